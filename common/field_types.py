@@ -1,0 +1,68 @@
+"""Types for settings that need more than a range: folders, folder names, text and tuples with an order."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+_LONGEST_NAME = 100
+_NOT_IN_NAMES = '/\\:*?"<>|'
+
+
+def check_folder_name(name: str) -> str:
+    """Return ``name`` if every file system takes it as the name of one visible folder.
+
+    Raises:
+        ValueError: it is empty, too long, has a separator or control character, or begins or ends with a dot or space.
+    """
+    if not name or len(name) > _LONGEST_NAME:
+        raise ValueError(f"a folder name has 1 to {_LONGEST_NAME} characters")
+    unusable = sorted({character for character in name if character in _NOT_IN_NAMES or not character.isprintable()})
+    if unusable:
+        raise ValueError(f"a folder name cannot contain {' '.join(map(repr, unusable))}")
+    if name[0] in ".- " or name[-1] in ". ":
+        raise ValueError("a folder name cannot begin with a dot, dash or space, nor end with a dot or space")
+    return name
+
+
+def check_not_blank(text: str) -> str:
+    """Return ``text`` unless it is empty or white space.
+
+    Raises:
+        ValueError: there is nothing in it.
+    """
+    if not text.strip():
+        raise ValueError("the text is empty; leave it out or write something")
+    return text
+
+
+def check_distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+    """Return ``values`` unless one occurs twice.
+
+    Raises:
+        ValueError: it names the repeated ones.
+    """
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"each value may occur once; {', '.join(map(str, repeated))} occurs more often")
+    return values
+
+
+def check_increasing(values: tuple[float, float]) -> tuple[float, float]:
+    """Return ``values`` if the second is larger than the first.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if values[1] <= values[0]:
+        raise ValueError("the first number must be smaller than the second")
+    return values
+
+
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path whose leading ``~`` is the home folder, as in a shell."""
+
+FolderName = Annotated[str, AfterValidator(check_folder_name)]
+NonBlankText = Annotated[str, AfterValidator(check_not_blank)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(check_increasing)]

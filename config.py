@@ -1,0 +1,280 @@
+"""Every constant a person tunes. Edit the values here; the command line overrides them for one run.
+
+Each constant is an option by its kebab-case name: LOG_EVERY_STEPS is ``--log-every-steps``, a switch is
+``--enable-...`` or ``--no-enable-...``, None is written ``none``, and several values are separated by commas
+(``--model-channels 64,128``) or a JSON list (``--sample-prompts '["HELLO, YOU", "BYE"]'``).
+Command line wins over the preset asked for (``--preset``), the preset over this class.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from common.field_types import Folder, FolderName, Fraction, Interval, NonBlankText, check_distinct
+from common.settings import Settings
+from config_checks import CROSS_FIELD_CHECKS
+
+Channels = Annotated[int, Field(ge=1, le=8192)]
+Side = Annotated[int, Field(ge=1, le=2048)]
+
+
+class Config(Settings):
+    """Train a text-to-sign-language video diffusion model."""
+
+    cross_field_checks = CROSS_FIELD_CHECKS
+
+    # --- Run
+    EXPERIMENT_NAME: FolderName = "auto"
+    """Name of the run's folder in LOG_DIR; "auto" makes a fresh one."""
+    LOG_DIR: Folder = Path("logs")
+    """Folder that holds the runs."""
+    CACHE_DIR: Folder = Path("cache")
+    """Folder for rendered and decoded clips; runs share it and it may be deleted at any time."""
+    CACHE_LIMIT_GB: float = Field(4.0, gt=0, le=1e6)
+    """Size of the cache in gigabytes; the oldest clips make room."""
+    SEED: int = Field(0, ge=0, le=2**63 - 1)
+    """Seed of everything random: the same seed and settings give the same run."""
+    DEVICE: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; "auto" takes CUDA, then MPS, then the CPU."""
+    MIXED_PRECISION: Literal["auto", "off", "bfloat16"] = "auto"
+    """Number format of the heavy operations; "auto" takes bfloat16 on CUDA devices that have it, and off elsewhere."""
+
+    # --- Stopping: the first of these that is set and reached ends the run
+    NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)
+    """Epochs to train; None for no limit."""
+    MAX_STEPS: int | None = Field(1200, ge=1, le=10**9)
+    """Optimizer steps to train; None for no limit."""
+    MAX_MINUTES: float | None = Field(14.0, gt=0, le=1e7)
+    """Minutes to train; None for no limit."""
+
+    # --- Data
+    DATA_ROOT: Folder | None = None
+    """Folder of name.mp4 (gif, webm, mov, avi, mkv) + name.txt pairs; None for the embedded finger-spelling."""
+    SIGNED_LANGUAGE: NonBlankText = "ase"
+    """Code of the finger-spelling alphabet, such as ase for American Sign Language."""
+    MAX_WORD_LETTERS: int = Field(3, ge=1, le=12)
+    """Letters in the longest finger-spelled word."""
+    EPOCH_SIZE: int = Field(2048, ge=1, le=10**9)
+    """Finger-spelled clips that count as one epoch."""
+    HELD_OUT_WORD_FRACTION: float = Field(0.2, ge=0, le=0.9)
+    """Share of the finger-spelled words that is never trained on."""
+    HELD_OUT_BIGRAM_FRACTION: float = Field(0.1, ge=0, le=0.9)
+    """Share of the pairs of neighbouring letters that is never trained on."""
+    VALIDATION_FRACTION: float = Field(0.1, gt=0, le=0.9)
+    """Share of the clips of DATA_ROOT that is kept for validation."""
+    VALIDATION_CLIPS: int = Field(16, ge=2, le=100_000)
+    """Clips that measure the validation loss, always the same ones."""
+    NUM_FRAMES: int = Field(16, ge=4, le=1024)
+    """Frames of a clip; longer and shorter ones are resampled over their whole duration."""
+    IMAGE_SIZE: int = Field(32, ge=16, le=2048, multiple_of=2)
+    """Height and width of a frame in pixels."""
+    NUM_WORKERS: int = Field(1, ge=0, le=256)
+    """Processes that prepare clips; 0 prepares them in the training process."""
+
+    # --- Batch
+    BATCH_SIZE: int = Field(4, ge=1, le=65536)
+    """Clips per device that pass through the model at once."""
+    GRADIENT_ACCUMULATION_STEPS: int = Field(1, ge=1, le=65536)
+    """Batches whose gradients make one optimizer step."""
+
+    # --- Model
+    MODEL_CHANNELS: tuple[Channels, ...] = Field((64, 96, 128), min_length=1, max_length=8)
+    """Channels of each level, from the finest to the coarsest."""
+    BLOCKS_PER_LEVEL: int = Field(1, ge=1, le=16)
+    """Residual blocks of each level on the way down, and again on the way up."""
+    PATCH_SIZE: Literal[1, 2, 4] = 2
+    """Pixels a side that the first layer folds into channels; the finest level is IMAGE_SIZE / PATCH_SIZE wide."""
+    SPATIAL_ATTENTION_SIZES: Annotated[tuple[Side, ...], AfterValidator(check_distinct)] = Field((8,), min_length=1)
+    """Side lengths, in pixels of the feature map, of the levels that attend over space and to the text."""
+    ATTENTION_HEAD_CHANNELS: int = Field(32, ge=1, le=1024)
+    """Channels of one attention head; every level has temporal attention."""
+    GROUP_NORM_GROUPS: int = Field(8, ge=1, le=1024)
+    """Groups of every group normalisation."""
+    TEXT_CHANNELS: int = Field(128, ge=1, le=8192)
+    """Width of the text encoder."""
+    TEXT_LAYERS: int = Field(2, ge=1, le=48)
+    """Transformer layers of the text encoder."""
+    TEXT_HEADS: int = Field(4, ge=1, le=128)
+    """Attention heads of the text encoder."""
+    MAX_CAPTION_LENGTH: int = Field(64, ge=1, le=4096)
+    """Characters of the longest caption; the rest is cut off."""
+
+    # --- Diffusion
+    NUM_TRAIN_TIMESTEPS: int = Field(1000, ge=10, le=100_000)
+    """Steps from a clean clip to noise."""
+    NOISE_SCHEDULE: Literal["linear", "cosine", "sigmoid", "quadratic"] = "cosine"
+    """How the noise grows over the timesteps."""
+    PREDICTION_TYPE: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
+    """What the model predicts: velocity, the noise, or the clean clip."""
+    ZERO_TERMINAL_SNR: bool = True
+    """Whether the last timestep is pure noise, as it is when sampling starts."""
+    LOSS_WEIGHTING: Literal["uniform", "min_snr"] = "uniform"
+    """How the loss weighs the timesteps."""
+    MIN_SNR_GAMMA: float = Field(5.0, gt=0, le=1e6)
+    """Signal-to-noise ratio above which "min_snr" stops weighing a timestep more."""
+    CAPTION_DROPOUT: Fraction = 0.1
+    """Share of the training clips that are shown without a caption, which guidance needs."""
+
+    # --- Optimizer
+    LEARNING_RATE: float = Field(1e-3, gt=0, le=1)
+    """Peak learning rate of AdamW."""
+    WEIGHT_DECAY: float = Field(0.01, ge=0, le=1)
+    """Weight decay of AdamW."""
+    ADAM_BETA_1: float = Field(0.9, ge=0, lt=1)
+    """Decay of AdamW's mean of the gradients."""
+    ADAM_BETA_2: float = Field(0.99, ge=0, lt=1)
+    """Decay of AdamW's mean of the squared gradients."""
+    GRADIENT_CLIP_NORM: float = Field(1.0, gt=0, le=1e9)
+    """Largest norm of the whole gradient; larger ones are scaled down to it."""
+    EMA_DECAY: float = Field(0.999, ge=0, lt=1)
+    """Decay of the averaged weights, which make the samples; smaller during the first steps."""
+    MAX_SKIPPED_STEPS_IN_A_ROW: int = Field(20, ge=1, le=10**9)
+    """Steps in a row with a loss or gradient that is not finite after which the run gives up."""
+
+    # --- Learning-rate schedule
+    LR_SCHEDULE: Literal["constant", "cosine", "plateau", "warm_restarts", "exponential", "polynomial"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
+    LR_WARMUP_STEPS: int = Field(100, ge=0, le=10**9)
+    """Steps over which the learning rate rises to LEARNING_RATE."""
+    LR_FINAL_FRACTION: Fraction = 0.05
+    """Share of LEARNING_RATE that a schedule falls to."""
+    LR_RESTART_EVERY_STEPS: int = Field(1000, ge=1, le=10**9)
+    """Steps between two restarts of "warm_restarts"."""
+    LR_EXPONENTIAL_DECAY: float = Field(0.999, gt=0, le=1)
+    """Factor of "exponential" at each step."""
+    LR_POLYNOMIAL_POWER: float = Field(2.0, gt=0, le=100)
+    """Power of "polynomial"; 1 is a straight line."""
+    LR_PLATEAU_PATIENCE: int = Field(4, ge=0, le=10**9)
+    """Validations without improvement that "plateau" waits for."""
+    LR_PLATEAU_FACTOR: float = Field(0.5, gt=0, lt=1)
+    """Factor by which "plateau" lowers the learning rate."""
+
+    # --- Sampling
+    SAMPLER: Literal["ddim", "ddpm", "dpm_solver++", "euler"] = "dpm_solver++"
+    """Method that turns noise into a clip."""
+    SAMPLING_STEPS: int = Field(12, ge=1, le=100_000)
+    """Steps of the sampler."""
+    GUIDANCE_SCALE: float = Field(2.5, ge=0, le=100)
+    """Weight of the caption (classifier-free guidance); 1 is no guidance."""
+    GUIDANCE_RESCALE: Fraction = 0.0
+    """How far guided predictions are brought back to their own contrast; 0 is not at all."""
+    GUIDANCE_INTERVAL: Interval = (0.0, 1.0)
+    """Part of the timesteps in which guidance acts: 0 is the clean clip, 1 is pure noise."""
+    SAMPLE_PROMPTS: tuple[NonBlankText, ...] = ()
+    """Captions that are sampled during training; empty for a choice from the data."""
+    SAMPLE_EVERY_STEPS: int = Field(300, ge=1, le=10**9)
+    """Steps between two rounds of generated and noise videos."""
+    VIDEO_FRAMES_PER_SECOND: float = Field(8.0, gt=0, le=50)
+    """Speed of the videos that are written."""
+
+    # --- Validation and checkpoints
+    VALIDATE_EVERY_STEPS: int = Field(100, ge=1, le=10**9)
+    """Steps between two measurements of the validation loss."""
+    SAVE_EVERY_STEPS: int = Field(300, ge=1, le=10**9)
+    """Steps between two checkpoints; the last step always has one."""
+    KEEP_CHECKPOINTS: int = Field(3, ge=1, le=10**6)
+    """Newest checkpoints that are kept."""
+
+    # --- Logging
+    LOG_EVERY_EPOCHS: int = Field(1, ge=1, le=10**9)
+    """Basic logging frequency: epochs between two epoch summaries."""
+    DIAGNOSTIC_LOG_EVERY_STEPS: int = Field(500, ge=1, le=10**9)
+    """Detailed diagnostics: steps between two rounds of per-layer and noise statistics."""
+    TENSORBOARD_FLUSH_EVERY_STEPS: int = Field(500, ge=1, le=10**9)
+    """Event-file flush frequency: steps after which new points are on disk at the latest."""
+    ENABLE_GRADIENT_HISTOGRAMS: bool = True
+    """Gradient distributions (11_Gradient_Stats)."""
+    ENABLE_PARAMETER_TRACKING: bool = True
+    """Parameter evolution (09_Parameter_Stats, 10_Parameter_Histograms)."""
+    ENABLE_VIDEO_LOGGING: bool = True
+    """Generated videos (12_Generated_Samples)."""
+    ENABLE_NOISE_VISUALIZATION: bool = True
+    """Noise prediction videos (13_Noise_Visualization)."""
+    ENABLE_PERFORMANCE_PROFILING: bool = True
+    """Performance metrics (05_Performance)."""
+
+    # --- Logging details
+    LOG_EVERY_STEPS: int = Field(10, ge=1, le=10**9)
+    """Steps between two points of the training curves; a point averages the steps since the last one."""
+    SYSTEM_SAMPLE_SECONDS: float = Field(10.0, ge=0.1, le=86_400)
+    """Seconds between two readings of CPU, memory and GPU (14_System)."""
+    PARAMETER_TRACKING_MAX_LAYERS: int = Field(64, ge=1, le=10_000)
+    """Most layers with curves of their own; beyond it the deepest are merged into their parents."""
+    HISTOGRAM_BINS: int = Field(64, ge=2, le=64)
+    """Bins of each histogram."""
+
+
+ARCHITECTURE_FIELDS = frozenset(
+    {
+        "NUM_FRAMES",
+        "IMAGE_SIZE",
+        "MODEL_CHANNELS",
+        "BLOCKS_PER_LEVEL",
+        "PATCH_SIZE",
+        "SPATIAL_ATTENTION_SIZES",
+        "ATTENTION_HEAD_CHANNELS",
+        "GROUP_NORM_GROUPS",
+        "TEXT_CHANNELS",
+        "TEXT_LAYERS",
+        "TEXT_HEADS",
+        "MAX_CAPTION_LENGTH",
+        "NUM_TRAIN_TIMESTEPS",
+        "NOISE_SCHEDULE",
+        "PREDICTION_TYPE",
+        "ZERO_TERMINAL_SNR",
+    }
+)
+"""Constants without which weights mean nothing. A resumed run and a checkpoint keep their own."""
+
+_BASE: dict[str, object] = {
+    "MAX_STEPS": 100_000,
+    "MAX_MINUTES": None,
+    "CACHE_LIMIT_GB": 50.0,
+    "MAX_WORD_LETTERS": 8,
+    "EPOCH_SIZE": 32_000,
+    "VALIDATION_CLIPS": 64,
+    "NUM_FRAMES": 32,
+    "IMAGE_SIZE": 64,
+    "NUM_WORKERS": 6,
+    "BATCH_SIZE": 16,
+    "MODEL_CHANNELS": (128, 256, 384),
+    "BLOCKS_PER_LEVEL": 2,
+    "SPATIAL_ATTENTION_SIZES": (16, 8),
+    "ATTENTION_HEAD_CHANNELS": 64,
+    "GROUP_NORM_GROUPS": 32,
+    "TEXT_CHANNELS": 256,
+    "TEXT_LAYERS": 4,
+    "LEARNING_RATE": 3e-4,
+    "LR_WARMUP_STEPS": 1000,
+    "EMA_DECAY": 0.9999,
+    "SAMPLING_STEPS": 30,
+    "SAMPLE_EVERY_STEPS": 5000,
+    "VALIDATE_EVERY_STEPS": 1000,
+    "SAVE_EVERY_STEPS": 2500,
+    "LOG_EVERY_STEPS": 50,
+}
+
+PRESETS: dict[str, dict[str, object]] = {
+    # Minutes on two CPU cores: the class above as it is written.
+    "tiny": {},
+    # One GPU, words of up to 8 letters at 64 x 64.
+    "base": _BASE,
+    # Several GPUs, words of up to 12 letters at 128 x 128: base, with these on top.
+    "large": {
+        **_BASE,
+        "MAX_STEPS": 400_000,
+        "CACHE_LIMIT_GB": 200.0,
+        "MAX_WORD_LETTERS": 12,
+        "NUM_FRAMES": 48,
+        "IMAGE_SIZE": 128,
+        "BATCH_SIZE": 8,
+        "MODEL_CHANNELS": (128, 256, 512, 768),
+        "TEXT_CHANNELS": 512,
+        "TEXT_LAYERS": 6,
+        "TEXT_HEADS": 8,
+        "LEARNING_RATE": 2e-4,
+        "LR_WARMUP_STEPS": 5000,
+    },
+}
+"""What ``--preset`` changes in the class above. A preset names only the constants that differ from it."""

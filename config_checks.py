@@ -1,0 +1,131 @@
+"""What has to hold between the constants of config.py.
+
+The parameters of a check are the constants it looks at; it returns what is wrong and what to do, or None.
+"""
+
+from pathlib import Path
+
+from common.settings import CrossFieldCheck
+
+
+def a_run_must_end(NUM_EPOCHS: int | None, MAX_STEPS: int | None, MAX_MINUTES: float | None) -> str | None:
+    if NUM_EPOCHS is None and MAX_STEPS is None and MAX_MINUTES is None:
+        return "the run would never end; set at least one of the three"
+    return None
+
+
+def captions_hold_a_word(DATA_ROOT: Path | None, MAX_CAPTION_LENGTH: int, MAX_WORD_LETTERS: int) -> str | None:
+    if DATA_ROOT is None and MAX_CAPTION_LENGTH < MAX_WORD_LETTERS:
+        return "the longest words would be cut off; raise MAX_CAPTION_LENGTH or lower MAX_WORD_LETTERS"
+    return None
+
+
+def a_letter_needs_a_frame(DATA_ROOT: Path | None, NUM_FRAMES: int, MAX_WORD_LETTERS: int) -> str | None:
+    if DATA_ROOT is None and NUM_FRAMES < MAX_WORD_LETTERS:
+        return "every letter needs at least one frame; raise NUM_FRAMES or lower MAX_WORD_LETTERS"
+    return None
+
+
+def an_epoch_holds_a_step(
+    DATA_ROOT: Path | None, EPOCH_SIZE: int, BATCH_SIZE: int, GRADIENT_ACCUMULATION_STEPS: int
+) -> str | None:
+    clips = BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS
+    if DATA_ROOT is None and clips > EPOCH_SIZE:
+        return f"one optimizer step needs {clips} clips, more than an epoch has; raise EPOCH_SIZE to at least {clips}"
+    return None
+
+
+def levels_fit_the_image(IMAGE_SIZE: int, PATCH_SIZE: int, MODEL_CHANNELS: tuple[int, ...]) -> str | None:
+    divisor = PATCH_SIZE * 2 ** (len(MODEL_CHANNELS) - 1)
+    if IMAGE_SIZE % divisor == 0:
+        return None
+    below, above = IMAGE_SIZE // divisor * divisor, (IMAGE_SIZE // divisor + 1) * divisor
+    nearest = f"{below} or {above}" if below >= 16 else str(above)
+    return f"IMAGE_SIZE must be a multiple of {divisor} (PATCH_SIZE, doubled at each further level); use {nearest}"
+
+
+def attention_sizes_are_levels(
+    SPATIAL_ATTENTION_SIZES: tuple[int, ...], IMAGE_SIZE: int, PATCH_SIZE: int, MODEL_CHANNELS: tuple[int, ...]
+) -> str | None:
+    if levels_fit_the_image(IMAGE_SIZE, PATCH_SIZE, MODEL_CHANNELS) is not None:
+        return None  # the levels have no sizes to compare with, and that is reported
+    sides = [IMAGE_SIZE // (PATCH_SIZE * 2**level) for level in range(len(MODEL_CHANNELS))]
+    unknown = [str(size) for size in SPATIAL_ATTENTION_SIZES if size not in sides]
+    if unknown:
+        return f"no level has the side length {', '.join(unknown)}; choose from {', '.join(map(str, sides))}"
+    return None
+
+
+def heads_divide_channels(MODEL_CHANNELS: tuple[int, ...], ATTENTION_HEAD_CHANNELS: int) -> str | None:
+    return _indivisible(MODEL_CHANNELS, ATTENTION_HEAD_CHANNELS, "ATTENTION_HEAD_CHANNELS")
+
+
+def groups_divide_channels(MODEL_CHANNELS: tuple[int, ...], GROUP_NORM_GROUPS: int) -> str | None:
+    return _indivisible(MODEL_CHANNELS, GROUP_NORM_GROUPS, "GROUP_NORM_GROUPS")
+
+
+def _indivisible(channels: tuple[int, ...], divisor: int, name: str) -> str | None:
+    uneven = [str(each) for each in channels if each % divisor != 0]
+    if uneven:
+        return f"every level's channels must be a multiple of {name}; {', '.join(uneven)} is not"
+    return None
+
+
+def text_heads_divide_channels(TEXT_CHANNELS: int, TEXT_HEADS: int) -> str | None:
+    if TEXT_CHANNELS % TEXT_HEADS != 0:
+        return f"TEXT_CHANNELS must be a multiple of TEXT_HEADS; use {(TEXT_CHANNELS // TEXT_HEADS + 1) * TEXT_HEADS}"
+    return None
+
+
+def epsilon_needs_a_signal(PREDICTION_TYPE: str, ZERO_TERMINAL_SNR: bool) -> str | None:
+    if PREDICTION_TYPE == "epsilon" and ZERO_TERMINAL_SNR:
+        return (
+            "at the last timestep noise is all there is, and predicting it says nothing about the clip; "
+            "set ZERO_TERMINAL_SNR to False or PREDICTION_TYPE to v_prediction"
+        )
+    return None
+
+
+def guidance_needs_dropout(GUIDANCE_SCALE: float, CAPTION_DROPOUT: float) -> str | None:
+    if GUIDANCE_SCALE != 1 and CAPTION_DROPOUT == 0:
+        return (
+            "guidance needs a model that also learnt without captions; raise CAPTION_DROPOUT or set GUIDANCE_SCALE to 1"
+        )
+    return None
+
+
+def schedule_needs_an_end(LR_SCHEDULE: str, MAX_STEPS: int | None, NUM_EPOCHS: int | None) -> str | None:
+    if LR_SCHEDULE in ("cosine", "polynomial") and MAX_STEPS is None and NUM_EPOCHS is None:
+        return f"{LR_SCHEDULE} must know at which step the run ends; set MAX_STEPS or NUM_EPOCHS, or use constant"
+    return None
+
+
+def sampler_fits_the_timesteps(SAMPLING_STEPS: int, NUM_TRAIN_TIMESTEPS: int) -> str | None:
+    if SAMPLING_STEPS > NUM_TRAIN_TIMESTEPS:
+        return "a sampler cannot take more steps than the model was trained on; lower SAMPLING_STEPS"
+    return None
+
+
+def prompts_fit_the_captions(SAMPLE_PROMPTS: tuple[str, ...], MAX_CAPTION_LENGTH: int) -> str | None:
+    too_long = [repr(prompt) for prompt in SAMPLE_PROMPTS if len(prompt) > MAX_CAPTION_LENGTH]
+    if too_long:
+        return f"{', '.join(too_long)} would be cut off; shorten it or raise MAX_CAPTION_LENGTH"
+    return None
+
+
+CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
+    a_run_must_end,
+    captions_hold_a_word,
+    a_letter_needs_a_frame,
+    an_epoch_holds_a_step,
+    levels_fit_the_image,
+    attention_sizes_are_levels,
+    heads_divide_channels,
+    groups_divide_channels,
+    text_heads_divide_channels,
+    epsilon_needs_a_signal,
+    guidance_needs_dropout,
+    schedule_needs_an_end,
+    sampler_fits_the_timesteps,
+    prompts_fit_the_captions,
+)

@@ -1,0 +1,236 @@
+"""Every constant refuses what it cannot be, every cross-field check speaks, every preset is valid."""
+
+import functools
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from common.command_line import option_name
+from common.errors import UserError
+from common.settings import CrossFieldCheck, config_as_json, config_from_json, load_settings
+from config import ARCHITECTURE_FIELDS, PRESETS, Config
+
+PROMISED_DEFAULTS = {
+    "LOG_EVERY_EPOCHS": 1,
+    "DIAGNOSTIC_LOG_EVERY_STEPS": 500,
+    "TENSORBOARD_FLUSH_EVERY_STEPS": 500,
+    "ENABLE_GRADIENT_HISTOGRAMS": True,
+    "ENABLE_PARAMETER_TRACKING": True,
+    "ENABLE_VIDEO_LOGGING": True,
+    "ENABLE_NOISE_VISUALIZATION": True,
+    "ENABLE_PERFORMANCE_PROFILING": True,
+}
+
+# (field, what is typed, part of the message)
+REFUSED = [
+    ("EXPERIMENT_NAME", "a/b", "cannot contain '/'"),
+    ("EXPERIMENT_NAME", "a\\b", r"cannot contain '\\'"),
+    ("EXPERIMENT_NAME", "..", "cannot begin with a dot"),
+    ("EXPERIMENT_NAME", "a\nb", r"cannot contain '\n'"),
+    ("EXPERIMENT_NAME", "x" * 101, "1 to 100 characters"),
+    ("EXPERIMENT_NAME", "", "needs a value, not an empty text"),
+    ("LOG_DIR", "", "needs a value, not an empty text"),
+    ("CACHE_DIR", " ", "needs a value, not an empty text"),
+    ("DATA_ROOT", "", "needs a value, not an empty text"),
+    ("SIGNED_LANGUAGE", "", "needs a value, not an empty text"),
+    ("DEVICE", "tpu", "should be 'auto', 'cpu', 'cuda' or 'mps'"),
+    ("MIXED_PRECISION", "half", "should be 'auto', 'off' or 'bfloat16'"),
+    ("PATCH_SIZE", "3", "should be 1, 2 or 4"),
+    ("IMAGE_SIZE", "33", "multiple of 2"),
+    ("NOISE_SCHEDULE", "sine", "should be 'linear', 'cosine', 'sigmoid' or 'quadratic'"),
+    ("PREDICTION_TYPE", "x0", "should be 'v_prediction', 'epsilon' or 'sample'"),
+    ("LOSS_WEIGHTING", "snr", "should be 'uniform' or 'min_snr'"),
+    ("LR_SCHEDULE", "step", "'warm_restarts', 'exponential' or 'polynomial'"),
+    ("SAMPLER", "DDIM", "should be 'ddim', 'ddpm', 'dpm_solver++' or 'euler'"),
+    ("MODEL_CHANNELS", "", "at least 1 item"),
+    ("MODEL_CHANNELS", "64,0", "item 2 should be greater than or equal to 1"),
+    ("MODEL_CHANNELS", "64,8200", "item 2 should be less than or equal to 8192"),
+    ("MODEL_CHANNELS", "64,x", "item 2 should be a valid integer"),
+    ("MODEL_CHANNELS", "[64,", "is not a JSON list"),
+    ("MODEL_CHANNELS", "[true]", "True and False are for switches"),
+    ("MODEL_CHANNELS", "8,8,8,8,8,8,8,8,8", "at most 8 items"),
+    ("SPATIAL_ATTENTION_SIZES", "", "at least 1 item"),
+    ("SPATIAL_ATTENTION_SIZES", "8,8", "each value may occur once; 8 occurs more often"),
+    ("GUIDANCE_INTERVAL", "1,0", "the first number must be smaller than the second"),
+    ("GUIDANCE_INTERVAL", "0.5,0.5", "the first number must be smaller than the second"),
+    ("GUIDANCE_INTERVAL", "0,1.5", "item 2 should be less than or equal to 1"),
+    ("GUIDANCE_INTERVAL", "0,nan", "item 2 should be a finite number"),
+    ("GUIDANCE_INTERVAL", "0", "item 2 Field required"),
+    ("SAMPLE_PROMPTS", "A,", "item 2 the text is empty"),
+    ("SAMPLE_PROMPTS", "[1]", "item 1 should be a valid string"),
+    ("LEARNING_RATE", "nan", "should be a finite number"),
+    ("MAX_MINUTES", "inf", "should be a finite number"),
+    ("MAX_STEPS", "1.5", "should be a valid integer"),
+    ("BATCH_SIZE", "none", "should be a valid integer"),
+    ("MAX_STEPS", "99999999999999999999999999", "should be less than or equal to"),
+]
+
+# (what is typed, the constants that are named, part of the message)
+CROSS_FIELD = [
+    ("--max-steps none --max-minutes none", "NUM_EPOCHS MAX_STEPS MAX_MINUTES", "set at least one of the three"),
+    ("--max-caption-length 2", "MAX_CAPTION_LENGTH MAX_WORD_LETTERS", "longest words would be cut off"),
+    ("--num-frames 4 --max-word-letters 5", "NUM_FRAMES MAX_WORD_LETTERS", "every letter needs at least one frame"),
+    ("--epoch-size 6 --gradient-accumulation-steps 2", "EPOCH_SIZE BATCH_SIZE", "raise EPOCH_SIZE to at least 8"),
+    ("--image-size 36", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "must be a multiple of 8 .*use 32 or 40"),
+    ("--image-size 18", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "use 16 or 24"),
+    ("--spatial-attention-sizes 8,12", "SPATIAL_ATTENTION_SIZES IMAGE_SIZE", "side length 12; choose from 16, 8, 4"),
+    ("--attention-head-channels 48", "MODEL_CHANNELS ATTENTION_HEAD_CHANNELS", "multiple of .*; 64, 128 is not"),
+    ("--group-norm-groups 48", "MODEL_CHANNELS GROUP_NORM_GROUPS", "multiple of GROUP_NORM_GROUPS; 64, 128 is not"),
+    ("--text-heads 3", "TEXT_CHANNELS TEXT_HEADS", "multiple of TEXT_HEADS; use 129"),
+    ("--prediction-type epsilon", "PREDICTION_TYPE ZERO_TERMINAL_SNR", "set ZERO_TERMINAL_SNR to False"),
+    ("--caption-dropout 0", "GUIDANCE_SCALE CAPTION_DROPOUT", "raise CAPTION_DROPOUT or set GUIDANCE_SCALE to 1"),
+    ("--max-steps none", "LR_SCHEDULE MAX_STEPS NUM_EPOCHS", "cosine must know at which step the run ends"),
+    ("--max-steps none --lr-schedule polynomial", "LR_SCHEDULE MAX_STEPS", "polynomial must know"),
+    ("--sampling-steps 1001", "SAMPLING_STEPS NUM_TRAIN_TIMESTEPS", "lower SAMPLING_STEPS"),
+    (
+        "--max-caption-length 3 --sample-prompts ABC,ABCD",
+        "SAMPLE_PROMPTS MAX_CAPTION_LENGTH",
+        "'ABCD' would be cut off",
+    ),
+]
+
+ACCEPTED = [
+    "--max-steps 1 --lr-warmup-steps 100000 --save-every-steps 100000 --validate-every-steps 100000",
+    "--max-steps none --num-epochs 1",
+    "--max-steps none --lr-schedule constant",
+    "--max-steps none --max-minutes none --num-epochs 2",
+    "--prediction-type epsilon --no-zero-terminal-snr",
+    "--caption-dropout 0 --guidance-scale 1",
+    "--data-root clips --max-caption-length 2",
+    "--data-root clips --epoch-size 1",
+    "--image-size 48 --spatial-attention-sizes 24,12,6",
+    "--lr-schedule plateau --max-steps none",
+]
+
+
+def load(*arguments: str) -> Config:
+    return load_settings(Config, PRESETS, arguments, program="main.py").config
+
+
+def outcome(*arguments: str) -> Config | str:
+    """Return the config, or the message that refuses it."""
+    try:
+        return load(*arguments)
+    except UserError as error:
+        return str(error)
+
+
+def message_for(*arguments: str) -> str:
+    message = outcome(*arguments)
+    assert isinstance(message, str), "nothing was refused"
+    return message
+
+
+@pytest.mark.parametrize(("name", "typed", "part"), REFUSED)
+def test_refused_value(name: str, typed: str, part: str) -> None:
+    message = message_for(option_name(name), typed)
+    assert part in message
+    assert name in message or option_name(name) in message
+
+
+def test_every_constant_that_is_no_number_or_switch_has_a_test() -> None:
+    """Numbers have their ranges in test_config_ranges.py."""
+    defaults = {name: field.default for name, field in Config.model_fields.items()}
+    others = {name for name, default in defaults.items() if not isinstance(default, int | float)} - {"NUM_EPOCHS"}
+    assert others | {"PATCH_SIZE"} <= {name for name, _, _ in REFUSED}
+
+
+@pytest.mark.parametrize(("typed", "names", "part"), CROSS_FIELD)
+def test_cross_field_check(typed: str, names: str, part: str) -> None:
+    lines = [line for line in message_for(*typed.split()).splitlines() if re.search(part, line)]
+    assert len(lines) == 1
+    assert all(f"{name} = " in lines[0] for name in names.split())
+
+
+def test_every_cross_field_check_has_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoke = set()
+
+    def listen(check: CrossFieldCheck) -> CrossFieldCheck:
+        @functools.wraps(check)
+        def listening(**values: object) -> str | None:
+            problem = check(**values)
+            spoke.update([check] if problem else [])
+            return problem
+
+        return listening
+
+    checks = Config.cross_field_checks
+    monkeypatch.setattr(Config, "cross_field_checks", tuple(map(listen, checks)))
+    for typed, _, _ in CROSS_FIELD:
+        message_for(*typed.split())
+    assert spoke == set(checks)
+
+
+def test_cross_field_checks_name_real_constants() -> None:
+    for check in Config.cross_field_checks:
+        assert inspect.signature(check).parameters.keys() <= Config.model_fields.keys()
+
+
+@pytest.mark.parametrize("typed", ACCEPTED)
+def test_accepted(typed: str) -> None:
+    assert load(*typed.split()) is not None
+
+
+def test_the_class_checks_itself_too() -> None:
+    with pytest.raises(ValidationError, match="lower SAMPLING_STEPS"):
+        Config(SAMPLING_STEPS=2000)
+    with pytest.raises(ValidationError, match="True and False are for switches"):
+        Config(BATCH_SIZE=True)
+    with pytest.raises(ValidationError, match="this is a switch"):
+        Config(ENABLE_VIDEO_LOGGING=1)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Config(BATCHSIZE=1)
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().BATCH_SIZE = 2
+
+
+def test_promised_constants_have_their_defaults() -> None:
+    config = Config()
+    assert {name: getattr(config, name) for name in PROMISED_DEFAULTS} == PROMISED_DEFAULTS
+
+
+def test_file_alone_is_valid_and_is_tiny() -> None:
+    assert load() == load("--preset", "tiny") == Config()
+    assert next(iter(PRESETS)) == "tiny"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_is_valid_and_restates_only_what_differs(preset: str) -> None:
+    config = load("--preset", preset)
+    for name, value in PRESETS[preset].items():
+        assert value != Config.model_fields[name].default, f"{name} is what the class says anyway"
+        assert getattr(config, name) == value
+    for name in Config.model_fields.keys() - PRESETS[preset].keys():
+        assert getattr(config, name) == Config.model_fields[name].default
+
+
+def test_architecture_fields_exist() -> None:
+    assert set(Config.model_fields) >= ARCHITECTURE_FIELDS
+    assert {"MODEL_CHANNELS", "IMAGE_SIZE", "NUM_FRAMES", "NOISE_SCHEDULE"} <= ARCHITECTURE_FIELDS
+    assert "LEARNING_RATE" not in ARCHITECTURE_FIELDS
+
+
+def test_every_constant_is_described_and_in_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        load("--help")
+    printed = capsys.readouterr().out
+    assert exit_.value.code == 0
+    for name, field in Config.model_fields.items():
+        assert re.search(rf"^  (--no-)?{option_name(name)}\b", printed, re.MULTILINE), name
+        assert field.description is not None
+        assert field.description.split()[0] in printed
+        assert field.description.endswith(".")
+    for heading in ("Run:", "Data:", "Model:", "Logging:"):
+        assert f"\n{heading}\n" in printed
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_config_survives_json(preset: str) -> None:
+    config = load("--preset", preset, "--data-root", "some/clips", "--sample-prompts", "A,B")
+    saved = config_as_json(config)
+    assert saved["DATA_ROOT"] == str(Path("some/clips"))
+    assert saved["SAMPLE_PROMPTS"] == ["A", "B"]
+    assert config_from_json(Config, saved) == config
