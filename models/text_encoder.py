@@ -1,0 +1,131 @@
+"""Captions to tokens, tokens to features, features to one vector a frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.attention import AlignmentBias, MultiHeadAttention
+from models.embeddings import POSITION_FEATURES, centred_positions, position_features
+
+PADDING = 0
+NULL_CAPTION = 1
+_FIRST_SYMBOL = 2
+
+LATIN_SYMBOLS = tuple("abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/")
+
+
+class CharacterTokenizer:
+    """Splits captions into known symbols, longest first, and drops what it does not know.
+
+    A symbol is looked up as written, then in upper case, then in lower case, so that "cab" finds the letters of an
+    upper-case lexicon.
+    """
+
+    def __init__(self, symbols: Sequence[str], max_length: int) -> None:
+        if not symbols or any(not symbol for symbol in symbols) or len(set(symbols)) != len(symbols):
+            raise ValueError(f"symbols must be unique and not empty, got {list(symbols)}")
+        self.symbols = tuple(symbols)
+        self.max_length = max_length
+        self._token_of_symbol = {symbol: _FIRST_SYMBOL + index for index, symbol in enumerate(self.symbols)}
+        self._longest = max(map(len, self.symbols))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids: the symbols, padding and the null caption."""
+        return _FIRST_SYMBOL + len(self.symbols)
+
+    def encode(self, caption: str) -> tuple[list[int], str]:
+        """Return the token ids of a whole caption, and the characters that were dropped because no symbol has them."""
+        tokens: list[int] = []
+        dropped: list[str] = []
+        start = 0
+        while start < len(caption):
+            for length in range(min(self._longest, len(caption) - start), 0, -1):
+                token = self._lookup(caption[start : start + length])
+                if token is not None:
+                    tokens.append(token)
+                    start += length
+                    break
+            else:
+                dropped.append(caption[start])
+                start += 1
+        return tokens, "".join(dropped)
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """Return tokens [B, L] int64, cut to `max_length`; a caption without any known symbol is the null caption."""
+        rows = [self.encode(caption)[0][: self.max_length] or [NULL_CAPTION] for caption in captions]
+        longest = max(map(len, rows))
+        return torch.tensor([row + [PADDING] * (longest - len(row)) for row in rows], dtype=torch.int64)
+
+    def _lookup(self, text: str) -> int | None:
+        for candidate in (text, text.upper(), text.lower()):
+            if candidate in self._token_of_symbol:
+                return self._token_of_symbol[candidate]
+        return None
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What the UNet hears of a caption."""
+
+    tokens_BLC: Tensor  # one vector a character
+    position_BL: Tensor  # float32 in [0, 1], the character's place in the caption
+    mask_BL: Tensor  # bool, False for padding
+    frames_BTC: Tensor  # one vector a frame: the caption as read from that frame's place in the clip
+
+
+class _EncoderLayer(nn.Module):
+    """A pre-norm transformer layer whose attention may look at another sequence."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(channels)
+        self.attention = MultiHeadAttention(channels, channels, channels // heads)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None, bias: Tensor | None) -> Tensor:
+        query = self.attention_norm(x)
+        x = x + self.attention(query, query if context is None else context, bias)
+        return x + self.feed_forward(x)  # type: ignore[no-any-return]
+
+
+class CharacterEncoder(nn.Module):
+    """A small transformer over characters, and a reader that asks it once for every frame.
+
+    The reader gives each frame a vector of its own, in place of one pooled vector for the clip: frame t of T asks the
+    caption from position (t + 0.5) / T, characters answer from (i + 0.5) / L, and `AlignmentBias` makes near ones
+    speak first. That is what lets a model spell a word it has never seen.
+    """
+
+    def __init__(self, vocabulary_size: int, channels: int, layers: int, heads: int) -> None:
+        super().__init__()
+        if channels % heads != 0:
+            raise ValueError(f"TEXT_CHANNELS ({channels}) must be a multiple of TEXT_HEADS ({heads})")
+        self.embedding = nn.Embedding(vocabulary_size, channels)
+        self.position = nn.Linear(POSITION_FEATURES, channels)
+        self.layers = nn.ModuleList(_EncoderLayer(channels, heads) for _ in range(layers))
+        self.frame_query = nn.Linear(POSITION_FEATURES, channels)
+        self.alignment = AlignmentBias(heads)
+        self.reader = _EncoderLayer(channels, heads)
+        nn.init.eye_(self.reader.attention.output.weight)  # read from the first step on; the layers above start closed
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, tokens_BL: Tensor, frames: int) -> TextFeatures:
+        """Encode tokens [B, L] int64 for a clip of `frames` frames."""
+        mask_BL = tokens_BL != PADDING
+        length_B = mask_BL.sum(dim=1).float()
+        index_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device, dtype=torch.float32)
+        position_BL = ((index_L[None] + 0.5) / length_B[:, None]).clamp(max=1.0)
+        x_BLC = self.embedding(tokens_BL) + self.position(position_features(position_BL))
+        hide_padding = torch.zeros_like(position_BL).masked_fill(~mask_BL, float("-inf"))[:, None, None, :]
+        for layer in self.layers:
+            x_BLC = layer(x_BLC, None, hide_padding.to(x_BLC.dtype))
+        x_BLC = self.norm(x_BLC)
+        query_TC = self.frame_query(position_features(centred_positions(frames, tokens_BL.device)))
+        query_BTC = query_TC[None].expand(tokens_BL.shape[0], -1, -1)
+        bias = self.alignment(frames, position_BL, mask_BL).to(x_BLC.dtype)
+        return TextFeatures(x_BLC, position_BL, mask_BL, self.reader(query_BTC, x_BLC, bias))

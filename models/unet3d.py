@@ -1,0 +1,170 @@
+"""The denoiser: a UNet whose convolutions and attention are split between space and time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.attention import SpatialAttention, TemporalAttention, TextAttention
+from models.blocks import Downsample, ResidualBlock, Upsample
+from models.embeddings import TimestepEmbedding
+from models.frames import fold_frames, unfold_frames
+from models.text_encoder import TextFeatures
+
+
+@dataclass(frozen=True)
+class UNet3DSpecification:
+    """Everything that fixes the shape of the network.
+
+    Attributes:
+        image_size: height and width of a frame in pixels.
+        num_timesteps: length of the noise schedule.
+        channels: width of each level, from the finest to the coarsest.
+        blocks_per_level: residual blocks a level on the way down, and again on the way up.
+        patch_size: the stem folds patches of this many pixels a side into channels, so that the finest level works at
+            image_size / patch_size.
+        spatial_attention_sizes: side lengths of the levels with attention over space and text.
+        head_channels: channels of one attention head.
+        groups: groups of every GroupNorm.
+        text_channels: width of the text features.
+    """
+
+    image_size: int
+    num_timesteps: int
+    channels: tuple[int, ...]
+    blocks_per_level: int
+    patch_size: int
+    spatial_attention_sizes: tuple[int, ...]
+    head_channels: int
+    groups: int
+    text_channels: int
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """Side length of the feature maps of each level.
+
+        Raises:
+            ValueError: the image cannot be halved often enough.
+        """
+        divisor = self.patch_size * 2 ** (len(self.channels) - 1)
+        if self.image_size % divisor != 0:
+            raise ValueError(
+                f"IMAGE_SIZE ({self.image_size}) must be a multiple of {divisor}: the stem divides by PATCH_SIZE "
+                f"({self.patch_size}) and each of the {len(self.channels)} levels but the last by 2"
+            )
+        return tuple(self.image_size // (self.patch_size * 2**level) for level in range(len(self.channels)))
+
+
+class _Stage(nn.Module):
+    """A residual block followed by the attention of its level."""
+
+    def __init__(self, spec: UNet3DSpecification, level: int, in_channels: int, embedding_channels: int) -> None:
+        super().__init__()
+        channels = spec.channels[level]
+        attends = spec.level_sizes[level] in spec.spatial_attention_sizes
+        self.block = ResidualBlock(in_channels, channels, embedding_channels, spec.groups)
+        self.spatial = SpatialAttention(channels, spec.head_channels, spec.groups) if attends else None
+        self.text = TextAttention(channels, spec.text_channels, spec.head_channels, spec.groups) if attends else None
+        self.temporal = TemporalAttention(channels, spec.head_channels, spec.groups)
+
+    def forward(self, x_NCHW: Tensor, frames: int, embedding_ND: Tensor, text: TextFeatures) -> Tensor:
+        x_NCHW = self.block(x_NCHW, frames, embedding_ND)
+        if self.spatial is not None and self.text is not None:
+            x_NCHW = self.spatial(x_NCHW)
+            x_NCHW = self.text(x_NCHW, frames, text.tokens_BLC, text.position_BL, text.mask_BL)
+        return self.temporal(x_NCHW, frames)  # type: ignore[no-any-return]
+
+
+class UNet3D(nn.Module):
+    """Predicts noise, velocity or the clean clip from a noisy clip, its timestep and its caption.
+
+    A UNet (Ronneberger et al. 2015, arXiv 1505.04597) over frames with factorised space-time convolutions and attention
+    (Ho et al. 2022, Video Diffusion Models, arXiv 2204.03458, section 3). The caption reaches it twice: every
+    residual block is scaled and shifted by the frame's own text vector, and every level with spatial attention also
+    attends to the characters.
+    """
+
+    def __init__(self, spec: UNet3DSpecification) -> None:
+        super().__init__()
+        unknown = [size for size in spec.spatial_attention_sizes if size not in spec.level_sizes]
+        if unknown:
+            raise ValueError(f"SPATIAL_ATTENTION_SIZES {unknown} match no level; the levels are {spec.level_sizes} "
+                             f"pixels wide")  # fmt: skip
+        self.spec = spec
+        embedding_channels = 4 * spec.channels[0]
+        pixels = 3 * spec.patch_size**2
+        self.timestep = TimestepEmbedding(spec.num_timesteps, embedding_channels)
+        self.text = nn.Linear(spec.text_channels, embedding_channels)
+        self.stem = nn.Conv2d(pixels, spec.channels[0], 3, padding=1)
+        self.down, skip_channels = self._build_down(spec, embedding_channels)
+        self.middle = _Stage(spec, len(spec.channels) - 1, spec.channels[-1], embedding_channels)
+        self.up = self._build_up(spec, embedding_channels, skip_channels)
+        self.norm = nn.GroupNorm(spec.groups, spec.channels[0])
+        self.output = nn.Conv2d(spec.channels[0], pixels, 3, padding=1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _build_down(spec: UNet3DSpecification, embedding_channels: int) -> tuple[nn.ModuleList, list[int]]:
+        layers: list[nn.Module] = []
+        skip_channels: list[int] = []
+        current = spec.channels[0]
+        for level, channels in enumerate(spec.channels):
+            if level > 0:
+                layers.append(Downsample(current, channels))
+                current = channels
+            for _ in range(spec.blocks_per_level):
+                layers.append(_Stage(spec, level, current, embedding_channels))
+                current = channels
+                skip_channels.append(channels)
+        return nn.ModuleList(layers), skip_channels
+
+    @staticmethod
+    def _build_up(spec: UNet3DSpecification, embedding_channels: int, skip_channels: Sequence[int]) -> nn.ModuleList:
+        layers: list[nn.Module] = []
+        waiting = list(skip_channels)
+        current = spec.channels[-1]
+        for level in reversed(range(len(spec.channels))):
+            for _ in range(spec.blocks_per_level):
+                layers.append(_Stage(spec, level, current + waiting.pop(), embedding_channels))
+                current = spec.channels[level]
+            if level > 0:
+                layers.append(Upsample(current, spec.channels[level - 1]))
+                current = spec.channels[level - 1]
+        return nn.ModuleList(layers)
+
+    def forward(self, video_BCTHW: Tensor, timestep_B: Tensor, text: TextFeatures) -> Tensor:
+        """Predict.
+
+        Args:
+            video_BCTHW: [B, 3, T, image_size, image_size] float, the noisy clip.
+            timestep_B: [B] int64.
+            text: the captions' features, for T frames.
+
+        Returns:
+            [B, 3, T, image_size, image_size], the prediction.
+        """
+        frames = video_BCTHW.shape[2]
+        embedding_BTD = self.timestep(timestep_B)[:, None] + self.text(text.frames_BTC)
+        embedding_ND = nn.functional.silu(embedding_BTD).flatten(0, 1)
+        x_NCHW = self.stem(self._fold_patches(video_BCTHW))
+        skips: list[Tensor] = []
+        for layer in self.down:
+            if isinstance(layer, Downsample):
+                x_NCHW = layer(x_NCHW)
+            else:
+                x_NCHW = layer(x_NCHW, frames, embedding_ND, text)
+                skips.append(x_NCHW)
+        x_NCHW = self.middle(x_NCHW, frames, embedding_ND, text)
+        for layer in self.up:
+            if isinstance(layer, Upsample):
+                x_NCHW = layer(x_NCHW)
+            else:
+                x_NCHW = layer(torch.cat((x_NCHW, skips.pop()), dim=1), frames, embedding_ND, text)
+        x_NCHW = self.output(nn.functional.silu(self.norm(x_NCHW)))
+        return unfold_frames(nn.functional.pixel_shuffle(x_NCHW, self.spec.patch_size), frames)
+
+    def _fold_patches(self, video_BCTHW: Tensor) -> Tensor:
+        patches = nn.functional.pixel_unshuffle(fold_frames(video_BCTHW), self.spec.patch_size)
+        return patches.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,35 @@
+"""Shared by all tests: a CUDA device that does not exist, and a finished run."""
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+
+@pytest.fixture
+def fake_cuda() -> Iterator[str]:
+    """The name of a CUDA device under FakeTensorMode: shapes and devices are checked, nothing is computed.
+
+    A PyTorch built for CUDA needs no help. One built for the CPU alone has no device guard for CUDA, and then plain
+    indexing fails ("PyTorch is not linked with support for cuda devices"), so it borrows the guard of the "meta"
+    device, which does nothing, for as long as the test runs.
+    """
+    if torch.version.cuda is not None:
+        with FakeTensorMode():
+            yield "cuda:0"
+        return
+    library = Path(torch.__file__).parent / "lib" / "libc10.so"
+    if not library.exists():
+        pytest.skip("a PyTorch without CUDA can only pretend to have it on Linux")
+    cuda, meta, count = 1, 14, 15  # c10::DeviceType
+    guards = (ctypes.c_void_p * count).in_dll(ctypes.CDLL(str(library)), "_ZN3c104impl26device_guard_impl_registryE")
+    before = guards[cuda]
+    guards[cuda] = guards[meta]
+    try:
+        with FakeTensorMode():
+            yield "cuda:0"
+    finally:
+        guards[cuda] = before

@@ -1,0 +1,183 @@
+import math
+from collections.abc import Callable
+from dataclasses import fields
+
+import numpy
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion.loss import LossTerms, loss_terms, loss_weights
+from diffusion.prediction import add_noise
+from diffusion.schedule import NoiseSchedule, build_noise_schedule
+
+MakeVideo = Callable[..., Tensor]
+TYPES = ["v_prediction", "epsilon", "sample"]
+
+
+def _schedule(zero_terminal_snr: bool = False) -> NoiseSchedule:
+    return build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=zero_terminal_snr)
+
+
+def _terms(
+    random_video: MakeVideo, prediction_type: str, timesteps: list[int], weighting: str = "min_snr"
+) -> LossTerms:
+    schedule, timestep = _schedule(prediction_type != "epsilon"), torch.tensor(timesteps)
+    video, noise = random_video(0).clamp(-1, 1), random_video(1)
+    noisy = add_noise(schedule, prediction_type, video, noise, timestep)
+    return loss_terms(schedule, prediction_type, weighting, 5.0, noisy, video, random_video(2))
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_min_snr_weights_are_the_published_ones(prediction_type: str, gamma: float) -> None:
+    schedule = _schedule()
+    power = numpy.array(schedule.alphas_cumprod)
+    snr = power / (1 - power)
+    assert snr.min() < gamma < snr.max()
+    clipped = numpy.minimum(snr, gamma)
+    expected = {"sample": clipped, "epsilon": clipped / snr, "v_prediction": clipped / (snr + 1)}[prediction_type]
+    weights = loss_weights(schedule, prediction_type, "min_snr", gamma, torch.arange(50))
+    numpy.testing.assert_allclose(weights, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_min_snr_means_the_same_loss_for_every_prediction_type(random_video: MakeVideo, prediction_type: str) -> None:
+    schedule, timestep = _schedule(), torch.tensor([10, 40])
+    video, noise, wrong_video = random_video(0), random_video(1), random_video(2)
+    noisy = add_noise(schedule, prediction_type, video, noise, timestep)
+    # The prediction, in each parametrisation, that believes in the same wrong video.
+    signal = schedule.sqrt_alphas_cumprod_N[timestep].reshape(2, 1, 1, 1, 1)
+    rate = schedule.sqrt_one_minus_alphas_cumprod_N[timestep].reshape(2, 1, 1, 1, 1)
+    wrong_noise = (noisy.noisy_video - signal * wrong_video) / rate
+    prediction = {
+        "sample": wrong_video,
+        "epsilon": wrong_noise,
+        "v_prediction": signal * wrong_noise - rate * wrong_video,
+    }
+    terms = loss_terms(schedule, prediction_type, "min_snr", 5.0, noisy, video, prediction[prediction_type])
+    snr = torch.tensor([schedule.alphas_cumprod[t] / (1 - schedule.alphas_cumprod[t]) for t in (10, 40)])
+    expected = snr.clamp(max=5) * (wrong_video - video).square().mean(dim=(1, 2, 3, 4))
+    torch.testing.assert_close(terms.weighted_loss, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_are_finite_at_both_ends() -> None:
+    zero = torch.zeros(1)
+    ends = NoiseSchedule(
+        alphas_cumprod=(1.0, 0.0),
+        has_zero_terminal_snr=False,  # so that epsilon is let through
+        betas_N=torch.tensor([0.0, 1.0]),
+        alphas_cumprod_N=torch.tensor([1.0, 0.0]),
+        sqrt_alphas_cumprod_N=torch.tensor([1.0, 0.0]),
+        sqrt_one_minus_alphas_cumprod_N=torch.cat([zero, zero + 1]),
+    )
+    expected = {"v_prediction": [0.0, 0.0], "epsilon": [0.0, 1.0], "sample": [5.0, 0.0]}
+    for prediction_type in TYPES:
+        weights = loss_weights(ends, prediction_type, "min_snr", 5.0, torch.tensor([0, 1]))
+        assert weights.tolist() == expected[prediction_type]
+
+
+def test_uniform_weights_are_one() -> None:
+    assert loss_weights(_schedule(), "epsilon", "uniform", 5.0, torch.tensor([0, 49])).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_terms_agree_with_a_naive_computation(random_video: MakeVideo, prediction_type: str) -> None:
+    timesteps = [7, 33]
+    terms = _terms(random_video, prediction_type, timesteps)
+    schedule = _schedule(prediction_type != "epsilon")
+    weighted = []
+    for clip, step in enumerate(timesteps):
+        video = random_video(0).clamp(-1, 1)[clip].double().numpy()
+        noise, said = random_video(1)[clip].double().numpy(), random_video(2)[clip].double().numpy()
+        power = schedule.alphas_cumprod[step]
+        signal, rate = math.sqrt(power), math.sqrt(1 - power)
+        noisy = signal * video + rate * noise
+        target = {"epsilon": noise, "sample": video, "v_prediction": signal * noise - rate * video}[prediction_type]
+        clean = {
+            "epsilon": (noisy - rate * said) / signal,
+            "sample": said,
+            "v_prediction": signal * noisy - rate * said,
+        }[prediction_type]
+        said_noise = (noisy - signal * clean) / rate
+        snr = power / (1 - power)
+        weight = min(snr, 5) * {"epsilon": 1 / snr, "sample": 1, "v_prediction": 1 / (snr + 1)}[prediction_type]
+        error = said - target
+        weighted.append(weight * (error**2).mean())
+        expected = {
+            "weighted_loss": weighted[-1],
+            "unweighted_mse": (error**2).mean(),
+            "predict_zero_mse": (target**2).mean(),
+            "temporal_difference_mse": ((error[:, 1:] - error[:, :-1]) ** 2).mean(),
+            "noise_mse": ((said_noise - noise) ** 2).mean(),
+            "noise_mae": abs(said_noise - noise).mean(),
+            "x0_mse": ((clean - video) ** 2).mean(),
+            "snr_decibel": 10 * math.log10(power * (video**2).mean() / (1 - power)),
+            "alphas_cumprod": power,
+            "beta": 1 - power / schedule.alphas_cumprod[step - 1],
+            "is_terminal": False,
+        }
+        for name, value in expected.items():
+            assert getattr(terms, name)[clip].item() == pytest.approx(value, rel=1e-4), name
+        numpy.testing.assert_allclose(terms.predicted_noise[clip], said_noise, rtol=1e-3, atol=1e-4)
+        numpy.testing.assert_allclose(terms.predicted_video[clip], clean, rtol=1e-3, atol=1e-4)
+    assert terms.loss.item() == pytest.approx(numpy.mean(weighted), rel=1e-5)
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "min_snr"])
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
+def test_the_terminal_step_is_marked_and_finite(random_video: MakeVideo, prediction_type: str, weighting: str) -> None:
+    terms = _terms(random_video, prediction_type, [49, 20], weighting)
+    assert terms.is_terminal.tolist() == [True, False]
+    assert terms.snr_decibel[0] == 0
+    assert terms.noise_mse[0] == 0
+    assert (terms.weighted_loss[0] == 0) == (weighting == "min_snr")
+    for field in fields(terms):
+        assert torch.isfinite(getattr(terms, field.name)).all(), field.name
+
+
+def test_a_clip_of_zeros_and_a_single_frame_stay_finite() -> None:
+    schedule, video = _schedule(), torch.zeros(2, 3, 1, 4, 4)
+    noisy = add_noise(schedule, "v_prediction", video, torch.ones_like(video), torch.tensor([0, 30]))
+    terms = loss_terms(schedule, "v_prediction", "uniform", 5.0, noisy, video, torch.ones_like(video))
+    assert torch.isfinite(terms.snr_decibel).all()
+    assert terms.temporal_difference_mse.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_only_the_loss_carries_a_gradient(random_video: MakeVideo, prediction_type: str) -> None:
+    schedule, timestep = _schedule(), torch.tensor([10, 30])
+    video = random_video(0)
+    noisy = add_noise(schedule, prediction_type, video, random_video(1), timestep)
+    prediction = random_video(2).requires_grad_()
+    terms = loss_terms(schedule, prediction_type, "min_snr", 5.0, noisy, video, prediction)
+    assert [field.name for field in fields(terms) if getattr(terms, field.name).requires_grad] == ["loss"]
+    terms.loss.backward()
+    weights = loss_weights(schedule, prediction_type, "min_snr", 5.0, timestep).reshape(2, 1, 1, 1, 1)
+    expected = 2 * weights * (prediction.detach() - noisy.target) / prediction.numel()
+    torch.testing.assert_close(prediction.grad, expected)
+
+
+def test_the_loss_is_float32_under_autocast(random_video: MakeVideo) -> None:
+    schedule, video = _schedule(), random_video(0)
+    noisy = add_noise(schedule, "v_prediction", video, random_video(1), torch.tensor([10, 30]))
+    prediction = random_video(2).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = loss_terms(schedule, "v_prediction", "min_snr", 5.0, noisy, video, prediction)
+    outside = loss_terms(schedule, "v_prediction", "min_snr", 5.0, noisy, video, prediction.float())
+    for field in fields(inside):
+        assert torch.equal(getattr(inside, field.name), getattr(outside, field.name)), field.name
+    assert inside.loss.dtype == torch.float32
+
+
+def test_bad_arguments_are_named(random_video: MakeVideo) -> None:
+    schedule, timestep = _schedule(), torch.tensor([1, 2])
+    with pytest.raises(ValueError, match="unknown loss weighting 'snr'"):
+        loss_weights(schedule, "sample", "snr", 5.0, timestep)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="min_snr_gamma must be above 0, not 0"):
+        loss_weights(schedule, "sample", "min_snr", 0, timestep)
+    with pytest.raises(ValueError, match="zero terminal SNR"):
+        loss_weights(_schedule(zero_terminal_snr=True), "epsilon", "uniform", 5.0, timestep)
+    noisy = add_noise(schedule, "sample", random_video(0), random_video(1), timestep)
+    with pytest.raises(ValueError, match=r"prediction .* and target .* must have the same shape"):
+        loss_terms(schedule, "sample", "uniform", 5.0, noisy, random_video(0), random_video(2)[:, :1])

@@ -1,0 +1,64 @@
+"""Captions become the right tokens, and padding says nothing."""
+
+import pytest
+import torch
+
+from models.text_encoder import NULL_CAPTION, PADDING, CharacterEncoder, CharacterTokenizer
+
+
+def encoder() -> CharacterEncoder:
+    torch.manual_seed(0)
+    return CharacterEncoder(vocabulary_size=28, channels=32, layers=2, heads=4).eval()
+
+
+def test_tokens_follow_the_order_of_the_symbols_and_rows_are_padded() -> None:
+    tokenizer = CharacterTokenizer(["A", "B", "C"], max_length=8)
+    assert tokenizer.vocabulary_size == 5
+    assert tokenizer(["CAB", "B"]).tolist() == [[4, 2, 3], [3, PADDING, PADDING]]
+
+
+def test_longest_symbol_wins_and_case_is_folded_only_where_needed() -> None:
+    tokenizer = CharacterTokenizer(["C", "CH", "H", "a"], max_length=8)
+    assert tokenizer.encode("CHC") == ([3, 2], "")
+    assert tokenizer.encode("chA") == ([3, 5], "")
+
+
+def test_unknown_characters_are_dropped_and_reported() -> None:
+    tokenizer = CharacterTokenizer(["A", "B"], max_length=8)
+    assert tokenizer.encode("A?Bß") == ([2, 3], "?ß")
+
+
+def test_a_caption_without_symbols_is_the_null_caption_and_long_ones_are_cut() -> None:
+    tokenizer = CharacterTokenizer(["A", "B"], max_length=2)
+    assert tokenizer(["", "ABAB"]).tolist() == [[NULL_CAPTION, PADDING], [2, 3]]
+
+
+@pytest.mark.parametrize("symbols", [[], ["A", "A"], ["A", ""]])
+def test_symbols_must_be_usable(symbols: list[str]) -> None:
+    with pytest.raises(ValueError, match="symbols must be unique and not empty"):
+        CharacterTokenizer(symbols, max_length=4)
+
+
+@torch.no_grad()
+def test_padding_does_not_change_the_features_of_a_caption() -> None:
+    model = encoder()
+    alone = model(torch.tensor([[5, 6]]), frames=6)
+    padded = model(torch.tensor([[5, 6, PADDING, PADDING], [7, 8, 9, 10]]), frames=6)
+    torch.testing.assert_close(padded.frames_BTC[:1], alone.frames_BTC, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(padded.tokens_BLC[:1, :2], alone.tokens_BLC, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(padded.position_BL[0, :2], torch.tensor([0.25, 0.75]))
+
+
+@torch.no_grad()
+def test_a_frame_hears_the_letter_of_its_own_time_most() -> None:
+    """Before any training, exchanging a letter changes the frames at its place more than those at the other end."""
+    model = encoder()
+    before = model(torch.tensor([[5, 6, 7]]), frames=15).frames_BTC[0]
+    after = model(torch.tensor([[5, 6, 9]]), frames=15).frames_BTC[0]
+    change_T = (after - before).norm(dim=1)
+    assert change_T[10:].mean() > 2 * change_T[:5].mean()
+
+
+def test_heads_must_divide_channels() -> None:
+    with pytest.raises(ValueError, match=r"TEXT_CHANNELS \(30\) must be a multiple of TEXT_HEADS \(4\)"):
+        CharacterEncoder(vocabulary_size=5, channels=30, layers=1, heads=4)
