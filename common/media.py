@@ -30,7 +30,9 @@ def write_mp4(path: Path, video_THWC: numpy.ndarray, frames_per_second: float) -
         # x264 at its default quality smears thin fingers; CRF 12 keeps them.
         with imageio.imopen(temporary, "w", plugin="pyav", extension=".mp4") as file:
             file.init_video_stream("libx264", fps=frames_per_second, pixel_format="yuv420p")
-            file._video_stream.options = {"crf": "12"}
+            stream = file._video_stream
+            assert stream is not None
+            stream.options = {"crf": "12"}
             for frame in even:
                 file.write_frame(frame)
         os.replace(temporary, path)

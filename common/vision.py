@@ -12,7 +12,7 @@ import torch
 
 def _import_torchvision() -> None:
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "does not exist" not in str(error) or "torchvision::" not in str(error):
             raise

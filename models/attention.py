@@ -51,7 +51,7 @@ class MultiHeadAttention(nn.Module):
             attn_mask=bias,
         )
         merged = attended.transpose(1, 2).reshape(batch, queries, channels)
-        return self.output(merged)  # type: ignore[no-any-return]
+        return self.output(merged)
 
 
 class AlignmentBias(nn.Module):
@@ -73,7 +73,7 @@ class AlignmentBias(nn.Module):
         characters_B = mask_BL.sum(dim=1).float()
         distance_BTL = (frame_position_T[None, :, None] - position_BL[:, None, :]).abs() * characters_B[:, None, None]
         bias_BhTL = -self.log_slope.exp()[None, :, None, None] * distance_BTL[:, None]
-        return bias_BhTL.masked_fill(~mask_BL[:, None, None, :], float("-inf"))  # type: ignore[no-any-return]
+        return bias_BhTL.masked_fill(~mask_BL[:, None, None, :], float("-inf"))
 
 
 class SpatialAttention(nn.Module):

@@ -54,7 +54,7 @@ class ResidualBlock(nn.Module):
         hidden = self.temporal(hidden, frames)
         scale_N, shift_N = self.scale_shift(embedding_ND)[:, :, None, None].chunk(2, dim=1)
         hidden = nn.functional.silu(torch.addcmul(shift_N, self.norm_out(hidden), 1 + scale_N))
-        return self.shortcut(x_NCHW) + self.spatial_out(hidden)  # type: ignore[no-any-return]
+        return self.shortcut(x_NCHW) + self.spatial_out(hidden)
 
 
 class Downsample(nn.Module):
@@ -66,7 +66,7 @@ class Downsample(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, out_channels, H / 2, W / 2]."""
-        return self.convolution(x_NCHW)  # type: ignore[no-any-return]
+        return self.convolution(x_NCHW)
 
 
 class Upsample(nn.Module):

@@ -47,4 +47,4 @@ class TimestepEmbedding(nn.Module):
         angle = scaled[:, None] * torch.exp(-math.log(10_000.0) * exponent)
         features = torch.cat((angle.sin(), angle.cos()), dim=-1)
         hidden = nn.functional.silu(self.hidden(features))
-        return self.output(hidden)  # type: ignore[no-any-return]
+        return self.output(hidden)

@@ -90,7 +90,7 @@ class _EncoderLayer(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None, bias: Tensor | None) -> Tensor:
         query = self.attention_norm(x)
         x = x + self.attention(query, query if context is None else context, bias)
-        return x + self.feed_forward(x)  # type: ignore[no-any-return]
+        return x + self.feed_forward(x)
 
 
 class CharacterEncoder(nn.Module):

@@ -32,4 +32,4 @@ class TextToVideoModel(nn.Module):
         null_L[0] = NULL_CAPTION
         tokens_BL = torch.where(drop_caption_B[:, None], null_L, tokens_BL)
         text = self.text_encoder(tokens_BL, video_BCTHW.shape[2])
-        return self.unet(video_BCTHW, timestep_B, text)  # type: ignore[no-any-return]
+        return self.unet(video_BCTHW, timestep_B, text)

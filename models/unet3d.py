@@ -73,7 +73,7 @@ class _Stage(nn.Module):
         if self.spatial is not None and self.text is not None:
             x_NCHW = self.spatial(x_NCHW)
             x_NCHW = self.text(x_NCHW, frames, text.tokens_BLC, text.position_BL, text.mask_BL)
-        return self.temporal(x_NCHW, frames)  # type: ignore[no-any-return]
+        return self.temporal(x_NCHW, frames)
 
 
 class UNet3D(nn.Module):

@@ -1,0 +1,138 @@
+"""Does the model use its text? Two answers: from its loss, and from its samples."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusion.loss import loss_terms
+from diffusion.prediction import PredictionType, add_noise
+from diffusion.schedule import NoiseSchedule
+from diffusion.timesteps import evenly_spaced_timesteps
+
+TIMESTEP_BINS = 8
+
+Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class GaugeClips:
+    """Fixed inputs, so that figures compare from step to step.
+
+    Attributes:
+        video_BCTHW: [B, 3, T, H, W] float32 in [-1, 1].
+        tokens_BL: the right captions.
+        shuffled_tokens_BL: for each clip a caption that says something else; None where there is none.
+        noise_BCTHW: the noise, as large as the clips.
+    """
+
+    video_BCTHW: Tensor
+    tokens_BL: Tensor
+    shuffled_tokens_BL: Tensor | None
+    noise_BCTHW: Tensor
+
+
+@dataclass(frozen=True)
+class TextUse:
+    """Unweighted errors of the network's own target, on the same clips, noise and timesteps.
+
+    What concerns shuffled captions is None, or empty, where no two captions differ.
+    """
+
+    correct: float
+    shuffled: float | None
+    null: float
+    predict_zero: float
+    correct_by_bin: tuple[float, ...]
+    shuffled_gap_by_bin: tuple[float, ...]
+
+
+def other_captions(captions: Sequence[str], more: Iterable[str] = ()) -> list[str] | None:
+    """Return for each clip a caption that belongs to another one: the next one round the list that differs.
+
+    Args:
+        captions: of the clips, in order.
+        more: captions to choose from where all of the clips' own are the same.
+
+    Returns:
+        One wrong caption a clip, or None where no two captions differ, so that none can be wrong.
+    """
+    pool = list(captions)
+    if len(set(pool)) < 2:
+        pool.extend(itertools.islice((caption for caption in more if caption not in pool), 1))
+    if len(set(pool)) < 2:
+        return None
+    count = len(pool)
+    return [
+        next(
+            pool[(index + distance) % count] for distance in range(1, count) if pool[(index + distance) % count] != own
+        )
+        for index, own in enumerate(captions)
+    ]
+
+
+@torch.no_grad()
+def measure_text_use(
+    predict: Predict, schedule: NoiseSchedule, prediction_type: PredictionType, clips: GaugeClips, batch_size: int
+) -> TextUse:
+    """Compare the loss with the right, a shuffled and no caption.
+
+    Clip i is noised to timestep bin i modulo 8, so that B clips cover each bin B / 8 times at the cost of B forward
+    passes a caption kind. The gap between shuffled and right is the gauge: 0 means that the text is ignored.
+
+    Args:
+        predict: (noisy video, timestep, tokens, drop_caption) to prediction.
+        batch_size: clips a forward pass.
+    """
+    count = clips.video_BCTHW.shape[0]
+    device = clips.video_BCTHW.device
+    bins = evenly_spaced_timesteps(TIMESTEP_BINS, schedule.num_timesteps).to(device)
+    bin_B = torch.arange(count, device=device) % TIMESTEP_BINS
+    errors: dict[str, list[Tensor]] = {"correct": [], "shuffled": [], "null": [], "zero": []}
+    for start in range(0, count, batch_size):
+        part = slice(start, start + batch_size)
+        video = clips.video_BCTHW[part]
+        sample = add_noise(schedule, prediction_type, video, clips.noise_BCTHW[part], bins[bin_B[part]])
+        keep = torch.zeros(video.shape[0], dtype=torch.bool, device=device)
+        variants = {"correct": (clips.tokens_BL[part], keep), "null": (clips.tokens_BL[part], ~keep)}
+        if clips.shuffled_tokens_BL is not None:
+            variants["shuffled"] = (clips.shuffled_tokens_BL[part], keep)
+        for name, (tokens, drop) in variants.items():
+            prediction = predict(sample.noisy_video, sample.timestep_B, tokens, drop)
+            terms = loss_terms(schedule, prediction_type, "uniform", 1.0, sample, video, prediction)
+            errors[name].append(terms.unweighted_mse)
+            if name == "correct":
+                errors["zero"].append(terms.predict_zero_mse)
+    error_of = {name: torch.cat(parts).cpu() for name, parts in errors.items() if parts}
+    gap = error_of["shuffled"] - error_of["correct"] if "shuffled" in error_of else None
+    of_bin = [bin_B.cpu() == index for index in range(min(TIMESTEP_BINS, count))]
+    return TextUse(
+        correct=error_of["correct"].mean().item(),
+        shuffled=error_of["shuffled"].mean().item() if "shuffled" in error_of else None,
+        null=error_of["null"].mean().item(),
+        predict_zero=error_of["zero"].mean().item(),
+        correct_by_bin=tuple(error_of["correct"][here].mean().item() for here in of_bin),
+        shuffled_gap_by_bin=() if gap is None else tuple(gap[here].mean().item() for here in of_bin),
+    )
+
+
+def text_sensitivity(same_noise_NCTHW: Tensor, other_noise_MCTHW: Tensor) -> float | None:
+    """Return how much more clips differ between prompts than between two noises of one prompt.
+
+    The ratio of two mean root-mean-square distances: over all pairs of `same_noise_NCTHW` (N prompts, one noise), and
+    between each of the first M of them and `other_noise_MCTHW` (the same M prompts, another noise). A model that
+    ignores its text gives about 0, because clips from one noise are then the same clip.
+
+    Returns:
+        The ratio, or None where there is nothing to compare: fewer than two prompts, or no second noise.
+    """
+    count, repeats = same_noise_NCTHW.shape[0], other_noise_MCTHW.shape[0]
+    if count < 2 or repeats < 1:
+        return None
+    flat = same_noise_NCTHW.flatten(1).float()
+    distance = torch.cdist(flat, flat)
+    across = distance.sum() / (count * (count - 1))
+    within = (flat[:repeats] - other_noise_MCTHW.flatten(1).float()).norm(dim=1).mean()
+    return None if within == 0 else (across / within).item()

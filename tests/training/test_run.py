@@ -1,0 +1,169 @@
+"""Whole runs, from the command line to the files, in this process."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import main
+from training.checkpoint import list_checkpoints
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(small_arguments: Callable[..., list[str]], tmp_path: Path) -> Run:
+    """Train with the small arguments and more; return the run folder."""
+
+    def start(name: str, *more: str, exit_code: int = 0) -> Path:
+        assert main.main(small_arguments(f"--experiment-name={name}", *more)) == exit_code
+        return tmp_path / "logs" / name
+
+    return start
+
+
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    table: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        table[entry["tag"]].append((entry["step"], entry["value"]))
+    return table
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    newest = list_checkpoints(folder / "checkpoints")[0]
+    return {
+        f"{name}/{key}": value
+        for name in ("model", "ema", "optimizer")
+        for key, value in load_file(newest / f"{name}.safetensors").items()
+    }
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+ALL_OFF = (
+    "--no-enable-gradient-histograms",
+    "--no-enable-parameter-tracking",
+    "--no-enable-video-logging",
+    "--no-enable-noise-visualization",
+    "--no-enable-performance-profiling",
+    "--log-every-steps=1000",
+    "--diagnostic-log-every-steps=1000",
+)
+
+
+def test_one_step_leaves_a_checkpoint_a_sample_and_all_fifteen_categories(run: Run) -> None:
+    folder = run("one", "--max-steps=1")
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"LATEST", "step_00000001"}
+    assert list((folder / "samples").glob("*.mp4"))
+    assert json.loads((folder / "config.json").read_text())["MAX_STEPS"] == 1
+    assert json.loads((folder / "split.json").read_text())
+    assert not (folder / "logging_errors.log").exists()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0, "scalars": 0})
+    accumulator.Reload()
+    tags = accumulator.Tags()
+    names = {tag.split("/")[0] for kind in ("scalars", "images", "histograms", "tensors") for tag in tags[kind]}
+    assert {name[:2] for name in names if name[:2].isdigit()} == {f"{number:02}" for number in range(1, 16)}
+
+
+def test_logging_on_or_off_gives_bit_identical_weights(run: Run) -> None:
+    loud = run(
+        "loud", "--max-steps=4", "--log-every-steps=1", "--diagnostic-log-every-steps=1", "--sample-every-steps=2"
+    )
+    quiet = run("quiet", "--max-steps=4", *ALL_OFF)
+    assert_equal(tensors(loud), tensors(quiet))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_equals_one_that_was_never_stopped(run: Run, workers: int) -> None:
+    """Stopped mid-epoch (an epoch is 3 steps of 2 x 4 clips) and with accumulated batches."""
+    shared = (
+        "--lr-schedule=constant",
+        "--gradient-accumulation-steps=2",
+        f"--num-workers={workers}",
+        "--log-every-steps=1",
+        "--no-enable-video-logging",
+        "--no-enable-noise-visualization",
+    )
+    straight = run("straight", "--max-steps=5", *shared)
+    parts = run("parts", "--max-steps=2", *shared)
+    assert run("parts", "--max-steps=5", "--resume", *shared) == parts
+    assert_equal(tensors(straight), tensors(parts))
+    for tag in ("01_Training/Loss", "01_Training/Samples_Seen", "01_Training/Epoch", "01_Training/Gradient_Norm"):
+        assert points(parts)[tag] == points(straight)[tag]
+        assert [step for step, _ in points(parts)[tag]] == [1, 2, 3, 4, 5]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_does_not(run: Run) -> None:
+    first, again, other = (run(name, "--max-steps=2", f"--seed={seed}", *ALL_OFF) for name, seed in
+                           (("first", 1), ("again", 1), ("other", 2)))  # fmt: skip
+    assert_equal(tensors(first), tensors(again))
+    assert not torch.equal(
+        tensors(first)["model/unet.stem.weight"],
+        tensors(other)["model/unet.stem.weight"],
+    )
+
+
+def test_a_folder_that_holds_a_run_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run("taken", "--max-steps=1", *ALL_OFF)
+    before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
+    run("taken", "--max-steps=1", *ALL_OFF, exit_code=1)
+    assert "already holds a run. Add --resume" in capsys.readouterr().err
+    assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
+
+
+def test_resuming_a_finished_run_does_nothing_and_says_so(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run("done", "--max-steps=2", *ALL_OFF)
+    before = tensors(folder)
+    run("done", "--max-steps=2", "--resume", *ALL_OFF)
+    assert "all 2 steps are done" in capsys.readouterr().out
+    assert_equal(before, tensors(folder))
+
+
+def test_epochs_and_minutes_end_a_run_too(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    by_epochs = run("epochs", "--num-epochs=1", "--max-steps=none", "--batch-size=12", *ALL_OFF)
+    assert list_checkpoints(by_epochs / "checkpoints")[0].name == "step_00000002"
+    by_minutes = run("minutes", "--max-steps=100000", "--max-minutes=0.0001", *ALL_OFF)
+    assert list_checkpoints(by_minutes / "checkpoints")[0].name == "step_00000001"
+    assert "MAX_MINUTES (0.0001) is over" in capsys.readouterr().out
+
+
+def test_a_checkpoint_every_so_many_steps_and_only_the_newest_are_kept(run: Run) -> None:
+    folder = run("saves", "--max-steps=5", "--save-every-steps=2", "--keep-checkpoints=2", *ALL_OFF)
+    assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["step_00000005", "step_00000004"]
+
+
+def test_a_loss_that_is_never_finite_ends_the_run_with_advice(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.unet3d import UNet3D
+
+    forward = UNet3D.forward
+    monkeypatch.setattr(UNet3D, "forward", lambda *arguments: forward(*arguments) * float("nan"))
+    folder = run("nan", "--max-steps=9", "--max-skipped-steps-in-a-row=3", "--log-every-steps=1",
+                 "--no-enable-video-logging", "--no-enable-noise-visualization", exit_code=1)  # fmt: skip
+    assert "was not finite in the last 3 steps up to step 3" in capsys.readouterr().err
+    assert points(folder)["01_Training/Skipped_Steps"][-1][1] >= 2
+
+
+def test_folder_data_trains_too(run: Run, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for index in range(10):
+        frames = [Image.new("RGB", (24, 20), (20 * index, 10 * frame, 99)) for frame in range(6)]
+        path = tmp_path / "clips" / f"clip_{index}.gif"
+        path.parent.mkdir(exist_ok=True)
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+        path.with_suffix(".txt").write_text(f"word number {index}")
+    folder = run("folder", "--max-steps=2", f"--data-root={tmp_path / 'clips'}", *ALL_OFF)
+    state = json.loads((list_checkpoints(folder / "checkpoints")[0] / "state.json").read_text())
+    assert "w" in state["symbols"]

@@ -1,0 +1,74 @@
+"""From constants to the network, the noise schedule and the sampler: shared by training and generation."""
+
+import torch
+
+from common.errors import UserError
+from common.randomness import derive_seed
+from config import Config
+from diffusion.guidance import Guidance
+from diffusion.schedule import NoiseSchedule, build_noise_schedule
+from models.text_encoder import LATIN_SYMBOLS, CharacterEncoder, CharacterTokenizer
+from models.text_to_video import TextToVideoModel
+from models.unet3d import UNet3D, UNet3DSpecification
+from training.device import ComputeDevice
+from training.sampling import ClipSampler, SamplingSettings
+
+
+def build_tokenizer(config: Config, symbols: tuple[str, ...] | None) -> CharacterTokenizer:
+    """Build the tokenizer for the data set's symbols, or for Latin text where it names none."""
+    return CharacterTokenizer(symbols if symbols is not None else LATIN_SYMBOLS, config.MAX_CAPTION_LENGTH)
+
+
+def build_model(config: Config, tokenizer: CharacterTokenizer, device: torch.device) -> TextToVideoModel:
+    """Build the network with weights that depend on SEED alone, and move it to the device.
+
+    Raises:
+        UserError: the constants do not fit together.
+    """
+    specification = UNet3DSpecification(
+        image_size=config.IMAGE_SIZE,
+        num_timesteps=config.NUM_TRAIN_TIMESTEPS,
+        channels=config.MODEL_CHANNELS,
+        blocks_per_level=config.BLOCKS_PER_LEVEL,
+        patch_size=config.PATCH_SIZE,
+        spatial_attention_sizes=config.SPATIAL_ATTENTION_SIZES,
+        head_channels=config.ATTENTION_HEAD_CHANNELS,
+        groups=config.GROUP_NORM_GROUPS,
+        text_channels=config.TEXT_CHANNELS,
+    )
+    # PyTorch's initialisers draw from the global generator: lend it a seed, then give it back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.SEED, "initial_weights"))
+        try:
+            text_encoder = CharacterEncoder(
+                tokenizer.vocabulary_size, config.TEXT_CHANNELS, config.TEXT_LAYERS, config.TEXT_HEADS
+            )
+            model = TextToVideoModel(text_encoder, UNet3D(specification))
+        except ValueError as error:
+            raise UserError(f"the model cannot be built from config.py: {error}") from error
+    return model.to(device)
+
+
+def build_schedule(config: Config, device: torch.device) -> NoiseSchedule:
+    """Build the noise schedule on the device."""
+    return build_noise_schedule(
+        config.NOISE_SCHEDULE,
+        num_timesteps=config.NUM_TRAIN_TIMESTEPS,
+        zero_terminal_snr=config.ZERO_TERMINAL_SNR,
+    ).to(device)
+
+
+def build_sampler(
+    config: Config, schedule: NoiseSchedule, tokenizer: CharacterTokenizer, compute: ComputeDevice
+) -> ClipSampler:
+    """Build the sampler that the constants under "Sampling" describe."""
+    settings = SamplingSettings(
+        schedule=schedule,
+        prediction_type=config.PREDICTION_TYPE,
+        sampler=config.SAMPLER,
+        num_steps=config.SAMPLING_STEPS,
+        guidance=Guidance(config.GUIDANCE_SCALE, config.GUIDANCE_RESCALE, config.GUIDANCE_INTERVAL),
+        num_frames=config.NUM_FRAMES,
+        image_size=config.IMAGE_SIZE,
+    )
+    return ClipSampler(settings, tokenizer, compute)

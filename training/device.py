@@ -1,0 +1,61 @@
+"""Which device to train on, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from common.errors import UserError
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+MixedPrecision = Literal["auto", "off", "bfloat16"]
+
+# Dense bfloat16 tensor-core peaks from NVIDIA's data sheets, in FLOP/s, by a part of the device's name.
+_PEAK_FLOPS = {"H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "RTX 4090": 165e12}
+
+
+@dataclass(frozen=True)
+class ComputeDevice:
+    """A device with the precision that the network runs in; loss, optimizer and average stay float32."""
+
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context for forward passes."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    @property
+    def peak_flops_per_second(self) -> float | None:
+        """The arithmetic peak where it is known, for model FLOPs utilisation."""
+        if self.device.type != "cuda" or self.autocast_dtype is None:
+            return None
+        name = torch.cuda.get_device_name(self.device)
+        return next((peak for part, peak in _PEAK_FLOPS.items() if part in name.split() or part in name), None)
+
+
+def choose_device(name: DeviceName, mixed_precision: MixedPrecision) -> ComputeDevice:
+    """Resolve DEVICE and MIXED_PRECISION.
+
+    "auto" prefers CUDA, then MPS, then the CPU. Mixed precision "auto" is bfloat16 on CUDA devices that have it;
+    elsewhere it is off, because the CPU gains nothing and MPS is untested.
+
+    Raises:
+        UserError: a device was asked for that this machine does not have.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    chosen = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
+    if not available[chosen]:
+        present = ", ".join(kind for kind, here in available.items() if here)
+        raise UserError(
+            f"DEVICE is {name!r}, but PyTorch sees only: {present}. Set DEVICE to one of these or to 'auto'."
+        )
+    device = torch.device(chosen)
+    if mixed_precision == "auto":
+        use = chosen == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        use = mixed_precision == "bfloat16"
+    return ComputeDevice(device, torch.bfloat16 if use else None)

@@ -1,0 +1,45 @@
+"""Facts about machine and software, for the dashboard's configuration page."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from training.device import ComputeDevice
+
+_PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pydantic-settings", "safetensors", "imageio", "av")
+
+
+def describe_environment(compute: ComputeDevice, argv: list[str]) -> dict[str, str]:
+    """Return versions, device, git commit and command line."""
+    device = compute.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    facts = {
+        "command": shlex.join(argv),
+        "device": f"{device.type} ({name})",
+        "precision": "float32" if compute.autocast_dtype is None else f"autocast {compute.autocast_dtype}",
+        "cpu_threads": str(torch.get_num_threads()),
+        "platform": platform.platform(),
+        "python": sys.version.split()[0],
+    }
+    commit = _git_commit()
+    if commit is not None:
+        facts["git_commit"] = commit
+    return facts | {package: version(package) for package in _PACKAGES}
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the source tree, marked when files differ from it; None outside a repository."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit, status = (
+            subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.strip() + (" (modified)" if status.strip() else "")

@@ -1,0 +1,66 @@
+"""Where a run stands, where it ends, and what it says on the console meanwhile."""
+
+import sys
+import time
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a run has behind it: zeros for a fresh one."""
+
+    step: int
+    samples_seen: int
+    skipped_steps: int
+
+
+@dataclass(frozen=True)
+class StoppingLimits:
+    """The first limit that is reached ends the run.
+
+    Attributes:
+        total_steps: the smaller of MAX_STEPS and NUM_EPOCHS in steps; None when neither is set.
+        max_minutes: wall-clock minutes of this process; None for no limit.
+    """
+
+    total_steps: int | None
+    max_minutes: float | None
+
+    def reached(self, step: int, started: float) -> str | None:
+        """Say why the run ends after optimizer step `step`, or return None."""
+        if self.total_steps is not None and step >= self.total_steps:
+            return f"all {self.total_steps} steps are done"
+        if self.max_minutes is not None and time.perf_counter() - started >= 60.0 * self.max_minutes:
+            return f"MAX_MINUTES ({self.max_minutes:g}) is over"
+        return None
+
+
+class ProgressBar:
+    """A bar with loss, learning rate and remaining time."""
+
+    def __init__(self, start_step: int, total_steps: int | None) -> None:
+        # A log file gets a line now and then, a terminal a smooth bar.
+        interval = 0.5 if sys.stderr.isatty() else 30.0
+        self._bar = tqdm(
+            total=total_steps, initial=start_step, unit="step", mininterval=interval, dynamic_ncols=True, smoothing=0.05
+        )
+
+    def advance(self) -> None:
+        """Count one step."""
+        self._bar.update()
+
+    def show(self, loss: float, learning_rate: float) -> None:
+        """Show figures behind the bar, at its next redraw."""
+        self._bar.set_postfix({"loss": f"{loss:.4f}", "learning rate": f"{learning_rate:.2e}"}, refresh=False)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Draw the last state and leave it on the screen."""
+        self._bar.refresh()
+        self._bar.close()

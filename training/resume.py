@@ -1,0 +1,45 @@
+"""What of a checkpoint's config holds when a run is resumed, and what today's config says."""
+
+from dataclasses import dataclass
+
+from common.errors import UserError
+from common.settings import LoadedSettings, config_as_json, config_from_json
+from config import ARCHITECTURE_FIELDS, Config
+from training.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class ResumedConfig:
+    """The config to train with, and one sentence for every constant that differs from the checkpoint's."""
+
+    config: Config
+    differences: tuple[str, ...]
+
+
+def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | None) -> ResumedConfig:
+    """Merge: architecture comes from the checkpoint, everything else from today.
+
+    Raises:
+        UserError: architecture constants were set on the command line, or by the preset asked for, to other values
+            than the checkpoint's. All of them are listed.
+    """
+    if checkpoint is None:
+        return ResumedConfig(loaded.config, ())
+    today = config_as_json(loaded.config)
+    then = checkpoint.state.config
+    changed = [name for name in today if name in then and today[name] != then[name]]
+    conflicts = [name for name in changed if name in ARCHITECTURE_FIELDS and name in loaded.explicitly_set]
+    if conflicts:
+        lines = [f"{name} is {today[name]!r} now and {then[name]!r} in the checkpoint" for name in conflicts]
+        raise UserError(
+            "cannot resume with another architecture:\n  "
+            + "\n  ".join(lines)
+            + f"\nLeave these out to go on with {checkpoint.folder}, or start a new run with another --experiment-name."
+        )
+    kept = {name: then[name] for name in changed if name in ARCHITECTURE_FIELDS}
+    differences = [
+        f"{name}: {then[name]!r} in the checkpoint, {today[name]!r} now; "
+        + ("the checkpoint's is kept" if name in kept else "today's is used")
+        for name in changed
+    ]
+    return ResumedConfig(config_from_json(Config, today | kept), tuple(differences))

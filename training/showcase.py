@@ -1,0 +1,126 @@
+"""The clips that the dashboard shows: fixed prompts from fixed noise, and one clip on its way through the model."""
+
+import time
+from collections.abc import Sequence
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from common.randomness import torch_generator
+from data.records import Batch, DataSplits
+from diffusion.prediction import add_noise, predicted_noise, predicted_video
+from evaluation.motion import frozen_frame_percent, motion_energy_ratio, to_unit_range
+from evaluation.text_use import text_sensitivity
+from logging_system.records import GeneratedSamples, NoiseVisualisation
+from training.device import ComputeDevice
+from training.sampling import ClipSampler, to_pixels
+
+RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise
+FILMSTRIP_STAGES = 6
+NOISE_DISPLAY_RANGE = 3.0  # standard deviations that the picture of a noise spans on either side of grey
+
+
+class Showcase:
+    """Makes the same pictures at every step, so that they can be compared. Draws from private random streams."""
+
+    def __init__(
+        self,
+        *,
+        sampler: ClipSampler,
+        splits: DataSplits,
+        prompts: Sequence[str],
+        validation_batch: Batch,
+        compute: ComputeDevice,
+        frames_per_second: float,
+        seed: int,
+    ) -> None:
+        self._sampler = sampler
+        self._prompts = tuple(prompts)
+        self._held_out = tuple(splits.is_held_out(prompt) for prompt in prompts)
+        self._real = self._collect_real(splits, prompts)
+        self._validation_batch = validation_batch
+        self._compute = compute
+        self._frames_per_second = frames_per_second
+        self._seed = seed
+
+    @staticmethod
+    def _collect_real(splits: DataSplits, prompts: Sequence[str]) -> numpy.ndarray | None:
+        clips = [splits.real_clip(prompt) for prompt in prompts]
+        found = [clip for clip in clips if clip is not None]
+        return numpy.stack(found) if len(found) == len(clips) else None
+
+    def generate(self, model: nn.Module, ema_model: nn.Module) -> GeneratedSamples:
+        """Sample every prompt from one shared noise, so that what differs between the clips comes from the text."""
+        start = time.perf_counter()
+        count, repeats = len(self._prompts), min(RAW_PROMPTS, len(self._prompts))
+        shared = self._sampler.initial_noise(self._seed, 0)
+        other = self._sampler.initial_noise(self._seed, 1)
+        noise = torch.stack([shared] * count + [other] * repeats)
+        prompts = self._prompts + self._prompts[:repeats]
+        clips = self._sampler.sample(ema_model, prompts, noise, self._seed)
+        raw = self._sampler.sample(model, self._prompts[:repeats], noise[:repeats], self._seed)
+        return GeneratedSamples(
+            prompts=self._prompts,
+            held_out=self._held_out,
+            generated=to_pixels(clips[:count]),
+            generated_raw=to_pixels(raw),
+            real=self._real,
+            measures=self._measure(clips[:count], clips[count:]),
+            frames_per_second=self._frames_per_second,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _measure(self, clips: Tensor, repeated: Tensor) -> dict[str, float]:
+        measures: dict[str, float | None] = {
+            "Text_Sensitivity": text_sensitivity(clips, repeated),
+            "Frozen_Frame_Percent": frozen_frame_percent(clips),
+        }
+        if self._real is not None:
+            real = to_unit_range(torch.from_numpy(self._real))
+            measures["Motion_Energy_Ratio"] = motion_energy_ratio(clips, real)
+        return {name: value for name, value in measures.items() if value is not None}
+
+    @torch.no_grad()
+    def visualise_noise(self, ema_model: nn.Module) -> NoiseVisualisation:
+        """Noise the first validation clip to the middle timestep and denoise it; then sample its caption in stages."""
+        start = time.perf_counter()
+        settings, device = self._sampler.settings, self._compute.device
+        timestep = settings.schedule.num_timesteps // 2
+        video = self._validation_batch.video_BCTHW[:1].to(device)
+        tokens = self._validation_batch.tokens_BL[:1].to(device)
+        generator = torch_generator(self._seed, "noise_visualisation")
+        noise = torch.randn(video.shape, generator=generator).to(device)
+        timestep_B = torch.full((1,), timestep, dtype=torch.int64, device=device)
+        sample = add_noise(settings.schedule, settings.prediction_type, video, noise, timestep_B)
+        with self._compute.autocast():
+            keep = torch.zeros(1, dtype=torch.bool, device=device)
+            prediction = ema_model(sample.noisy_video, timestep_B, tokens, keep).float()
+        arguments = (settings.schedule, settings.prediction_type, prediction, sample.noisy_video, timestep_B)
+        return NoiseVisualisation(
+            caption=self._validation_batch.captions[0],
+            timestep=timestep,
+            original=to_pixels(video[0]),
+            noisy=to_pixels(sample.noisy_video[0]),
+            actual_noise=to_pixels(noise[0] / NOISE_DISPLAY_RANGE),
+            predicted_noise=to_pixels(predicted_noise(*arguments)[0] / NOISE_DISPLAY_RANGE),
+            denoised=to_pixels(predicted_video(*arguments)[0]),
+            filmstrip=self._filmstrip(ema_model),
+            frames_per_second=self._frames_per_second,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _filmstrip(self, ema_model: nn.Module) -> numpy.ndarray:
+        """Return the clean estimate at evenly spread stages of sampling, the finished clip last: [K, T, H, W, 3]."""
+        estimates: list[Tensor] = []
+        clip = self._sampler.sample(
+            ema_model,
+            self._validation_batch.captions[:1],
+            self._sampler.initial_noise(self._seed, 0)[None],
+            self._seed,
+            on_step=lambda _, estimate: estimates.append(estimate[0].cpu()),
+        )
+        estimates.append(clip[0])
+        stages = min(FILMSTRIP_STAGES, len(estimates))
+        picked = [round(index * (len(estimates) - 1) / max(1, stages - 1)) for index in range(stages)]
+        return to_pixels(torch.stack([estimates[index] for index in picked]))

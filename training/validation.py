@@ -1,0 +1,83 @@
+"""Validation on fixed clips, fixed noise and fixed timesteps, with the averaged weights."""
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from common.randomness import torch_generator
+from data.batches import Tokenize, load_batch
+from data.records import Batch, ClipSource
+from diffusion.prediction import PredictionType
+from diffusion.schedule import NoiseSchedule
+from evaluation.text_use import GaugeClips, measure_text_use, other_captions
+from logging_system.records import ValidationRecord
+from training.device import ComputeDevice
+
+
+class Validator:
+    """Measures how well the model fits clips it is not trained on, and whether it needs their captions for that."""
+
+    def __init__(
+        self,
+        *,
+        batch: Batch,
+        shuffled_tokens_BL: Tensor | None,
+        schedule: NoiseSchedule,
+        prediction_type: PredictionType,
+        compute: ComputeDevice,
+        batch_size: int,
+        seed: int,
+        best_loss: float | None,
+    ) -> None:
+        device = compute.device
+        noise = torch.randn(batch.video_BCTHW.shape, generator=torch_generator(seed, "validation_noise"))
+        self._clips = GaugeClips(
+            video_BCTHW=batch.video_BCTHW.to(device),
+            tokens_BL=batch.tokens_BL.to(device),
+            shuffled_tokens_BL=None if shuffled_tokens_BL is None else shuffled_tokens_BL.to(device),
+            noise_BCTHW=noise.to(device),
+        )
+        self._schedule = schedule
+        self._prediction_type = prediction_type
+        self._compute = compute
+        self._batch_size = batch_size
+        self.best_loss = best_loss
+
+    def run(self, step: int, model: nn.Module) -> ValidationRecord:
+        """Validate; `model` is the averaged one, in evaluation mode."""
+
+        def predict(video: Tensor, timestep: Tensor, tokens: Tensor, drop_caption: Tensor) -> Tensor:
+            with self._compute.autocast():
+                return model(video, timestep, tokens, drop_caption)
+
+        start = time.perf_counter()
+        use = measure_text_use(predict, self._schedule, self._prediction_type, self._clips, self._batch_size)
+        is_best = self.best_loss is None or use.correct < self.best_loss
+        if is_best:
+            self.best_loss = use.correct
+        assert self.best_loss is not None
+        return ValidationRecord(
+            step=step,
+            loss=use.correct,
+            loss_shuffled=use.shuffled,
+            loss_null=use.null,
+            predict_zero=use.predict_zero,
+            loss_by_bin=use.correct_by_bin,
+            gap_shuffled_by_bin=use.shuffled_gap_by_bin,
+            best_loss=self.best_loss,
+            is_best=is_best,
+            seconds=time.perf_counter() - start,
+        )
+
+
+def load_validation_batch(source: ClipSource, tokenize: Tokenize) -> Batch:
+    """Load all clips of the validation split, which are few and stay in memory."""
+    return load_batch(source, [source.row(0, index) for index in range(len(source))], tokenize)
+
+
+def wrong_tokens(batch: Batch, training: ClipSource, tokenize: Tokenize) -> Tensor | None:
+    """Return the tokens of another clip's caption for each clip; None where the data has only one caption."""
+    elsewhere = (training.row(0, index).caption for index in range(len(training)))
+    captions = other_captions(batch.captions, elsewhere)
+    return None if captions is None else tokenize(captions)

@@ -1,0 +1,39 @@
+"""What categories may look at (implements logging_system.view.TrainingView)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from logging_system.records import GeneratedSamples, NoiseVisualisation, RunInformation
+from training.ema import ExponentialMovingAverage
+from training.learning_rate import LearningRateSchedule
+from training.showcase import Showcase
+
+
+@dataclass(frozen=True)
+class TrainerView:
+    """Read-only access to the trainer's parts."""
+
+    run: RunInformation
+    model: nn.Module
+    ema: ExponentialMovingAverage
+    schedule: LearningRateSchedule
+    showcase: Showcase
+    total_steps: int | None
+
+    @property
+    def ema_model(self) -> nn.Module:
+        return self.ema.model
+
+    def learning_rate_at(self, step: int) -> float | None:
+        return self.schedule.planned_rate(step)
+
+    def scheduler_state(self) -> Mapping[str, float]:
+        return self.schedule.state()
+
+    def generate_samples(self) -> GeneratedSamples:
+        return self.showcase.generate(self.model, self.ema.model)
+
+    def visualise_noise(self) -> NoiseVisualisation:
+        return self.showcase.visualise_noise(self.ema.model)
