@@ -1,5 +1,6 @@
 """The composition root: reads the config, builds every part, and puts them together."""
 
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingL
     _check_symbols(checkpoint, tokenizer)
     folder.write_json("config.json", config_as_json(config))
     folder.write_json("split.json", splits.report)
-    _announce(config, splits, folder, compute, resumed)
+    _announce(config, splits, tokenizer, folder, compute, resumed)
     return _assemble(config, splits, tokenizer, folder, checkpoint, compute, resumed, argv)
 
 
@@ -300,13 +301,27 @@ def _forward_flops(model: nn.Module, batch: Batch, device: torch.device) -> int:
 
 
 def _announce(
-    config: Config, splits: DataSplits, folder: RunFolder, compute: ComputeDevice, resumed: ResumedConfig
+    config: Config,
+    splits: DataSplits,
+    tokenizer: CharacterTokenizer,
+    folder: RunFolder,
+    compute: ComputeDevice,
+    resumed: ResumedConfig,
 ) -> None:
     print(f"Run: {folder.path}")
     print(f"Data: {splits.description}")
     print(f"Device: {compute.device.type}")
+    _announce_dropped_characters(splits.training, tokenizer)
     for difference in resumed.differences:
         print(f"Differs from the checkpoint: {difference}")
     print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}")
     if config.LOG_EVERY_EPOCHS >= 1:
         print("The curves of 03_Epoch_Summary get their first point when the first epoch ends.")
+
+
+def _announce_dropped_characters(training: ClipSource, tokenizer: CharacterTokenizer) -> None:
+    """Say which characters of the captions the model will not see. Looks at the captions of the first epoch."""
+    dropped = Counter("".join(tokenizer.encode(training.row(0, index).caption)[1] for index in range(len(training))))
+    if dropped:
+        listed = ", ".join(f"{character!r} ({count} times)" for character, count in dropped.most_common(20))
+        print(f"Captions: the character encoder has no symbol for, and leaves out: {listed}")

@@ -1,0 +1,169 @@
+"""From clips to batches: the order of an epoch, and the worker processes that prepare what comes next."""
+
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from common.errors import UserError
+from common.randomness import numpy_generator, torch_generator
+from data.records import Batch, ClipRow, ClipSource
+from data.workers import WorkerStart, signals_held_back
+
+Tokenize = Callable[[Sequence[str]], Tensor]
+
+PREFETCHED_BATCHES = 3  # by each worker
+
+
+def batches_per_epoch(source: ClipSource, batch_size: int) -> int:
+    """Return the number of whole batches; clips that do not fill a last batch are left out of the epoch.
+
+    Raises:
+        UserError: there are fewer clips than one batch needs.
+    """
+    whole = len(source) // batch_size
+    if whole == 0:
+        raise UserError(
+            f"There are {len(source)} training clips, fewer than one batch of BATCH_SIZE={batch_size}: "
+            "add clips or lower BATCH_SIZE."
+        )
+    return whole
+
+
+def load_batch(
+    source: ClipSource, rows: Sequence[ClipRow], tokenize: Tokenize, epoch: int = 0, index: int = 0
+) -> Batch:
+    """Load the given clips, in this process."""
+    clips = torch.from_numpy(numpy.stack([source.load(row) for row in rows]))
+    return _finish(_LoadedClips(clips, tuple(rows), epoch, index), tokenize)
+
+
+def training_batches(
+    source: ClipSource, *, batch_size: int, seed: int, start_batch: int, num_workers: int, tokenize: Tokenize
+) -> Generator[Batch, None, None]:
+    """Yield batches without end, epoch after epoch.
+
+    The order is a pure function of (seed, epoch): starting at `start_batch` yields exactly what a run from 0 would
+    yield from there on. Close the iterator to end the workers.
+
+    Args:
+        source: the clips.
+        batch_size: clips in a batch.
+        seed: of the order.
+        start_batch: number of the first batch, counted over all epochs.
+        num_workers: processes that load ahead; with 0, each batch is loaded when it is asked for.
+        tokenize: turns B captions into int64 [B, L]; called in this process.
+
+    Raises:
+        UserError: fewer clips than a batch, or a clip that can no longer be loaded.
+    """
+    order = BatchOrder(source, batch_size, seed, start_batch)
+    dataset = _BatchDataset(source)
+    if num_workers == 0:
+        return (_finish(_or_raise(dataset[key]), tokenize) for key in order)
+    return _from_workers(dataset, order, num_workers, seed, tokenize)
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Names one batch: which clips of which epoch."""
+
+    epoch: int
+    index_in_epoch: int
+    clip_indices: tuple[int, ...]
+
+
+class BatchOrder(Sampler[BatchKey]):
+    """All batches from a given one on, without end."""
+
+    def __init__(self, source: ClipSource, batch_size: int, seed: int, start_batch: int) -> None:
+        self._clips = len(source)
+        self._batches = batches_per_epoch(source, batch_size)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._start_batch = start_batch
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        first_epoch, first_batch = divmod(self._start_batch, self._batches)
+        for epoch in count(first_epoch):
+            order = numpy_generator(self._seed, "clip_order", epoch).permutation(self._clips)
+            for batch in range(first_batch, self._batches):
+                chosen = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+                yield BatchKey(epoch, batch, tuple(chosen.tolist()))
+            first_batch = 0
+
+
+@dataclass(frozen=True)
+class _LoadedClips:
+    clips_BTHWC: Tensor  # uint8: a quarter of what float32 would cost on the way between processes
+    rows: tuple[ClipRow, ...]
+    epoch: int
+    index_in_epoch: int
+
+
+@dataclass(frozen=True)
+class _Unusable:
+    """A message for the user. Returned, not raised: an exception would arrive wrapped in a worker's traceback."""
+
+    message: str
+
+
+class _BatchDataset(Dataset["_LoadedClips | _Unusable"]):
+    def __init__(self, source: ClipSource) -> None:
+        self._source = source
+
+    def __getitem__(self, key: BatchKey) -> "_LoadedClips | _Unusable":
+        rows = tuple(self._source.row(key.epoch, index) for index in key.clip_indices)
+        try:
+            clips = torch.from_numpy(numpy.stack([self._source.load(row) for row in rows]))
+        except UserError as error:
+            return _Unusable(str(error))
+        return _LoadedClips(clips, rows, key.epoch, key.index_in_epoch)
+
+
+def _or_raise(loaded: "_LoadedClips | _Unusable") -> _LoadedClips:
+    if isinstance(loaded, _Unusable):
+        raise UserError(loaded.message)
+    return loaded
+
+
+def _finish(loaded: _LoadedClips, tokenize: Tokenize) -> Batch:
+    captions = tuple(row.caption for row in loaded.rows)
+    video_BCTHW = loaded.clips_BTHWC.permute(0, 4, 1, 2, 3).to(torch.float32).div_(127.5).sub_(1.0)
+    return Batch(
+        video_BCTHW=video_BCTHW.contiguous(),
+        tokens_BL=tokenize(captions),
+        captions=captions,
+        ids=tuple(row.id for row in loaded.rows),
+        epoch=loaded.epoch,
+        index_in_epoch=loaded.index_in_epoch,
+    )
+
+
+def _from_workers(
+    dataset: _BatchDataset, order: BatchOrder, num_workers: int, seed: int, tokenize: Tokenize
+) -> Generator[Batch, None, None]:
+    loader = DataLoader(
+        dataset,
+        batch_size=None,  # an item is a batch already
+        sampler=order,
+        num_workers=num_workers,
+        prefetch_factor=PREFETCHED_BATCHES,
+        worker_init_fn=WorkerStart(os.getpid()),
+        # Forked workers share the memory of what is loaded already; elsewhere forking is not safe.
+        multiprocessing_context="fork" if sys.platform == "linux" else "spawn",
+        generator=torch_generator(seed, "loader_workers"),  # or the loader would draw from the global generator
+    )
+    with signals_held_back():
+        batches = iter(loader)
+    try:
+        for loaded in batches:
+            yield _finish(_or_raise(loaded), tokenize)
+    finally:
+        del batches, loader  # ends the workers

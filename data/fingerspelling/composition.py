@@ -1,0 +1,107 @@
+"""From letters to a word: the positions of the hands in every frame.
+
+Letter i of L is shown in about the frames i * T / L to (i + 1) * T / L, which is where the model is told to look for
+it. Between two letters the hand moves quickly and evenly; in between it holds still, because without a hold Deaf
+viewers cannot read the spelling.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+
+from data.fingerspelling.strokes import LetterMotion
+
+TRANSITION_FRAMES = 0.8  # half of what a change of letters takes
+LARGEST_TRANSITION = 0.3  # ... but never more than this share of a letter's frames
+SLIDE = 0.16  # of the window's side, between doubled letters
+SLIDE_RANGE = 0.4  # a long run of one letter stays within this
+
+
+@dataclass(frozen=True)
+class WordMotion:
+    """A word in window coordinates (origin in the centre, side 1), frame by frame."""
+
+    hands: numpy.ndarray  # float32 [T, 2, 21, 3]
+    forearms: numpy.ndarray  # float32 [T, 2, 2]
+    visible: numpy.ndarray  # bool [T, 2]
+
+
+def compose_word(
+    letters: Sequence[LetterMotion], num_frames: int, boundaries: numpy.ndarray | None = None
+) -> WordMotion:
+    """Spell a word.
+
+    Args:
+        letters: one or more; no more than there are frames.
+        num_frames: T.
+        boundaries: [L - 1] rising times, in frames, at which one letter gives way to the next; even if None.
+    """
+    count = len(letters)
+    even = numpy.arange(1, count) * num_frames / count
+    inner = even if boundaries is None else boundaries
+    edges = numpy.concatenate([[0.0], inner, [float(num_frames)]])
+    times = numpy.arange(num_frames) + 0.5
+    offsets = _slides(letters)
+    half = min(TRANSITION_FRAMES, LARGEST_TRANSITION * num_frames / count)
+    hands, forearms = _letter_at(letters[0], times, edges[0], edges[1], half)
+    hands[..., 0] += offsets[0]
+    visible = numpy.broadcast_to(letters[0].visible, (num_frames, 2))
+    for index in range(1, count):
+        letter = letters[index]
+        share = numpy.clip((times - edges[index] + half) / (2 * half), 0, 1).astype(numpy.float32)
+        share = share * share * (3 - 2 * share)  # starts and ends at rest
+        next_hands, next_forearms = _letter_at(letter, times, edges[index], edges[index + 1], half)
+        next_hands[..., 0] += offsets[index]
+        previous = letters[index - 1]
+        next_hands, hands = _appear_and_vanish(next_hands, hands, letter.visible, previous.visible)
+        next_forearms, forearms = _appear_and_vanish(next_forearms, forearms, letter.visible, previous.visible)
+        hands += share[:, None, None, None] * (next_hands - hands)
+        forearms += share[:, None, None] * (next_forearms - forearms)
+        visible = numpy.where((times < edges[index])[:, None], visible, letter.visible)
+    return WordMotion(hands, forearms, numpy.asarray(visible))
+
+
+def _letter_at(
+    letter: LetterMotion, times: numpy.ndarray, start: float, end: float, half: float
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Play a letter between two times; before and after it, the first and the last position hold."""
+    margin = half / 2
+    progress = numpy.clip((times - start - margin) / max(end - start - 2 * margin, 1e-6), 0, 1)
+    position = numpy.interp(progress, letter.phase, numpy.arange(len(letter.phase)))
+    before = position.astype(numpy.int64)
+    after = numpy.minimum(before + 1, len(letter.phase) - 1)
+    share = (position - before).astype(numpy.float32)
+    hands = letter.hands[before]
+    hands += share[:, None, None, None] * (letter.hands[after] - hands)
+    forearms = letter.forearms[before]
+    forearms += share[:, None, None] * (letter.forearms[after] - forearms)
+    return hands, forearms
+
+
+def _appear_and_vanish(
+    new: numpy.ndarray, old: numpy.ndarray, shown_new: numpy.ndarray, shown_old: numpy.ndarray
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Keep a hand where it is known when only one of two letters uses it, so that it does not fly in from nowhere."""
+    for arm in range(2):
+        if shown_old[arm] and not shown_new[arm]:
+            new[:, arm] = old[:, arm]
+        elif shown_new[arm] and not shown_old[arm]:
+            old[:, arm] = new[:, arm]
+    return new, old
+
+
+def _slides(letters: Sequence[LetterMotion]) -> list[float]:
+    """Return the sideways offset of each letter: a letter that is repeated slides outwards, away from the body."""
+    offsets: list[float] = []
+    start = 0
+    while start < len(letters):
+        stop = start + 1
+        while stop < len(letters) and letters[stop].symbol == letters[start].symbol:
+            stop += 1
+        run = stop - start
+        step = min(SLIDE, SLIDE_RANGE / max(run - 1, 1))
+        outward = -1.0 if letters[start].visible[0] else 1.0  # the right hand is seen on the left of the picture
+        offsets.extend(outward * step * (place - (run - 1) / 2) for place in range(run))
+        start = stop
+    return offsets

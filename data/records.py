@@ -1,0 +1,74 @@
+"""What the data sets hand to the trainer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """One line of a manifest: everything that is needed to make or load one clip."""
+
+    id: str  # unique within its source, the same in every run
+    caption: str
+    style_seed: int = 0  # of the randomness of this one clip; sources without any leave it at 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips ready for training. All tensors are on the CPU."""
+
+    video_BCTHW: Tensor  # float32 in [-1, 1], C = 3 (red, green, blue)
+    tokens_BL: Tensor  # int64, from the tokenizer
+    captions: tuple[str, ...]
+    ids: tuple[str, ...]
+    epoch: int  # 0-based
+    index_in_epoch: int  # 0-based number of the batch within its epoch
+
+
+class ClipSource(Protocol):
+    """A numbered set of clips. `row` is cheap and pure; `load` does the work, and is called from loader workers."""
+
+    def __len__(self) -> int:
+        """Clips in one epoch."""
+        ...
+
+    def row(self, epoch: int, index: int) -> ClipRow:
+        """Return clip `index` of an epoch, a pure function of its arguments.
+
+        Raises:
+            IndexError: the index is not in `range(len(self))`.
+        """
+        ...
+
+    def load(self, row: ClipRow) -> numpy.ndarray:
+        """Return the clip as uint8 [T, H, W, 3] (red, green, blue).
+
+        Raises:
+            UserError: the clip's file has gone or changed since the data set was opened.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DataSplits(ABC):
+    """A data set, divided into what is trained on and what is held out."""
+
+    description: str  # one line for the console
+    training: ClipSource
+    validation: ClipSource  # fixed clips: row(0, index)
+    symbols: tuple[str, ...] | None  # what captions are made of, where the data set fixes it; may hold digraphs
+    default_prompts: tuple[str, ...]  # what to sample when the user names nothing
+    report: Mapping[str, object]  # the split in full, as JSON-compatible values
+
+    @abstractmethod
+    def is_held_out(self, caption: str) -> bool:
+        """Return whether no training clip can have this caption."""
+
+    @abstractmethod
+    def real_clip(self, caption: str) -> numpy.ndarray | None:
+        """Return a real clip, uint8 [T, H, W, 3], that shows the caption; None where there is none."""

@@ -1,0 +1,191 @@
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from common.errors import UserError
+from data.batches import batches_per_epoch, load_batch, training_batches
+from data.records import ClipRow
+
+
+class NumberedClips:
+    """Each clip's pixels tell its epoch and number."""
+
+    def __init__(self, size=10, broken=()):
+        self.size = size
+        self.broken = broken
+
+    def __len__(self):
+        return self.size
+
+    def row(self, epoch, index):
+        return ClipRow(f"{epoch}/{index}", f"clip {index}")
+
+    def load(self, row):
+        epoch, index = map(int, row.id.split("/"))
+        if index in self.broken:
+            raise UserError(f"clip {index} has gone")
+        clip = numpy.zeros((2, 4, 4, 3), numpy.uint8)
+        clip[..., 0], clip[..., 1], clip[..., 2] = epoch, index, 255
+        return clip
+
+
+def take(count, tokenize, start_batch=0, num_workers=0, seed=0, source=None, batch_size=4):
+    batches = training_batches(
+        source or NumberedClips(),
+        batch_size=batch_size,
+        seed=seed,
+        start_batch=start_batch,
+        num_workers=num_workers,
+        tokenize=tokenize,
+    )
+    taken = [next(batches) for _ in range(count)]
+    batches.close()
+    return taken
+
+
+def test_a_batch_holds_what_it_says(tokenize):
+    batch = load_batch(NumberedClips(), [ClipRow("2/7", "seven"), ClipRow("0/1", "one")], tokenize, epoch=2, index=5)
+    assert batch.video_BCTHW.shape == (2, 3, 2, 4, 4)
+    assert batch.video_BCTHW.dtype == torch.float32
+    expected = torch.tensor([[2, 7, 255], [0, 1, 255]]) / 127.5 - 1
+    assert torch.allclose(batch.video_BCTHW[:, :, 1, 2, 3], expected)
+    assert batch.tokens_BL[1].tolist() == [ord("o"), ord("n"), ord("e"), 0, 0]
+    assert (batch.captions, batch.ids, batch.epoch, batch.index_in_epoch) == (("seven", "one"), ("2/7", "0/1"), 2, 5)
+
+
+def test_every_clip_comes_at_most_once_an_epoch_and_the_rest_is_dropped(tokenize):
+    assert batches_per_epoch(NumberedClips(10), 4) == 2
+    batches = take(4, tokenize)
+    assert [(batch.epoch, batch.index_in_epoch) for batch in batches] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    first_epoch = [*batches[0].ids, *batches[1].ids]
+    assert len(set(first_epoch)) == 8
+    assert all(name.startswith("0/") for name in first_epoch)
+    assert [name[2:] for name in first_epoch] != [name[2:] for batch in batches[2:] for name in batch.ids]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_a_resumed_order_is_exact_for_any_number_of_workers(tokenize, num_workers):
+    whole = take(7, tokenize)
+    resumed = take(4, tokenize, start_batch=3, num_workers=num_workers)
+    for expected, batch in zip(whole[3:], resumed, strict=True):
+        assert (batch.ids, batch.epoch, batch.index_in_epoch) == (expected.ids, expected.epoch, expected.index_in_epoch)
+        assert torch.equal(batch.video_BCTHW, expected.video_BCTHW)
+        assert torch.equal(batch.tokens_BL, expected.tokens_BL)
+
+
+def test_the_order_depends_on_the_seed(tokenize):
+    assert take(1, tokenize)[0].ids != take(1, tokenize, seed=1)[0].ids
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_global_generators_are_left_alone(tokenize, num_workers):
+    before = torch.get_rng_state(), numpy.random.get_state()[1].tolist()
+    take(2, tokenize, num_workers=num_workers)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert numpy.random.get_state()[1].tolist() == before[1]
+
+
+def test_fewer_clips_than_a_batch_is_an_error_with_the_remedy(tokenize):
+    with pytest.raises(UserError, match=r"3 training clips, fewer than one batch of BATCH_SIZE=4.*lower BATCH_SIZE"):
+        take(1, tokenize, source=NumberedClips(3))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_lost_clip_is_reported_without_a_workers_traceback(tokenize, num_workers):
+    with pytest.raises(UserError) as caught:
+        take(2, tokenize, num_workers=num_workers, source=NumberedClips(8, broken=(5,)))
+    assert str(caught.value) == "clip 5 has gone"
+
+
+PROGRAM = """
+    import fcntl, os, sys, time
+    import numpy, torch
+    from data.batches import training_batches
+    from data.records import ClipRow
+
+    class Clips:
+        def __len__(self):
+            return 8
+        def row(self, epoch, index):
+            return ClipRow(f"{epoch}/{index}", "a")
+        def load(self, row):
+            return numpy.full((1, 2, 2, 3), os.getpid() % 200, numpy.uint8)
+
+    lock = open(sys.argv[1], "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    batches = training_batches(Clips(), batch_size=2, seed=0, start_batch=0, num_workers=2,
+                               tokenize=lambda captions: torch.zeros(len(captions), 1, dtype=torch.int64))
+    next(batches)
+    children = open(f"/proc/self/task/{os.getpid()}/children").read()
+    print(children, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """A process that holds a lock and has two loader workers; yields it, its workers' ids and the lock file."""
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    lock = tmp_path / "lock"
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(lock)]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
+    workers = [int(number) for number in process.stdout.readline().split()]
+    yield process, workers, lock
+    process.kill()
+    process.wait()
+
+
+def is_alive(process_id):
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def test_workers_die_with_a_killed_parent_and_keep_no_lock(trainer):
+    process, workers, lock = trainer
+    assert len(workers) == 2
+    assert all(map(is_alive, workers))
+    process.kill()
+    process.wait()
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # at once, although the workers may still be alive
+    deadline = time.monotonic() + 5
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
+
+
+def test_workers_leave_signals_to_the_parent(trainer):
+    _, workers, _ = trainer
+    for worker in workers:
+        os.kill(worker, signal.SIGINT)
+        os.kill(worker, signal.SIGTERM)
+    time.sleep(0.3)
+    assert all(map(is_alive, workers))
+
+
+def test_closing_ends_the_workers(tokenize):
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = set(children.read_text().split())
+    batches = training_batches(NumberedClips(), batch_size=4, seed=0, start_batch=0, num_workers=2, tokenize=tokenize)
+    next(batches)
+    workers = set(children.read_text().split()) - before
+    assert len(workers) == 2
+    batches.close()
+    assert not any(is_alive(int(worker)) for worker in workers)

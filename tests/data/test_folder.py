@@ -1,0 +1,180 @@
+import json
+import shutil
+
+import numpy
+import pytest
+
+from common.errors import UserError
+from data.batches import load_batch
+from data.folder import open_folder
+
+
+@pytest.fixture
+def folder(tmp_path, write_video, brightening_video):
+    """Six clips of four captions, in several formats."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    for number, (extension, caption) in enumerate(
+        [
+            (".gif", "hello"),
+            (".mp4", "hello"),
+            (".GIF", "thanks"),
+            (".gif", "see  you\n"),
+            (".gif", "yes"),
+            (".gif", "yes"),
+        ]
+    ):
+        temporary = tmp_path / f"clip{extension.lower()}"
+        write_video(temporary, numpy.minimum(brightening_video + number, 255))
+        shutil.move(temporary, root / f"clip{number}{extension}")
+        (root / f"clip{number}.txt").write_text(caption, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def open_(folder, cache):
+    def run(root=folder, **changes):
+        arguments = {
+            "num_frames": 5,
+            "image_size": 16,
+            "validation_fraction": 0.25,
+            "validation_clips": 16,
+            "seed": 0,
+            "cache": cache,
+        }
+        return open_folder(root, **{**arguments, **changes})
+
+    return run
+
+
+def captions(source):
+    return {source.row(0, index).caption for index in range(len(source))}
+
+
+def test_clips_and_captions_are_found(open_, tokenize):
+    splits = open_()
+    assert len(splits.training) + len(splits.validation) == 6
+    assert captions(splits.training) | captions(splits.validation) == {"hello", "thanks", "see you", "yes"}
+    batch = load_batch(splits.training, [splits.training.row(0, 0)], tokenize)
+    assert batch.video_BCTHW.shape == (1, 3, 5, 16, 16)
+    shades = ((batch.video_BCTHW + 1) * 127.5).mean((0, 1, 3, 4))
+    assert shades.tolist() == pytest.approx([25, 75, 125, 175, 225], abs=12)
+    assert splits.symbols is None
+
+
+def test_captions_of_validation_are_held_out(open_):
+    for seed in range(4):
+        splits = open_(seed=seed)
+        assert len(captions(splits.validation)) == 1  # ceil(0.25 * 4)
+        assert not captions(splits.training) & captions(splits.validation)
+        assert all(splits.is_held_out(caption) for caption in captions(splits.validation))
+        assert not any(splits.is_held_out(caption) for caption in captions(splits.training))
+    assert len({frozenset(captions(open_(seed=seed).validation)) for seed in range(8)}) > 1
+    assert open_(seed=2).report == open_(seed=2).report
+
+
+def test_one_caption_is_shared_and_said_so(open_, folder):
+    for file in folder.glob("*.txt"):
+        file.write_text("hello")
+    splits = open_()
+    assert len(splits.training) == len(splits.validation) == 6
+    assert "taken from the training clips" in splits.description
+
+
+def test_validation_clips_are_limited(open_):
+    assert len(open_(validation_fraction=0.9, validation_clips=2).validation) == 2
+
+
+def test_real_clips_and_prompts(open_):
+    splits = open_()
+    assert splits.real_clip("yes").shape == (5, 16, 16, 3)
+    assert splits.real_clip("no") is None
+    assert splits.is_held_out("no")
+    assert set(splits.default_prompts) == {"hello", "thanks", "see you", "yes"}
+
+
+def test_bad_files_are_skipped_and_named(open_, folder, tmp_path):
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "broken.txt").write_text("x")
+    shutil.copy(folder / "clip0.gif", folder / "silent.gif")
+    shutil.copy(folder / "clip0.gif", folder / "empty.gif")
+    (folder / "empty.txt").write_text(" \n")
+    shutil.copy(folder / "clip0.gif", folder / "latin.gif")
+    (folder / "latin.txt").write_bytes("größer".encode("latin-1"))
+    (folder / "notes.pdf").write_text("not looked at")
+    outside = tmp_path / "outside.gif"
+    shutil.copy(folder / "clip0.gif", outside)
+    (folder / "link.gif").symlink_to(outside)
+    (folder / "link.txt").write_text("stolen")
+    splits = open_()
+    reasons = {entry["file"]: entry["reason"] for entry in json.loads(json.dumps(splits.report))["skipped"]}
+    assert reasons == {
+        "broken.mp4": "is not a video of a known kind",
+        "empty.gif": "has no caption: empty.txt is empty",
+        "latin.gif": "has no usable caption: latin.txt is not UTF-8",
+        "link.gif": "is a link that leads out of the folder",
+        "silent.gif": "has no caption: silent.txt is missing",
+    }
+    assert "5 skipped: broken.mp4 is not a video" in splits.description
+    assert len(splits.training) + len(splits.validation) == 6
+
+
+def test_captions_may_not_lead_out_of_the_folder_either(open_, folder, tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "clip4.txt").unlink()
+    (folder / "clip4.txt").symlink_to(tmp_path / "secret.txt")
+    reasons = {entry["file"]: entry["reason"] for entry in open_().report["skipped"]}
+    assert "leads out of the folder" in reasons["clip4.gif"]
+
+
+def test_links_inside_the_folder_are_fine(open_, folder):
+    (folder / "again.gif").symlink_to(folder / "clip0.gif")
+    (folder / "again.txt").write_text("hello")
+    assert open_().report["skipped"] == []
+
+
+def test_more_than_half_unusable_is_an_error(open_, folder):
+    for number in range(4):
+        (folder / f"clip{number}.txt").unlink()
+    with pytest.raises(UserError, match=r"4 of 6 videos cannot be used.*clip0.txt is missing"):
+        open_()
+
+
+def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="holds no video"):
+        open_(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is not a folder"):
+        open_(tmp_path / "absent")
+    (tmp_path / "nothing" / "a.mp4").write_bytes(b"")
+    (tmp_path / "nothing" / "a.txt").write_text("a")
+    with pytest.raises(UserError, match=r"a\.mp4 is empty"):
+        open_(tmp_path / "nothing")
+
+
+def test_each_file_is_decoded_once(open_, folder, monkeypatch):
+    open_()
+
+    def refuse(*arguments):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("data.folder_scan.decode_clip", refuse)
+    splits = open_()
+    assert splits.training.load(splits.training.row(0, 0)).shape == (5, 16, 16, 3)
+
+
+def test_a_file_that_vanishes_during_training_is_named(open_, folder, tmp_path):
+    splits = open_()
+    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"clip\d\.\w+ cannot be read any more"):
+        splits.training.load(splits.training.row(0, 0))
+
+
+def test_a_file_that_changes_during_training_is_named(open_, folder, tmp_path):
+    splits = open_()
+    shutil.rmtree(tmp_path / "cache")
+    row = splits.training.row(0, 0)
+    (folder / row.id).write_bytes(b"other")
+    with pytest.raises(UserError, match="has changed"):
+        splits.training.load(row)

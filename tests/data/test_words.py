@@ -1,0 +1,97 @@
+import itertools
+from collections import Counter
+
+import numpy
+import pytest
+
+from common.errors import UserError
+from data.fingerspelling.alphabet import Alphabet
+from data.fingerspelling.words import WordSplit
+
+LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
+GOLDEN_BIGRAMS = ("AC", "AE", "AI", "AV")
+GOLDEN_WORDS = ["AC", "AE", "AG", "AI", "AN", "AV"]
+
+
+def make_split(seed=0, letters=LETTERS, max_letters=3, words=0.2, bigrams=0.1):
+    return WordSplit(Alphabet(letters, "en", "ase"), max_letters, words, bigrams, seed)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_shares_are_at_least_what_was_asked_for(seed):
+    split = make_split(seed)
+    pairs = list(itertools.product(LETTERS, repeat=2))
+    assert len(split.held_out_bigrams) == 68  # ceil(0.1 * 676)
+    assert sum(map(split.is_held_out, pairs)) >= 0.2 * len(pairs)
+    triples = list(itertools.product(LETTERS, repeat=3))
+    assert sum(map(split.is_held_out, triples)) >= 0.2 * len(triples)
+
+
+def test_word_share_is_exact_when_no_bigrams_are_held_out():
+    split = make_split(letters=list("ABCDEFG"), words=0.25, bigrams=0.0)
+    assert sum(map(split.is_held_out, itertools.product("ABCDEFG", repeat=2))) == 13  # ceil(49 / 4)
+    assert sum(map(split.is_held_out, itertools.product("ABCDEFG", repeat=3))) == 86  # ceil(343 / 4)
+
+
+def test_a_word_with_a_held_out_bigram_is_held_out():
+    split = make_split(words=0.0)
+    first, second = split.held_out_bigrams[0]
+    assert split.is_held_out((first, second))
+    assert split.is_held_out(("A", first, second))
+    assert split.is_held_out((first, second, "A"))
+
+
+def test_letters_are_never_held_out_and_longer_words_always():
+    split = make_split()
+    assert not any(split.is_held_out((letter,)) for letter in LETTERS)
+    assert split.is_held_out(("A", "B", "C", "D"))
+
+
+def test_the_split_depends_on_the_seed_alone():
+    words = list(itertools.product(LETTERS, repeat=2))
+    first, again, other = ([*map(make_split(seed).is_held_out, words)] for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
+def test_the_split_never_changes_between_versions():
+    assert make_split(0).held_out_bigrams[:4] == GOLDEN_BIGRAMS
+    assert make_split(0).held_out_words(2)[:6] == GOLDEN_WORDS
+
+
+def test_training_words_are_uniform_over_lengths_and_never_held_out():
+    split = make_split()
+    generator = numpy.random.default_rng(0)
+    words = [split.draw_training_word(generator) for _ in range(3000)]
+    assert not any(split.is_held_out(word) for word in words)
+    lengths = Counter(map(len, words))
+    assert all(abs(lengths[length] - 1000) < 120 for length in (1, 2, 3))
+    letters = Counter(word[0] for word in words if len(word) == 1)
+    assert set(letters) == set(LETTERS)
+
+
+def test_held_out_words_are_held_out():
+    split = make_split()
+    generator = numpy.random.default_rng(0)
+    words = [split.draw_held_out_word(generator) for _ in range(200)]
+    assert all(split.is_held_out(word) and 2 <= len(word) <= 3 for word in words)
+
+
+def test_words_that_read_back_differently_are_not_drawn():
+    split = make_split(letters=["C", "H", "CH"], words=0.0, bigrams=0.0)
+    generator = numpy.random.default_rng(0)
+    drawn = {split.draw_training_word(generator) for _ in range(500)}
+    assert ("CH", "C") in drawn
+    assert ("C", "H") not in drawn
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_refused():
+    with pytest.raises(UserError, match=r"HELD_OUT_WORD_FRACTION=1.0.*no training words of 2 letters"):
+        make_split(words=1.0).check()
+
+
+def test_longer_lengths_reach_their_share_too():
+    split = make_split(max_letters=6, bigrams=0.0)
+    generator = numpy.random.default_rng(1)
+    words = [tuple(generator.choice(LETTERS, 6)) for _ in range(4000)]
+    assert abs(sum(map(split.is_held_out, words)) / 4000 - 0.2) < 0.03
