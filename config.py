@@ -151,7 +151,7 @@ class Config(Settings):
     """Factor by which "plateau" lowers the learning rate."""
 
     # --- Sampling
-    SAMPLER: Literal["ddim", "ddpm", "dpm_solver++", "euler"] = "dpm_solver++"
+    SAMPLER: Literal["ddim", "ddpm", "dpm_solver++", "euler", "heun"] = "dpm_solver++"
     """Method that turns noise into a clip."""
     SAMPLING_STEPS: int = Field(12, ge=1, le=100_000)
     """Steps of the sampler."""

@@ -85,6 +85,25 @@ class Upsample(nn.Module):
         return enlarged.contiguous(memory_format=torch.channels_last)
 
 
+class TextCanvas(nn.Module):
+    """Draws each frame's text vector as a coarse picture.
+
+    Scaling and shifting channels says the same thing to every pixel, so a network that starts from noise learns only
+    slowly where to put which finger. A linear map from text to a small feature map says it directly.
+    """
+
+    def __init__(self, text_channels: int, channels: int, size: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.size = size
+        self.draw = nn.Linear(text_channels, size * size * channels)
+
+    def forward(self, frames_BTC: Tensor) -> Tensor:
+        """Map text [B, T, text_channels] to frames [B * T, channels, size, size], channels last."""
+        picture = self.draw(frames_BTC).view(-1, self.size, self.size, self.channels)
+        return picture.permute(0, 3, 1, 2)
+
+
 def _common_groups(groups: int, channels: int) -> int:
     if channels % groups != 0:
         raise ValueError(f"channels ({channels}) must be a multiple of GROUP_NORM_GROUPS ({groups})")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import SpatialAttention, TemporalAttention, TextAttention
-from models.blocks import Downsample, ResidualBlock, Upsample
+from models.blocks import Downsample, ResidualBlock, TextCanvas, Upsample
 from models.embeddings import TimestepEmbedding
 from models.frames import fold_frames, unfold_frames
 from models.text_encoder import TextFeatures
@@ -80,9 +80,9 @@ class UNet3D(nn.Module):
     """Predicts noise, velocity or the clean clip from a noisy clip, its timestep and its caption.
 
     A UNet (Ronneberger et al. 2015, arXiv 1505.04597) over frames with factorised space-time convolutions and attention
-    (Ho et al. 2022, Video Diffusion Models, arXiv 2204.03458, section 3). The caption reaches it twice: every
-    residual block is scaled and shifted by the frame's own text vector, and every level with spatial attention also
-    attends to the characters.
+    (Ho et al. 2022, Video Diffusion Models, arXiv 2204.03458, section 3). The caption reaches it in three ways: every
+    residual block is scaled and shifted by the frame's own text vector, that vector is drawn as a coarse picture at
+    the coarsest level, and every level with spatial attention also attends to the characters.
     """
 
     def __init__(self, spec: UNet3DSpecification) -> None:
@@ -98,6 +98,7 @@ class UNet3D(nn.Module):
         self.text = nn.Linear(spec.text_channels, embedding_channels)
         self.stem = nn.Conv2d(pixels, spec.channels[0], 3, padding=1)
         self.down, skip_channels = self._build_down(spec, embedding_channels)
+        self.canvas = TextCanvas(spec.text_channels, spec.channels[-1], spec.level_sizes[-1])
         self.middle = _Stage(spec, len(spec.channels) - 1, spec.channels[-1], embedding_channels)
         self.up = self._build_up(spec, embedding_channels, skip_channels)
         self.norm = nn.GroupNorm(spec.groups, spec.channels[0])
@@ -156,7 +157,7 @@ class UNet3D(nn.Module):
             else:
                 x_NCHW = layer(x_NCHW, frames, embedding_ND, text)
                 skips.append(x_NCHW)
-        x_NCHW = self.middle(x_NCHW, frames, embedding_ND, text)
+        x_NCHW = self.middle(x_NCHW + self.canvas(text.frames_BTC), frames, embedding_ND, text)
         for layer in self.up:
             if isinstance(layer, Upsample):
                 x_NCHW = layer(x_NCHW)

@@ -10,8 +10,8 @@ import torch
 
 from common.errors import UserError
 from common.files import write_atomically
-from common.media import encode_gif, enlarge, write_mp4
 from common.settings import config_from_json
+from common.video_encoding import encode_gif, encode_mp4
 from config import Config
 from diffusion.samplers import SamplerName
 from models.text_encoder import CharacterTokenizer
@@ -58,7 +58,7 @@ def generate(request: GenerationRequest) -> list[Path]:
     noise = torch.stack([sampler.initial_noise(request.seed, index) for index in range(len(request.text))])
     clips = to_pixels(sampler.sample(model, list(request.text), noise, request.seed))
     for path, clip in zip(paths, clips, strict=True):
-        _write(path, enlarge(clip, request.scale), config.VIDEO_FRAMES_PER_SECOND)
+        _write(path, clip, config.VIDEO_FRAMES_PER_SECOND, request.scale)
     return paths
 
 
@@ -137,11 +137,9 @@ def _distinct(names: list[str]) -> list[str]:
     return distinct
 
 
-def _write(path: Path, clip: numpy.ndarray, frames_per_second: float) -> None:
+def _write(path: Path, clip: numpy.ndarray, frames_per_second: float, scale: int) -> None:
+    encode = encode_gif if path.suffix.lower() == ".gif" else encode_mp4
     try:
-        if path.suffix.lower() == ".gif":
-            write_atomically(path, encode_gif(clip, frames_per_second))
-        else:
-            write_mp4(path, clip, frames_per_second)
+        write_atomically(path, encode(clip, frames_per_second, scale))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from error

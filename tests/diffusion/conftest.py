@@ -1,6 +1,6 @@
 """Shared by the tests of the diffusion mathematics: batches and an oracle."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch

@@ -1,0 +1,87 @@
+"""08_Model_Architecture: how large the network is and where its parameters sit. Written once a launch.
+
+There is no graph: tracing a 3D UNet takes seconds and a second forward pass, breaks on data-dependent code, and ends
+in a drawing of hundreds of nodes that nobody reads. The table gives every module, its shape and its share.
+"""
+
+from torch import nn
+
+from logging_system.category import Category
+from logging_system.layers import plan_layers
+from logging_system.markdown import table
+from logging_system.run_facts import first_step
+from logging_system.tags import Tag, write_scalars
+from logging_system.view import TrainingView
+from logging_system.writer import Writer
+
+DIRECT = "own_parameters"
+
+TAGS = {
+    "08_Model_Architecture/Total_Parameters": Tag("Number of values in the network, trained or not."),
+    "08_Model_Architecture/Trainable_Parameters": Tag("Number of values that training changes."),
+    "08_Model_Architecture/Parameter_Efficiency": Tag(
+        "Trainable parameters divided by all parameters; 1 when nothing is frozen."
+    ),
+    "08_Model_Architecture/Model_Size_MB": Tag(
+        "Size of parameters and buffers as they are held for training, in 10^6 bytes; optimizer state and EMA not "
+        "counted."
+    ),
+    "08_Model_Architecture/Forward_GFLOPs": Tag(
+        "Arithmetic of one forward pass over one clip in 10^9 operations, a multiply-add counted as two.",
+        absent_when="it could not be counted",
+    ),
+    "08_Model_Architecture/Parameters_By_Block/{block}": Tag("Number of values in one top-level part of the network."),
+    "08_Model_Architecture/Summary": Tag("Every part that holds parameters: kind, shapes, number and share."),
+}
+
+
+class ModelArchitecture(Category):
+    """Counts and a table, from the modules alone: no forward pass."""
+
+    name = "08_Model_Architecture"
+
+    def __init__(self, maximum_layers: int) -> None:
+        self._maximum_layers = maximum_layers
+
+    def on_start(self, view: TrainingView, writer: Writer) -> None:
+        parameters = list(view.model.parameters())
+        total = sum(parameter.numel() for parameter in parameters)
+        trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+        tensors = [*parameters, *view.model.buffers()]
+        step = first_step(view.run)
+        values: dict[str, float] = {
+            "08_Model_Architecture/Total_Parameters": total,
+            "08_Model_Architecture/Trainable_Parameters": trainable,
+            "08_Model_Architecture/Model_Size_MB": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
+        }
+        if total:
+            values["08_Model_Architecture/Parameter_Efficiency"] = trainable / total
+        if view.run.forward_flops is not None:
+            values["08_Model_Architecture/Forward_GFLOPs"] = view.run.forward_flops / 1e9
+        write_scalars(writer, TAGS, values, step)
+        for block, count in parameters_by_block(view.model).items():
+            tag = "08_Model_Architecture/Parameters_By_Block/{block}"
+            write_scalars(writer, TAGS, {tag: count}, step, block=block)
+        tag = "08_Model_Architecture/Summary"
+        writer.text(tag, self._summary(view.model, total), step, TAGS[tag].description)
+
+    def _summary(self, model: nn.Module, total: int) -> str:
+        modules = dict(model.named_modules())
+        rows = []
+        for layer in plan_layers(model, self._maximum_layers).layers:
+            module = modules.get(layer.name, model)
+            shapes = ", ".join("×".join(map(str, parameter.shape)) for parameter in layer.parameters[:4])
+            rest = f" and {len(layer.parameters) - 4} more" if len(layer.parameters) > 4 else ""
+            share = f"{100 * layer.size / total:.1f} %"
+            rows.append((layer.name, type(module).__name__, shapes + rest, f"{layer.size:,}", share))
+        rows.append(("all", type(model).__name__, "", f"{total:,}", "100 %"))
+        return table(("layer", "kind", "shapes", "parameters", "share"), rows)
+
+
+def parameters_by_block(model: nn.Module) -> dict[str, int]:
+    """Return the number of values under each child of the network; parameters of its own come under one name."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        block = name.split(".")[0] if "." in name else DIRECT
+        counts[block] = counts.get(block, 0) + parameter.numel()
+    return counts

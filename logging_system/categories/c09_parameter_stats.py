@@ -1,0 +1,84 @@
+"""09_Parameter_Stats: the weights of every layer, and how fast they move."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from logging_system.category import Category, Due
+from logging_system.layers import Layer, plan_layers
+from logging_system.records import StepRecord
+from logging_system.tags import Tag, write_scalars
+from logging_system.tensor_statistics import merge_statistics, tensor_statistics
+from logging_system.view import TrainingView
+from logging_system.writer import Writer
+
+TAGS = {
+    "09_Parameter_Stats/{layer}/Mean": Tag("Mean of the layer's weights and biases together, finite ones only."),
+    "09_Parameter_Stats/{layer}/Std": Tag("Standard deviation of the layer's weights and biases together."),
+    "09_Parameter_Stats/{layer}/Norm": Tag(
+        "Euclidean norm of the layer's weights and biases. Endless growth: more weight decay or a lower learning rate."
+    ),
+    "09_Parameter_Stats/{layer}/Non_Finite": Tag("Number of NaN or infinite weights. Anything above 0 is a defect."),
+    "09_Parameter_Stats/{layer}/Update_To_Weight_Ratio": Tag(
+        "Norm of this step's change divided by the norm before it. About 0.001 is healthy; 0.1 is a learning rate too "
+        "high, 0.000001 a layer that hardly learns.",
+        absent_when="the layer was all 0 before the step, or nobody knew before it that the run would end there",
+    ),
+}
+
+
+class ParameterStats(Category):
+    """Statistics of the weights after the step, and of the step itself through a copy taken before it."""
+
+    name = "09_Parameter_Stats"
+
+    def __init__(self, maximum_layers: int) -> None:
+        self._maximum_layers = maximum_layers
+        self._layers: tuple[Layer, ...] = ()
+        self._before: tuple[int, list[Tensor]] | None = None  # the step that follows, and the weights before it
+
+    def on_start(self, view: TrainingView, writer: Writer) -> None:
+        self._layers = plan_layers(view.model, self._maximum_layers).layers
+
+    def before_step(self, step: int, due: Due, view: TrainingView) -> None:
+        if due.diagnostics:
+            self._before = (step, [parameter.detach().clone() for parameter in self._parameters()])
+
+    def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
+        before, self._before = self._before, None
+        if not due.diagnostics:
+            return
+        parameters = self._parameters()
+        extra: list[Tensor] = []
+        if before is not None and before[0] == record.step:
+            extra = _norms_and_changes(before[1], parameters)
+        statistics, norms = tensor_statistics(parameters, extra)
+        start = 0
+        for layer in self._layers:
+            stop = start + len(layer.parameters)
+            merged = merge_statistics(statistics[start:stop])
+            values: dict[str, float] = {
+                "09_Parameter_Stats/{layer}/Mean": merged.mean,
+                "09_Parameter_Stats/{layer}/Std": merged.std,
+                "09_Parameter_Stats/{layer}/Norm": merged.norm,
+                "09_Parameter_Stats/{layer}/Non_Finite": merged.non_finite,
+            }
+            if norms:
+                weight = math.hypot(*norms[start:stop])
+                change = math.hypot(*norms[len(parameters) + start : len(parameters) + stop])
+                if weight > 0:
+                    values["09_Parameter_Stats/{layer}/Update_To_Weight_Ratio"] = change / weight
+            write_scalars(writer, TAGS, values, record.step, layer=layer.name)
+            start = stop
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter.detach() for layer in self._layers for parameter in layer.parameters]
+
+
+def _norms_and_changes(before: list[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
+    """Return the norm of every tensor before the step, then of every change. The copies in `before` are used up."""
+    weights = list(torch._foreach_norm(before))
+    torch._foreach_sub_(before, list(after))
+    return [*weights, *torch._foreach_norm(before)]

@@ -1,0 +1,103 @@
+"""15_Configuration: what was run, where, and what changed on resume."""
+
+from collections.abc import Mapping
+
+from logging_system.category import Category
+from logging_system.markdown import escape, table
+from logging_system.run_facts import first_step
+from logging_system.tags import Tag
+from logging_system.view import TrainingView
+from logging_system.writer import Writer
+
+TAGS = {
+    "15_Configuration/Config": Tag("Every constant of this launch, after presets and the command line."),
+    "15_Configuration/Environment": Tag("Versions, device, source revision and command line of this launch."),
+    "15_Configuration/Resume_Differences": Tag(
+        "Constants that differ from those the checkpoint was made with; today's are in force.",
+        absent_when="the run was not resumed, or nothing differs",
+    ),
+}
+
+# The final values of these stand beside the settings in the HParams tab.
+RESULT_TAGS = (
+    "01_Training/Loss",
+    "01_Training/Loss_EMA",
+    "01_Training/Validation_Loss",
+    "02_Loss_Components/Validation/Text_Gap_Shuffled",
+    "03_Epoch_Summary/Best_Validation_Loss",
+    "06_Diffusion/Noise_Prediction_MSE",
+    "07_Noise_Analysis/Noise_Correlation",
+    "05_Performance/Samples_Per_Second",
+)
+
+# Curves that are read together, for the Custom Scalars tab.
+LAYOUT: Mapping[str, Mapping[str, list[str]]] = {
+    "Is it learning": {
+        "Training and validation loss": ["01_Training/Loss", "01_Training/Loss_EMA", "01_Training/Validation_Loss"],
+        "Against doing nothing": [
+            "02_Loss_Components/Unweighted_MSE",
+            "02_Loss_Components/Predict_Zero_Baseline",
+        ],
+        "Gradient norm before and after clipping": [
+            "01_Training/Gradient_Norm",
+            "01_Training/Gradient_Norm_Clipped",
+        ],
+        "Noise prediction": ["06_Diffusion/Noise_Prediction_MSE", "06_Diffusion/Noise_Prediction_MAE"],
+    },
+    "Is the text used": {
+        "With and without captions": ["02_Loss_Components/Captioned", "02_Loss_Components/Uncaptioned"],
+        "Validation: right, shuffled, no caption": [
+            "02_Loss_Components/Validation/Loss",
+            "02_Loss_Components/Validation/Loss_Shuffled",
+            "02_Loss_Components/Validation/Loss_Null",
+            "02_Loss_Components/Validation/Predict_Zero_Baseline",
+        ],
+        "Text gap": [
+            "02_Loss_Components/Validation/Text_Gap_Shuffled",
+            "02_Loss_Components/Validation/Text_Gap_Null",
+        ],
+    },
+    "By timestep": {
+        "Loss": [f"02_Loss_Components/Timestep_Bin_{number}" for number in range(1, 9)],
+        "Validation loss": [f"02_Loss_Components/Validation/Timestep_Bin_{number}" for number in range(1, 9)],
+        "Noise correlation": [f"07_Noise_Analysis/Noise_Correlation_Bin_{number}" for number in range(1, 9)],
+    },
+    "Speed and memory": {
+        "Where the time goes": ["05_Performance/Data_Wait_Percent", "05_Performance/Logging_Overhead_Percent"],
+        "Memory": ["14_System/RAM_Used_GB", "14_System/Process_RSS_GB", "14_System/Loader_RSS_GB"],
+        "GPU memory": [
+            "14_System/GPU_Memory_Allocated_GB",
+            "14_System/GPU_Memory_Reserved_GB",
+            "14_System/GPU_Memory_Peak_GB",
+        ],
+    },
+}
+
+
+class Configuration(Category):
+    """Everything is written before the first step, so that a run explains itself while it is young."""
+
+    name = "15_Configuration"
+
+    def on_start(self, view: TrainingView, writer: Writer) -> None:
+        run = view.run
+        config = table(("constant", "value"), ((name, str(value)) for name, value in run.config.items()))
+        texts = {
+            "15_Configuration/Config": config,
+            "15_Configuration/Environment": table(("item", "value"), list(run.environment.items())),
+        }
+        if run.resume_differences:
+            lines = (f"- {escape(sentence)}" for sentence in run.resume_differences)
+            texts["15_Configuration/Resume_Differences"] = "\n".join(lines)
+        for tag, text in texts.items():
+            writer.text(tag, text, first_step(run), TAGS[tag].description)
+        writer.hparams(hyperparameters(run.config), list(RESULT_TAGS))
+        writer.custom_scalars_layout(LAYOUT)
+
+
+def hyperparameters(config: Mapping[str, object]) -> dict[str, bool | float | str]:
+    """Return the constants in the types that the HParams tab knows: lists, None and the like become text."""
+    return {
+        name: value if isinstance(value, bool | str) else float(value) if isinstance(value, int | float) else str(value)
+        for name, value in config.items()
+    }

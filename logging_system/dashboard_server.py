@@ -1,0 +1,126 @@
+"""TensorBoard as a child process: which runs there are, which port to take, starting and stopping."""
+
+import importlib.util
+import ipaddress
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from common.errors import UserError
+
+FIRST_PORT = 6006
+PORTS_TO_TRY = 100
+START_SECONDS = 120
+# How many points a tag keeps. TensorBoard's own choice for images, 10, hides the early samples of a run; 0 shows none.
+SAMPLES_PER_PLUGIN = "scalars=10000,images=200,histograms=200,text=100"
+
+
+def find_runs(logdir: Path) -> list[str]:
+    """Return the names of the runs in ``logdir``, the one that wrote last first.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+    remedy = "Train first (python main.py), or name the folder of your runs with --logdir."
+    if not logdir.is_dir():
+        raise UserError(f"{logdir} is not a folder. {remedy}")
+    files = [file for pattern in ("*tfevents*", "*/*tfevents*") for file in logdir.glob(pattern)]
+    if not files:
+        raise UserError(f"{logdir} holds no runs yet. {remedy}")
+    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    return list(dict.fromkeys(file.parent.name for file in files))
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach ``host``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def choose_port(host: str, asked: int | None) -> int:
+    """Return the port that was asked for, or the first free one from 6006.
+
+    Raises:
+        UserError: the port that was asked for is taken or impossible, or none is free.
+    """
+    candidates = range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY) if asked is None else [asked]
+    problem = ""
+    for port in candidates:
+        try:
+            _try_to_listen(host, port)
+            return port
+        except (OSError, OverflowError) as error:
+            problem = str(error).rstrip(".")
+    raise UserError(
+        f"TensorBoard cannot listen on {host} port {'-'.join(map(str, dict.fromkeys([candidates[0], candidates[-1]])))}"
+        f": {problem}. Name another port with --port, or leave it out to take the first free one from {FIRST_PORT}."
+    )
+
+
+def _try_to_listen(host: str, port: int) -> None:
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if sys.platform != "win32":  # lets a port that was in use a moment ago count as free; means more on Windows
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+
+
+@contextmanager
+def tensorboard_server(
+    logdir: Path, host: str, port: int, more_options: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run TensorBoard while the ``with`` block lasts; the block begins when it answers.
+
+    Raises:
+        UserError: TensorBoard is not installed, or ended, or did not answer in two minutes.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("TensorBoard is not installed. Run: python -m pip install -r requirements.txt")
+    options = ["--logdir", str(logdir), "--host", host, "--port", str(port), "--samples_per_plugin", SAMPLES_PER_PLUGIN]
+    with tempfile.TemporaryFile() as log:
+        # A session of its own: Ctrl-C in the terminal reaches the launcher alone, which then stops TensorBoard.
+        command = [sys.executable, "-m", "tensorboard.main", *options, *more_options]
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            _wait_until_serving(process, host, port)
+            yield process
+            if process.poll() is not None:
+                raise UserError(f"TensorBoard ended by itself. Its last words:\n{_tail(log)}")
+        except TimeoutError as error:
+            raise UserError(f"TensorBoard did not start. Its last words:\n{_tail(log)}") from error
+        finally:
+            _stop(process)
+
+
+def _wait_until_serving(process: subprocess.Popen[bytes], host: str, port: int) -> None:
+    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection((target, port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError
+
+
+def _tail(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read()[-2000:].decode(errors="replace")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,148 @@
+"""Axes, labels and text with Pillow.
+
+Charts are drawn by hand: a plotting library is slow to import, keeps global state and is not safe beside other
+threads, and what is needed here is three kinds of chart at one size. Sizes are chosen so that labels can be read on a
+TensorBoard card, which shows pictures about 480 pixels wide.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy
+from PIL import Image, ImageDraw, ImageFont
+
+WIDTH, HEIGHT = 640, 420
+LEFT, TOP, BOTTOM = 78, 62, 56
+
+INK = (40, 40, 40)
+FAINT = (222, 222, 222)
+PAPER = (255, 255, 255)
+LINE = (31, 90, 160)
+ACCENT = (214, 90, 30)
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+# Pillow's own font has the letters of English only. Captions in other languages take the first of these that is there.
+WIDER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arialuni.ttf", "Arial.ttf", "arial.ttf")
+
+
+def font_for(text: str, size: int) -> Font:
+    """Return the font to write `text` in: Pillow's own for plain ASCII, so that charts look alike on every machine."""
+    return _plain_font(size) if text.isascii() else _wider_font(size)
+
+
+@lru_cache(maxsize=8)
+def _plain_font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+@lru_cache(maxsize=8)
+def _wider_font(size: int) -> Font:
+    for name in WIDER_FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:  # not installed
+            continue
+    return _plain_font(size)
+
+
+def nice_ticks(low: float, high: float, about: int) -> list[float]:
+    """Return round numbers within [low, high], 1, 2 or 5 times a power of ten apart, about as many as asked."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    spacing = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first = math.ceil(low / spacing - 1e-9)
+    last = math.floor(high / spacing + 1e-9)
+    return [number * spacing for number in range(first, last + 1)]
+
+
+def short_number(value: float) -> str:
+    """Return a number as a person would write it on an axis: 0.25, 1200, 3e-05."""
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        return f"{value:.4f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.2g}"
+
+
+class Plot:
+    """A picture with one pair of axes. Values are mapped to pixels by :meth:`x` and :meth:`y`."""
+
+    def __init__(
+        self,
+        *,
+        title: str,
+        x_label: str,
+        y_label: str,
+        x_range: tuple[float, float],
+        y_range: tuple[float, float],
+        right: int = 22,
+        bottom: int = BOTTOM,
+    ) -> None:
+        self.image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+        self.draw = ImageDraw.Draw(self.image)
+        self.box = (LEFT, TOP, WIDTH - right, HEIGHT - bottom)
+        self._x_range, self._y_range = _widened(x_range), _widened(y_range)
+        self.text((12, 8), title, size=20)
+        self.text((12, 36), y_label, size=15)
+        self.text(((self.box[0] + self.box[2]) / 2, HEIGHT - 4), x_label, size=15, anchor="md")
+
+    def x(self, value: float) -> float:
+        """Return the pixel column of a value."""
+        low, high = self._x_range
+        return self.box[0] + (value - low) / (high - low) * (self.box[2] - self.box[0])
+
+    def y(self, value: float) -> float:
+        """Return the pixel row of a value; larger values are higher."""
+        low, high = self._y_range
+        return self.box[3] - (value - low) / (high - low) * (self.box[3] - self.box[1])
+
+    def text(self, position: tuple[float, float], text: str, *, size: int = 14, anchor: str = "la") -> None:
+        self.draw.text(position, text, fill=INK, font=font_for(text, size), anchor=anchor)
+
+    def text_on_end(self, position: tuple[float, float], text: str, *, size: int = 13) -> None:
+        """Write upwards, so that the text's end is at `position`, centred on its column."""
+        length = math.ceil(font_for(text, size).getlength(text)) + 1
+        strip = Image.new("RGB", (length, size + 4), PAPER)
+        ImageDraw.Draw(strip).text((0, 0), text, fill=INK, font=font_for(text, size))
+        column, row = position
+        self.image.paste(strip.rotate(90, expand=True), (round(column - (size + 4) / 2), round(row)))
+
+    def y_axis(self, ticks: Sequence[tuple[float, str]], *, grid: bool = True) -> None:
+        for value, label in ticks:
+            row = self.y(value)
+            if grid:
+                self.draw.line((self.box[0], row, self.box[2], row), fill=FAINT)
+            self.draw.line((self.box[0] - 5, row, self.box[0], row), fill=INK)
+            self.text((self.box[0] - 8, row), label, anchor="rm")
+
+    def x_axis(self, ticks: Sequence[tuple[float, str]]) -> None:
+        for value, label in ticks:
+            column = self.x(value)
+            self.draw.line((column, self.box[3], column, self.box[3] + 5), fill=INK)
+            self.text((column, self.box[3] + 8), label, anchor="ma")
+
+    def frame(self) -> None:
+        self.draw.rectangle(self.box, outline=INK)
+
+    def pixels(self) -> numpy.ndarray:
+        """Return the picture, uint8 [HEIGHT, WIDTH, 3]."""
+        return numpy.asarray(self.image)
+
+
+def labelled(ticks: Sequence[float]) -> list[tuple[float, str]]:
+    """Return ticks with their numbers as labels."""
+    return [(tick, short_number(tick)) for tick in ticks]
+
+
+def _widened(limits: tuple[float, float]) -> tuple[float, float]:
+    """Return a range that is not empty."""
+    low, high = limits
+    if high > low:
+        return low, high
+    margin = abs(low) / 2 or 0.5
+    return low - margin, low + margin

@@ -1,0 +1,141 @@
+"""What the training loop tells the logging system: frozen records, passed once, never changed.
+
+Every tensor is detached and stays on the training device: making a record costs no synchronisation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SampleStatistics:
+    """One number for each clip of a step's whole (accumulated) batch; every tensor has shape [B].
+
+    `is_terminal` marks clips noised at a step where the signal-to-noise ratio is 0. Converting a prediction to
+    noise divides by the signal there, so noise errors and SNR leave these clips out.
+    """
+
+    timestep: Tensor  # int64, 0 .. number of timesteps - 1
+    is_terminal: Tensor  # bool
+    is_captioned: Tensor  # bool, False where caption dropout replaced the text
+    weighted_loss: Tensor  # float32, what the optimizer minimises
+    unweighted_mse: Tensor  # float32, error of the network's own target
+    predict_zero_mse: Tensor  # float32, the error that a network which always says 0 would have
+    temporal_difference_mse: Tensor  # float32, error of the frame-to-frame change of the target
+    noise_mse: Tensor  # float32, after converting the prediction to noise
+    noise_mae: Tensor  # float32
+    x0_mse: Tensor  # float32, after converting the prediction to the clean clip
+    snr_decibel: Tensor  # float32, 10 log10(alphas_cumprod * E[x0^2] / (1 - alphas_cumprod))
+    alphas_cumprod: Tensor  # float32
+    beta: Tensor  # float32
+
+
+@dataclass(frozen=True)
+class DiffusionTensors:
+    """The videos of a step's last micro-batch, each [B, 3, T, H, W] float32; timestep and is_terminal are [B]."""
+
+    video: Tensor  # clean, in [-1, 1]
+    actual_noise: Tensor
+    noisy_video: Tensor
+    predicted_noise: Tensor
+    predicted_video: Tensor
+    timestep: Tensor
+    is_terminal: Tensor
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step that has just ended."""
+
+    step: int  # 1 for the first step of a run
+    is_first: bool  # the first step of this process (also after a resume)
+    is_last: bool  # the run ends with this step
+    epoch: int  # 0-based
+    clips_in_step: int  # over all micro-batches
+    frames_in_step: int
+    samples_seen: int  # clips since step 0
+    loss: Tensor  # scalar, mean weighted loss of the accumulated batch
+    gradient_norm: Tensor  # scalar, before clipping
+    gradient_norm_clipped: Tensor  # scalar, after clipping; .grad holds clipped gradients when categories look
+    skipped: Tensor  # scalar bool: the loss or the gradient was not finite, so no weight changed
+    learning_rates: Mapping[str, float]  # the rate this step used, by parameter-group name
+    samples: SampleStatistics
+    tensors: DiffusionTensors
+    data_seconds: float  # waited for the batch
+    step_seconds: float  # whole step on the wall clock, waiting for data included, logging excluded
+    clip_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """An epoch that has just ended, or the part of one at which the run stopped."""
+
+    epoch: int  # 1 for the first
+    step: int
+    optimizer_steps: int  # in this epoch, in this process
+    clips: int
+    seconds: float
+    learning_rate: float
+    is_partial: bool
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """Fixed clips, fixed noise, fixed timesteps: comparable from step to step."""
+
+    step: int
+    loss: float  # unweighted error with the right caption, mean over the bins
+    loss_shuffled: float | None  # the same clips, each with another clip's caption; None where all captions are equal
+    loss_null: float  # the same clips without a caption
+    predict_zero: float
+    loss_by_bin: tuple[float, ...]  # right caption, by timestep bin, from little noise to much
+    gap_shuffled_by_bin: tuple[float, ...]  # loss_shuffled - loss by bin; empty where loss_shuffled is None
+    best_loss: float  # lowest so far, this one included
+    is_best: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GeneratedSamples:
+    """Clips sampled for the fixed prompts; uint8 arrays are [N, T, H, W, 3]."""
+
+    prompts: tuple[str, ...]
+    held_out: tuple[bool, ...]  # True: no training clip shows this prompt
+    generated: numpy.ndarray  # from the EMA weights
+    generated_raw: numpy.ndarray  # [M, T, H, W, 3]: the first M prompts from the raw weights, same noise
+    real: numpy.ndarray | None  # a real clip for each prompt, where there is one
+    measures: Mapping[str, float]  # tag name -> value, such as Text_Sensitivity; only what could be measured
+    frames_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NoiseVisualisation:
+    """One validation clip on its way through the model; uint8 arrays are [T, H, W, 3]."""
+
+    caption: str
+    timestep: int
+    original: numpy.ndarray
+    noisy: numpy.ndarray
+    actual_noise: numpy.ndarray
+    predicted_noise: numpy.ndarray
+    denoised: numpy.ndarray
+    filmstrip: numpy.ndarray  # [K, T, H, W, 3]: the clean estimate after K stages of sampling, from noise to clip
+    frames_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunInformation:
+    """Facts that do not change while the process lives."""
+
+    config: Mapping[str, object]  # every constant by name, JSON-compatible values
+    environment: Mapping[str, str]  # versions, device, git commit, command line
+    resume_differences: tuple[str, ...]  # one sentence for each constant that differs from the checkpoint's
+    start_step: int  # 0, or the step resumed from
+    forward_flops: int | None  # of one forward pass over one clip; None where it could not be counted
+    peak_flops_per_second: float | None  # of the device, where it is known

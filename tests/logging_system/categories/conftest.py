@@ -1,0 +1,300 @@
+"""A small network, invented records with known numbers, and logging without a trainer."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from logging_system.dispatcher import Dispatcher
+from logging_system.records import (
+    DiffusionTensors,
+    EpochRecord,
+    GeneratedSamples,
+    NoiseVisualisation,
+    RunInformation,
+    SampleStatistics,
+    StepRecord,
+    ValidationRecord,
+)
+from logging_system.registry import CATEGORIES
+from logging_system.settings import LoggingSettings
+from logging_system.writer import Writer
+
+NUM_TIMESTEPS = 100
+NOISE_VIDEOS = ("original", "noisy", "actual_noise", "predicted_noise", "denoised")
+BETWEEN_0_AND_1 = ("weighted_loss", "unweighted_mse", "temporal_difference_mse", "x0_mse", "alphas_cumprod", "beta")
+
+
+class Network(nn.Module):
+    """Four modules with parameters, at two depths, and one parameter of the network's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor([0.5, -0.25]))
+        self.entry = nn.Linear(3, 4)
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+        self.exit = nn.Linear(4, 2, bias=False)
+
+
+class View:
+    """A `TrainingView` whose samples and schedule are made up."""
+
+    def __init__(self, model: nn.Module, run: RunInformation) -> None:
+        self.run = run
+        self.model = model
+        self.ema_model = model
+        self.total_steps: int | None = 2000
+        self.samples_made = 0
+        self.visualisations_made = 0
+        self.state: Mapping[str, float] = {"last_epoch": 7.0}
+
+    def learning_rate_at(self, step: int) -> float | None:
+        return 1e-3 * (1 - step / 4000)
+
+    def scheduler_state(self) -> Mapping[str, float]:
+        return self.state
+
+    def generate_samples(self) -> GeneratedSamples:
+        self.samples_made += 1
+        clips = numpy.random.default_rng(self.samples_made).integers(0, 256, (2, 4, 8, 8, 3), dtype=numpy.uint8)
+        return GeneratedSamples(
+            prompts=("CAB", "ä/b c?"),
+            held_out=(True, False),
+            generated=clips,
+            generated_raw=255 - clips,
+            real=clips // 2,
+            measures={"Text_Sensitivity": 0.25, "Motion_Energy_Ratio": 0.5, "Sharpness_Ratio": 2.0},
+            frames_per_second=8.0,
+            seconds=0.1,
+        )
+
+    def visualise_noise(self) -> NoiseVisualisation:
+        self.visualisations_made += 1
+        clips = numpy.random.default_rng(7).integers(0, 256, (8, 4, 8, 8, 3), dtype=numpy.uint8)
+        return NoiseVisualisation(
+            caption="CAB",
+            timestep=60,
+            **dict(zip(NOISE_VIDEOS, clips[:5], strict=True)),
+            filmstrip=clips[5:],
+            frames_per_second=8.0,
+            seconds=0.1,
+        )
+
+
+def _run_information(**changes: object) -> RunInformation:
+    config = {"NUM_TRAIN_TIMESTEPS": NUM_TIMESTEPS, "LEARNING_RATE": 1e-3, "MAX_STEPS": None, "NAME": "a|b"}
+    environment = {"torch": "2.0", "command line": "python main.py --text *"}
+    facts = RunInformation(config, environment, (), 0, forward_flops=2_000_000_000, peak_flops_per_second=1e13)
+    return dataclasses.replace(facts, **changes)
+
+
+def _record(step: int, *, clips: int = 6, generator: torch.Generator | None = None, **changes: object) -> StepRecord:
+    random = generator or torch.Generator().manual_seed(step)
+
+    def values(low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+        return low + (high - low) * torch.rand(clips, generator=random)
+
+    timestep = torch.randint(0, NUM_TIMESTEPS, (clips,), generator=random)
+    timestep[0] = NUM_TIMESTEPS - 1
+    samples = SampleStatistics(
+        timestep=timestep,
+        is_terminal=timestep == NUM_TIMESTEPS - 1,
+        is_captioned=torch.arange(clips) % 3 != 0,
+        predict_zero_mse=values(0.9, 1.1),
+        snr_decibel=values(-20, 20),
+        noise_mse=values(),
+        noise_mae=values(),
+        **{name: values() for name in BETWEEN_0_AND_1},
+    )
+    shape = (4, 3, 3, 6, 6)
+    video = torch.rand(shape, generator=random) * 2 - 1
+    noise = torch.randn(shape, generator=random)
+    tensors = DiffusionTensors(
+        video=video,
+        actual_noise=noise,
+        noisy_video=video + noise,
+        predicted_noise=0.5 * noise + torch.randn(shape, generator=random),
+        predicted_video=video,
+        timestep=timestep[:4],
+        is_terminal=timestep[:4] == NUM_TIMESTEPS - 1,
+    )
+    norm = torch.tensor(0.5 + step % 3)
+    record = StepRecord(
+        step=step,
+        is_first=False,
+        is_last=False,
+        epoch=1,
+        clips_in_step=clips,
+        frames_in_step=clips * 3,
+        samples_seen=clips * step,
+        loss=torch.tensor(1.0 / step),
+        gradient_norm=norm,
+        gradient_norm_clipped=norm.clamp(max=1.0),
+        skipped=torch.tensor(False),
+        learning_rates={"weights": 1e-3},
+        samples=samples,
+        tensors=tensors,
+        data_seconds=0.05,
+        step_seconds=0.25,
+        clip_ids=("a", "b"),
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def _validation(step: int) -> ValidationRecord:
+    return ValidationRecord(
+        step=step,
+        loss=0.3,
+        loss_shuffled=0.375,
+        loss_null=0.35,
+        predict_zero=1.0,
+        loss_by_bin=tuple(0.1 * number for number in range(1, 9)),
+        gap_shuffled_by_bin=tuple(0.01 * number for number in range(1, 9)),
+        best_loss=0.25,
+        is_best=False,
+        seconds=1.5,
+    )
+
+
+def _epoch(epoch: int, step: int, **changes: object) -> EpochRecord:
+    facts = {"optimizer_steps": step, "clips": 6 * step, "seconds": 12.5, "learning_rate": 2e-4}
+    record = EpochRecord(epoch=epoch, step=step, is_partial=False, is_last=False, **facts)
+    return dataclasses.replace(record, **changes)
+
+
+def _fill_gradients(model: nn.Module, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=random)
+
+
+class Reader:
+    """What stands in a run's event files, read by TensorBoard's own reader."""
+
+    def __init__(self, events: EventAccumulator) -> None:
+        self.events = events
+        self.tags: dict[str, list[str]] = events.Tags()
+
+    def points(self, tag: str) -> dict[int, float]:
+        """Return the scalar by step; a step that occurs twice fails."""
+        found = [(event.step, event.value) for event in self.events.Scalars(tag)]
+        assert len(dict(found)) == len(found), f"{tag} has two points at one step"
+        return dict(found)
+
+    def last(self, tag: str) -> float:
+        return list(self.points(tag).values())[-1]
+
+    def histogram(self, tag: str) -> object:
+        return self.events.Histograms(tag)[-1].histogram_value
+
+    def image(self, tag: str) -> bytes:
+        return self.events.Images(tag)[-1].encoded_image_string
+
+    def image_steps(self, tag: str) -> list[int]:
+        return [event.step for event in self.events.Images(tag)]
+
+    def text(self, tag: str) -> str:
+        return self.events.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+
+    def description(self, tag: str) -> str:
+        return self.events.SummaryMetadata(tag).summary_description
+
+    @property
+    def all_tags(self) -> set[str]:
+        names = {name for kind in ("scalars", "images", "histograms", "tensors") for name in self.tags[kind]}
+        return {name for name in names if not name.startswith(("_hparams_", "custom_scalars"))}
+
+
+@pytest.fixture
+def settings() -> LoggingSettings:
+    return LoggingSettings(
+        log_every_steps=2,
+        log_every_epochs=1,
+        diagnostic_log_every_steps=4,
+        tensorboard_flush_every_steps=100,
+        sample_every_steps=6,
+        enable_gradient_histograms=True,
+        enable_parameter_tracking=True,
+        enable_video_logging=True,
+        enable_noise_visualization=True,
+        enable_performance_profiling=True,
+        system_sample_seconds=60.0,
+        parameter_tracking_max_layers=64,
+        histogram_bins=16,
+    )
+
+
+@pytest.fixture
+def make() -> SimpleNamespace:
+    """Factories of records, views and networks."""
+    return SimpleNamespace(
+        record=_record,
+        validation=_validation,
+        epoch=_epoch,
+        run=_run_information,
+        view=lambda model=None, **facts: View(model or _seeded_network(), _run_information(**facts)),
+        gradients=_fill_gradients,
+        network=_seeded_network,
+    )
+
+
+def _seeded_network() -> Network:
+    model = Network()
+    random = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=random))
+    return model
+
+
+class Session:
+    """A dispatcher over some of the categories, without a trainer."""
+
+    def __init__(
+        self,
+        run_folder: Path,
+        settings: LoggingSettings,
+        names: tuple[str, ...],
+        view: View,
+        accumulate: Callable[[Path], EventAccumulator],
+    ) -> None:
+        self.run_folder = run_folder
+        self._accumulate = accumulate
+        self.view = view
+        self.messages: list[str] = []
+        chosen = [spec for spec in CATEGORIES if not names or spec.name in names]
+        writer = Writer(run_folder, report=self.messages.append)
+        self.dispatcher = Dispatcher(
+            chosen, settings=settings, run_folder=run_folder, writer=writer, report=self.messages.append
+        )
+        self.dispatcher.on_start(view)
+
+    def step(self, record: StepRecord) -> None:
+        self.dispatcher.on_step(record, self.view)
+
+    def finish(self) -> Reader:
+        """End the run and read it; a category that failed fails the test."""
+        self.dispatcher.on_end(self.view)
+        self.dispatcher.close()
+        assert not self.dispatcher.failures, self.messages
+        return Reader(self._accumulate(self.run_folder))
+
+
+@pytest.fixture
+def session(
+    tmp_path: Path, settings: LoggingSettings, make: SimpleNamespace, accumulate: Callable[[Path], EventAccumulator]
+) -> Callable[..., Session]:
+    """Start logging with the named categories (all fifteen without names)."""
+
+    def start(*names: str, view: View | None = None, **changes: object) -> Session:
+        run_folder = tmp_path / "run"
+        run_folder.mkdir()
+        return Session(run_folder, dataclasses.replace(settings, **changes), names, view or make.view(), accumulate)
+
+    return start

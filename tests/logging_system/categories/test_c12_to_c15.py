@@ -1,0 +1,165 @@
+"""12_Generated_Samples, 13_Noise_Visualization, 14_System and 15_Configuration."""
+
+import dataclasses
+import io
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import pytest
+from PIL import Image
+
+from logging_system.categories.c12_generated_samples import prompt_names
+from logging_system.categories.c14_system import System
+from logging_system.categories.c15_configuration import LAYOUT, RESULT_TAGS, hyperparameters
+from logging_system.registry import CATEGORIES
+from logging_system.tags import tag_expression
+
+
+def _frames(encoded: bytes) -> list[numpy.ndarray]:
+    image = Image.open(io.BytesIO(encoded))
+    frames = []
+    for index in range(image.n_frames):
+        image.seek(index)
+        frames.append(numpy.asarray(image.convert("RGB")))
+    return frames
+
+
+def test_one_clip_a_prompt_grids_and_measures(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("12_Generated_Samples", sample_every_steps=3)
+    for step in range(1, 6):
+        running.step(make.record(step, is_last=step == 5))
+    assert running.view.samples_made == 2
+    reader = running.finish()
+    prefix = "12_Generated_Samples"
+    assert set(reader.tags["images"]) == {
+        f"{prefix}/Prompt_1_CAB",
+        f"{prefix}/Prompt_2_b_c",
+        f"{prefix}/Grid",
+        f"{prefix}/Raw_Weights",
+        f"{prefix}/Real_And_Generated",
+        f"{prefix}/Time_Lapse",
+    }
+    assert reader.image_steps(f"{prefix}/Grid") == [3, 5]
+    assert reader.points(f"{prefix}/Text_Sensitivity") == {3: 0.25, 5: 0.25}
+    assert reader.points(f"{prefix}/Other/Sharpness_Ratio") == {3: 2.0, 5: 2.0}
+    clip = _frames(reader.image(f"{prefix}/Prompt_1_CAB"))
+    assert len(clip) == 4
+    assert clip[0].shape == (128, 128, 3)
+    assert 'Prompt "CAB (held out)"' in reader.description(f"{prefix}/Prompt_1_CAB")
+    # Two points, two prompts: the time-lapse is two tiles wide and two high, 96 pixels each.
+    assert _frames(reader.image(f"{prefix}/Time_Lapse"))[0].shape == (2 * (96 + 20 + 4) + 4, 2 * (96 + 4) + 4, 3)
+    files = sorted(path.name for path in (running.run_folder / "samples").iterdir())
+    assert files == [
+        f"step_0000000{step}_{name}.mp4" for step in (3, 5) for name in ("grid", "prompt_1_CAB", "prompt_2_b_c")
+    ]
+
+
+def test_raw_and_ema_clips_stand_under_their_own_tags(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    view = make.view()
+    samples = dataclasses.replace(
+        view.generate_samples(),
+        generated=numpy.full((2, 4, 8, 8, 3), 250, numpy.uint8),
+        generated_raw=numpy.full((2, 4, 8, 8, 3), 5, numpy.uint8),
+        real=None,
+    )
+    view.generate_samples = lambda: samples
+    running = session("12_Generated_Samples", view=view)
+    running.step(make.record(1, is_last=True))
+    reader = running.finish()
+    inside = (4 + 20 + 64, 4 + 64)  # padding, caption, then the middle of the first tile
+    assert _frames(reader.image("12_Generated_Samples/Grid"))[0][inside].tolist() == [250] * 3
+    assert _frames(reader.image("12_Generated_Samples/Raw_Weights"))[0][inside].tolist() == [5] * 3
+    assert "12_Generated_Samples/Real_And_Generated" not in reader.all_tags
+
+
+def test_prompt_names_are_safe_stable_and_distinct() -> None:
+    assert prompt_names(["CAB", "C-A B", "CAB", "日本", "../x/" + "y" * 60]) == [
+        "1_CAB",
+        "2_C_A_B",
+        "3_CAB",
+        "4",
+        "5_x_" + "y" * 38,
+    ]
+
+
+def test_noise_videos_move_and_are_large_enough(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("13_Noise_Visualization", sample_every_steps=2)
+    running.step(make.record(2))
+    assert running.view.visualisations_made == 1
+    reader = running.finish()
+    tiles = {"Predicted_Noise": 1, "Actual_Noise": 1, "Original_Video": 1, "Side_By_Side": 5, "Denoising_Filmstrip": 3}
+    assert set(reader.tags["images"]) == {f"13_Noise_Visualization/{name}" for name in tiles}
+    for name, number in tiles.items():
+        frames = _frames(reader.image(f"13_Noise_Visualization/{name}"))
+        assert len(frames) == 4
+        assert frames[0].shape == (128 + 20 + 8, number * (128 + 4) + 4, 3)
+        assert (frames[0] != frames[1]).any()
+
+
+def test_system_readings_always_have_a_point(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("14_System", log_every_steps=2)
+    for step in range(1, 8):
+        time.sleep(0.03)  # the computer counts its CPU time in hundredths of a second
+        running.step(make.record(step, is_last=step == 7))
+    reader = running.finish()
+    assert list(reader.points("14_System/RAM_Used_GB")) == [2, 7]  # nothing new between: the period is a minute
+    assert 0.05 < reader.last("14_System/Process_RSS_GB") < 100
+    assert reader.last("14_System/Disk_Free_GB") > 0
+    assert 0 <= reader.last("14_System/CPU_Percent") <= 100
+    assert not [tag for tag in reader.all_tags if "GPU" in tag or "MPS" in tag]
+
+
+def test_system_writes_what_the_device_offers_and_stops_its_thread(
+    session: Callable[..., Any], make: SimpleNamespace, tmp_path: Any
+) -> None:
+    class Device:
+        def read(self) -> dict[str, float]:
+            return {"GPU_Memory_Allocated_GB": 1.5}
+
+    running = session("01_Training")
+    category = System(tmp_path, 0.02, Device())
+    writer = running.dispatcher._writer
+    category.on_start(running.view, writer)
+    due = running.dispatcher._cadence.due(2, is_first=False, is_last=False)
+    for step in (2, 4):
+        time.sleep(0.1)
+        category.on_step(make.record(step), due, running.view, writer)
+    category.close()
+    assert not category._sampler._thread.is_alive()
+    assert running.finish().points("14_System/GPU_Memory_Allocated_GB") == {2: 1.5, 4: 1.5}
+
+
+def test_configuration_is_there_from_the_start(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    view = make.view(resume_differences=("SEED was 1 and is <2>.",), start_step=10)
+    reader = session("15_Configuration", view=view).finish()
+    assert "| NUM\\_TRAIN\\_TIMESTEPS | 100 |" in reader.text("15_Configuration/Config")
+    assert "| NAME | a\\|b |" in reader.text("15_Configuration/Config")
+    assert "python main.py --text \\*" in reader.text("15_Configuration/Environment")
+    assert reader.text("15_Configuration/Resume_Differences") == "- SEED was 1 and is &lt;2&gt;."
+    assert any(tag.startswith("_hparams_") for tag in reader.tags["tensors"] + list(reader.events.summary_metadata))
+
+
+def test_hyperparameters_have_types_that_the_plugin_knows() -> None:
+    written = hyperparameters({"A": True, "B": 3, "C": None, "D": [1, 2], "E": "x", "F": 0.5})
+    assert written == {"A": True, "B": 3.0, "C": "None", "D": "[1, 2]", "E": "x", "F": 0.5}
+    assert written["A"] is True
+
+
+def test_layout_and_results_name_tags_that_exist() -> None:
+    expressions = [tag_expression(tag) for spec in CATEGORIES for tag in spec.tags]
+    named = [*RESULT_TAGS, *(tag for charts in LAYOUT.values() for tags in charts.values() for tag in tags)]
+    assert [tag for tag in named if not any(expression.fullmatch(tag) for expression in expressions)] == []
+
+
+@pytest.mark.parametrize("flags", [{}, {"enable_video_logging": False, "enable_noise_visualization": False}])
+def test_nothing_is_sampled_when_nothing_shows_it(
+    flags: dict[str, bool], session: Callable[..., Any], make: SimpleNamespace
+) -> None:
+    running = session(**flags)
+    running.step(make.record(6))
+    running.finish()
+    expected = 0 if flags else 1
+    assert (running.view.samples_made, running.view.visualisations_made) == (expected, expected)

@@ -1,0 +1,184 @@
+"""What holds for all fifteen categories."""
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+from logging_system.registry import CATEGORIES
+from logging_system.tags import tag_expression
+
+STEPS = 7
+FLAGS = {
+    "05_Performance": "enable_performance_profiling",
+    "09_Parameter_Stats": "enable_parameter_tracking",
+    "10_Parameter_Histograms": "enable_parameter_tracking",
+    "12_Generated_Samples": "enable_video_logging",
+    "13_Noise_Visualization": "enable_noise_visualization",
+}
+
+
+def drive(session: Any, make: SimpleNamespace, steps: int = STEPS) -> Any:
+    time.sleep(0.03)  # the computer counts its CPU time in hundredths of a second
+    for step in range(1, steps + 1):
+        is_first, is_last = step == 1, step == steps
+        session.dispatcher.before_step(step, session.view, is_first=is_first, is_last=is_last)
+        make.gradients(session.view.model, step)
+        with torch.no_grad():
+            for parameter in session.view.model.parameters():
+                parameter -= 0.01 * parameter.grad
+        session.step(make.record(step, is_first=is_first, is_last=is_last))
+        if step == steps:
+            session.dispatcher.on_validation(make.validation(step), session.view)
+    session.dispatcher.on_epoch(make.epoch(1, steps, is_partial=True, is_last=True), session.view)
+    return session.finish()
+
+
+def test_names_and_order_are_the_fifteen() -> None:
+    assert [spec.name[:3] for spec in CATEGORIES] == [f"{number:02d}_" for number in range(1, 16)]
+
+
+def test_every_tag_has_its_category_as_prefix_and_a_description() -> None:
+    tags = [(spec.name, tag, meaning) for spec in CATEGORIES for tag, meaning in spec.tags.items()]
+    assert len({tag for _, tag, _ in tags}) == len(tags)
+    for name, tag, meaning in tags:
+        assert tag.startswith(f"{name}/")
+        assert len(meaning.description) > 20, tag
+
+
+def test_run_writes_what_the_table_says_and_nothing_else(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    view = make.view(resume_differences=("SEED was 1 and is 2.",))
+    reader = drive(session(view=view), make)
+    table = {tag: meaning for spec in CATEGORIES for tag, meaning in spec.tags.items()}
+    expressions = {tag: tag_expression(tag) for tag in table}
+    unknown = {tag for tag in reader.all_tags if not any(e.fullmatch(tag) for e in expressions.values())}
+    assert unknown == set()
+    missing = {
+        tag
+        for tag, expression in expressions.items()
+        if not table[tag].absent_when and not any(expression.fullmatch(written) for written in reader.all_tags)
+    }
+    assert missing == set()
+    absent = {tag for tag, e in expressions.items() if not any(e.fullmatch(written) for written in reader.all_tags)}
+    assert absent == {
+        "04_Learning_Rate/Current_LR/{group}",
+        "05_Performance/Logging_Failures",
+        "11_Gradient_Stats/{layer}/Non_Finite",
+        "12_Generated_Samples/Frozen_Frame_Percent",
+        "12_Generated_Samples/Letter_Error_Rate",
+        "12_Generated_Samples/Nearest_Training_Distance",
+        "12_Generated_Samples/Real_Ceiling",
+        "12_Generated_Samples/Shuffled_Floor",
+        *(tag for tag in absent if tag.startswith(("14_System/GPU_", "14_System/MPS_", "14_System/Loader_"))),
+    }
+
+
+def test_one_step_fills_all_fifteen(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    reader = drive(session(log_every_steps=50, diagnostic_log_every_steps=50, sample_every_steps=50), make, steps=1)
+    assert {tag.split("/")[0] for tag in reader.all_tags} == {spec.name for spec in CATEGORIES}
+
+
+def test_every_written_tag_carries_its_description(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    reader = drive(session(), make)
+    for tag in reader.tags["scalars"] + reader.tags["images"] + reader.tags["histograms"]:
+        assert len(reader.description(tag)) > 20, tag
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_flag_off_writes_nothing_of_the_category(name: str, session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session(**{FLAGS[name]: False})
+    reader = drive(running, make)
+    assert [tag for tag in reader.all_tags if tag.startswith(name)] == []
+    assert [tag for tag in reader.all_tags if tag.startswith("01_Training")] != []
+    if name == "12_Generated_Samples":
+        assert (running.view.samples_made, running.view.visualisations_made) == (0, 2)
+    if name == "13_Noise_Visualization":
+        assert (running.view.samples_made, running.view.visualisations_made) == (2, 0)
+
+
+def test_gradient_histograms_have_their_own_flag(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    reader = drive(session(enable_gradient_histograms=False), make)
+    of_gradients = [tag for tag in reader.all_tags if tag.startswith("11_Gradient_Stats")]
+    assert "11_Gradient_Stats/entry/Norm" in of_gradients
+    assert [tag for tag in of_gradients if "Histogram" in tag] == []
+
+
+def test_no_gradients_no_validation_no_samples_is_no_failure(
+    session: Callable[..., Any], make: SimpleNamespace
+) -> None:
+    running = session()
+    running.step(make.record(1, is_first=True, is_last=True))
+    reader = running.finish()
+    assert "11_Gradient_Stats/Total_Gradient_Norm" in reader.all_tags
+    assert "11_Gradient_Stats/Average_Gradient_Norm" not in reader.all_tags
+    assert "01_Training/Validation_Loss" not in reader.all_tags
+
+
+def test_global_random_state_is_untouched(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session()
+    before = torch.get_rng_state(), numpy.random.get_state()[1].tolist(), random.getstate()
+    drive(running, make)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert numpy.random.get_state()[1].tolist() == before[1]
+    assert random.getstate() == before[2]
+
+
+def test_weights_and_gradients_are_untouched(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    logged, silent = make.network(), make.network()
+    running = session(view=make.view(model=logged))
+    drive(running, make)
+    for step in range(1, STEPS + 1):
+        make.gradients(silent, step)
+        with torch.no_grad():
+            for parameter in silent.parameters():
+                parameter -= 0.01 * parameter.grad
+    for one, other in zip(logged.parameters(), silent.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_nan_everywhere_is_counted_and_harmless(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session()
+    record = make.record(1, is_first=True, is_last=True)
+    broken = {
+        field.name: torch.full_like(value, torch.nan)
+        for field in dataclasses.fields(record.samples)
+        if (value := getattr(record.samples, field.name)).is_floating_point()
+    }
+    tensors = {
+        field.name: torch.full_like(value, torch.nan)
+        for field in dataclasses.fields(record.tensors)
+        if (value := getattr(record.tensors, field.name)).is_floating_point()
+    }
+    nan = torch.tensor(torch.nan)
+    with torch.no_grad():
+        for parameter in running.view.model.parameters():
+            parameter.fill_(torch.nan)
+            parameter.grad = torch.full_like(parameter, torch.nan)
+    running.step(
+        dataclasses.replace(
+            record,
+            loss=nan,
+            gradient_norm=nan,
+            gradient_norm_clipped=nan,
+            skipped=torch.tensor(True),
+            samples=dataclasses.replace(record.samples, **broken),
+            tensors=dataclasses.replace(record.tensors, **tensors),
+        )
+    )
+    reader = running.finish()
+    values = sum(parameter.numel() for parameter in running.view.model.parameters())
+    signal_clips = int((~record.tensors.is_terminal).sum())
+    assert reader.last("11_Gradient_Stats/Non_Finite") == values
+    assert reader.last("11_Gradient_Stats/entry/Non_Finite") == 16
+    assert reader.last("09_Parameter_Stats/entry/Non_Finite") == 16
+    assert reader.last("07_Noise_Analysis/Predicted_Non_Finite") == signal_clips * 3 * 3 * 6 * 6
+    assert reader.last("01_Training/Skipped_Steps") == 1
+    assert torch.isnan(torch.tensor(reader.last("01_Training/Loss")))
+    assert "07_Noise_Analysis/Noise_Correlation" not in reader.all_tags

@@ -1,0 +1,266 @@
+"""The dispatcher with small categories of its own; the fifteen real ones have their own tests."""
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from logging_system.category import Category, Due
+from logging_system.dispatcher import ERROR_FILE, FAILURES_TAG, Dispatcher, build_dispatcher
+from logging_system.settings import LoggingSettings
+from logging_system.specification import CategorySpec
+from logging_system.writer import Writer
+
+SETTINGS = LoggingSettings(
+    log_every_steps=2,
+    log_every_epochs=2,
+    diagnostic_log_every_steps=4,
+    tensorboard_flush_every_steps=5,
+    sample_every_steps=6,
+    enable_gradient_histograms=True,
+    enable_parameter_tracking=True,
+    enable_video_logging=True,
+    enable_noise_visualization=True,
+    enable_performance_profiling=True,
+    system_sample_seconds=1.0,
+    parameter_tracking_max_layers=100,
+    histogram_bins=30,
+)
+BROKEN = RuntimeError("broken")
+NOTHING = Due(scalars=False, diagnostics=False, samples=False)
+
+
+class Recorder(Category):
+    """Notes every call, and raises in the hooks it is told to."""
+
+    name = "01_Recorder"
+
+    def __init__(self, fails_in=(), error=BROKEN, seconds=0.0):
+        self.calls = []
+        self.fails_in, self.error, self.seconds = fails_in, error, seconds
+
+    def _note(self, hook, *details):
+        self.calls.append((hook, *details))
+        time.sleep(self.seconds)
+        if hook in self.fails_in:
+            raise self.error
+
+    def before_step(self, step, due, view):
+        self._note("before_step", step, due)
+
+    def on_start(self, view, writer):
+        self._note("on_start")
+
+    def on_step(self, record, due, view, writer):
+        writer.scalar("01_Recorder/Step", record.step, record.step)
+        self._note("on_step", record.step, due)
+
+    def on_validation(self, record, view, writer):
+        self._note("on_validation", record.step)
+
+    def on_epoch(self, record, view, writer):
+        writer.scalar("03_Epoch_Summary/Step", record.step, record.epoch)
+        self._note("on_epoch", record.epoch)
+
+    def on_end(self, view, writer):
+        self._note("on_end")
+
+    def close(self):
+        self._note("close")
+
+
+def step_record(step, is_first=False, is_last=False):
+    return SimpleNamespace(step=step, is_first=is_first, is_last=is_last)
+
+
+def epoch_record(epoch, step, is_partial=False, is_last=False):
+    return SimpleNamespace(epoch=epoch, step=step, is_partial=is_partial, is_last=is_last)
+
+
+@pytest.fixture
+def make(tmp_path, disk):
+    made = []
+
+    def build(*categories, settings=SETTINGS, makes_samples=False):
+        messages = []
+        specifications = [
+            CategorySpec(name=f"Category_{n}", build=lambda context, c=category: c, makes_samples=makes_samples)
+            for n, category in enumerate(categories)
+        ]
+        writer = Writer(tmp_path, report=messages.append, open_file=disk.open)
+        dispatcher = Dispatcher(
+            specifications, settings=settings, run_folder=tmp_path, writer=writer, report=messages.append
+        )
+        made.append(dispatcher)
+        return dispatcher, messages
+
+    yield build
+    for dispatcher in made:
+        dispatcher.close()
+
+
+def test_every_hook_is_passed_on_when_it_is_due(make):
+    category = Recorder()
+    dispatcher, _ = make(category)
+    dispatcher.on_start(None)
+    for step in range(1, 7):
+        dispatcher.before_step(step, None, is_first=step == 1, is_last=False)
+        dispatcher.on_step(step_record(step, is_first=step == 1), None)
+    dispatcher.on_validation(SimpleNamespace(step=6), None)
+    for epoch in (1, 2, 3):
+        dispatcher.on_epoch(epoch_record(epoch, 6, is_last=epoch == 3), None)
+    dispatcher.on_end(None)
+    dispatcher.close()
+    scalars = replace(NOTHING, scalars=True)
+    assert category.calls == [
+        ("on_start",),
+        ("before_step", 1, replace(NOTHING, diagnostics=True)),
+        ("on_step", 1, replace(NOTHING, diagnostics=True)),
+        ("on_step", 2, scalars),
+        ("on_step", 3, NOTHING),
+        ("before_step", 4, replace(scalars, diagnostics=True)),
+        ("on_step", 4, replace(scalars, diagnostics=True)),
+        ("on_step", 5, NOTHING),
+        ("on_step", 6, replace(scalars, samples=True)),
+        ("on_validation", 6),
+        ("on_epoch", 2),
+        ("on_epoch", 3),
+        ("on_end",),
+        ("close",),
+    ]
+
+
+def test_only_enabled_categories_are_built(tmp_path):
+    def build(context):
+        raise AssertionError("must not be built")
+
+    specification = CategorySpec(name="x", build=build, is_enabled=lambda settings: settings.enable_video_logging)
+    writer = Writer(tmp_path)
+    settings = replace(SETTINGS, enable_video_logging=False)
+    dispatcher = Dispatcher([specification], settings=settings, run_folder=tmp_path, writer=writer)
+    assert dispatcher.failures == {}
+    dispatcher.close()
+
+
+@pytest.mark.parametrize("hook", ["before_step", "on_start", "on_step", "on_validation", "on_epoch", "on_end", "close"])
+def test_category_that_raises_harms_neither_training_nor_the_others(make, hook, tmp_path):
+    broken, healthy = Recorder(fails_in=[hook]), Recorder()
+    dispatcher, messages = make(broken, healthy)
+    dispatcher.on_start(None)
+    for step in (1, 2, 3, 4):
+        dispatcher.before_step(step, None, is_first=step == 1, is_last=False)
+        dispatcher.on_step(step_record(step, is_first=step == 1), None)
+        dispatcher.on_validation(SimpleNamespace(step=step), None)
+        dispatcher.on_epoch(epoch_record(step * 2, step), None)
+    dispatcher.on_end(None)
+    dispatcher.close()
+    assert broken.calls == healthy.calls  # it is called again although it failed before
+    assert dispatcher.failures == {("Category_0", hook): sum(call[0] == hook for call in broken.calls)}
+    assert len(messages) == 1
+    assert "Category_0" in messages[0]
+    assert hook in messages[0]
+    assert "broken" in messages[0]
+    assert (tmp_path / ERROR_FILE).read_text().count("Traceback") == 1
+
+
+def test_failures_are_counted_in_the_dashboard(make, tmp_path, accumulate):
+    dispatcher, _ = make(Recorder(fails_in=["on_step"]))
+    for step in range(1, 5):
+        dispatcher.on_step(step_record(step), None)
+    dispatcher.close()
+    assert [(point.step, point.value) for point in accumulate(tmp_path).Scalars(FAILURES_TAG)] == [(2, 2), (4, 4)]
+
+
+def test_failures_of_the_disk_are_counted_too(make, tmp_path, accumulate, disk):
+    dispatcher, messages = make(Recorder())
+    disk.is_full = True
+    for step in range(1, 6):
+        dispatcher.on_step(step_record(step), None)
+    disk.is_full = False
+    dispatcher.on_step(step_record(6), None)
+    dispatcher.close()
+    run = accumulate(tmp_path)
+    assert [(point.step, point.value) for point in run.Scalars(FAILURES_TAG)] == [(6, 2)]  # both files, once
+    assert [point.step for point in run.Scalars("01_Recorder/Step")] == list(range(1, 7))
+    assert len(messages) == 2
+
+
+def test_without_failures_there_is_no_such_tag(make, tmp_path, accumulate):
+    dispatcher, _ = make(Recorder())
+    dispatcher.on_step(step_record(2), None)
+    dispatcher.close()
+    assert accumulate(tmp_path).Tags()["scalars"] == ["01_Recorder/Step"]
+
+
+def test_switched_off_performance_category_stays_silent_about_failures(make, tmp_path, accumulate):
+    settings = replace(SETTINGS, enable_performance_profiling=False)
+    dispatcher, messages = make(Recorder(fails_in=["on_step"]), settings=settings)
+    dispatcher.on_step(step_record(2), None)
+    dispatcher.close()
+    assert accumulate(tmp_path).Tags()["scalars"] == ["01_Recorder/Step"]
+    assert len(messages) == 1
+
+
+def test_category_that_cannot_be_built_is_left_out(tmp_path):
+    def build(context):
+        raise RuntimeError("no such device")
+
+    messages = []
+    dispatcher = Dispatcher(
+        [CategorySpec(name="x", build=build)],
+        settings=SETTINGS,
+        run_folder=tmp_path,
+        writer=Writer(tmp_path),
+        report=messages.append,
+    )
+    dispatcher.on_step(step_record(2), None)
+    dispatcher.close()
+    assert dispatcher.failures == {("x", "build"): 1}
+    assert "no such device" in messages[0]
+
+
+def test_interrupt_is_not_swallowed(make):
+    dispatcher, _ = make(Recorder(fails_in=["on_step"], error=KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.on_step(step_record(1), None)
+
+
+def test_files_are_flushed_at_their_cadence(make, tmp_path, read_metrics):
+    dispatcher, _ = make(Recorder())
+    on_disk = {}
+    for step in range(1, 12):
+        dispatcher.on_step(step_record(step, is_first=step == 1), None)
+        on_disk[step] = len(read_metrics(tmp_path))
+    assert on_disk == {1: 1, 2: 1, 3: 1, 4: 1, 5: 5, 6: 5, 7: 5, 8: 5, 9: 5, 10: 10, 11: 10}
+    dispatcher.flush()
+    assert len(read_metrics(tmp_path)) == 11
+
+
+@pytest.mark.parametrize(
+    ("makes_samples", "step", "is_sampling"), [(True, 6, True), (True, 5, False), (False, 6, False)]
+)
+def test_time_of_sampling_is_kept_apart(make, makes_samples, step, is_sampling):
+    dispatcher, _ = make(Recorder(seconds=0.05), makes_samples=makes_samples)
+    dispatcher.on_step(step_record(step), None)
+    reading = dispatcher.clock.snapshot()
+    assert (reading.sampling_seconds >= 0.05) is is_sampling
+    assert (reading.logging_seconds >= 0.05) is not is_sampling
+
+
+def test_resume_takes_back_what_lies_beyond_the_checkpoint(tmp_path, accumulate, capsys):
+    writer = Writer(tmp_path)
+    for step in range(1, 9):
+        writer.scalar("01_Training/Loss", step, step)
+    writer.close()
+    build_dispatcher(run_folder=tmp_path, settings=SETTINGS, start_step=5).close()
+    assert [point.step for point in accumulate(tmp_path).Scalars("01_Training/Loss")] == [1, 2, 3, 4, 5]
+    assert "3 points logged beyond step 5" in capsys.readouterr().err
+
+
+def test_run_that_starts_over_takes_everything_back(tmp_path, accumulate):
+    writer = Writer(tmp_path)
+    writer.scalar("01_Training/Loss", 1.0, 0)
+    writer.close()
+    build_dispatcher(run_folder=tmp_path, settings=SETTINGS, start_step=0).close()
+    assert "01_Training/Loss" not in accumulate(tmp_path).Tags()["scalars"]

@@ -1,0 +1,217 @@
+"""The launcher as a user runs it: real processes, a real TensorBoard."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy
+import psutil
+import pytest
+
+from common.errors import UserError
+from logging_system import dashboard_server
+from logging_system.dashboard_server import FIRST_PORT, choose_port, find_runs, is_loopback
+from logging_system.writer import Writer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory):
+    """Two runs; "newer" wrote last although "older" has the later name."""
+    folder = tmp_path_factory.mktemp("logs")
+    for age, name in enumerate(["newer", "older"]):
+        writer = Writer(folder / name)
+        for step in range(30):
+            writer.scalar("01_Training/Loss", 1 / (step + 1), step, "Loss of a step.")
+            writer.image("12_Generated_Samples/Grid", numpy.full((4, 4, 3), step, numpy.uint8), step)
+        writer.close()
+        for path in (folder / name).iterdir():
+            os.utime(path, (1e9 - age * 100,) * 2)
+    return folder
+
+
+def run(*options, **keywords):
+    command = [sys.executable, "launch_tensorboard.py", "--no-browser", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **keywords)
+
+
+class Launched:
+    """A running launcher and where it serves."""
+
+    def __init__(self, *options, environment=None):
+        command = [sys.executable, "launch_tensorboard.py", *map(str, options)]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+        self.lines = []
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith("TensorBoard: "):
+                self.url = line.split()[1]
+                self.port = int(self.url.rsplit(":", 1)[1])
+                break
+        else:
+            raise AssertionError("\n".join(self.lines))
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
+            return json.load(answer)
+
+    def descendants(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self, number):
+        children = self.descendants()
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=30)
+        self.process.stdout.close()
+        _, alive = psutil.wait_procs(children, timeout=15)
+        return code, alive
+
+
+@pytest.fixture(scope="module")
+def launched(logdir, tmp_path_factory):
+    """The launcher at its defaults, with a "browser" that writes down what it is asked to open."""
+    opened = tmp_path_factory.mktemp("browser") / "opened"
+    browser = opened.with_name("browser.sh")
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    server = Launched("--logdir", logdir, environment={"BROWSER": f"{browser} %s"})
+    server.opened = opened
+    yield server
+    if server.process.poll() is None:
+        server.end(signal.SIGTERM)
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return value
+
+
+def test_serves_every_run_and_names_the_newest_first(launched):
+    assert launched.lines[0].startswith("Newest run: newer (and 1 older in ")
+    assert launched.url == f"http://localhost:{launched.port}"
+    assert FIRST_PORT <= launched.port < FIRST_PORT + 100
+    assert wait_for(lambda: sorted(launched.get("/data/runs"))) == ["newer", "older"]
+
+
+def test_shows_all_points_and_images_with_their_descriptions(launched):
+    tags = wait_for(lambda: launched.get("/data/plugin/scalars/tags").get("newer"))
+    assert tags["01_Training/Loss"]["description"] == "<p>Loss of a step.</p>"
+    points = launched.get("/data/plugin/scalars/scalars?run=newer&tag=01_Training/Loss")
+    assert [step for _, step, _ in points] == list(range(30))
+    images = launched.get("/data/plugin/images/images?run=newer&tag=12_Generated_Samples/Grid&sample=0")
+    assert [image["step"] for image in images] == list(range(30))
+
+
+def test_listens_on_loopback_alone(launched):
+    listening = [
+        connection.laddr
+        for process in launched.descendants()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert launched.port in [address.port for address in listening]
+    assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in browser is a shell script")
+def test_opens_the_browser(launched):
+    assert wait_for(lambda: launched.opened.exists() and launched.opened.read_text().strip()) == launched.url
+
+
+def test_taken_port_that_was_asked_for_is_an_error(launched, logdir):
+    result = run("--logdir", logdir, "--port", launched.port)
+    assert result.returncode == 1
+    assert f"127.0.0.1 port {launched.port}" in result.stderr
+    assert "in use" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_default_port_moves_on_when_it_is_taken(launched):
+    assert choose_port("127.0.0.1", None) != launched.port
+
+
+def test_interrupt_ends_everything_with_exit_code_0(launched):
+    """The last test of the shared server."""
+    assert len(launched.descendants()) >= 1
+    assert launched.end(signal.SIGINT) == (0, [])
+
+
+def test_sigterm_ends_everything_too(logdir):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Launched("--logdir", logdir, "--port", port, "--host", "0.0.0.0", "--no-browser")
+    assert server.port == port
+    assert any(line.startswith("Warning: --host 0.0.0.0 shows the dashboard to anyone") for line in server.lines)
+    assert server.end(signal.SIGTERM) == (143, [])
+
+
+def test_no_runs_yet(tmp_path):
+    result = run("--logdir", tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{tmp_path} holds no runs yet. Train first (python main.py)")
+
+
+def test_missing_folder(tmp_path):
+    result = run("--logdir", tmp_path / "missing")
+    assert result.returncode == 1
+    assert "missing is not a folder" in result.stderr
+
+
+def test_missing_tensorboard(logdir, monkeypatch):
+    monkeypatch.setattr(dashboard_server.importlib.util, "find_spec", lambda name: None)
+    with (
+        pytest.raises(UserError, match=r"not installed.*pip install"),
+        dashboard_server.tensorboard_server(logdir, "127.0.0.1", 0),
+    ):
+        pass
+
+
+def test_tensorboard_that_ends_at_once_says_why(logdir):
+    with (
+        pytest.raises(UserError, match=r"did not start. Its last words:\n[\s\S]*not known"),
+        dashboard_server.tensorboard_server(logdir, "no-such-host.invalid", FIRST_PORT),
+    ):
+        pass
+
+
+def test_run_folder_itself_may_be_named(logdir):
+    assert find_runs(logdir / "older") == ["older"]
+
+
+@pytest.mark.parametrize("port", [-1, 70_000])
+def test_impossible_port(port):
+    with pytest.raises(UserError, match=f"port {port}"):
+        choose_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("192.168.1.5", False),
+        ("pc", False),
+    ],
+)
+def test_loopback(host, expected):
+    assert is_loopback(host) is expected
