@@ -43,9 +43,9 @@ class Config(Settings):
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)
     """Epochs to train; None for no limit."""
-    MAX_STEPS: int | None = Field(1200, ge=1, le=10**9)
+    MAX_STEPS: int | None = Field(1300, ge=1, le=10**9)
     """Optimizer steps to train; None for no limit."""
-    MAX_MINUTES: float | None = Field(14.0, gt=0, le=1e7)
+    MAX_MINUTES: float | None = Field(13.5, gt=0, le=1e7)
     """Minutes to train; None for no limit."""
 
     # --- Data
@@ -105,6 +105,8 @@ class Config(Settings):
     """Steps from a clean clip to noise."""
     NOISE_SCHEDULE: Literal["linear", "cosine", "sigmoid", "quadratic"] = "cosine"
     """How the noise grows over the timesteps."""
+    NOISE_SCHEDULE_SHIFT: float = Field(3.0, ge=0.01, le=100)
+    """Divides every signal-to-noise ratio by its square: above 1, more training goes to noisy clips; 1 is no shift."""
     PREDICTION_TYPE: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
     """What the model predicts: velocity, the noise, or the clean clip."""
     ZERO_TERMINAL_SNR: bool = True
@@ -117,7 +119,7 @@ class Config(Settings):
     """Share of the training clips that are shown without a caption, which guidance needs."""
 
     # --- Optimizer
-    LEARNING_RATE: float = Field(1e-3, gt=0, le=1)
+    LEARNING_RATE: float = Field(8e-4, gt=0, le=1)
     """Peak learning rate of AdamW."""
     WEIGHT_DECAY: float = Field(0.01, ge=0, le=1)
     """Weight decay of AdamW."""
@@ -163,7 +165,7 @@ class Config(Settings):
     """Part of the timesteps in which guidance acts: 0 is the clean clip, 1 is pure noise."""
     SAMPLE_PROMPTS: tuple[NonBlankText, ...] = ()
     """Captions that are sampled during training; empty for a choice from the data."""
-    SAMPLE_EVERY_STEPS: int = Field(300, ge=1, le=10**9)
+    SAMPLE_EVERY_STEPS: int = Field(325, ge=1, le=10**9)
     """Steps between two rounds of generated and noise videos."""
     VIDEO_FRAMES_PER_SECOND: float = Field(8.0, gt=0, le=50)
     """Speed of the videos that are written."""
@@ -171,7 +173,7 @@ class Config(Settings):
     # --- Validation and checkpoints
     VALIDATE_EVERY_STEPS: int = Field(100, ge=1, le=10**9)
     """Steps between two measurements of the validation loss."""
-    SAVE_EVERY_STEPS: int = Field(300, ge=1, le=10**9)
+    SAVE_EVERY_STEPS: int = Field(325, ge=1, le=10**9)
     """Steps between two checkpoints; the last step always has one."""
     KEEP_CHECKPOINTS: int = Field(3, ge=1, le=10**6)
     """Newest checkpoints that are kept."""
@@ -221,6 +223,7 @@ ARCHITECTURE_FIELDS = frozenset(
         "MAX_CAPTION_LENGTH",
         "NUM_TRAIN_TIMESTEPS",
         "NOISE_SCHEDULE",
+        "NOISE_SCHEDULE_SHIFT",
         "PREDICTION_TYPE",
         "ZERO_TERMINAL_SNR",
     }

@@ -7,12 +7,29 @@ from models.embeddings import POSITION_FEATURES, centred_positions, position_fea
 from models.frames import from_tokens, to_tokens
 
 
+FEW_KEYS = 64
+
+
+def attend(query_NhQD: Tensor, key_NhKD: Tensor, value_NhKD: Tensor, bias: Tensor | None) -> Tensor:
+    """Return softmax(query key^T / sqrt(D) + bias) value, [N, h, Q, D].
+
+    PyTorch's fused kernel, except for few keys on a CPU: there two matrix products and a softmax take half the time
+    (measured with 1,024 sequences of 16 frames), because the fused kernel's blocks stay mostly empty.
+    """
+    if query_NhQD.device.type != "cpu" or key_NhKD.shape[2] > FEW_KEYS:
+        return nn.functional.scaled_dot_product_attention(query_NhQD, key_NhKD, value_NhKD, attn_mask=bias)
+    logits = (query_NhQD * query_NhQD.shape[-1] ** -0.5) @ key_NhKD.transpose(-1, -2)
+    if bias is not None:
+        logits = logits + bias
+    return logits.softmax(dim=-1) @ value_NhKD
+
+
 class MultiHeadAttention(nn.Module):
     """Queries from one sequence, keys and values from another, with normalised queries and keys.
 
-    RMS-normalising queries and keys bounds the logits, which keeps long trainings stable (Dehghani et al. 2023,
-    arXiv 2302.05442, section 2, "query/key normalization"; RMSNorm in place of LayerNorm). The output projection starts
-    at zero, so that a new block is the identity.
+    Normalising queries and keys bounds the logits, which keeps long trainings stable (Dehghani et al. 2023,
+    arXiv 2302.05442, section 2, "query/key normalization"). The output projection starts at zero, so that a new block
+    is the identity.
     """
 
     def __init__(self, channels: int, context_channels: int, head_channels: int) -> None:
@@ -23,8 +40,8 @@ class MultiHeadAttention(nn.Module):
         self.head_channels = head_channels
         self.query = nn.Linear(channels, channels, bias=False)
         self.key_value = nn.Linear(context_channels, 2 * channels, bias=False)
-        self.query_norm = nn.RMSNorm(head_channels, eps=1e-6)
-        self.key_norm = nn.RMSNorm(head_channels, eps=1e-6)
+        self.query_norm = nn.LayerNorm(head_channels, bias=False)
+        self.key_norm = nn.LayerNorm(head_channels, bias=False)
         self.output = nn.Linear(channels, channels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -44,11 +61,8 @@ class MultiHeadAttention(nn.Module):
         keys = context_NKC.shape[1]
         query = self.query(query_NQC).view(batch, queries, self.heads, self.head_channels)
         key, value = self.key_value(context_NKC).view(batch, keys, 2, self.heads, self.head_channels).unbind(2)
-        attended = nn.functional.scaled_dot_product_attention(
-            self.query_norm(query).transpose(1, 2),
-            self.key_norm(key).transpose(1, 2),
-            value.transpose(1, 2),
-            attn_mask=bias,
+        attended = attend(
+            self.query_norm(query).transpose(1, 2), self.key_norm(key).transpose(1, 2), value.transpose(1, 2), bias
         )
         merged = attended.transpose(1, 2).reshape(batch, queries, channels)
         return self.output(merged)

@@ -1,6 +1,8 @@
 """Shared by all tests: a CUDA device that does not exist, and a finished run."""
 
 import ctypes
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,3 +35,31 @@ def fake_cuda() -> Iterator[str]:
             yield "cuda:0"
     finally:
         guards[cuda] = before
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real run of a few steps with all fifteen categories, made by main.py in a process of its own."""
+    root = Path(__file__).resolve().parent.parent
+    folder = tmp_path_factory.mktemp("finished_run")
+    options = {
+        "max-steps": 3,
+        "log-every-steps": 1,
+        "experiment-name": "spelling",
+        "log-dir": folder / "logs",
+        "cache-dir": folder / "cache",
+        "image-size": 16,
+        "num-frames": 8,
+        "model-channels": "16,32",
+        "spatial-attention-sizes": 4,
+        "attention-head-channels": 16,
+        "text-channels": 32,
+        "text-heads": 2,
+        "epoch-size": 8,
+        "sampling-steps": 4,
+        "device": "cpu",
+    }
+    command = [sys.executable, "main.py", *(f"--{name}={value}" for name, value in options.items())]
+    finished = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280)
+    assert finished.returncode == 0, finished.stderr
+    return folder / "logs" / "spelling"

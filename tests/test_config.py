@@ -44,7 +44,7 @@ REFUSED = [
     ("PREDICTION_TYPE", "x0", "should be 'v_prediction', 'epsilon' or 'sample'"),
     ("LOSS_WEIGHTING", "snr", "should be 'uniform' or 'min_snr'"),
     ("LR_SCHEDULE", "step", "'warm_restarts', 'exponential' or 'polynomial'"),
-    ("SAMPLER", "DDIM", "should be 'ddim', 'ddpm', 'dpm_solver++' or 'euler'"),
+    ("SAMPLER", "DDIM", "should be 'ddim', 'ddpm', 'dpm_solver++', 'euler' or 'heun'"),
     ("MODEL_CHANNELS", "", "at least 1 item"),
     ("MODEL_CHANNELS", "64,0", "item 2 should be greater than or equal to 1"),
     ("MODEL_CHANNELS", "64,8200", "item 2 should be less than or equal to 8192"),

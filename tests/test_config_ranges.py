@@ -37,6 +37,7 @@ RANGES = {
     "TEXT_HEADS": (0, 1, 128, 129),
     "MAX_CAPTION_LENGTH": (0, 1, 4096, 4097),
     "NUM_TRAIN_TIMESTEPS": (9, 10, 100_000, 100_001),
+    "NOISE_SCHEDULE_SHIFT": (0, 0.01, 100, 101),
     "MIN_SNR_GAMMA": (0, 0.1, 1e6, 1.1e6),
     "CAPTION_DROPOUT": (-0.1, 0, 1, 1.1),
     "LEARNING_RATE": (0, 1e-9, 1, 1.1),

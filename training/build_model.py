@@ -55,6 +55,7 @@ def build_schedule(config: Config, device: torch.device) -> NoiseSchedule:
         config.NOISE_SCHEDULE,
         num_timesteps=config.NUM_TRAIN_TIMESTEPS,
         zero_terminal_snr=config.ZERO_TERMINAL_SNR,
+        shift=config.NOISE_SCHEDULE_SHIFT,
     ).to(device)
 
 

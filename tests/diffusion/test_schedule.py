@@ -76,6 +76,22 @@ def test_zero_terminal_snr_is_the_published_rescaling(name: str) -> None:
     assert rescaled.betas_N[-1] == 1
 
 
+@pytest.mark.parametrize("zero_terminal_snr", [True, False])
+@pytest.mark.parametrize("shift", [0.5, 3.0])
+def test_a_shift_divides_every_signal_to_noise_ratio_by_its_square(shift: float, zero_terminal_snr: bool) -> None:
+    arguments = {"num_timesteps": 100, "zero_terminal_snr": zero_terminal_snr}
+    plain = numpy.array(build_noise_schedule("cosine", **arguments).alphas_cumprod)
+    shifted = numpy.array(build_noise_schedule("cosine", **arguments, shift=shift).alphas_cumprod)
+    numpy.testing.assert_allclose(shifted / (1 - shifted), plain / (1 - plain) / shift**2, rtol=1e-9)
+    assert (shifted[-1] == 0) == zero_terminal_snr
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0, math.inf, math.nan])
+def test_a_shift_that_cannot_be_is_refused(shift: float) -> None:
+    with pytest.raises(ValueError, match="shift must be a finite number above 0"):
+        build_noise_schedule("cosine", num_timesteps=10, zero_terminal_snr=True, shift=shift)
+
+
 def test_square_roots_keep_their_digits_at_the_first_timestep() -> None:
     schedule = build_noise_schedule("cosine", num_timesteps=10_000, zero_terminal_snr=False)
     exact = math.sqrt(1 - schedule.alphas_cumprod[0])

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention import AlignmentBias, MultiHeadAttention, SpatialAttention, TemporalAttention
+from models.attention import (
+    FEW_KEYS,
+    AlignmentBias,
+    MultiHeadAttention,
+    SpatialAttention,
+    TemporalAttention,
+    attend,
+)
 
 
 @torch.no_grad()
@@ -26,11 +33,22 @@ def test_multi_head_attention_equals_the_written_out_formula() -> None:
             part = slice(4 * head, 4 * head + 4)
             q = projected_query[batch, :, part]
             k, v = projected[batch, :, :8][:, part], projected[batch, :, 8:][:, part]
-            q = q / (q.square().mean(1, keepdim=True) + 1e-6).sqrt() * module.query_norm.weight
-            k = k / (k.square().mean(1, keepdim=True) + 1e-6).sqrt() * module.key_norm.weight
+            q = (q - q.mean(1, keepdim=True)) / (q.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+            k = (k - k.mean(1, keepdim=True)) / (k.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+            q, k = q * module.query_norm.weight, k * module.key_norm.weight
             heads.append(((q @ k.T) / math.sqrt(4) + bias[batch, head]).softmax(1) @ v)
         expected[batch] = torch.cat(heads, 1) @ module.output.weight.T + module.output.bias
     torch.testing.assert_close(module(query, context, bias), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("keys", [FEW_KEYS, FEW_KEYS + 1])
+def test_the_path_for_few_keys_equals_the_fused_kernel(keys: int) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, keys, 8), torch.randn(2, 3, keys, 8)
+    bias = torch.randn(2, 3, 5, keys).masked_fill(torch.rand(2, 3, 5, keys) < 0.3, float("-inf"))
+    for one in (None, bias):
+        expected = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=one)
+        torch.testing.assert_close(attend(query, key, value, one), expected)
 
 
 def test_new_attention_is_the_identity_on_frames() -> None:
