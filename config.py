@@ -167,7 +167,7 @@ class Config(Settings):
     """Captions that are sampled during training; empty for a choice from the data."""
     SAMPLE_EVERY_STEPS: int = Field(325, ge=1, le=10**9)
     """Steps between two rounds of generated and noise videos."""
-    VIDEO_FRAMES_PER_SECOND: float = Field(8.0, gt=0, le=50)
+    VIDEO_FRAMES_PER_SECOND: float = Field(8.0, ge=0.1, le=50)
     """Speed of the videos that are written."""
 
     # --- Validation and checkpoints
@@ -230,6 +230,11 @@ ARCHITECTURE_FIELDS = frozenset(
 )
 """Constants without which weights mean nothing. A resumed run and a checkpoint keep their own."""
 
+SPLIT_FIELDS = frozenset(
+    {"SEED", "SIGNED_LANGUAGE", "HELD_OUT_WORD_FRACTION", "HELD_OUT_BIGRAM_FRACTION", "VALIDATION_FRACTION"}
+)
+"""Constants that decide what is held out. A resumed run keeps its own: what it has seen must not pass as unseen."""
+
 _BASE: dict[str, object] = {
     "MAX_STEPS": 100_000,
     "MAX_MINUTES": None,
@@ -263,7 +268,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "tiny": {},
     # One GPU, words of up to 8 letters at 64 x 64.
     "base": _BASE,
-    # Several GPUs, words of up to 12 letters at 128 x 128: base, with these on top.
+    # A large GPU, words of up to 12 letters at 128 x 128: base, with these on top.
     "large": {
         **_BASE,
         "MAX_STEPS": 400_000,

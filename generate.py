@@ -25,6 +25,9 @@ def parse(arguments: list[str]) -> GenerationRequest:
     parser.add_argument("--guidance-scale", type=float, default=None, help="default: the run's GUIDANCE_SCALE")
     parser.add_argument("--sampler", default=None, help="default: the run's SAMPLER")
     parser.add_argument("--scale", type=int, default=8, help="enlarge each pixel to this many (default 8)")
+    parser.add_argument(
+        "--contact-sheet", type=Path, default=None, help="also draw all clips on one PNG, real ones above"
+    )
     parser.add_argument("--raw-weights", action="store_true", help="use the last weights in place of their average")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     return GenerationRequest(**vars(parser.parse_args(arguments)))
@@ -38,6 +41,8 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

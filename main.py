@@ -16,6 +16,9 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while building, or a second Ctrl-C
+        print("interrupted; the last checkpoint, if there is one, is intact", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def batches_per_epoch(source: ClipSource, batch_size: int) -> int:
     whole = len(source) // batch_size
     if whole == 0:
         raise UserError(
-            f"There are {len(source)} training clips, fewer than one batch of BATCH_SIZE={batch_size}: "
-            "add clips or lower BATCH_SIZE."
+            f"There are {len(source)} training clips, fewer than the {batch_size} of one step "
+            "(BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS): add clips or lower these."
         )
     return whole
 

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 
 import torch
 
+STOPPING_SIGNALS = {
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+}  # Windows has no SIGHUP
 PARENT_CHECK_SECONDS = 0.5
 
 
@@ -23,7 +26,7 @@ def signals_held_back() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
     try:
         yield
     finally:
@@ -33,8 +36,8 @@ def signals_held_back() -> Iterator[None]:
 class WorkerStart:
     """Called in every new worker process.
 
-    - Ctrl-C and a scheduler's SIGTERM reach the whole process group; the main process alone decides what they mean,
-      and ends the workers itself.
+    - Ctrl-C, a scheduler's SIGTERM and a closed terminal's SIGHUP reach the whole process group; the main process alone
+      decides what they mean, and ends the workers itself.
     - A forked worker holds copies of the main process's open files. A lock (flock) belongs to the open file, so a
       worker that outlives the main process would keep the run folder locked. Each inherited regular file is
       therefore replaced by the null device. Spawned workers inherit none.
@@ -45,8 +48,8 @@ class WorkerStart:
         self._parent_process_id = parent_process_id
 
     def __call__(self, worker_number: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in STOPPING_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         if sys.platform == "linux":
             release_inherited_files()
         torch.set_num_threads(1)

@@ -80,21 +80,24 @@ def measure_text_use(
     """Compare the loss with the right, a shuffled and no caption.
 
     Clip i is noised to timestep bin i modulo 8, so that B clips cover each bin B / 8 times at the cost of B forward
-    passes a caption kind. The gap between shuffled and right is the gauge: 0 means that the text is ignored.
+    passes a caption kind; where B is no multiple of 8, the first clips are used again, so that every bin counts the
+    same. The gap between shuffled and right is the gauge: 0 means that the text is ignored.
 
     Args:
         predict: (noisy video, timestep, tokens, drop_caption) to prediction.
         batch_size: clips a forward pass.
     """
-    count = clips.video_BCTHW.shape[0]
     device = clips.video_BCTHW.device
+    count = -(-clips.video_BCTHW.shape[0] // TIMESTEP_BINS) * TIMESTEP_BINS
+    clip_B = torch.arange(count, device=device) % clips.video_BCTHW.shape[0]
     bins = evenly_spaced_timesteps(TIMESTEP_BINS, schedule.num_timesteps).to(device)
     bin_B = torch.arange(count, device=device) % TIMESTEP_BINS
     errors: dict[str, list[Tensor]] = {"correct": [], "shuffled": [], "null": [], "zero": []}
     for start in range(0, count, batch_size):
-        part = slice(start, start + batch_size)
+        part = clip_B[start : start + batch_size]
         video = clips.video_BCTHW[part]
-        sample = add_noise(schedule, prediction_type, video, clips.noise_BCTHW[part], bins[bin_B[part]])
+        timestep_B = bins[bin_B[start : start + batch_size]]
+        sample = add_noise(schedule, prediction_type, video, clips.noise_BCTHW[part], timestep_B)
         keep = torch.zeros(video.shape[0], dtype=torch.bool, device=device)
         variants = {"correct": (clips.tokens_BL[part], keep), "null": (clips.tokens_BL[part], ~keep)}
         if clips.shuffled_tokens_BL is not None:
@@ -107,7 +110,7 @@ def measure_text_use(
                 errors["zero"].append(terms.predict_zero_mse)
     error_of = {name: torch.cat(parts).cpu() for name, parts in errors.items() if parts}
     gap = error_of["shuffled"] - error_of["correct"] if "shuffled" in error_of else None
-    of_bin = [bin_B.cpu() == index for index in range(min(TIMESTEP_BINS, count))]
+    of_bin = [bin_B.cpu() == index for index in range(TIMESTEP_BINS)]
     return TextUse(
         correct=error_of["correct"].mean().item(),
         shuffled=error_of["shuffled"].mean().item() if "shuffled" in error_of else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from logging_system.cadence import Cadence, cadence_of
-from logging_system.category import Category
+from logging_system.category import Category, Due
 from logging_system.clock import LoggingClock
 from logging_system.console import report as report_on_console
 from logging_system.event_files import rewind
@@ -81,6 +81,8 @@ class Dispatcher:
     def on_step(self, record: StepRecord, view: TrainingView) -> None:
         """Call after every optimizer step."""
         due = self._cadence.due(record.step, is_first=record.is_first, is_last=record.is_last)
+        if record.is_interrupted:
+            due = Due(scalars=True, diagnostics=False, samples=False)
         self._each("on_step", lambda category: category.on_step(record, due, view, self._writer), samples=due.samples)
         if due.scalars:
             self._write_failures(record.step)

@@ -67,6 +67,7 @@ class StepRecord:
     data_seconds: float  # waited for the batch
     step_seconds: float  # whole step on the wall clock, waiting for data included, logging excluded
     clip_ids: tuple[str, ...]
+    is_interrupted: bool = False  # a signal ends the run with this step: nothing that takes long is wanted
 
 
 @dataclass(frozen=True)

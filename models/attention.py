@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from models.embeddings import POSITION_FEATURES, centred_positions, position_features
 from models.frames import from_tokens, to_tokens
 
-
 FEW_KEYS = 64
 
 

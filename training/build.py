@@ -1,12 +1,10 @@
 """The composition root: reads the config, builds every part, and puts them together."""
 
-from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
@@ -17,12 +15,13 @@ from logging_system.dispatcher import Dispatcher, build_dispatcher
 from logging_system.records import RunInformation
 from logging_system.settings import LoggingSettings
 from models.text_encoder import CharacterTokenizer
+from training.announce import announce
 from training.build_data import build_data
 from training.build_model import build_model, build_sampler, build_schedule, build_tokenizer
-from training.checkpoint import Checkpoint, TrainingState, save_checkpoint
+from training.checkpoint import Checkpoint, TrainingState, load_weights, save_checkpoint
 from training.device import ComputeDevice, choose_device
 from training.ema import ExponentialMovingAverage
-from training.environment import describe_environment
+from training.environment import describe_environment, forward_flops
 from training.learning_rate import LearningRatePlan, LearningRateSchedule
 from training.loop import LoopCadence, Save, TrainingLoop
 from training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -43,18 +42,33 @@ def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingL
         UserError: something about the config, the data, the run folder or the device cannot work.
     """
     compute = choose_device(loaded.config.DEVICE, loaded.config.MIXED_PRECISION)
-    # Before the run folder is made: data that cannot be used leaves nothing behind.
-    splits = None if loaded.resume else build_data(loaded.config)
+    # Before the run folder is made: what cannot work leaves nothing behind.
+    splits = None if loaded.resume else _open_data(loaded.config)
     folder, checkpoint = open_run_folder(loaded.config.LOG_DIR, loaded.config.EXPERIMENT_NAME, resume=loaded.resume)
     resumed = config_for_resume(loaded, checkpoint)
     config = resumed.config
-    splits = splits if splits is not None else build_data(config)
+    splits = splits if splits is not None else _open_data(config)
     tokenizer = build_tokenizer(config, splits.symbols)
     _check_symbols(checkpoint, tokenizer)
     folder.write_json("config.json", config_as_json(config))
     folder.write_json("split.json", splits.report)
-    _announce(config, splits, tokenizer, folder, compute, resumed)
+    announce(loaded, config, splits, tokenizer, folder, compute, resumed)
     return _assemble(config, splits, tokenizer, folder, checkpoint, compute, resumed, argv)
+
+
+def _open_data(config: Config) -> DataSplits:
+    """Open the data and check what else depends on it."""
+    splits = build_data(config)
+    batches_per_epoch(splits.training, config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS)
+    tokenizer = build_tokenizer(config, splits.symbols)
+    for prompt in config.SAMPLE_PROMPTS:
+        dropped = tokenizer.encode(prompt)[1]
+        if dropped and splits.symbols is not None:
+            raise UserError(
+                f"SAMPLE_PROMPTS: {prompt!r} has no sign for {dropped[0]!r} in this data, which has: "
+                f"{' '.join(splits.symbols)}"
+            )
+    return splits
 
 
 def _assemble(
@@ -93,7 +107,14 @@ def _assemble(
     validation_batch = load_validation_batch(splits.validation, tokenizer)
     sampler = build_sampler(config, objective.schedule, tokenizer, compute)
     view = TrainerView(
-        run=_run_information(config, compute, resumed, start.step, argv, model, validation_batch),
+        run=RunInformation(
+            config=config_as_json(config),
+            environment=describe_environment(compute, argv),
+            resume_differences=resumed.differences,
+            start_step=start.step,
+            forward_flops=forward_flops(model, validation_batch, compute.device),
+            peak_flops_per_second=compute.peak_flops_per_second,
+        ),
         model=model,
         ema=ema,
         schedule=schedule,
@@ -253,8 +274,8 @@ def _restore(
     optimizer: torch.optim.AdamW,
     schedule: LearningRateSchedule,
 ) -> None:
-    model.load_state_dict(checkpoint.weights("model"))
-    ema.model.load_state_dict(checkpoint.weights("ema"))
+    load_weights(model, checkpoint, "model")
+    load_weights(ema.model, checkpoint, "ema")
     load_optimizer_tensors(optimizer, model, checkpoint.weights("optimizer"))
     schedule.load_state(checkpoint.state.schedule)
 
@@ -266,62 +287,3 @@ def _check_symbols(checkpoint: Checkpoint | None, tokenizer: CharacterTokenizer)
             f"{' '.join(checkpoint.state.symbols)!r}, but today's data has {' '.join(tokenizer.symbols)!r}. Resume "
             f"with the same DATA_ROOT and SIGNED_LANGUAGE, or start a new run with another --experiment-name."
         )
-
-
-def _run_information(
-    config: Config,
-    compute: ComputeDevice,
-    resumed: ResumedConfig,
-    start_step: int,
-    argv: list[str],
-    model: nn.Module,
-    batch: Batch,
-) -> RunInformation:
-    return RunInformation(
-        config=config_as_json(config),
-        environment=describe_environment(compute, argv),
-        resume_differences=resumed.differences,
-        start_step=start_step,
-        forward_flops=_forward_flops(model, batch, compute.device),
-        peak_flops_per_second=compute.peak_flops_per_second,
-    )
-
-
-@torch.no_grad()
-def _forward_flops(model: nn.Module, batch: Batch, device: torch.device) -> int:
-    """Count the floating-point operations of one forward pass over one clip by making one."""
-    with FlopCounterMode(display=False) as counter:
-        model(
-            batch.video_BCTHW[:1].to(device),
-            torch.zeros(1, dtype=torch.int64, device=device),
-            batch.tokens_BL[:1].to(device),
-            torch.zeros(1, dtype=torch.bool, device=device),
-        )
-    return int(counter.get_total_flops())
-
-
-def _announce(
-    config: Config,
-    splits: DataSplits,
-    tokenizer: CharacterTokenizer,
-    folder: RunFolder,
-    compute: ComputeDevice,
-    resumed: ResumedConfig,
-) -> None:
-    print(f"Run: {folder.path}")
-    print(f"Data: {splits.description}")
-    print(f"Device: {compute.device.type}")
-    _announce_dropped_characters(splits.training, tokenizer)
-    for difference in resumed.differences:
-        print(f"Differs from the checkpoint: {difference}")
-    print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}")
-    if config.LOG_EVERY_EPOCHS >= 1:
-        print("The curves of 03_Epoch_Summary get their first point when the first epoch ends.")
-
-
-def _announce_dropped_characters(training: ClipSource, tokenizer: CharacterTokenizer) -> None:
-    """Say which characters of the captions the model will not see. Looks at the captions of the first epoch."""
-    dropped = Counter("".join(tokenizer.encode(training.row(0, index).caption)[1] for index in range(len(training))))
-    if dropped:
-        listed = ", ".join(f"{character!r} ({count} times)" for character, count in dropped.most_common(20))
-        print(f"Captions: the character encoder has no symbol for, and leaves out: {listed}")

@@ -22,7 +22,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -90,7 +92,7 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     write_atomically(checkpoints / "LATEST", f"{final.name}\n".encode())
-    _remove_old(checkpoints, keep)
+    _remove_old(checkpoints, final, keep)
     return final
 
 
@@ -128,6 +130,21 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, TrainingState(**content))
 
 
+def load_weights(model: nn.Module, checkpoint: Checkpoint, name: Literal["model", "ema"]) -> None:
+    """Load weights into a model.
+
+    Raises:
+        UserError: the checkpoint was made by another version of the network, so that names or shapes differ.
+    """
+    try:
+        model.load_state_dict(checkpoint.weights(name))
+    except RuntimeError as error:
+        raise UserError(
+            f"{checkpoint.folder / name}.safetensors does not fit the network of this version of the program: "
+            f"{str(error).splitlines()[1].strip()} ... Use the version that trained it, or start a new run."
+        ) from error
+
+
 def list_checkpoints(checkpoints: Path) -> list[Path]:
     """Return checkpoint folders, newest first; unfinished ones have other names and are not listed."""
     if not checkpoints.is_dir():
@@ -142,9 +159,11 @@ def _fill(
     weights = {"model": model.state_dict(), "ema": ema_model.state_dict(), "optimizer": dict(optimizer_tensors)}
     for name, tensors in weights.items():
         # Row-major on disk whatever the layout in memory: safetensors stores no strides.
-        save_file(
-            {key: tensor.detach().contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors"
-        )
+        plain = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+        try:
+            save_file(plain, folder / f"{name}.safetensors")
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{name}.safetensors: {error}") from error
     (folder / _STATE).write_text(json.dumps(asdict(state), indent=1, sort_keys=True), "utf-8")
     hashes = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
     manifest = {"format_version": FORMAT_VERSION, "sha256": hashes}
@@ -179,8 +198,10 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _remove_old(checkpoints: Path, keep: int) -> None:
-    for folder in list_checkpoints(checkpoints)[keep:]:
-        shutil.rmtree(folder)
+def _remove_old(checkpoints: Path, newest: Path, keep: int) -> None:
+    """Keep the folder just written and the `keep` - 1 highest others. What cannot be removed is no harm."""
+    others = [folder for folder in list_checkpoints(checkpoints) if folder != newest]
+    for folder in others[keep - 1 :]:
+        shutil.rmtree(folder, ignore_errors=True)
     for leftover in checkpoints.glob(".tmp-step_*"):  # of a process that was killed while saving
         shutil.rmtree(leftover, ignore_errors=True)

@@ -34,7 +34,8 @@ class ComputeDevice:
         if self.device.type != "cuda" or self.autocast_dtype is None:
             return None
         name = torch.cuda.get_device_name(self.device)
-        return next((peak for part, peak in _PEAK_FLOPS.items() if part in name.split() or part in name), None)
+        words = f" {name.replace('-', ' ')} "  # "NVIDIA A100-SXM4-80GB" is an A100, "NVIDIA RTX A1000" is none
+        return next((peak for model, peak in _PEAK_FLOPS.items() if f" {model} " in words), None)
 
 
 def choose_device(name: DeviceName, mixed_precision: MixedPrecision) -> ComputeDevice:

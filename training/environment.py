@@ -8,7 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from data.records import Batch
 from training.device import ComputeDevice
 
 _PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pydantic-settings", "safetensors", "imageio", "av")
@@ -43,3 +46,16 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return commit.strip() + (" (modified)" if status.strip() else "")
+
+
+@torch.no_grad()
+def forward_flops(model: nn.Module, batch: Batch, device: torch.device) -> int:
+    """Count the floating-point operations of one forward pass over one clip by making one."""
+    with FlopCounterMode(display=False) as counter:
+        model(
+            batch.video_BCTHW[:1].to(device),
+            torch.zeros(1, dtype=torch.int64, device=device),
+            batch.tokens_BL[:1].to(device),
+            torch.zeros(1, dtype=torch.bool, device=device),
+        )
+    return int(counter.get_total_flops())

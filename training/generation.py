@@ -1,5 +1,7 @@
 """Generation from a finished or running run: checkpoint and texts in, video files out."""
 
+import itertools
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +12,21 @@ import torch
 
 from common.errors import UserError
 from common.files import write_atomically
-from common.settings import config_from_json
-from common.video_encoding import encode_gif, encode_mp4
+from common.settings import config_as_json, config_from_json
+from common.video_encoding import encode_gif, encode_mp4, encode_png
 from config import Config
 from diffusion.samplers import SamplerName
 from models.text_encoder import CharacterTokenizer
+from training.build_data import build_data
 from training.build_model import build_model, build_sampler, build_schedule, build_tokenizer
-from training.checkpoint import Checkpoint, load_newest
+from training.checkpoint import Checkpoint, load_newest, load_weights
+from training.contact_sheet import contact_sheet
 from training.device import DeviceName, choose_device
+from training.resume import config_of_checkpoint
 from training.sampling import to_pixels
+
+LARGEST_SIDE = 4096  # pixels; larger videos play hardly anywhere
+OTHER_VIDEO_SUFFIXES = (".webm", ".mov", ".avi", ".mkv", ".png")
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class GenerationRequest:
     guidance_scale: float | None
     sampler: str | None
     scale: int
+    contact_sheet: Path | None
     raw_weights: bool
     device: DeviceName
 
@@ -40,25 +49,28 @@ class GenerationRequest:
 def generate(request: GenerationRequest) -> list[Path]:
     """Sample one clip a text and write it; return the files in the order of the texts.
 
-    Each text's noise depends on the seed and the text's place alone, so that more texts do not change the first ones.
+    Each text's initial noise depends on the seed and the text's place alone, so that more texts do not change the first
+    ones. (The sampler "ddpm" draws further noise for all clips together.)
 
     Raises:
         UserError: no usable checkpoint, a text the model cannot read, or a place that cannot be written.
     """
     checkpoint = _open(request.run)
-    config = _sampling_config(config_from_json(Config, checkpoint.state.config), request)
+    config = _sampling_config(config_of_checkpoint(checkpoint), request)
     tokenizer = build_tokenizer(config, checkpoint.state.symbols)
     for text in request.text:
-        _check_text(text, tokenizer)
+        _check_text(text, tokenizer, config)
     paths = _output_paths(request)
     compute = choose_device(request.device, config.MIXED_PRECISION)
     model = build_model(config, tokenizer, compute.device)
-    model.load_state_dict(checkpoint.weights("model" if request.raw_weights else "ema"))
+    load_weights(model, checkpoint, "model" if request.raw_weights else "ema")
     sampler = build_sampler(config, build_schedule(config, compute.device), tokenizer, compute)
     noise = torch.stack([sampler.initial_noise(request.seed, index) for index in range(len(request.text))])
     clips = to_pixels(sampler.sample(model, list(request.text), noise, request.seed))
     for path, clip in zip(paths, clips, strict=True):
         _write(path, clip, config.VIDEO_FRAMES_PER_SECOND, request.scale)
+    if request.contact_sheet is not None:
+        _write_contact_sheet(request.contact_sheet, request.text, clips, config)
     return paths
 
 
@@ -85,18 +97,24 @@ def _sampling_config(config: Config, request: GenerationRequest) -> Config:
         if request.sampler not in get_args(SamplerName):
             raise UserError(f"--sampler {request.sampler}: choose from {', '.join(get_args(SamplerName))}")
         changes["SAMPLER"] = request.sampler
-    if request.scale < 1:
-        raise UserError(f"--scale {request.scale}: must be at least 1")
-    return config.model_copy(update=changes)
+    if not 1 <= request.scale * config.IMAGE_SIZE <= LARGEST_SIDE:
+        largest = LARGEST_SIDE // config.IMAGE_SIZE
+        raise UserError(f"--scale {request.scale}: must be between 1 and {largest}, for {LARGEST_SIDE} pixels a side")
+    return config_from_json(Config, config_as_json(config) | changes)  # checks them against each other too
 
 
-def _check_text(text: str, tokenizer: CharacterTokenizer) -> None:
+def _check_text(text: str, tokenizer: CharacterTokenizer, config: Config) -> None:
     tokens, dropped = tokenizer.encode(text)
     if dropped:
         known = " ".join(tokenizer.symbols)
         raise UserError(f"--text {text!r}: the run knows no {dropped[0]!r}; it was trained on: {known}")
     if not tokens:
         raise UserError(f"--text {text!r}: there is nothing to sign")
+    if config.DATA_ROOT is None and len(tokens) > config.NUM_FRAMES:
+        raise UserError(f"--text {text!r}: {len(tokens)} letters are too many for a clip of {config.NUM_FRAMES} frames")
+    if config.DATA_ROOT is None and len(tokens) > config.MAX_WORD_LETTERS:
+        longest = config.MAX_WORD_LETTERS
+        print(f"note: the run was trained on words of up to {longest} letters; {text!r} is longer", file=sys.stderr)
     if len(tokens) > tokenizer.max_length:
         raise UserError(
             f"--text {text!r}: {len(tokens)} symbols are more than MAX_CAPTION_LENGTH, {tokenizer.max_length}"
@@ -104,12 +122,15 @@ def _check_text(text: str, tokenizer: CharacterTokenizer) -> None:
 
 
 def _output_paths(request: GenerationRequest) -> list[Path]:
-    if len(request.text) == 1 and (request.output is None or request.output.suffix.lower() in (".mp4", ".gif")):
+    suffix = "" if request.output is None else request.output.suffix.lower()
+    if suffix in OTHER_VIDEO_SUFFIXES:
+        raise UserError(f"--output {request.output}: only .mp4 and .gif can be written")
+    if len(request.text) == 1 and (request.output is None or suffix in (".mp4", ".gif")):
         path = request.output if request.output is not None else Path(f"{_file_name(request.text[0])}.mp4")
         paths = [path]
     else:
         folder = request.output if request.output is not None else Path()
-        if folder.suffix.lower() in (".mp4", ".gif"):
+        if suffix in (".mp4", ".gif"):
             raise UserError(f"--output {folder}: {len(request.text)} texts make several files; name a folder")
         paths = [folder / f"{name}.mp4" for name in _distinct([_file_name(text) for text in request.text])]
     try:
@@ -128,13 +149,24 @@ def _file_name(text: str) -> str:
 
 def _distinct(names: list[str]) -> list[str]:
     """Number repeated names: CAB, CAB_2. Names that differ in case only count as repeated, as some disks see them."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     distinct = []
     for name in names:
-        seen[name.lower()] = seen.get(name.lower(), 0) + 1
-        count = seen[name.lower()]
-        distinct.append(name if count == 1 else f"{name}_{count}")
+        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        free = next(candidate for candidate in candidates if candidate.lower() not in taken)
+        taken.add(free.lower())
+        distinct.append(free)
     return distinct
+
+
+def _write_contact_sheet(path: Path, texts: Sequence[str], clips: numpy.ndarray, config: Config) -> None:
+    splits = build_data(config)
+    real = [splits.real_clip(text) for text in texts]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, encode_png(contact_sheet(texts, list(clips), real)))
+    except OSError as error:
+        raise UserError(f"--contact-sheet {path} cannot be written: {error}") from error
 
 
 def _write(path: Path, clip: numpy.ndarray, frames_per_second: float, scale: int) -> None:

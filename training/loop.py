@@ -12,7 +12,8 @@ from torch import Tensor
 from common.errors import UserError
 from data.records import Batch
 from logging_system.dispatcher import Dispatcher
-from logging_system.records import EpochRecord, StepRecord
+from logging_system.records import EpochRecord, StepRecord, ValidationRecord
+from training.ending import Ending
 from training.learning_rate import LearningRateSchedule
 from training.optimizer import set_learning_rate
 from training.progress import ProgressBar, StartingPoint, StoppingLimits
@@ -74,10 +75,11 @@ class TrainingLoop:
         self._skips = _SkipCounter(start.skipped_steps, max_skipped_in_a_row)
 
     def run(self) -> int:
-        """Train; return the exit code: 0 at a limit, 128 + signal number after a signal.
+        """Train; return the exit code: 0 at a limit, 128 + signal number where a signal ended the run.
 
         Raises:
-            UserError: MAX_SKIPPED_STEPS_IN_A_ROW steps were not finite, or the last checkpoint cannot be written.
+            UserError: MAX_SKIPPED_STEPS_IN_A_ROW steps were not finite, a clip can no longer be loaded, or the last
+                checkpoint cannot be written.
         """
         self._progress = ProgressBar(self._start.step, self._limits.total_steps)
         with StopRequest() as stop, contextlib.closing(self._batches), contextlib.closing(self._dispatcher):
@@ -87,32 +89,35 @@ class TrainingLoop:
                 self._dispatcher.on_end(self._view)
             finally:
                 self._progress.close()
-        print(f"Stopped at step {self._position.step}: {ending}.")
-        return stop.exit_code
+        print(f"Stopped at step {self._position.step}: {ending.reason}.")
+        return ending.exit_code
 
-    def _train(self, stop: StopRequest) -> str:
+    def _train(self, stop: StopRequest) -> Ending:
         """Do steps until one is the last; return why it was."""
         started = self._position.epoch_started = time.perf_counter()
         ending = self._limits.reached(self._position.step, started)
         while ending is None:
             record, ending = self._next_step(started, stop)
-            is_interrupted = ending is not None and not record.is_last
-            if is_interrupted:
-                self._checkpoint(final=True)  # durable first, the log after
-            self._log_step(record, is_ending=ending is not None)
-            if record.is_last or (ending is None and record.step % self._cadence.validate_every == 0):
-                self._validate(record.step)
+            on_cadence = record.step % self._cadence.validate_every == 0
+            validation = self._validate(record.step, on_cadence) if on_cadence or record.is_last else None
+            if ending is not None:
+                self._checkpoint(final=True)  # durable first: the closing round may take long, or fail
+            self._log(record, validation, is_ending=ending is not None)
             if record.step % self._steps_per_epoch == 0 or ending is not None:
                 self._end_epoch(record, is_last=ending is not None)
-            if record.is_last or (ending is None and record.step % self._cadence.save_every == 0):
-                self._checkpoint(final=record.is_last)
+            if ending is None and record.step % self._cadence.save_every == 0:
+                self._checkpoint(final=False)
+            if ending is None and stop.ending is not None:  # it came while validating, sampling or saving
+                ending = stop.ending
+                self._checkpoint(final=True)
+        self._dispatcher.flush()
         return ending
 
-    def _next_step(self, started: float, stop: StopRequest) -> tuple[StepRecord, str | None]:
+    def _next_step(self, started: float, stop: StopRequest) -> tuple[StepRecord, Ending | None]:
         """Do one step; return it, and why the run ends with it if it does."""
         position = self._position
         wait_started = time.perf_counter()
-        batch = next(self._batches)
+        batch = self._next_batch()
         data_seconds = time.perf_counter() - wait_started
         position.step += 1
         rate = self._schedule.rate_for(position.step)
@@ -126,21 +131,34 @@ class TrainingLoop:
         seconds = data_seconds + time.perf_counter() - step_started
         self._skips.add(outcome.skipped)
         position.count(batch.video_BCTHW.shape[0])
-        ending = self._limits.reached(position.step, started)
-        is_last = ending is not None and stop.signal_number is None
-        if stop.signal_number is not None:
-            # Whoever sends a signal wants an end within seconds: no closing round of samples and diagnostics.
-            ending = f"signal {stop.signal_number} asked for it"
-        return self._record(batch, outcome, rate, data_seconds, seconds, is_last), ending
+        ending = stop.ending or self._limits.reached(position.step, started)
+        return self._record(batch, outcome, rate, data_seconds, seconds, ending), ending
+
+    def _next_batch(self) -> Batch:
+        try:
+            return next(self._batches)
+        except (UserError, RuntimeError) as error:
+            if self._position.step > self._start.step:
+                self._checkpoint(final=False)
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"a loader worker died: {error}. Lower NUM_WORKERS if memory ran out.") from error
 
     def _record(
-        self, batch: Batch, outcome: StepOutcome, rate: float, data_seconds: float, seconds: float, is_last: bool
+        self,
+        batch: Batch,
+        outcome: StepOutcome,
+        rate: float,
+        data_seconds: float,
+        seconds: float,
+        ending: Ending | None,
     ) -> StepRecord:
         clips, _, frames = batch.video_BCTHW.shape[:3]
         return StepRecord(
             step=self._position.step,
             is_first=self._position.step == self._start.step + 1,
-            is_last=is_last,
+            is_last=ending is not None and not ending.is_interruption,
+            is_interrupted=ending is not None and ending.is_interruption,
             epoch=batch.epoch,
             clips_in_step=clips,
             frames_in_step=clips * frames,
@@ -157,23 +175,27 @@ class TrainingLoop:
             clip_ids=batch.ids,
         )
 
-    def _log_step(self, record: StepRecord, *, is_ending: bool) -> None:
+    def _log(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
         self._progress.advance()
         if is_ending or record.step % self._cadence.report_every == 0:  # looking at the loss waits for the device
             self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
             self._skips.check(record.step)
-        if self._makes_samples and (record.is_last or record.step % self._cadence.sample_every == 0):
+        samples_due = record.is_last or (record.step % self._cadence.sample_every == 0 and not record.is_interrupted)
+        if self._makes_samples and samples_due:
             self._progress.say(f"Step {record.step}: making sample videos ...")
         self._dispatcher.on_step(record, self._view)
+        if validation is not None:
+            self._dispatcher.on_validation(validation, self._view)
 
-    def _validate(self, step: int) -> None:
+    def _validate(self, step: int, on_cadence: bool) -> ValidationRecord:
         record = self._validator.run(step, self._view.ema_model)
-        self._schedule.on_validation(record.loss)
-        self._dispatcher.on_validation(record, self._view)
+        if on_cadence:  # the closing one depends on where a run was stopped, and must not change a resumed run
+            self._schedule.on_validation(record.loss)
         line = f"Step {step}: validation loss {record.loss:.4f}; without caption {record.loss_null - record.loss:+.4f}"
         if record.loss_shuffled is not None:
             line += f", with another clip's caption {record.loss_shuffled - record.loss:+.4f}"
         self._progress.say(line)
+        return record
 
     def _end_epoch(self, record: StepRecord, *, is_last: bool) -> None:
         position, now = self._position, time.perf_counter()

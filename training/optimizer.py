@@ -31,9 +31,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def step_unless(optimizer: torch.optim.AdamW, skipped: Tensor) -> None:
     """Update, unless `skipped` (scalar bool on the device) is True: then weights and moments stay bit-equal.
 
-    Fused AdamW looks at a `found_inf` tensor on the device, as it does for gradient scaling, so that
-    the decision costs no synchronisation.
+    Fused AdamW looks at a `found_inf` tensor on the device, as it does for gradient scaling, so that the decision costs
+    no synchronisation. Its MPS kernels ignore that tensor; there the host looks, and waits for the device.
     """
+    if skipped.device.type == "mps":
+        if not bool(skipped):
+            optimizer.step()
+        return
     optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
     optimizer.step()
 

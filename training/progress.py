@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from training.ending import Ending
+
 
 @dataclass(frozen=True)
 class StartingPoint:
@@ -28,12 +30,15 @@ class StoppingLimits:
     total_steps: int | None
     max_minutes: float | None
 
-    def reached(self, step: int, started: float) -> str | None:
+    def reached(self, step: int, started: float) -> Ending | None:
         """Say why the run ends after optimizer step `step`, or return None."""
         if self.total_steps is not None and step >= self.total_steps:
-            return f"all {self.total_steps} steps are done"
+            return Ending(f"all {self.total_steps} steps are done (MAX_STEPS or NUM_EPOCHS)")
         if self.max_minutes is not None and time.perf_counter() - started >= 60.0 * self.max_minutes:
-            return f"MAX_MINUTES ({self.max_minutes:g}) is over"
+            left = (
+                "" if self.total_steps is None else f"; {self.total_steps - step} of {self.total_steps} steps are left"
+            )
+            return Ending(f"MAX_MINUTES ({self.max_minutes:g}) is over{left}")
         return None
 
 

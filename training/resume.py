@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json, config_from_json
-from config import ARCHITECTURE_FIELDS, Config
+from config import ARCHITECTURE_FIELDS, SPLIT_FIELDS, Config
 from training.checkpoint import Checkpoint
+
+KEPT_FIELDS = ARCHITECTURE_FIELDS | SPLIT_FIELDS
 
 
 @dataclass(frozen=True)
@@ -17,29 +19,47 @@ class ResumedConfig:
 
 
 def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | None) -> ResumedConfig:
-    """Merge: architecture comes from the checkpoint, everything else from today.
+    """Merge: architecture and what is held out come from the checkpoint, everything else from today.
 
     Raises:
-        UserError: architecture constants were set on the command line, or by the preset asked for, to other values
-            than the checkpoint's. All of them are listed.
+        UserError: constants that come from the checkpoint were set on the command line, or by the preset asked for, to
+            other values. All of them are listed.
     """
     if checkpoint is None:
         return ResumedConfig(loaded.config, ())
     today = config_as_json(loaded.config)
     then = checkpoint.state.config
     changed = [name for name in today if name in then and today[name] != then[name]]
-    conflicts = [name for name in changed if name in ARCHITECTURE_FIELDS and name in loaded.explicitly_set]
+    conflicts = [name for name in changed if name in KEPT_FIELDS and name in loaded.explicitly_set]
     if conflicts:
         lines = [f"{name} is {today[name]!r} now and {then[name]!r} in the checkpoint" for name in conflicts]
         raise UserError(
-            "cannot resume with another architecture:\n  "
+            "cannot resume with another architecture or another split into training and held-out data:\n  "
             + "\n  ".join(lines)
             + f"\nLeave these out to go on with {checkpoint.folder}, or start a new run with another --experiment-name."
         )
-    kept = {name: then[name] for name in changed if name in ARCHITECTURE_FIELDS}
+    kept = {name: then[name] for name in changed if name in KEPT_FIELDS}
     differences = [
         f"{name}: {then[name]!r} in the checkpoint, {today[name]!r} now; "
         + ("the checkpoint's is kept" if name in kept else "today's is used")
         for name in changed
     ]
     return ResumedConfig(config_from_json(Config, today | kept), tuple(differences))
+
+
+def config_of_checkpoint(checkpoint: Checkpoint) -> Config:
+    """Return the config that a checkpoint was trained with, for generation.
+
+    Constants that are newer than the checkpoint get today's default, those that no longer exist are left out.
+
+    Raises:
+        UserError: an architecture constant is missing, or a value is not valid.
+    """
+    saved = checkpoint.state.config
+    missing = sorted(ARCHITECTURE_FIELDS - saved.keys())
+    if missing:
+        raise UserError(
+            f"{checkpoint.folder / 'state.json'} lacks {', '.join(missing)}: another version of the program made it"
+        )
+    defaults = config_as_json(Config())
+    return config_from_json(Config, {name: saved.get(name, default) for name, default in defaults.items()})

@@ -24,8 +24,15 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
-        """Write a JSON file that is whole or absent."""
-        write_atomically(self.path / name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        """Write a JSON file that is whole or absent.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written.
+        """
+        try:
+            write_atomically(self.path / name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        except OSError as error:
+            raise UserError(f"{self.path / name} cannot be written: {error}. Choose another --log-dir.") from error
 
 
 def open_run_folder(log_dir: Path, experiment_name: str, *, resume: bool) -> tuple[RunFolder, Checkpoint | None]:

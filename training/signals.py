@@ -1,26 +1,39 @@
 """Stopping cleanly: a signal sets a flag, the loop finishes its step."""
 
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from training.ending import Ending
 
 STOPPING_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
 
 
+IMPATIENT_AFTER_SECONDS = 1.0
+
+
 class StopRequest:
-    """While active, turns SIGINT, SIGTERM and SIGHUP into a request; a second one of the same run is obeyed at once."""
+    """While active, turns SIGINT, SIGTERM and SIGHUP into a request to stop after the current step.
+
+    More signals change nothing, because closing a terminal or a scheduler's stop may send several, except a Ctrl-C more
+    than IMPATIENT_AFTER_SECONDS after the first: whoever presses it again does not want to wait for the checkpoint.
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._received = 0.0
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     @property
-    def exit_code(self) -> int:
-        """128 + the signal's number, as shells report it; 0 when there was none."""
-        return 0 if self.signal_number is None else 128 + self.signal_number
+    def ending(self) -> Ending | None:
+        """Why the run shall end, once a signal has come."""
+        if self.signal_number is None:
+            return None
+        return Ending(f"signal {self.signal_number} asked for it", self.signal_number)
 
     def __enter__(self) -> Self:
         for number in STOPPING_SIGNALS:
@@ -34,6 +47,8 @@ class StopRequest:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None:
-            raise KeyboardInterrupt(f"second {signal.Signals(number).name}: stopping without a checkpoint")
-        self.signal_number = number
+        now = time.monotonic()
+        if self.signal_number is None:
+            self.signal_number, self._received = number, now
+        elif number == signal.SIGINT and now - self._received > IMPATIENT_AFTER_SECONDS:
+            raise KeyboardInterrupt

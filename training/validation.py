@@ -1,5 +1,6 @@
 """Validation on fixed clips, fixed noise and fixed timesteps, with the averaged weights."""
 
+import math
 import time
 
 import torch
@@ -53,10 +54,10 @@ class Validator:
 
         start = time.perf_counter()
         use = measure_text_use(predict, self._schedule, self._prediction_type, self._clips, self._batch_size)
-        is_best = self.best_loss is None or use.correct < self.best_loss
+        best_so_far = math.inf if self.best_loss is None else self.best_loss
+        is_best = use.correct < best_so_far  # never where it is not a number
         if is_best:
             self.best_loss = use.correct
-        assert self.best_loss is not None
         return ValidationRecord(
             step=step,
             loss=use.correct,
@@ -65,7 +66,7 @@ class Validator:
             predict_zero=use.predict_zero,
             loss_by_bin=use.correct_by_bin,
             gap_shuffled_by_bin=use.shuffled_gap_by_bin,
-            best_loss=self.best_loss,
+            best_loss=min(best_so_far, use.correct) if math.isfinite(use.correct) else best_so_far,
             is_best=is_best,
             seconds=time.perf_counter() - start,
         )

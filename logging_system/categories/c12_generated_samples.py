@@ -23,7 +23,7 @@ TAGS = {
     ),
     "12_Generated_Samples/Grid": Tag("All fixed prompts, EMA weights. Held out means that no training clip shows it."),
     "12_Generated_Samples/Raw_Weights": Tag(
-        "The first prompts, from the same noise, with the raw weights. Better than Grid early in a run: the EMA is behind."
+        "The first prompts, from the same noise, with the raw weights. Better than Grid early in a run: the EMA trails."
     ),
     "12_Generated_Samples/Real_And_Generated": Tag(
         "A real clip of each prompt beside the generated one.", absent_when="the data has no real clip of the prompts"

@@ -64,7 +64,15 @@ def test_without_another_caption_the_shuffled_figures_are_absent_and_not_zero() 
     )
     assert use.shuffled is None
     assert use.shuffled_gap_by_bin == ()
-    assert len(use.correct_by_bin) == 3
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_few_clips_cover_every_bin_too(count: int) -> None:
+    given = clips(count)
+    use = measure_text_use(lambda noisy, *_: noisy, SCHEDULE, "sample", given, 5)
+    assert len(use.correct_by_bin) == 8
+    assert use.correct_by_bin[7] > 100 * use.correct_by_bin[0]
+    assert use.correct == pytest.approx(sum(use.correct_by_bin) / 8, rel=1e-5)
 
 
 def test_other_captions_are_always_wrong_and_come_from_elsewhere_only_when_they_must() -> None:

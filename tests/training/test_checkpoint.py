@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from common.errors import UserError
@@ -84,16 +85,17 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
         read_checkpoint(manifest.parent)
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("call", ["fsync", "replace", "save_file"])
 def test_a_full_disk_leaves_the_old_checkpoint_and_no_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     save(tmp_path, 1)
 
     def no_space(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
+        # safetensors has an exception of its own, which is no OSError
+        raise (SafetensorError if call == "save_file" else OSError)("No space left on device")
 
-    monkeypatch.setattr(module.os, call, no_space)
+    monkeypatch.setattr(module if call == "save_file" else module.os, call, no_space)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2)
     monkeypatch.undo()
@@ -109,3 +111,11 @@ def test_leftovers_of_a_killed_save_are_not_loaded_and_are_removed_by_the_next(t
     assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step_00000001"]
     save(tmp_path, 3)
     assert not (tmp_path / ".tmp-step_00000002-abc").exists()
+
+
+def test_the_checkpoint_just_written_survives_damaged_ones_with_higher_numbers(tmp_path: Path) -> None:
+    for step in (650, 975):
+        save(tmp_path, step)
+    (tmp_path / "step_00000975" / "ema.safetensors").unlink()
+    save(tmp_path, 700, keep=1)
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step_00000700"]

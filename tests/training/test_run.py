@@ -167,3 +167,80 @@ def test_folder_data_trains_too(run: Run, tmp_path: Path) -> None:
     folder = run("folder", "--max-steps=2", f"--data-root={tmp_path / 'clips'}", *ALL_OFF)
     state = json.loads((list_checkpoints(folder / "checkpoints")[0] / "state.json").read_text())
     assert "w" in state["symbols"]
+
+
+def test_a_full_disk_at_a_save_is_a_warning_and_at_the_last_one_an_error(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import checkpoint
+
+    save_file = checkpoint.save_file
+
+    def full_for_a_while(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if "step_00000002" in str(path) or "step_00000005" in str(path):
+            raise checkpoint.SafetensorError("No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_for_a_while)
+    folder = run("full", "--max-steps=5", "--save-every-steps=2", *ALL_OFF, exit_code=1)
+    captured = capsys.readouterr()
+    assert "checkpoint of step 2 cannot be written" in captured.out
+    assert "training goes on" in captured.out
+    assert "checkpoint of step 5 cannot be written" in captured.err
+    assert [path.name for path in (folder / "checkpoints").iterdir() if path.is_dir()] == ["step_00000004"]
+
+
+def test_what_cannot_work_leaves_no_run_folder(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run("junk", "--max-steps=1", "--sample-prompts=A1", exit_code=1)
+    assert "'A1' has no sign for '1' in this data" in capsys.readouterr().err
+    assert not folder.exists()
+    (tmp_path / "empty").mkdir()
+    run("junk", "--max-steps=1", f"--data-root={tmp_path / 'empty'}", exit_code=1)
+    assert not folder.exists()
+
+
+def test_a_clip_lost_in_the_middle_of_a_run_costs_no_step(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from common.errors import UserError
+    from data.fingerspelling.source import TrainingWords
+
+    load, calls = TrainingWords.load, []
+
+    def lose_the_ninth(self: TrainingWords, row: object) -> object:
+        calls.append(row)
+        if len(calls) == 9:  # the first of step 3
+            raise UserError("clip 9 is gone")
+        return load(self, row)
+
+    monkeypatch.setattr(TrainingWords, "load", lose_the_ninth)
+    folder = run("lost", "--max-steps=9", *ALL_OFF, exit_code=1)
+    assert "clip 9 is gone" in capsys.readouterr().err
+    assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["step_00000002"]
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run("torn", "--max-steps=4", "--save-every-steps=2", "--lr-schedule=constant", *ALL_OFF)
+    whole = tensors(folder)
+    (folder / "checkpoints" / "step_00000004" / "model.safetensors").write_bytes(b"torn")
+    run("torn", "--max-steps=4", "--lr-schedule=constant", "--resume", *ALL_OFF)
+    assert "step_00000004 is damaged (model.safetensors" in capsys.readouterr().err
+    assert_equal(tensors(folder), whole)
+
+
+def test_resume_refuses_another_architecture_and_another_split_on_the_command_line(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("kept", "--max-steps=1", *ALL_OFF)
+    run("kept", "--max-steps=2", "--resume", "--text-layers=2", "--seed=5", *ALL_OFF, exit_code=1)
+    message = capsys.readouterr().err
+    assert "TEXT_LAYERS is 2 now and 1 in the checkpoint" in message
+    assert "SEED is 5 now and 0 in the checkpoint" in message
+
+
+def test_a_preset_says_what_it_changes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("preset", "--preset=base", "--max-steps=1", "--sample-every-steps=9", "--batch-size=2", "--blocks-per-level=1",
+        "--group-norm-groups=8", "--text-layers=1", "--max-word-letters=3", *ALL_OFF)  # fmt: skip
+    said = capsys.readouterr().out
+    assert "Preset base: LEARNING_RATE = 0.0003" in said
+    assert "Preset base: BATCH_SIZE" not in said  # the command line had the last word

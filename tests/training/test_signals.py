@@ -1,0 +1,39 @@
+"""What the handler makes of several signals; real processes are in tests/reliability."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from training import signals
+from training.signals import StopRequest
+
+
+def test_the_first_signal_counts_and_a_flood_changes_nothing() -> None:
+    with StopRequest() as stop:
+        assert stop.ending is None
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        time.sleep(0.01)
+        assert stop.ending is not None
+        assert stop.ending.exit_code in (129, 130, 143)  # pending signals arrive in no promised order
+        assert stop.ending.is_interruption
+
+
+def test_a_second_ctrl_c_after_a_while_is_obeyed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "IMPATIENT_AFTER_SECONDS", 0.0)
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.ending is not None
+        assert stop.ending.exit_code == 130
+
+
+def test_the_handlers_of_before_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
