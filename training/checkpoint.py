@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -58,8 +58,11 @@ class Checkpoint:
     state: TrainingState
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        """Load "model", "ema" or "optimizer" as tensors on the CPU."""
-        return load_file(self.folder / f"{name}.safetensors")
+        """Load "model", "ema" or "optimizer" as tensors on the CPU.
+
+        Read whole, not mapped: a mapped file that is truncated later ends the process with a bus error.
+        """
+        return load((self.folder / f"{name}.safetensors").read_bytes())
 
 
 def save_checkpoint(

@@ -71,7 +71,7 @@ def test_few_clips_cover_every_bin_too(count: int) -> None:
     given = clips(count)
     use = measure_text_use(lambda noisy, *_: noisy, SCHEDULE, "sample", given, 5)
     assert len(use.correct_by_bin) == 8
-    assert use.correct_by_bin[7] > 100 * use.correct_by_bin[0]
+    assert use.correct_by_bin[7] > 30 * use.correct_by_bin[0]
     assert use.correct == pytest.approx(sum(use.correct_by_bin) / 8, rel=1e-5)
 
 

@@ -70,8 +70,8 @@ class Recorder(Category):
         self._note("close")
 
 
-def step_record(step, is_first=False, is_last=False):
-    return SimpleNamespace(step=step, is_first=is_first, is_last=is_last)
+def step_record(step, is_first=False, is_last=False, is_interrupted=False):
+    return SimpleNamespace(step=step, is_first=is_first, is_last=is_last, is_interrupted=is_interrupted)
 
 
 def epoch_record(epoch, step, is_partial=False, is_last=False):
@@ -98,6 +98,15 @@ def make(tmp_path, disk):
     yield build
     for dispatcher in made:
         dispatcher.close()
+
+
+def test_a_step_at_which_a_signal_ends_the_run_brings_scalars_alone(make):
+    category = Recorder()
+    dispatcher, _ = make(category)
+    for step in (7, 12):  # 12 is on the cadence of samples and diagnostics
+        dispatcher.on_step(step_record(step, is_interrupted=True), None)
+    scalars = replace(NOTHING, scalars=True)
+    assert category.calls == [("on_step", 7, scalars), ("on_step", 12, scalars)]
 
 
 def test_every_hook_is_passed_on_when_it_is_due(make):

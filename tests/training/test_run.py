@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 import main
 from training.checkpoint import list_checkpoints
@@ -39,7 +39,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return {
         f"{name}/{key}": value
         for name in ("model", "ema", "optimizer")
-        for key, value in load_file(newest / f"{name}.safetensors").items()
+        for key, value in load((newest / f"{name}.safetensors").read_bytes()).items()
     }
 
 
