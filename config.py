@@ -43,7 +43,7 @@ class Config(Settings):
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)
     """Epochs to train; None for no limit."""
-    MAX_STEPS: int | None = Field(1300, ge=1, le=10**9)
+    MAX_STEPS: int | None = Field(1200, ge=1, le=10**9)
     """Optimizer steps to train; None for no limit."""
     MAX_MINUTES: float | None = Field(13.5, gt=0, le=1e7)
     """Minutes to train; None for no limit."""
@@ -165,7 +165,7 @@ class Config(Settings):
     """Part of the timesteps in which guidance acts: 0 is the clean clip, 1 is pure noise."""
     SAMPLE_PROMPTS: tuple[NonBlankText, ...] = ()
     """Captions that are sampled during training; empty for a choice from the data."""
-    SAMPLE_EVERY_STEPS: int = Field(325, ge=1, le=10**9)
+    SAMPLE_EVERY_STEPS: int = Field(300, ge=1, le=10**9)
     """Steps between two rounds of generated and noise videos."""
     VIDEO_FRAMES_PER_SECOND: float = Field(8.0, ge=0.1, le=50)
     """Speed of the videos that are written."""
@@ -173,7 +173,7 @@ class Config(Settings):
     # --- Validation and checkpoints
     VALIDATE_EVERY_STEPS: int = Field(100, ge=1, le=10**9)
     """Steps between two measurements of the validation loss."""
-    SAVE_EVERY_STEPS: int = Field(325, ge=1, le=10**9)
+    SAVE_EVERY_STEPS: int = Field(300, ge=1, le=10**9)
     """Steps between two checkpoints; the last step always has one."""
     KEEP_CHECKPOINTS: int = Field(3, ge=1, le=10**6)
     """Newest checkpoints that are kept."""

@@ -95,7 +95,7 @@ def test_the_global_generators_are_left_alone(tokenize, num_workers):
 
 
 def test_fewer_clips_than_a_batch_is_an_error_with_the_remedy(tokenize):
-    with pytest.raises(UserError, match="3 training clips, fewer than the 4 of one step .BATCH_SIZE"):
+    with pytest.raises(UserError, match=r"3 training clips, fewer than the 4 of one step \(BATCH_SIZE \* GRADIENT"):
         take(1, tokenize, source=NumberedClips(3))
 
 
