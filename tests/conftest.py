@@ -1,6 +1,7 @@
 """Shared by all tests: a CUDA device that does not exist, and a finished run."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+# One thread, here and in the processes that tests start: the networks are tiny, and on a busy machine threads that
+# wait for each other are many times slower than one.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
