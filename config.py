@@ -231,7 +231,14 @@ ARCHITECTURE_FIELDS = frozenset(
 """Constants without which weights mean nothing. A resumed run and a checkpoint keep their own."""
 
 SPLIT_FIELDS = frozenset(
-    {"SEED", "SIGNED_LANGUAGE", "HELD_OUT_WORD_FRACTION", "HELD_OUT_BIGRAM_FRACTION", "VALIDATION_FRACTION"}
+    {
+        "SEED",
+        "SIGNED_LANGUAGE",
+        "MAX_WORD_LETTERS",
+        "HELD_OUT_WORD_FRACTION",
+        "HELD_OUT_BIGRAM_FRACTION",
+        "VALIDATION_FRACTION",
+    }
 )
 """Constants that decide what is held out. A resumed run keeps its own: what it has seen must not pass as unseen."""
 

@@ -12,7 +12,8 @@ def main(arguments: list[str]) -> int:
     """Train as config.py and the command line say; return the exit code, 0 only for a finished run."""
     try:
         loaded = load_settings(Config, PRESETS, arguments, program="main.py")
-        return build_training(loaded, ["main.py", *arguments]).run()
+        training = build_training(loaded, ["main.py", *arguments])
+        return 0 if training is None else training.run()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -165,7 +165,7 @@ def build_dispatcher(*, run_folder: Path, settings: LoggingSettings, start_step:
         rewound = rewind(run_folder, first_new_step)
         if rewound.lines:
             report_on_console(
-                f"Logging: {rewound.lines} points logged beyond step {start_step} were taken back; "
+                f"Logging: {rewound.lines} points that will be written anew after step {start_step} were taken out; "
                 f"{rewound.backup_folder} keeps them."
             )
     except OSError as error:

@@ -77,6 +77,7 @@ def test_seed_steps_sampler_and_guidance_each_change_the_clip(finished_run: Path
         (["--text", "A", "--scale", "0"], "--scale 0: must be between 1 and 256"),
         (["--text", "A", "--scale", "5000"], "--scale 5000: must be between 1 and 256"),
         (["--text", "ABCDEFGHI"], "9 letters are too many for a clip of 8 frames"),
+        (["--text", "A", "--contact-sheet", "a.txt"], "a contact sheet is a PNG"),
         (["--text", "A", "--output", "a.webm"], "only .mp4 and .gif can be written"),
         (["--text", "A", "B", "--output", "x.mp4"], "2 texts make several files; name a folder"),
     ],

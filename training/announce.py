@@ -33,7 +33,7 @@ def announce(
         print(f"Differs from the checkpoint: {difference}")
     if config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION:
         print(f"Sample videos are made every {config.SAMPLE_EVERY_STEPS} steps and at the end.")
-    print("The curves of 03_Epoch_Summary get their first point when the first epoch ends.")
+    print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
     print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}", flush=True)
 
 

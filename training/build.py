@@ -35,8 +35,8 @@ from training.validation import Validator, load_validation_batch, wrong_tokens
 from training.view import TrainerView
 
 
-def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingLoop:
-    """Build everything that a run needs.
+def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingLoop | None:
+    """Build everything that a run needs; None where a resumed run has no step left to do, and nothing was touched.
 
     Raises:
         UserError: something about the config, the data, the run folder or the device cannot work.
@@ -50,10 +50,25 @@ def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingL
     splits = splits if splits is not None else _open_data(config)
     tokenizer = build_tokenizer(config, splits.symbols)
     _check_symbols(checkpoint, tokenizer)
+    if checkpoint is not None and _is_finished(config, splits, checkpoint):
+        return None
     folder.write_json("config.json", config_as_json(config))
     folder.write_json("split.json", splits.report)
     announce(loaded, config, splits, tokenizer, folder, compute, resumed)
     return _assemble(config, splits, tokenizer, folder, checkpoint, compute, resumed, argv)
+
+
+def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint) -> bool:
+    """Say so on the console where all steps are done."""
+    step_batch = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
+    total = _limits(config, batches_per_epoch(splits.training, step_batch)).total_steps
+    if total is None or checkpoint.state.step < total:
+        return False
+    print(
+        f"Nothing to do: {checkpoint.folder} is at step {checkpoint.state.step}, and all {total} steps are done. Raise "
+        f"MAX_STEPS or NUM_EPOCHS to go on; options of the first launch must be given again."
+    )
+    return True
 
 
 def _open_data(config: Config) -> DataSplits:

@@ -47,7 +47,7 @@ class GenerationRequest:
 
 
 def generate(request: GenerationRequest) -> list[Path]:
-    """Sample one clip a text and write it; return the files in the order of the texts.
+    """Sample one clip a text and write it; return the files in the order of the texts, a contact sheet last.
 
     Each text's initial noise depends on the seed and the text's place alone, so that more texts do not change the first
     ones. (The sampler "ddpm" draws further noise for all clips together.)
@@ -60,6 +60,8 @@ def generate(request: GenerationRequest) -> list[Path]:
     tokenizer = build_tokenizer(config, checkpoint.state.symbols)
     for text in request.text:
         _check_text(text, tokenizer, config)
+    if request.contact_sheet is not None and request.contact_sheet.suffix.lower() != ".png":
+        raise UserError(f"--contact-sheet {request.contact_sheet}: a contact sheet is a PNG; let its name end in .png")
     paths = _output_paths(request)
     compute = choose_device(request.device, config.MIXED_PRECISION)
     model = build_model(config, tokenizer, compute.device)
@@ -71,6 +73,7 @@ def generate(request: GenerationRequest) -> list[Path]:
         _write(path, clip, config.VIDEO_FRAMES_PER_SECOND, request.scale)
     if request.contact_sheet is not None:
         _write_contact_sheet(request.contact_sheet, request.text, clips, config)
+        paths.append(request.contact_sheet)
     return paths
 
 

@@ -52,7 +52,8 @@ def open_run_folder(log_dir: Path, experiment_name: str, *, resume: bool) -> tup
         return folder, None
     checkpoint = load_newest(folder.checkpoints)
     if checkpoint is None:
-        print(f"--resume: {path} holds no checkpoint yet; starting at step 0")
+        known = ", ".join(sorted(config.parent.name for config in log_dir.glob("*/config.json"))) or "none"
+        print(f"--resume: {path} holds no checkpoint; starting at step 0. Runs in {log_dir}: {known}")
     return folder, checkpoint
 
 

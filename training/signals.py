@@ -33,7 +33,8 @@ class StopRequest:
         """Why the run shall end, once a signal has come."""
         if self.signal_number is None:
             return None
-        return Ending(f"signal {self.signal_number} asked for it", self.signal_number)
+        name = signal.Signals(self.signal_number).name
+        return Ending(f"{name} asked for it; --resume goes on from here", self.signal_number)
 
     def __enter__(self) -> Self:
         for number in STOPPING_SIGNALS:

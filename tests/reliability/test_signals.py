@@ -60,7 +60,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_step_and_resume_goe
     assert process.returncode == 128 + number, output
     checkpoint = load_newest(tmp_path / "logs" / "run" / "checkpoints")
     assert checkpoint is not None
-    assert f"Stopped at step {checkpoint.state.step}: signal {number.value}" in output
+    assert f"Stopped at step {checkpoint.state.step}: {number.name} asked for it" in output
     lines = [json.loads(line) for line in (tmp_path / "logs" / "run" / "metrics.jsonl").read_text().splitlines()]
     assert max(line["step"] for line in lines if line["tag"] == "01_Training/Loss") == checkpoint.state.step
 

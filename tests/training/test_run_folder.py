@@ -36,7 +36,7 @@ def test_resume_without_a_name_takes_the_run_used_last(tmp_path: Path, capsys: p
     folder, checkpoint = open_run_folder(tmp_path, "auto", resume=True)
     assert folder.path == tmp_path / "new"
     assert checkpoint is None
-    assert "holds no checkpoint yet; starting at step 0" in capsys.readouterr().out
+    assert "holds no checkpoint; starting at step 0. Runs in" in capsys.readouterr().out
 
 
 def test_a_log_dir_that_is_a_file_is_named(tmp_path: Path) -> None:
