@@ -264,7 +264,7 @@ def test_resume_takes_back_what_lies_beyond_the_checkpoint(tmp_path, accumulate,
     writer.close()
     build_dispatcher(run_folder=tmp_path, settings=SETTINGS, start_step=5).close()
     assert [point.step for point in accumulate(tmp_path).Scalars("01_Training/Loss")] == [1, 2, 3, 4, 5]
-    assert "3 points logged beyond step 5" in capsys.readouterr().err
+    assert "3 points that will be written anew after step 5" in capsys.readouterr().err
 
 
 def test_run_that_starts_over_takes_everything_back(tmp_path, accumulate):
