@@ -109,7 +109,7 @@ def load_newest(checkpoints: Path) -> Checkpoint | None:
     for folder in folders:
         problem = _damage(folder)
         if problem is None:
-            return read_checkpoint(folder)
+            return _open(folder)
         print(f"warning: checkpoint {folder} is damaged ({problem}); trying an older one", file=sys.stderr)
     if folders:
         raise UserError(
@@ -128,6 +128,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     problem = _damage(folder)
     if problem is not None:
         raise UserError(f"checkpoint {folder} is damaged: {problem}")
+    return _open(folder)
+
+
+def _open(folder: Path) -> Checkpoint:
+    """Read a checkpoint that has just been verified; hashing it again would double the cost of a resume."""
     content = json.loads((folder / _STATE).read_text("utf-8"))
     content["symbols"] = tuple(content["symbols"])
     return Checkpoint(folder, TrainingState(**content))
