@@ -11,9 +11,11 @@ from common.randomness import torch_generator
 from data.records import Batch, DataSplits
 from diffusion.prediction import add_noise, predicted_noise, predicted_video
 from evaluation.motion import frozen_frame_percent, motion_energy_ratio, to_unit_range
+from evaluation.sharpness import sharpness_ratio
 from evaluation.text_use import text_sensitivity
 from logging_system.records import GeneratedSamples, NoiseVisualisation
 from training.device import ComputeDevice
+from training.memorisation import TrainingComparison
 from training.sampling import ClipSampler, to_pixels
 
 RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise
@@ -39,6 +41,7 @@ class Showcase:
         self._prompts = tuple(prompts)
         self._held_out = tuple(splits.is_held_out(prompt) for prompt in prompts)
         self._real = self._collect_real(splits, prompts)
+        self._comparison = TrainingComparison(splits.training, self._prompts, validation_batch.video_BCTHW)
         self._validation_batch = validation_batch
         self._compute = compute
         self._frames_per_second = frames_per_second
@@ -79,6 +82,8 @@ class Showcase:
         if self._real is not None:
             real = to_unit_range(torch.from_numpy(self._real))
             measures["Motion_Energy_Ratio"] = motion_energy_ratio(clips, real)
+            measures["Sharpness_Ratio"] = sharpness_ratio(clips, real)
+        measures.update(self._comparison.measures(clips))
         return {name: value for name, value in measures.items() if value is not None}
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from logging_system.writer import Writer
 
 GRID_COLUMNS = 4
 TIME_LAPSE_SIDE = 96
-NOT_SPELLED = "the data is not finger-spelling, or it was not measured"
+NOT_SPELLED = "nothing has read the generated clips"
 
 TAGS = {
     "12_Generated_Samples/Prompt_{prompt}": Tag(
@@ -32,15 +32,23 @@ TAGS = {
         "The first prompts at sampling points of this launch, oldest on the left: what training changed."
     ),
     "12_Generated_Samples/Text_Sensitivity": Tag(
-        "How much the clip changes when only the text changes, the noise being the same. Near 0: the text is ignored.",
-        absent_when="it was not measured",
+        "Distance between clips of different prompts and one noise, divided by that between clips of one prompt and "
+        "different noise. Near 0: the text is ignored; above 1: the text decides more than the noise.",
+        absent_when="there are fewer than two prompts",
     ),
     "12_Generated_Samples/Motion_Energy_Ratio": Tag(
-        "Motion of generated clips divided by that of real ones. 1 is right, near 0 is a still picture.",
-        absent_when="it was not measured",
+        "Motion energy (mean squared change from frame to frame) of generated clips divided by that of real ones. 1 is "
+        "right, near 0 is a still picture, well above 1 is jitter or grain.",
+        absent_when="the data has no real clip of the prompts, or its real clips do not move",
+    ),
+    "12_Generated_Samples/Sharpness_Ratio": Tag(
+        "Sharpness (mean difference of neighbouring pixels) of generated clips divided by that of real ones. 1 is "
+        "right, below it is blur, above it is grain.",
+        absent_when="the data has no real clip of the prompts, or its real clips are flat",
     ),
     "12_Generated_Samples/Frozen_Frame_Percent": Tag(
-        "Share of generated frame pairs without visible change, in percent.", absent_when="it was not measured"
+        "Share of generated frame pairs without visible change, in percent. Some are right: letters are held.",
+        absent_when="it was not measured",
     ),
     "12_Generated_Samples/Letter_Error_Rate": Tag(
         "Letters that a recogniser misreads in generated clips, as a share of the letters asked for. It lies between "
@@ -56,8 +64,14 @@ TAGS = {
         absent_when=NOT_SPELLED,
     ),
     "12_Generated_Samples/Nearest_Training_Distance": Tag(
-        "Distance of generated clips to their nearest training clips. Near 0 for prompts in training: memorised.",
-        absent_when="it was not measured",
+        "Distance of generated clips to their nearest training clips (of at most 256, those of the same captions "
+        "first): root mean square difference at 16 x 16 pixels, range -1 to 1. Far below "
+        "Nearest_Training_Distance_Real: copies.",
+        absent_when="no training clip could be loaded",
+    ),
+    "12_Generated_Samples/Nearest_Training_Distance_Real": Tag(
+        "The same distance for the real validation clips: what clips that are not copies have.",
+        absent_when="no training clip could be loaded",
     ),
     "12_Generated_Samples/Other/{measure}": Tag(
         "A further measure of the generated clips, under the name that the evaluation gives it.",
