@@ -155,6 +155,7 @@ def _assemble(
             save_every=config.SAVE_EVERY_STEPS,
             report_every=config.LOG_EVERY_STEPS,
             sample_every=config.SAMPLE_EVERY_STEPS,
+            diagnose_every=config.DIAGNOSTIC_LOG_EVERY_STEPS,
         ),
         schedule=schedule,
         optimizer=optimizer,
@@ -163,6 +164,7 @@ def _assemble(
         view=view,
         save=_saver(config, folder, tokenizer, model, ema, optimizer, schedule),
         start=start,
+        wait_for_device=compute.wait,
         max_skipped_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
         makes_samples=config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION,
     )

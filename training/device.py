@@ -28,6 +28,13 @@ class ComputeDevice:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
+    def wait(self) -> None:
+        """Wait until the device has done all it was given; the CPU always has."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
     @property
     def peak_flops_per_second(self) -> float | None:
         """The arithmetic peak where it is known, for model FLOPs utilisation."""

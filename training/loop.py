@@ -31,6 +31,11 @@ class LoopCadence:
     save_every: int
     report_every: int
     sample_every: int
+    diagnose_every: int
+
+    def looks_at(self, step: int) -> bool:
+        """Say whether something after this step asks the device for a result, and would wait for it."""
+        return any(step % every == 0 for every in vars(self).values())
 
 
 Save = Callable[[int, int, int, float | None], Path]
@@ -55,6 +60,7 @@ class TrainingLoop:
         view: TrainerView,
         save: Save,
         start: StartingPoint,
+        wait_for_device: Callable[[], None],
         max_skipped_in_a_row: int,
         makes_samples: bool,
     ) -> None:
@@ -70,6 +76,7 @@ class TrainingLoop:
         self._view = view
         self._save = save
         self._start = start
+        self._wait_for_device = wait_for_device
         self._makes_samples = makes_samples
         self._position = _Position(start.step, start.samples_seen)
         self._skips = _SkipCounter(start.skipped_steps, max_skipped_in_a_row)
@@ -128,6 +135,10 @@ class TrainingLoop:
         )
         step_started = time.perf_counter()
         outcome = self._step.run(position.step, batch)
+        if is_first or self._cadence.looks_at(position.step):
+            # A GPU is behind the host by now. What it still has to do belongs to the steps since the last look, and not
+            # to the logging, validation or saving that would otherwise wait for it.
+            self._wait_for_device()
         seconds = data_seconds + time.perf_counter() - step_started
         self._skips.add(outcome.skipped)
         position.count(batch.video_BCTHW.shape[0])

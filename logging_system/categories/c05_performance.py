@@ -22,7 +22,7 @@ TAGS = {
     ),
     "05_Performance/Data_Wait_Percent": Tag(
         "Share of the step time spent waiting for the next batch, since the last point. Above 10 percent: add "
-        "NUM_WORKERS or decode less."
+        "NUM_WORKERS or decode less. On a GPU, which is behind the host, it is an upper bound: see GPU_Utilization."
     ),
     "05_Performance/Logging_Overhead_Percent": Tag(
         "Share of (training + logging) time that ordinary logging took in this launch so far; videos are counted in "
@@ -52,6 +52,10 @@ TAGS = {
     "05_Performance/Logging_Failures": Tag(
         "How often a category raised an error, or a file or video could not be written, in this launch.",
         absent_when="nothing failed",
+    ),
+    "05_Performance/Dropped_Videos": Tag(
+        "Videos of this launch that are missing because they came faster than they could be encoded.",
+        absent_when="none was dropped",
     ),
 }
 
