@@ -20,6 +20,11 @@ from logging_system.writer import Writer
 
 ERROR_FILE = "logging_errors.log"
 FAILURES_TAG = "05_Performance/Logging_Failures"
+DROPPED_TAG = "05_Performance/Dropped_Videos"
+DROPPED_DESCRIPTION = (
+    "Videos of this launch that are missing because they came faster than they could be encoded. Count; absent while "
+    "it is 0."
+)
 FAILURES_DESCRIPTION = (
     "How often a category raised an error or a file or video could not be written, since this process started. "
     f"Count; absent while it is 0. {ERROR_FILE} in the run folder holds the details."
@@ -56,6 +61,7 @@ class Dispatcher:
         self._report = report
         self._failures: Counter[tuple[str, str]] = Counter()
         self._shows_failures = settings.enable_performance_profiling
+        self._last_step = self._last_counted_step = 0
         self._categories: list[tuple[CategorySpec, Category]] = []
         context = CategoryContext(settings, self.clock, run_folder)
         for specification in specifications:
@@ -84,8 +90,9 @@ class Dispatcher:
         if record.is_interrupted:
             due = Due(scalars=True, diagnostics=False, samples=False)
         self._each("on_step", lambda category: category.on_step(record, due, view, self._writer), samples=due.samples)
-        if due.scalars:
-            self._write_failures(record.step)
+        self._last_step = record.step
+        if due.scalars and not record.is_last and not record.is_interrupted:
+            self._write_counters(record.step)
         if self._cadence.flush_due(record.step, is_first=record.is_first, is_last=record.is_last):
             self.flush()
 
@@ -113,6 +120,10 @@ class Dispatcher:
         """Stop the categories' threads, finish the videos and close the files. May be called twice."""
         self._each("close", lambda category: category.close())
         with self.clock.measure(sampling=True):  # waits for videos above all
+            self._writer.finish_videos()
+            # A tag gets one point a step, and the last step's counts what its videos and the end of the run did.
+            if self._last_step > self._last_counted_step:
+                self._write_counters(self._last_step)
             self._writer.close()
 
     def _build(self, specification: CategorySpec, context: CategoryContext) -> None:
@@ -143,10 +154,13 @@ class Dispatcher:
         except OSError as disk_error:
             self._report(f"Logging: {ERROR_FILE} could not be written ({disk_error}).")
 
-    def _write_failures(self, step: int) -> None:
+    def _write_counters(self, step: int) -> None:
         count = sum(self._failures.values()) + sum(self._writer.failures.values())
+        self._last_counted_step = step
         if count and self._shows_failures:
             self._writer.scalar(FAILURES_TAG, count, step, FAILURES_DESCRIPTION)
+        if self._writer.dropped_videos and self._shows_failures:
+            self._writer.scalar(DROPPED_TAG, self._writer.dropped_videos, step, DROPPED_DESCRIPTION)
 
 
 def build_dispatcher(*, run_folder: Path, settings: LoggingSettings, start_step: int) -> Dispatcher:

@@ -16,10 +16,11 @@ class EncodingWorker:
     time. The thread starts with the first job, and again if it should have died.
 
     Args:
-        on_error: told of every attempt that raised (a job gets two); called on the worker thread.
+        on_error: told of every attempt that raised (a job gets two), and of a job that took the thread with it; called
+            on the worker thread.
     """
 
-    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
         self._on_error = on_error
         self._jobs: deque[tuple[Callable[[], None], int]] = deque()
         self._bytes = 0
@@ -52,7 +53,12 @@ class EncodingWorker:
         return True
 
     def close(self, timeout_seconds: float) -> bool:
-        """Finish the jobs, then end the thread. Returns False when time ran out; what is left is given up."""
+        """Finish the jobs, then end the thread. Returns False when time ran out; what is left is given up.
+
+        Only the first call waits; later ones return True.
+        """
+        if self._closed:
+            return True
         finished = self.drain(timeout_seconds)
         with self._changed:
             self._closed = True
@@ -78,6 +84,9 @@ class EncodingWorker:
                 self._busy = True
             try:
                 self._attempt(job)
+            except BaseException as error:
+                self._on_error(error)  # such as SystemExit: it ends the thread, and this job with it
+                raise
             finally:
                 del job  # frees the frames
                 with self._changed:

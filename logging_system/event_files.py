@@ -8,7 +8,7 @@ beside the new ones; they have to leave the files.
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,10 @@ def rewind(run_folder: Path, first_new_step: int) -> Rewound:
     ``rewound/from_step_<N>_<k>/`` under names that TensorBoard does not take for event files. Each file is replaced in
     one rename, so an interruption leaves a state from which rewinding again succeeds.
 
+    A file left without points is removed, but the newest one stays, empty: TensorBoard's slower loader
+    (``--load_fast false``) waits at the end of the newest file, and an open dashboard whose file vanishes never gets
+    to the next one (``directory_watcher.py`` of TensorBoard 2.21).
+
     Args:
         run_folder: need not exist.
         first_new_step: the first step that the coming launch writes; 0 takes everything back.
@@ -72,16 +76,18 @@ def rewind(run_folder: Path, first_new_step: int) -> Rewound:
     paths = sorted(run_folder.glob(f"{EVENT_FILE_PREFIX}*"))
     plans = {path: _plan(path, first_new_step, doubtful) for path in paths}
     kept_lines, dropped_lines = _split_lines(run_folder / METRICS_FILE, doubtful)
-    plans = {path: plan for path, plan in plans.items() if plan.dropped or plan.torn_bytes}
-    if not plans and not dropped_lines:
+    to_cut = {path: plan for path, plan in plans.items() if plan.dropped or plan.torn_bytes}
+    if not to_cut and not dropped_lines:
+        _remove_empty(plans)
         return Rewound(0, 0, None)
     backup = _new_backup_folder(run_folder, first_new_step)
-    for path, plan in plans.items():
+    for path, plan in to_cut.items():
         _cut(path, plan, backup)
+    _remove_empty(plans)
     if dropped_lines:
         write_atomically(backup / METRICS_FILE, b"".join(dropped_lines))
         write_atomically(run_folder / METRICS_FILE, b"".join(kept_lines))
-    records = sum(len(plan.dropped) + bool(plan.torn_bytes) for plan in plans.values())
+    records = sum(len(plan.dropped) + bool(plan.torn_bytes) for plan in to_cut.values())
     return Rewound(records, len(dropped_lines), backup)
 
 
@@ -179,15 +185,20 @@ def _line_stays(line: bytes, doubtful: _DoubtfulScalars) -> bool:
 
 
 def _cut(path: Path, plan: _Plan, backup: Path) -> None:
-    """Copy what goes to the backup, then put a file without it in place. A file left without points is removed."""
+    """Copy what goes to the backup, then put a file without it in place."""
     size = path.stat().st_size
     torn = [(size - plan.torn_bytes, size)] if plan.torn_bytes else []
     _copy_spans(path, [*plan.dropped, *torn], backup / path.name.replace("tfevents", "backup"))
-    if plan.keeps_points:
-        _copy_spans(path, plan.kept, path)
-    else:
-        path.unlink()
+    _copy_spans(path, plan.kept, path)
     sync_folder(path.parent)
+
+
+def _remove_empty(plans: Mapping[Path, _Plan]) -> None:
+    """Remove the files that keep no points, except for the newest file (see :func:`rewind`)."""
+    for path in list(plans)[:-1]:
+        if not plans[path].keeps_points:
+            path.unlink()
+            sync_folder(path.parent)
 
 
 def _copy_spans(source: Path, spans: Iterable[Span], target: Path) -> None:

@@ -133,7 +133,7 @@ CATEGORIES: tuple[CategorySpec, ...] = (
     CategorySpec(
         name="15_Configuration",
         build=lambda context: c15_configuration.Configuration(),
-        cadence=START,
+        cadence=f"{START}; the run doctor {DIAGNOSTICS}, and the end of every launch",
         tags=c15_configuration.TAGS,
     ),
 )

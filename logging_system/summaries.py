@@ -78,13 +78,10 @@ def text_value(tag: str, markdown: str, description: str | None) -> Summary.Valu
     )
 
 
-def hparams_values(
+def hparams_start_values(
     hparams: Mapping[str, bool | float | str], metrics: Sequence[str], session: str
 ) -> list[Summary.Value]:
-    """Return the three summaries that show a run in the HParams tab: experiment, session start, session end.
-
-    The session keeps no state of its own: a run that is still going shows its latest metrics.
-    """
+    """Return the two summaries that show a run in the HParams tab from its start: experiment and session start."""
     start = plugin_data_pb2.SessionStartInfo(group_name=session, start_time_secs=time.time())
     infos = []
     for name, value in hparams.items():
@@ -92,16 +89,20 @@ def hparams_values(
         infos.append(api_pb2.HParamInfo(name=name, type=kind))
     metric_infos = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag) for tag in metrics]
     experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=metric_infos)
-    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
-    data = {
-        metadata.EXPERIMENT_TAG: plugin_data_pb2.HParamsPluginData(experiment=experiment),
-        metadata.SESSION_START_INFO_TAG: plugin_data_pb2.HParamsPluginData(session_start_info=start),
-        metadata.SESSION_END_INFO_TAG: plugin_data_pb2.HParamsPluginData(session_end_info=end),
-    }
     return [
-        Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(content), tensor=metadata.NULL_TENSOR)
-        for tag, content in data.items()
+        _hparams_value(metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment)),
+        _hparams_value(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start)),
     ]
+
+
+def hparams_end_value() -> Summary.Value:
+    """Return the summary that says that the run has come to its end. Without it the tab shows its state as unknown."""
+    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
+    return _hparams_value(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
+
+
+def _hparams_value(tag: str, content: plugin_data_pb2.HParamsPluginData) -> Summary.Value:
+    return Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(content), tensor=metadata.NULL_TENSOR)
 
 
 def _set_hparam(target: object, value: bool | float | str) -> int:

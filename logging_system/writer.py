@@ -30,6 +30,7 @@ from logging_system.encoding_worker import EncodingWorker
 from logging_system.event_files import EPOCH_MARK, EVENT_FILE_PREFIX, METRICS_FILE, PARTIAL_EPOCH_MARK
 from logging_system.event_records import frame_record
 from logging_system.histogram import Histogram
+from logging_system.scalar_history import ScalarHistory, read_history
 
 SAMPLES_FOLDER = "samples"
 _CLOSE_TIMEOUT_SECONDS = 120.0
@@ -43,6 +44,9 @@ class Writer:
 
     ``description`` says what a tag is, with its unit; TensorBoard shows it beside the chart. It is stored with the
     tag's first point of this process.
+
+    Attributes:
+        history: every scalar of the run, those of earlier launches included. Only to be read.
 
     Args:
         run_folder: created if need be; the event file is new, ``metrics.jsonl`` is continued.
@@ -69,6 +73,7 @@ class Writer:
         self._worker = EncodingWorker(lambda error: self._fail("video", f"a video could not be encoded: {error!r}"))
         self._events = AppendLog(_new_event_file(run_folder), open_file=open_file)
         self._metrics = AppendLog(run_folder / METRICS_FILE, open_file=open_file)
+        self.history = self._read_history(run_folder / METRICS_FILE)
         self._append_event(Event(file_version="brain.Event:2"))
         # Tells readers that honour it to forget later points of an earlier launch. TensorBoard's fast loader does not,
         # which is why event_files.rewind also takes them out of the files.
@@ -96,6 +101,7 @@ class Writer:
         with self._lock:
             self._append_value(tag, step, lambda text: summaries.scalar_value(tag, number, text), description)
             self._guard("metrics_file", self._metrics, lambda: self._metrics.append(line.encode()))
+            self.history.add(tag, step, number)
 
     def histogram(self, tag: str, histogram: Histogram, step: int, description: str = "") -> None:
         """Write a histogram with its bins as they are."""
@@ -151,10 +157,14 @@ class Writer:
                     "Logging: videos come faster than they can be encoded; some are missing from the dashboard."
                 )
 
-    def hparams(self, hparams: Mapping[str, bool | float | str], metrics: Sequence[str]) -> None:
+    def hparams_start(self, hparams: Mapping[str, bool | float | str], metrics: Sequence[str]) -> None:
         """Show this run in the HParams tab with its settings and the latest values of the scalar tags ``metrics``."""
-        values = summaries.hparams_values(hparams, metrics, session=self._run_folder.name)
+        values = summaries.hparams_start_values(hparams, metrics, session=self._run_folder.name)
         self._append_event(Event(step=0, summary=Summary(value=values)))
+
+    def hparams_end(self) -> None:
+        """Show there that the run has come to its end. A run that was interrupted, or goes on, does not say so."""
+        self._append_event(Event(step=0, summary=Summary(value=[summaries.hparams_end_value()])))
 
     def custom_scalars_layout(self, layout: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         """Group curves in the Custom Scalars tab: section title -> chart title -> tags (a final ``*``: any ending)."""
@@ -177,12 +187,16 @@ class Writer:
         for path, content in waiting.items():
             self._write_file(path, content)
 
-    def close(self) -> None:
-        """Finish the videos, flush and close the files. What is logged afterwards is lost."""
+    def finish_videos(self) -> None:
+        """Wait for the videos that are being encoded; after two minutes the rest is given up. Later ones drop."""
         if not self._worker.close(_CLOSE_TIMEOUT_SECONDS):
             self._fail(
                 "video", f"videos were still being encoded after {_CLOSE_TIMEOUT_SECONDS:.0f} s and are given up"
             )
+
+    def close(self) -> None:
+        """Finish the videos, flush and close the files. What is logged afterwards is lost."""
+        self.finish_videos()
         self.flush()
         with self._lock:
             self._guard("event_file", self._events, self._events.close)
@@ -222,6 +236,15 @@ class Writer:
                 if len(self._waiting_files) < 64:
                     self._waiting_files[path] = content
             self._fail("sample_file", f"{path} could not be written ({error}); the next flush tries again")
+
+    def _read_history(self, path: Path) -> ScalarHistory:
+        try:
+            return read_history(path).history
+        except FileNotFoundError:  # a new run
+            return ScalarHistory()
+        except OSError as error:
+            self._fail("metrics_file", f"{path} could not be read ({error}); the run doctor sees this launch alone")
+            return ScalarHistory()
 
     def _fail(self, kind: str, message: str) -> None:
         with self._lock:

@@ -1,9 +1,12 @@
-"""15_Configuration: what was run, where, and what changed on resume."""
+"""15_Configuration: what was run, where, what changed on resume, and the run doctor's verdict."""
 
 from collections.abc import Mapping
 
-from logging_system.category import Category
+from logging_system.category import Category, Due
+from logging_system.doctor.diagnosis import diagnose
+from logging_system.doctor.report import as_markdown
 from logging_system.markdown import escape, table
+from logging_system.records import StepRecord
 from logging_system.run_facts import first_step
 from logging_system.tags import Tag
 from logging_system.view import TrainingView
@@ -16,6 +19,11 @@ TAGS = {
         "Constants that differ from those the checkpoint was made with; today's are in force.",
         absent_when="the run was not resumed, or nothing differs",
     ),
+    "15_Configuration/Run_Doctor": Tag(
+        "What is wrong with the run so far, in plain language: each finding with the tags it rests on and what to do, "
+        "then what is healthy and what cannot be judged yet. `python -m logging_system.doctor` prints the same.",
+        absent_when="the launch did no step",
+    ),
 }
 
 # The final values of these stand beside the settings in the HParams tab.
@@ -27,6 +35,7 @@ RESULT_TAGS = (
     "03_Epoch_Summary/Best_Validation_Loss",
     "06_Diffusion/Noise_Prediction_MSE",
     "07_Noise_Analysis/Noise_Correlation",
+    "12_Generated_Samples/Text_Sensitivity",
     "05_Performance/Samples_Per_Second",
 )
 
@@ -75,9 +84,13 @@ LAYOUT: Mapping[str, Mapping[str, list[str]]] = {
 
 
 class Configuration(Category):
-    """Everything is written before the first step, so that a run explains itself while it is young."""
+    """All but the verdict is written before the first step, so that a run explains itself while it is young."""
 
     name = "15_Configuration"
+
+    def __init__(self) -> None:
+        self._last_step = self._judged_step = 0
+        self._is_finished = False
 
     def on_start(self, view: TrainingView, writer: Writer) -> None:
         run = view.run
@@ -91,8 +104,28 @@ class Configuration(Category):
             texts["15_Configuration/Resume_Differences"] = "\n".join(lines)
         for tag, text in texts.items():
             writer.text(tag, text, first_step(run), TAGS[tag].description)
-        writer.hparams(hyperparameters(run.config), list(RESULT_TAGS))
+        writer.hparams_start(hyperparameters(run.config), list(RESULT_TAGS))
         writer.custom_scalars_layout(LAYOUT)
+
+    def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
+        self._last_step = record.step
+        self._is_finished = record.is_last
+        if due.diagnostics and not record.is_last:
+            self._write_verdict(view, writer)
+
+    def on_end(self, view: TrainingView, writer: Writer) -> None:
+        # The last validation and epoch come after the last step. A tag gets one point a step, so a step that a signal
+        # made the last one only after its diagnostics keeps what they said.
+        if self._last_step > self._judged_step:
+            self._write_verdict(view, writer)
+        if self._is_finished:
+            writer.hparams_end()
+
+    def _write_verdict(self, view: TrainingView, writer: Writer) -> None:
+        self._judged_step = self._last_step
+        tag = "15_Configuration/Run_Doctor"
+        verdict = as_markdown(diagnose(writer.history, view.run.config))
+        writer.text(tag, verdict, self._last_step, TAGS[tag].description)
 
 
 def hyperparameters(config: Mapping[str, object]) -> dict[str, bool | float | str]:

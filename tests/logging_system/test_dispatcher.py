@@ -4,10 +4,13 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy
 import pytest
 
+from logging_system import writer as writer_module
 from logging_system.category import Category, Due
-from logging_system.dispatcher import ERROR_FILE, FAILURES_TAG, Dispatcher, build_dispatcher
+from logging_system.dispatcher import DROPPED_TAG, ERROR_FILE, FAILURES_TAG, Dispatcher, build_dispatcher
+from logging_system.encoding_worker import EncodingWorker
 from logging_system.settings import LoggingSettings
 from logging_system.specification import CategorySpec
 from logging_system.writer import Writer
@@ -193,6 +196,41 @@ def test_failures_of_the_disk_are_counted_too(make, tmp_path, accumulate, disk):
     assert [(point.step, point.value) for point in run.Scalars(FAILURES_TAG)] == [(6, 2)]  # both files, once
     assert [point.step for point in run.Scalars("01_Recorder/Step")] == list(range(1, 7))
     assert len(messages) == 2
+
+
+def test_dropped_videos_are_counted_in_the_dashboard(make, tmp_path, accumulate, monkeypatch):
+    dispatcher, messages = make(Recorder())
+    answers = iter([True, False, False])
+    monkeypatch.setattr(EncodingWorker, "submit", lambda *arguments: next(answers))
+    clip = numpy.zeros((2, 4, 4, 3), dtype=numpy.uint8)
+    for step in range(1, 5):
+        if step in (1, 2, 3):
+            dispatcher._writer.video("12/clip", clip, step, 8.0)
+        dispatcher.on_step(step_record(step), None)
+    dispatcher.close()
+    assert [(point.step, point.value) for point in accumulate(tmp_path).Scalars(DROPPED_TAG)] == [(2, 1), (4, 2)]
+    assert FAILURES_TAG not in accumulate(tmp_path).Tags()["scalars"]
+    assert len(messages) == 1
+
+
+def test_the_last_point_counts_what_the_last_videos_and_the_end_of_the_run_did(make, tmp_path, accumulate, monkeypatch):
+    """It waits for them: a tag gets one point a step."""
+    category = Recorder(fails_in=["on_epoch", "on_end", "close"])
+    dispatcher, _ = make(category)
+
+    def fail(*arguments):
+        raise RuntimeError("no encoder")
+
+    monkeypatch.setattr(writer_module, "encode_gif", fail)
+    for step in range(1, 4):
+        dispatcher.on_step(step_record(step, is_last=step == 3), None)
+    dispatcher._writer.video("12/clip", numpy.zeros((2, 4, 4, 3), dtype=numpy.uint8), 3, 8.0)
+    dispatcher.on_epoch(epoch_record(1, 3, is_last=True), None)
+    dispatcher.on_end(None)
+    dispatcher.close()
+    dispatcher.close()
+    points = accumulate(tmp_path).Scalars(FAILURES_TAG)
+    assert [(point.step, point.value) for point in points] == [(3, 5)]  # three hooks, and a video tried twice
 
 
 def test_without_failures_there_is_no_such_tag(make, tmp_path, accumulate):

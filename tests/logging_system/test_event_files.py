@@ -18,7 +18,7 @@ def launch(folder, steps, *, start_step=0, epoch_length=4, partial_at_end=False)
     writer = Writer(folder, first_new_step=start_step + 1 if start_step else 0)
     writer.text("15_Configuration/Config", f"from {start_step}", start_step, "The configuration.")
     writer.scalar("08_Model_Architecture/Total", start_step, start_step, "Parameters.")
-    writer.hparams({"START": float(start_step)}, ["01_Training/Loss"])
+    writer.hparams_start({"START": float(start_step)}, ["01_Training/Loss"])
     writer.custom_scalars_layout({"a": {"b": ["01_Training/Loss"]}})
     for step in steps:
         writer.scalar("01_Training/Loss", step + start_step / 1000, step, "Loss.")
@@ -102,14 +102,24 @@ def test_earlier_launches_are_cut_too(tmp_path, points):
     launch(tmp_path, range(7, 11), start_step=6)
     rewind(tmp_path, 4)  # the newest checkpoints were damaged
     assert points(tmp_path, "01_Training/Loss") == [(1, 1), (2, 2), (3, 3)]
-    assert len(list(tmp_path.glob("*tfevents*"))) == 1
 
 
-def test_run_that_starts_over_keeps_nothing(tmp_path):
+def test_run_that_starts_over_keeps_nothing(tmp_path, read_events):
     launch(tmp_path, range(1, 5))
     rewind(tmp_path, 0)
-    assert not list(tmp_path.glob("*tfevents*"))
+    assert [event.file_version for event in read_events(tmp_path)] == ["brain.Event:2"]
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_of_files_without_points_the_newest_alone_stays(tmp_path, points):
+    for _ in range(3):  # each launch dies before its first checkpoint
+        launch(tmp_path, range(1, 5))
+        rewind(tmp_path, 0)
+        assert len(list(tmp_path.glob("*tfevents*"))) == 1
+    launch(tmp_path, range(1, 3))
+    rewind(tmp_path, 3)  # the empty file in front of the newest goes
+    assert len(list(tmp_path.glob("*tfevents*"))) == 1
+    assert points(tmp_path, "01_Training/Loss") == [(1, 1), (2, 2)]
 
 
 def test_hparams_and_layout_are_those_of_the_last_launch(tmp_path, read_events):

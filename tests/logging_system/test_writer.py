@@ -5,7 +5,7 @@ import threading
 import numpy
 import pytest
 from PIL import Image
-from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
 from logging_system.histogram import Histogram
 from logging_system.writer import Writer
@@ -118,7 +118,8 @@ def test_wrong_arguments_are_the_callers_mistake(writer):
 
 
 def test_hparams_are_three_summaries_of_this_very_run(writer, tmp_path, read_events):
-    writer.hparams({"LR": 0.5, "STEPS": 3, "FLAG": True, "NAME": "x"}, ["01_Training/Loss"])
+    writer.hparams_start({"LR": 0.5, "STEPS": 3, "FLAG": True, "NAME": "x"}, ["01_Training/Loss"])
+    writer.hparams_end()
     writer.close()
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     values = {value.tag: value for event in read_events(tmp_path) for value in event.summary.value}
@@ -132,6 +133,10 @@ def test_hparams_are_three_summaries_of_this_very_run(writer, tmp_path, read_eve
         "NAME": "x",
     }
     assert hparams["FLAG"].WhichOneof("kind") == "bool_value"
+    end = plugin_data_pb2.HParamsPluginData.FromString(
+        values[metadata.SESSION_END_INFO_TAG].metadata.plugin_data.content
+    )
+    assert end.session_end_info.status == api_pb2.STATUS_SUCCESS
 
 
 def test_custom_scalars_layout_matches_exactly_the_tags_it_names(writer, tmp_path, accumulate):

@@ -1,0 +1,93 @@
+"""``python -m logging_system.doctor logs/NAME``: what is wrong with a run, in plain language."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from common.errors import UserError
+from logging_system.dashboard_server import find_runs
+from logging_system.doctor.diagnosis import diagnose
+from logging_system.doctor.report import as_json, as_text
+from logging_system.event_files import EVENT_FILE_PREFIX, METRICS_FILE
+from logging_system.scalar_history import HistoryFile, read_history
+
+CONFIG_FILE = "config.json"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m logging_system.doctor",
+        description="Say in plain language what is wrong with a run, on what evidence, and what to do. The run may be "
+        "finished or still going on. Exit code 0 whatever the verdict is, 1 where there is nothing to judge.",
+    )
+    parser.add_argument("run", type=Path, help="folder of a run, such as logs/NAME, or of runs: then the newest one")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    return parser.parse_args()
+
+
+def find_run(path: Path) -> Path:
+    """Return `path` if it is a run, or the run in it that wrote last.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder. Name the folder of a run, such as logs/NAME, or of runs.")
+    names = (CONFIG_FILE, METRICS_FILE)
+    if any((path / name).exists() for name in names) or any(path.glob(f"{EVENT_FILE_PREFIX}*")):
+        return path
+    try:
+        return path / find_runs(path)[0]
+    except UserError as error:
+        raise UserError(f"{path} holds no run. Train first (python main.py), or name another folder.") from error
+
+
+def read_run(run: Path) -> tuple[HistoryFile, Mapping[str, object]]:
+    """Return what a run has logged, and its constants.
+
+    Raises:
+        UserError: it has logged nothing yet, or a file of it cannot be read.
+    """
+    metrics, config = run / METRICS_FILE, run / CONFIG_FILE
+    try:
+        file = read_history(metrics)
+        constants = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename} does not exist: {run} is no run, or has no metrics yet. Wait for its first step."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run} cannot be read: {error}. Is it the folder of a run, and readable to you?") from error
+    if not isinstance(constants, dict):
+        raise UserError(f"{config} is not a JSON object. Restore it, or judge another run.")
+    if not len(file.history):
+        raise UserError(f"{metrics} holds no metrics yet. Wait for the first step, or for the next flush.")
+    return file, constants
+
+
+def main() -> int:
+    """Run the program and return its exit code."""
+    arguments = parse_arguments()
+    try:
+        run = find_run(arguments.run)
+        file, constants = read_run(run)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    diagnosis = diagnose(file.history, constants)
+    if arguments.json:
+        found = {"run": str(run), "unreadable_lines": file.unreadable_lines, **as_json(diagnosis)}
+        print(json.dumps(found, indent=1, allow_nan=False))
+        return 0
+    print(f"Run: {run}")
+    if file.unreadable_lines:
+        print(f"{file.unreadable_lines} lines of {METRICS_FILE} could not be read and are left out.")
+    print(as_text(diagnosis))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Is the computer the trouble: slow data, growing memory, a full disk, failing logging?"""
+
+import numpy
+from numpy.typing import NDArray
+
+from logging_system.doctor.finding import Constants, Healthy, Opinion, Signs, Unknown, last_point
+from logging_system.doctor.reading import launch_start, points, recent_median
+from logging_system.scalar_history import ScalarHistory, ScalarSeries
+
+WAIT_TAG = "05_Performance/Data_Wait_Percent"
+OVERHEAD_TAG = "05_Performance/Logging_Overhead_Percent"
+FAILURES_TAG = "05_Performance/Logging_Failures"
+DROPPED_TAG = "05_Performance/Dropped_Videos"
+DISK_TAG = "14_System/Disk_Free_GB"
+MEMORY_TAGS = (
+    "14_System/Process_RSS_GB",
+    "14_System/Loader_RSS_GB",
+    "14_System/GPU_Memory_Allocated_GB",
+    "14_System/MPS_Memory_Allocated_GB",
+    "14_System/MPS_Driver_Memory_GB",
+)
+
+# Data. A tenth of the time lost is worth an afternoon of anybody's work in a run of days.
+WAIT_PERCENT = 10.0
+LEAST_WAIT_POINTS = 3
+
+# Memory. Allocators settle during the first half of a launch; what still climbs through the second half by a tenth, and
+# by more than the size of a few batches, does not settle.
+LEAST_READINGS = 20
+GROWTH_SHARE = 0.1
+GROWTH_GIGABYTES = 0.2
+MOST_READINGS = 200  # for the slope, whose cost grows with the square
+
+# Logging and disk. The first steps are dominated by what is written once.
+OVERHEAD_PERCENT = 2.0
+LEAST_OVERHEAD_STEPS = 200
+DISK_GIGABYTES = 2.0  # a few checkpoints of a middling model
+
+
+def data_bound(history: ScalarHistory, config: Constants) -> Opinion:
+    """Training that waits for its data."""
+    rule = "Data-bound"
+    wait = history.series(WAIT_TAG).finite().since(launch_start(history))
+    if len(wait) < LEAST_WAIT_POINTS:
+        have = points(len(wait), "point")
+        return Unknown(
+            rule, f"It needs {LEAST_WAIT_POINTS} points of {WAIT_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING)."
+        )
+    percent = recent_median(wait)
+    if percent <= WAIT_PERCENT:
+        return Healthy(rule, f"{percent:.1f} % of the time is spent waiting for data.")
+    signs = Signs()
+    sentence = (
+        f"{percent:.0f} % of the time is spent waiting for data (median of the recent points); a few percent are usual."
+    )
+    signs.add("warning", sentence, last_point(wait))
+    remedy = (
+        "Raise NUM_WORKERS up to the number of CPU cores. Raise CACHE_LIMIT_GB if the clips do not fit, and put "
+        "CACHE_DIR on a fast disk; smaller source videos decode faster."
+    )
+    return signs.finding(rule, "Training waits for data.", remedy)
+
+
+def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:
+    """Memory that climbs through the second half of the current launch."""
+    rule = "Memory growth"
+    signs = Signs()
+    healthy: list[str] = []
+    for tag in MEMORY_TAGS:
+        series = history.series(tag).finite().since(launch_start(history))
+        half = series.newest((len(series) + 1) // 2)
+        if len(half) < LEAST_READINGS:
+            continue
+        level = float(numpy.median(half.values))
+        per_step = robust_slope(_thinned(half))
+        growth = per_step * float(half.steps[-1] - half.steps[0])
+        if growth > GROWTH_SHARE * level and growth > GROWTH_GIGABYTES:
+            sentence = (
+                f"{tag} grew by {growth:.2f} GB since step {half.steps[0]}, {1000 * per_step:.2f} GB in 1000 steps."
+            )
+            signs.add("warning", sentence, last_point(half))
+        else:
+            healthy.append(f"{tag} stays near {level:.2f} GB")
+    if signs.sentences:
+        remedy = (
+            "If NUM_WORKERS 0 ends it, a loader process is the cause. Turning off ENABLE_VIDEO_LOGGING or "
+            "ENABLE_NOISE_VISUALIZATION for a while tells whether logging is. Until it is found, stop and --resume "
+            "now and then: no step is lost."
+        )
+        return signs.finding(rule, "Memory keeps growing.", remedy)
+    if not healthy:
+        return Unknown(
+            rule, f"It needs {2 * LEAST_READINGS} readings of memory in this launch (SYSTEM_SAMPLE_SECONDS)."
+        )
+    return Healthy(rule, f"{'; '.join(healthy)}.")
+
+
+def logging_and_disk(history: ScalarHistory, config: Constants) -> Opinion:
+    """Logging that fails or costs too much, and a disk that is nearly full."""
+    rule = "Logging and disk"
+    start = launch_start(history)
+    failures = history.series(FAILURES_TAG).finite().since(start)
+    dropped = history.series(DROPPED_TAG).finite().since(start)
+    overhead = history.series(OVERHEAD_TAG).finite().since(start)
+    disk = history.series(DISK_TAG).finite().since(start)
+    if not (len(overhead) or len(disk) or len(failures) or len(dropped)):
+        return Unknown(rule, f"{OVERHEAD_TAG} and {DISK_TAG} have no points yet.")
+    signs, healthy, remedies = Signs(), [], []
+    if len(disk):
+        if disk.values[-1] < DISK_GIGABYTES:
+            signs.add("problem", f"Only {disk.values[-1]:.2f} GB of the disk are free.", last_point(disk))
+            remedies.append("Free some space, lower KEEP_CHECKPOINTS or CACHE_LIMIT_GB, or move LOG_DIR.")
+        healthy.append(f"{disk.values[-1]:.0f} GB are free")
+    if len(failures) and failures.values[-1] > 0:
+        signs.add("warning", f"Logging failed {failures.values[-1]:.0f} times in this launch.", last_point(failures))
+        remedies.append("logging_errors.log in the run folder, and the console, say what failed.")
+    if len(dropped) and dropped.values[-1] > 0:
+        signs.add("warning", f"{dropped.values[-1]:.0f} videos were given up.", last_point(dropped))
+        remedies.append("Raise SAMPLE_EVERY_STEPS.")
+    if len(overhead):
+        if overhead.steps[-1] - start >= LEAST_OVERHEAD_STEPS and overhead.values[-1] > OVERHEAD_PERCENT:
+            signs.add("warning", f"Logging takes {overhead.values[-1]:.1f} % of the time.", last_point(overhead))
+            remedies.append(
+                "Raise LOG_EVERY_STEPS or DIAGNOSTIC_LOG_EVERY_STEPS, or turn ENABLE_GRADIENT_HISTOGRAMS off."
+            )
+        healthy.append(f"logging takes {overhead.values[-1]:.1f} % of the time")
+    if signs.sentences:
+        return signs.finding(rule, "Logging or the disk needs attention.", " ".join(remedies))
+    return Healthy(rule, f"{'; '.join(healthy)}; nothing failed.")
+
+
+def robust_slope(series: ScalarSeries) -> float:
+    """Return the median of the slopes between all pairs of points (Theil 1950, Sen 1968), per step; needs two points.
+
+    Up to 29 percent of the points may be wild without moving it far.
+    """
+    first, second = numpy.triu_indices(len(series), k=1)
+    steps: NDArray[numpy.float64] = series.steps.astype(numpy.float64)
+    return float(numpy.median((series.values[second] - series.values[first]) / (steps[second] - steps[first])))
+
+
+def _thinned(series: ScalarSeries) -> ScalarSeries:
+    chosen = numpy.zeros(len(series), dtype=bool)
+    chosen[numpy.linspace(0, len(series) - 1, min(len(series), MOST_READINGS)).astype(int)] = True
+    return series.where(chosen)

@@ -1,0 +1,132 @@
+"""python -m logging_system.doctor as a program."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from logging_system.doctor.__main__ import main
+from logging_system.doctor.diagnosis import diagnose
+from logging_system.doctor.report import as_json, as_text
+from logging_system.scalar_history import read_history
+
+ROOT = Path(__file__).parents[3]
+Write = Callable[..., Path]
+Curves = dict[str, dict[int, float]]
+
+
+def _doctor(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "logging_system.doctor", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_verdict_of_a_run(write_run: Write, curves: Curves, config: dict[str, object]) -> None:
+    run = write_run("spelling", curves)
+    finished = _doctor(run)
+    diagnosis = diagnose(read_history(run / "metrics.jsonl").history, config)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout == f"Run: {run}\n{as_text(diagnosis)}\n"
+    assert "WARNING: Noisy samples" in finished.stdout
+    assert "12_Generated_Samples/Motion_Energy_Ratio = 2.59 at step 1200" in finished.stdout
+
+
+def test_newest_run_of_a_folder_as_json(write_run: Write, curves: Curves, config: dict[str, object]) -> None:
+    older, newer = write_run("b_older", {"01_Training/Loss": {10: 0.5}}), write_run("a_newer", curves)
+    os.utime(older / "events.out.tfevents.1.host.1", (1, 1))
+    finished = _doctor("--json", older.parent)
+    found = json.loads(finished.stdout)
+    diagnosis = diagnose(read_history(newer / "metrics.jsonl").history, config)
+    assert found == json.loads(json.dumps({"run": str(newer), "unreadable_lines": 0, **as_json(diagnosis)}))
+    assert [finding["rule"] for finding in found["findings"]] == ["Noisy samples"]
+    assert finished.returncode == 0
+
+
+def test_a_run_that_is_still_written_and_one_with_a_damaged_line(
+    write_run: Write, curves: Curves, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run("live", curves)
+    monkeypatch.setattr(sys, "argv", ["doctor", str(run)])
+    printed = []
+    for more in ("", '{"step": 1210, "tag": "01_Train', "\n"):
+        with open(run / "metrics.jsonl", "a") as file:
+            file.write(more)
+        assert main() == 0
+        printed.append(capsys.readouterr().out)
+    note = "1 lines of metrics.jsonl could not be read and are left out."
+    assert printed == [printed[0], printed[0], printed[0].replace("\n", f"\n{note}\n", 1)]
+
+
+def _without_metrics(run: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+
+
+def _empty(run: Path) -> None:
+    (run / "metrics.jsonl").write_text("")
+
+
+def _without_config(run: Path) -> None:
+    (run / "config.json").unlink()
+
+
+def _torn_config(run: Path) -> None:
+    (run / "config.json").write_text('{"SEED": ')
+
+
+def _list_as_config(run: Path) -> None:
+    (run / "config.json").write_text("[1]")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without_metrics, "metrics.jsonl does not exist"),
+        (_empty, "metrics.jsonl holds no metrics yet"),
+        (_without_config, "config.json does not exist"),
+        (_torn_config, "cannot be read"),
+        (_list_as_config, "config.json is not a JSON object"),
+    ],
+)
+def test_a_run_that_cannot_be_judged(
+    damage: Callable[[Path], None],
+    message: str,
+    write_run: Write,
+    curves: Curves,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = write_run("odd", curves)
+    damage(run)
+    monkeypatch.setattr(sys, "argv", ["doctor", str(run)])
+    assert main() == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert str(run) in printed.err
+
+
+def test_no_folder_and_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    for path, message in ((tmp_path / "nowhere", "is not a folder"), (tmp_path / "logs", "holds no run")):
+        monkeypatch.setattr(sys, "argv", ["doctor", str(path)])
+        assert main() == 1
+        assert f"{path} {message}" in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_without_a_traceback(tmp_path: Path) -> None:
+    finished = _doctor(tmp_path / "nowhere")
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert len(finished.stderr.splitlines()) == 1
+
+
+def test_help_says_what_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["doctor", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "logs/NAME" in capsys.readouterr().out

@@ -1,0 +1,190 @@
+"""Text ignored; frozen, blurred and noisy samples; memorisation; overfitting."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
+from logging_system.doctor.rules_generalisation import memorisation, overfitting
+from logging_system.doctor.rules_samples import blurred_samples, frozen_samples, noisy_samples
+from logging_system.doctor.rules_text import text_ignored
+from logging_system.scalar_history import ScalarHistory
+
+Build = Callable[..., ScalarHistory]
+VALIDATION = "02_Loss_Components/Validation/Loss"
+GAP = "02_Loss_Components/Validation/Text_Gap_Shuffled"
+ZERO = "02_Loss_Components/Validation/Predict_Zero_Baseline"
+SENSITIVITY = "12_Generated_Samples/Text_Sensitivity"
+MOTION = "12_Generated_Samples/Motion_Energy_Ratio"
+SHARPNESS = "12_Generated_Samples/Sharpness_Ratio"
+GENERATED = "12_Generated_Samples/Nearest_Training_Distance"
+REAL = "12_Generated_Samples/Nearest_Training_Distance_Real"
+PLAIN_VALIDATION = "01_Training/Validation_Loss"
+EMA = "01_Training/Loss_EMA"
+
+
+def _validations(
+    gaps: tuple[float, ...], losses: tuple[float, ...] = (0.2, 0.2, 0.2), zero: float = 0.672
+) -> dict[str, dict[int, float]]:
+    steps = range(100, 100 * len(gaps) + 1, 100)
+    return {
+        VALIDATION: dict(zip(steps, losses, strict=True)),
+        GAP: dict(zip(steps, gaps, strict=True)),
+        ZERO: dict.fromkeys(steps, zero),
+    }
+
+
+@pytest.mark.parametrize(
+    ("gaps", "expected"),
+    [
+        ((0.00005, 0.00005, 0.00005), Finding),  # what captions of other clips give
+        ((-0.01, -0.01, -0.01), Finding),
+        ((0.0, 0.0, 0.0119), Finding),  # the mean of three, 1.98 percent of 0.2
+        ((0.0, 0.0, 0.0121), Healthy),
+        ((0.004, 0.009, 0.017), Healthy),  # the default run after three validations
+    ],
+)
+def test_a_loss_that_does_not_care_for_the_caption(
+    gaps: tuple[float, ...], expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    opinion = text_ignored(history_with({**_validations(gaps), SENSITIVITY: None}), config)
+    assert isinstance(opinion, expected)
+    if isinstance(opinion, Finding):
+        assert (opinion.rule, opinion.severity) == ("Text ignored", "problem")
+        assert opinion.evidence == (Evidence(GAP, 300, gaps[-1]), Evidence(VALIDATION, 300, 0.2))
+
+
+def test_only_the_last_three_validations_count(history_with: Build, config: dict[str, object]) -> None:
+    forgot = _validations((0.1, 0.1, 0.0, 0.0, 0.0), (0.2,) * 5)
+    assert isinstance(text_ignored(history_with(forgot), config), Finding)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.51, Unknown), (0.49, Finding)])
+def test_text_is_judged_once_noise_is_removed(
+    share: float, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    curves = _validations((0.0, 0.0, 0.0), (0.3, 0.3, share), zero=1.0)
+    opinion = text_ignored(history_with(curves), config)
+    assert isinstance(opinion, expected)
+    if isinstance(opinion, Unknown):
+        assert "51 %" in opinion.missing
+
+
+def test_text_needs_three_validations_that_can_be_read(history_with: Build, config: dict[str, object]) -> None:
+    two = text_ignored(history_with(_validations((0.0, 0.0, math.nan))), config)
+    assert isinstance(two, Unknown)
+    assert "so far 2 validations" in two.missing
+    equal_captions = text_ignored(history_with({GAP: None}), config)
+    assert isinstance(equal_captions, Unknown)
+    assert "so far no validation" in equal_captions.missing
+
+
+@pytest.mark.parametrize(("sensitivity", "expected"), [(0.19, Finding), (0.21, Healthy)])
+def test_samples_that_ignore_the_text(
+    sensitivity: float, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    opinion = text_ignored(history_with({SENSITIVITY: {300: 2.0, 600: sensitivity}}), config)
+    assert isinstance(opinion, expected)
+    if isinstance(opinion, Finding):
+        assert opinion.severity == "warning"
+        assert opinion.evidence[-1] == Evidence(SENSITIVITY, 600, sensitivity)
+        assert "GUIDANCE_SCALE" in opinion.remedy
+
+
+def test_sensitivity_supports_the_finding(history_with: Build, config: dict[str, object]) -> None:
+    opinion = text_ignored(history_with({**_validations((0.0, 0.0, 0.0)), SENSITIVITY: {300: 0.01}}), config)
+    assert isinstance(opinion, Finding)
+    assert opinion.evidence[-1] == Evidence(SENSITIVITY, 300, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("rule", "motion", "sharpness", "severity"),
+    [
+        (frozen_samples, 0.29, 1.0, "problem"),
+        (frozen_samples, 0.31, 1.0, None),
+        (blurred_samples, 1.0, 0.59, "warning"),
+        (blurred_samples, 1.0, 0.61, None),
+        (noisy_samples, 1.99, 1.49, None),
+        (noisy_samples, 2.01, 1.49, "warning"),
+        (noisy_samples, 1.99, 1.51, "warning"),
+    ],
+)
+def test_samples_at_their_limits(
+    rule: Callable[..., object],
+    motion: float,
+    sharpness: float,
+    severity: str | None,
+    history_with: Build,
+    config: dict[str, object],
+) -> None:
+    # What came before the latest sampling point would turn every verdict round.
+    other = 0.1 if severity is None or rule is noisy_samples else 1.0
+    earlier = {300: 9.0 if rule is noisy_samples and severity is None else other}
+    history = history_with({MOTION: {**earlier, 600: motion}, SHARPNESS: {**earlier, 600: sharpness}})
+    opinion = rule(history, config)
+    assert isinstance(opinion, Healthy if severity is None else Finding)
+    if isinstance(opinion, Finding):
+        assert opinion.severity == severity
+        assert {point.step for point in opinion.evidence} == {600}
+        assert "step 600" in opinion.explanation
+
+
+def test_both_measures_of_noise_are_named(history_with: Build, config: dict[str, object]) -> None:
+    opinion = noisy_samples(history_with({MOTION: {600: 3.0}, SHARPNESS: {600: 2.0}}), config)
+    assert isinstance(opinion, Finding)
+    assert [point.tag for point in opinion.evidence] == [MOTION, SHARPNESS]
+
+
+def test_noise_is_judged_by_the_measure_there_is(history_with: Build, config: dict[str, object]) -> None:
+    assert isinstance(noisy_samples(history_with({SHARPNESS: None}), config), Finding)  # 2.59 of motion
+    assert isinstance(noisy_samples(history_with({MOTION: None}), config), Healthy)
+    assert isinstance(noisy_samples(history_with({MOTION: None, SHARPNESS: None}), config), Unknown)
+
+
+@pytest.mark.parametrize(("generated", "expected"), [(0.11, Healthy), (0.09, Finding), (0.0, Finding)])
+def test_copies_of_training_clips(
+    generated: float, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    opinion = memorisation(history_with({GENERATED: {300: 0.2, 600: generated}, REAL: {300: 0.2, 600: 0.2}}), config)
+    assert isinstance(opinion, expected)
+    if isinstance(opinion, Finding):
+        assert opinion.severity == "problem"
+        assert opinion.evidence == (Evidence(GENERATED, 600, generated), Evidence(REAL, 600, 0.2))
+
+
+@pytest.mark.parametrize("real", [None, {600: 0.0}, {600: math.nan}])
+def test_memorisation_needs_the_distance_of_real_clips(
+    real: dict[int, float] | None, history_with: Build, config: dict[str, object]
+) -> None:
+    assert isinstance(memorisation(history_with({GENERATED: {600: 0.01}, REAL: real}), config), Unknown)
+
+
+@pytest.mark.parametrize(
+    ("last_three", "training_end", "expected"),
+    [
+        ((0.2212, 0.2212, 0.2212), 0.05, Finding),
+        ((0.23, 0.219, 0.23), 0.05, Healthy),  # one of them within 10 percent
+        ((0.23, 0.23, 0.23), 0.15, Healthy),  # training does not fall either
+    ],
+)
+def test_validation_rises_while_training_falls(
+    last_three: tuple[float, ...],
+    training_end: float,
+    expected: type,
+    history_with: Build,
+    config: dict[str, object],
+) -> None:
+    validation = {100: 0.5, 200: 0.2, **dict(zip((300, 400, 500), last_three, strict=True))}
+    training = {100: 0.3, 200: 0.1, 500: training_end}
+    opinion = overfitting(history_with({PLAIN_VALIDATION: validation, EMA: training}), config)
+    assert isinstance(opinion, expected)
+    if isinstance(opinion, Finding):
+        assert opinion.evidence[0] == Evidence(PLAIN_VALIDATION, 200, 0.2)
+        assert "11 %" in opinion.explanation
+
+
+def test_overfitting_needs_four_validations(history_with: Build, config: dict[str, object]) -> None:
+    three = {100: 0.1, 200: 0.5, 300: 0.5}
+    assert isinstance(overfitting(history_with({PLAIN_VALIDATION: three}), config), Unknown)
+    assert isinstance(overfitting(history_with({PLAIN_VALIDATION: {**three, 400: 0.5}}), config), Finding)
