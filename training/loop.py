@@ -92,8 +92,10 @@ class TrainingLoop:
         with StopRequest() as stop, contextlib.closing(self._batches), contextlib.closing(self._dispatcher):
             try:
                 self._dispatcher.on_start(self._view)
-                ending = self._train(stop)
-                self._dispatcher.on_end(self._view)
+                try:
+                    ending = self._train(stop)
+                finally:  # also where the run is given up: then the closing verdict matters most
+                    self._dispatcher.on_end(self._view)
             finally:
                 self._progress.close()
         print(f"Stopped at step {self._position.step}: {ending.reason}.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
 from training.checkpoint import list_checkpoints
@@ -153,6 +154,8 @@ def test_a_loss_that_is_never_finite_ends_the_run_with_advice(
                  "--no-enable-video-logging", "--no-enable-noise-visualization", exit_code=1)  # fmt: skip
     assert "was not finite in the last 3 steps up to step 3" in capsys.readouterr().err
     assert points(folder)["01_Training/Skipped_Steps"][-1][1] >= 2
+    cards = EventAccumulator(str(folder)).Reload().Tensors("15_Configuration/Run_Doctor")
+    assert "Problem: Diverged" in cards[-1].tensor_proto.string_val[0].decode()  # the run has ended, and says why
 
 
 def test_folder_data_trains_too(run: Run, tmp_path: Path) -> None:
