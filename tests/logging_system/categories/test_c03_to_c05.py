@@ -1,8 +1,10 @@
 """03_Epoch_Summary, 04_Learning_Rate and 05_Performance."""
 
 import io
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from logging_system.categories.c03_epoch_summary import EpochSummary
 from logging_system.drawing import ACCENT
+from logging_system.writer import Writer
 
 
 def test_epoch_average_covers_all_steps_and_the_axis_is_the_epoch(
@@ -44,6 +48,25 @@ def test_without_validation_the_epoch_has_no_validation_loss(
     running.step(make.record(1))
     running.dispatcher.on_epoch(make.epoch(1, 1), running.view)
     assert not [tag for tag in running.finish().all_tags if "Validation" in tag]
+
+
+def test_resumed_launch_goes_on_with_the_validations_before_it(
+    tmp_path: Path, make: SimpleNamespace, accumulate: Callable[..., Any]
+) -> None:
+    earlier = [("01_Training/Validation_Loss", 10, 0.4), ("01_Training/Validation_Loss", 20, 0.5)]
+    lines = [json.dumps({"step": step, "tag": tag, "value": value}) + "\n" for tag, step, value in earlier]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    writer, category, view = Writer(tmp_path, first_new_step=21), EpochSummary(), make.view()
+    category.on_start(view, writer)
+    category.on_epoch(make.epoch(3, 24), view, writer)
+    category.on_validation(make.validation(25), view, writer)  # 0.3, and 0.25 the best so far
+    category.on_epoch(make.epoch(4, 32), view, writer)
+    writer.close()
+    scalars = accumulate(tmp_path).Scalars
+    latest = {point.step: point.value for point in scalars("03_Epoch_Summary/Validation_Loss")}
+    best = {point.step: point.value for point in scalars("03_Epoch_Summary/Best_Validation_Loss")}
+    assert latest == {3: pytest.approx(0.5), 4: pytest.approx(0.3)}
+    assert best == {3: pytest.approx(0.4), 4: pytest.approx(0.25)}
 
 
 def test_planned_rates_at_the_present_step(session: Callable[..., Any], make: SimpleNamespace) -> None:

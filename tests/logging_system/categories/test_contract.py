@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,6 +16,65 @@ from logging_system.registry import CATEGORIES
 from logging_system.tags import tag_expression
 
 STEPS = 7
+# When points appear, by the longest beginning of the tag.
+CADENCES = {
+    "01_Training/": "scalars",
+    "01_Training/Validation_Loss": "validations",
+    "02_Loss_Components/": "scalars",
+    "02_Loss_Components/Validation/": "validations",
+    "03_Epoch_Summary/": "epochs",
+    "03_Epoch_Summary/Validation_Loss": "epochs_after_validation",
+    "03_Epoch_Summary/Best_Validation_Loss": "epochs_after_validation",
+    "04_Learning_Rate/": "scalars",
+    "04_Learning_Rate/Schedule": "diagnostics",
+    "04_Learning_Rate/Scheduler_State/": "scalars",
+    "05_Performance/": "scalars",
+    "05_Performance/Validation_Seconds": "validations",
+    "05_Performance/Sampling_Seconds": "scalars_after_samples",
+    "06_Diffusion/": "scalars",
+    "06_Diffusion/Timestep_Distribution": "diagnostics",
+    "06_Diffusion/Loss_By_Timestep_Over_Time": "diagnostics",
+    "07_Noise_Analysis/": "diagnostics",
+    "08_Model_Architecture/": "start",
+    "09_Parameter_Stats/": "diagnostics",
+    "10_Parameter_Histograms/": "diagnostics_and_epoch_ends",
+    "11_Gradient_Stats/": "diagnostics",
+    "12_Generated_Samples/": "samples",
+    "13_Noise_Visualization/": "samples",
+    "14_System/": "readings",
+    "15_Configuration/": "start",
+    "15_Configuration/Run_Doctor": "diagnostics",
+}
+EVERY = {"log_every_steps": 4, "diagnostic_log_every_steps": 5, "sample_every_steps": 6, "log_every_epochs": 2}
+STEPS_PER_EPOCH = 3
+# The points of two launches with these settings, validated every 5 steps, and read by 14 at most once a minute.
+LAUNCHES = {
+    (1, 13): {
+        "scalars": [4, 8, 12, 13],
+        "diagnostics": [1, 5, 10, 13],
+        "samples": [6, 12, 13],
+        "validations": [5, 10, 13],
+        "epochs": [2, 4, 5],  # the fifth is cut short by the end of the run
+        "epochs_after_validation": [2, 4, 5],
+        "diagnostics_and_epoch_ends": [1, 5, 6, 10, 12, 13],
+        "scalars_after_samples": [8, 13],
+        "readings": [4, 13],
+        "start": [0],
+    },
+    (21, 27): {  # resumed after step 20
+        "scalars": [24, 27],
+        "diagnostics": [21, 25, 27],
+        "samples": [24, 27],
+        "validations": [25, 27],
+        "epochs": [8, 9],
+        "epochs_after_validation": [9],  # nothing was validated before: the first time is step 25, after epoch 8
+        "diagnostics_and_epoch_ends": [21, 24, 25, 27],
+        "scalars_after_samples": [27],
+        "readings": [24, 27],
+        "start": [21],
+    },
+}
+NOT_IN_EVERY_INTERVAL = re.compile("(02_Loss_Components/Timestep|07_Noise_Analysis/Noise_Correlation)_Bin_[1-8]")
 FLAGS = {
     "05_Performance": "enable_performance_profiling",
     "09_Parameter_Stats": "enable_parameter_tracking",
@@ -38,6 +98,58 @@ def drive(session: Any, make: SimpleNamespace, steps: int = STEPS) -> Any:
             session.dispatcher.on_validation(make.validation(step), session.view)
     session.dispatcher.on_epoch(make.epoch(1, steps, is_partial=True, is_last=True), session.view)
     return session.finish()
+
+
+def cadence_of(tag: str) -> str:
+    return CADENCES[max((beginning for beginning in CADENCES if tag.startswith(beginning)), key=len)]
+
+
+def launch(running: Any, make: SimpleNamespace, first: int, last: int) -> None:
+    """Do what the training loop does, in its order."""
+    dispatcher, view = running.dispatcher, running.view
+    for step in range(first, last + 1):
+        is_first, is_last = step == first, step == last
+        dispatcher.before_step(step, view, is_first=is_first, is_last=is_last)
+        make.gradients(view.model, step)
+        time.sleep(0.005)  # in all more than the hundredths of a second in which CPU time is counted
+        running.step(make.record(step, is_first=is_first, is_last=is_last))
+        if step % 5 == 0 or is_last:
+            dispatcher.on_validation(make.validation(step), view)
+        is_partial = step % STEPS_PER_EPOCH != 0
+        if not is_partial or is_last:
+            epoch = make.epoch(-(-step // STEPS_PER_EPOCH), step, is_partial=is_partial, is_last=is_last)
+            dispatcher.on_epoch(epoch, view)
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in CATEGORIES])
+@pytest.mark.parametrize("span", LAUNCHES, ids=["new", "resumed"])
+def test_points_fall_on_the_cadence_and_nowhere_else(
+    span: tuple[int, int],
+    name: str,
+    session: Callable[..., Any],
+    make: SimpleNamespace,
+    read_events: Callable[..., Any],
+) -> None:
+    first, last = span
+    needed = ("13_Noise_Visualization",) if name == "05_Performance" else ()  # it reports how long samples took
+    running = session(name, *needed, view=make.view(start_step=first - 1), **EVERY)
+    launch(running, make, first, last)
+    running.finish()
+    steps: dict[str, list[int]] = {}
+    for event in read_events(running.run_folder):
+        for value in event.summary.value:
+            if value.tag.startswith(f"{name}/"):
+                steps.setdefault(value.tag, []).append(event.step)
+    table = next(spec.tags for spec in CATEGORIES if spec.name == name)
+    unwritten = [tag for tag in table if not any(tag_expression(tag).fullmatch(written) for written in steps)]
+    assert [tag for tag in unwritten if not table[tag].absent_when] == []
+    for tag, found in steps.items():
+        expected = LAUNCHES[span][cadence_of(tag)]
+        if NOT_IN_EVERY_INTERVAL.fullmatch(tag):
+            assert set(found) <= set(expected), tag
+            assert len(set(found)) == len(found), tag
+        else:
+            assert sorted(found) == expected, tag
 
 
 def test_names_and_order_are_the_fifteen() -> None:
@@ -68,11 +180,14 @@ def test_run_writes_what_the_table_says_and_nothing_else(session: Callable[..., 
     absent = {tag for tag, e in expressions.items() if not any(e.fullmatch(written) for written in reader.all_tags)}
     assert absent == {
         "04_Learning_Rate/Current_LR/{group}",
+        "05_Performance/Dropped_Videos",
         "05_Performance/Logging_Failures",
         "11_Gradient_Stats/{layer}/Non_Finite",
         "12_Generated_Samples/Frozen_Frame_Percent",
         "12_Generated_Samples/Letter_Error_Rate",
         "12_Generated_Samples/Nearest_Training_Distance",
+        "12_Generated_Samples/Nearest_Training_Distance_Real",
+        "12_Generated_Samples/Other/{measure}",
         "12_Generated_Samples/Real_Ceiling",
         "12_Generated_Samples/Shuffled_Floor",
         *(tag for tag in absent if tag.startswith(("14_System/GPU_", "14_System/MPS_", "14_System/Loader_"))),
