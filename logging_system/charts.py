@@ -6,7 +6,21 @@ from collections.abc import Sequence
 import numpy
 from PIL import Image
 
-from logging_system.drawing import ACCENT, INK, LINE, Plot, labelled, nice_ticks, short_number
+from logging_system.drawing import (
+    ACCENT,
+    HEIGHT,
+    INK,
+    LINE,
+    SHADE,
+    WIDTH,
+    Plot,
+    labelled,
+    log_ticks,
+    nice_ticks,
+    short_number,
+    text_length,
+)
+from logging_system.name_groups import group_names
 
 # Dark is low, bright is high, readable without colour vision: a few points along the viridis map
 # (van der Walt and Smith 2015), joined by straight lines.
@@ -25,8 +39,8 @@ COLOURS = numpy.array(
     ],
     dtype=float,
 )
-NO_DATA = (224, 224, 224)
-COLOUR_BAR_WIDTH = 16
+NO_DATA = (150, 150, 150)  # no hue: it is not among the colours of the map, and stands out less than white
+COLOUR_BAR_WIDTH = 20
 
 
 def line_chart(
@@ -46,53 +60,92 @@ def line_chart(
     plot.y_axis(labelled(nice_ticks(0.0, top, 5)))
     plot.x_axis(labelled(nice_ticks(float(x_N[0]), float(x_N[-1]), 6)))
     points = [(plot.x(x), plot.y(y)) for x, y in zip(x_N.tolist(), y_N.tolist(), strict=True)]
-    plot.draw.line(points, fill=LINE, width=3, joint="curve")
+    plot.draw.line(points, fill=LINE, width=5, joint="curve")
     plot.frame()
     column, row = plot.x(marker[0]), plot.y(marker[1])
-    plot.draw.line((column, plot.box[1], column, plot.box[3]), fill=ACCENT, width=1)
-    plot.draw.ellipse((column - 6, row - 6, column + 6, row + 6), fill=ACCENT, outline=INK)
+    plot.draw.line((column, plot.box[1], column, plot.box[3]), fill=ACCENT, width=3)
+    plot.draw.ellipse((column - 9, row - 9, column + 9, row + 9), fill=ACCENT, outline=INK, width=2)
     is_left = column < (plot.box[0] + plot.box[2]) / 2
     label = f"step {marker[0]:.0f}: {marker[1]:.3g}"
-    plot.text((column + (10 if is_left else -10), plot.box[1] + 4), label, anchor="la" if is_left else "ra")
+    # The label stands beside the marker's line, at its top, or at its bottom where the marker itself is near the top.
+    is_high = row < plot.box[1] + 60
+    place = (column + (14 if is_left else -14), plot.box[3] - 8 if is_high else plot.box[1] + 6)
+    plot.text(place, label, anchor=("l" if is_left else "r") + ("d" if is_high else "a"))
     return plot.pixels()
 
 
 def bar_chart(names: Sequence[str], values_N: numpy.ndarray, *, title: str, y_label: str) -> numpy.ndarray:
-    """Return one bar a name on a logarithmic axis, in the order given.
+    """Return one bar a layer on a logarithmic axis, in the order given, with the smallest and the largest named.
 
-    A value of 0 stands on the lowest line with no bar; one that is not finite is marked with a cross.
+    A value of 0 stands on the lowest line with no bar; one that is not finite is marked with a cross. Below the bars
+    stand the parts of the network that they belong to, as far as there is room.
     """
-    positive = [value for value in values_N.tolist() if math.isfinite(value) and value > 0]
-    low = math.floor(math.log10(min(positive))) if positive else -1
-    high = max(math.ceil(math.log10(max(positive))), low + 1) if positive else 0
+    values = values_N.tolist()
+    low, high = _powers_of_ten(values)
     plot = Plot(
         title=title,
-        x_label="layers, from first to last",
+        x_label="",
         y_label=y_label,
-        x_range=(0.0, float(len(names))),
+        x_range=(0.0, float(max(len(names), 1))),
         y_range=(float(low), float(high)),
-        bottom=136,
+        bottom=96,
     )
-    spacing = max(1, math.ceil((high - low) / 8))
+    spacing = max(1, math.ceil((high - low) / 6))
+    _shade_groups(plot, names)
     plot.y_axis([(float(power), f"1e{power}") for power in range(low, high + 1, spacing)])
-    for index, value in enumerate(values_N.tolist()):
+    for index, value in enumerate(values):
         half_width = min(0.4 * (plot.x(1) - plot.x(0)), 20)
         left, right = plot.x(index + 0.5) - half_width, plot.x(index + 0.5) + half_width
         if not math.isfinite(value):
-            plot.text(((left + right) / 2, plot.box[3] - 12), "x", size=18, anchor="mm")
+            plot.text(((left + right) / 2, plot.box[3] - 14), "x", anchor="mm", fill=ACCENT)
         elif value > 0:
             plot.draw.rectangle((left, plot.y(math.log10(value)), max(right, left + 1), plot.box[3]), fill=LINE)
     plot.frame()
-    _names_on_end(plot, names)
+    for line, text in enumerate(_extremes(names, values)):
+        plot.text((10, HEIGHT - 58 + 27 * line), text)
     return plot.pixels()
 
 
-def _names_on_end(plot: Plot, names: Sequence[str]) -> None:
-    """Write as many names as fit under the bars, standing on end, shortened from their beginning."""
-    every = max(1, math.ceil(len(names) * 17 / (plot.box[2] - plot.box[0])))
-    for index in range(0, len(names), every):
-        name = names[index] if len(names[index]) <= 16 else "..." + names[index][-14:]
-        plot.text_on_end((plot.x(index + 0.5), plot.box[3] + 5), name)
+def _powers_of_ten(values: Sequence[float]) -> tuple[int, int]:
+    """Return the exponents between which all positive values lie."""
+    positive = [value for value in values if math.isfinite(value) and value > 0]
+    if not positive:
+        return -1, 0
+    low = math.floor(math.log10(min(positive)))
+    return low, max(math.ceil(math.log10(max(positive))), low + 1)
+
+
+def _shade_groups(plot: Plot, names: Sequence[str]) -> None:
+    """Set the parts of the network off from each other, and name those that are wide enough."""
+    for number, group in enumerate(group_names(names)):
+        left, right = plot.x(group.start), plot.x(group.stop)
+        if number % 2:
+            plot.draw.rectangle((left, plot.box[1], right, plot.box[3]), fill=SHADE)
+        if text_length(group.label) <= right - left:
+            plot.text(((left + right) / 2, plot.box[3] + 8), group.label, anchor="ma")
+
+
+def _extremes(names: Sequence[str], values: Sequence[float]) -> list[str]:
+    """Return a line for the smallest value above 0 and one for the largest."""
+    positive = [(value, name) for value, name in zip(values, names, strict=True) if math.isfinite(value) and value > 0]
+    if not positive:
+        return ["no value is above 0"]
+    zeros = sum(value == 0 for value in values)
+    smallest = f"smallest above 0 ({zeros} are 0):" if zeros else "smallest:"
+    return [
+        _with_name(f"{label} {value:.2g}", name)
+        for label, (value, name) in ((smallest, min(positive)), ("largest:", max(positive)))
+    ]
+
+
+def _with_name(text: str, name: str) -> str:
+    """Return both, the name shortened from its beginning to what fits below a chart."""
+    room = WIDTH - 20
+    if text_length(f"{text}, {name}") <= room:
+        return f"{text}, {name}"
+    while name and text_length(f"{text}, ...{name}") > room:
+        name = name[1:]
+    return f"{text}, ...{name}"
 
 
 def heat_map(
@@ -112,7 +165,7 @@ def heat_map(
         column_edges: [columns + 1], increasing; columns are as wide as their range.
     """
     first, last = float(column_edges[0]), float(column_edges[-1])
-    plot = Plot(title=title, x_label=x_label, y_label=y_label, x_range=(first, last), y_range=y_range, right=104)
+    plot = Plot(title=title, x_label=x_label, y_label=y_label, x_range=(first, last), y_range=y_range, right=128)
     low, high = _colour_range(values_YX)
     left, top, right, bottom = plot.box
     # One lookup for each pixel: which column and which row of the table does it belong to?
@@ -154,9 +207,8 @@ def _colour_bar(plot: Plot, low: float, high: float, label: str) -> None:
     powers = numpy.linspace(high, low, bottom - top)
     strip = _colour(numpy.repeat(10.0 ** powers[:, None], COLOUR_BAR_WIDTH, axis=1), low, high)
     plot.image.paste(Image.fromarray(strip), (left, top))
-    plot.draw.rectangle((left, top, left + COLOUR_BAR_WIDTH, bottom), outline=INK)
-    plot.text((left + COLOUR_BAR_WIDTH + 6, top - 10), label, anchor="rb")
-    for number in range(5):
-        power = low + (high - low) * number / 4
-        row = bottom - (bottom - top) * number / 4
-        plot.text((left + COLOUR_BAR_WIDTH + 6, row), short_number(float(f"{10**power:.2g}")), anchor="lm")
+    plot.draw.rectangle((left, top, left + COLOUR_BAR_WIDTH, bottom), outline=INK, width=2)
+    plot.text((WIDTH - 10, top - 14), label, anchor="rb")
+    for tick in log_ticks(low, high):
+        row = bottom - (bottom - top) * (math.log10(tick) - low) / (high - low)
+        plot.text((left + COLOUR_BAR_WIDTH + 8, row), short_number(float(f"{tick:.2g}")), anchor="lm")

@@ -1,8 +1,11 @@
 """Axes, labels and text with Pillow.
 
 Charts are drawn by hand: a plotting library is slow to import, keeps global state and is not safe beside other
-threads, and what is needed here is three kinds of chart at one size. Sizes are chosen so that labels can be read on a
-TensorBoard card, which shows pictures about 480 pixels wide.
+threads, and what is needed here is three kinds of chart at one size.
+
+TensorBoard shows a picture 350 pixels wide (Images) or 215 high (Time Series), and shrinks it by leaving pixels out,
+which makes small print unreadable. So charts are drawn at exactly twice that size with large print, and softened by
+half a pixel: every second pixel then holds its share of the ones that are left out, and dense screens show them all.
 """
 
 import math
@@ -10,13 +13,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-WIDTH, HEIGHT = 640, 420
-LEFT, TOP, BOTTOM = 78, 62, 56
+WIDTH, HEIGHT = 700, 430
+LEFT, TOP, BOTTOM, RIGHT = 92, 76, 70, 24
+TITLE_SIZE, LABEL_SIZE = 27, 22
 
-INK = (40, 40, 40)
-FAINT = (222, 222, 222)
+INK = (24, 24, 24)
+FAINT = (216, 216, 216)
+SHADE = (236, 239, 244)
 PAPER = (255, 255, 255)
 LINE = (31, 90, 160)
 ACCENT = (214, 90, 30)
@@ -48,6 +53,11 @@ def _wider_font(size: int) -> Font:
     return _plain_font(size)
 
 
+def text_length(text: str, size: int = LABEL_SIZE) -> float:
+    """Return the width of a text in pixels."""
+    return font_for(text, size).getlength(text)
+
+
 def nice_ticks(low: float, high: float, about: int) -> list[float]:
     """Return round numbers within [low, high], 1, 2 or 5 times a power of ten apart, about as many as asked."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
@@ -58,6 +68,19 @@ def nice_ticks(low: float, high: float, about: int) -> list[float]:
     first = math.ceil(low / spacing - 1e-9)
     last = math.floor(high / spacing + 1e-9)
     return [number * spacing for number in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return 2 to 6 round numbers within [10**low, 10**high]; the two ends where there are not 2 round ones."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [factor * 10.0**power for power in powers for factor in factors]
+        inside = [tick for tick in ticks if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
+        if len(inside) < 2:
+            return [10.0**low, 10.0**high]
+        if len(inside) <= 6:
+            return inside
+    return inside[:: math.ceil(len(inside) / 6)]
 
 
 def short_number(value: float) -> str:
@@ -80,16 +103,16 @@ class Plot:
         y_label: str,
         x_range: tuple[float, float],
         y_range: tuple[float, float],
-        right: int = 22,
+        right: int = RIGHT,
         bottom: int = BOTTOM,
     ) -> None:
         self.image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
         self.draw = ImageDraw.Draw(self.image)
         self.box = (LEFT, TOP, WIDTH - right, HEIGHT - bottom)
         self._x_range, self._y_range = _widened(x_range), _widened(y_range)
-        self.text((12, 8), title, size=20)
-        self.text((12, 36), y_label, size=15)
-        self.text(((self.box[0] + self.box[2]) / 2, HEIGHT - 4), x_label, size=15, anchor="md")
+        self.text((10, 4), title, size=TITLE_SIZE)
+        self.text((10, 38), y_label)
+        self.text(((self.box[0] + self.box[2]) / 2, HEIGHT - 5), x_label, anchor="md")
 
     def x(self, value: float) -> float:
         """Return the pixel column of a value."""
@@ -101,37 +124,37 @@ class Plot:
         low, high = self._y_range
         return self.box[3] - (value - low) / (high - low) * (self.box[3] - self.box[1])
 
-    def text(self, position: tuple[float, float], text: str, *, size: int = 14, anchor: str = "la") -> None:
-        self.draw.text(position, text, fill=INK, font=font_for(text, size), anchor=anchor)
-
-    def text_on_end(self, position: tuple[float, float], text: str, *, size: int = 13) -> None:
-        """Write upwards, so that the text's end is at `position`, centred on its column."""
-        length = math.ceil(font_for(text, size).getlength(text)) + 1
-        strip = Image.new("RGB", (length, size + 4), PAPER)
-        ImageDraw.Draw(strip).text((0, 0), text, fill=INK, font=font_for(text, size))
-        column, row = position
-        self.image.paste(strip.rotate(90, expand=True), (round(column - (size + 4) / 2), round(row)))
+    def text(
+        self,
+        position: tuple[float, float],
+        text: str,
+        *,
+        size: int = LABEL_SIZE,
+        anchor: str = "la",
+        fill: tuple[int, int, int] = INK,
+    ) -> None:
+        self.draw.text(position, text, fill=fill, font=font_for(text, size), anchor=anchor)
 
     def y_axis(self, ticks: Sequence[tuple[float, str]], *, grid: bool = True) -> None:
         for value, label in ticks:
             row = self.y(value)
             if grid:
-                self.draw.line((self.box[0], row, self.box[2], row), fill=FAINT)
-            self.draw.line((self.box[0] - 5, row, self.box[0], row), fill=INK)
-            self.text((self.box[0] - 8, row), label, anchor="rm")
+                self.draw.line((self.box[0], row, self.box[2], row), fill=FAINT, width=2)
+            self.draw.line((self.box[0] - 6, row, self.box[0], row), fill=INK, width=2)
+            self.text((self.box[0] - 10, row), label, anchor="rm")
 
     def x_axis(self, ticks: Sequence[tuple[float, str]]) -> None:
         for value, label in ticks:
             column = self.x(value)
-            self.draw.line((column, self.box[3], column, self.box[3] + 5), fill=INK)
-            self.text((column, self.box[3] + 8), label, anchor="ma")
+            self.draw.line((column, self.box[3], column, self.box[3] + 6), fill=INK, width=2)
+            self.text((column, self.box[3] + 10), label, anchor="ma")
 
     def frame(self) -> None:
-        self.draw.rectangle(self.box, outline=INK)
+        self.draw.rectangle(self.box, outline=INK, width=2)
 
     def pixels(self) -> numpy.ndarray:
         """Return the picture, uint8 [HEIGHT, WIDTH, 3]."""
-        return numpy.asarray(self.image)
+        return numpy.asarray(self.image.filter(ImageFilter.BoxBlur(0.5)))
 
 
 def labelled(ticks: Sequence[float]) -> list[tuple[float, str]]:

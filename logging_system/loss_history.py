@@ -4,13 +4,18 @@ import numpy
 
 from logging_system.binned import BinSums
 
-MAXIMUM_COLUMNS = 160
+MAXIMUM_COLUMNS = 120
+CLIPS_A_BIN = 4  # in a finished column, on average: fewer would leave holes where by chance no clip was drawn
 
 
 class LossHistory:
-    """Columns of sums and counts, one a log point. When they are too many, neighbours are joined in pairs."""
+    """Columns of sums and counts, each of as many log points as it takes to fill it.
+
+    When the columns are too many, neighbours are joined in pairs, and later columns are to hold twice as much.
+    """
 
     def __init__(self, first_step: int) -> None:
+        self._clips_a_bin = CLIPS_A_BIN
         self._edges = [float(first_step)]  # column i covers the steps after edges[i], up to edges[i + 1]
         self._columns: list[BinSums] = []
 
@@ -21,6 +26,10 @@ class LossHistory:
     def append(self, step: int, sums: BinSums) -> None:
         """Add what was accumulated up to and including `step`. Nothing is added when no step has passed."""
         if step <= self._edges[-1]:
+            return
+        if self._columns and self._columns[-1].counts.sum() < self._clips_a_bin * len(sums.counts):
+            self._edges[-1] = float(step)
+            self._columns[-1] = _join(self._columns[-1], sums)
             return
         self._edges.append(float(step))
         self._columns.append(sums)
@@ -37,6 +46,7 @@ class LossHistory:
             *([self._edges[-1]] if odd else []),
         ]
         self._columns = joined + odd
+        self._clips_a_bin *= 2
 
     def step_edges(self) -> numpy.ndarray:
         """[columns + 1] float64, strictly increasing."""

@@ -7,7 +7,7 @@ of such a value only if its metadata also names the data class, as here.
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tensorboard.compat.proto.summary_pb2 import (
     DATA_CLASS_BLOB_SEQUENCE,
@@ -79,14 +79,17 @@ def text_value(tag: str, markdown: str, description: str | None) -> Summary.Valu
 
 
 def hparams_start_values(
-    hparams: Mapping[str, bool | float | str], metrics: Sequence[str], session: str
+    hparams: Mapping[str, bool | float | str], metrics: Sequence[str], session: str, prominent: Collection[str]
 ) -> list[Summary.Value]:
-    """Return the two summaries that show a run in the HParams tab from its start: experiment and session start."""
+    """Return the two summaries that show a run in the HParams tab from its start: experiment and session start.
+
+    The tab shows a few columns and sorts those first that are marked as differing: the ``prominent`` ones here.
+    """
     start = plugin_data_pb2.SessionStartInfo(group_name=session, start_time_secs=time.time())
     infos = []
     for name, value in hparams.items():
         kind = _set_hparam(start.hparams[name], value)
-        infos.append(api_pb2.HParamInfo(name=name, type=kind))
+        infos.append(api_pb2.HParamInfo(name=name, type=kind, differs=name in prominent))
     metric_infos = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag) for tag in metrics]
     experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=metric_infos)
     return [

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -157,9 +157,14 @@ class Writer:
                     "Logging: videos come faster than they can be encoded; some are missing from the dashboard."
                 )
 
-    def hparams_start(self, hparams: Mapping[str, bool | float | str], metrics: Sequence[str]) -> None:
-        """Show this run in the HParams tab with its settings and the latest values of the scalar tags ``metrics``."""
-        values = summaries.hparams_start_values(hparams, metrics, session=self._run_folder.name)
+    def hparams_start(
+        self, hparams: Mapping[str, bool | float | str], metrics: Sequence[str], prominent: Collection[str] = ()
+    ) -> None:
+        """Show this run in the HParams tab with its settings and the latest values of the scalar tags ``metrics``.
+
+        The settings named in ``prominent`` stand first.
+        """
+        values = summaries.hparams_start_values(hparams, metrics, self._run_folder.name, prominent)
         self._append_event(Event(step=0, summary=Summary(value=values)))
 
     def hparams_end(self) -> None:

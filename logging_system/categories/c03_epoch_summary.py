@@ -21,9 +21,7 @@ TAGS = {
     "03_Epoch_Summary/Validation_Loss": Tag(
         "The latest validation loss when the epoch ended.", absent_when=NO_VALIDATION
     ),
-    BEST_TAG: Tag(
-        "The lowest validation loss of the run so far.", absent_when=NO_VALIDATION
-    ),
+    BEST_TAG: Tag("The lowest validation loss of the run so far.", absent_when=NO_VALIDATION),
     "03_Epoch_Summary/Average_Gradient_Norm": Tag(
         "Mean gradient norm before clipping over every optimizer step since the last summary."
     ),

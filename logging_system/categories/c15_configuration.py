@@ -28,16 +28,20 @@ TAGS = {
 
 # The final values of these stand beside the settings in the HParams tab.
 RESULT_TAGS = (
-    "01_Training/Loss",
-    "01_Training/Loss_EMA",
     "01_Training/Validation_Loss",
     "02_Loss_Components/Validation/Text_Gap_Shuffled",
+    "12_Generated_Samples/Text_Sensitivity",
+    "12_Generated_Samples/Motion_Energy_Ratio",
+    "05_Performance/Samples_Per_Second",
+    "01_Training/Loss",
+    "01_Training/Loss_EMA",
     "03_Epoch_Summary/Best_Validation_Loss",
     "06_Diffusion/Noise_Prediction_MSE",
     "07_Noise_Analysis/Noise_Correlation",
-    "12_Generated_Samples/Text_Sensitivity",
-    "05_Performance/Samples_Per_Second",
 )
+
+# Constants that runs are compared by: of some ninety, the HParams tab shows five until it is told otherwise.
+PROMINENT_CONSTANTS = ("LEARNING_RATE", "BATCH_SIZE", "MODEL_CHANNELS", "MAX_STEPS", "SEED")
 
 # Curves that are read together, for the Custom Scalars tab.
 LAYOUT: Mapping[str, Mapping[str, list[str]]] = {
@@ -104,7 +108,7 @@ class Configuration(Category):
             texts["15_Configuration/Resume_Differences"] = "\n".join(lines)
         for tag, text in texts.items():
             writer.text(tag, text, first_step(run), TAGS[tag].description)
-        writer.hparams_start(hyperparameters(run.config), list(RESULT_TAGS))
+        writer.hparams_start(hyperparameters(run.config), list(RESULT_TAGS), PROMINENT_CONSTANTS)
         writer.custom_scalars_layout(LAYOUT)
 
     def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:

@@ -8,6 +8,7 @@ from logging_system.doctor.reading import launch_start, points, recent_median
 from logging_system.scalar_history import ScalarHistory, ScalarSeries
 
 WAIT_TAG = "05_Performance/Data_Wait_Percent"
+UTILISATION_TAG = "14_System/GPU_Utilization_Percent"
 OVERHEAD_TAG = "05_Performance/Logging_Overhead_Percent"
 FAILURES_TAG = "05_Performance/Logging_Failures"
 DROPPED_TAG = "05_Performance/Dropped_Videos"
@@ -23,6 +24,8 @@ MEMORY_TAGS = (
 # Data. A tenth of the time lost is worth an afternoon of anybody's work in a run of days.
 WAIT_PERCENT = 10.0
 LEAST_WAIT_POINTS = 3
+# A GPU works through a queue, so the host may wait for data while the GPU has not noticed.
+BUSY_PERCENT = 90.0
 
 # Memory. Allocators settle during the first half of a launch; what still climbs through the second half by a tenth, and
 # by more than the size of a few batches, does not settle.
@@ -49,6 +52,9 @@ def data_bound(history: ScalarHistory, config: Constants) -> Opinion:
     percent = recent_median(wait)
     if percent <= WAIT_PERCENT:
         return Healthy(rule, f"{percent:.1f} % of the time is spent waiting for data.")
+    busy = recent_median(history.series(UTILISATION_TAG).since(launch_start(history)))
+    if busy >= BUSY_PERCENT:
+        return Healthy(rule, f"the host waits for data {percent:.0f} % of the time, but the GPU is busy {busy:.0f} %.")
     signs = Signs()
     sentence = (
         f"{percent:.0f} % of the time is spent waiting for data (median of the recent points); a few percent are usual."

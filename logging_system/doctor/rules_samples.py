@@ -13,6 +13,7 @@ RESTLESS = 2.0
 BLURRED = 0.6
 GRAINY = 1.5
 
+GRAIN_HIDES = "Grain hides what is behind it"
 NEEDS_SAMPLES = "It needs generated clips (ENABLE_VIDEO_LOGGING, SAMPLE_EVERY_STEPS)"
 
 
@@ -22,6 +23,8 @@ def frozen_samples(history: ScalarHistory, config: Constants) -> Opinion:
     motion = _latest(history, MOTION_TAG)
     if motion is None:
         return Unknown(rule, f"{NEEDS_SAMPLES} and {MOTION_TAG}.")
+    if motion.value > RESTLESS:
+        return Unknown(rule, f"{GRAIN_HIDES} ({_of_real(motion)}).")
     if motion.value >= STILL:
         return Healthy(rule, f"generated clips have {_times(motion)} the motion of real ones (step {motion.step}).")
     explanation = (
@@ -41,6 +44,8 @@ def blurred_samples(history: ScalarHistory, config: Constants) -> Opinion:
     sharpness = _latest(history, SHARPNESS_TAG)
     if sharpness is None:
         return Unknown(rule, f"{NEEDS_SAMPLES} and {SHARPNESS_TAG}.")
+    if sharpness.value > GRAINY:
+        return Unknown(rule, f"{GRAIN_HIDES} ({_of_real(sharpness)}).")
     if sharpness.value >= BLURRED:
         return Healthy(
             rule, f"generated clips have {_times(sharpness)} the sharpness of real ones (step {sharpness.step})."

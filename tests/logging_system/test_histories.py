@@ -8,7 +8,7 @@ import torch
 
 from logging_system.binned import BinSums, TimestepBins
 from logging_system.clip_buffer import MAXIMUM_STEPS, ClipBuffer
-from logging_system.loss_history import MAXIMUM_COLUMNS, LossHistory
+from logging_system.loss_history import CLIPS_A_BIN, MAXIMUM_COLUMNS, LossHistory
 from logging_system.records import SampleStatistics
 from logging_system.time_lapse import MAXIMUM_POINTS, MAXIMUM_PROMPTS, TimeLapse
 
@@ -28,8 +28,9 @@ def test_loss_history_joins_neighbours_and_loses_nothing() -> None:
     history = LossHistory(first_step=0)
     total = 5 * MAXIMUM_COLUMNS + 3
     for number in range(1, total + 1):
-        history.append(10 * number, BinSums(numpy.array([float(number), 0.0]), numpy.array([1.0, 0.0])))
-        history.append(10 * number, BinSums(numpy.array([1e9, 0.0]), numpy.array([1.0, 0.0])))  # no step has passed
+        full = numpy.array([2.0 * CLIPS_A_BIN, 0.0])  # of two bins
+        history.append(10 * number, BinSums(full * number, full))
+        history.append(10 * number, BinSums(full * 1e9, full))  # no step has passed
     edges, means = history.step_edges(), history.means()
     columns = means.shape[1]
     assert MAXIMUM_COLUMNS / 2 <= columns <= MAXIMUM_COLUMNS
@@ -40,6 +41,17 @@ def test_loss_history_joins_neighbours_and_loses_nothing() -> None:
     expected = [numpy.arange(low / 10 + 1, high / 10 + 1).mean() for low, high in itertools.pairwise(edges)]
     numpy.testing.assert_allclose(means[0], expected)
     assert numpy.isnan(means[1]).all()
+    # All columns but the last are equally wide: new ones wait until they hold as much as those that were joined.
+    assert len(set(numpy.diff(edges)[:-1])) == 1
+
+
+def test_a_column_waits_until_it_is_full() -> None:
+    history = LossHistory(first_step=5)
+    half = numpy.array([1.0, CLIPS_A_BIN - 1.0])  # half of what two bins must hold
+    for number in range(1, 8):
+        history.append(5 + number, BinSums(half * number, half))
+    assert history.step_edges().tolist() == [5, 7, 9, 11, 12]
+    numpy.testing.assert_allclose(history.means(), [[1.5, 3.5, 5.5, 7.0]] * 2)
 
 
 def test_time_lapse_keeps_first_latest_and_what_lies_between() -> None:

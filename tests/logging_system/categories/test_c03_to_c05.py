@@ -94,8 +94,8 @@ def test_marker_of_the_plan_stands_at_the_present_step(session: Callable[..., An
         picture = numpy.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
         is_marker = (picture == numpy.array(ACCENT)).all(axis=-1)
         columns.append(numpy.median(is_marker.nonzero()[1]))
-    # The axis runs over 2000 steps and 540 pixels.
-    assert columns[1] - columns[0] == pytest.approx(1000 / 1999 * 540, abs=2)
+    # The axis runs over 2000 steps and 584 pixels.
+    assert columns[1] - columns[0] == pytest.approx(1000 / 1999 * 584, abs=2)
 
 
 def test_a_schedule_without_a_plan_has_no_planned_tags(session: Callable[..., Any], make: SimpleNamespace) -> None:

@@ -64,13 +64,13 @@ def test_heat_map_shows_where_the_loss_is(session: Callable[..., Any], make: Sim
     for step, loss in ((1, 1.0), (2, 0.01)):
         record = make.record(step)
         samples = dataclasses.replace(
-            record.samples, timestep=torch.full((6,), 2), unweighted_mse=torch.full((6,), loss)
+            record.samples, timestep=torch.full((80,), 2), unweighted_mse=torch.full((80,), loss)
         )
         running.step(dataclasses.replace(record, samples=samples))
     encoded = running.finish().image("06_Diffusion/Loss_By_Timestep_Over_Time")
     picture = numpy.asarray(Image.open(io.BytesIO(encoded))).astype(int)
-    left, top, right, bottom = 78, 62, 536, 364
-    low_row = bottom - 7  # the lowest of twenty bins is 15 pixels high
+    left, top, right, bottom = 92, 76, 572, 360
+    low_row = bottom - 7  # the lowest of twenty bins is 14 pixels high
     assert picture[low_row, left + 50].tolist() == [253, 231, 37]  # first step, high loss: bright
     assert picture[low_row, right - 50].tolist() == [68, 1, 84]  # second step, low loss: dark
-    assert picture[top + 20, left + 50].tolist() == [224, 224, 224]  # no clip there: grey
+    assert picture[top + 20, left + 50].tolist() == [150, 150, 150]  # no clip there: grey

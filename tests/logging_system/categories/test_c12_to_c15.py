@@ -2,20 +2,31 @@
 
 import dataclasses
 import io
+import json
+import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy
 import pytest
+import torch
 from PIL import Image
 
 from logging_system.categories.c12_generated_samples import prompt_names
 from logging_system.categories.c14_system import System
 from logging_system.categories.c15_configuration import LAYOUT, RESULT_TAGS, hyperparameters
+from logging_system.doctor.diagnosis import diagnose
+from logging_system.doctor.report import as_markdown, as_text
 from logging_system.registry import CATEGORIES
+from logging_system.scalar_history import read_history
 from logging_system.tags import tag_expression
+
+ROOT = Path(__file__).parents[3]
 
 
 def _frames(encoded: bytes) -> list[numpy.ndarray]:
@@ -44,7 +55,7 @@ def test_one_clip_a_prompt_grids_and_measures(session: Callable[..., Any], make:
     }
     assert reader.image_steps(f"{prefix}/Grid") == [3, 5]
     assert reader.points(f"{prefix}/Text_Sensitivity") == {3: 0.25, 5: 0.25}
-    assert reader.points(f"{prefix}/Other/Sharpness_Ratio") == {3: 2.0, 5: 2.0}
+    assert reader.points(f"{prefix}/Sharpness_Ratio") == {3: 2.0, 5: 2.0}
     clip = _frames(reader.image(f"{prefix}/Prompt_1_CAB"))
     assert len(clip) == 4
     assert clip[0].shape == (128, 128, 3)
@@ -90,12 +101,15 @@ def test_noise_videos_move_and_are_large_enough(session: Callable[..., Any], mak
     running.step(make.record(2))
     assert running.view.visualisations_made == 1
     reader = running.finish()
-    tiles = {"Predicted_Noise": 1, "Actual_Noise": 1, "Original_Video": 1, "Side_By_Side": 5, "Denoising_Filmstrip": 3}
-    assert set(reader.tags["images"]) == {f"13_Noise_Visualization/{name}" for name in tiles}
-    for name, number in tiles.items():
+    # Rows, columns and the height of a caption: five clips are folded into two rows of three.
+    single, three, five = (1, 1, 20), (1, 3, 21), (2, 3, 21)
+    layouts = {"Predicted_Noise": single, "Actual_Noise": single, "Original_Video": single}
+    layouts |= {"Side_By_Side": five, "Denoising_Filmstrip": three}
+    assert set(reader.tags["images"]) == {f"13_Noise_Visualization/{name}" for name in layouts}
+    for name, (rows, columns, caption) in layouts.items():
         frames = _frames(reader.image(f"13_Noise_Visualization/{name}"))
         assert len(frames) == 4
-        assert frames[0].shape == (128 + 20 + 8, number * (128 + 4) + 4, 3)
+        assert frames[0].shape == (rows * (128 + caption + 4) + 4, columns * (128 + 4) + 4, 3)
         assert (frames[0] != frames[1]).any()
 
 
@@ -140,6 +154,68 @@ def test_configuration_is_there_from_the_start(session: Callable[..., Any], make
     assert "python main.py --text \\*" in reader.text("15_Configuration/Environment")
     assert reader.text("15_Configuration/Resume_Differences") == "- SEED was 1 and is &lt;2&gt;."
     assert any(tag.startswith("_hparams_") for tag in reader.tags["tensors"] + list(reader.events.summary_metadata))
+
+
+def _doctor_steps(reader: Any) -> list[int]:
+    return [event.step for event in reader.events.Tensors("15_Configuration/Run_Doctor")]
+
+
+def test_doctor_speaks_at_diagnostics_and_at_the_end(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("01_Training", "15_Configuration", diagnostic_log_every_steps=3)
+    for step in range(1, 9):
+        running.step(make.record(step, is_first=step == 1, is_last=step == 8))
+    running.dispatcher.on_validation(make.validation(8), running.view)
+    reader = running.finish()
+    assert _doctor_steps(reader) == [1, 3, 6, 8]
+    assert "01\\_Training/Loss\\_EMA is " in reader.text("15_Configuration/Run_Doctor")
+    assert "so far 1 validation (VALIDATE\\_EVERY\\_STEPS)" in reader.text("15_Configuration/Run_Doctor")
+    assert "run doctor" not in reader.description("15_Configuration/Run_Doctor")
+    assert "plain language" in reader.description("15_Configuration/Run_Doctor")
+
+
+@pytest.mark.parametrize(
+    ("steps", "ending", "expected"),
+    [
+        ((1,), {"is_last": True}, [1]),
+        ((1, 2), {"is_interrupted": True}, [1, 2]),
+        ((1, 2, 3), {"is_interrupted": True}, [1, 3]),  # an interrupted step brings no diagnostics of its own
+        ((1, 2, 3), {}, [1, 3]),  # the signal came after the diagnostics of step 3
+    ],
+)
+def test_doctor_speaks_once_a_step_however_a_run_ends(
+    steps: tuple[int, ...],
+    ending: dict[str, bool],
+    expected: list[int],
+    session: Callable[..., Any],
+    make: SimpleNamespace,
+) -> None:
+    running = session("01_Training", "15_Configuration", diagnostic_log_every_steps=3)
+    for step in steps:
+        changes = ending if step == steps[-1] else {}
+        running.step(make.record(step, is_first=step == 1, **changes))
+    assert _doctor_steps(running.finish()) == expected
+
+
+def test_doctor_says_nothing_of_a_launch_without_steps(session: Callable[..., Any]) -> None:
+    assert "15_Configuration/Run_Doctor" not in session("15_Configuration").finish().all_tags
+
+
+def test_card_and_command_give_the_same_verdict(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session(diagnostic_log_every_steps=3)
+    for step in range(1, 8):
+        loss = torch.tensor(math.nan if step == 7 else 1.0 / step)
+        running.step(make.record(step, is_first=step == 1, is_last=step == 7, loss=loss))
+        if step >= 4:
+            running.dispatcher.on_validation(make.validation(step), running.view)
+    running.dispatcher.on_epoch(make.epoch(1, 7, is_partial=True, is_last=True), running.view)
+    card = running.finish().text("15_Configuration/Run_Doctor")
+    (running.run_folder / "config.json").write_text(json.dumps(running.view.run.config))
+    diagnosis = diagnose(read_history(running.run_folder / "metrics.jsonl").history, running.view.run.config)
+    assert [finding.rule for finding in diagnosis.problems] == ["Diverged"]
+    assert card == as_markdown(diagnosis)
+    command = [sys.executable, "-m", "logging_system.doctor", str(running.run_folder)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert finished.stdout == f"Run: {running.run_folder}\n{as_text(diagnosis)}\n"
 
 
 def test_hyperparameters_have_types_that_the_plugin_knows() -> None:

@@ -41,6 +41,14 @@ def test_waiting_needs_three_points_of_this_launch(history_with: Build, config: 
     assert isinstance(data_bound(history_with({WAIT: None}), config), Unknown)
 
 
+@pytest.mark.parametrize(("busy", "expected"), [(89.0, Finding), (91.0, Healthy)])
+def test_waiting_does_not_matter_while_the_gpu_is_busy(
+    busy: float, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    tags = {WAIT: dict.fromkeys(LOG, 50.0), "14_System/GPU_Utilization_Percent": dict.fromkeys(LOG, busy)}
+    assert isinstance(data_bound(history_with(tags), config), expected)
+
+
 def _growing(level: float, growth: float) -> dict[int, float]:
     """Memory at `level` in the middle of the second half, which grows by `growth` over it, with wild readings."""
     curve = {step: level + growth * (step - 905) / 590 for step in LOG}
