@@ -1,6 +1,9 @@
 """Do generated clips move, and are they as sharp as real ones? Each rule judges the latest sampling point."""
 
 from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy, Opinion, Unknown, last_point
+from logging_system.doctor.reading import recent_median
+from logging_system.doctor.rules_loss import BASELINE_TAG, MSE_TAG
+from logging_system.doctor.rules_text import LEARNED_SHARE_OF_ZERO
 from logging_system.scalar_history import ScalarHistory
 
 MOTION_TAG = "12_Generated_Samples/Motion_Energy_Ratio"
@@ -68,6 +71,11 @@ def noisy_samples(history: ScalarHistory, config: Constants) -> Opinion:
     known = [(point, limit) for point, limit in ((motion, RESTLESS), (sharpness, GRAINY)) if point is not None]
     if not known:
         return Unknown(rule, f"{NEEDS_SAMPLES}, {MOTION_TAG} or {SHARPNESS_TAG}.")
+    error, zero = recent_median(history.series(MSE_TAG)), recent_median(history.series(BASELINE_TAG))
+    if error > LEARNED_SHARE_OF_ZERO * zero:
+        return Unknown(
+            rule, f"The model must learn first: its error is {error:.3g}, that of always answering 0 {zero:.3g}."
+        )
     too_high = [(point, limit) for point, limit in known if point.value > limit]
     if not too_high:
         return Healthy(rule, f"generated clips have {' and '.join(_of_real(point) for point, _ in known)}.")

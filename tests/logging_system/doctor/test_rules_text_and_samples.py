@@ -130,6 +130,25 @@ def test_samples_at_their_limits(
         assert "step 600" in opinion.explanation
 
 
+@pytest.mark.parametrize(("error", "expected"), [(0.51, Unknown), (0.49, Finding)])
+def test_noise_of_a_model_that_has_not_learned_yet_is_no_finding(
+    error: float, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    steps = range(10, 610, 10)
+    tags = {
+        "02_Loss_Components/Unweighted_MSE": dict.fromkeys(steps, error),
+        "02_Loss_Components/Predict_Zero_Baseline": dict.fromkeys(steps, 1.0),
+    }
+    assert isinstance(noisy_samples(history_with({**tags, MOTION: {600: 50.0}}), config), expected)
+
+
+def test_grain_hides_whether_clips_stand_still_or_are_blurred(history_with: Build, config: dict[str, object]) -> None:
+    assert isinstance(frozen_samples(history_with({MOTION: {600: 2.01}}), config), Unknown)
+    assert isinstance(frozen_samples(history_with({MOTION: {600: 1.99}}), config), Healthy)
+    assert isinstance(blurred_samples(history_with({SHARPNESS: {600: 1.51}}), config), Unknown)
+    assert isinstance(blurred_samples(history_with({SHARPNESS: {600: 1.49}}), config), Healthy)
+
+
 def test_both_measures_of_noise_are_named(history_with: Build, config: dict[str, object]) -> None:
     opinion = noisy_samples(history_with({MOTION: {600: 3.0}, SHARPNESS: {600: 2.0}}), config)
     assert isinstance(opinion, Finding)
