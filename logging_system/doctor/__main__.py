@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,6 +71,17 @@ def read_run(run: Path) -> tuple[HistoryFile, Mapping[str, object]]:
 
 def main() -> int:
     """Run the program and return its exit code."""
+    try:
+        code = judge()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough; what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def judge() -> int:
+    """Print the verdict, or why there is none, and return the exit code."""
     arguments = parse_arguments()
     try:
         run = find_run(arguments.run)

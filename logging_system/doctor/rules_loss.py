@@ -146,7 +146,10 @@ def plateau(history: ScalarHistory, config: Constants) -> Opinion:
 
 
 def _gain_of_last_third(series: ScalarSeries) -> float:
-    """Return by which share the lowest value of the last third of the points is below the lowest one before it."""
-    split = len(series) - len(series) // 3
-    before, after = float(series.values[:split].min()), float(series.values[split:].min())
+    """Return by which share the lowest value of the last third of the steps is below the lowest one before it.
+
+    Of the steps, not of the points: of a long run, the older points are further apart.
+    """
+    is_late = series.steps > series.steps[0] + 2 / 3 * (series.steps[-1] - series.steps[0])
+    before, after = float(series.values[~is_late].min()), float(series.values[is_late].min())
     return 1 - after / before if before > 0 else 0.0

@@ -74,7 +74,9 @@ def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:
     healthy: list[str] = []
     for tag in MEMORY_TAGS:
         series = history.series(tag).finite().since(launch_start(history))
-        half = series.newest((len(series) + 1) // 2)
+        if len(series) < LEAST_READINGS:
+            continue
+        half = series.since(int(series.steps[0] + series.steps[-1]) // 2)
         if len(half) < LEAST_READINGS:
             continue
         level = float(numpy.median(half.values))

@@ -130,3 +130,14 @@ def test_help_says_what_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         main()
     assert ended.value.code == 0
     assert "logs/NAME" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(write_run: Write, curves: Curves) -> None:
+    command = [sys.executable, "-m", "logging_system.doctor", str(write_run("spelling", curves))]
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # nobody reads: the first write fails, as it does behind `| head`
+    try:
+        finished = subprocess.run(command, cwd=ROOT, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=120)
+    finally:
+        os.close(write_end)
+    assert (finished.returncode, finished.stderr) == (0, "")

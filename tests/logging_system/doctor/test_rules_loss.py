@@ -133,3 +133,16 @@ def test_a_plateau_needs_a_history(
         EMA: dict.fromkeys(range(10, 10 * points + 1, 10), 0.1),
     }
     assert isinstance(plateau(history_with(curves), config), expected)
+
+
+@pytest.mark.parametrize(("last_third", "expected"), [(0.9, Healthy), (1.0, Finding)])
+def test_a_long_run_is_judged_over_a_third_of_its_steps(
+    last_third: float, expected: type, config: dict[str, object]
+) -> None:
+    # Of 12,000 points the history keeps a thousand new ones and few older ones: a third of them is no third of the run.
+    history = ScalarHistory()
+    for point in range(12_000):
+        share = max(0.0, (point - 8_000) / 4_000)  # the loss falls in the last third, and ever more slowly
+        history.add(EMA, 50 * point + 50, 0.1 * (1 - (1 - last_third) * share**0.05))
+        history.add(RATE, 50 * point + 50, 8e-4)
+    assert isinstance(plateau(history, config), expected)
