@@ -12,6 +12,8 @@ import numpy
 from numpy.typing import NDArray
 
 MAXIMUM_POINTS = 2048  # of one tag: 32 kB, and fine enough for any judgement about a whole run
+NEWEST_POINTS = 512  # that are never thinned, so that the recent past stays as fine as it was logged
+OLDER_POINTS = 1024  # what thinning leaves of the rest at most
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -60,15 +62,26 @@ class _Points:
         self.steps.append(step)
         self.values.append(value)
         if len(self.steps) > MAXIMUM_POINTS:
-            half = len(self.steps) // 2
-            del self.steps[1:half:2], self.values[1:half:2]
+            self._thin()
+
+    def _thin(self) -> None:
+        """Keep the newest points, and of the older ones some that are evenly spread over their steps."""
+        old = len(self.steps) - NEWEST_POINTS
+        spacing = (self.steps[old - 1] - self.steps[0]) / OLDER_POINTS
+        kept = [0]
+        for index in range(1, old):
+            if self.steps[index] - self.steps[kept[-1]] >= spacing:
+                kept.append(index)
+        kept.extend(range(old, len(self.steps)))
+        self.steps = array("q", (self.steps[index] for index in kept))
+        self.values = array("d", (self.values[index] for index in kept))
 
 
 class ScalarHistory:
     """Tag to series of (step, value).
 
-    When a tag passes MAXIMUM_POINTS, every other point of its older half goes, so that the recent past stays as fine as
-    it was logged. Safe to use from several threads.
+    When a tag passes MAXIMUM_POINTS, all but the newest are thinned to an even spread over the steps, however long the
+    run is. Safe to use from several threads.
     """
 
     def __init__(self) -> None:

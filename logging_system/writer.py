@@ -86,9 +86,13 @@ class Writer:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """How often each kind of thing failed: event_file, metrics_file, sample_file, video."""
+        """How often each kind of thing failed: event_file, metrics_file, sample_file, video, and refused_points.
+
+        Points are refused while a file cannot be written and too much waits for it already (see ``AppendLog``).
+        """
         with self._lock:
-            return MappingProxyType(dict(self._failures))
+            refused = self._events.dropped + self._metrics.dropped
+            return MappingProxyType({**self._failures, **({"refused_points": refused} if refused else {})})
 
     def scalar(self, tag: str, value: float, step: int, description: str = "") -> None:
         """Write one number to the event file (as float32, its format) and to ``metrics.jsonl`` (as float64).

@@ -137,14 +137,15 @@ class TrainingLoop:
         )
         step_started = time.perf_counter()
         outcome = self._step.run(position.step, batch)
-        if is_first or self._cadence.looks_at(position.step):
+        ending = stop.ending or self._limits.reached(position.step, started)
+        ends_epoch = position.step % self._steps_per_epoch == 0
+        if is_first or ends_epoch or ending is not None or self._cadence.looks_at(position.step):
             # A GPU is behind the host by now. What it still has to do belongs to the steps since the last look, and not
             # to the logging, validation or saving that would otherwise wait for it.
             self._wait_for_device()
         seconds = data_seconds + time.perf_counter() - step_started
         self._skips.add(outcome.skipped)
         position.count(batch.video_BCTHW.shape[0])
-        ending = stop.ending or self._limits.reached(position.step, started)
         return self._record(batch, outcome, rate, data_seconds, seconds, ending), ending
 
     def _next_batch(self) -> Batch:
@@ -192,11 +193,12 @@ class TrainingLoop:
         self._progress.advance()
         if is_ending or record.step % self._cadence.report_every == 0:  # looking at the loss waits for the device
             self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
-            self._skips.check(record.step)
         samples_due = record.is_last or (record.step % self._cadence.sample_every == 0 and not record.is_interrupted)
         if self._makes_samples and samples_due:
             self._progress.say(f"Step {record.step}: making sample videos ...")
         self._dispatcher.on_step(record, self._view)
+        if is_ending or record.step % self._cadence.report_every == 0:
+            self._skips.check(record.step)  # after the step is logged: the verdict on a run that is given up needs it
         if validation is not None:
             self._dispatcher.on_validation(validation, self._view)
 

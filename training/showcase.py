@@ -41,7 +41,7 @@ class Showcase:
         self._prompts = tuple(prompts)
         self._held_out = tuple(splits.is_held_out(prompt) for prompt in prompts)
         self._real = self._collect_real(splits, prompts)
-        self._comparison = TrainingComparison(splits.training, self._prompts, validation_batch.video_BCTHW)
+        self._comparison = TrainingComparison(splits.training, self._prompts, self._held_out, validation_batch)
         self._validation_batch = validation_batch
         self._compute = compute
         self._frames_per_second = frames_per_second
@@ -79,10 +79,11 @@ class Showcase:
             "Text_Sensitivity": text_sensitivity(clips, repeated),
             "Frozen_Frame_Percent": frozen_frame_percent(clips),
         }
-        if self._real is not None:
+        real = self._validation_batch.video_BCTHW
+        if self._real is not None:  # every prompt has a real clip: the closer comparison
             real = to_unit_range(torch.from_numpy(self._real))
-            measures["Motion_Energy_Ratio"] = motion_energy_ratio(clips, real)
-            measures["Sharpness_Ratio"] = sharpness_ratio(clips, real)
+        measures["Motion_Energy_Ratio"] = motion_energy_ratio(clips, real)
+        measures["Sharpness_Ratio"] = sharpness_ratio(clips, real)
         measures.update(self._comparison.measures(clips))
         return {name: value for name, value in measures.items() if value is not None}
 

@@ -22,7 +22,8 @@ TAGS = {
     ),
     "05_Performance/Data_Wait_Percent": Tag(
         "Share of the step time spent waiting for the next batch, since the last point. Above 10 percent: add "
-        "NUM_WORKERS or decode less. On a GPU, which is behind the host, it is an upper bound: see GPU_Utilization."
+        "NUM_WORKERS or decode less. On a GPU, which is behind the host, it is an upper bound: see "
+        "14_System/GPU_Utilization_Percent."
     ),
     "05_Performance/Logging_Overhead_Percent": Tag(
         "Share of (training + logging) time that ordinary logging took in this launch so far; videos are counted in "

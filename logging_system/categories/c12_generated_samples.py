@@ -38,13 +38,14 @@ TAGS = {
     ),
     "12_Generated_Samples/Motion_Energy_Ratio": Tag(
         "Motion energy (mean squared change from frame to frame) of generated clips divided by that of real ones. 1 is "
-        "right, near 0 is a still picture, well above 1 is jitter or grain.",
-        absent_when="the data has no real clip of the prompts, or its real clips do not move",
+        "right, near 0 is a still picture, well above 1 is jitter or grain. Real clips are those of the same prompts, "
+        "or of validation where a prompt has none.",
+        absent_when="the real clips do not move",
     ),
     "12_Generated_Samples/Sharpness_Ratio": Tag(
         "Sharpness (mean difference of neighbouring pixels) of generated clips divided by that of real ones. 1 is "
-        "right, below it is blur, above it is grain.",
-        absent_when="the data has no real clip of the prompts, or its real clips are flat",
+        "right, below it is blur, above it is grain. Real clips are those of Motion_Energy_Ratio.",
+        absent_when="the real clips are flat",
     ),
     "12_Generated_Samples/Frozen_Frame_Percent": Tag(
         "Share of generated frame pairs without visible change, in percent. Some are right: letters are held.",
@@ -64,13 +65,13 @@ TAGS = {
         absent_when=NOT_SPELLED,
     ),
     "12_Generated_Samples/Nearest_Training_Distance": Tag(
-        "Distance of generated clips to their nearest training clips (of at most 256, those of the same captions "
-        "first): root mean square difference at 16 x 16 pixels, range -1 to 1. Far below "
+        "Distance of generated clips of held-out prompts (of all, where none is held out) to their nearest training "
+        "clips, of at most 256: root mean square difference at 16 x 16 pixels, range -1 to 1. Far below "
         "Nearest_Training_Distance_Real: copies.",
         absent_when="no training clip could be loaded",
     ),
     "12_Generated_Samples/Nearest_Training_Distance_Real": Tag(
-        "The same distance for the real validation clips: what clips that are not copies have.",
+        "The same distance for the real validation clips, themselves left out: what clips that are not copies have.",
         absent_when="no training clip could be loaded",
     ),
     "12_Generated_Samples/Other/{measure}": Tag(

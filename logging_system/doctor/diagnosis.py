@@ -51,7 +51,7 @@ class Diagnosis:
             for found, what in ((self.problems, "problem"), (self.warnings, "warning"))
             if found
         ]
-        rest = f"{len(self.healthy)} of {len(RULES)} checks are healthy"
+        rest = f"{len(self.healthy)} of {len(RULES)} checks {'is' if len(self.healthy) == 1 else 'are'} healthy"
         if self.unknown:
             rest += f", {len(self.unknown)} cannot be judged yet"
         return f"Step {self.step}: {' and '.join(counts) or 'nothing wrong was found'}; {rest}."

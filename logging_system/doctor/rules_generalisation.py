@@ -3,7 +3,7 @@
 import numpy
 
 from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy, Opinion, Unknown, last_point
-from logging_system.doctor.reading import LOSS_EMA_TAG, aligned, points, settled_loss
+from logging_system.doctor.reading import LOSS_EMA_TAG, aligned, launch_start, points, settled_loss
 from logging_system.doctor.rules_loss import VALIDATION_TAG
 from logging_system.scalar_history import ScalarHistory
 
@@ -23,8 +23,12 @@ def memorisation(history: ScalarHistory, config: Constants) -> Opinion:
     """Generated clips that are nearer to training clips than real ones are."""
     rule = "Memorisation"
     steps, (generated, real) = aligned(history, GENERATED_TAG, REAL_TAG)
-    if not len(steps) or real[-1] <= 0:
+    if not len(steps):
         return Unknown(rule, f"It needs {GENERATED_TAG} and the same of real clips (ENABLE_VIDEO_LOGGING).")
+    if real[-1] <= 0:
+        return Unknown(
+            rule, "The real validation clips are among the training clips, so there is nothing to compare with."
+        )
     step, ratio = int(steps[-1]), float(generated[-1] / real[-1])
     if ratio >= NEAR:
         return Healthy(
@@ -46,7 +50,9 @@ def memorisation(history: ScalarHistory, config: Constants) -> Opinion:
 def overfitting(history: ScalarHistory, config: Constants) -> Opinion:
     """A validation loss that rises while the training loss falls."""
     rule = "Overfitting"
-    validation, training = history.series(VALIDATION_TAG).finite(), settled_loss(history)
+    # Of this launch alone: a resumed run may have other clips.
+    start = launch_start(history)
+    validation, training = history.series(VALIDATION_TAG).finite().since(start), settled_loss(history).since(start)
     needed = WORSE_VALIDATIONS + 1
     if len(validation) < needed:
         have = points(len(validation), "validation")

@@ -28,6 +28,7 @@ BASELINE_TAG = "02_Loss_Components/Predict_Zero_Baseline"
 # condition leaves alone a loss that was tiny and is still far better than knowing nothing.
 RISE_THAT_IS_DIVERGENCE = 3.0
 SKIPPED_SHARE = 0.5  # with every other step left out, training stands still
+FATAL_SHARE = 0.4  # of an interval: a run that is given up may have logged rarely
 
 # Not learning. Within the warm-up nothing is expected; afterwards the default model takes under 50 steps to get here.
 LEAST_STEPS = 200
@@ -57,14 +58,27 @@ def diverged(history: ScalarHistory, config: Constants) -> Opinion:
             rule, "problem", "The loss is no longer a number.", explanation, (last_point(loss),), REMEDY_DIVERGED
         )
     skipped = history.series(SKIPPED_TAG).finite().since(launch_start(history)).newest(RECENT_POINTS + 1)
-    if len(skipped) > 1:
-        grown, steps = skipped.values[-1] - skipped.values[0], skipped.steps[-1] - skipped.steps[0]
-        if grown >= SKIPPED_SHARE * steps:
-            explanation = f"{grown:.0f} of the last {steps} steps had a loss or gradient that was not finite."
-            evidence = (last_point(skipped), last_point(loss))
-            verdict = "Most updates are skipped, so the model does not train."
-            return Finding(rule, "problem", verdict, explanation, evidence, REMEDY_DIVERGED)
+    lost = _lost_steps(skipped, number(config, "MAX_SKIPPED_STEPS_IN_A_ROW"))
+    if lost is not None:
+        explanation = f"{lost[0]} of the last {lost[1]} steps had a loss or gradient that was not finite."
+        evidence = (last_point(skipped), last_point(loss))
+        verdict = "Many updates are skipped, so the model does not train."
+        return Finding(rule, "problem", verdict, explanation, evidence, REMEDY_DIVERGED)
     return _risen(rule, history, loss)
+
+
+def _lost_steps(skipped: ScalarSeries, most_in_a_row: float | None) -> tuple[int, int] | None:
+    """Return how many of how many recent steps were skipped, where that is too many.
+
+    Either half of the recent steps, or as many as end a run, within an interval that they fill to a good part.
+    """
+    for start in range(len(skipped) - 1):
+        grown = int(skipped.values[-1] - skipped.values[start])
+        steps = int(skipped.steps[-1] - skipped.steps[start])
+        is_half = start == 0 and grown >= SKIPPED_SHARE * steps
+        if is_half or (most_in_a_row is not None and grown >= max(most_in_a_row, FATAL_SHARE * steps)):
+            return grown, steps
+    return None
 
 
 def _risen(rule: str, history: ScalarHistory, loss: ScalarSeries) -> Opinion:

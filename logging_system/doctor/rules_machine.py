@@ -80,12 +80,10 @@ def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:
         if len(half) < LEAST_READINGS:
             continue
         level = float(numpy.median(half.values))
-        per_step = robust_slope(_thinned(half))
-        growth = per_step * float(half.steps[-1] - half.steps[0])
+        growth = robust_slope(_thinned(half)) * float(half.steps[-1] - half.steps[0])
         if growth > GROWTH_SHARE * level and growth > GROWTH_GIGABYTES:
-            sentence = (
-                f"{tag} grew by {growth:.2f} GB since step {half.steps[0]}, {1000 * per_step:.2f} GB in 1000 steps."
-            )
+            first, last = half.steps[0], half.steps[-1]
+            sentence = f"{tag} grew by {growth:.2f} GB from step {first} to {last}, to {half.values[-1]:.2f} GB."
             signs.add("warning", sentence, last_point(half))
         else:
             healthy.append(f"{tag} stays near {level:.2f} GB")
@@ -121,7 +119,7 @@ def logging_and_disk(history: ScalarHistory, config: Constants) -> Opinion:
         healthy.append(f"{disk.values[-1]:.0f} GB are free")
     if len(failures) and failures.values[-1] > 0:
         signs.add("warning", f"Logging failed {failures.values[-1]:.0f} times in this launch.", last_point(failures))
-        remedies.append("logging_errors.log in the run folder, and the console, say what failed.")
+        remedies.append("The console says what failed, and logging_errors.log in the run folder where a category did.")
     if len(dropped) and dropped.values[-1] > 0:
         signs.add("warning", f"{dropped.values[-1]:.0f} videos were given up.", last_point(dropped))
         remedies.append("Raise SAMPLE_EVERY_STEPS.")

@@ -8,6 +8,7 @@ from logging_system.doctor.finding import Constants, Evidence, Healthy, Opinion,
 from logging_system.doctor.reading import (
     LOSS_EMA_TAG,
     RECENT_POINTS,
+    launch_start,
     number,
     per_layer,
     rate_fraction,
@@ -46,7 +47,7 @@ ZERO_PERCENT = 50.0  # the default model has below 0.1
 SHRINK = 1e-3  # of the gradient norm since warm-up, while the loss is still high
 GROWTH = 5.0  # of the gradient norm; in healthy runs it falls
 LEAST_NORM_POINTS = 30
-TIMES_CLIP_NORM = 10.0  # one layer alone: clipping then takes 90 percent of every other layer's gradient
+TIMES_USUAL_NORM = 10.0  # one layer alone, against the recent norm of the whole gradient
 # The first steps pass through layers that begin at 0 and rightly have no gradient behind them.
 FIRST_STEPS = 20
 
@@ -56,10 +57,7 @@ REMEDY_VANISHING = (
     "Look at 11_Gradient_Stats/Gradient_Flow for where it fades. A shallower model (BLOCKS_PER_LEVEL, TEXT_LAYERS) or "
     "MIXED_PRECISION off may help; a layer that is never used is a fault of the model."
 )
-REMEDY_EXPLODING = (
-    "Lower LEARNING_RATE, raise LR_WARMUP_STEPS, or lower GRADIENT_CLIP_NORM so that single batches count less. On "
-    "CUDA, try MIXED_PRECISION off."
-)
+REMEDY_EXPLODING = "Lower LEARNING_RATE or raise LR_WARMUP_STEPS. On CUDA, try MIXED_PRECISION off."
 NEEDS_DIAGNOSTICS = "It needs diagnostics after the warm-up (DIAGNOSTIC_LOG_EVERY_STEPS, LR_WARMUP_STEPS)."
 
 
@@ -68,7 +66,8 @@ def learning_rate_too_high(history: ScalarHistory, config: Constants) -> Opinion
     rule = "Learning rate too high"
     updates = per_layer(history, UPDATE_PATTERN, _first_judged_step(config))
     norms = _after_warmup(history, config)
-    loss = settled_loss(history)
+    # Of this launch alone: a resumed run may have other data or another weighting, and another loss with them.
+    loss = settled_loss(history).since(launch_start(history))
     if updates is None and len(norms) < LEAST_SPIKE_POINTS:
         return Unknown(rule, NEEDS_DIAGNOSTICS)
     signs = Signs()
@@ -87,7 +86,8 @@ def learning_rate_too_high(history: ScalarHistory, config: Constants) -> Opinion
     spikes = _spikes(norms)
     if len(spikes) >= LEAST_SPIKES:
         sentence = f"The gradient norm spiked {len(spikes)} times lately, to {spikes.values.max():.3g}."
-        signs.add("warning", sentence, last_point(spikes))
+        highest = int(numpy.argmax(spikes.values))
+        signs.add("warning", sentence, Evidence(NORM_TAG, int(spikes.steps[highest]), float(spikes.values[highest])))
     if signs.sentences:
         return signs.finding(rule, "The updates are too large.", REMEDY_RATE)
     if updates is None:
@@ -128,7 +128,7 @@ def gradients_vanishing(history: ScalarHistory, config: Constants) -> Opinion:
 
 
 def gradients_exploding(history: ScalarHistory, config: Constants) -> Opinion:
-    """Gradients that are not finite, tower over the clipping norm, or grow."""
+    """Gradients that are not finite, tower in one layer, or grow."""
     rule = "Gradients exploding"
     norms = _after_warmup(history, config)
     layers = per_layer(history, NORM_PATTERN, _first_judged_step(config))
@@ -137,11 +137,13 @@ def gradients_exploding(history: ScalarHistory, config: Constants) -> Opinion:
     if len(non_finite) and non_finite.values[-1] > 0:
         sentence = f"{non_finite.values[-1]:.0f} gradient values were not finite at the latest diagnostics."
         signs.add("problem", sentence, last_point(non_finite))
-    limit = number(config, "GRADIENT_CLIP_NORM")
-    if layers is not None and limit is not None:
+    usual = recent_median(norms, LEAST_NORM_POINTS)
+    if layers is not None and usual > 0:
         name, largest = max(layers.values.items(), key=lambda item: item[1])
-        if largest > TIMES_CLIP_NORM * limit:
-            sentence = f"The gradient of {name} is {largest:.3g}, with clipping at {limit:g}."
+        if largest > TIMES_USUAL_NORM * usual:
+            sentence = (
+                f"The gradient of {name} is {largest:.3g}, while that of the whole network is usually {usual:.3g}."
+            )
             signs.add("problem", sentence, layers.evidence(name))
     if len(norms) >= LEAST_NORM_POINTS:
         before, now = float(numpy.median(norms.values[:-RECENT_POINTS])), recent_median(norms)

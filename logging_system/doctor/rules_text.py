@@ -1,7 +1,7 @@
 """Does the text decide what is signed?"""
 
 from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy, Opinion, Unknown, last_point
-from logging_system.doctor.reading import aligned, points
+from logging_system.doctor.reading import aligned, number, points
 from logging_system.scalar_history import ScalarHistory
 
 LOSS_TAG = "02_Loss_Components/Validation/Loss"
@@ -14,6 +14,7 @@ SENSITIVITY_TAG = "12_Generated_Samples/Text_Sensitivity"
 # 77 at the end. With captions that belong to other clips the gap stays at about 0.1 percent.
 LEARNED_SHARE_OF_ZERO = 0.5
 VALIDATIONS = 3
+LEAST_STEPS = 150  # after the warm-up, however fast noise removal was learned
 SMALL_GAP = 0.02
 # Text_Sensitivity is near 0 where the text is ignored and above 1 where it decides.
 LOW_SENSITIVITY = 0.2
@@ -31,6 +32,8 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
     steps, (loss, gap, zero) = aligned(history, LOSS_TAG, GAP_TAG, BASELINE_TAG)
     if len(steps) < VALIDATIONS:
         have = points(len(steps), "validation")
+        if not len(steps) and len(history.series(LOSS_TAG)):
+            return Unknown(rule, "All clips have the same caption, so that none can be exchanged for another one.")
         return Unknown(
             rule, f"It needs {VALIDATIONS} validations with different captions; so far {have} (VALIDATE_EVERY_STEPS)."
         )
@@ -40,6 +43,11 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
             rule,
             f"The model must learn to remove noise first: its validation loss is {share} of that of always answering "
             f"0, and {100 * LEARNED_SHARE_OF_ZERO:.0f} % or less is needed.",
+        )
+    needed = (number(config, "LR_WARMUP_STEPS") or 0.0) + LEAST_STEPS
+    if steps[-1] < needed:
+        return Unknown(
+            rule, f"Reading is learned late: it needs {needed:.0f} steps (LR_WARMUP_STEPS, {LEAST_STEPS} more)."
         )
     share_of_loss = float(gap[-VALIDATIONS:].mean() / loss[-VALIDATIONS:].mean())
     figures = (

@@ -59,12 +59,15 @@ def test_a_long_series_is_bounded_and_its_recent_part_stays_fine() -> None:
     assert series.steps[-500:].tolist() == list(range(19_501, 20_001))
 
 
-def test_the_first_thinning_takes_every_other_point_of_the_older_half() -> None:
+@pytest.mark.parametrize(("points", "every"), [(2_100, 1), (8_000, 50), (100_000, 10)])
+def test_a_long_run_is_remembered_evenly(points: int, every: int) -> None:
     history = ScalarHistory()
-    for step in range(MAXIMUM_POINTS + 1):
-        history.add("a", step, 0.0)
-    half = MAXIMUM_POINTS // 2
-    assert history.series("a").steps.tolist() == [*range(0, half, 2), *range(half, MAXIMUM_POINTS + 1)]
+    for number in range(points):
+        history.add("a", number * every, 0.0)
+    steps = history.series("a").steps
+    assert (steps[0], steps[-1]) == (0, (points - 1) * every)
+    assert numpy.diff(steps).max() <= max(2 * every, points * every / 300)
+    assert len(steps) > 600
 
 
 def test_parts_of_a_series() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from data.records import ClipRow
+from data.records import Batch, ClipRow
 from training.memorisation import COMPARED_CLIPS, TrainingComparison
 
 
@@ -28,12 +28,16 @@ class FlatClips:
         return numpy.full((4, 8, 8, 3), int(row.id) % 256, dtype=numpy.uint8)
 
 
-def flat(level: float) -> torch.Tensor:
-    return torch.full((1, 3, 4, 8, 8), level / 127.5 - 1)
+def flat(*levels: float) -> torch.Tensor:
+    return torch.cat([torch.full((1, 3, 4, 8, 8), level / 127.5 - 1) for level in levels])
+
+
+def real(level: float, name: str = "validation") -> Batch:
+    return Batch(flat(level), torch.zeros(1, 1, dtype=torch.int64), ("word",), (name,), 0, 0)
 
 
 def test_distances_of_generated_and_of_real_clips() -> None:
-    comparison = TrainingComparison(FlatClips(11), ["word 1"], flat(60))
+    comparison = TrainingComparison(FlatClips(11), ["word 1"], [False], real(60))
     measures = comparison.measures(flat(25))
     assert measures["Nearest_Training_Distance"] == pytest.approx(15 / 127.5, abs=1e-5)  # to level 10
     assert measures["Nearest_Training_Distance_Real"] == pytest.approx(50 / 127.5, abs=1e-5)
@@ -41,7 +45,7 @@ def test_distances_of_generated_and_of_real_clips() -> None:
 
 def test_clips_are_loaded_once_and_only_so_many() -> None:
     clips = FlatClips(2000)
-    comparison = TrainingComparison(clips, ["word 1"], flat(0))
+    comparison = TrainingComparison(clips, ["word 1"], [False], real(0))
     assert clips.loaded == 0  # nothing before it is needed: a run without videos does not pay
     comparison.measures(flat(0))
     comparison.measures(flat(0))
@@ -49,7 +53,19 @@ def test_clips_are_loaded_once_and_only_so_many() -> None:
 
 
 def test_clips_that_have_gone_are_left_out_and_without_any_there_is_no_measure() -> None:
-    some = TrainingComparison(FlatClips(11, gone=frozenset({10})), ["word 1"], flat(0))
+    some = TrainingComparison(FlatClips(11, gone=frozenset({10})), ["word 1"], [False], real(0))
     assert some.measures(flat(10))["Nearest_Training_Distance"] == pytest.approx(1 / 127.5, abs=1e-5)
-    none = TrainingComparison(FlatClips(3, gone=frozenset({0, 1, 2})), ["word 1"], flat(0))
+    none = TrainingComparison(FlatClips(3, gone=frozenset({0, 1, 2})), ["word 1"], [False], real(0))
     assert none.measures(flat(0)) == {}
+
+
+def test_only_held_out_prompts_are_compared_where_there_are_any() -> None:
+    comparison = TrainingComparison(FlatClips(11), ["word 1", "new", "word 2"], [False, True, False], real(60))
+    measures = comparison.measures(flat(0, 40, 1))  # the first and the last are copies, as words in training may be
+    assert measures["Nearest_Training_Distance"] == pytest.approx(30 / 127.5, abs=1e-5)
+
+
+def test_real_clips_that_are_trained_on_are_not_compared_with_themselves() -> None:
+    comparison = TrainingComparison(FlatClips(11), ["word 1"], [False], real(10, name="10"))
+    measures = comparison.measures(flat(10))
+    assert measures["Nearest_Training_Distance_Real"] == pytest.approx(1 / 127.5, abs=1e-5)

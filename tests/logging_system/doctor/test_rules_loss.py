@@ -135,14 +135,37 @@ def test_a_plateau_needs_a_history(
     assert isinstance(plateau(history_with(curves), config), expected)
 
 
-@pytest.mark.parametrize(("last_third", "expected"), [(0.9, Healthy), (1.0, Finding)])
-def test_a_long_run_is_judged_over_a_third_of_its_steps(
-    last_third: float, expected: type, config: dict[str, object]
-) -> None:
-    # Of 12,000 points the history keeps a thousand new ones and few older ones: a third of them is no third of the run.
+def _long_run(loss: Callable[[float], float]) -> ScalarHistory:
+    """A million steps, logged every ten, with a constant learning rate; `loss` of the share of the run."""
     history = ScalarHistory()
-    for point in range(12_000):
-        share = max(0.0, (point - 8_000) / 4_000)  # the loss falls in the last third, and ever more slowly
-        history.add(EMA, 50 * point + 50, 0.1 * (1 - (1 - last_third) * share**0.05))
-        history.add(RATE, 50 * point + 50, 8e-4)
-    assert isinstance(plateau(history, config), expected)
+    for point in range(1, 100_001):
+        history.add(EMA, 10 * point, loss(point / 100_000))
+        if point % 100 == 0:
+            history.add(RATE, 10 * point, 8e-4)
+    return history
+
+
+def test_a_long_run_that_stands_still_is_a_plateau(config: dict[str, object]) -> None:
+    history = _long_run(lambda share: 0.1 if share > 0.4 else 0.1 + 0.5 * (0.4 - share))
+    assert isinstance(plateau(history, config), Finding)
+
+
+def test_a_long_run_is_judged_over_a_third_of_its_steps(config: dict[str, object]) -> None:
+    opinion = plateau(_long_run(lambda share: share**-0.5), config)  # falls to (2/3)**0.5 over the last third
+    assert isinstance(opinion, Healthy)
+    assert "improved by 18 %" in opinion.verdict
+
+
+@pytest.mark.parametrize(
+    ("every", "skipped_at_the_end", "expected"),
+    [(1, 20, Finding), (10, 20, Finding), (50, 20, Finding), (10, 19, Healthy), (1, 1, Healthy)],
+)
+def test_a_run_that_was_given_up_has_diverged_however_rarely_it_logged(
+    every: int, skipped_at_the_end: int, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    last = 1000
+    steps = range(every, last + 1, every)
+    skipped = {step: float(max(0, skipped_at_the_end - (last - step))) for step in steps}
+    tags = {SKIPPED: skipped, "01_Training/Loss": dict.fromkeys(steps, 0.05)}
+    opinion = diverged(history_with(tags), {**config, "MAX_SKIPPED_STEPS_IN_A_ROW": 20})
+    assert isinstance(opinion, expected)

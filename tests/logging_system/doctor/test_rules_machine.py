@@ -72,7 +72,7 @@ def test_memory_that_climbs(
     assert isinstance(opinion, expected)
     if isinstance(opinion, Finding):
         assert [point.tag for point in opinion.evidence] == [RSS]
-        assert f"grew by {growth:.2f} GB since step 610" in opinion.explanation
+        assert f"grew by {growth:.2f} GB from step 610 to 1200" in opinion.explanation
 
 
 @pytest.mark.parametrize("tag", [LOADER, "14_System/GPU_Memory_Allocated_GB", "14_System/MPS_Driver_Memory_GB"])

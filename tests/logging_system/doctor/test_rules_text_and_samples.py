@@ -77,7 +77,24 @@ def test_text_needs_three_validations_that_can_be_read(history_with: Build, conf
     assert "so far 2 validations" in two.missing
     equal_captions = text_ignored(history_with({GAP: None}), config)
     assert isinstance(equal_captions, Unknown)
-    assert "so far no validation" in equal_captions.missing
+    assert "All clips have the same caption" in equal_captions.missing
+    none = text_ignored(history_with({GAP: None, "02_Loss_Components/Validation/Loss": None}), config)
+    assert isinstance(none, Unknown)
+    assert "so far no validation" in none.missing
+
+
+@pytest.mark.parametrize(("last", "expected"), [(240, Unknown), (260, Finding)])
+def test_a_young_model_need_not_read_yet(
+    last: int, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    steps = (last - 40, last - 20, last)  # with a warm-up of 100 steps
+    curves = {
+        "02_Loss_Components/Validation/Loss": dict.fromkeys(steps, 0.28),
+        "02_Loss_Components/Validation/Predict_Zero_Baseline": dict.fromkeys(steps, 0.67),
+        GAP: dict.fromkeys(steps, 0.004),
+        SENSITIVITY: None,
+    }
+    assert isinstance(text_ignored(history_with(curves), config), expected)
 
 
 @pytest.mark.parametrize(("sensitivity", "expected"), [(0.19, Finding), (0.21, Healthy)])
