@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from common.errors import UserError
 
 FIRST_PORT = 6006
 PORTS_TO_TRY = 100
 START_SECONDS = 120
+SERVING = b" at http"  # "TensorBoard 2.20.0 at http://127.0.0.1:6006/ (Press CTRL+C to quit)"
 # How many points a tag keeps. TensorBoard's own choice for images, 10, hides the early samples of a run; 0 shows none.
 SAMPLES_PER_PLUGIN = "scalars=10000,images=200,histograms=200,text=100"
 
@@ -49,15 +49,23 @@ def choose_port(host: str, asked: int | None) -> int:
     """Return the port that was asked for, or the first free one from 6006.
 
     Raises:
-        UserError: the port that was asked for is taken or impossible, or none is free.
+        UserError: the port that was asked for is taken or impossible, none is free, or the host has no address.
     """
+    if asked is not None and not 1 <= asked <= 65535:
+        raise UserError(f"--port {asked}: a port is a number from 1 to 65535. Leave it out to take the first free one.")
+    try:
+        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"--host {host}: no such address ({error}). Leave it out to serve this machine alone."
+        ) from error
     candidates = range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY) if asked is None else [asked]
     problem = ""
     for port in candidates:
         try:
-            _try_to_listen(host, port)
+            _try_to_listen(family, host, port)
             return port
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             problem = str(error).rstrip(".")
     raise UserError(
         f"TensorBoard cannot listen on {host} port {'-'.join(map(str, dict.fromkeys([candidates[0], candidates[-1]])))}"
@@ -65,8 +73,7 @@ def choose_port(host: str, asked: int | None) -> int:
     )
 
 
-def _try_to_listen(host: str, port: int) -> None:
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+def _try_to_listen(family: socket.AddressFamily, host: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if sys.platform != "win32":  # lets a port that was in use a moment ago count as free; means more on Windows
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -85,12 +92,14 @@ def tensorboard_server(
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("TensorBoard is not installed. Run: python -m pip install -r requirements.txt")
     options = ["--logdir", str(logdir), "--host", host, "--port", str(port), "--samples_per_plugin", SAMPLES_PER_PLUGIN]
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "tensorboard.log"
         # A session of its own: Ctrl-C in the terminal reaches the launcher alone, which then stops TensorBoard.
         command = [sys.executable, "-m", "tensorboard.main", *options, *more_options]
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        with open(log, "wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
-            _wait_until_serving(process, host, port)
+            _wait_until_serving(process, log, host, port)
             yield process
             if process.poll() is not None:
                 raise UserError(f"TensorBoard ended by itself. Its last words:\n{_tail(log)}")
@@ -100,21 +109,27 @@ def tensorboard_server(
             _stop(process)
 
 
-def _wait_until_serving(process: subprocess.Popen[bytes], host: str, port: int) -> None:
+def _wait_until_serving(process: subprocess.Popen[bytes], log: Path, host: str, port: int) -> None:
+    """Wait until this very TensorBoard serves: another program may have taken the port meanwhile, and would answer."""
     target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection((target, port), timeout=1).close()
+        if SERVING in log.read_bytes() and _answers(target, port):
             return
-        except OSError:
-            time.sleep(0.1)
+        time.sleep(0.1)
     raise TimeoutError
 
 
-def _tail(log: IO[bytes]) -> str:
-    log.seek(0)
-    return log.read()[-2000:].decode(errors="replace")
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _tail(log: Path) -> str:
+    return log.read_bytes()[-2000:].decode(errors="replace")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -216,3 +216,14 @@ def test_impossible_port(port):
 )
 def test_loopback(host, expected):
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(("host", "port", "message"), [
+    ("127.0.0.1", 0, "--port 0"),
+    ("127.0.0.1", -1, "--port -1"),
+    ("127.0.0.1", 65536, "--port 65536"),
+    ("no such host", None, "--host no such host: no such address"),
+])  # fmt: skip
+def test_impossible_ports_and_hosts_are_named_at_once(host: str, port: int | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_port(host, port)

@@ -57,6 +57,8 @@ def read_run(run: Path) -> tuple[HistoryFile, Mapping[str, object]]:
         file = read_history(metrics)
         constants = json.loads(config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if metrics.exists():
+            raise UserError(f"{config} is missing. Put it back, or judge another run.") from error
         raise UserError(
             f"{error.filename} does not exist: {run} is no run, or has no metrics yet. Wait for its first step."
         ) from error
@@ -64,6 +66,8 @@ def read_run(run: Path) -> tuple[HistoryFile, Mapping[str, object]]:
         raise UserError(f"{run} cannot be read: {error}. Is it the folder of a run, and readable to you?") from error
     if not isinstance(constants, dict):
         raise UserError(f"{config} is not a JSON object. Restore it, or judge another run.")
+    if not len(file.history) and file.unreadable_lines:
+        raise UserError(f"{metrics}: none of its {file.unreadable_lines} lines can be read. Judge another run.")
     if not len(file.history):
         raise UserError(f"{metrics} holds no metrics yet. Wait for the first step, or for the next flush.")
     return file, constants

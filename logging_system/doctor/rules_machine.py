@@ -123,8 +123,8 @@ def logging_and_disk(history: ScalarHistory, config: Constants) -> Opinion:
     if len(dropped) and dropped.values[-1] > 0:
         signs.add("warning", f"{dropped.values[-1]:.0f} videos were given up.", last_point(dropped))
         remedies.append("Raise SAMPLE_EVERY_STEPS.")
-    if len(overhead):
-        if overhead.steps[-1] - start >= LEAST_OVERHEAD_STEPS and overhead.values[-1] > OVERHEAD_PERCENT:
+    if len(overhead) and overhead.steps[-1] - start >= LEAST_OVERHEAD_STEPS:
+        if overhead.values[-1] > OVERHEAD_PERCENT:
             signs.add("warning", f"Logging takes {overhead.values[-1]:.1f} % of the time.", last_point(overhead))
             remedies.append(
                 "Raise LOG_EVERY_STEPS or DIAGNOSTIC_LOG_EVERY_STEPS, or turn ENABLE_GRADIENT_HISTOGRAMS off."
@@ -132,7 +132,7 @@ def logging_and_disk(history: ScalarHistory, config: Constants) -> Opinion:
         healthy.append(f"logging takes {overhead.values[-1]:.1f} % of the time")
     if signs.sentences:
         return signs.finding(rule, "Logging or the disk needs attention.", " ".join(remedies))
-    return Healthy(rule, f"{'; '.join(healthy)}; nothing failed.")
+    return Healthy(rule, f"{'; '.join([*healthy, 'nothing failed'])}.")
 
 
 def robust_slope(series: ScalarSeries) -> float:

@@ -68,6 +68,10 @@ def _empty(run: Path) -> None:
     (run / "metrics.jsonl").write_text("")
 
 
+def _unreadable(run: Path) -> None:
+    (run / "metrics.jsonl").write_bytes(b"\xff\xfe\n{]\n")
+
+
 def _without_config(run: Path) -> None:
     (run / "config.json").unlink()
 
@@ -85,7 +89,8 @@ def _list_as_config(run: Path) -> None:
     [
         (_without_metrics, "metrics.jsonl does not exist"),
         (_empty, "metrics.jsonl holds no metrics yet"),
-        (_without_config, "config.json does not exist"),
+        (_without_config, "config.json is missing"),
+        (_unreadable, "none of its 2 lines can be read"),
         (_torn_config, "cannot be read"),
         (_list_as_config, "config.json is not a JSON object"),
     ],
