@@ -71,7 +71,7 @@ PICTURES = (
     Picture("category_12", "images", "12_Generated_Samples/(Grid|Real_And|Time_Lapse)", 3, height=470),
     Picture("category_13", "images", "13_Noise_Visualization/(Denoising|Predicted|Side)", 3),
     Picture("category_14", "timeseries", "14_System/(CPU|Process_RSS|Disk)", 3),
-    Picture("category_15", "text", "15_Configuration/Run_Doctor", 1, height=620),
+    Picture("category_15", "text", "15_Configuration/Run_Doctor", 1, height=360),
 )
 
 
