@@ -144,10 +144,14 @@ class Writer:
             raise ValueError(f"file_name is {file_name!r}; it must be a plain name without folders")
         check_video(video_THWC, frames_per_second, scale)
         frames = numpy.array(video_THWC, copy=True)
+        is_shown = False
 
         def encode() -> None:
-            width, height = frames.shape[2] * scale, frames.shape[1] * scale
-            self._append_image(tag, encode_gif(frames, frames_per_second, scale), width, height, step, description)
+            nonlocal is_shown
+            if not is_shown:  # a job that raises is tried again, and must not show its clip twice
+                width, height = frames.shape[2] * scale, frames.shape[1] * scale
+                self._append_image(tag, encode_gif(frames, frames_per_second, scale), width, height, step, description)
+                is_shown = True
             if file_name is not None:
                 path = self._run_folder / SAMPLES_FOLDER / f"{file_name}.mp4"
                 self._write_file(path, encode_mp4(frames, frames_per_second, scale))

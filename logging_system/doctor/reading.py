@@ -73,8 +73,8 @@ def aligned(history: ScalarHistory, *tags: str) -> tuple[NDArray[numpy.int64], N
 
 
 def rate_fraction(history: ScalarHistory, config: Constants) -> float:
-    """Return the newest learning rate as a share of its peak; NaN where that is unknown."""
-    rates = history.series(LEARNING_RATE_TAG).finite()
+    """Return the newest learning rate as a share of the launch's peak; NaN where that is unknown."""
+    rates = history.series(LEARNING_RATE_TAG).finite().since(launch_start(history))
     if not len(rates):
         return math.nan
     peak = max(float(rates.values.max()), number(config, "LEARNING_RATE") or 0.0)

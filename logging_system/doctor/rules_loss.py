@@ -125,9 +125,10 @@ def not_learning(history: ScalarHistory, config: Constants) -> Opinion:
 def plateau(history: ScalarHistory, config: Constants) -> Opinion:
     """Neither loss improves although the learning rate is still high."""
     rule = "Plateau"
+    start = launch_start(history)  # a resumed run may have other data or another weighting
     curves = [
-        (history.series(VALIDATION_TAG).finite(), LEAST_VALIDATIONS),
-        (settled_loss(history), LEAST_LOSS_POINTS),
+        (history.series(VALIDATION_TAG).finite().since(start), LEAST_VALIDATIONS),
+        (settled_loss(history).since(start), LEAST_LOSS_POINTS),
     ]
     judged = [series for series, least in curves if len(series) >= least]
     if not judged:
@@ -140,7 +141,7 @@ def plateau(history: ScalarHistory, config: Constants) -> Opinion:
     best = int(numpy.argmax(gains))
     if gains[best] > IMPROVEMENT:
         return Healthy(
-            rule, f"{judged[best].tag} improved by {100 * gains[best]:.0f} % over the last third of the run."
+            rule, f"{judged[best].tag} improved by {100 * gains[best]:.0f} % over the last third of this launch."
         )
     fraction = rate_fraction(history, config)
     if math.isnan(fraction):
@@ -148,7 +149,7 @@ def plateau(history: ScalarHistory, config: Constants) -> Opinion:
     if fraction <= RATE_THAT_STILL_LEARNS:
         return Healthy(rule, f"flat, as it should be with the learning rate at {100 * fraction:.0f} % of its peak.")
     explanation = (
-        f"Over the last third of the run the lowest value improved by {100 * gains[best]:.1f} % at best, with the "
+        f"Over the last third of this launch the lowest value improved by {100 * gains[best]:.1f} % at best, with the "
         f"learning rate at {100 * fraction:.0f} % of its peak."
     )
     remedy = (

@@ -164,8 +164,8 @@ def _first_judged_step(config: Constants) -> float:
 
 
 def _after_warmup(history: ScalarHistory, config: Constants) -> ScalarSeries:
-    """Return the finite gradient norms of training after the warm-up."""
-    series = history.series(NORM_TAG).finite()
+    """Return the finite gradient norms of this launch after the warm-up."""
+    series = history.series(NORM_TAG).finite().since(launch_start(history))
     return series.where(series.steps > _first_judged_step(config))
 
 

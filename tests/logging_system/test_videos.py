@@ -68,6 +68,19 @@ def test_encoder_error_is_tried_again_counted_and_reported_once(tmp_path, accumu
     assert "broken encoder" in messages[0]
 
 
+def test_clip_whose_mp4_cannot_be_encoded_is_shown_once(tmp_path, accumulate, clip, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no such codec")
+
+    monkeypatch.setattr(writer_module, "encode_mp4", fail)
+    writer = Writer(tmp_path, report=[].append)
+    for step in (1, 2):
+        writer.video("12/clip", clip, step, 8.0, file_name=f"step_{step}")
+    writer.close()
+    assert [event.step for event in accumulate(tmp_path).Images("12/clip")] == [1, 2]
+    assert writer.failures == {"video": 4}  # two videos, two attempts each
+
+
 def test_mp4_that_cannot_be_written_is_written_at_a_later_flush(tmp_path, clip):
     messages = []
     (tmp_path / "samples").write_text("in the way")

@@ -169,3 +169,14 @@ def test_a_run_that_was_given_up_has_diverged_however_rarely_it_logged(
     tags = {SKIPPED: skipped, "01_Training/Loss": dict.fromkeys(steps, 0.05)}
     opinion = diverged(history_with(tags), {**config, "MAX_SKIPPED_STEPS_IN_A_ROW": 20})
     assert isinstance(opinion, expected)
+
+
+def test_a_resumed_run_is_judged_by_the_rates_and_losses_of_its_own_launch(config: dict[str, object]) -> None:
+    history = ScalarHistory()
+    history.add(LAUNCH, 0, 1.0)
+    history.add(LAUNCH, 1001, 1.0)
+    for step in range(10, 3001, 10):
+        history.add(RATE, step, 8e-4 if step <= 1000 else 8e-5)
+        history.add(EMA, step, 0.01 if step <= 1000 else 0.1)  # resumed with other data: another loss, and flat
+    opinion = plateau(history, {**config, "LEARNING_RATE": 8e-5})
+    assert isinstance(opinion, Finding)  # its rate is a tenth of the old one, and yet the highest of this launch
