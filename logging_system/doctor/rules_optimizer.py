@@ -146,7 +146,8 @@ def gradients_exploding(history: ScalarHistory, config: Constants) -> Opinion:
             )
             signs.add("problem", sentence, layers.evidence(name))
     if len(norms) >= LEAST_NORM_POINTS:
-        before, now = float(numpy.median(norms.values[:-RECENT_POINTS])), recent_median(norms)
+        # Against the first points after the warm-up: an explosion that lasts must not become its own measure.
+        before, now = float(numpy.median(norms.values[:RECENT_POINTS])), recent_median(norms)
         if now > GROWTH * before:
             signs.add("problem", f"The gradient norm has grown from {before:.3g} to {now:.3g}.", last_point(norms))
     if signs.sentences:

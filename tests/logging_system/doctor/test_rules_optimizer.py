@@ -188,3 +188,8 @@ def test_without_parameter_tracking_the_curves_are_judged(
     assert isinstance(learning_rate_too_high(history_of(without), config), Healthy)
     assert isinstance(gradients_exploding(history_of(without), config), Healthy)
     assert isinstance(gradients_vanishing(history_of(without), config), Unknown)
+
+
+def test_gradients_that_exploded_long_ago_are_still_found(history_with: Build, config: dict[str, object]) -> None:
+    norms = {step: 0.3 if step < 600 else 30.0 for step in LOG}
+    assert isinstance(gradients_exploding(history_with({NORM: norms}), config), Finding)
