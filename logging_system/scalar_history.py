@@ -17,6 +17,13 @@ OLDER_POINTS = 1024  # what thinning leaves of the rest at most
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
+def json_number(value: float) -> float | str:
+    """Return what stands for a number in JSON, which has no NaN and no infinity: those become the names above."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
 @dataclass(frozen=True)
 class ScalarSeries:
     """The points of one tag, steps strictly increasing. Values may be NaN or infinite unless `finite` dropped those."""

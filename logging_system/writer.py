@@ -7,7 +7,6 @@ flush, and TENSORBOARD_FLUSH_EVERY_STEPS means what it says.
 """
 
 import json
-import math
 import os
 import socket
 import threading
@@ -30,7 +29,7 @@ from logging_system.encoding_worker import EncodingWorker
 from logging_system.event_files import EPOCH_MARK, EVENT_FILE_PREFIX, METRICS_FILE, PARTIAL_EPOCH_MARK
 from logging_system.event_records import frame_record
 from logging_system.histogram import Histogram
-from logging_system.scalar_history import ScalarHistory, read_history
+from logging_system.scalar_history import ScalarHistory, json_number, read_history
 
 SAMPLES_FOLDER = "samples"
 _CLOSE_TIMEOUT_SECONDS = 120.0
@@ -101,7 +100,7 @@ class Writer:
         "NaN", "Infinity" and "-Infinity", which Python's ``float`` and pandas' ``to_numeric`` read back.
         """
         number = float(value)
-        line = json.dumps({"step": step, "tag": tag, "value": _json_number(number)}, allow_nan=False) + "\n"
+        line = json.dumps({"step": step, "tag": tag, "value": json_number(number)}, allow_nan=False) + "\n"
         with self._lock:
             self._append_value(tag, step, lambda text: summaries.scalar_value(tag, number, text), description)
             self._guard("metrics_file", self._metrics, lambda: self._metrics.append(line.encode()))
@@ -265,12 +264,6 @@ class Writer:
             first = self._failures[kind] == 1
         if first:
             self._report(f"Logging: {message}. Training goes on. (Reported once.)")
-
-
-def _json_number(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
 def _new_event_file(run_folder: Path) -> Path:

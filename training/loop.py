@@ -191,13 +191,14 @@ class TrainingLoop:
 
     def _log(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
         self._progress.advance()
-        if is_ending or record.step % self._cadence.report_every == 0:  # looking at the loss waits for the device
+        reports = is_ending or record.step % self._cadence.report_every == 0
+        if reports:  # looking at the loss waits for the device
             self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
         samples_due = record.is_last or (record.step % self._cadence.sample_every == 0 and not record.is_interrupted)
         if self._makes_samples and samples_due:
             self._progress.say(f"Step {record.step}: making sample videos ...")
         self._dispatcher.on_step(record, self._view)
-        if is_ending or record.step % self._cadence.report_every == 0:
+        if reports:
             self._skips.check(record.step)  # after the step is logged: the verdict on a run that is given up needs it
         if validation is not None:
             self._dispatcher.on_validation(validation, self._view)

@@ -1,11 +1,11 @@
 """A diagnosis in words: Markdown for the dashboard, plain text for the terminal, JSON for scripts."""
 
 import dataclasses
-import math
 
 from logging_system.doctor.diagnosis import Diagnosis
 from logging_system.doctor.finding import Evidence, Finding
 from logging_system.markdown import escape
+from logging_system.scalar_history import json_number
 
 HEALTHY = "Healthy"
 UNKNOWN = "Cannot be judged yet"
@@ -67,11 +67,5 @@ def _evidence(point: Evidence) -> str:
 
 
 def _finding_as_json(finding: Finding) -> dict[str, object]:
-    evidence = [{**dataclasses.asdict(point), "value": _json_number(point.value)} for point in finding.evidence]
+    evidence = [{**dataclasses.asdict(point), "value": json_number(point.value)} for point in finding.evidence]
     return {**dataclasses.asdict(finding), "evidence": evidence}
-
-
-def _json_number(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
