@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.frames import from_tokens, to_tokens
+from models.normalisation import FrameNorm
 
 
 class TemporalConvolution(nn.Module):
@@ -38,11 +39,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, embedding_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm_in = nn.GroupNorm(_common_groups(groups, in_channels), in_channels)
+        self.norm_in = FrameNorm(_common_groups(groups, in_channels), in_channels)
         self.spatial_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.temporal = TemporalConvolution(out_channels)
         self.scale_shift = nn.Linear(embedding_channels, 2 * out_channels)
-        self.norm_out = nn.GroupNorm(_common_groups(groups, out_channels), out_channels)
+        self.norm_out = FrameNorm(_common_groups(groups, out_channels), out_channels)
         self.spatial_out = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
         nn.init.normal_(self.scale_shift.weight, std=0.5 * embedding_channels**-0.5)

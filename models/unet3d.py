@@ -10,6 +10,7 @@ from models.attention import SpatialAttention, TemporalAttention, TextAttention
 from models.blocks import Downsample, ResidualBlock, TextCanvas, Upsample
 from models.embeddings import TimestepEmbedding
 from models.frames import fold_frames, unfold_frames
+from models.normalisation import FrameNorm
 from models.text_encoder import TextFeatures
 
 
@@ -101,7 +102,7 @@ class UNet3D(nn.Module):
         self.canvas = TextCanvas(spec.text_channels, spec.channels[-1], spec.level_sizes[-1])
         self.middle = _Stage(spec, len(spec.channels) - 1, spec.channels[-1], embedding_channels)
         self.up = self._build_up(spec, embedding_channels, skip_channels)
-        self.norm = nn.GroupNorm(spec.groups, spec.channels[0])
+        self.norm = FrameNorm(spec.groups, spec.channels[0])
         self.output = nn.Conv2d(spec.channels[0], pixels, 3, padding=1)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]

@@ -48,8 +48,8 @@ class ComputeDevice:
 def choose_device(name: DeviceName, mixed_precision: MixedPrecision) -> ComputeDevice:
     """Resolve DEVICE and MIXED_PRECISION.
 
-    "auto" prefers CUDA, then MPS, then the CPU. Mixed precision "auto" is bfloat16 on CUDA devices that have it;
-    elsewhere it is off, because the CPU gains nothing and MPS is untested.
+    "auto" prefers CUDA, then MPS, then the CPU. Mixed precision "auto" is bfloat16 on CUDA devices and CPUs that compute
+    in it, where it makes a step about one and a half times as fast or more; on MPS it is off, because it is untested there.
 
     Raises:
         UserError: a device was asked for that this machine does not have.
@@ -63,7 +63,16 @@ def choose_device(name: DeviceName, mixed_precision: MixedPrecision) -> ComputeD
         )
     device = torch.device(chosen)
     if mixed_precision == "auto":
-        use = chosen == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        use = _computes_in_bfloat16(chosen)
     else:
         use = mixed_precision == "bfloat16"
     return ComputeDevice(device, torch.bfloat16 if use else None)
+
+
+def _computes_in_bfloat16(device_type: str) -> bool:
+    """Say whether the device has instructions for it; elsewhere bfloat16 is emulated, and slower than float32."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False

@@ -26,13 +26,13 @@ def test_multi_head_attention_equals_the_written_out_formula() -> None:
     bias = torch.randn(2, 2, 3, 5)
     expected = torch.zeros(2, 3, 8)
     projected_query = query @ module.query.weight.T
-    projected = context @ module.key_value.weight.T
+    projected_key, projected_value = context @ module.key.weight.T, context @ module.value.weight.T
     for batch in range(2):
         heads = []
         for head in range(2):
             part = slice(4 * head, 4 * head + 4)
             q = projected_query[batch, :, part]
-            k, v = projected[batch, :, :8][:, part], projected[batch, :, 8:][:, part]
+            k, v = projected_key[batch, :, part], projected_value[batch, :, part]
             q = (q - q.mean(1, keepdim=True)) / (q.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
             k = (k - k.mean(1, keepdim=True)) / (k.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
             q, k = q * module.query_norm.weight, k * module.key_norm.weight
@@ -47,7 +47,7 @@ def test_the_path_for_few_keys_equals_the_fused_kernel(keys: int) -> None:
     query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, keys, 8), torch.randn(2, 3, keys, 8)
     bias = torch.randn(2, 3, 5, keys).masked_fill(torch.rand(2, 3, 5, keys) < 0.3, float("-inf"))
     for one in (None, bias):
-        expected = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=one)
+        expected = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=one, scale=1.0)
         torch.testing.assert_close(attend(query, key, value, one), expected)
 
 

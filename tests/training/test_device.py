@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import main
-from training.device import ComputeDevice
+from training.device import ComputeDevice, choose_device
 from training.loop import LoopCadence
 
 LAG_SECONDS = 0.3
@@ -55,3 +55,29 @@ def test_work_that_the_device_still_has_counts_as_training_and_not_as_logging(
     seconds = [point["value"] for point in points if point["tag"] == "05_Performance/Step_Time_Seconds"]
     assert seconds[0] >= 2 * LAG_SECONDS / 4
     assert seconds[1] >= 2 * LAG_SECONDS / 3
+
+
+@pytest.mark.parametrize(
+    ("mixed_precision", "has_avx512", "has_amx", "expected"),
+    [
+        ("auto", True, False, torch.bfloat16),
+        ("auto", False, True, torch.bfloat16),
+        ("auto", False, False, None),
+        ("off", True, True, None),
+        ("bfloat16", False, False, torch.bfloat16),
+    ],
+)
+def test_a_cpu_takes_bfloat16_where_it_computes_in_it_or_is_told_to(
+    mixed_precision: str,
+    has_avx512: bool,
+    has_amx: bool,
+    expected: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    compute = choose_device("cpu", mixed_precision)
+    assert compute.autocast_dtype is expected
+    with compute.autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype is (expected or torch.float32)

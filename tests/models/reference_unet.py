@@ -1,0 +1,155 @@
+"""The network written a second time, as plainly as possible and without a thought for speed.
+
+Clips stay [B, C, T, H, W] and contiguous, convolutions are three-dimensional, attention is one softmax a head written
+out with einsum, and normalisation goes frame by frame. It reads the weights of the real modules, so that both can be
+compared for the same weights.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.attention import MultiHeadAttention, SpatialAttention, TemporalAttention, TextAttention
+from models.blocks import Downsample, ResidualBlock, Upsample
+from models.text_encoder import TextFeatures
+from models.unet3d import UNet3D
+
+
+def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures) -> Tensor:
+    """Predict [B, 3, T, H, W]."""
+    embedding_BTD = unet.timestep(timestep)[:, None] + unet.text(text.frames_BTC)
+    embedding_BTD = embedding_BTD * embedding_BTD.sigmoid()
+    x = _convolve(_unshuffle(video, unet.spec.patch_size), unet.stem)
+    skips = []
+    for layer in unet.down:
+        if isinstance(layer, Downsample):
+            x = _convolve(x, layer.convolution)
+        else:
+            x = _stage(layer, x, embedding_BTD, text)
+            skips.append(x)
+    size, width = unet.canvas.size, unet.canvas.channels
+    drawn = text.frames_BTC @ unet.canvas.draw.weight.T + unet.canvas.draw.bias
+    drawn = drawn.reshape(*drawn.shape[:2], size, size, width).permute(0, 4, 1, 2, 3)
+    x = _stage(unet.middle, x + drawn, embedding_BTD, text)
+    for layer in unet.up:
+        if isinstance(layer, Upsample):
+            x = _shuffle(_convolve(x, layer.projection), 2)
+        else:
+            x = _stage(layer, torch.cat((x, skips.pop()), dim=1), embedding_BTD, text)
+    x = _norm(x, unet.norm)
+    return _shuffle(_convolve(x * x.sigmoid(), unet.output), unet.spec.patch_size)
+
+
+def _stage(stage: nn.Module, x: Tensor, embedding_BTD: Tensor, text: TextFeatures) -> Tensor:
+    x = _residual(stage.block, x, embedding_BTD)
+    if stage.spatial is not None:
+        x = _spatial(stage.spatial, x)
+        x = _text(stage.text, x, text)
+    return _temporal(stage.temporal, x)
+
+
+def _residual(block: ResidualBlock, x: Tensor, embedding_BTD: Tensor) -> Tensor:
+    hidden = _norm(x, block.norm_in)
+    hidden = _convolve(hidden * hidden.sigmoid(), block.spatial_in)
+    over_time = block.temporal.convolution
+    hidden = nn.functional.conv3d(hidden, over_time.weight[..., None].contiguous(), over_time.bias, padding=(1, 0, 0))
+    scale_shift = embedding_BTD @ block.scale_shift.weight.T + block.scale_shift.bias
+    scale, shift = scale_shift.transpose(1, 2)[..., None, None].chunk(2, dim=1)
+    hidden = _norm(hidden, block.norm_out) * (1 + scale) + shift
+    hidden = _convolve(hidden * hidden.sigmoid(), block.spatial_out)
+    return hidden + (x if isinstance(block.shortcut, nn.Identity) else _convolve(x, block.shortcut))
+
+
+def _spatial(module: SpatialAttention, x: Tensor) -> Tensor:
+    height, width = x.shape[3:]
+    rows, columns = _fourier(height), _fourier(width)
+    grid = torch.stack([torch.cat((rows[i], columns[j])) for i in range(height) for j in range(width)])
+    normed = _norm(x, module.norm).flatten(3) + (grid @ module.position.weight.T).T[None, :, None]
+    frames = [
+        _attention(module.attention, normed[:, :, t].transpose(1, 2), normed[:, :, t].transpose(1, 2), None)
+        for t in range(x.shape[2])
+    ]
+    return x + torch.stack(frames, dim=1).permute(0, 3, 1, 2).unflatten(3, (height, width))
+
+
+def _temporal(module: TemporalAttention, x: Tensor) -> Tensor:
+    place = (_fourier(x.shape[2]) @ module.position.weight.T).T
+    normed = _norm(x, module.norm).flatten(3) + place[None, :, :, None]
+    positions = [
+        _attention(module.attention, normed[..., s].transpose(1, 2), normed[..., s].transpose(1, 2), None)
+        for s in range(normed.shape[3])
+    ]
+    return x + torch.stack(positions, dim=-1).permute(0, 2, 1, 3).unflatten(3, x.shape[3:])
+
+
+def _text(module: TextAttention, x: Tensor, text: TextFeatures) -> Tensor:
+    batch, _, frames, height, width = x.shape
+    queries = _norm(x, module.norm).permute(0, 2, 3, 4, 1).flatten(1, 3)
+    heads, characters = module.attention.heads, text.mask_BL.shape[1]
+    bias = torch.full((batch, heads, frames, characters), -math.inf)
+    slopes = module.alignment.log_slope.exp()
+    for b in range(batch):
+        length = int(text.mask_BL[b].sum())
+        for t in range(frames):
+            for character in range(length):
+                distance = abs((t + 0.5) / frames - float(text.position_BL[b, character]))
+                bias[b, :, t, character] = -slopes * distance * length
+    bias = torch.stack([bias[:, :, t] for t in range(frames) for _ in range(height * width)], dim=2)
+    attended = _attention(module.attention, queries, text.tokens_BLC, bias)
+    return x + attended.reshape(batch, frames, height, width, -1).permute(0, 4, 1, 2, 3)
+
+
+def _attention(module: MultiHeadAttention, query: Tensor, context: Tensor, bias: Tensor | None) -> Tensor:
+    heads = []
+    for head in range(module.heads):
+        part = slice(head * module.head_channels, (head + 1) * module.head_channels)
+        q = _layer_norm(query @ module.query.weight[part].T, module.query_norm)
+        k = _layer_norm(context @ module.key.weight[part].T, module.key_norm)
+        v = context @ module.value.weight[part].T
+        logits = torch.einsum("nqd,nkd->nqk", q, k) / math.sqrt(module.head_channels)
+        logits = logits if bias is None else logits + bias[:, head]
+        weights = (logits - logits.amax(dim=2, keepdim=True)).exp()
+        heads.append(torch.einsum("nqk,nkd->nqd", weights / weights.sum(dim=2, keepdim=True), v))
+    return torch.cat(heads, dim=2) @ module.output.weight.T + module.output.bias
+
+
+def _layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    centred = x - x.mean(dim=-1, keepdim=True)
+    return centred / (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt() * norm.weight
+
+
+def _norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    batch, channels, frames, height, width = x.shape
+    grouped = x.reshape(batch, norm.num_groups, channels // norm.num_groups, frames, height, width)
+    centred = grouped - grouped.mean(dim=(2, 4, 5), keepdim=True)
+    normed = centred / (centred.square().mean(dim=(2, 4, 5), keepdim=True) + norm.eps).sqrt()
+    return normed.reshape(x.shape) * norm.weight[:, None, None, None] + norm.bias[:, None, None, None]
+
+
+def _convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    weight = layer.weight[:, :, None].contiguous()
+    return nn.functional.conv3d(x.contiguous(), weight, layer.bias, (1, *layer.stride), (0, *layer.padding))
+
+
+def _fourier(count: int) -> Tensor:
+    return torch.tensor(
+        [
+            [wave(math.pi * 2**octave * (index + 0.5) / count) for wave in (math.sin, math.cos) for octave in range(8)]
+            for index in range(count)
+        ]
+    )
+
+
+def _unshuffle(video: Tensor, patch: int) -> Tensor:
+    batch, channels, frames, height, width = video.shape
+    split = video.reshape(batch, channels, frames, height // patch, patch, width // patch, patch)
+    return split.permute(0, 1, 4, 6, 2, 3, 5).reshape(
+        batch, channels * patch * patch, frames, height // patch, width // patch
+    )
+
+
+def _shuffle(x: Tensor, patch: int) -> Tensor:
+    batch, channels, frames, height, width = x.shape
+    split = x.reshape(batch, channels // patch**2, patch, patch, frames, height, width)
+    return split.permute(0, 1, 4, 5, 2, 6, 3).reshape(batch, -1, frames, height * patch, width * patch)
