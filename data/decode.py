@@ -1,12 +1,15 @@
 """Reading video files that may be damaged, mislabelled or hostile.
 
 The kind of a file is told from its first bytes and must agree with its name; the demuxer is then chosen by us. (Left to
-guess, FFmpeg would also follow playlists, which can name any other file or address.) Files are gone through twice: once
-to count and time the frames against the budgets, once to keep the chosen ones, so that memory holds no more than one
-full-sized frame at a time.
+guess, FFmpeg would also follow playlists, which can name any other file or address.)
+
+Which frames a clip consists of is known only when all have been decoded, counted and timed. Decoding is what takes
+long, so the container's timestamps, read without decoding, say in advance which frames those will probably be. Every
+frame is then decoded once and only the expected ones are kept, resized: memory holds no more than one full-sized frame
+at a time. Where the timestamps were wrong, the file is gone through once more.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Protocol
 
 import av
 import numpy
+from av.video.reformatter import VideoReformatter
 from PIL import Image, UnidentifiedImageError
 
 from data.resample import square_resize, uniform_indices
@@ -55,15 +59,12 @@ def decode_clip(path: Path, num_frames: int, image_size: int) -> numpy.ndarray:
     """
     try:
         family = check_kind(path)
-        wanted = _timeline_indices(path, family, num_frames)
-        kept: dict[int, numpy.ndarray] = {}
-        with closing(_frames(path, family)) as frames:
-            for index, frame in enumerate(frames):
-                if index in wanted:
-                    kept[index] = square_resize(frame.pixels(), image_size)
-                if index >= wanted[-1]:
-                    break
-        return numpy.stack([kept[index] for index in wanted])
+        expected = _expected_indices(path, family, num_frames)
+        decoded = _decode(path, family, image_size, kept=expected)
+        wanted = uniform_indices(decoded.start_times, decoded.seconds, num_frames)
+        if not decoded.kept.keys() >= set(wanted):
+            decoded = _decode(path, family, image_size, kept=frozenset(wanted))
+        return numpy.stack([decoded.kept[index] for index in wanted])
     except UnusableVideo:
         raise
     except UnidentifiedImageError as error:
@@ -98,18 +99,74 @@ def check_kind(path: Path) -> str:
     return family
 
 
-def _timeline_indices(path: Path, family: str, num_frames: int) -> list[int]:
-    """Count and time all frames, and choose which to keep."""
+@dataclass(frozen=True)
+class _Decoded:
+    """What one pass through a file found."""
+
+    start_times: Sequence[float]  # seconds, rising
+    seconds: float  # from the first frame's appearance to the end of the last
+    kept: dict[int, numpy.ndarray]  # by the number of the frame: uint8 [image_size, image_size, 3]
+
+
+def _decode(path: Path, family: str, image_size: int, *, kept: frozenset[int]) -> _Decoded:
+    """Decode, count and time all frames, and keep some."""
     start_times: list[float] = []
     last_duration = 0.0
+    images: dict[int, numpy.ndarray] = {}
     with closing(_frames(path, family)) as frames:
-        for frame in frames:
+        for index, frame in enumerate(frames):
             start_times.append(frame.start_time)
             last_duration = frame.duration
+            if index in kept:
+                images[index] = square_resize(frame.pixels(), image_size)
     if not start_times:
         raise UnusableVideo("has no frames")
-    start_times = sorted(start_times)
-    return uniform_indices(start_times, start_times[-1] - start_times[0] + last_duration, num_frames)
+    start_times.sort()
+    return _Decoded(start_times, start_times[-1] - start_times[0] + last_duration, images)
+
+
+def _expected_indices(path: Path, family: str, num_frames: int) -> frozenset[int]:
+    """Guess from the container's timestamps, without decoding, which frames will be wanted; empty if it does not say.
+
+    Only speed depends on the answer: nothing is promised about a file until its frames have been decoded.
+    """
+    if family == "gif":
+        with Image.open(path, formats=["GIF"]) as image:  # FFmpeg decodes a frame when it opens a GIF
+            _check_frame_size(*image.size)
+    try:
+        start_times, seconds = _packet_times(path, family)
+    except av.FFmpegError:  # decoding will meet the error again, or not: Pillow reads GIFs that FFmpeg does not
+        return frozenset()
+    if not 0 < len(start_times) <= MOST_FRAMES:
+        return frozenset()
+    return frozenset(uniform_indices(start_times, seconds, num_frames))
+
+
+def _packet_times(path: Path, family: str) -> tuple[list[float], float]:
+    """Return the rising times of a file's packets and the seconds of all; no times if one of them has none.
+
+    Reading stops after one more than MOST_FRAMES.
+    """
+    start_times: list[float] = []
+    last_duration = 0.0
+    with av.open(str(path), format=family) as container:
+        for packet in container.demux(video=0) if container.streams.video else ():
+            if packet.size == 0 or packet.is_discard:  # the end, or left out by whoever edited the video
+                continue
+            if packet.pts is None or packet.time_base is None:
+                return [], 0.0
+            start_times.append(float(packet.pts * packet.time_base))
+            last_duration = float((packet.duration or 0) * packet.time_base)
+            if len(start_times) > MOST_FRAMES:
+                break
+        if family != "gif" and start_times:
+            last_duration = 1 / _frame_rate(container.streams.video[0])
+    start_times.sort()
+    return start_times, start_times[-1] - start_times[0] + last_duration if start_times else 0.0
+
+
+def _frame_rate(stream: av.VideoStream) -> float:
+    return float(stream.average_rate or 25)
 
 
 def _frames(path: Path, family: str) -> Generator[_Frame, None, None]:
@@ -165,11 +222,12 @@ def _gif_frames(path: Path) -> Generator[_GifFrame, None, None]:
 @dataclass(frozen=True)
 class _StreamFrame:
     frame: av.VideoFrame
+    reformatter: VideoReformatter
     start_time: float
     duration: float
 
     def pixels(self) -> numpy.ndarray:
-        pixels = self.frame.to_ndarray(format="rgb24")
+        pixels = self.reformatter.reformat(self.frame, format="rgb24").to_ndarray()
         quarter_turns = round(self.frame.rotation / 90) % 4  # telephones store upright videos lying on their side
         return numpy.rot90(pixels, quarter_turns) if quarter_turns else pixels
 
@@ -181,10 +239,11 @@ def _stream_frames(path: Path, family: str) -> Generator[_StreamFrame, None, Non
             raise UnusableVideo("has no video stream")
         stream = container.streams.video[0]
         _check_frame_size(stream.codec_context.width, stream.codec_context.height)  # before anything is decoded
-        rate = float(stream.average_rate or 25)
+        rate = _frame_rate(stream)
+        reformatter = VideoReformatter()  # one for the file: to set one up takes longer than to convert a small frame
         for frame in container.decode(stream):
             budget.spend(frame.width, frame.height)
             start = frame.time if frame.time is not None else (budget.frames - 1) / rate
-            yield _StreamFrame(frame, float(start), 1 / rate)
+            yield _StreamFrame(frame, reformatter, float(start), 1 / rate)
         if budget.frames < LEAST_SHARE_OF_FRAMES * stream.frames:
             raise UnusableVideo(f"is cut off: {budget.frames} of {stream.frames} frames are there")

@@ -1,5 +1,9 @@
+from fractions import Fraction
+
+import av
 import numpy
 import pytest
+from PIL import Image
 
 import data.decode
 from data.decode import UnusableVideo, decode_clip
@@ -38,8 +42,6 @@ def test_every_format_is_decoded(tmp_path, write_video, brightening_video, exten
 
 
 def test_gif_frames_count_by_their_duration(tmp_path):
-    from PIL import Image
-
     images = [Image.new("RGB", (16, 16), (shade, shade, shade)) for shade in (0, 200)]
     images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=[100, 300], loop=0)
     assert decode_clip(tmp_path / "a.gif", 4, 16).mean((1, 2, 3)).tolist() == [0, 200, 200, 200]
@@ -96,3 +98,109 @@ def test_budgets_stop_large_files(tmp_path, write_video, brightening_video, monk
     monkeypatch.setattr(data.decode, budget, value)
     with pytest.raises(UnusableVideo, match=reason):
         decode_clip(tmp_path / name, 4, 16)
+
+
+def two_passes(path, num_frames, image_size):
+    """Decode everything, then choose: the plain way, with no guess at which frames will be wanted."""
+    if path.suffix == ".gif":
+        times, images, time = [], [], 0.0
+        with Image.open(path) as image:
+            for number in range(image.n_frames):
+                image.seek(number)
+                times.append(time)
+                images.append(numpy.array(image.convert("RGB")))
+                duration = image.info.get("duration", 0) / 1000 or 0.1
+                time += duration
+    else:
+        with av.open(str(path)) as container:
+            frames = list(container.decode(video=0))
+            duration = 1 / float(container.streams.video[0].average_rate)
+        times = sorted(frame.time for frame in frames)
+        images = [frame.to_ndarray(format="rgb24") for frame in frames]
+    wanted = uniform_indices(times, times[-1] - times[0] + duration, num_frames)
+    return numpy.stack([square_resize(images[index], image_size) for index in wanted])
+
+
+@pytest.fixture
+def moving_video():
+    """Forty frames of 50 x 66: smooth noise that drifts, so that no two frames and no two rows are alike."""
+    coarse = numpy.random.default_rng(0).integers(0, 255, (12, 60, 3), dtype=numpy.uint8)
+    picture = numpy.asarray(Image.fromarray(coarse).resize((300, 50), Image.Resampling.BILINEAR))
+    return numpy.stack([picture[:, 3 * frame : 3 * frame + 66] for frame in range(40)])
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """A list that grows by one at each pass through a file's frames."""
+    made = []
+    decode = data.decode._decode
+
+    def counted(*arguments, **named):
+        made.append(named["kept"])
+        return decode(*arguments, **named)
+
+    monkeypatch.setattr(data.decode, "_decode", counted)
+    return made
+
+
+@pytest.mark.parametrize("extension", [".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv"])
+@pytest.mark.parametrize("num_frames", [4, 16, 90])
+def test_frames_are_the_same_as_in_two_passes_and_take_one(
+    tmp_path, write_video, moving_video, passes, extension, num_frames
+):
+    path = tmp_path / f"clip{extension}"
+    write_video(path, moving_video)
+    assert (decode_clip(path, num_frames, 16) == two_passes(path, num_frames, 16)).all()
+    assert len(passes) == 1
+
+
+def test_frames_of_uneven_durations_are_the_same_as_in_two_passes(tmp_path, moving_video, passes):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 50, 66, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, image in enumerate(moving_video):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = 500 + 3 * number**2, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    even = uniform_indices([number / 25 for number in range(40)], 1.6, 9)
+    assert (decode_clip(tmp_path / "a.mkv", 9, 16) == two_passes(tmp_path / "a.mkv", 9, 16)).all()
+    assert len(passes) == 1
+    assert sorted(passes[0]) != even
+
+
+def test_gif_frames_of_uneven_durations_are_the_same_as_in_two_passes(tmp_path, moving_video, passes):
+    images = [Image.fromarray(frame) for frame in moving_video]
+    durations = [0] * 5 + [10] * 10 + [20] * 10 + [100] * 14 + [700]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    assert (decode_clip(tmp_path / "a.gif", 10, 16) == two_passes(tmp_path / "a.gif", 10, 16)).all()
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
+@pytest.mark.parametrize("times", [([], 0.0), ([0.0], 0.1), ([0.0, 7.0], 7.1), ([i / 1000 for i in range(900)], 9.0)])
+def test_wrong_times_of_the_container_change_nothing(
+    tmp_path, write_video, moving_video, monkeypatch, passes, name, times
+):
+    write_video(tmp_path / name, moving_video)
+    monkeypatch.setattr(data.decode, "_packet_times", lambda path, family: times)
+    assert (decode_clip(tmp_path / name, 10, 16) == two_passes(tmp_path / name, 10, 16)).all()
+    assert len(passes) == 2
+
+
+def test_what_ffmpeg_cannot_open_may_still_be_a_gif(tmp_path, write_video, moving_video, monkeypatch):
+    def refuse(*arguments, **named):
+        raise av.InvalidDataError(1, "refused")
+
+    write_video(tmp_path / "a.gif", moving_video)
+    monkeypatch.setattr(av, "open", refuse)
+    assert (decode_clip(tmp_path / "a.gif", 10, 16) == two_passes(tmp_path / "a.gif", 10, 16)).all()
+
+
+def test_a_gif_that_is_too_large_never_reaches_ffmpeg(tmp_path, write_video, brightening_video, monkeypatch):
+    write_video(tmp_path / "a.gif", brightening_video)
+    monkeypatch.setattr(data.decode, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(av, "open", lambda *arguments, **named: pytest.fail("it was opened"))
+    with pytest.raises(UnusableVideo, match="frames of 48 x 32 pixels"):
+        decode_clip(tmp_path / "a.gif", 4, 16)
