@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from common.errors import UserError
+from training.allocator import keep_freed_memory
 from training.generation import GenerationRequest, generate
 
 
@@ -35,6 +36,7 @@ def parse(arguments: list[str]) -> GenerationRequest:
 
 def main(arguments: list[str]) -> int:
     """Generate; return the exit code."""
+    keep_freed_memory()
     try:
         for path in generate(parse(arguments)):
             print(path)

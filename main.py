@@ -5,11 +5,13 @@ import sys
 from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
+from training.allocator import keep_freed_memory
 from training.build import build_training
 
 
 def main(arguments: list[str]) -> int:
     """Train as config.py and the command line say; return the exit code, 0 only for a finished run."""
+    keep_freed_memory()
     try:
         loaded = load_settings(Config, PRESETS, arguments, program="main.py")
         training = build_training(loaded, ["main.py", *arguments])
