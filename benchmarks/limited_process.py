@@ -62,6 +62,8 @@ class LimitedProcess:
         Raises:
             LimitError: too much memory or time, or no answer; the process is ended then.
         """
+        if self._process.poll() is not None:
+            raise self._without_answer()
         try:
             self._requests.write(request + "\n")
             self._requests.flush()

@@ -68,8 +68,8 @@ class DiffusersNetwork(_Peer):
     """`diffusers.UNet3DConditionModel` with three levels, its own cross-attention looking at the characters.
 
     The first two levels attend, the last does not, as its default does with four. One layer a block, where two are
-    its default, because one is faster and the U-Net here has one as well. Its
-    cross-attention has no mask for padding.
+    its default, because one is faster and the U-Net here has one as well. Its cross-attention has no mask for padding,
+    and it trains with the dropout that is fixed in its temporal convolutions.
     """
 
     def __init__(self, channels: tuple[int, int, int], head_channels: int) -> None:

@@ -7,6 +7,7 @@ from config import Config
 from data.records import ClipSource, DataSplits
 from models.text_encoder import CharacterTokenizer
 from training.device import ComputeDevice
+from training.estimate import SMALLER, TrainingEstimate, device_name
 from training.resume import ResumedConfig
 from training.run_folder import RunFolder
 
@@ -35,6 +36,51 @@ def announce(
         print(f"Sample videos are made every {config.SAMPLE_EVERY_STEPS} steps and at the end.")
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
     print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}", flush=True)
+
+
+def announce_estimate(
+    estimate: TrainingEstimate, compute: ComputeDevice, *, steps: int | None, max_minutes: float | None
+) -> None:
+    """Say what the run will take, and warn where its memory or its time will not do.
+
+    Args:
+        steps: that are left; None where only the time limits the run.
+        max_minutes: None for no limit.
+    """
+    on_cpu = compute.device.type == "cpu"
+    whole = "" if steps is None else f" ({steps} steps: {_duration(steps * estimate.step_seconds)})"
+    print(
+        f"Estimate: {estimate.parameters / 1e6:.3g} M parameters, {_flops(estimate.step_flops)} a step; "
+        f"{'' if on_cpu else 'at most '}about {_duration(estimate.step_seconds)} a step on this "
+        f"{device_name(compute.device)}{whole}, {'about' if on_cpu else 'at least'} "
+        f"{_gibibytes(estimate.memory_bytes)} of memory. Training alone: validation, samples and checkpoints "
+        f"come on top. Measured on one clip in {_duration(estimate.measuring_seconds)}.",
+        flush=True,
+    )
+    if estimate.memory_bytes > estimate.memory_limit:
+        print(
+            f"Warning: that is more than the {_gibibytes(estimate.memory_limit)} that this run can have; "
+            f"lower {SMALLER}.",
+            flush=True,
+        )
+    if max_minutes is not None and (steps is None or steps * estimate.step_seconds > 60 * max_minutes):
+        most = int(60 * max_minutes / estimate.step_seconds)
+        print(f"MAX_MINUTES ({max_minutes:g}) leaves time for about {most} steps.", flush=True)
+
+
+def _flops(count: int) -> str:
+    return f"{count / 1e12:.3g} TFLOP" if count >= 1e12 else f"{count / 1e9:.3g} GFLOP"
+
+
+def _gibibytes(count: int) -> str:
+    return f"{count / 2**30:.2g} GiB" if count < 10 * 2**30 else f"{count / 2**30:.0f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _announce_dropped_characters(training: ClipSource, tokenizer: CharacterTokenizer) -> None:

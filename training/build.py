@@ -15,13 +15,14 @@ from logging_system.dispatcher import Dispatcher, build_dispatcher
 from logging_system.records import RunInformation
 from logging_system.settings import LoggingSettings
 from models.text_encoder import CharacterTokenizer
-from training.announce import announce
+from training.announce import announce, announce_estimate
 from training.build_data import build_data
 from training.build_model import build_model, build_sampler, build_schedule, build_tokenizer
 from training.checkpoint import Checkpoint, TrainingState, load_weights, save_checkpoint
 from training.device import ComputeDevice, choose_device
 from training.ema import ExponentialMovingAverage
 from training.environment import describe_environment, forward_flops
+from training.estimate import estimate_training
 from training.learning_rate import LearningRatePlan, LearningRateSchedule
 from training.loop import LoopCadence, Save, TrainingLoop
 from training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -121,13 +122,25 @@ def _assemble(
     )
     validation_batch = load_validation_batch(splits.validation, tokenizer)
     sampler = build_sampler(config, objective.schedule, tokenizer, compute)
+    clip_flops = forward_flops(model, validation_batch, compute.device)
+    estimate = estimate_training(
+        model,
+        optimizer,
+        validation_batch,
+        compute,
+        forward_flops=clip_flops,
+        batch_size=config.BATCH_SIZE,
+        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
+    )
+    steps_left = None if limits.total_steps is None else limits.total_steps - start.step
+    announce_estimate(estimate, compute, steps=steps_left, max_minutes=config.MAX_MINUTES)
     view = TrainerView(
         run=RunInformation(
             config=config_as_json(config),
             environment=describe_environment(compute, argv),
             resume_differences=resumed.differences,
             start_step=start.step,
-            forward_flops=forward_flops(model, validation_batch, compute.device),
+            forward_flops=clip_flops,
             peak_flops_per_second=compute.peak_flops_per_second,
         ),
         model=model,

@@ -1,0 +1,109 @@
+"""Time training steps of one setting in a process of its own: python -m benchmarks.scaling_worker [main.py options]
+
+A worker of benchmarks.scaling; prints one JSON object. A process of its own, because what one setting held would count
+in the peak of the next.
+"""
+
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import psutil
+import torch
+
+from benchmarks.machine import GIBIBYTE, peak_memory_gib
+from common.settings import load_settings
+from config import PRESETS, Config
+from data.records import Batch
+from training.build_model import build_model, build_schedule, build_tokenizer
+from training.device import choose_device
+from training.ema import ExponentialMovingAverage
+from training.optimizer import build_optimizer
+from training.step import DiffusionObjective, TrainStep
+
+MEASURE_SECONDS = 1.0
+CAPTION = "CAB"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What one setting took."""
+
+    seconds: float  # of a training step: median of at least one, after one to warm up
+    memory_gib: float  # peak of the process, above what it had before the network was built
+    parameters: int
+
+
+def main(options: Sequence[str]) -> None:
+    """Measure and print."""
+    print(json.dumps(dataclasses.asdict(measure(options))))
+
+
+def measure(options: Sequence[str]) -> Measurement:
+    """Build, warm up with one step, then time steps for about MEASURE_SECONDS."""
+    before: float = psutil.Process().memory_info().rss / GIBIBYTE
+    step, parameters = training_step(options)
+    step()
+    seconds: list[float] = []
+    while not seconds or sum(seconds) < MEASURE_SECONDS:
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return Measurement(statistics.median(seconds), peak_memory_gib() - before, parameters)
+
+
+def training_step(
+    options: Sequence[str], average: type[ExponentialMovingAverage] = ExponentialMovingAverage
+) -> tuple[Callable[[], object], int]:
+    """Build the trainer's own step, on clips of noise; return a call that does one, and the number of parameters.
+
+    Args:
+        options: of main.py.
+        average: the class of the averaged weights.
+
+    Raises:
+        UserError: the options do not fit together.
+    """
+    config = load_settings(Config, PRESETS, list(options), program="main.py").config
+    compute = choose_device(config.DEVICE, config.MIXED_PRECISION)
+    tokenizer = build_tokenizer(config, None)
+    model = build_model(config, tokenizer, compute.device).train()
+    step = TrainStep(
+        model=model,
+        ema=average(model, config.EMA_DECAY),
+        optimizer=build_optimizer(
+            model,
+            learning_rate=config.LEARNING_RATE,
+            betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
+            weight_decay=config.WEIGHT_DECAY,
+        ),
+        objective=DiffusionObjective(
+            schedule=build_schedule(config, compute.device),
+            prediction_type=config.PREDICTION_TYPE,
+            weighting=config.LOSS_WEIGHTING,
+            min_snr_gamma=config.MIN_SNR_GAMMA,
+            caption_dropout=config.CAPTION_DROPOUT,
+        ),
+        compute=compute,
+        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
+        gradient_clip_norm=config.GRADIENT_CLIP_NORM,
+        seed=config.SEED,
+    )
+    clips = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
+    shape = (clips, 3, config.NUM_FRAMES, config.IMAGE_SIZE, config.IMAGE_SIZE)
+    batch = Batch(
+        video_BCTHW=torch.rand(shape, generator=torch.Generator().manual_seed(config.SEED)) * 2 - 1,
+        tokens_BL=tokenizer((CAPTION,) * clips),
+        captions=(CAPTION,) * clips,
+        ids=tuple(map(str, range(clips))),
+        epoch=0,
+        index_in_epoch=0,
+    )
+    return lambda: step.run(1, batch), sum(parameter.numel() for parameter in model.parameters())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

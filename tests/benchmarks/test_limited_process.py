@@ -1,0 +1,80 @@
+"""Processes are ended at their limits, and what they answered arrives."""
+
+import sys
+
+import psutil
+import pytest
+
+from benchmarks.limited_process import (
+    LimitedProcess,
+    LimitError,
+    MemoryLimitError,
+    TimeLimitError,
+    run_limited,
+)
+
+ECHO = "import sys, json\nfor line in sys.stdin: print(json.dumps({'got': line.strip()}), flush=True)"
+HUNGRY = "kept = []\nwhile True: kept.append(bytearray(b'x' * 2**24))"
+
+
+def python(source):
+    return [sys.executable, "-c", source]
+
+
+def test_a_result_is_the_json_object_among_other_lines():
+    source = "print('progress'); print(3); print('{\"loss\": 0.5}')"
+    assert run_limited(python(source), memory_gib=1, seconds=60) == {"loss": 0.5}
+
+
+def test_requests_are_answered_in_order_and_leaving_ends_the_process():
+    with LimitedProcess(python(ECHO + "\nimport time; time.sleep(60)"), memory_gib=1) as process:
+        assert [process.ask(word, seconds=60) for word in ("one", "two")] == [{"got": "one"}, {"got": "two"}]
+        assert 0.001 < process.memory_gib() < 1
+    assert process.memory_gib() == 0
+
+
+def test_too_much_memory_ends_it():
+    with LimitedProcess(python(HUNGRY), memory_gib=0.25) as process:
+        with pytest.raises(MemoryLimitError, match=r"^more than 0\.25 GiB$"):
+            process.answer(seconds=60)
+        assert process.memory_gib() == 0
+    assert run_limited(python(HUNGRY), memory_gib=0.25, seconds=60) == "more than 0.25 GiB"
+
+
+def test_memory_of_children_counts():
+    source = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HUNGRY!r}])"
+    before = set(psutil.Process().children(recursive=True))
+    assert run_limited(python(source), memory_gib=0.25, seconds=60) == "more than 0.25 GiB"
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_a_talkative_process_is_held_to_the_limits_too():
+    source = "while True: print('still busy', flush=True)"
+    assert run_limited(python(source), memory_gib=1, seconds=0.5) == "more than 0.5 s"
+
+
+def test_too_much_time_ends_it():
+    with LimitedProcess(python("import time; time.sleep(600)"), memory_gib=1) as process:
+        with pytest.raises(TimeLimitError, match=r"^more than 0\.5 s$"):
+            process.ask("step", seconds=0.5)
+        assert process.memory_gib() == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise SystemExit(3)", "ended with exit code 3"),
+        ("print('no json')", "ended with exit code 0"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "ended by signal 15"),
+    ],
+)
+def test_an_end_without_an_answer_is_told(source, reason):
+    assert run_limited(python(source), memory_gib=1, seconds=60) == reason
+
+
+def test_asking_a_process_that_ended_says_so():
+    with LimitedProcess(python("raise SystemExit(3)"), memory_gib=1) as process:
+        with pytest.raises(LimitError, match="exit code 3"):
+            process.answer(seconds=60)
+        with pytest.raises(LimitError, match="exit code 3"):
+            process.ask("step", seconds=60)

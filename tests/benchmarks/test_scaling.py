@@ -1,0 +1,205 @@
+"""How the scaling benchmark fits, skips, groups and reports, and that it runs."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scaling
+from benchmarks.scaling_axes import FULL_AXES, Axis, Setting, pixels_axis, profile_options
+from benchmarks.scaling_fit import fit_power_law, largest_two_exponent
+from benchmarks.scaling_measure import MEMORY_LIMIT_GIB, measure_axes, measure_in_process
+from benchmarks.scaling_profile import GROUPS, REST, UPDATE, Operator, profile_step, summarise
+from benchmarks.scaling_report import axis_table, growth_table, profile_table, verdicts
+from benchmarks.scaling_worker import Measurement
+from common.settings import load_settings
+from config import PRESETS, Config
+
+TINY = (
+    *("--image-size=16", "--num-frames=4", "--batch-size=1", "--model-channels=16,32", "--spatial-attention-sizes=4"),
+    *("--attention-head-channels=16", "--text-channels=16", "--text-layers=1", "--text-heads=1", "--device=cpu"),
+)
+
+
+def axis(name: str, *sizes: float) -> Axis:
+    return Axis(name, f"{name} in words", tuple(Setting(f"{size:g}", size, (f"--{name}={size}",)) for size in sizes))
+
+
+@pytest.mark.parametrize("exponent", [-0.5, 0.0, 1.0, 2.3])
+def test_a_fit_recovers_the_law_that_made_the_points(exponent: float) -> None:
+    sizes = [1.0, 3.0, 8.0, 64.0]
+    law = fit_power_law(sizes, [0.7 * size**exponent for size in sizes])
+    assert law.exponent == pytest.approx(exponent, abs=1e-12)
+    assert law.factor == pytest.approx(0.7)
+
+
+def test_a_fit_is_the_least_squares_line_between_the_logarithms() -> None:
+    """By hand: logarithms to base 2 are x = 0, 1, 2 and y = 0, 2, 1, whose line has the slope 1/2 from y = 1/2."""
+    law = fit_power_law([1, 2, 4], [1, 4, 2])
+    assert law.exponent == pytest.approx(0.5)
+    assert law.factor == pytest.approx(math.sqrt(2))
+
+
+def test_the_local_exponent_looks_at_the_two_largest_sizes_in_any_order() -> None:
+    """A constant cost hides the growth of small sizes: 9 + x ** 2 grows by less than its square everywhere."""
+    sizes = [100.0, 1.0, 10.0]
+    values = [9 + size**2 for size in sizes]
+    assert largest_two_exponent(sizes, values) == pytest.approx(math.log10(10009 / 109))
+    assert fit_power_law(sizes, values).exponent < largest_two_exponent(sizes, values)
+
+
+@pytest.mark.parametrize(("sizes", "values"), [([1], [1]), ([2, 2], [1, 2]), ([1, 2], [0, 1]), ([1, 2], [1])])
+def test_points_without_a_law_are_refused(sizes: list[float], values: list[float]) -> None:
+    with pytest.raises(ValueError, match="no power law"):
+        fit_power_law(sizes, values)
+
+
+def test_every_setting_is_one_that_can_be_trained_and_has_the_size_it_says() -> None:
+    by_name = {axis.name: axis for axis in FULL_AXES}
+
+    def configs(name: str) -> list[tuple[Setting, Config]]:
+        settings = by_name[name].settings
+        return [(each, load_settings(Config, PRESETS, list(each.options), program="").config) for each in settings]
+
+    assert [config.NUM_FRAMES for _, config in configs("frames")] == [8, 16, 32, 64]
+    assert all(setting.size == config.NUM_FRAMES for setting, config in configs("frames"))
+    assert all(setting.size == config.IMAGE_SIZE**2 for setting, config in configs("pixels"))
+    assert [config.SPATIAL_ATTENTION_SIZES for _, config in configs("pixels")] == [(8,), (8,), (8,), (16,)]
+    assert all(setting.size == config.BATCH_SIZE for setting, config in configs("batch"))
+    default = Config().MODEL_CHANNELS
+    for setting, config in configs("channels"):
+        assert [width / base for width, base in zip(config.MODEL_CHANNELS, default, strict=True)] == [setting.size] * 3
+    at_default = [config for _, config in configs("pixels") if config.IMAGE_SIZE == Config().IMAGE_SIZE]
+    assert at_default[0].SPATIAL_ATTENTION_SIZES == Config().SPATIAL_ATTENTION_SIZES
+    assert (
+        profile_options(64, quick=False) == pixels_axis((64,), profile_options(None, quick=False)).settings[0].options
+    )
+
+
+def test_alternations_go_over_all_settings_in_turn_and_ratios_are_taken_pair_by_pair() -> None:
+    frames, batch = axis("frames", 2, 4), axis("batch", 1, 3)
+    seconds = {"2": [1.0, 10.0], "4": [2.0, 30.0], "1": [5.0, 5.0], "3": [5.0, 5.0]}
+    asked: list[str] = []
+
+    def measure(setting: Setting) -> Measurement:
+        asked.append(setting.label)
+        return Measurement(seconds[setting.label][(len(asked) - 1) // 4], setting.size**2, 10)
+
+    results = measure_axes([frames, batch], 2, measure)
+    assert asked == ["2", "4", "1", "3"] * 2
+    last = results[0].points[1]
+    assert last.ratio is not None  # 2 / 1 and 30 / 10; the ratio of the medians would be 16 / 5.5
+    assert (last.ratio.smallest, last.ratio.median, last.ratio.largest) == (2.0, 2.5, 3.0)
+    assert results[0].seconds is not None
+    assert results[0].seconds.exponent.smallest == pytest.approx(1)
+    assert results[0].seconds.exponent.largest == pytest.approx(math.log2(3))
+    assert results[0].memory is not None
+    assert results[0].memory.exponent.median == pytest.approx(2)
+
+
+def test_a_setting_that_fails_is_skipped_with_all_larger_ones_and_shown_as_such() -> None:
+    asked: list[str] = []
+
+    def measure(setting: Setting) -> Measurement | str:
+        asked.append(setting.label)
+        if setting.size == 4 and asked.count("4") == 2:
+            return "more than 16 GiB"
+        return Measurement(setting.size, 1.0, 10)
+
+    results = measure_axes([axis("frames", 1, 2, 4, 8)], 3, measure)
+    assert asked == ["1", "2", "4", "8", "1", "2", "4", "1", "2"]
+    rows = axis_table(results[0])
+    assert "| 4 | skipped: more than 16 GiB | | | |" in rows
+    assert "| 8 | skipped: not tried: 4 was skipped | | | |" in rows
+    assert results[0].seconds is not None  # of 1 and 2 alone
+    assert results[0].seconds.exponent.median == pytest.approx(1)
+    assert "not known, because settings were skipped" in verdicts(results)[0]
+
+
+def test_too_few_settings_give_a_table_without_a_fit() -> None:
+    results = measure_axes([axis("batch", 1, 2)], 1, lambda setting: "more than 16 GiB")
+    assert "fewer than two settings could be measured" in growth_table(results)[2]
+    assert {row.count("|") for row in growth_table(results)[:-1]} == {7}
+    assert {row.count("|") for row in axis_table(results[0])[:-1]} == {6}
+
+
+@pytest.mark.parametrize(("exponent", "verdict"), [(0.9, "kept"), (1.0, "kept"), (1.2, "missed")])
+def test_the_verdict_follows_the_exponent(exponent: float, verdict: str) -> None:
+    results = measure_axes(
+        [axis("pixels", 1, 4), axis("batch", 1, 4)], 1, lambda setting: Measurement(setting.size**exponent, 1.0, 10)
+    )
+    assert verdicts(results) == [
+        f"Step time grows no faster than linearly with pixels in words: {verdict} (exponent {exponent:.2f}, "
+        f"{exponent:.2f} between the two largest)."
+    ]
+
+
+def test_operators_are_grouped_by_name_and_the_unknown_are_named() -> None:
+    operators = [
+        Operator("aten::mm", inside_update=False, seconds=3.0),
+        Operator("aten::mul_", inside_update=False, seconds=2.0),
+        Operator("aten::mul_", inside_update=True, seconds=1.0),
+        Operator("aten::new_one", inside_update=False, seconds=3.0),
+        Operator("aten::other", inside_update=False, seconds=0.5),
+        Operator("aten::other", inside_update=False, seconds=0.5),
+    ]
+    profile = summarise("two steps", operators, steps=2, shown=1)
+    shares = {name: share for name, share in profile.percent_by_group.items() if share}
+    assert shares == {"matrix products and attention": 30, "elementwise and sums": 20, UPDATE: 10, REST: 40}
+    assert profile.percent_by_rest_operator == {"aten::new_one": 30}
+    assert profile.seconds == 5
+    assert profile_table([profile])[-1] == "Most of the rest, two steps: `aten::new_one` 30.00 %."
+    assert sum(map(len, GROUPS.values())) == len({name for names in GROUPS.values() for name in names})
+
+
+def test_a_real_profile_finds_every_part_and_leaves_little_to_the_rest() -> None:
+    profile = profile_step("tiny", TINY, steps=1)
+    assert sum(profile.percent_by_group.values()) == pytest.approx(100)
+    assert [name for name, percent in profile.percent_by_group.items() if percent <= 0] == []
+    assert list(profile.percent_by_group) == [*GROUPS, REST]
+
+
+def test_a_worker_measures_a_step_and_its_memory() -> None:
+    setting = Setting("tiny", 1, (*TINY, "--batch-size=64", "--epoch-size=64"))
+    measured = measure_in_process(setting)
+    assert isinstance(measured, Measurement)
+    assert 0 < measured.seconds < 60
+    videos_gib = 64 * 3 * 4 * 16 * 16 * 4 / 2**30
+    assert videos_gib < measured.memory_gib < MEMORY_LIMIT_GIB
+
+
+def test_the_command_prints_tables_and_writes_all_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "QUICK_AXES", (axis("frames", 4, 8),))
+    monkeypatch.setattr(scaling, "profile_options", lambda side, quick: TINY)
+    monkeypatch.setattr(
+        scaling,
+        "measure_axes",
+        lambda axes, count: measure_axes(axes, count, lambda each: Measurement(each.size / 4, each.size / 8, 10**6)),
+    )
+    figures, picture = tmp_path / "figures.json", tmp_path / "figures.png"
+    assert scaling.main(["--quick", "--axes", "frames", f"--json={figures}", f"--plot={picture}"]) == 0
+    printed = capsys.readouterr().out
+    assert "| 8 | 1.00 M | 2.00 s (2.00 to 2.00) | 2.00 (2.00 to 2.00) | 1.00 GiB (1.00 to 1.00) |" in printed
+    assert "| frames in words | 0.25 x size^1.00 |" in printed
+    content = json.loads(figures.read_text())
+    assert [point["measurements"][0]["seconds"] for point in content["axes"][0]["points"]] == [1.0, 2.0]
+    assert printed.splitlines()[0] == content["machine"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--alternations=0"], ["--axes", "colour"], ["--json=/no/such/folder/a.json"], ["--plot=a.txt"]]
+)
+def test_impossible_options_end_the_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        scaling.main(arguments)
+    assert ended.value.code == 2
+    assert "error: argument" in capsys.readouterr().err
+
+
+def test_an_image_size_that_the_levels_do_not_fit_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert scaling.main(["--quick", "--profile-image-size=30"]) == 1
+    assert "IMAGE_SIZE must be a multiple of 8" in capsys.readouterr().err

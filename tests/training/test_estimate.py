@@ -1,0 +1,252 @@
+"""The estimate before a run: right about small things that can be counted by hand, and unnoticed by training."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import main
+from common.errors import UserError
+from common.settings import load_settings
+from config import PRESETS, Config
+from data.records import Batch
+from training import estimate as estimate_module
+from training.announce import announce_estimate
+from training.build_model import build_model, build_tokenizer
+from training.device import ComputeDevice
+from training.estimate import (
+    HELD_BY_CPU_ALLOCATOR,
+    MemoryInUse,
+    TrainingEstimate,
+    estimate_training,
+    measure_clip,
+)
+from training.optimizer import build_optimizer
+
+CPU = ComputeDevice(torch.device("cpu"), None)
+VIDEO_BYTES = 3 * 4 * 16 * 16 * 4
+HIDDEN = 8
+
+
+class TwoLayers(nn.Module):
+    """Keeps its input, the input and the output of tanh (which autograd needs once), and the prediction's square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3 * 4 * 16 * 16, HIDDEN, bias=False)
+        self.second = nn.Linear(HIDDEN, HIDDEN, bias=False)
+
+    def forward(self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
+        assert tokens_BL.shape[0] == timestep_B.shape[0] == drop_caption_B.shape[0] == video_BCTHW.shape[0]
+        return self.second(torch.tanh(self.first(video_BCTHW.flatten(1))))
+
+
+class Failing(TwoLayers):
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self.message = message
+
+    def forward(self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
+        raise RuntimeError(self.message)
+
+
+def batch(clips: int = 3) -> Batch:
+    video = torch.rand(clips, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    names = tuple(map(str, range(clips)))
+    return Batch(video, torch.ones(clips, 2, dtype=torch.int64), names, names, 0, 0)
+
+
+def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
+    return build_optimizer(model, learning_rate=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
+
+
+def test_what_is_kept_for_the_backward_pass_is_counted_once_and_for_one_clip() -> None:
+    """The video, the output of tanh, which both the tanh and the second product keep, and the prediction."""
+    clip = measure_clip(TwoLayers(), batch(), CPU)
+    assert clip.activation_bytes == VIDEO_BYTES + 4 * HIDDEN + 4 * HIDDEN
+    assert clip.cast_weight_bytes == 0
+    assert 0 < clip.seconds <= clip.measuring_seconds
+
+
+def test_weights_in_a_lower_precision_are_counted_apart() -> None:
+    model = TwoLayers()
+    clip = measure_clip(model, batch(), ComputeDevice(torch.device("cpu"), torch.bfloat16))
+    assert clip.cast_weight_bytes in (2 * model.second.weight.numel(), 2 * (model.first.weight.numel() + HIDDEN**2))
+    assert clip.activation_bytes < VIDEO_BYTES  # half of it, and a few numbers more
+
+
+def test_a_slow_first_pass_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    model = TwoLayers()
+    model.register_forward_hook(lambda *_: passes.append(1))
+    measure_clip(model, batch(), CPU)
+    assert len(passes) == estimate_module.MOST_PASSES
+    passes.clear()
+    monkeypatch.setattr(estimate_module, "BUDGET_SECONDS", 0.0)
+    measure_clip(model, batch(), CPU)
+    assert len(passes) == 1
+
+
+def test_one_clip_is_scaled_to_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_module, "memory_in_use", lambda device: MemoryInUse(1000, 5000))
+    cost = estimate_module.ClipCost(0.5, 10**6, 0, 1.0)
+    monkeypatch.setattr(estimate_module, "measure_clip", lambda *_: cost)
+    model = TwoLayers()
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    optimizer = optimizer_of(model)
+    sizes = {"forward_flops": 7, "batch_size": 4, "accumulation_steps": 2}
+    fresh = estimate_training(model, optimizer, batch(), CPU, **sizes)
+    assert fresh.parameters == weights / 4
+    assert fresh.step_flops == 3 * 7 * 8
+    assert fresh.step_seconds == 0.5 * 8
+    assert fresh.memory_bytes == 1000 + 3 * weights + HELD_BY_CPU_ALLOCATOR * 4 * 10**6
+    assert fresh.memory_limit == 5000
+    optimizer.state[model.first.weight] = {"step": torch.tensor(1.0)}  # of a resumed run: the moments are there
+    assert estimate_training(model, optimizer, batch(), CPU, **sizes).memory_bytes == fresh.memory_bytes - 2 * weights
+    cost = replace(cost, activation_bytes=0)
+    monkeypatch.setattr(estimate_module, "measure_clip", lambda *_: cost)
+    assert estimate_training(model, optimizer, batch(), CPU, **sizes).memory_bytes == 1000 + 2 * weights
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_training_does_not_notice(small_arguments: Callable[..., list[str]], precision: torch.dtype | None) -> None:
+    config = load_settings(Config, PRESETS, small_arguments(), program="main.py").config
+    model = build_model(config, build_tokenizer(config, None), torch.device("cpu")).train()
+    optimizer = optimizer_of(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    compute = ComputeDevice(torch.device("cpu"), precision)
+    clips = replace(batch(), video_BCTHW=torch.rand(3, 3, 8, 16, 16, generator=torch.Generator().manual_seed(0)))
+    estimate_training(model, optimizer, clips, compute, forward_flops=1, batch_size=2, accumulation_steps=1)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is not None] == []
+    assert not optimizer.state
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried 1 byte",
+        "MPS backend out of memory (MPS allocated: 1 GB)\nand more",
+    ],
+)
+def test_a_clip_that_does_not_fit_is_a_message_with_a_remedy(message: str) -> None:
+    with pytest.raises(UserError, match="lower BATCH_SIZE, NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS") as raised:
+        measure_clip(Failing(message), batch(), CPU)
+    assert message.splitlines()[0] in str(raised.value)
+    assert "and more" not in str(raised.value)
+
+
+def test_other_faults_of_a_model_are_not_taken_for_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        measure_clip(Failing("shapes do not fit"), batch(), CPU)
+
+
+GIBIBYTE = 2**30
+HERE = TrainingEstimate(
+    parameters=3_930_000,
+    step_flops=54_600_000_000,
+    step_seconds=0.5,
+    memory_bytes=11 * GIBIBYTE // 10,
+    memory_limit=8 * GIBIBYTE,
+    measuring_seconds=0.4,
+)
+
+
+def test_the_estimate_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    announce_estimate(HERE, CPU, steps=1200, max_minutes=13.5)
+    assert capsys.readouterr().out == (
+        "Estimate: 3.93 M parameters, 54.6 GFLOP a step; about 0.5 s a step on this CPU (1200 steps: 10 min), about "
+        "1.1 GiB of memory. Training alone: validation, samples and checkpoints come on top. Measured on one clip in "
+        "0.4 s.\n"
+    )
+
+
+def test_on_a_gpu_it_says_that_the_seconds_are_an_upper_and_the_memory_a_lower_bound(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    announce_estimate(HERE, ComputeDevice(torch.device("cuda"), None), steps=10**6, max_minutes=None)
+    printed = capsys.readouterr().out
+    assert "at most about 0.5 s a step on this GPU (1000000 steps: 5.8 days), at least 1.1 GiB" in printed
+
+
+def test_too_much_memory_is_a_warning_with_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    announce_estimate(replace(HERE, memory_limit=GIBIBYTE), CPU, steps=1200, max_minutes=None)
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "Warning: that is more than the 1 GiB that this run can have; lower BATCH_SIZE, NUM_FRAMES, IMAGE_SIZE or "
+        "MODEL_CHANNELS."
+    )
+
+
+@pytest.mark.parametrize(("steps", "says"), [(1200, True), (None, True), (600, False)])
+def test_a_limit_of_time_that_comes_first_is_named(
+    steps: int | None, says: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announce_estimate(HERE, CPU, steps=steps, max_minutes=6.0)
+    assert ("MAX_MINUTES (6) leaves time for about 720 steps." in capsys.readouterr().out) is says
+
+
+def test_a_run_and_its_resume_say_it_with_the_steps_that_are_left(
+    small_arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = ("--experiment-name=run", "--no-enable-video-logging", "--no-enable-noise-visualization")
+    assert main.main(small_arguments(*quiet, "--max-steps=1")) == 0
+    assert "(1 steps: " in capsys.readouterr().out
+    assert main.main(small_arguments(*quiet, "--max-steps=3", "--resume")) == 0
+    assert "(2 steps: " in capsys.readouterr().out
+
+
+MEASURE_MEMORY = """
+import json, sys
+import torch
+from benchmarks.machine import peak_memory_gib
+from benchmarks.scaling_worker import training_step
+from tests.training.test_estimate import batch, optimizer_of
+from common.settings import load_settings
+from config import PRESETS, Config
+from dataclasses import replace
+from training.build_model import build_model, build_tokenizer
+from training.device import ComputeDevice
+from training.ema import ExponentialMovingAverage
+from training.estimate import estimate_training, memory_in_use
+
+options = sys.argv[1:]
+config = load_settings(Config, PRESETS, options, program="").config
+cpu = ComputeDevice(torch.device("cpu"), None)
+model = build_model(config, build_tokenizer(config, None), cpu.device)
+average = ExponentialMovingAverage(model, 0.9)
+start = memory_in_use(cpu.device).here
+clips = replace(batch(), video_BCTHW=torch.rand(1, 3, config.NUM_FRAMES, config.IMAGE_SIZE, config.IMAGE_SIZE))
+estimate = estimate_training(
+    model, optimizer_of(model), clips, cpu, forward_flops=1, batch_size=config.BATCH_SIZE, accumulation_steps=1
+)
+del model, average
+step, _ = training_step(options)
+for _ in range(3):
+    step()
+peak = peak_memory_gib() * 2**30
+print(json.dumps({"estimated": estimate.memory_bytes - start, "measured": peak - start}))
+"""
+
+
+def test_the_memory_of_real_steps_is_what_was_estimated_within_a_factor_of_two() -> None:
+    root = Path(main.__file__).resolve().parent
+    options = [
+        *("--image-size=32", "--num-frames=8", "--model-channels=32,32", "--spatial-attention-sizes=8"),
+        *("--text-channels=32", "--text-layers=1", "--batch-size=16", "--device=cpu", "--mixed-precision=off"),
+    ]
+    finished = subprocess.run(
+        [sys.executable, "-c", MEASURE_MEMORY, *options], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert finished.returncode == 0, finished.stderr
+    memory = json.loads(finished.stdout.splitlines()[-1])
+    assert memory["measured"] > 100 * 2**20  # enough for a comparison to mean something
+    assert 0.5 < memory["estimated"] / memory["measured"] < 2, memory

@@ -1,0 +1,195 @@
+"""What a run will take, before it starts: measured on one clip, and scaled to the batch.
+
+Training does not notice: no gradient, weight, optimizer state or random number is touched.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from data.records import Batch
+from training.device import ComputeDevice
+
+FORWARD_AND_BACKWARD = 3  # times the arithmetic of a forward pass: the backward pass makes two products for each
+BUDGET_SECONDS = 1.0  # after which no further pass begins
+MOST_PASSES = 4
+HELD_BY_CPU_ALLOCATOR = 1.5  # times what is in use, because holes stay between buffers; measured with 1 to 16 clips
+SMALLER = "BATCH_SIZE, NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS"
+
+
+@dataclass(frozen=True)
+class ClipCost:
+    """What one clip takes on its way forward and back."""
+
+    seconds: float
+    activation_bytes: int  # what the forward pass leaves for the backward pass
+    cast_weight_bytes: int  # weights in a lower precision, which are left once for all clips of a batch
+    measuring_seconds: float
+
+
+@dataclass(frozen=True)
+class MemoryInUse:
+    """Bytes of a device; on the CPU, of the machine's memory."""
+
+    here: int  # by this process
+    limit: int  # what this process could have
+
+
+@dataclass(frozen=True)
+class TrainingEstimate:
+    """What training alone takes; validation, samples and checkpoints come on top."""
+
+    parameters: int
+    step_flops: int
+    step_seconds: float
+    memory_bytes: int  # of this process at its peak, on the device
+    memory_limit: int
+    measuring_seconds: float
+
+
+def estimate_training(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    compute: ComputeDevice,
+    *,
+    forward_flops: int,
+    batch_size: int,
+    accumulation_steps: int,
+) -> TrainingEstimate:
+    """Measure one clip and scale it. Call when model and averaged weights are in memory.
+
+    Seconds grow with the number of clips here, which on a GPU is an upper bound; the optimizer's own time, which does
+    not depend on the clips, is left out. On a GPU, what its kernels and its allocator hold beyond the tensors is not in
+    the memory, so that it is a lower bound.
+
+    Args:
+        batch: of at least one clip, the first of which is used.
+        forward_flops: of one forward pass over one clip.
+
+    Raises:
+        UserError: not even one clip fits into the memory.
+    """
+    memory = memory_in_use(compute.device)
+    clip = measure_clip(model, batch, compute)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    lasting = 1 if optimizer.state else 3  # gradients; two moments, which a resumed run has already
+    held = HELD_BY_CPU_ALLOCATOR if compute.device.type == "cpu" else 1.0
+    passing = clip.cast_weight_bytes + held * batch_size * clip.activation_bytes
+    clips = batch_size * accumulation_steps
+    return TrainingEstimate(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        step_flops=FORWARD_AND_BACKWARD * forward_flops * clips,
+        step_seconds=clip.seconds * clips,
+        # Once the activations are gone, moving the averaged weights takes a copy of all weights.
+        memory_bytes=memory.here + lasting * weights + round(max(passing, weights)),
+        memory_limit=memory.limit,
+        measuring_seconds=clip.measuring_seconds,
+    )
+
+
+def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> ClipCost:
+    """Pass the first clip of a batch forward and back, once to count and warm up, then a few times to measure.
+
+    A pass that takes longer than BUDGET_SECONDS is the only one: it cannot take longer than a training step.
+
+    Raises:
+        UserError: the clip does not fit into the memory.
+    """
+    start = time.perf_counter()
+    inputs = _inputs(batch, compute.device)
+    saved = _SavedTensors(list(model.parameters()))
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(saved.add, _unchanged):
+            seconds = [_time_pass(model, inputs, compute)]
+        while time.perf_counter() - start < BUDGET_SECONDS and len(seconds) < MOST_PASSES:
+            seconds.append(_time_pass(model, inputs, compute))
+    except RuntimeError as error:  # CUDA's has a class of its own, those of the CPU and MPS have not
+        if not _is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"one clip forward and back does not fit into the memory of this {device_name(compute.device)}; lower "
+            f"{SMALLER} ({str(error).splitlines()[0]})"
+        ) from error
+    return ClipCost(
+        seconds=statistics.median(seconds[1:] or seconds),
+        activation_bytes=saved.activation_bytes,
+        cast_weight_bytes=saved.cast_weight_bytes,
+        measuring_seconds=time.perf_counter() - start,
+    )
+
+
+def memory_in_use(device: torch.device) -> MemoryInUse:
+    """Ask the device, or the operating system for the CPU."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return MemoryInUse(torch.cuda.memory_allocated(device), free + torch.cuda.memory_reserved(device))
+    if device.type == "mps":
+        return MemoryInUse(torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory())
+    resident: int = psutil.Process().memory_info().rss
+    return MemoryInUse(resident, resident + psutil.virtual_memory().available)
+
+
+def device_name(device: torch.device) -> str:
+    """Return "CPU" or "GPU"."""
+    return "CPU" if device.type == "cpu" else "GPU"
+
+
+class _SavedTensors:
+    """Adds up the bytes that autograd keeps for the backward pass, each storage once, the parameters themselves not."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._seen = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        self._parameter_shapes = {_outline(parameter) for parameter in parameters}
+        self.activation_bytes = 0
+        self.cast_weight_bytes = 0
+
+    def add(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        # Addresses are not used twice here: what is saved stays alive until the backward pass begins.
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            if tensor.dtype != torch.float32 and _outline(tensor) in self._parameter_shapes:
+                self.cast_weight_bytes += storage.nbytes()
+            else:
+                self.activation_bytes += storage.nbytes()
+        return tensor
+
+
+def _outline(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(sorted(tensor.shape))  # a matrix may be saved transposed
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _inputs(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        batch.video_BCTHW[:1].to(device, copy=True),  # not a view, whose storage would be that of the whole batch
+        torch.zeros(1, dtype=torch.int64, device=device),
+        batch.tokens_BL[:1].to(device),
+        torch.zeros(1, dtype=torch.bool, device=device),
+    )
+
+
+def _time_pass(model: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, Tensor], compute: ComputeDevice) -> float:
+    compute.wait()
+    start = time.perf_counter()
+    with compute.autocast():
+        prediction = model(*inputs)
+    # Not `backward`, which would leave gradients in the parameters.
+    torch.autograd.grad(prediction.float().square().mean(), list(model.parameters()))
+    compute.wait()
+    return time.perf_counter() - start
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
