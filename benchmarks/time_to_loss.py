@@ -25,6 +25,7 @@ from benchmarks.option_types import above_zero, output_file, picture_file, seed
 from common.errors import UserError
 from common.files import write_atomically
 from config import Config
+from evaluation.text_use import TIMESTEP_BINS
 
 MEMORY_LIMIT_GIB = 16.0
 SET_UP_SECONDS = 300.0  # imports, rendering, the first validation
@@ -42,7 +43,7 @@ class Sizes:
     num_frames: int = DEFAULTS.NUM_FRAMES
     batch_size: int = DEFAULTS.BATCH_SIZE
     training_clips: int = DEFAULTS.EPOCH_SIZE
-    validation_clips: int = DEFAULTS.VALIDATION_CLIPS
+    validation_clips: int = TIMESTEP_BINS
 
 
 def main(arguments: Sequence[str]) -> int:
