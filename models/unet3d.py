@@ -84,6 +84,10 @@ class UNet3D(nn.Module):
     (Ho et al. 2022, Video Diffusion Models, arXiv 2204.03458, section 3). The caption reaches it in three ways: every
     residual block is scaled and shifted by the frame's own text vector, that vector is drawn as a coarse picture at
     the coarsest level, and every level with spatial attention also attends to the characters.
+
+    To what the layers say, the noisy clip itself is added, times a learned function of the timestep: a large part of
+    noise and velocity is just that, and layers that normalise what they get would have to learn it the long way. It is
+    the skip of Karras et al. 2022 (EDM, arXiv 2206.00364, section 5), with its coefficient learned.
     """
 
     def __init__(self, spec: UNet3DSpecification) -> None:
@@ -96,6 +100,7 @@ class UNet3D(nn.Module):
         embedding_channels = 4 * spec.channels[0]
         pixels = 3 * spec.patch_size**2
         self.timestep = TimestepEmbedding(spec.num_timesteps, embedding_channels)
+        self.clip_gain = nn.Linear(embedding_channels, 1)
         self.text = nn.Linear(spec.text_channels, embedding_channels)
         self.stem = nn.Conv2d(pixels, spec.channels[0], 3, padding=1)
         self.down, skip_channels = self._build_down(spec, embedding_channels)
@@ -107,6 +112,8 @@ class UNet3D(nn.Module):
         # Its weight is not zero, as is usual: no layer below would get a gradient until it had grown. With the default
         # preset that costs about a hundred steps (docs/decisions.md).
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.clip_gain.weight)
+        nn.init.zeros_(self.clip_gain.bias)
 
     @staticmethod
     def _build_down(spec: UNet3DSpecification, embedding_channels: int) -> tuple[nn.ModuleList, list[int]]:
@@ -149,7 +156,8 @@ class UNet3D(nn.Module):
             [B, 3, T, image_size, image_size], the prediction.
         """
         frames = video_BCTHW.shape[2]
-        embedding_BTD = self.timestep(timestep_B)[:, None] + self.text(text.frames_BTC)
+        timestep_BD = self.timestep(timestep_B)
+        embedding_BTD = timestep_BD[:, None] + self.text(text.frames_BTC)
         embedding_ND = nn.functional.silu(embedding_BTD).flatten(0, 1)
         x_NCHW = self.stem(self._fold_patches(video_BCTHW))
         skips: list[Tensor] = []
@@ -166,7 +174,9 @@ class UNet3D(nn.Module):
             else:
                 x_NCHW = layer(torch.cat((x_NCHW, skips.pop()), dim=1), frames, embedding_ND, text)
         x_NCHW = self.output(nn.functional.silu(self.norm(x_NCHW)))
-        return unfold_frames(nn.functional.pixel_shuffle(x_NCHW, self.spec.patch_size), frames)
+        prediction = unfold_frames(nn.functional.pixel_shuffle(x_NCHW, self.spec.patch_size), frames)
+        gain_B1 = self.clip_gain(nn.functional.silu(timestep_BD))
+        return prediction + gain_B1[:, :, None, None, None] * video_BCTHW
 
     def _fold_patches(self, video_BCTHW: Tensor) -> Tensor:
         patches = nn.functional.pixel_unshuffle(fold_frames(video_BCTHW), self.spec.patch_size)

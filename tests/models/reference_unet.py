@@ -18,7 +18,8 @@ from models.unet3d import UNet3D
 
 def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures) -> Tensor:
     """Predict [B, 3, T, H, W]."""
-    embedding_BTD = unet.timestep(timestep)[:, None] + unet.text(text.frames_BTC)
+    timestep_BD = unet.timestep(timestep)
+    embedding_BTD = timestep_BD[:, None] + unet.text(text.frames_BTC)
     embedding_BTD = embedding_BTD * embedding_BTD.sigmoid()
     x = _convolve(_unshuffle(video, unet.spec.patch_size), unet.stem)
     skips = []
@@ -38,7 +39,9 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
         else:
             x = _stage(layer, torch.cat((x, skips.pop()), dim=1), embedding_BTD, text)
     x = _norm(x, unet.norm)
-    return _shuffle(_convolve(x * x.sigmoid(), unet.output), unet.spec.patch_size)
+    layers = _shuffle(_convolve(x * x.sigmoid(), unet.output), unet.spec.patch_size)
+    gain_B = (timestep_BD * timestep_BD.sigmoid()) @ unet.clip_gain.weight[0] + unet.clip_gain.bias
+    return layers + torch.stack([gain * clip for gain, clip in zip(gain_B, video, strict=True)])
 
 
 def _stage(stage: nn.Module, x: Tensor, embedding_BTD: Tensor, text: TextFeatures) -> Tensor:
