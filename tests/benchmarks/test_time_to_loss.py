@@ -127,10 +127,14 @@ def test_validations_double_every_other_time_up_to_the_end():
 def test_a_run_learns_and_its_loss_is_the_trainers(tmp_path):
     run = LossCurveRun(dataclasses.replace(PLAN, cache_folder=str(tmp_path)))
     before = {name: value.clone() for name, value in run._model.state_dict().items()}
+    run._model.eval()
+    loss_before = validation_loss(run._model, run._objective, run._gauge, PLAN.batch_size)
+    run._model.train()
     run._warm_up()
     assert all(torch.equal(value, before[name]) for name, value in run._model.state_dict().items())
     result = run.train()
-    assert result.points[0].loss == pytest.approx(result.predict_zero)  # the U-Net starts by saying 0
+    assert result.points[0].step == 0
+    assert result.points[0].loss == pytest.approx(loss_before, rel=1e-6)
     assert result.best.loss < 0.9 * result.points[0].loss
     assert [point.step for point in result.points] == sorted({point.step for point in result.points})
     assert result.last.seconds >= PLAN.training_seconds > result.points[-2].seconds

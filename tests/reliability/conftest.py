@@ -211,10 +211,10 @@ def use_full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[FullDi
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MB in memory."""
+    """A real file system of 2 MB in memory."""
     folder = tmp_path / "small_disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -73,7 +73,7 @@ def test_a_real_full_disk(train, small_disk, tmp_path, monkeypatch, capsys, asse
         on_step(self, record, view)
         if record.step == 1:
             with pytest.raises(OSError, match="No space left"):
-                ballast.write_bytes(bytes(2**21))
+                ballast.write_bytes(bytes(2**22))
         if record.step == 3:
             assert self._writer._worker.drain(30)  # the samples of step 2 were tried while there was no space
             self._writer.flush()
