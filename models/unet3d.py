@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import SpatialAttention, TemporalAttention, TextAttention
-from models.blocks import Downsample, ResidualBlock, TextCanvas, Upsample
+from models.blocks import Downsample, ResidualBlock, TextDraft, Upsample
 from models.embeddings import TimestepEmbedding
 from models.frames import fold_frames, unfold_frames
 from models.normalisation import FrameNorm
@@ -82,12 +82,13 @@ class UNet3D(nn.Module):
 
     A UNet (Ronneberger et al. 2015, arXiv 1505.04597) over frames with factorised space-time convolutions and attention
     (Ho et al. 2022, Video Diffusion Models, arXiv 2204.03458, section 3). The caption reaches it in three ways: every
-    residual block is scaled and shifted by the frame's own text vector, that vector is drawn as a coarse picture at
-    the coarsest level, and every level with spatial attention also attends to the characters.
+    frame's text vector is drawn as a picture, which the layers see beside the noisy frame; every residual block is
+    scaled and shifted by that vector; and every level with spatial attention also attends to the characters.
 
-    To what the layers say, the noisy clip itself is added, times a learned function of the timestep: a large part of
-    noise and velocity is just that, and layers that normalise what they get would have to learn it the long way. It is
-    the skip of Karras et al. 2022 (EDM, arXiv 2206.00364, section 5), with its coefficient learned.
+    To what the layers say, the noisy clip and the drawn one are added, each times a learned function of the timestep. A
+    large part of noise and velocity is just that, and layers that normalise what they get would have to learn it the
+    long way. For the noisy clip it is the skip of Karras et al. 2022 (EDM, arXiv 2206.00364, section 5), with its
+    coefficient learned.
     """
 
     def __init__(self, spec: UNet3DSpecification) -> None:
@@ -100,11 +101,11 @@ class UNet3D(nn.Module):
         embedding_channels = 4 * spec.channels[0]
         pixels = 3 * spec.patch_size**2
         self.timestep = TimestepEmbedding(spec.num_timesteps, embedding_channels)
-        self.clip_gain = nn.Linear(embedding_channels, 1)
         self.text = nn.Linear(spec.text_channels, embedding_channels)
-        self.stem = nn.Conv2d(pixels, spec.channels[0], 3, padding=1)
+        self.draft = TextDraft(spec.text_channels, spec.image_size)
+        self.gains = nn.Linear(embedding_channels, 2)  # of the noisy clip and of the drawn one
+        self.stem = nn.Conv2d(2 * pixels, spec.channels[0], 3, padding=1)
         self.down, skip_channels = self._build_down(spec, embedding_channels)
-        self.canvas = TextCanvas(spec.text_channels, spec.channels[-1], spec.level_sizes[-1])
         self.middle = _Stage(spec, len(spec.channels) - 1, spec.channels[-1], embedding_channels)
         self.up = self._build_up(spec, embedding_channels, skip_channels)
         self.norm = FrameNorm(spec.groups, spec.channels[0])
@@ -112,8 +113,9 @@ class UNet3D(nn.Module):
         # Its weight is not zero, as is usual: no layer below would get a gradient until it had grown. With the default
         # preset that costs about a hundred steps (docs/decisions.md).
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
-        nn.init.zeros_(self.clip_gain.weight)
-        nn.init.zeros_(self.clip_gain.bias)
+        nn.init.zeros_(self.gains.weight)
+        with torch.no_grad():
+            self.gains.bias.copy_(torch.tensor([0.0, 1.0]))
 
     @staticmethod
     def _build_down(spec: UNet3DSpecification, embedding_channels: int) -> tuple[nn.ModuleList, list[int]]:
@@ -159,7 +161,8 @@ class UNet3D(nn.Module):
         timestep_BD = self.timestep(timestep_B)
         embedding_BTD = timestep_BD[:, None] + self.text(text.frames_BTC)
         embedding_ND = nn.functional.silu(embedding_BTD).flatten(0, 1)
-        x_NCHW = self.stem(self._fold_patches(video_BCTHW))
+        draft_NCHW = self.draft(text.frames_BTC)
+        x_NCHW = self.stem(self._fold_patches(torch.cat((fold_frames(video_BCTHW), draft_NCHW), dim=1)))
         skips: list[Tensor] = []
         for layer in self.down:
             if isinstance(layer, Downsample):
@@ -167,7 +170,7 @@ class UNet3D(nn.Module):
             else:
                 x_NCHW = layer(x_NCHW, frames, embedding_ND, text)
                 skips.append(x_NCHW)
-        x_NCHW = self.middle(x_NCHW + self.canvas(text.frames_BTC), frames, embedding_ND, text)
+        x_NCHW = self.middle(x_NCHW, frames, embedding_ND, text)
         for layer in self.up:
             if isinstance(layer, Upsample):
                 x_NCHW = layer(x_NCHW)
@@ -175,9 +178,9 @@ class UNet3D(nn.Module):
                 x_NCHW = layer(torch.cat((x_NCHW, skips.pop()), dim=1), frames, embedding_ND, text)
         x_NCHW = self.output(nn.functional.silu(self.norm(x_NCHW)))
         prediction = unfold_frames(nn.functional.pixel_shuffle(x_NCHW, self.spec.patch_size), frames)
-        gain_B1 = self.clip_gain(nn.functional.silu(timestep_BD))
-        return prediction + gain_B1[:, :, None, None, None] * video_BCTHW
+        clip_gain_B, draft_gain_B = self.gains(nn.functional.silu(timestep_BD)).view(-1, 2, 1, 1, 1, 1).unbind(dim=1)
+        return prediction + clip_gain_B * video_BCTHW + draft_gain_B * unfold_frames(draft_NCHW, frames)
 
-    def _fold_patches(self, video_BCTHW: Tensor) -> Tensor:
-        patches = nn.functional.pixel_unshuffle(fold_frames(video_BCTHW), self.spec.patch_size)
+    def _fold_patches(self, frames_NCHW: Tensor) -> Tensor:
+        patches = nn.functional.pixel_unshuffle(frames_NCHW, self.spec.patch_size)
         return patches.contiguous(memory_format=torch.channels_last)

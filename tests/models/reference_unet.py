@@ -21,7 +21,8 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
     timestep_BD = unet.timestep(timestep)
     embedding_BTD = timestep_BD[:, None] + unet.text(text.frames_BTC)
     embedding_BTD = embedding_BTD * embedding_BTD.sigmoid()
-    x = _convolve(_unshuffle(video, unet.spec.patch_size), unet.stem)
+    draft = _draft(unet, text.frames_BTC)
+    x = _convolve(_unshuffle(torch.cat((video, draft), dim=1), unet.spec.patch_size), unet.stem)
     skips = []
     for layer in unet.down:
         if isinstance(layer, Downsample):
@@ -29,10 +30,7 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
         else:
             x = _stage(layer, x, embedding_BTD, text)
             skips.append(x)
-    size, width = unet.canvas.size, unet.canvas.channels
-    drawn = text.frames_BTC @ unet.canvas.draw.weight.T + unet.canvas.draw.bias
-    drawn = drawn.reshape(*drawn.shape[:2], size, size, width).permute(0, 4, 1, 2, 3)
-    x = _stage(unet.middle, x + drawn, embedding_BTD, text)
+    x = _stage(unet.middle, x, embedding_BTD, text)
     for layer in unet.up:
         if isinstance(layer, Upsample):
             x = _shuffle(_convolve(x, layer.projection), 2)
@@ -40,8 +38,28 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
             x = _stage(layer, torch.cat((x, skips.pop()), dim=1), embedding_BTD, text)
     x = _norm(x, unet.norm)
     layers = _shuffle(_convolve(x * x.sigmoid(), unet.output), unet.spec.patch_size)
-    gain_B = (timestep_BD * timestep_BD.sigmoid()) @ unet.clip_gain.weight[0] + unet.clip_gain.bias
-    return layers + torch.stack([gain * clip for gain, clip in zip(gain_B, video, strict=True)])
+    gain_BG = (timestep_BD * timestep_BD.sigmoid()) @ unet.gains.weight.T + unet.gains.bias
+    added = [gain_BG[b, 0] * video[b] + gain_BG[b, 1] * draft[b] for b in range(video.shape[0])]
+    return layers + torch.stack(added)
+
+
+def _draft(unet: UNet3D, frames_BTC: Tensor) -> Tensor:
+    size, drawn = unet.spec.image_size, unet.draft.size
+    picture = (frames_BTC @ unet.draft.draw.weight.T + unet.draft.draw.bias).unflatten(2, (3, drawn, drawn))
+    across = _enlargement(drawn, size)
+    return torch.einsum("yh,btchw,xw->bctyx", across, picture, across)
+
+
+def _enlargement(small: int, large: int) -> Tensor:
+    """Return the matrix [large, small] of linear interpolation between the centres of pixels."""
+    matrix = torch.zeros(large, small)
+    for index in range(large):
+        place = min(max((index + 0.5) * small / large - 0.5, 0.0), small - 1.0)
+        below = min(int(place), small - 1)
+        above = min(below + 1, small - 1)
+        matrix[index, below] += 1 - (place - below)
+        matrix[index, above] += place - below
+    return matrix
 
 
 def _stage(stage: nn.Module, x: Tensor, embedding_BTD: Tensor, text: TextFeatures) -> Tensor:

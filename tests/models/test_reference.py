@@ -16,6 +16,7 @@ Forward = Callable[[TextToVideoModel, Tensor, Tensor, Tensor], Tensor]
 
 SMALL = {"image_size": 16, "patch_size": 2, "spatial_attention_sizes": (4,)}
 MANY_KEYS = {"image_size": 32, "patch_size": 2, "spatial_attention_sizes": (16, 8)}  # 256 keys: the fused kernel
+LARGE = {"image_size": 48, "patch_size": 4, "spatial_attention_sizes": (6,)}  # the draft of the text is enlarged
 UNFOLDED = {"image_size": 8, "patch_size": 1, "spatial_attention_sizes": (4,)}
 
 
@@ -46,7 +47,7 @@ def plain(model: TextToVideoModel, video: Tensor, timestep: Tensor, tokens: Tens
     return plain_unet(model.unet, video, timestep, model.text_encoder(tokens, video.shape[2]))
 
 
-@pytest.mark.parametrize("shape", [SMALL, MANY_KEYS, UNFOLDED], ids=["small", "many keys", "unfolded"])
+@pytest.mark.parametrize("shape", [SMALL, MANY_KEYS, LARGE, UNFOLDED], ids=["small", "many keys", "large", "unfolded"])
 def test_predictions_and_gradients_are_those_of_the_plain_network(shape: dict[str, object]) -> None:
     model = build(shape)
     video, timestep, tokens = inputs(shape)
