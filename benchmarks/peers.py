@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
                 _write(options.json, machine, results)
         print("\n".join([machine, "", *report(results)]))
         if options.plot is not None:
-            from benchmarks.plots import plot_peers  # matplotlib is needed for this alone
+            from benchmarks.peer_plot import plot_peers  # matplotlib is needed for this alone
 
             plot_peers(results, options.plot)
     except OSError as error:

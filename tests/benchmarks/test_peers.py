@@ -16,7 +16,7 @@ from benchmarks.networks import NETWORK_NAMES, VOCABULARY, build_network, count_
 from benchmarks.peer_figures import Cell, CellResult, Measurement, Skip, compare
 from benchmarks.peer_measures import Plan, measure_cell
 from benchmarks.peer_report import report
-from benchmarks.plots import plot_peers
+from benchmarks.peer_plot import plot_peers
 
 CELL = Cell(image_size=32, parameters=5_000_000, batch_size=4, frames=16)
 PLAN = Plan(alternations=3, turn_seconds=0.1, threads=1)
@@ -207,7 +207,7 @@ def test_without_own_figures_there_are_no_ratios():
 
 def test_hatched_bars_reach_the_bound_that_was_passed(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("benchmarks.plots.Axes.bar", lambda *args, **options: drawn.append((args[2], options)))
+    monkeypatch.setattr("benchmarks.peer_plot.Axes.bar", lambda *args, **options: drawn.append((args[2], options)))
     skips = (Skip("diffusers", "more than 60 s a step", "seconds"),)
     plot_peers([CellResult(CELL, (1e9,) * 3, (OURS,), skips)], tmp_path / "bars.svg")
     hatched = [height for height, options in drawn if "hatch" in options]
