@@ -38,7 +38,7 @@ class Config(Settings):
     DEVICE: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; "auto" takes CUDA, then MPS, then the CPU."""
     MIXED_PRECISION: Literal["auto", "off", "bfloat16"] = "auto"
-    """Number format of the heavy operations; "auto" takes bfloat16 on a GPU or CPU that computes in it."""
+    """Number format of the heavy operations; "auto" takes bfloat16 on CUDA and on x86 CPUs that compute in it."""
 
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)

@@ -137,7 +137,7 @@ def _expected_indices(path: Path, family: str, num_frames: int) -> frozenset[int
         start_times, seconds = _packet_times(path, family)
     except av.FFmpegError:  # decoding will meet the error again, or not: Pillow reads GIFs that FFmpeg does not
         return frozenset()
-    if not 0 < len(start_times) <= MOST_FRAMES:
+    if not start_times:
         return frozenset()
     return frozenset(uniform_indices(start_times, seconds, num_frames))
 
@@ -145,20 +145,21 @@ def _expected_indices(path: Path, family: str, num_frames: int) -> frozenset[int
 def _packet_times(path: Path, family: str) -> tuple[list[float], float]:
     """Return the rising times of a file's packets and the seconds of all; no times if one of them has none.
 
-    Reading stops after one more than MOST_FRAMES.
+    Nor are there any for a file with more packets or bytes in them than a usable one can have.
     """
     start_times: list[float] = []
-    last_duration = 0.0
+    last_duration, packets, bytes_read = 0.0, 0, 0
     with av.open(str(path), format=family) as container:
         for packet in container.demux(video=0) if container.streams.video else ():
+            packets, bytes_read = packets + 1, bytes_read + packet.size  # a header may name the same bytes often
+            if packets > MOST_FRAMES or bytes_read > MOST_BYTES:
+                return [], 0.0
             if packet.size == 0 or packet.is_discard:  # the end, or left out by whoever edited the video
                 continue
             if packet.pts is None or packet.time_base is None:
                 return [], 0.0
             start_times.append(float(packet.pts * packet.time_base))
             last_duration = float((packet.duration or 0) * packet.time_base)
-            if len(start_times) > MOST_FRAMES:
-                break
         if family != "gif" and start_times:
             last_duration = 1 / _frame_rate(container.streams.video[0])
     start_times.sort()

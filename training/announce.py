@@ -7,7 +7,7 @@ from config import Config
 from data.records import ClipSource, DataSplits
 from models.text_encoder import CharacterTokenizer
 from training.device import ComputeDevice
-from training.estimate import SMALLER, TrainingEstimate, device_name
+from training.estimate import SMALLER_CLIP, TrainingEstimate, device_name
 from training.resume import ResumedConfig
 from training.run_folder import RunFolder
 
@@ -25,7 +25,7 @@ def announce(
     print(f"Run: {folder.path}")
     print(f"Data: {splits.description}")
     _announce_dropped_characters(splits.training, tokenizer)
-    print(f"Device: {compute.device.type}")
+    print(f"Device: {compute.device.type}, {compute.precision}")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
         print("This machine has a GPU: --preset base trains a larger model that is meant for one.")
     for name, (old, new) in loaded.preset_changes.items():
@@ -59,13 +59,13 @@ def announce_estimate(
     )
     if estimate.memory_bytes > estimate.memory_limit:
         print(
-            f"Warning: that is more than the {_gibibytes(estimate.memory_limit)} that this run can have; "
-            f"lower {SMALLER}.",
+            f"Warning: that is more than the {_gibibytes(estimate.memory_limit)} that this run can have; lower "
+            f"BATCH_SIZE (and raise GRADIENT_ACCUMULATION_STEPS, for as many clips a step), {SMALLER_CLIP}.",
             flush=True,
         )
     if max_minutes is not None and (steps is None or steps * estimate.step_seconds > 60 * max_minutes):
         most = int(60 * max_minutes / estimate.step_seconds)
-        print(f"MAX_MINUTES ({max_minutes:g}) leaves time for about {most} steps.", flush=True)
+        print(f"MAX_MINUTES ({max_minutes:g}) leaves time for at most about {most} steps.", flush=True)
 
 
 def _flops(count: int) -> str:

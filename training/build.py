@@ -3,9 +3,6 @@
 from collections.abc import Generator
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
 from config import Config
@@ -17,22 +14,19 @@ from logging_system.settings import LoggingSettings
 from models.text_encoder import CharacterTokenizer
 from training.announce import announce, announce_estimate
 from training.build_data import build_data
-from training.build_model import build_model, build_sampler, build_schedule, build_tokenizer
-from training.checkpoint import Checkpoint, TrainingState, load_weights, save_checkpoint
+from training.build_learner import Learner, build_learner, stopping_limits
+from training.build_model import build_sampler, build_tokenizer
+from training.checkpoint import Checkpoint, TrainingState, save_checkpoint
 from training.device import ComputeDevice, choose_device
-from training.ema import ExponentialMovingAverage
-from training.environment import describe_environment, forward_flops
-from training.estimate import estimate_training
-from training.learning_rate import LearningRatePlan, LearningRateSchedule
+from training.environment import describe_environment
 from training.loop import LoopCadence, Save, TrainingLoop
-from training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from training.progress import StartingPoint, StoppingLimits
+from training.optimizer import optimizer_tensors
 from training.resume import ResumedConfig, config_for_resume
 from training.run_folder import RunFolder, open_run_folder
 from training.sampling import ClipSampler
 from training.showcase import Showcase
-from training.step import DiffusionObjective, TrainStep
-from training.validation import Validator, load_validation_batch, wrong_tokens
+from training.step import TrainStep
+from training.validation import Validator, wrong_tokens
 from training.view import TrainerView
 
 
@@ -53,16 +47,18 @@ def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingL
     _check_symbols(checkpoint, tokenizer)
     if checkpoint is not None and _is_finished(config, splits, checkpoint):
         return None
-    folder.write_json("config.json", config_as_json(config))
+    learner = build_learner(config, splits, tokenizer, checkpoint, compute)
+    folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
     folder.write_json("split.json", splits.report)
     announce(loaded, config, splits, tokenizer, folder, compute, resumed)
-    return _assemble(config, splits, tokenizer, folder, checkpoint, compute, resumed, argv)
+    announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
+    return _assemble(config, learner, splits, tokenizer, folder, checkpoint, compute, resumed, argv)
 
 
 def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint) -> bool:
     """Say so on the console where all steps are done."""
     step_batch = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
-    total = _limits(config, batches_per_epoch(splits.training, step_batch)).total_steps
+    total = stopping_limits(config, batches_per_epoch(splits.training, step_batch)).total_steps
     if total is None or checkpoint.state.step < total:
         return False
     print(
@@ -89,6 +85,7 @@ def _open_data(config: Config) -> DataSplits:
 
 def _assemble(
     config: Config,
+    learner: Learner,
     splits: DataSplits,
     tokenizer: CharacterTokenizer,
     folder: RunFolder,
@@ -97,72 +94,37 @@ def _assemble(
     resumed: ResumedConfig,
     argv: list[str],
 ) -> TrainingLoop:
-    model = build_model(config, tokenizer, compute.device).train()
-    ema = ExponentialMovingAverage(model, config.EMA_DECAY)
-    optimizer = build_optimizer(
-        model,
-        learning_rate=config.LEARNING_RATE,
-        betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
-        weight_decay=config.WEIGHT_DECAY,
-    )
     step_batch = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
-    steps_per_epoch = batches_per_epoch(splits.training, step_batch)
-    limits = _limits(config, steps_per_epoch)
-    schedule = LearningRateSchedule(_learning_rate_plan(config, limits.total_steps))
-    start = StartingPoint(0, 0, 0)
-    if checkpoint is not None:
-        _restore(checkpoint, model, ema, optimizer, schedule)
-        start = StartingPoint(checkpoint.state.step, checkpoint.state.samples_seen, checkpoint.state.skipped_steps)
-    objective = DiffusionObjective(
-        schedule=build_schedule(config, compute.device),
-        prediction_type=config.PREDICTION_TYPE,
-        weighting=config.LOSS_WEIGHTING,
-        min_snr_gamma=config.MIN_SNR_GAMMA,
-        caption_dropout=config.CAPTION_DROPOUT,
-    )
-    validation_batch = load_validation_batch(splits.validation, tokenizer)
-    sampler = build_sampler(config, objective.schedule, tokenizer, compute)
-    clip_flops = forward_flops(model, validation_batch, compute.device)
-    estimate = estimate_training(
-        model,
-        optimizer,
-        validation_batch,
-        compute,
-        forward_flops=clip_flops,
-        batch_size=config.BATCH_SIZE,
-        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
-    )
-    steps_left = None if limits.total_steps is None else limits.total_steps - start.step
-    announce_estimate(estimate, compute, steps=steps_left, max_minutes=config.MAX_MINUTES)
+    sampler = build_sampler(config, learner.objective.schedule, tokenizer, compute)
     view = TrainerView(
         run=RunInformation(
             config=config_as_json(config),
             environment=describe_environment(compute, argv),
             resume_differences=resumed.differences,
-            start_step=start.step,
-            forward_flops=clip_flops,
+            start_step=learner.start.step,
+            forward_flops=learner.forward_flops,
             peak_flops_per_second=compute.peak_flops_per_second,
         ),
-        model=model,
-        ema=ema,
-        schedule=schedule,
-        showcase=_showcase(config, splits, validation_batch, sampler, compute),
-        total_steps=limits.total_steps,
+        model=learner.model,
+        ema=learner.ema,
+        schedule=learner.schedule,
+        showcase=_showcase(config, splits, learner.validation_batch, sampler, compute),
+        total_steps=learner.limits.total_steps,
     )
     return TrainingLoop(
         step=TrainStep(
-            model=model,
-            ema=ema,
-            optimizer=optimizer,
-            objective=objective,
+            model=learner.model,
+            ema=learner.ema,
+            optimizer=learner.optimizer,
+            objective=learner.objective,
             compute=compute,
             accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
             gradient_clip_norm=config.GRADIENT_CLIP_NORM,
             seed=config.SEED,
         ),
-        batches=_batches(config, splits, step_batch, start.step, tokenizer),
-        steps_per_epoch=steps_per_epoch,
-        limits=limits,
+        batches=_batches(config, splits, step_batch, learner.start.step, tokenizer),
+        steps_per_epoch=learner.steps_per_epoch,
+        limits=learner.limits,
         cadence=LoopCadence(
             validate_every=config.VALIDATE_EVERY_STEPS,
             save_every=config.SAVE_EVERY_STEPS,
@@ -170,38 +132,16 @@ def _assemble(
             sample_every=config.SAMPLE_EVERY_STEPS,
             diagnose_every=config.DIAGNOSTIC_LOG_EVERY_STEPS,
         ),
-        schedule=schedule,
-        optimizer=optimizer,
-        validator=_validator(config, objective, validation_batch, splits.training, tokenizer, compute, checkpoint),
-        dispatcher=_dispatcher(config, folder.path, start.step, steps_per_epoch),
+        schedule=learner.schedule,
+        optimizer=learner.optimizer,
+        validator=_validator(config, learner, splits.training, tokenizer, compute, checkpoint),
+        dispatcher=_dispatcher(config, folder.path, learner.start.step, learner.steps_per_epoch),
         view=view,
-        save=_saver(config, folder, tokenizer, model, ema, optimizer, schedule),
-        start=start,
+        save=_saver(config, folder, tokenizer, learner),
+        start=learner.start,
         wait_for_device=compute.wait,
         max_skipped_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
         makes_samples=config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION,
-    )
-
-
-def _limits(config: Config, steps_per_epoch: int) -> StoppingLimits:
-    totals = [] if config.MAX_STEPS is None else [config.MAX_STEPS]
-    if config.NUM_EPOCHS is not None:
-        totals.append(config.NUM_EPOCHS * steps_per_epoch)
-    return StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
-
-
-def _learning_rate_plan(config: Config, total_steps: int | None) -> LearningRatePlan:
-    return LearningRatePlan(
-        name=config.LR_SCHEDULE,
-        rate=config.LEARNING_RATE,
-        total_steps=total_steps,
-        warmup_steps=config.LR_WARMUP_STEPS,
-        final_fraction=config.LR_FINAL_FRACTION,
-        restart_every_steps=config.LR_RESTART_EVERY_STEPS,
-        exponential_decay=config.LR_EXPONENTIAL_DECAY,
-        polynomial_power=config.LR_POLYNOMIAL_POWER,
-        plateau_patience=config.LR_PLATEAU_PATIENCE,
-        plateau_factor=config.LR_PLATEAU_FACTOR,
     )
 
 
@@ -220,18 +160,17 @@ def _batches(
 
 def _validator(
     config: Config,
-    objective: DiffusionObjective,
-    batch: Batch,
+    learner: Learner,
     training: ClipSource,
     tokenizer: CharacterTokenizer,
     compute: ComputeDevice,
     checkpoint: Checkpoint | None,
 ) -> Validator:
     return Validator(
-        batch=batch,
-        shuffled_tokens_BL=wrong_tokens(batch, training, tokenizer),
-        schedule=objective.schedule,
-        prediction_type=objective.prediction_type,
+        batch=learner.validation_batch,
+        shuffled_tokens_BL=wrong_tokens(learner.validation_batch, training, tokenizer),
+        schedule=learner.objective.schedule,
+        prediction_type=learner.objective.prediction_type,
         compute=compute,
         batch_size=config.BATCH_SIZE,
         seed=config.SEED,
@@ -272,15 +211,7 @@ def _dispatcher(config: Config, run_folder: Path, start_step: int, steps_per_epo
     return build_dispatcher(run_folder=run_folder, settings=settings, start_step=start_step)
 
 
-def _saver(
-    config: Config,
-    folder: RunFolder,
-    tokenizer: CharacterTokenizer,
-    model: nn.Module,
-    ema: ExponentialMovingAverage,
-    optimizer: torch.optim.AdamW,
-    schedule: LearningRateSchedule,
-) -> Save:
+def _saver(config: Config, folder: RunFolder, tokenizer: CharacterTokenizer, learner: Learner) -> Save:
     def save(step: int, samples_seen: int, skipped_steps: int, best_validation_loss: float | None) -> Path:
         state = TrainingState(
             step=step,
@@ -288,26 +219,19 @@ def _saver(
             skipped_steps=skipped_steps,
             config=config_as_json(config),
             symbols=tokenizer.symbols,
-            schedule=schedule.state(),
+            schedule=learner.schedule.state(),
             best_validation_loss=best_validation_loss,
         )
-        tensors = optimizer_tensors(optimizer, model)
-        return save_checkpoint(folder.checkpoints, state, model, ema.model, tensors, config.KEEP_CHECKPOINTS)
+        return save_checkpoint(
+            folder.checkpoints,
+            state,
+            learner.model,
+            learner.ema.model,
+            optimizer_tensors(learner.optimizer, learner.model),
+            config.KEEP_CHECKPOINTS,
+        )
 
     return save
-
-
-def _restore(
-    checkpoint: Checkpoint,
-    model: nn.Module,
-    ema: ExponentialMovingAverage,
-    optimizer: torch.optim.AdamW,
-    schedule: LearningRateSchedule,
-) -> None:
-    load_weights(model, checkpoint, "model")
-    load_weights(ema.model, checkpoint, "ema")
-    load_optimizer_tensors(optimizer, model, checkpoint.weights("optimizer"))
-    schedule.load_state(checkpoint.state.schedule)
 
 
 def _check_symbols(checkpoint: Checkpoint | None, tokenizer: CharacterTokenizer) -> None:

@@ -12,6 +12,7 @@ from models.text_to_video import TextToVideoModel
 from models.unet3d import UNet3D, UNet3DSpecification
 from training.device import ComputeDevice
 from training.sampling import ClipSampler, SamplingSettings
+from training.step import DiffusionObjective
 
 
 def build_tokenizer(config: Config, symbols: tuple[str, ...] | None) -> CharacterTokenizer:
@@ -57,6 +58,17 @@ def build_schedule(config: Config, device: torch.device) -> NoiseSchedule:
         zero_terminal_snr=config.ZERO_TERMINAL_SNR,
         shift=config.NOISE_SCHEDULE_SHIFT,
     ).to(device)
+
+
+def build_objective(config: Config, device: torch.device) -> DiffusionObjective:
+    """Build what the constants under "Diffusion" ask the network to learn."""
+    return DiffusionObjective(
+        schedule=build_schedule(config, device),
+        prediction_type=config.PREDICTION_TYPE,
+        weighting=config.LOSS_WEIGHTING,
+        min_snr_gamma=config.MIN_SNR_GAMMA,
+        caption_dropout=config.CAPTION_DROPOUT,
+    )
 
 
 def build_sampler(

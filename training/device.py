@@ -28,6 +28,11 @@ class ComputeDevice:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
+    @property
+    def precision(self) -> str:
+        """Name the number format of the heavy operations, as MIXED_PRECISION would."""
+        return "float32" if self.autocast_dtype is None else str(self.autocast_dtype).removeprefix("torch.")
+
     def wait(self) -> None:
         """Wait until the device has done all it was given; the CPU always has."""
         if self.device.type == "cuda":
@@ -49,7 +54,7 @@ def choose_device(name: DeviceName, mixed_precision: MixedPrecision) -> ComputeD
     """Resolve DEVICE and MIXED_PRECISION.
 
     "auto" prefers CUDA, then MPS, then the CPU. Mixed precision "auto" is bfloat16 on CUDA devices and CPUs that
-    compute in it, where a step takes about two thirds of the time; on MPS it is off, because it is untested there.
+    compute in it (measured on a CPU: about two thirds of the time); on MPS it is off, because it is untested there.
 
     Raises:
         UserError: a device was asked for that this machine does not have.
@@ -67,7 +72,7 @@ def choose_device(name: DeviceName, mixed_precision: MixedPrecision) -> ComputeD
 
 
 def _computes_in_bfloat16(device_type: str) -> bool:
-    """Say whether the device has instructions for it; elsewhere bfloat16 is emulated, and slower than float32."""
+    """Say whether it is known to have instructions for it. Where bfloat16 is emulated it is slower than float32."""
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type == "cpu":

@@ -4,9 +4,11 @@ Training does not notice: no gradient, weight, optimizer state or random number 
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -17,10 +19,11 @@ from data.records import Batch
 from training.device import ComputeDevice
 
 FORWARD_AND_BACKWARD = 3  # times the arithmetic of a forward pass: the backward pass makes two products for each
-BUDGET_SECONDS = 1.0  # after which no further pass begins
+BUDGET_SECONDS = 1.0  # after which no third pass begins
 MOST_PASSES = 4
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 HELD_BY_CPU_ALLOCATOR = 1.5  # times what is in use, because holes stay between buffers; measured with 1 to 16 clips
-SMALLER = "BATCH_SIZE, NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS"
+SMALLER_CLIP = "NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS"
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def estimate_training(
 def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> ClipCost:
     """Pass the first clip of a batch forward and back, once to count and warm up, then a few times to measure.
 
-    A pass that takes longer than BUDGET_SECONDS is the only one: it cannot take longer than a training step.
+    The first pass, in which kernels are chosen and loaded, is never the one that counts.
 
     Raises:
         UserError: the clip does not fit into the memory.
@@ -107,18 +110,19 @@ def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> Clip
     saved = _SavedTensors(list(model.parameters()))
     try:
         with torch.autograd.graph.saved_tensors_hooks(saved.add, _unchanged):
-            seconds = [_time_pass(model, inputs, compute)]
-        while time.perf_counter() - start < BUDGET_SECONDS and len(seconds) < MOST_PASSES:
+            _time_pass(model, inputs, compute)
+        seconds = [_time_pass(model, inputs, compute)]
+        while time.perf_counter() - start < BUDGET_SECONDS and len(seconds) < MOST_PASSES - 1:
             seconds.append(_time_pass(model, inputs, compute))
     except RuntimeError as error:  # CUDA's has a class of its own, those of the CPU and MPS have not
         if not _is_out_of_memory(error):
             raise
         raise UserError(
             f"one clip forward and back does not fit into the memory of this {device_name(compute.device)}; lower "
-            f"{SMALLER} ({str(error).splitlines()[0]})"
+            f"{SMALLER_CLIP} ({str(error).splitlines()[0]})"
         ) from error
     return ClipCost(
-        seconds=statistics.median(seconds[1:] or seconds),
+        seconds=statistics.median(seconds),
         activation_bytes=saved.activation_bytes,
         cast_weight_bytes=saved.cast_weight_bytes,
         measuring_seconds=time.perf_counter() - start,
@@ -133,7 +137,19 @@ def memory_in_use(device: torch.device) -> MemoryInUse:
     if device.type == "mps":
         return MemoryInUse(torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory())
     resident: int = psutil.Process().memory_info().rss
-    return MemoryInUse(resident, resident + psutil.virtual_memory().available)
+    return MemoryInUse(resident, resident + min(psutil.virtual_memory().available, _left_in_container()))
+
+
+def _left_in_container() -> int:
+    """Return the bytes that a control group (version 2) leaves to its processes; no end of them without a limit.
+
+    Containers and schedulers of clusters limit memory with it, and end a process that goes past it.
+    """
+    try:
+        limit, used = ((CONTROL_GROUP / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return sys.maxsize
+    return sys.maxsize if limit == "max" else max(0, int(limit) - int(used))
 
 
 def device_name(device: torch.device) -> str:
@@ -185,7 +201,8 @@ def _time_pass(model: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, Tensor], 
     with compute.autocast():
         prediction = model(*inputs)
     # Not `backward`, which would leave gradients in the parameters.
-    torch.autograd.grad(prediction.float().square().mean(), list(model.parameters()))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    torch.autograd.grad(prediction.float().square().mean(), trained, allow_unused=True)
     compute.wait()
     return time.perf_counter() - start
 

@@ -1,4 +1,5 @@
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy
@@ -204,3 +205,32 @@ def test_a_gif_that_is_too_large_never_reaches_ffmpeg(tmp_path, write_video, bri
     monkeypatch.setattr(av, "open", lambda *arguments, **named: pytest.fail("it was opened"))
     with pytest.raises(UnusableVideo, match="frames of 48 x 32 pixels"):
         decode_clip(tmp_path / "a.gif", 4, 16)
+
+
+class EndlessContainer:
+    """A file whose header names one megabyte again and again."""
+
+    streams = SimpleNamespace(video=(SimpleNamespace(average_rate=25),))
+
+    def __init__(self):
+        self.packets = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def demux(self, video):
+        while True:
+            self.packets += 1
+            yield SimpleNamespace(size=1 << 20, is_discard=True, pts=0, time_base=Fraction(1, 25), duration=1)
+
+
+@pytest.mark.parametrize(("name", "most", "packets"), [("MOST_BYTES", 5 << 20, 6), ("MOST_FRAMES", 7, 8)])
+def test_guessing_the_times_has_a_budget(tmp_path, monkeypatch, name, most, packets):
+    container = EndlessContainer()
+    monkeypatch.setattr(av, "open", lambda *arguments, **named: container)
+    monkeypatch.setattr(data.decode, name, most)
+    assert data.decode._packet_times(tmp_path / "a.mp4", "mov") == ([], 0.0)
+    assert container.packets == packets

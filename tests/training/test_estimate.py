@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_weights_in_a_lower_precision_are_counted_apart() -> None:
     assert clip.activation_bytes < VIDEO_BYTES  # half of it, and a few numbers more
 
 
-def test_a_slow_first_pass_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_pass_never_counts_and_slow_ones_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
     model = TwoLayers()
     model.register_forward_hook(lambda *_: passes.append(1))
@@ -90,7 +91,38 @@ def test_a_slow_first_pass_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> N
     passes.clear()
     monkeypatch.setattr(estimate_module, "BUDGET_SECONDS", 0.0)
     measure_clip(model, batch(), CPU)
-    assert len(passes) == 1
+    assert len(passes) == 2
+    seconds = iter([9.0, 2.0])
+    monkeypatch.setattr(estimate_module, "_time_pass", lambda *_: next(seconds))
+    assert measure_clip(model, batch(), CPU).seconds == 2.0
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "left"), [("max", "5", None), ("7000", "5000", 2000), ("7000", "8000", 0), (None, None, None)]
+)
+def test_a_container_may_have_less_memory_than_the_machine(
+    limit: str | None, used: str | None, left: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("memory.max", limit), ("memory.current", used)):
+        if value is not None:
+            (tmp_path / name).write_text(value + "\n")
+    monkeypatch.setattr(estimate_module, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(estimate_module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+    memory = estimate_module.memory_in_use(torch.device("cpu"))
+    assert memory.limit - memory.here == (10**9 if left is None else left)
+
+
+class HalfFrozen(TwoLayers):
+    """Trains its first layer alone, and has one that it never uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second.requires_grad_(False)
+        self.unused = nn.Linear(2, 2)
+
+
+def test_frozen_and_unused_layers_are_no_obstacle() -> None:
+    assert measure_clip(HalfFrozen(), batch(), CPU).seconds > 0
 
 
 def test_one_clip_is_scaled_to_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +171,7 @@ def test_training_does_not_notice(small_arguments: Callable[..., list[str]], pre
     ],
 )
 def test_a_clip_that_does_not_fit_is_a_message_with_a_remedy(message: str) -> None:
-    with pytest.raises(UserError, match="lower BATCH_SIZE, NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS") as raised:
+    with pytest.raises(UserError, match="lower NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS") as raised:
         measure_clip(Failing(message), batch(), CPU)
     assert message.splitlines()[0] in str(raised.value)
     assert "and more" not in str(raised.value)
@@ -181,8 +213,8 @@ def test_on_a_gpu_it_says_that_the_seconds_are_an_upper_and_the_memory_a_lower_b
 def test_too_much_memory_is_a_warning_with_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     announce_estimate(replace(HERE, memory_limit=GIBIBYTE), CPU, steps=1200, max_minutes=None)
     assert capsys.readouterr().out.splitlines()[1] == (
-        "Warning: that is more than the 1 GiB that this run can have; lower BATCH_SIZE, NUM_FRAMES, IMAGE_SIZE or "
-        "MODEL_CHANNELS."
+        "Warning: that is more than the 1 GiB that this run can have; lower BATCH_SIZE (and raise "
+        "GRADIENT_ACCUMULATION_STEPS, for as many clips a step), NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS."
     )
 
 
@@ -191,7 +223,7 @@ def test_a_limit_of_time_that_comes_first_is_named(
     steps: int | None, says: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     announce_estimate(HERE, CPU, steps=steps, max_minutes=6.0)
-    assert ("MAX_MINUTES (6) leaves time for about 720 steps." in capsys.readouterr().out) is says
+    assert ("MAX_MINUTES (6) leaves time for at most about 720 steps." in capsys.readouterr().out) is says
 
 
 def test_a_run_and_its_resume_say_it_with_the_steps_that_are_left(

@@ -11,7 +11,9 @@ from safetensors.torch import load
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
+from training import estimate
 from training.checkpoint import list_checkpoints
+from training.run_folder import newest_run
 
 Run = Callable[..., Path]
 
@@ -200,6 +202,20 @@ def test_what_cannot_work_leaves_no_run_folder(run: Run, tmp_path: Path, capsys:
     (tmp_path / "empty").mkdir()
     run("junk", "--max-steps=1", f"--data-root={tmp_path / 'empty'}", exit_code=1)
     assert not folder.exists()
+
+
+def test_a_clip_that_fits_no_memory_is_found_before_the_folder_counts_as_a_run(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*arguments: object) -> float:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(estimate, "_time_pass", out_of_memory)
+        run("a", "--max-steps=1", exit_code=1)
+    assert "does not fit into the memory of this CPU; lower NUM_FRAMES" in capsys.readouterr().err
+    assert newest_run(tmp_path / "logs") is None
+    run("a", "--max-steps=1")  # the name is still free
 
 
 def test_a_clip_lost_in_the_middle_of_a_run_costs_no_step(

@@ -1,0 +1,133 @@
+"""What is trained, and what training it will take. Building it writes nothing."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from config import Config
+from data.batches import batches_per_epoch
+from data.records import Batch, DataSplits
+from models.text_encoder import CharacterTokenizer
+from training.build_model import build_model, build_objective
+from training.checkpoint import Checkpoint, load_weights
+from training.device import ComputeDevice
+from training.ema import ExponentialMovingAverage
+from training.environment import forward_flops
+from training.estimate import TrainingEstimate, estimate_training
+from training.learning_rate import LearningRatePlan, LearningRateSchedule
+from training.optimizer import build_optimizer, load_optimizer_tensors
+from training.progress import StartingPoint, StoppingLimits
+from training.step import DiffusionObjective
+from training.validation import load_validation_batch
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model on its way, with what moves it."""
+
+    model: nn.Module
+    ema: ExponentialMovingAverage
+    optimizer: torch.optim.AdamW
+    objective: DiffusionObjective
+    schedule: LearningRateSchedule
+    limits: StoppingLimits
+    steps_per_epoch: int
+    start: StartingPoint
+    validation_batch: Batch
+    forward_flops: int  # of one forward pass over one clip
+    estimate: TrainingEstimate
+
+    @property
+    def steps_left(self) -> int | None:
+        """Steps until a limit of steps or epochs; None where only the time limits the run."""
+        return None if self.limits.total_steps is None else self.limits.total_steps - self.start.step
+
+
+def build_learner(
+    config: Config,
+    splits: DataSplits,
+    tokenizer: CharacterTokenizer,
+    checkpoint: Checkpoint | None,
+    compute: ComputeDevice,
+) -> Learner:
+    """Build it, as it was at the checkpoint if there is one.
+
+    Raises:
+        UserError: the checkpoint is of another network, or not even one clip fits into the memory.
+    """
+    model = build_model(config, tokenizer, compute.device).train()
+    ema = ExponentialMovingAverage(model, config.EMA_DECAY)
+    optimizer = build_optimizer(
+        model,
+        learning_rate=config.LEARNING_RATE,
+        betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
+        weight_decay=config.WEIGHT_DECAY,
+    )
+    steps_per_epoch = batches_per_epoch(splits.training, config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS)
+    limits = stopping_limits(config, steps_per_epoch)
+    schedule = LearningRateSchedule(_learning_rate_plan(config, limits.total_steps))
+    start = StartingPoint(0, 0, 0)
+    if checkpoint is not None:
+        _restore(checkpoint, model, ema, optimizer, schedule)
+        start = StartingPoint(checkpoint.state.step, checkpoint.state.samples_seen, checkpoint.state.skipped_steps)
+    validation_batch = load_validation_batch(splits.validation, tokenizer)
+    clip_flops = forward_flops(model, validation_batch, compute.device)
+    estimate = estimate_training(
+        model,
+        optimizer,
+        validation_batch,
+        compute,
+        forward_flops=clip_flops,
+        batch_size=config.BATCH_SIZE,
+        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
+    )
+    return Learner(
+        model=model,
+        ema=ema,
+        optimizer=optimizer,
+        objective=build_objective(config, compute.device),
+        schedule=schedule,
+        limits=limits,
+        steps_per_epoch=steps_per_epoch,
+        start=start,
+        validation_batch=validation_batch,
+        forward_flops=clip_flops,
+        estimate=estimate,
+    )
+
+
+def stopping_limits(config: Config, steps_per_epoch: int) -> StoppingLimits:
+    """Return when a run ends, its epochs counted in steps."""
+    totals = [] if config.MAX_STEPS is None else [config.MAX_STEPS]
+    if config.NUM_EPOCHS is not None:
+        totals.append(config.NUM_EPOCHS * steps_per_epoch)
+    return StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
+
+
+def _learning_rate_plan(config: Config, total_steps: int | None) -> LearningRatePlan:
+    return LearningRatePlan(
+        name=config.LR_SCHEDULE,
+        rate=config.LEARNING_RATE,
+        total_steps=total_steps,
+        warmup_steps=config.LR_WARMUP_STEPS,
+        final_fraction=config.LR_FINAL_FRACTION,
+        restart_every_steps=config.LR_RESTART_EVERY_STEPS,
+        exponential_decay=config.LR_EXPONENTIAL_DECAY,
+        polynomial_power=config.LR_POLYNOMIAL_POWER,
+        plateau_patience=config.LR_PLATEAU_PATIENCE,
+        plateau_factor=config.LR_PLATEAU_FACTOR,
+    )
+
+
+def _restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    ema: ExponentialMovingAverage,
+    optimizer: torch.optim.AdamW,
+    schedule: LearningRateSchedule,
+) -> None:
+    load_weights(model, checkpoint, "model")
+    load_weights(ema.model, checkpoint, "ema")
+    load_optimizer_tensors(optimizer, model, checkpoint.weights("optimizer"))
+    schedule.load_state(checkpoint.state.schedule)
