@@ -1,7 +1,8 @@
 """One network in a process of its own, to be timed on request: a worker of benchmarks.peers.
 
 The first line on stdout says that the network is built. Then every line on stdin gets one line of JSON: "step N" and
-"forward N" the mean seconds of N of them, "memory" the peak so far, "flops" what one clip takes.
+"forward N" the mean seconds of N of them, "memory" the peak so far, "flops" what one clip takes. Freed memory is kept
+for the next step, as main.py does.
 """
 
 import argparse
@@ -14,27 +15,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from benchmarks.machine import peak_memory_gib
 from benchmarks.networks import NETWORK_NAMES, NUM_TIMESTEPS, VOCABULARY, NetworkName, build_network, count_parameters
 from benchmarks.option_types import at_least_one
 from config import Config
 from models.text_encoder import PADDING
+from training.allocator import keep_freed_memory
+from training.environment import flop_counter
 from training.optimizer import build_optimizer
 
 CAPTION_LENGTH = 8
 DEFAULTS = Config()
 FIRST_LETTER = 2  # the tokens before it are padding and the null caption
-UNCOUNTED = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
-    ),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(gradient, query, key, value)
-    ),
-}
-"""Attention as a CPU does it, which PyTorch's counter passes over, from the shapes of the tensors."""
 
 
 class NetworkExercise:
@@ -91,7 +84,7 @@ def count_flops(network: nn.Module, *, frames: int, image_size: int) -> FlopCoun
     clip = NetworkExercise(network, batch_size=1, frames=frames, image_size=image_size)
     counts = []
     for run in (clip.forward, lambda: clip.loss().backward()):
-        with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+        with flop_counter() as counter:
             run()
         counts.append(counter.get_total_flops())
     network.zero_grad(set_to_none=True)
@@ -100,6 +93,7 @@ def count_flops(network: nn.Module, *, frames: int, image_size: int) -> FlopCoun
 
 def main(arguments: Sequence[str]) -> int:
     """Build, then answer until stdin ends; return the exit code."""
+    keep_freed_memory()
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     name: NetworkName = options.name
