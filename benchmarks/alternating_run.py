@@ -11,7 +11,7 @@ from unittest.mock import patch
 import torch
 
 import training.build
-from benchmarks.spread import Spread, spread_of
+from benchmarks.spread import Spread, ratio_of, spread_of
 from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
@@ -179,6 +179,7 @@ def measure_overhead(plan: BlockPlan, folder: Path, options: Sequence[str]) -> O
 
 def _overhead(times: StepTimes, config: Config, run_folder: Path) -> Overhead:
     without, with_logging = _block_means(times.by_block)
+    processor_without, processor_with = _block_means(times.processor_by_block)
     observing = spread_of(times.observing)
     point, diagnostics = ([value - observing.median for value in kind] for kind in (times.points, times.diagnostics))
     readings = _time_system_readings(run_folder)
@@ -197,8 +198,8 @@ def _overhead(times: StepTimes, config: Config, run_folder: Path) -> Overhead:
     return Overhead(
         step_without=step,
         step_with=spread_of(with_logging),
-        ratio=_ratio(without, with_logging),
-        processor_ratio=_ratio(*_block_means(times.processor_by_block)),
+        ratio=ratio_of(with_logging, without),
+        processor_ratio=ratio_of(processor_with, processor_without),
         observing=observing,
         point=spread_of(point),
         diagnostics=spread_of(diagnostics),
@@ -216,10 +217,6 @@ def _block_means(by_block: dict[int, list[float]]) -> tuple[list[float], list[fl
     """Return the mean step of each block without logging, then of each with it."""
     means = [statistics.fmean(by_block[number]) for number in sorted(by_block)]
     return means[0::2], means[1::2]
-
-
-def _ratio(without: Sequence[float], with_logging: Sequence[float]) -> Spread:
-    return spread_of([after / before for before, after in zip(without, with_logging, strict=True)])
 
 
 def _time_system_readings(run_folder: Path) -> list[float]:

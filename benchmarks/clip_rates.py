@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import torch
 
-from benchmarks.spread import Spread, spread_of
+from benchmarks.spread import Spread, ratio_of, spread_of
 from common.errors import UserError
 from config import Config
 from data.cache import ClipCache
@@ -92,7 +92,7 @@ def measure_clip_rates(
         ClipRate(
             way.source,
             spread_of(rates[way.source]),
-            spread_of([rate / floor for rate, floor in zip(rates[way.source], rates[way.floor], strict=True)]),
+            ratio_of(rates[way.source], rates[way.floor]),
         )
         for way in ways
     )

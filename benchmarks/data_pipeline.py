@@ -2,12 +2,13 @@
 
 Makes MP4 and GIF files of finger-spelled words, or takes yours (--clips FOLDER), and measures clips a second on one
 core against PyAV doing nothing but decoding; then batches a second from the loader; then what the steps of real
-training runs wait for data, with a cold and a warm cache. Further options are main.py's.
+training runs wait for data, opened with a cold and with a warm cache. Opening a folder decodes every video into the
+cache, so that its steps find it warm either way; finger-spelled words are rendered during the steps, so that their cold
+cache is cold. Freed memory is kept as in a run of main.py. Further options are main.py's.
 """
 
 import argparse
 import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +18,14 @@ from benchmarks.clip_files import ClipSize, write_clip_folders
 from benchmarks.clip_rates import ClipRate, VideoFiles, find_videos, measure_clip_rates
 from benchmarks.data_wait import DataWait, RunPlan, measure_data_wait
 from benchmarks.loader_rates import LoaderRate, measure_loader_rates
-from benchmarks.machine import machine_line
+from benchmarks.machine import MEMORY_NOTE, machine_line
+from benchmarks.option_types import at_least_one, output_file
+from benchmarks.output import save_figures, say
 from benchmarks.spread import Spread
 from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
+from training.allocator import keep_freed_memory
 
 NUM_WORKERS = (0, 1, 2)
 MOST_WAIT_PERCENT = 2.0
@@ -66,10 +70,8 @@ class Figures:
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
-    parser = _parser()
-    options, training_options = parser.parse_known_args(arguments)
-    if options.json is not None and not options.json.parent.is_dir():
-        parser.error(f"--json: the folder {options.json.parent} does not exist")  # now, not after all the measuring
+    options, training_options = _parser().parse_known_args(arguments)
+    keep_freed_memory()
     extent = QUICK if options.quick else FULL
     alternations = options.alternations if options.alternations is not None else 2 if options.quick else 5
     machine = machine_line()
@@ -78,12 +80,11 @@ def main(arguments: Sequence[str]) -> int:
             figures = measure(
                 extent, alternations, options.clips, [*extent.options, *training_options], machine, Path(folder)
             )
-        if options.json is not None:
-            options.json.write_text(json.dumps(dataclasses.asdict(figures), indent=1) + "\n", encoding="utf-8")
+        print("\n".join(report(figures, alternations)))
+        save_figures(options.json, dataclasses.asdict(figures))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join(report(figures)))
     return 0
 
 
@@ -97,14 +98,14 @@ def measure(
     """
     config = load_settings(Config, PRESETS, list(options), program="main.py").config
     if clips is None:
-        _say(f"writing {extent.clips} clips")
+        say(f"writing {extent.clips} clips")
         roots = write_clip_folders(folder, extent.clips, extent.clip_size)
     else:
         roots = {"clips": clips}
     videos = [find_videos(kind, root, config, folder / f"found-{kind}") for kind, root in roots.items()]
-    _say("clips a second")
+    say("clips a second")
     clip_rates = measure_clip_rates(videos, extent.spelled_clips, alternations, config, folder / "rates")
-    _say("batches a second")
+    say("batches a second")
     loader_rates = measure_loader_rates(
         videos[0], extent.loader_batches, NUM_WORKERS, alternations, config, folder / "loader"
     )
@@ -118,7 +119,7 @@ def _waits(videos: VideoFiles, plan: RunPlan, options: Sequence[str], folder: Pa
     sources = {"finger-spelling": "--data-root=none", f"folder of {videos.kind}": f"--data-root={videos.root}"}
     for number, (name, option) in enumerate(sources.items()):
         for cache in ("cold", "warm"):
-            _say(f"training: {name}, {cache} cache")
+            say(f"training: {name}, {cache} cache")
             waits.append(
                 measure_data_wait(
                     name,
@@ -132,12 +133,14 @@ def _waits(videos: VideoFiles, plan: RunPlan, options: Sequence[str], folder: Pa
     return waits
 
 
-def report(figures: Figures) -> list[str]:
+def report(figures: Figures, alternations: int) -> list[str]:
     """Return the lines to print, in Markdown."""
     worst = max(wait.clocked_percent.largest for wait in figures.waits)
     verdict = "kept" if worst < MOST_WAIT_PERCENT else "missed"
     return [
         figures.machine,
+        "",
+        f"Median (smallest to largest) of {alternations} alternations, or blocks of steps. {MEMORY_NOTE}",
         "",
         "| one process, one core | clips a second | ratio to bare PyAV |",
         "|---|---|---|",
@@ -150,7 +153,7 @@ def report(figures: Figures) -> list[str]:
             for r in figures.loader
         ),
         "",
-        "| training on | cache | opened in | step | Data_Wait_Percent | by an own clock | longest wait |",
+        "| training on | cache when opened | opened in | step | Data_Wait_Percent | by an own clock | longest wait |",
         "|---|---|---|---|---|---|---|",
         *(
             f"| {w.data} | {w.cache} | {w.opening_seconds:.2f} s | {w.step_seconds.text(0, 'ms', 1000)} | "
@@ -159,6 +162,8 @@ def report(figures: Figures) -> list[str]:
             for w in figures.waits
         ),
         "",
+        "Opening a folder decodes every video into the cache: its steps have a warm cache either way. Finger-spelled "
+        "words are rendered during the steps: with a cold cache they wait for that.",
         f"Steps wait for data less than {MOST_WAIT_PERCENT:g} % of their time: {verdict} (worst block {worst:.2f} %).",
     ]
 
@@ -166,24 +171,17 @@ def report(figures: Figures) -> list[str]:
 def _cell(spread: Spread) -> str:
     """Return median and extremes with three significant digits or whole numbers."""
     digits = 0 if spread.median >= 100 else 1 if spread.median >= 10 else 2
-    return spread.text(digits, "").replace("  ", " ")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    return spread.text(digits)
 
 
 def _parser() -> argparse.ArgumentParser:
-    def at_least_one(text: str) -> int:
-        if int(text) < 1:
-            raise ValueError
-        return int(text)
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data_pipeline", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--alternations", type=at_least_one, help="rounds, and blocks of steps (default 5)")
+    parser.add_argument(
+        "--alternations", type=at_least_one, metavar="N", help="rounds, and blocks of steps (default 5)"
+    )
     parser.add_argument("--clips", type=Path, help="folder of your own videos with captions")
     parser.add_argument("--quick", action="store_true", help="a small try: small clips, a small network")
-    parser.add_argument("--json", type=Path, help="also write all figures to this file")
+    parser.add_argument("--json", type=output_file, metavar="PATH", help="also write all figures to this file")
     return parser
 
 

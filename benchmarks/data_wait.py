@@ -41,8 +41,8 @@ class DataWait:
     """What one run waited; every figure but the first over its blocks."""
 
     data: str
-    cache: str  # "cold" or "warm" when the run began
-    opening_seconds: float  # until the data set was open: of a folder, every video is read once
+    cache: str  # "cold" or "warm" when the data set was opened
+    opening_seconds: float  # of a folder, every video is decoded into the cache, which the steps then find warm
     step_seconds: Spread  # from one request for a batch to the next
     logged_percent: Spread  # 05_Performance/Data_Wait_Percent
     clocked_percent: Spread  # the same by a clock of this benchmark's own
@@ -80,7 +80,7 @@ def measure_data_wait(
 
     Args:
         data: name of the data set, for the result.
-        cache: whether `cache_folder` holds its clips already, for the result.
+        cache: whether `cache_folder` holds its clips before the data set is opened, for the result.
         plan: the steps.
         folder: an empty folder for the run.
         options: main.py's, among them those that choose the data.

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.spread import Spread, spread_of
+from benchmarks.spread import Spread, ratio_of, spread_of
 from common.randomness import torch_generator
 from logging_system.categories.c09_parameter_stats import ParameterStats
 from logging_system.categories.c10_parameter_histograms import ParameterHistograms
@@ -109,11 +109,12 @@ def compare(tensors: int, maximum_layers: int, alternations: int) -> Comparison:
                 writer.flush()
         writer.close()
     costs = {name: PassCost(spread_of(seconds[name]), transfers[name]) for name in ways}
-    ratios = {
-        name: spread_of([slow / fast for slow, fast in zip(seconds["naive"], seconds[name], strict=True)])
-        for name in ("merged", "unmerged")
-    }
-    return Comparison(tensors, **costs, naive_to_merged=ratios["merged"], naive_to_unmerged=ratios["unmerged"])
+    return Comparison(
+        tensors,
+        **costs,
+        naive_to_merged=ratio_of(seconds["naive"], seconds["merged"]),
+        naive_to_unmerged=ratio_of(seconds["naive"], seconds["unmerged"]),
+    )
 
 
 def _network(tensors: int) -> nn.Module:

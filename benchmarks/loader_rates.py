@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 
 from benchmarks.clip_rates import CACHE_BYTES, VideoFiles, spelling
-from benchmarks.spread import Spread, spread_of
+from benchmarks.spread import Spread, ratio_of, spread_of
 from common.errors import UserError
 from config import Config
 from data.batches import PREFETCHED_BATCHES, training_batches
@@ -92,7 +92,7 @@ def measure_loader_rates(
             name,
             workers,
             spread_of(values),
-            spread_of([rate / alone for rate, alone in zip(values, rates[name, num_workers[0]], strict=True)]),
+            ratio_of(values, rates[name, num_workers[0]]),
         )
         for (name, workers), values in sorted(rates.items())
     )

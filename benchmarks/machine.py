@@ -9,20 +9,31 @@ from pathlib import Path
 import psutil
 import torch
 
+from common.errors import UserError
+from training.device import ComputeDevice
+from training.environment import describe_environment
+
 GIBIBYTE = 2**30
+MEMORY_NOTE = "As in a run of main.py, memory that a step frees is kept for the next one."
+"""For a report of networks that train or sample after `training.allocator.keep_freed_memory`."""
 _STATUS = Path("/proc/self/status")
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
 def machine_line(*distributions: str) -> str:
-    """Return one line for the head of a report: processor, threads of PyTorch, memory, versions.
+    """Return one line for the head of a report: processor, threads of PyTorch, memory, versions, git commit.
 
     Args:
         distributions: names on PyPI of further packages whose versions belong to the figures.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: one of them is not installed.
+        UserError: one of them is not installed.
     """
+    try:
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in distributions]
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: pip install -r benchmarks/requirements.txt") from error
+    facts = describe_environment(ComputeDevice(torch.device("cpu"), autocast_dtype=None), [])
     parts = [
         f"{psutil.cpu_count()} cores of {_processor()}",
         f"{torch.get_num_threads()} threads",
@@ -30,7 +41,8 @@ def machine_line(*distributions: str) -> str:
         f"{platform.system()} {platform.machine()}",
         f"Python {platform.python_version()}",
         f"PyTorch {torch.__version__}",
-        *(f"{name} {importlib.metadata.version(name)}" for name in distributions),
+        *versions,
+        f"commit {facts.get('git_commit', 'unknown')}",
     ]
     if torch.cuda.is_available():
         parts.insert(1, torch.cuda.get_device_name())

@@ -7,20 +7,25 @@ from pathlib import Path
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
+def at_least(smallest: int, text: str) -> int:
+    """Read a whole number of at least `smallest`."""
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text}") from error
+    if number < smallest:
+        raise argparse.ArgumentTypeError(f"must be at least {smallest}, not {number}")
+    return number
+
+
 def at_least_one(text: str) -> int:
     """Read a count."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
+    return at_least(1, text)
 
 
 def seed(text: str) -> int:
     """Read a seed."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {number}")
-    return number
+    return at_least(0, text)
 
 
 def above_zero(text: str) -> float:

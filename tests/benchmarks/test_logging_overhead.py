@@ -8,7 +8,7 @@ import torch
 from benchmarks import logging_overhead
 from benchmarks.alternating_run import WARM_UP_STEPS, BlockPlan
 from benchmarks.diagnostic_pass import HostTensor, counted_transfers
-from benchmarks.spread import spread_of
+from benchmarks.spread import ratio_of, spread_of
 
 TINY = (
     "--image-size=16",
@@ -37,6 +37,8 @@ def test_a_small_measurement_from_end_to_end(tmp_path, capsys):
     assert logging_overhead.main(arguments) == 0
     printed = capsys.readouterr().out
     figures = json.loads(path.read_text())
+    assert figures["machine"] in printed.splitlines()
+    assert "One diagnostic pass over 20 parameter tensors, 2 alternations\n" in printed
     overhead = figures["overhead"]
     for name in ("step_without", "step_with", "ratio", "processor_ratio"):
         assert overhead[name]["repeats"] == 2
@@ -64,6 +66,14 @@ def test_a_small_measurement_from_end_to_end(tmp_path, capsys):
 def test_options_that_cannot_be_measured_are_an_error_and_no_traceback(capsys, option, field):
     assert logging_overhead.main([option]) == 1
     assert field in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--alternations=0", "--steps-per-block=2", "--tensors=1", "--json=/none/x.json"])
+def test_bad_options_end_with_the_usage(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        logging_overhead.main([option])
+    assert ended.value.code == 2
+    assert option.split("=")[0] in capsys.readouterr().err
 
 
 def test_blocks_alternate_and_the_run_ends_after_them():
@@ -96,3 +106,8 @@ def test_a_spread_names_median_and_extremes():
     spread = spread_of([0.003, 0.001, 0.002, 0.010])
     assert (spread.median, spread.smallest, spread.largest, spread.repeats) == (0.0025, 0.001, 0.010, 4)
     assert spread.text(1, "ms", 1000) == "2.5 ms (1.0 to 10.0)"
+    assert spread.text(3) == "0.003 (0.001 to 0.010)"
+
+
+def test_ratios_are_taken_pair_by_pair():
+    assert ratio_of([6.0, 2.0, 9.0], [2.0, 1.0, 9.0]) == spread_of([3.0, 2.0, 1.0])
