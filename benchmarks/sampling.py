@@ -2,21 +2,21 @@
 
 Takes the averaged weights of a trained run. Times every sampler at several numbers of steps from pure noise, in turn,
 and compares what comes out with real clips; then lets each of them clean real held-out clips that were noised to 80 %
-of the timesteps, and reports the error. Options: --steps N ..., --alternations N, --clips N (held-out clips), --quick,
---device NAME, --json PATH, --plot PATH.
+of the timesteps, and reports the error. Freed memory is kept as in a run of main.py. Options: --steps N ...,
+--alternations N, --clips N (held-out clips), --quick, --device NAME, --json PATH, --plot PATH.
 """
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.machine import machine_line
+from benchmarks.machine import MEMORY_NOTE, machine_line
 from benchmarks.option_types import at_least_one, output_file, picture_file
+from benchmarks.output import save_figures, say
 from benchmarks.sampling_measures import (
     CLIPS_AT_ONCE,
     Denoising,
@@ -29,10 +29,9 @@ from benchmarks.sampling_measures import (
     measure_one_shot,
 )
 from benchmarks.sampling_run import MAKE_A_RUN, START_SHARE, Cell, TrainedRun, open_run
-from benchmarks.spread import Spread
 from common.errors import UserError
-from common.files import write_atomically
 from diffusion.samplers import SamplerName
+from training.allocator import keep_freed_memory
 from training.device import DeviceName
 
 QUICK_STEPS, QUICK_ALTERNATIONS, QUICK_CLIPS = (2, 4), 2, 2
@@ -56,17 +55,18 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.quick:
         options.steps, options.alternations, options.clips = QUICK_STEPS, QUICK_ALTERNATIONS, QUICK_CLIPS
+    keep_freed_memory()
     try:
         run = _open(options.run, options.device, options.clips)
         figures = _measure(run, _cells(run, options.steps), options.alternations, options.run)
-        if options.json is not None:
-            content = json.dumps(dataclasses.asdict(figures), indent=1) + "\n"
-            write_atomically(options.json, content.encode())
         print("\n".join(_report(run, figures, options.alternations)))
+        save_figures(options.json, dataclasses.asdict(figures))
         if options.plot is not None:
             from benchmarks.sampling_plot import plot_sampling
 
-            plot_sampling(figures.generations, figures.denoisings, run.default, options.plot)
+            plot_sampling(
+                figures.generations, figures.denoisings, run.default, run.settings.guidance.scale, options.plot
+            )
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -106,11 +106,11 @@ def _cells(run: TrainedRun, steps: Sequence[int]) -> list[Cell]:
 
 
 def _measure(run: TrainedRun, cells: Sequence[Cell], alternations: int, folder: Path) -> SamplingFigures:
-    _say(f"step {run.step} of {folder}: {len(cells)} ways to sample, from pure noise, {alternations} times each")
+    say(f"step {run.step} of {folder}: {len(cells)} ways to sample, from pure noise, {alternations} times each")
     generations = measure_generation(run, cells, alternations)
-    _say(f"cleaning {len(run.clips.captions)} held-out clips in every way, without guidance and with it")
+    say(f"cleaning {len(run.clips.captions)} held-out clips in every way, without guidance and with it")
     denoisings = measure_denoising(run, cells)
-    _say("one-shot estimates, and the cost of guidance")
+    say("one-shot estimates, and the cost of guidance")
     return SamplingFigures(
         machine=machine_line(),
         run=f"{folder}, step {run.step}",
@@ -121,18 +121,16 @@ def _measure(run: TrainedRun, cells: Sequence[Cell], alternations: int, folder: 
     )
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _report(run: TrainedRun, figures: SamplingFigures, alternations: int) -> list[str]:
     config, scale = run.config, run.settings.guidance.scale
-    clips = len(run.clips.captions)
+    clips, autocast = len(run.clips.captions), run.compute.autocast_dtype
+    precision = "float32" if autocast is None else f"autocast to {autocast}"
     return [
         figures.machine,
         "",
         f"Clips of 3 x {config.NUM_FRAMES} x {config.IMAGE_SIZE} x {config.IMAGE_SIZE}, guidance {scale:g}, "
-        f"{CLIPS_AT_ONCE} clips at once, {alternations} alternations; median (smallest to largest). The ratio is to "
+        f"{precision}, {CLIPS_AT_ONCE} clips at once, {alternations} alternations. {MEMORY_NOTE} "
+        "Median (smallest to largest); a call with guidance has every clip twice. The ratio is to "
         f"the run's own choice ({run.default}), pair by pair. x0 errors: {clips} held-out clips, noised to timestep "
         f"{run.start_timestep} of {config.NUM_TRAIN_TIMESTEPS} and cleaned again.",
         "",
@@ -148,16 +146,17 @@ def _report(run: TrainedRun, figures: SamplingFigures, alternations: int) -> lis
 
 def _cell_table(figures: SamplingFigures, scale: float) -> list[str]:
     lines = [
-        "| sampler | steps | ms a clip | ratio | motion energy / real | sharpness / real | x0 MSE, no guidance "
-        f"| x0 MSE, guidance {scale:g} | distance to heun, most steps |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| sampler | steps | network calls | ms a clip | ratio | motion energy / real | sharpness / real "
+        f"| x0 MSE, no guidance | x0 MSE, guidance {scale:g} | distance to heun, most steps |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for generation, denoising in zip(figures.generations, figures.denoisings, strict=True):
         columns = (
             generation.cell.sampler,
             str(generation.cell.steps),
-            _text(generation.seconds_spread, 0, MILLISECONDS),
-            _text(generation.ratio_to_default, 2),
+            str(generation.network_calls),
+            generation.seconds_spread.text(0, factor=MILLISECONDS),
+            generation.ratio_to_default.text(2),
             _number(generation.motion_energy_ratio),
             _number(generation.sharpness_ratio),
             f"{denoising.x0_mse:.4f}",
@@ -166,10 +165,6 @@ def _cell_table(figures: SamplingFigures, scale: float) -> list[str]:
         )
         lines.append(f"| {' | '.join(columns)} |")
     return lines
-
-
-def _text(spread: Spread, digits: int, factor: float = 1.0) -> str:
-    return spread.text(digits, "", factor).replace("  ", " ")  # the head of the column names the unit
 
 
 def _number(value: float | None) -> str:
@@ -190,9 +185,9 @@ def _guidance_lines(cost: GuidanceCost | None, default: Cell) -> list[str]:
     return [
         f"| {default} | ms a clip |",
         "|---|---|",
-        f"| no guidance: one caption a call | {_text(cost.without, 0, MILLISECONDS)} |",
-        f"| guidance: with and without caption in one call | {_text(cost.guided, 0, MILLISECONDS)} |",
-        f"| ratio | {_text(cost.ratio, 2)} |",
+        f"| no guidance: one caption a call | {cost.without.text(0, factor=MILLISECONDS)} |",
+        f"| guidance: with and without caption in one call | {cost.guided.text(0, factor=MILLISECONDS)} |",
+        f"| ratio | {cost.ratio.text(2)} |",
     ]
 
 

@@ -1,21 +1,22 @@
 """What benchmarks.sampling measures with a trained network: seconds a clip, and errors against real clips."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.sampling_run import NO_GUIDANCE, Cell, TrainedRun
-from benchmarks.spread import Spread, spread_of
+from benchmarks.spread import Spread, ratio_of, spread_of
 from diffusion.guidance import Guidance
 from diffusion.timesteps import evenly_spaced_timesteps
 from evaluation.motion import motion_energy_ratio
 from evaluation.sharpness import sharpness_ratio
+from evaluation.text_use import TIMESTEP_BINS
 
 CLIPS_AT_ONCE = 2
-TIMESTEP_BINS = 8
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Generation:
     """Clips from pure noise, with the run's guidance. Ratios to real clips: 1 is right, None where those are flat."""
 
     cell: Cell
+    network_calls: int  # a clip; with guidance each is one with twice the clips, not two
     seconds: tuple[float, ...]  # a clip, by alternation
     seconds_spread: Spread
     ratio_to_default: Spread  # of seconds, to the run's own sampler and steps in the same alternation
@@ -74,20 +76,24 @@ def measure_generation(run: TrainedRun, cells: Sequence[Cell], alternations: int
     """
     seconds: dict[Cell, list[float]] = {cell: [] for cell in cells}
     made: dict[Cell, list[Tensor]] = {cell: [] for cell in cells}
+    calls: dict[Cell, int] = {}
     guidance = run.settings.guidance
     run.generate(run.default, guidance, 0, CLIPS_AT_ONCE)  # a first call prepares memory and kernels
     for alternation in range(alternations):
         for cell in cells:
-            clips, elapsed = _timed(run, cell, guidance, alternation)
+            with counted_calls(run.model) as counted:
+                clips, elapsed = _timed(run, cell, guidance, alternation)
+            calls[cell] = len(counted)
             seconds[cell].append(elapsed)
             made[cell].append(clips)
     real = run.clips.video_BCTHW[run.real_indices(0, alternations * CLIPS_AT_ONCE)]
     return [
         Generation(
             cell=cell,
+            network_calls=calls[cell],
             seconds=tuple(seconds[cell]),
             seconds_spread=spread_of(seconds[cell]),
-            ratio_to_default=_ratio(seconds[cell], seconds[run.default]),
+            ratio_to_default=ratio_of(seconds[cell], seconds[run.default]),
             motion_energy_ratio=motion_energy_ratio(torch.cat(made[cell]), real),
             sharpness_ratio=sharpness_ratio(torch.cat(made[cell]), real),
         )
@@ -102,7 +108,7 @@ def measure_guidance(run: TrainedRun, alternations: int) -> GuidanceCost:
     for alternation in range(alternations):
         without.append(_timed(run, run.default, NO_GUIDANCE, alternation)[1])
         guided.append(_timed(run, run.default, guidance, alternation)[1])
-    return GuidanceCost(spread_of(without), spread_of(guided), _ratio(guided, without))
+    return GuidanceCost(spread_of(without), spread_of(guided), ratio_of(guided, without))
 
 
 def measure_denoising(run: TrainedRun, cells: Sequence[Cell]) -> list[Denoising]:
@@ -136,6 +142,17 @@ def measure_one_shot(run: TrainedRun) -> list[OneShot]:
     ]
 
 
+@contextmanager
+def counted_calls(network: nn.Module) -> Iterator[list[None]]:
+    """Collect an entry for every call of a network, whatever a sampler does in a step."""
+    calls: list[None] = []
+    handle = network.register_forward_hook(lambda *_: calls.append(None))
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
 def _timed(run: TrainedRun, cell: Cell, guidance: Guidance, alternation: int) -> tuple[Tensor, float]:
     """Return an alternation's clips, which are on the CPU, and the seconds that each took."""
     start = time.perf_counter()
@@ -145,7 +162,3 @@ def _timed(run: TrainedRun, cell: Cell, guidance: Guidance, alternation: int) ->
 
 def _mean_squared_error(made: Tensor, wanted: Tensor) -> float:
     return (made - wanted).square().mean().item()
-
-
-def _ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    return spread_of([above / below for above, below in zip(numerators, denominators, strict=True)])

@@ -2,29 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.plot_colours import PALETTE
 from benchmarks.sampling_measures import Denoising, Generation
 from benchmarks.sampling_run import Cell
+from diffusion.samplers import SamplerName
 
-COLOURS = {  # told apart by the colour-blind too
-    "ddim": "#0072b2",
-    "ddpm": "#d55e00",
-    "dpm_solver++": "#009e73",
-    "euler": "#cc79a7",
-    "heun": "#000000",
-}
+SAMPLER_COLOURS = dict(zip(get_args(SamplerName), PALETTE, strict=True))
 
 
 def plot_sampling(
-    generations: Sequence[Generation], denoisings: Sequence[Denoising], default: Cell, path: Path
+    generations: Sequence[Generation], denoisings: Sequence[Denoising], default: Cell, scale: float, path: Path
 ) -> None:
     """Draw a line a sampler and a dot a number of steps, over seconds a clip; a star is the run's own choice.
 
     Args:
         denoisings: of the same cells in the same order.
+        scale: of the guidance that times and errors are with.
 
     Raises:
         OSError: the file cannot be written.
@@ -36,9 +34,11 @@ def plot_sampling(
     sharpness = [generation.sharpness_ratio for generation in generations]
     _draw(left, cells, seconds, sharpness, default)
     left.axhline(1.0, color="grey", linewidth=0.8)
-    left.set_ylabel("sharpness / real, from pure noise")
-    _draw(right, cells, seconds, [denoising.x0_mse for denoising in denoisings], default)
-    right.set_ylabel("x0 mean squared error, from noised real clips")
+    left.set_ylabel(f"sharpness / real, from pure noise with guidance {scale:g}")
+    _draw(right, cells, seconds, [denoising.x0_mse_guided for denoising in denoisings], default)
+    right.set_ylabel(f"x0 mean squared error with guidance {scale:g}, from noised real clips")
+    for axes in (left, right):
+        axes.set_xlabel(f"seconds a clip with guidance {scale:g}")
     left.legend()
     figure.savefig(path, dpi=150)
 
@@ -46,7 +46,7 @@ def plot_sampling(
 def _draw(
     axes: Axes, cells: Sequence[Cell], seconds: Sequence[float], values: Sequence[float | None], default: Cell
 ) -> None:
-    for sampler, colour in COLOURS.items():
+    for sampler, colour in SAMPLER_COLOURS.items():
         points = [
             (second, value)
             for cell, second, value in zip(cells, seconds, values, strict=True)
@@ -56,7 +56,6 @@ def _draw(
     index = cells.index(default)
     star = values[index]
     if star is not None:
-        axes.plot([seconds[index]], [star], color=COLOURS[default.sampler], marker="*", markersize=14)
+        axes.plot([seconds[index]], [star], color=SAMPLER_COLOURS[default.sampler], marker="*", markersize=14)
     axes.set_xscale("log")
-    axes.set_xlabel("seconds a clip")
     axes.grid(visible=True, which="major", linewidth=0.3)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import sampling
-from benchmarks.sampling_measures import CLIPS_AT_ONCE, measure_denoising, measure_one_shot
+from benchmarks.sampling_measures import CLIPS_AT_ONCE, Denoising, Generation, measure_denoising, measure_one_shot
+from benchmarks.sampling_plot import plot_sampling
 from benchmarks.sampling_run import NO_GUIDANCE, Cell, TrainedRun, open_run, truncated
+from benchmarks.spread import spread_of
 from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from diffusion.schedule import build_noise_schedule
@@ -42,7 +44,7 @@ class Oracle(nn.Module):
         return signal * (video_BCTHW - signal * real) / noise - noise * real
 
 
-def test_a_small_measurement_from_end_to_end(finished_run, tmp_path, capsys):
+def test_a_small_measurement_from_end_to_end(finished_run, trained, tmp_path, capsys):
     path, picture = tmp_path / "figures.json", tmp_path / "figures.png"
     arguments = ["--quick", f"--run={finished_run}", f"--json={path}", f"--plot={picture}", "--device=cpu"]
     assert sampling.main(arguments) == 0
@@ -59,12 +61,39 @@ def test_a_small_measurement_from_end_to_end(finished_run, tmp_path, capsys):
         assert generation["ratio_to_default"]["median"] == pytest.approx(statistics.median(ratios))
         assert generation["ratio_to_default"]["largest"] == pytest.approx(max(ratios))
         assert generation["seconds_spread"]["median"] == pytest.approx(statistics.median(generation["seconds"]))
-        row = f"| {generation['cell']['sampler']} | {generation['cell']['steps']} | "
+        sampler, steps = generation["cell"]["sampler"], generation["cell"]["steps"]
+        # Heun's corrects each step but the last, and the first, which leaves pure noise.
+        calls = {2: 2, 4: 6}[steps] if sampler == "heun" else steps
+        row = f"| {sampler} | {steps} | {calls} | "
         assert f"{row}{1000 * generation['seconds_spread']['median']:.0f} (" in printed
     assert default["ratio_to_default"] == {"median": 1, "smallest": 1, "largest": 1, "repeats": 2}
     assert [estimate["timestep"] for estimate in figures["one_shot"]] == [62, 187, 312, 437, 562, 687, 812, 937, 799]
     assert f"{figures['guidance']['ratio']['median']:.2f} (" in printed
+    autocast = trained.compute.autocast_dtype
+    precision = "float32" if autocast is None else f"autocast to {autocast}"
+    assert f", {precision}, 2 clips at once, 2 alternations." in printed
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_shows_the_errors_of_what_was_timed_and_names_the_guidance(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "benchmarks.sampling_plot.Axes.plot", lambda axes, x, y, **options: drawn.append((x, y, options["marker"]))
+    )
+    monkeypatch.setattr("benchmarks.sampling_plot.Axes.legend", lambda axes: None)
+    cell, seconds = Cell("heun", 4), spread_of([2.0])
+    generation = Generation(cell, 6, (2.0,), seconds, spread_of([1.0]), 0.9, 0.8)
+    path = tmp_path / "curves.svg"
+    plot_sampling([generation], [Denoising(cell, 0.125, 0.25, 0.0)], cell, 3.0, path)
+    assert [entry for entry in drawn if entry[0]] == [
+        ([2.0], [0.8], "."),
+        ([2.0], [0.8], "*"),
+        ([2.0], [0.25], "."),
+        ([2.0], [0.25], "*"),
+    ]
+    text = path.read_text()
+    for label in ("seconds a clip with guidance 3", "x0 mean squared error with guidance 3, from noised real clips"):
+        assert label in text
 
 
 def test_with_a_network_that_knows_the_clips_every_sampler_gives_them_back(trained):
