@@ -14,32 +14,43 @@ import psutil
 
 from benchmarks.machine import GIBIBYTE
 
-CHECK_SECONDS = 0.1
+MEMORY_LIMIT_GIB = 16.0  # of the benchmarks
+CHECK_SECONDS = 0.5  # apart, because every look takes time from the process that is watched
 END_SECONDS = 10.0  # between the end of the output and that of the process
 
 
 class LimitError(Exception):
     """A process went past a limit, or ended without an answer. The message is fit for a table."""
 
+    is_crash = True
+    """It ended by itself, which is no answer to how much it takes."""
+
 
 class MemoryLimitError(LimitError):
     """More memory than allowed."""
+
+    is_crash = False
 
 
 class TimeLimitError(LimitError):
     """No answer in time."""
 
+    is_crash = False
+
 
 class LimitedProcess:
     """A process that answers requests, one line of JSON a request, under limits of memory and time.
 
-    Its standard error is that of the caller. Use it as a context manager: leaving ends the process.
+    Its standard error is that of the caller. Ctrl-C reaches the caller alone, in whose hands it is to end the process.
+    Use it as a context manager: leaving ends the process.
     """
 
     def __init__(self, command: Sequence[str], *, memory_gib: float) -> None:
         """Start `command`; the limit holds for the resident sets of the process and its children together."""
         self._memory_gib = memory_gib
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -143,8 +154,8 @@ class LimitedProcess:
         return LimitError(f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
 
 
-def run_limited(command: Sequence[str], *, memory_gib: float, seconds: float) -> dict[str, object] | str:
-    """Run a command that prints one JSON object, and return it, or the reason why there is none.
+def run_limited(command: Sequence[str], *, memory_gib: float, seconds: float) -> dict[str, object] | LimitError:
+    """Run a command that prints one JSON object, and return it, or why there is none.
 
     Args:
         command: program and arguments. Its standard error is that of the caller.
@@ -155,7 +166,7 @@ def run_limited(command: Sequence[str], *, memory_gib: float, seconds: float) ->
         try:
             return process.answer(seconds=seconds)
         except LimitError as error:
-            return str(error)
+            return error
 
 
 def _json_object(line: str) -> dict[str, object] | None:

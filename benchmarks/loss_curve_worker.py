@@ -1,8 +1,9 @@
 """Train one network for a given time and print its validation losses: a worker of benchmarks.time_to_loss.
 
 One argument, a `LossCurvePlan` as JSON; the last line on stdout is a `LossCurve` as JSON, progress goes to stderr.
-Every network gets the same clips, objective and optimizer, through the trainer's own code. The raw weights are
-validated: an average over the few steps of a slow network would still be made of its initial weights.
+Every network gets the same clips, objective and optimizer, through the trainer's own code, in float32 and with freed
+memory kept, as main.py does. The raw weights are validated: an average over the few steps of a slow network would
+still be made of its initial weights.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from diffusion.loss import loss_terms
 from diffusion.prediction import add_noise
 from diffusion.timesteps import evenly_spaced_timesteps
 from evaluation.text_use import TIMESTEP_BINS, GaugeClips, measure_text_use
+from training.allocator import keep_freed_memory
 from training.build_data import build_data
 from training.build_model import build_schedule, build_tokenizer
 from training.device import ComputeDevice
@@ -117,8 +119,7 @@ class LossCurveRun:
             video_BCTHW=batch.video_BCTHW,
             tokens_BL=batch.tokens_BL,
             shuffled_tokens_BL=wrong_tokens(batch, training, tokenizer),
-            # The same for every network and every seed, as the clips are.
-            noise_BCTHW=torch.randn(batch.video_BCTHW.shape, generator=torch_generator(0, "validation_noise")),
+            noise_BCTHW=torch.randn(batch.video_BCTHW.shape, generator=torch_generator(plan.seed, "validation_noise")),
         )
 
     def train(self) -> LossCurve:
@@ -176,12 +177,13 @@ class LossCurveRun:
 
 
 def config_for(plan: LossCurvePlan) -> Config:
-    """Return the default preset with the plan's sizes.
+    """Return the default preset with the plan's seed and sizes.
 
     Raises:
         UserError: the sizes do not fit together.
     """
     changes = {
+        "SEED": plan.seed,
         "IMAGE_SIZE": plan.image_size,
         "NUM_FRAMES": plan.num_frames,
         "BATCH_SIZE": plan.batch_size,
@@ -213,6 +215,7 @@ def validation_loss(model: nn.Module, objective: DiffusionObjective, clips: Gaug
 
 def main(arguments: Sequence[str]) -> int:
     """Run the plan; return the exit code."""
+    keep_freed_memory()
     try:
         curve = LossCurveRun(LossCurvePlan(**json.loads(arguments[0]))).train()
     except UserError as error:

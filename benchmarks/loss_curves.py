@@ -4,9 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.networks import NetworkName
-
-OURS: NetworkName = "text2sign"
+from benchmarks.networks import OURS, NetworkName
 
 
 @dataclass(frozen=True)
@@ -14,7 +12,8 @@ class LossCurvePlan:
     """One training run. The runs of a comparison differ in network, seed and perhaps learning rate alone.
 
     Attributes:
-        seed: of the weights, the order of the clips and the noise; the clips themselves are the same for every seed.
+        seed: of all that is drawn: words and their split, clips, noise of the validation, weights, order of the clips
+            and noise of the steps. The networks of one seed differ in their weights alone.
         training_seconds: after which no further step begins. Validation, set-up and warm-up do not count.
         parameters: how many the network should have, the text encoder included.
         learning_rate: after the warm-up, constant.
@@ -73,6 +72,7 @@ class FailedRun:
     network: NetworkName
     seed: int
     reason: str
+    is_crash: bool  # and no limit of memory or time
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.loss_curves import FailedRun, Lead, LossCurve
-from benchmarks.networks import NETWORK_NAMES
-
-COLOURS = dict(zip(NETWORK_NAMES, ("#0072b2", "#d55e00", "#009e73"), strict=True))  # told apart by the colour-blind too
+from benchmarks.plot_colours import NETWORK_COLOURS
 
 
 def plot_loss_curves(runs: Sequence[LossCurve | FailedRun], leads: Sequence[Lead], path: Path) -> None:
@@ -32,13 +30,13 @@ def plot_loss_curves(runs: Sequence[LossCurve | FailedRun], leads: Sequence[Lead
         axes.plot(
             [point.seconds for point in points],
             [point.loss for point in points],
-            color=COLOURS[run.network],
+            color=NETWORK_COLOURS[run.network],
             linewidth=1,
             marker=".",
             label=label,
         )
     for lead in leads:
-        axes.axhline(lead.loss, color=COLOURS[lead.peer], linewidth=0.6, linestyle=":")
+        axes.axhline(lead.loss, color=NETWORK_COLOURS[lead.peer], linewidth=0.6, linestyle=":")
     axes.set_xscale("log")
     axes.set_xlabel("training seconds (validation left out)")
     axes.set_ylabel("validation loss")

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
-from benchmarks.loss_curves import OURS, FailedRun, Lead, LossCurve, LossCurvePlan, leads
-from benchmarks.spread import Spread, spread_of
+from benchmarks.loss_curves import FailedRun, Lead, LossCurve, LossCurvePlan, leads
+from benchmarks.machine import MEMORY_NOTE
+from benchmarks.networks import OURS
+from benchmarks.spread import spread_of
 
 
 def report(plan: LossCurvePlan, runs: Sequence[LossCurve | FailedRun]) -> list[str]:
@@ -16,8 +18,9 @@ def report(plan: LossCurvePlan, runs: Sequence[LossCurve | FailedRun]) -> list[s
     size = f"3 x {plan.num_frames} x {plan.image_size} x {plan.image_size}"
     return [
         "",
-        f"{plan.training_seconds:g} s of training a run, clips of {size}, batch {plan.batch_size}; "
-        f"validation on {plan.validation_clips} fixed clips. Median over the seeds (smallest to largest):",
+        f"{plan.training_seconds:g} s of training a run, clips of {size}, batch {plan.batch_size}, float32. "
+        f"{MEMORY_NOTE} Validation on {plan.validation_clips} clips: the same for all networks of a seed, others "
+        f"for every seed. Median over {len({run.seed for run in runs})} seeds (smallest to largest):",
         "",
         *_network_table(runs),
         "",
@@ -28,16 +31,16 @@ def report(plan: LossCurvePlan, runs: Sequence[LossCurve | FailedRun]) -> list[s
 
 def _network_table(runs: Sequence[LossCurve | FailedRun]) -> list[str]:
     lines = [
-        "| network | runs | parameters | learning rate | s a step | steps | loss before | lowest loss "
-        "| loss at the end | text gap at the end |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| network | runs | parameters | learning rate | s a step | steps | always answering 0 | loss before "
+        "| lowest loss | loss at the end | text gap at the end |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for network in dict.fromkeys(run.network for run in runs):
         curves = [run for run in runs if isinstance(run, LossCurve) and run.network == network]
         failures = [run for run in runs if isinstance(run, FailedRun) and run.network == network]
         if curves:
             lines.append(_network_row(network, curves))
-        lines += [f"| {network} | seed {run.seed}: {run.reason} |{' |' * 8}" for run in failures]
+        lines += [f"| {network} | seed {run.seed}: {run.reason} |{' |' * 9}" for run in failures]
     return lines
 
 
@@ -48,12 +51,13 @@ def _network_row(network: str, curves: Sequence[LossCurve]) -> str:
         str(len(curves)),
         f"{curves[0].parameters / 1e6:.2f} M",
         f"{curves[0].learning_rate:g}",
-        _text(spread_of([curve.last.seconds / curve.last.step for curve in curves]), 3),
-        _text(spread_of([curve.last.step for curve in curves]), 0),
-        _text(spread_of([curve.points[0].loss for curve in curves]), 4),
-        _text(spread_of([curve.best.loss for curve in curves]), 4),
-        _text(spread_of([curve.last.loss for curve in curves]), 4),
-        _text(spread_of(gaps), 4) if gaps else "all captions are the same",
+        spread_of([curve.last.seconds / curve.last.step for curve in curves]).text(3),
+        spread_of([curve.last.step for curve in curves]).text(0),
+        spread_of([curve.predict_zero for curve in curves]).text(4),
+        spread_of([curve.points[0].loss for curve in curves]).text(4),
+        spread_of([curve.best.loss for curve in curves]).text(4),
+        spread_of([curve.last.loss for curve in curves]).text(4),
+        spread_of(gaps).text(4) if gaps else "all captions are the same",
     )
     return f"| {' | '.join(columns)} |"
 
@@ -86,24 +90,25 @@ def _ratio(lead: Lead) -> str:
 
 
 def _conclusion(found: Sequence[Lead], runs: Sequence[LossCurve | FailedRun]) -> list[str]:
+    """Say how many times sooner; a headline only where ours got there with every seed that can be compared."""
     seeds = len({run.seed for run in runs})
     ratios = [lead.ratio for lead in found if lead.ratio is not None]
+    bound = "at least " if any(lead.is_bound for lead in found) else ""
     lines = []
-    if ratios:
-        bound = "at least " if any(lead.is_bound for lead in found) else ""
+    if ratios and len(ratios) == len(found):
         lines.append(
-            f"**{OURS} was there {bound}{_text(spread_of(ratios), 1)} times sooner**, "
+            f"**{OURS} was there {bound}{spread_of(ratios).text(1)} times sooner**, "
             f"over {len(ratios)} of {seeds} seeds."
         )
-    not_reached = [str(lead.seed) for lead in found if lead.ratio is None]
-    if not_reached:
-        lines.append(f"{OURS} did not reach the best peer's lowest loss with seed {', '.join(not_reached)}.")
+    elif found:
+        sooner = f": {bound}{spread_of(ratios).text(1)} times sooner with these" if ratios else ""
+        lines.append(
+            f"{OURS} reached the best peer's lowest loss in {len(ratios)} of {len(found)} compared seeds{sooner}."
+        )
+        not_reached = ", ".join(str(lead.seed) for lead in found if lead.ratio is None)
+        lines.append(f"{OURS} did not reach it with seed {not_reached}.")
     if len(found) < seeds:
         lines.append(
             f"{seeds - len(found)} of {seeds} seeds have nothing to compare: no curve, or no peer that learned."
         )
     return lines
-
-
-def _text(spread: Spread, digits: int) -> str:
-    return spread.text(digits, "").replace("  ", " ")  # the head of the column names the unit

@@ -14,6 +14,7 @@ from models.unet3d import UNet3D, UNet3DSpecification
 
 NetworkName = Literal["text2sign", "diffusers", "video-diffusion-pytorch"]
 NETWORK_NAMES: tuple[NetworkName, ...] = get_args(NetworkName)
+OURS: NetworkName = "text2sign"
 VOCABULARY = 28
 """Tokens of the text encoder: 26 letters, padding and the null caption."""
 TEXT_CHANNELS, TEXT_LAYERS, TEXT_HEADS = 128, 2, 4
@@ -37,7 +38,7 @@ def build_network(name: NetworkName, *, image_size: int, parameters: int) -> nn.
     Raises:
         ValueError: the image cannot be halved as often as the network does.
     """
-    if name == "text2sign":
+    if name == OURS:
         return _build_own(image_size, _own_channels(image_size, parameters))
     if name == "diffusers":
         return DiffusersNetwork(*_diffusers_widths(parameters))

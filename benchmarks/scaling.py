@@ -4,25 +4,26 @@ Times the trainer's own step in a process of its own for every setting, all sett
 seconds = factor * size ** exponent to each axis, and the same for peak memory; then profiles which part of a step takes
 the time. One thing varies at a time, the rest is as in the default preset. Spatial attention stays at the level of
 8 x 8, as in the preset; at 128 pixels, where no level is that small, it is at the coarsest, 16 x 16. For the channels,
-attention heads have 16 channels at every width. About ten minutes on two cores.
+attention heads have 16 channels at every width. Freed memory is kept as in a run of main.py. About ten minutes on two
+cores; Ctrl-C ends it with a report of what there is so far.
 """
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.machine import machine_line
+from benchmarks.machine import MEMORY_NOTE, machine_line
 from benchmarks.option_types import at_least_one, output_file, picture_file
+from benchmarks.output import INTERRUPTED, save_figures, say
 from benchmarks.scaling_axes import AXIS_NAMES, DEFAULT_PRESET, FULL_AXES, QUICK_AXES, QUICK_FRAMES, profile_options
 from benchmarks.scaling_measure import AxisResult, measure_axes, result_as_json
 from benchmarks.scaling_profile import Profile, profile_step
 from benchmarks.scaling_report import axis_table, growth_table, profile_table, verdicts
 from common.errors import UserError
-from common.files import write_atomically
 from config import Config
+from training.allocator import keep_freed_memory
 from training.device import choose_device
 
 ALTERNATIONS, QUICK_ALTERNATIONS = 5, 1
@@ -44,15 +45,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.alternations is None:
         options.alternations = QUICK_ALTERNATIONS if options.quick else ALTERNATIONS
     chosen = [axis for axis in (QUICK_AXES if options.quick else FULL_AXES) if axis.name in options.axes]
+    keep_freed_memory()  # for the profile, which is made in this process
     try:
-        figures = Figures(
-            machine=machine_line(),
-            profiles=_profiles(options.profile_image_size, quick=options.quick),
-            axes=measure_axes(chosen, options.alternations),
-        )
-        if options.json is not None:
-            write_atomically(options.json, (json.dumps(_as_json(figures), indent=1) + "\n").encode())
-        print("\n".join(_report(figures, options.alternations)))
+        machine, profiles = machine_line(), _profiles(options.profile_image_size, quick=options.quick)
+        axes, interrupted = measure_axes(chosen, options.alternations)
+        figures = Figures(machine, axes, profiles)
+        print("\n".join(_report(figures)))
+        save_figures(options.json, _as_json(figures))
         if options.plot is not None:
             from benchmarks.scaling_plot import plot_scaling  # matplotlib is needed for this alone
 
@@ -60,11 +59,16 @@ def main(arguments: Sequence[str]) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    except KeyboardInterrupt:  # during the profile
+        say("interrupted before any setting was measured")
+        return INTERRUPTED
+    if interrupted:
+        return INTERRUPTED
+    return 1 if any(point.is_crash for result in axes for point in result.points) else 0
 
 
 def _profiles(side: int | None, *, quick: bool) -> list[Profile]:
-    print("profile", file=sys.stderr, flush=True)
+    say("profile")
     steps = QUICK_PROFILED_STEPS if quick else PROFILED_STEPS
     title = f"one clip of {QUICK_FRAMES} frames" if quick else f"preset {DEFAULT_PRESET}"
     profiles = [profile_step(title, profile_options(None, quick=quick), steps)]
@@ -73,14 +77,16 @@ def _profiles(side: int | None, *, quick: bool) -> list[Profile]:
     return profiles
 
 
-def _report(figures: Figures, alternations: int) -> list[str]:
+def _report(figures: Figures) -> list[str]:
     autocast = choose_device("cpu", Config().MIXED_PRECISION).autocast_dtype
+    alternations = max((result.alternations for result in figures.axes), default=0)
     precision = "float32" if autocast is None else f"autocast to {autocast}"
     return [
         figures.machine,
         "",
-        f"The trainer's own step, in {precision}. Median (smallest to largest) of {alternations} alternations, each "
-        "setting in a process of its own.",
+        f"The trainer's own step, in {precision}. {MEMORY_NOTE} Median (smallest to largest) of {alternations} "
+        "alternations, each setting in a process of its own. The power law of memory holds for what lies above the "
+        "start of the process.",
         "",
         *(line for result in figures.axes for line in axis_table(result)),
         *growth_table(figures.axes),

@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
+from benchmarks.plot_colours import PALETTE
 from benchmarks.scaling_measure import AxisResult
 from benchmarks.spread import Spread
 
-SECONDS_COLOUR, MEMORY_COLOUR = "#0072b2", "#d55e00"  # told apart by the colour-blind too
+SECONDS_COLOUR, MEMORY_COLOUR = PALETTE[:2]
 
 
 def plot_scaling(results: Sequence[AxisResult], path: Path) -> None:

@@ -66,7 +66,7 @@ class Profile:
     title: str
     percent_by_group: dict[str, float]  # all groups, in order; the last is the rest
     percent_by_rest_operator: dict[str, float]  # the most costly ones that no group names
-    seconds: float  # of one step, profiler included
+    seconds: float  # the operators' own time in one step, profiler included
 
 
 class RecordedAverage(ExponentialMovingAverage):

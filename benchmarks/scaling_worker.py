@@ -1,7 +1,7 @@
 """Time training steps of one setting in a process of its own: python -m benchmarks.scaling_worker [main.py options]
 
 A worker of benchmarks.scaling; prints one JSON object. A process of its own, because what one setting held would count
-in the peak of the next.
+in the peak of the next. Freed memory is kept for the next step, as main.py does.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from benchmarks.machine import GIBIBYTE, peak_memory_gib
 from common.settings import load_settings
 from config import PRESETS, Config
 from data.records import Batch
+from training.allocator import keep_freed_memory
 from training.build_model import build_model, build_schedule, build_tokenizer
 from training.device import choose_device
 from training.ema import ExponentialMovingAverage
@@ -39,6 +40,7 @@ class Measurement:
 
 def main(options: Sequence[str]) -> None:
     """Measure and print."""
+    keep_freed_memory()
     print(json.dumps(dataclasses.asdict(measure(options))))
 
 

@@ -1,10 +1,12 @@
 """How much sooner the U-Net gets to a loss than other libraries' networks: python -m benchmarks.time_to_loss
 
 Trains three networks of the same size on the same clips with the same objective and optimizer, each for the same time
-in a process of its own, in turn, once a seed. The figure is the ratio of two times: what the best peer took to its
-lowest validation loss, and what the U-Net took to that loss. Rendering, set-up, a warm-up pass and validations do not
-count as training time. All networks have one learning rate, constant after a warm-up over the first 5 % of the time;
---peer-learning-rate gives another one to the peers. What the raw weights score is what counts; nothing is averaged.
+in a process of its own, in turn, once a seed; float32, freed memory kept as in a run of main.py. The figure is the
+ratio of two times: what the best peer took to its lowest validation loss, and what the U-Net took to that loss.
+Rendering, set-up, a warm-up pass and validations do not count as training time. Words, clips and noise differ from
+seed to seed and are the same for all networks of a seed. All networks have one learning rate, constant after a warm-up
+over the first 5 % of the time; --peer-learning-rate gives another one to the peers. What the raw weights score is what
+counts; nothing is averaged. Ctrl-C ends the comparison with a report of the runs so far.
 """
 
 import argparse
@@ -13,21 +15,18 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 
-from benchmarks.limited_process import run_limited
-from benchmarks.loss_curves import OURS, FailedRun, LossCurve, LossCurvePlan, curve_from_json, leads
+from benchmarks.limited_process import MEMORY_LIMIT_GIB, LimitError, run_limited
+from benchmarks.loss_curves import FailedRun, LossCurve, LossCurvePlan, curve_from_json, leads
 from benchmarks.loss_report import report
 from benchmarks.machine import machine_line
-from benchmarks.networks import NETWORK_NAMES, NetworkName
+from benchmarks.networks import NETWORK_NAMES, OURS, NetworkName
 from benchmarks.option_types import above_zero, output_file, picture_file, seed
+from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
 from common.errors import UserError
-from common.files import write_atomically
 from config import Config
 from evaluation.text_use import TIMESTEP_BINS
 
-MEMORY_LIMIT_GIB = 16.0
 SET_UP_SECONDS = 300.0  # imports, rendering, the first validation
 TIMES_TRAINING = 6.0  # a run may take with its validations; slow networks validate after each of their first steps
 DEFAULTS = Config()
@@ -43,7 +42,7 @@ class Sizes:
     num_frames: int = DEFAULTS.NUM_FRAMES
     batch_size: int = DEFAULTS.BATCH_SIZE
     training_clips: int = DEFAULTS.EPOCH_SIZE
-    validation_clips: int = TIMESTEP_BINS
+    validation_clips: int = 2 * TIMESTEP_BINS
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,18 +51,22 @@ def main(arguments: Sequence[str]) -> int:
     sizes, seeds = Sizes(60 * options.minutes), list(dict.fromkeys(options.seeds))
     if options.quick:
         sizes, seeds = Sizes(min(4.0, sizes.training_seconds), 300_000, 16, 4, 2, 64, 8), seeds[:1]
+    runs: list[LossCurve | FailedRun] = []
+    interrupted = False
     try:
-        machine = _machine(options.networks)
+        machine = machine_line(*(name for name in NETWORK_NAMES if name in options.networks and name != OURS))
         with tempfile.TemporaryDirectory() as folder:
             plans = _plans(sizes, seeds, options, folder)
-            runs: list[LossCurve | FailedRun] = []
-            for plan in plans:
-                _say(f"{plan.network}, seed {plan.seed} ({len(runs) + 1} of {len(plans)})")
-                runs.append(train(plan))
-                if options.json is not None:  # after every run, so that an interrupted comparison keeps what it has
-                    _write(options.json, machine, plans, runs)
+            try:
+                for plan in plans:
+                    say(f"{plan.network}, seed {plan.seed} ({len(runs) + 1} of {len(plans)})")
+                    runs.append(train(plan))
+                    save_progress(options.json, _as_json(machine, plans, runs))
+            except KeyboardInterrupt:
+                interrupted = True
         print(machine)
         print("\n".join(report(plans[0], runs)))
+        save_figures(options.json, _as_json(machine, plans, runs))
         if options.plot is not None:
             from benchmarks.loss_plot import plot_loss_curves  # matplotlib is needed for this alone
 
@@ -71,7 +74,9 @@ def main(arguments: Sequence[str]) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0 if any(isinstance(run, LossCurve) for run in runs) else 1
+    if interrupted:
+        return INTERRUPTED
+    return 1 if any(isinstance(run, FailedRun) and run.is_crash for run in runs) else 0
 
 
 def train(plan: LossCurvePlan) -> LossCurve | FailedRun:
@@ -79,7 +84,9 @@ def train(plan: LossCurvePlan) -> LossCurve | FailedRun:
     command = [sys.executable, "-m", "benchmarks.loss_curve_worker", json.dumps(dataclasses.asdict(plan))]
     limit = SET_UP_SECONDS + TIMES_TRAINING * plan.training_seconds
     result = run_limited(command, memory_gib=MEMORY_LIMIT_GIB, seconds=limit)
-    return FailedRun(plan.network, plan.seed, result) if isinstance(result, str) else curve_from_json(result)
+    if isinstance(result, LimitError):
+        return FailedRun(plan.network, plan.seed, str(result), result.is_crash)
+    return curve_from_json(result)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,31 +129,13 @@ def _plans(sizes: Sizes, seeds: Sequence[int], options: argparse.Namespace, fold
     ]
 
 
-def _machine(networks: Sequence[NetworkName]) -> str:
-    """Describe the machine and the libraries, whose names are those of their networks.
-
-    Raises:
-        UserError: one of them is not installed.
-    """
-    try:
-        return machine_line(*(name for name in networks if name != OURS))
-    except PackageNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install -r benchmarks/requirements.txt") from error
-
-
-def _write(path: Path, machine: str, plans: Sequence[LossCurvePlan], runs: Sequence[LossCurve | FailedRun]) -> None:
-    found = leads(runs)
-    content = {
+def _as_json(machine: str, plans: Sequence[LossCurvePlan], runs: Sequence[LossCurve | FailedRun]) -> dict[str, object]:
+    return {
         "machine": machine,
         "plans": [dataclasses.asdict(plan) for plan in plans],
         "runs": [dataclasses.asdict(run) for run in runs],
-        "leads": [dataclasses.asdict(lead) | {"ratio": lead.ratio} for lead in found],
+        "leads": [dataclasses.asdict(lead) | {"ratio": lead.ratio} for lead in leads(runs)],
     }
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Processes are ended at their limits, and what they answered arrives."""
 
+import os
 import sys
 
 import psutil
@@ -14,7 +15,7 @@ from benchmarks.limited_process import (
 )
 
 ECHO = "import sys, json\nfor line in sys.stdin: print(json.dumps({'got': line.strip()}), flush=True)"
-HUNGRY = "kept = []\nwhile True: kept.append(bytearray(b'x' * 2**24))"
+HUNGRY = "import time\nkept = []\nwhile True: kept.append(bytearray(b'x' * 2**24)), time.sleep(0.01)"
 
 
 def python(source):
@@ -38,19 +39,23 @@ def test_too_much_memory_ends_it():
         with pytest.raises(MemoryLimitError, match=r"^more than 0\.25 GiB$"):
             process.answer(seconds=60)
         assert process.memory_gib() == 0
-    assert run_limited(python(HUNGRY), memory_gib=0.25, seconds=60) == "more than 0.25 GiB"
+    error = run_limited(python(HUNGRY), memory_gib=0.25, seconds=60)
+    assert isinstance(error, MemoryLimitError)
+    assert (str(error), error.is_crash) == ("more than 0.25 GiB", False)
 
 
 def test_memory_of_children_counts():
     source = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HUNGRY!r}])"
     before = set(psutil.Process().children(recursive=True))
-    assert run_limited(python(source), memory_gib=0.25, seconds=60) == "more than 0.25 GiB"
+    assert isinstance(run_limited(python(source), memory_gib=0.25, seconds=60), MemoryLimitError)
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_a_talkative_process_is_held_to_the_limits_too():
     source = "while True: print('still busy', flush=True)"
-    assert run_limited(python(source), memory_gib=1, seconds=0.5) == "more than 0.5 s"
+    error = run_limited(python(source), memory_gib=1, seconds=0.5)
+    assert isinstance(error, TimeLimitError)
+    assert (str(error), error.is_crash) == ("more than 0.5 s", False)
 
 
 def test_too_much_time_ends_it():
@@ -68,8 +73,15 @@ def test_too_much_time_ends_it():
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "ended by signal 15"),
     ],
 )
-def test_an_end_without_an_answer_is_told(source, reason):
-    assert run_limited(python(source), memory_gib=1, seconds=60) == reason
+def test_an_end_without_an_answer_is_told_and_is_no_limit(source, reason):
+    error = run_limited(python(source), memory_gib=1, seconds=60)
+    assert isinstance(error, LimitError)
+    assert (str(error), error.is_crash) == (reason, True)
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_a_process():
+    source = "import json, os; print(json.dumps({'group': os.getpgrp()}))"
+    assert run_limited(python(source), memory_gib=1, seconds=60)["group"] != os.getpgrp()
 
 
 def test_asking_a_process_that_ended_says_so():

@@ -2,14 +2,16 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks import scaling
+from benchmarks.limited_process import MEMORY_LIMIT_GIB, LimitError, MemoryLimitError, TimeLimitError
 from benchmarks.scaling_axes import FULL_AXES, Axis, Setting, pixels_axis, profile_options
 from benchmarks.scaling_fit import fit_power_law, largest_two_exponent
-from benchmarks.scaling_measure import MEMORY_LIMIT_GIB, measure_axes, measure_in_process
+from benchmarks.scaling_measure import measure_axes, measure_in_process
 from benchmarks.scaling_profile import GROUPS, REST, UPDATE, Operator, profile_step, summarise
 from benchmarks.scaling_report import axis_table, growth_table, profile_table, verdicts
 from benchmarks.scaling_worker import Measurement
@@ -86,7 +88,8 @@ def test_alternations_go_over_all_settings_in_turn_and_ratios_are_taken_pair_by_
         asked.append(setting.label)
         return Measurement(seconds[setting.label][(len(asked) - 1) // 4], setting.size**2, 10)
 
-    results = measure_axes([frames, batch], 2, measure)
+    results, interrupted = measure_axes([frames, batch], 2, measure)
+    assert not interrupted
     assert asked == ["2", "4", "1", "3"] * 2
     last = results[0].points[1]
     assert last.ratio is not None  # 2 / 1 and 30 / 10; the ratio of the medians would be 16 / 5.5
@@ -101,13 +104,13 @@ def test_alternations_go_over_all_settings_in_turn_and_ratios_are_taken_pair_by_
 def test_a_setting_that_fails_is_skipped_with_all_larger_ones_and_shown_as_such() -> None:
     asked: list[str] = []
 
-    def measure(setting: Setting) -> Measurement | str:
+    def measure(setting: Setting) -> Measurement | LimitError:
         asked.append(setting.label)
         if setting.size == 4 and asked.count("4") == 2:
-            return "more than 16 GiB"
+            return MemoryLimitError("more than 16 GiB")
         return Measurement(setting.size, 1.0, 10)
 
-    results = measure_axes([axis("frames", 1, 2, 4, 8)], 3, measure)
+    results, _ = measure_axes([axis("frames", 1, 2, 4, 8)], 3, measure)
     assert asked == ["1", "2", "4", "8", "1", "2", "4", "1", "2"]
     rows = axis_table(results[0])
     assert "| 4 | skipped: more than 16 GiB | | | |" in rows
@@ -118,21 +121,87 @@ def test_a_setting_that_fails_is_skipped_with_all_larger_ones_and_shown_as_such(
 
 
 def test_too_few_settings_give_a_table_without_a_fit() -> None:
-    results = measure_axes([axis("batch", 1, 2)], 1, lambda setting: "more than 16 GiB")
+    results, _ = measure_axes([axis("batch", 1, 2)], 1, lambda setting: MemoryLimitError("more than 16 GiB"))
     assert "fewer than two settings could be measured" in growth_table(results)[2]
     assert {row.count("|") for row in growth_table(results)[:-1]} == {7}
     assert {row.count("|") for row in axis_table(results[0])[:-1]} == {6}
 
 
 @pytest.mark.parametrize(("exponent", "verdict"), [(0.9, "kept"), (1.0, "kept"), (1.2, "missed")])
-def test_the_verdict_follows_the_exponent(exponent: float, verdict: str) -> None:
-    results = measure_axes(
+def test_the_verdict_follows_the_ratio_of_times_and_the_exponent(exponent: float, verdict: str) -> None:
+    results, _ = measure_axes(
         [axis("pixels", 1, 4), axis("batch", 1, 4)], 1, lambda setting: Measurement(setting.size**exponent, 1.0, 10)
     )
     assert verdicts(results) == [
-        f"Step time grows no faster than linearly with pixels in words: {verdict} (exponent {exponent:.2f}, "
-        f"{exponent:.2f} between the two largest)."
+        f"Step time grows no faster than linearly with pixels in words: {verdict} ({4**exponent:.2f} times the "
+        f"time for 4 times the size; exponent {exponent:.2f} ({exponent:.2f} to {exponent:.2f}) between the two "
+        "largest)."
     ]
+
+
+def test_growth_that_small_settings_hide_misses_the_claim() -> None:
+    """4 times the time for 16 times the size, as it should be, but all of it between 8 and 16."""
+    seconds = {1: [1.0], 2: [1.0], 8: [1.0], 16: [4.0]}
+    results, _ = measure_axes(
+        [axis("frames", *seconds)], 1, lambda setting: Measurement(seconds[int(setting.size)][0], 1.0, 10)
+    )
+    (line,) = verdicts(results)
+    assert "missed (4.00 times the time for 16 times the size; exponent 2.00 (2.00 to 2.00) between" in line
+
+
+@pytest.mark.parametrize(("last", "verdict"), [([2.2, 1.9], "kept"), ([2.2, 2.1], "missed")])
+def test_alternations_that_scatter_round_linear_growth_keep_the_claim(last: list[float], verdict: str) -> None:
+    seconds = {1: iter([1.0, 1.0]), 2: iter([1.0, 1.0]), 4: iter(last)}
+    results, _ = measure_axes(
+        [axis("frames", *seconds)], 2, lambda setting: Measurement(next(seconds[int(setting.size)]), 1.0, 10)
+    )
+    assert f": {verdict} (" in verdicts(results)[0]
+
+
+def test_ctrl_c_keeps_the_whole_alternations_and_names_what_was_not_measured() -> None:
+    def measure_until(count: int) -> Callable[[Setting], Measurement]:
+        asked: list[Setting] = []
+
+        def measure(setting: Setting) -> Measurement:
+            if len(asked) == count:
+                raise KeyboardInterrupt
+            asked.append(setting)
+            return Measurement(setting.size * (1 + len(asked)), 1.0, 10)
+
+        return measure
+
+    axes = [axis("frames", 1, 2), axis("pixels", 1, 2)]
+    results, interrupted = measure_axes(axes, 3, measure_until(1))
+    assert interrupted
+    assert [point.skipped for result in results for point in result.points] == [None, *["interrupted"] * 3]
+    assert not any(point.is_crash for result in results for point in result.points)
+    results, interrupted = measure_axes(axes, 3, measure_until(7))
+    assert interrupted
+    assert [len(point.measurements) for result in results for point in result.points] == [2, 2, 1, 1]
+    assert [result.alternations for result in results] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(TimeLimitError("more than 180 s"), 0), (LimitError("ended with exit code 1"), 1), (KeyboardInterrupt(), 130)],
+)
+def test_a_crash_is_told_from_a_limit_by_the_exit_code(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(setting: Setting) -> Measurement | LimitError:
+        if setting.size == 4:
+            return Measurement(1.0, 1.0, 10)
+        if isinstance(error, LimitError):
+            return error
+        raise error
+
+    monkeypatch.setattr(scaling, "QUICK_AXES", (axis("frames", 4, 8),))
+    monkeypatch.setattr(scaling, "_profiles", lambda side, quick: [])
+    monkeypatch.setattr(scaling, "measure_axes", lambda axes, count: measure_axes(axes, count, measure))
+    assert scaling.main(["--quick", "--axes", "frames"]) == code
+    printed = capsys.readouterr().out
+    assert f"| 8 | skipped: {error if code < 130 else 'interrupted'} | | | |" in printed
+    assert "| 4 | 0.00 M | 1.00 s (1.00 to 1.00) |" in printed
 
 
 def test_operators_are_grouped_by_name_and_the_unknown_are_named() -> None:
@@ -149,15 +218,19 @@ def test_operators_are_grouped_by_name_and_the_unknown_are_named() -> None:
     assert shares == {"matrix products and attention": 30, "elementwise and sums": 20, UPDATE: 10, REST: 40}
     assert profile.percent_by_rest_operator == {"aten::new_one": 30}
     assert profile.seconds == 5
-    assert profile_table([profile])[-1] == "Most of the rest, two steps: `aten::new_one` 30.00 %."
+    table = profile_table([profile])
+    assert table[0] == "| share of the operators' own time | two steps |"
+    assert "| that time, a step, with the profiler | 5.00 s |" in table
+    assert table[-1] == "Most of the rest, two steps: `aten::new_one` 30.00 %."
     assert sum(map(len, GROUPS.values())) == len({name for names in GROUPS.values() for name in names})
 
 
 def test_a_real_profile_finds_every_part_and_leaves_little_to_the_rest() -> None:
-    profile = profile_step("tiny", TINY, steps=1)
+    profile = profile_step("one clip", profile_options(None, quick=True), steps=1)
     assert sum(profile.percent_by_group.values()) == pytest.approx(100)
     assert [name for name, percent in profile.percent_by_group.items() if percent <= 0] == []
     assert list(profile.percent_by_group) == [*GROUPS, REST]
+    assert profile.percent_by_group[REST] < 15
 
 
 def test_a_worker_measures_a_step_and_its_memory() -> None:
