@@ -1,13 +1,11 @@
 """What benchmarks.peers measures, cell by cell."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.networks import NetworkName
-from benchmarks.spread import Spread, spread_of
+from benchmarks.networks import OURS, NetworkName
+from benchmarks.spread import Spread, ratio_of, spread_of
 
-OURS: NetworkName = "text2sign"
 Bound = Literal["seconds", "memory"]
 
 
@@ -80,12 +78,8 @@ def compare(result: CellResult, measurement: Measurement) -> Comparison:
         step_seconds=spread_of(measurement.step_seconds),
         forward_seconds=spread_of(measurement.forward_seconds),
         step_flops_per_second=spread_of(speeds),
-        share_of_matmul=_ratio(speeds, result.matmul_flops_per_second),
-        step_ratio=None if own is None else _ratio(measurement.step_seconds, own.step_seconds),
-        forward_ratio=None if own is None else _ratio(measurement.forward_seconds, own.forward_seconds),
+        share_of_matmul=ratio_of(speeds, result.matmul_flops_per_second),
+        step_ratio=None if own is None else ratio_of(measurement.step_seconds, own.step_seconds),
+        forward_ratio=None if own is None else ratio_of(measurement.forward_seconds, own.forward_seconds),
         memory_ratio=None if own is None else measurement.peak_gib / own.peak_gib,
     )
-
-
-def _ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
-    return spread_of([one / other for one, other in zip(above, below, strict=True)])

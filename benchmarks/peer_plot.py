@@ -7,12 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from benchmarks.limited_process import MEMORY_LIMIT_GIB
 from benchmarks.networks import NETWORK_NAMES, NetworkName
 from benchmarks.peer_figures import Bound, Cell, CellResult, Skip
-from benchmarks.peer_measures import MEMORY_LIMIT_GIB, STEP_LIMIT_SECONDS
+from benchmarks.peer_measures import STEP_LIMIT_SECONDS
+from benchmarks.plot_colours import NETWORK_COLOURS
 from benchmarks.spread import spread_of
 
-COLOURS = dict(zip(NETWORK_NAMES, ("#0072b2", "#d55e00", "#009e73"), strict=True))  # told apart by the colour-blind too
 LIMITS: dict[Bound, float] = {"seconds": STEP_LIMIT_SECONDS, "memory": MEMORY_LIMIT_GIB}
 BAR_WIDTH = 0.27
 INCHES_A_CELL = 1.1
@@ -38,7 +39,7 @@ def plot_peers(results: Sequence[CellResult], path: Path) -> None:
         axes.set_yscale("log")
         axes.grid(visible=True, axis="y", linewidth=0.3)
         axes.set_axisbelow(True)
-    colours = [Patch(color=COLOURS[name], label=name) for name in NETWORK_NAMES]
+    colours = [Patch(color=NETWORK_COLOURS[name], label=name) for name in NETWORK_NAMES]
     hatched = Patch(facecolor="white", edgecolor="black", hatch="///", label="past the bound, not measured")
     figure.legend(handles=[*colours, hatched], loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=150)
@@ -52,16 +53,18 @@ def _draw(axes: Axes, bound: Bound, name: NetworkName, results: Sequence[CellRes
             _draw_skip(axes, bound, found, place)
         elif found is not None and bound == "seconds":
             spread = spread_of(found.step_seconds)
-            axes.bar(place, spread.median, BAR_WIDTH, color=COLOURS[name])
+            axes.bar(place, spread.median, BAR_WIDTH, color=NETWORK_COLOURS[name])
             reach = [[spread.median - spread.smallest], [spread.largest - spread.median]]
             axes.errorbar(place, spread.median, reach, color="black", linewidth=0.8)
         elif found is not None:
-            axes.bar(place, found.peak_gib, BAR_WIDTH, color=COLOURS[name])
+            axes.bar(place, found.peak_gib, BAR_WIDTH, color=NETWORK_COLOURS[name])
 
 
 def _draw_skip(axes: Axes, bound: Bound, skip: Skip, place: float) -> None:
     if skip.bound == bound:
-        axes.bar(place, LIMITS[bound], BAR_WIDTH, facecolor="white", edgecolor=COLOURS[skip.network], hatch="///")
+        axes.bar(
+            place, LIMITS[bound], BAR_WIDTH, facecolor="white", edgecolor=NETWORK_COLOURS[skip.network], hatch="///"
+        )
     axes.text(
         place,
         0.02,

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
+from benchmarks.machine import MEMORY_NOTE
 from benchmarks.networks import NETWORK_NAMES
 from benchmarks.peer_figures import CellResult, Measurement, Skip, compare
 from benchmarks.spread import Spread, spread_of
@@ -26,17 +27,18 @@ COLUMNS = (
 NO_FIGURE = "–"
 
 
-def report(results: Sequence[CellResult]) -> list[str]:
+def report(results: Sequence[CellResult], alternations: int) -> list[str]:
     """Return a table for every image size and number of parameters."""
     lines: list[str] = []
     for _, group in itertools.groupby(results, lambda result: (result.cell.image_size, result.cell.parameters)):
         lines += [*_table(list(group)), ""]
     return [
         *lines,
-        "Median (smallest to largest) over the alternations. Ratios are to text2sign, and matmul is the speed of "
-        "products of large float32 matrices, both in the same alternation. A step is noise, forward, mean squared "
-        "error, backward, gradient clipping and AdamW; a forward is one without gradients. Operations are counted, "
-        "forward and backward. Memory is the resident set of the network's own process, text encoder included.",
+        f"Median (smallest to largest) of {alternations} alternations. Ratios are to text2sign, and matmul is the "
+        "speed of products of large float32 matrices, both in the same alternation. A step is noise, forward, mean "
+        "squared error, backward, gradient clipping and AdamW; a forward is one without gradients. Operations are "
+        "counted, forward and backward. Memory is the resident set of the network's own process, text encoder "
+        f"included. {MEMORY_NOTE}",
     ]
 
 
@@ -66,13 +68,13 @@ def _cells(result: CellResult, found: Measurement | Skip) -> list[str]:
     return [
         batch,
         found.network,
-        _text(comparison.step_seconds, 3),
+        comparison.step_seconds.text(3),
         _ratio(comparison.step_ratio),
-        _text(comparison.forward_seconds, 3),
+        comparison.forward_seconds.text(3),
         _ratio(comparison.forward_ratio),
         f"{found.step_flops / BILLION:.1f}",
-        _text(comparison.step_flops_per_second, 0, 1 / BILLION),
-        _text(comparison.share_of_matmul, 0, 100),
+        comparison.step_flops_per_second.text(0, factor=1 / BILLION),
+        comparison.share_of_matmul.text(0, factor=100),
         f"{found.peak_gib:.2f}",
         NO_FIGURE if comparison.memory_ratio is None else f"{comparison.memory_ratio:.1f}",
         f"{found.imported_gib:.2f}",
@@ -81,11 +83,7 @@ def _cells(result: CellResult, found: Measurement | Skip) -> list[str]:
 
 
 def _ratio(spread: Spread | None) -> str:
-    return NO_FIGURE if spread is None else _text(spread, 1)
-
-
-def _text(spread: Spread, digits: int, factor: float = 1.0) -> str:
-    return spread.text(digits, "", factor).replace("  ", " ")  # the head of the column names the unit
+    return NO_FIGURE if spread is None else spread.text(1)
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -2,27 +2,28 @@
 
 Times a training step and a prediction of this repository's U-Net, diffusers' UNet3DConditionModel and
 video-diffusion-pytorch's Unet3D: same clips, text encoder, optimizer, threads, and nearly the same number of
-parameters; float32, eager. Every network runs in a process of its own, in turn with the others. A network that needs
-more than 60 s a step or 16 GiB is skipped there, and with larger batches. Needs benchmarks/requirements.txt.
+parameters; float32, eager, freed memory kept as in a run of main.py. Every network runs in a process of its own, in
+turn with the others. A network that needs more than 60 s a step (120 s the very first) or 16 GiB is skipped there, and
+with larger batches. Ctrl-C ends the comparison with a report of the cells so far. Needs benchmarks/requirements.txt.
 """
 
 import argparse
 import dataclasses
 import itertools
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from benchmarks.machine import machine_line
-from benchmarks.networks import NETWORK_NAMES, NetworkName
+from benchmarks.networks import NETWORK_NAMES, OURS, NetworkName
 from benchmarks.option_types import at_least_one, output_file, picture_file
+from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
 from benchmarks.peer_figures import Cell, CellResult, Skip, compare
 from benchmarks.peer_measures import Plan, measure_cell
 from benchmarks.peer_report import report
-from common.files import write_atomically
+from common.errors import UserError
+from training.allocator import keep_freed_memory
 
 FRAMES = 16
 IMAGE_SIZES, MILLIONS, BATCH_SIZES = (32, 64), (5, 20), (1, 4, 16)
@@ -47,22 +48,29 @@ def main(arguments: Sequence[str]) -> int:
         plan = Plan(options.alternations or QUICK_ALTERNATIONS, QUICK_TURN_SECONDS, options.threads)
     networks = [name for name in NETWORK_NAMES if name in options.networks]
     torch.set_num_threads(options.threads)
-    machine = machine_line("diffusers", "video-diffusion-pytorch")
+    keep_freed_memory()  # for the matrix products, which are compared with the networks
     results: list[CellResult] = []
+    interrupted = False
     try:
-        for cell in cells:
-            _say(f"{cell} ({len(results) + 1} of {len(cells)})")
-            results.append(_measure(cell, results, networks, plan))
-            if options.json is not None:  # after every cell, so that an interrupted comparison keeps what it has
-                _write(options.json, machine, results)
-        print("\n".join([machine, "", *report(results)]))
+        machine = machine_line(*(name for name in networks if name != OURS))
+        try:
+            for cell in cells:
+                say(f"{cell} ({len(results) + 1} of {len(cells)})")
+                results.append(_measure(cell, results, networks, plan))
+                save_progress(options.json, _as_json(machine, plan, results))
+        except KeyboardInterrupt:
+            interrupted = True
+        print("\n".join([machine, "", *report(results, plan.alternations)]))
+        save_figures(options.json, _as_json(machine, plan, results))
         if options.plot is not None:
             from benchmarks.peer_plot import plot_peers  # matplotlib is needed for this alone
 
             plot_peers(results, options.plot)
-    except OSError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if interrupted:
+        return INTERRUPTED
     failed = any(skip.bound is None for result in results for skip in result.skips)
     return 1 if failed else 0
 
@@ -125,16 +133,12 @@ def _measure(cell: Cell, before: Sequence[CellResult], networks: Sequence[Networ
     return measure_cell(cell, [name for name in networks if name not in known], list(known.values()), plan)
 
 
-def _write(path: Path, machine: str, results: Sequence[CellResult]) -> None:
+def _as_json(machine: str, plan: Plan, results: Sequence[CellResult]) -> dict[str, object]:
     cells = []
     for result in results:
         comparisons = {found.network: dataclasses.asdict(compare(result, found)) for found in result.measurements}
         cells.append(dataclasses.asdict(result) | {"comparisons": comparisons})
-    write_atomically(path, (json.dumps({"machine": machine, "cells": cells}, indent=1) + "\n").encode())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    return {"machine": machine, "plan": dataclasses.asdict(plan), "cells": cells}
 
 
 if __name__ == "__main__":

@@ -1,22 +1,20 @@
-"""The comparison with other libraries' networks: figures, skipped cells, operations counted and options."""
+"""The comparison with other libraries' networks: figures, skipped cells and options."""
 
 import dataclasses
 import json
 import os
 import statistics
+from importlib.metadata import PackageNotFoundError
 
 import pytest
-import torch
-from torch import nn
 
 from benchmarks import peer_measures, peers
 from benchmarks.limited_process import LimitError, MemoryLimitError, TimeLimitError
-from benchmarks.network_worker import NetworkExercise, count_flops
-from benchmarks.networks import NETWORK_NAMES, VOCABULARY, build_network, count_parameters
+from benchmarks.networks import NETWORK_NAMES
 from benchmarks.peer_figures import Cell, CellResult, Measurement, Skip, compare
 from benchmarks.peer_measures import Plan, measure_cell
-from benchmarks.peer_report import report
 from benchmarks.peer_plot import plot_peers
+from benchmarks.peer_report import report
 
 CELL = Cell(image_size=32, parameters=5_000_000, batch_size=4, frames=16)
 PLAN = Plan(alternations=3, turn_seconds=0.1, threads=1)
@@ -61,70 +59,6 @@ def worker(monkeypatch):
     monkeypatch.setattr(peer_measures, "Worker", FakeWorker)
     monkeypatch.setattr(peer_measures, "matmul_flops_per_second", lambda: 200.0)
     return FakeWorker
-
-
-@pytest.mark.parametrize("name", NETWORK_NAMES)
-def test_every_network_takes_the_same_inputs_and_hears_the_caption(name):
-    torch.manual_seed(0)
-    network = build_network(name, image_size=16, parameters=300_000).eval()
-    for parameter in network.parameters():  # layers that start at zero would hide everything behind them
-        nn.init.normal_(parameter, std=0.05)
-    video, timestep = torch.randn(2, 3, 4, 16, 16), torch.tensor([3, 900])
-    first, second = torch.tensor([[2, 3, 4, 0], [5, 6, 0, 0]]), torch.tensor([[9, 8, 7, 0], [5, 6, 0, 0]])
-    keep, drop = torch.tensor([False, False]), torch.tensor([True, False])
-    with torch.no_grad():
-        outputs = [network(video, timestep, tokens, dropped) for tokens in (first, second) for dropped in (keep, drop)]
-    assert all(output.shape == video.shape for output in outputs)
-    kept_first, dropped_first, kept_second, dropped_second = outputs
-    assert not torch.allclose(kept_first[0], kept_second[0])
-    assert not torch.allclose(kept_first[0], dropped_first[0])
-    torch.testing.assert_close(dropped_first, dropped_second)
-    torch.testing.assert_close(kept_first[1], kept_second[1])
-
-
-@pytest.mark.parametrize("parameters", [5_000_000, 20_000_000])
-@pytest.mark.parametrize("name", NETWORK_NAMES)
-def test_networks_have_about_the_parameters_asked_for(name, parameters):
-    with torch.device("meta"):
-        network = build_network(name, image_size=32, parameters=parameters)
-    assert count_parameters(network) == pytest.approx(parameters, rel=0.2)
-    assert network.text_encoder.embedding.weight.shape == (VOCABULARY, 128)
-
-
-class Attention(nn.Module):
-    """One linear layer on the pixels of each frame, then PyTorch's attention between them."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(3, 3)
-
-    def forward(self, video_BCTHW, timestep_B, tokens_BL, drop_caption_B):
-        pixels = self.linear(video_BCTHW.permute(0, 2, 3, 4, 1).flatten(2, 3))  # [B, T, pixels, 3]
-        attended = nn.functional.scaled_dot_product_attention(pixels, pixels, pixels)
-        return attended.unflatten(2, video_BCTHW.shape[3:]).permute(0, 4, 1, 2, 3)
-
-
-def test_attention_on_a_cpu_counts_among_the_operations():
-    frames, side = 5, 8
-    counts = count_flops(Attention(), frames=frames, image_size=side)
-    pixels = side * side
-    linear, product = 2 * frames * pixels * 3 * 3, 2 * frames * pixels * pixels * 3
-    assert counts.forward == linear + 2 * product
-    # Backward: the linear layer's weight (its input needs none), and five products, the logits once more among them.
-    assert counts.step == counts.forward + linear + 5 * product
-
-
-def test_a_training_step_changes_the_weights_and_a_forward_does_not():
-    torch.manual_seed(0)
-    network = Attention()
-    exercise = NetworkExercise(network, batch_size=2, frames=4, image_size=8)
-    before = network.linear.weight.detach().clone()
-    exercise.forward()
-    count_flops(network, frames=4, image_size=8)
-    assert torch.equal(network.linear.weight, before)
-    exercise.step()
-    assert not torch.equal(network.linear.weight, before)
-    assert network.linear.weight.grad is None
 
 
 def test_networks_take_turns_and_operations_are_those_of_the_batch(worker):
@@ -192,11 +126,75 @@ def test_ratios_are_taken_within_an_alternation():
     speeds = [40e9 / 0.5, 40e9 / 0.4, 40e9 / 0.8]
     assert own.step_flops_per_second.median == pytest.approx(statistics.median(speeds))
     assert dataclasses.astuple(own.share_of_matmul) == pytest.approx((0.5, 0.3125, 0.8, 3))
-    lines = report([result])
+    lines = report([result], 3)
     assert any("matmul 160 GFLOP/s (100 to 200)" in line for line in lines)
     assert any(line.startswith("| 4 | diffusers | 5.000 (4.000 to 6.000) | 10.0 (5.0 to 15.0) |") for line in lines)
+    assert lines[-1].startswith("Median (smallest to largest) of 3 alternations.")
     columns = {line.count("|") for line in lines if line.startswith("|")}
     assert len(columns) == 1
+
+
+def test_only_the_very_first_step_of_a_process_may_take_twice_the_time(monkeypatch):
+    asked = []
+
+    class FakeProcess:
+        def __init__(self, command, *, memory_gib):
+            pass
+
+        def answer(self, *, seconds):
+            return {"parameters": 1000, "imported_gib": 0.25}
+
+        def ask(self, request, *, seconds):
+            asked.append((request, seconds))
+            if failing:
+                raise TimeLimitError("too long")
+            return {"seconds": 1.0}
+
+        def stop(self):
+            asked.append("stop")
+
+    monkeypatch.setattr(peer_measures, "LimitedProcess", FakeProcess)
+    failing = False
+    worker = peer_measures.Worker("text2sign", CELL, PLAN)
+    assert asked == [("step 1", 120.0), ("forward 1", 60.0)]
+    failing = True
+    with pytest.raises(TimeLimitError, match=r"^more than 60 s a step$"):
+        worker.time("step")
+    with pytest.raises(TimeLimitError, match=r"^more than 120 s the first step$"):
+        peer_measures.Worker("text2sign", CELL, PLAN)
+    assert asked[-3:] == [("step 1", 60.0), ("step 1", 120.0), "stop"]
+
+
+def test_ctrl_c_ends_with_a_report_of_the_cells_so_far(worker, monkeypatch, capsys):
+    def interrupted(cell, networks, skips, plan):
+        if cell.batch_size == 16:
+            raise KeyboardInterrupt
+        return measure_cell(cell, networks, skips, plan)
+
+    monkeypatch.setattr(peers, "measure_cell", interrupted)
+    assert peers.main(["--cells", "32:5:4", "32:5:16", "--threads=1", "--networks", "text2sign"]) == 130
+    rows = [line for line in capsys.readouterr().out.splitlines() if "| text2sign |" in line]
+    assert [row.split(" | ")[:3] for row in rows] == [["| 4", "text2sign", "3.000 (3.000 to 3.000)"]]
+
+
+def test_figures_that_cannot_be_written_do_not_end_the_measuring(worker, full_disk, capsys, tmp_path):
+    arguments = ["--cells", "32:5:4", "32:5:16", "--threads=1", "--networks", "text2sign"]
+    assert peers.main([*arguments, f"--json={tmp_path / 'figures.json'}"]) == 1
+    printed = capsys.readouterr()
+    assert "| 16 | text2sign | 3.000 (3.000 to 3.000) |" in printed.out
+    assert printed.err.count("warning: the figures so far are not saved: the disk is full") == 2
+    assert printed.err.endswith("error: the disk is full\n")
+
+
+def test_a_library_that_is_missing_is_named_where_its_network_is_chosen(worker, monkeypatch, capsys):
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    arguments = ["--cells", "32:5:4", "--threads=1", "--networks", "text2sign"]
+    assert peers.main(arguments) == 0
+    assert peers.main([*arguments, "diffusers"]) == 1
+    assert "error: diffusers is not installed: pip install -r benchmarks/requirements.txt" in capsys.readouterr().err
 
 
 def test_without_own_figures_there_are_no_ratios():
