@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
                 save_progress(options.json, _as_json(machine, plan, results))
         except KeyboardInterrupt:
             interrupted = True
+            say("interrupted: the report is of the cells so far")
         print("\n".join([machine, "", *report(results, plan.alternations)]))
         save_figures(options.json, _as_json(machine, plan, results))
         if options.plot is not None:

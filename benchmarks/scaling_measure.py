@@ -95,6 +95,7 @@ def measure_axes(
                 _pass_over(axis, measure, rounds, skipped)
     except KeyboardInterrupt:
         interrupted = True
+        say("interrupted: the report is of the whole alternations so far")
         for setting, measured in rounds.items():
             if not measured:
                 skipped.setdefault(setting, _Skip("interrupted"))

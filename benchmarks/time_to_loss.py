@@ -64,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
                     save_progress(options.json, _as_json(machine, plans, runs))
             except KeyboardInterrupt:
                 interrupted = True
+                say("interrupted: the report is of the runs so far")
         print(machine)
         print("\n".join(report(plans[0], runs)))
         save_figures(options.json, _as_json(machine, plans, runs))
