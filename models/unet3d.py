@@ -110,7 +110,7 @@ class UNet3D(nn.Module):
         self.up = self._build_up(spec, embedding_channels, skip_channels)
         self.norm = FrameNorm(spec.groups, spec.channels[0])
         self.output = nn.Conv2d(spec.channels[0], pixels, 3, padding=1)
-        nn.init.zeros_(self.output.weight)
+        # Its weight is not zero, as is usual: until it had grown, only the draft would learn (docs/decisions.md).
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.gains.weight)
         with torch.no_grad():

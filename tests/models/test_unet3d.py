@@ -54,20 +54,13 @@ def inputs(batch: int = 2, frames: int = 4) -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.parametrize("changes", [{}, {"patch_size": 1}, {"blocks_per_level": 2}, {"channels": (16, 16, 32)}])
-def test_output_has_the_shape_of_the_input_and_starts_at_zero_but_not_standing_still(
-    changes: dict[str, object],
-) -> None:
+def test_output_has_the_shape_of_the_input_and_starts_small_but_not_at_zero(changes: dict[str, object]) -> None:
     if changes.get("patch_size") == 1:
         changes = changes | {"spatial_attention_sizes": (8,)}
     video, timestep, tokens, drop = inputs()
-    model = build(**changes)
-    prediction = model(video, timestep, tokens, drop)
+    prediction = build(**changes)(video, timestep, tokens, drop)
     assert prediction.shape == video.shape
-    assert not prediction.any()
-    (prediction - video).square().mean().backward()
-    for layer in (model.unet.output, model.unet.gains, model.unet.draft.draw):  # what learns from the first step on
-        assert layer.weight.grad is not None
-        assert layer.weight.grad.any()
+    assert 0.05 < prediction.std() < 1  # at zero, no layer below the last would get a gradient
 
 
 @torch.no_grad()
