@@ -16,6 +16,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from benchmarks.allocation import keeps_freed_memory
 from benchmarks.loss_curves import LossCurve, LossCurvePlan, LossPoint, validation_times
 from benchmarks.networks import VOCABULARY, build_network
 from common.errors import UserError
@@ -215,9 +216,11 @@ def validation_loss(model: nn.Module, objective: DiffusionObjective, clips: Gaug
 
 def main(arguments: Sequence[str]) -> int:
     """Run the plan; return the exit code."""
-    keep_freed_memory()
+    plan = LossCurvePlan(**json.loads(arguments[0]))
+    if keeps_freed_memory(plan.network, plan.allocation):
+        keep_freed_memory()
     try:
-        curve = LossCurveRun(LossCurvePlan(**json.loads(arguments[0]))).train()
+        curve = LossCurveRun(plan).train()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

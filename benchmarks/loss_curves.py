@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.allocation import Allocation
 from benchmarks.networks import OURS, NetworkName
 
 
@@ -19,6 +20,7 @@ class LossCurvePlan:
         learning_rate: after the warm-up, constant.
         training_clips: kept in memory before the clock starts.
         cache_folder: where rendered clips are kept for the runs that follow.
+        allocation: whose freed memory is kept.
     """
 
     network: NetworkName
@@ -32,6 +34,7 @@ class LossCurvePlan:
     training_clips: int
     validation_clips: int
     cache_folder: str
+    allocation: Allocation
 
 
 @dataclass(frozen=True)

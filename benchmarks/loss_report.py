@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from benchmarks.allocation import allocation_note
 from benchmarks.loss_curves import FailedRun, Lead, LossCurve, LossCurvePlan, leads
-from benchmarks.machine import MEMORY_NOTE
 from benchmarks.networks import OURS
 from benchmarks.spread import spread_of
 
@@ -19,8 +19,8 @@ def report(plan: LossCurvePlan, runs: Sequence[LossCurve | FailedRun]) -> list[s
     return [
         "",
         f"{plan.training_seconds:g} s of training a run, clips of {size}, batch {plan.batch_size}, float32. "
-        f"{MEMORY_NOTE} Validation on {plan.validation_clips} clips: the same for all networks of a seed, others "
-        f"for every seed. Median over {len({run.seed for run in runs})} seeds (smallest to largest):",
+        f"{allocation_note(plan.allocation)} Validation on {plan.validation_clips} clips: the same for all networks "
+        f"of a seed, others for every seed. Median over {len({run.seed for run in runs})} seeds (smallest to largest):",
         "",
         *_network_table(runs),
         "",

@@ -93,8 +93,9 @@ def count_flops(network: nn.Module, *, frames: int, image_size: int) -> FlopCoun
 
 def main(arguments: Sequence[str]) -> int:
     """Build, then answer until stdin ends; return the exit code."""
-    keep_freed_memory()
     options = _parser().parse_args(arguments)
+    if options.keep_freed_memory:
+        keep_freed_memory()
     torch.set_num_threads(options.threads)
     name: NetworkName = options.name
     with torch.device("meta"):  # imports what the network needs, and looks for its widths, before memory is measured
@@ -136,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("name", choices=NETWORK_NAMES)
     for option in ("image-size", "frames", "batch-size", "parameters", "threads"):
         parser.add_argument(f"--{option}", type=at_least_one, required=True, metavar="N")
+    parser.add_argument("--keep-freed-memory", action="store_true", help="as main.py does")
     return parser
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import psutil
 import torch
 
+from benchmarks.allocation import Allocation, keeps_freed_memory
 from benchmarks.limited_process import MEMORY_LIMIT_GIB, LimitedProcess, LimitError, MemoryLimitError, TimeLimitError
 from benchmarks.machine import GIBIBYTE
 from benchmarks.networks import NetworkName
@@ -32,11 +33,13 @@ class Plan:
         alternations: turns of each network.
         turn_seconds: a turn has as many steps as fit, and at least one.
         threads: of PyTorch, in each network's process.
+        allocation: whose freed memory is kept.
     """
 
     alternations: int
     turn_seconds: float
     threads: int
+    allocation: Allocation
 
 
 class Worker:
@@ -52,6 +55,7 @@ class Worker:
         sizes = {"image-size": cell.image_size, "frames": cell.frames, "batch-size": cell.batch_size}
         sizes |= {"parameters": cell.parameters, "threads": plan.threads}
         command += [f"--{name}={value}" for name, value in sizes.items()]
+        command += ["--keep-freed-memory"] if keeps_freed_memory(network, plan.allocation) else []
         self._process = LimitedProcess(command, memory_gib=MEMORY_LIMIT_GIB)
         self._turn_seconds = plan.turn_seconds
         self._is_cold = True

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
-from benchmarks.machine import MEMORY_NOTE
+from benchmarks.allocation import Allocation, allocation_note
 from benchmarks.networks import NETWORK_NAMES
 from benchmarks.peer_figures import CellResult, Measurement, Skip, compare
 from benchmarks.spread import Spread, spread_of
@@ -27,7 +27,7 @@ COLUMNS = (
 NO_FIGURE = "–"
 
 
-def report(results: Sequence[CellResult], alternations: int) -> list[str]:
+def report(results: Sequence[CellResult], alternations: int, allocation: Allocation) -> list[str]:
     """Return a table for every image size and number of parameters."""
     lines: list[str] = []
     for _, group in itertools.groupby(results, lambda result: (result.cell.image_size, result.cell.parameters)):
@@ -38,7 +38,7 @@ def report(results: Sequence[CellResult], alternations: int) -> list[str]:
         "speed of products of large float32 matrices, both in the same alternation. A step is noise, forward, mean "
         "squared error, backward, gradient clipping and AdamW; a forward is one without gradients. Operations are "
         "counted, forward and backward. Memory is the resident set of the network's own process, text encoder "
-        f"included. {MEMORY_NOTE}",
+        f"included. {allocation_note(allocation)}",
     ]
 
 

@@ -2,9 +2,9 @@
 
 Times a training step and a prediction of this repository's U-Net, diffusers' UNet3DConditionModel and
 video-diffusion-pytorch's Unet3D: same clips, text encoder, optimizer, threads, and nearly the same number of
-parameters; float32, eager, freed memory kept as in a run of main.py. Every network runs in a process of its own, in
-turn with the others. A network that needs more than 60 s a step (120 s the very first) or 16 GiB is skipped there, and
-with larger batches. Ctrl-C ends the comparison with a report of the cells so far. Needs benchmarks/requirements.txt.
+parameters; float32, eager. Every network runs in a process of its own, in turn with the others. A network that needs
+more than 60 s a step (120 s the very first) or 16 GiB is skipped there, and with larger batches. Ctrl-C ends the
+comparison with a report of the cells so far. Needs benchmarks/requirements.txt.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
+from benchmarks.allocation import ALLOCATION_HELP, ALLOCATIONS
 from benchmarks.machine import machine_line
 from benchmarks.networks import NETWORK_NAMES, OURS, NetworkName
 from benchmarks.option_types import at_least_one, output_file, picture_file
@@ -42,10 +43,11 @@ def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     options = _parser().parse_args(arguments)
     cells = sorted(set(options.cells or CELLS))
-    plan = Plan(options.alternations or ALTERNATIONS, TURN_SECONDS, options.threads)
+    plan = Plan(options.alternations or ALTERNATIONS, TURN_SECONDS, options.threads, options.allocation)
     if options.quick:
         cells = [QUICK_CELL]
-        plan = Plan(options.alternations or QUICK_ALTERNATIONS, QUICK_TURN_SECONDS, options.threads)
+        alternations = options.alternations or QUICK_ALTERNATIONS
+        plan = dataclasses.replace(plan, alternations=alternations, turn_seconds=QUICK_TURN_SECONDS)
     networks = [name for name in NETWORK_NAMES if name in options.networks]
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # for the matrix products, which are compared with the networks
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             interrupted = True
             say("interrupted: the report is of the cells so far")
-        print("\n".join([machine, "", *report(results, plan.alternations)]))
+        print("\n".join([machine, "", *report(results, plan.alternations, plan.allocation)]))
         save_figures(options.json, _as_json(machine, plan, results))
         if options.plot is not None:
             from benchmarks.peer_plot import plot_peers  # matplotlib is needed for this alone
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     which.add_argument("--quick", action="store_true", help="a small try: 16 px, 4 frames, the smallest networks")
     parser.add_argument("--networks", nargs="+", choices=NETWORK_NAMES, default=list(NETWORK_NAMES))
+    parser.add_argument("--allocation", choices=ALLOCATIONS, default="same", help=ALLOCATION_HELP)
     threads = torch.get_num_threads()
     parser.add_argument("--threads", type=at_least_one, default=threads, metavar="N", help=f"(default {threads})")
     parser.add_argument(

@@ -1,8 +1,8 @@
 """How much sooner the U-Net gets to a loss than other libraries' networks: python -m benchmarks.time_to_loss
 
 Trains three networks of the same size on the same clips with the same objective and optimizer, each for the same time
-in a process of its own, in turn, once a seed; float32, freed memory kept as in a run of main.py. The figure is the
-ratio of two times: what the best peer took to its lowest validation loss, and what the U-Net took to that loss.
+in a process of its own, in turn, once a seed; float32. The figure is the ratio of two times: what the best peer took to
+its lowest validation loss, and what the U-Net took to that loss.
 Rendering, set-up, a warm-up pass and validations do not count as training time. Words, clips and noise differ from
 seed to seed and are the same for all networks of a seed. All networks have one learning rate, constant after a warm-up
 over the first 5 % of the time; --peer-learning-rate gives another one to the peers. What the raw weights score is what
@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from benchmarks.allocation import ALLOCATION_HELP, ALLOCATIONS
 from benchmarks.limited_process import MEMORY_LIMIT_GIB, LimitError, run_limited
 from benchmarks.loss_curves import FailedRun, LossCurve, LossCurvePlan, curve_from_json, leads
 from benchmarks.loss_report import report
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     rate = DEFAULTS.LEARNING_RATE
     parser.add_argument("--learning-rate", type=above_zero, default=rate, help=f"of AdamW (default {rate:g})")
     parser.add_argument("--peer-learning-rate", type=above_zero, help="of the peers (default: the same)")
+    parser.add_argument("--allocation", choices=ALLOCATIONS, default="same", help=ALLOCATION_HELP)
     parser.add_argument("--quick", action="store_true", help="a small try: 16 px, 4 frames, 4 seconds a run, one seed")
     parser.add_argument(
         "--json", type=output_file, metavar="PATH", help="also write all figures to this file, after each run"
@@ -123,6 +125,7 @@ def _plans(sizes: Sizes, seeds: Sequence[int], options: argparse.Namespace, fold
             seed=seed,
             learning_rate=own if network == OURS else peers,
             cache_folder=folder,
+            allocation=options.allocation,
             **dataclasses.asdict(sizes),
         )
         for seed in seeds

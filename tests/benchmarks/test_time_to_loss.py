@@ -39,6 +39,7 @@ PLAN = LossCurvePlan(
     training_clips=8,
     validation_clips=8,
     cache_folder="",
+    allocation="same",
 )
 
 
