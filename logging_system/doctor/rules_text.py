@@ -50,9 +50,10 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
             rule, f"Reading is learned late: it needs {needed:.0f} steps (LR_WARMUP_STEPS, {LEAST_STEPS} more)."
         )
     share_of_loss = float(gap[-VALIDATIONS:].mean() / loss[-VALIDATIONS:].mean())
+    percent = 100 * share_of_loss
     figures = (
-        f"Another clip's caption raises the loss by {100 * share_of_loss:.2g} % (mean of the last {VALIDATIONS} "
-        f"validations)"
+        f"Another clip's caption raises the loss by {percent:.{0 if abs(percent) >= 10 else 2}f} % (mean of the last "
+        f"{VALIDATIONS} validations)"
     )
     evidence = (Evidence(GAP_TAG, int(steps[-1]), float(gap[-1])), Evidence(LOSS_TAG, int(steps[-1]), float(loss[-1])))
     sensitivity = history.series(SENSITIVITY_TAG).finite()

@@ -55,6 +55,14 @@ def test_a_loss_that_does_not_care_for_the_caption(
         assert opinion.evidence == (Evidence(GAP, 300, gaps[-1]), Evidence(VALIDATION, 300, 0.2))
 
 
+@pytest.mark.parametrize(("gap", "said"), [(0.00006, "by 0.03 %"), (0.0125, "by 6.25 %"), (0.262, "by 131 %")])
+def test_the_gap_is_said_in_plain_numbers(
+    gap: float, said: str, history_with: Build, config: dict[str, object]
+) -> None:
+    opinion = text_ignored(history_with(_validations((gap,) * 3)), config)
+    assert said in (opinion.explanation if isinstance(opinion, Finding) else opinion.verdict)
+
+
 def test_only_the_last_three_validations_count(history_with: Build, config: dict[str, object]) -> None:
     forgot = _validations((0.1, 0.1, 0.0, 0.0, 0.0), (0.2,) * 5)
     assert isinstance(text_ignored(history_with(forgot), config), Finding)
