@@ -31,7 +31,7 @@ from diffusion.timesteps import evenly_spaced_timesteps
 from evaluation.text_use import TIMESTEP_BINS, GaugeClips, measure_text_use
 from training.allocator import keep_freed_memory
 from training.build_data import build_data
-from training.build_model import build_schedule, build_tokenizer
+from training.build_model import build_objective, build_tokenizer
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
 from training.optimizer import build_optimizer, set_learning_rate
@@ -88,13 +88,7 @@ class LossCurveRun:
         torch.manual_seed(derive_seed(plan.seed, "initial_weights"))
         self._plan = plan
         self._model = build_network(plan.network, image_size=plan.image_size, parameters=plan.parameters)
-        self._objective = DiffusionObjective(
-            schedule=build_schedule(config, CPU.device),
-            prediction_type=config.PREDICTION_TYPE,
-            weighting=config.LOSS_WEIGHTING,
-            min_snr_gamma=config.MIN_SNR_GAMMA,
-            caption_dropout=config.CAPTION_DROPOUT,
-        )
+        self._objective = build_objective(config, CPU.device)
         self._optimizer = build_optimizer(
             self._model,
             learning_rate=plan.learning_rate,

@@ -19,11 +19,11 @@ from common.settings import load_settings
 from config import PRESETS, Config
 from data.records import Batch
 from training.allocator import keep_freed_memory
-from training.build_model import build_model, build_schedule, build_tokenizer
+from training.build_model import build_model, build_objective, build_tokenizer
 from training.device import choose_device
 from training.ema import ExponentialMovingAverage
 from training.optimizer import build_optimizer
-from training.step import DiffusionObjective, TrainStep
+from training.step import TrainStep
 
 MEASURE_SECONDS = 1.0
 CAPTION = "CAB"
@@ -82,13 +82,7 @@ def training_step(
             betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
             weight_decay=config.WEIGHT_DECAY,
         ),
-        objective=DiffusionObjective(
-            schedule=build_schedule(config, compute.device),
-            prediction_type=config.PREDICTION_TYPE,
-            weighting=config.LOSS_WEIGHTING,
-            min_snr_gamma=config.MIN_SNR_GAMMA,
-            caption_dropout=config.CAPTION_DROPOUT,
-        ),
+        objective=build_objective(config, compute.device),
         compute=compute,
         accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
         gradient_clip_norm=config.GRADIENT_CLIP_NORM,
