@@ -12,6 +12,7 @@ from models.embeddings import POSITION_FEATURES, centred_positions, position_fea
 PADDING = 0
 NULL_CAPTION = 1
 _FIRST_SYMBOL = 2
+PHASE_MOMENTS = 16
 
 LATIN_SYMBOLS = tuple("abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/")
 
@@ -93,6 +94,33 @@ class _EncoderLayer(nn.Module):
         return x + self.feed_forward(x)
 
 
+class CharacterPhase(nn.Module):
+    """Lets what a frame reads depend on how much of its character is over.
+
+    A letter with a motion looks different at its start and at its end (J and Z in American finger-spelling). The vector
+    that a frame has read names the character; to it is added what one of several linear maps makes of it, one for
+    each of PHASE_MOMENTS moments of the character, with straight lines in between. A network that is only told
+    the frame's place has to multiply place, number of characters and character by itself, and draws a blur.
+
+    The maps start at random, so that a character's moments can be told apart from the first step on: with maps that
+    start at zero, moving letters were not learned any sooner (docs/decisions.md).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.maps = nn.Linear(channels, PHASE_MOMENTS * channels, bias=False)
+        nn.init.normal_(self.maps.weight, std=channels**-0.5)
+
+    def forward(self, frames_BTC: Tensor, length_B: Tensor) -> Tensor:
+        """Map what each frame reads, [B, T, C], to the same shape, for captions of [B] characters."""
+        place_BT = centred_positions(frames_BTC.shape[1], frames_BTC.device)[None] * length_B[:, None]
+        moment_BT = place_BT.frac() * (PHASE_MOMENTS - 1)
+        moments_K = torch.arange(PHASE_MOMENTS, device=frames_BTC.device, dtype=torch.float32)
+        share_BTK = (1 - (moment_BT[..., None] - moments_K).abs()).clamp(min=0).to(frames_BTC.dtype)
+        maps_BTKC = self.maps(frames_BTC).unflatten(-1, (PHASE_MOMENTS, -1))
+        return frames_BTC + (share_BTK[..., None] * maps_BTKC).sum(dim=2)
+
+
 class CharacterEncoder(nn.Module):
     """A small transformer over characters, and a reader that asks it once for every frame.
 
@@ -112,6 +140,7 @@ class CharacterEncoder(nn.Module):
         self.alignment = AlignmentBias(heads)
         self.reader = _EncoderLayer(channels, heads)
         nn.init.eye_(self.reader.attention.output.weight)  # read from the first step on; the layers above start closed
+        self.phase = CharacterPhase(channels)
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, tokens_BL: Tensor, frames: int) -> TextFeatures:
@@ -128,4 +157,5 @@ class CharacterEncoder(nn.Module):
         query_TC = self.frame_query(position_features(centred_positions(frames, tokens_BL.device)))
         query_BTC = query_TC[None].expand(tokens_BL.shape[0], -1, -1)
         bias = self.alignment(frames, position_BL, mask_BL).to(x_BLC.dtype)
-        return TextFeatures(x_BLC, position_BL, mask_BL, self.reader(query_BTC, x_BLC, bias))
+        frames_BTC = self.phase(self.reader(query_BTC, x_BLC, bias), length_B)
+        return TextFeatures(x_BLC, position_BL, mask_BL, frames_BTC)

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from models.text_encoder import NULL_CAPTION, PADDING, CharacterEncoder, CharacterTokenizer
+from models.text_encoder import (
+    NULL_CAPTION,
+    PADDING,
+    PHASE_MOMENTS,
+    CharacterEncoder,
+    CharacterPhase,
+    CharacterTokenizer,
+)
 
 
 def encoder() -> CharacterEncoder:
@@ -62,3 +69,21 @@ def test_a_frame_hears_the_letter_of_its_own_time_most() -> None:
 def test_heads_must_divide_channels() -> None:
     with pytest.raises(ValueError, match=r"TEXT_CHANNELS \(30\) must be a multiple of TEXT_HEADS \(4\)"):
         CharacterEncoder(vocabulary_size=5, channels=30, layers=1, heads=4)
+
+
+def test_a_frame_gets_the_map_of_the_moment_that_its_character_is_at() -> None:
+    phase = CharacterPhase(channels=2)
+    with torch.no_grad():  # map k multiplies by k, so that what is added tells the moment
+        phase.maps.weight.copy_(torch.cat([index * torch.eye(2) for index in range(PHASE_MOMENTS)]))
+    added = phase(torch.ones(3, 4, 2), torch.tensor([1.0, 2.0, 4.0])) - 1
+    last = PHASE_MOMENTS - 1
+    # Frame centres are at 1/8, 3/8, 5/8 and 7/8 of the clip; two characters end at 1/2, four at every quarter.
+    expected = [[1 / 8, 3 / 8, 5 / 8, 7 / 8], [1 / 4, 3 / 4, 1 / 4, 3 / 4], [1 / 2] * 4]
+    assert added[:, :, 0].tolist() == [pytest.approx([last * share for share in row]) for row in expected]
+    assert torch.equal(added[:, :, 0], added[:, :, 1])
+
+
+def test_one_letter_looks_different_at_its_start_and_at_its_end() -> None:
+    frames = encoder()(torch.tensor([[3, 4]]), 8).frames_BTC[0]
+    within, between = (frames[0] - frames[3]).norm(), (frames[0] - frames[4]).norm()
+    assert within > 0.3 * between
