@@ -43,7 +43,7 @@ class Config(Settings):
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)
     """Epochs to train; None for no limit."""
-    MAX_STEPS: int | None = Field(1200, ge=1, le=10**9)
+    MAX_STEPS: int | None = Field(1600, ge=1, le=10**9)
     """Optimizer steps to train; None for no limit."""
     MAX_MINUTES: float | None = Field(13.5, gt=0, le=1e7)
     """Minutes to train; None for no limit."""
@@ -91,6 +91,8 @@ class Config(Settings):
     """Channels of one attention head; every level has temporal attention."""
     GROUP_NORM_GROUPS: int = Field(8, ge=1, le=1024)
     """Groups of every group normalisation."""
+    TEXT_ENCODER: NonBlankText = "characters"
+    """"characters", trained with the rest; or a pretrained, frozen text encoder: a folder or a Hugging Face name."""
     TEXT_CHANNELS: int = Field(128, ge=1, le=8192)
     """Width of the text encoder."""
     TEXT_LAYERS: int = Field(2, ge=1, le=48)
@@ -165,15 +167,17 @@ class Config(Settings):
     """Part of the timesteps in which guidance acts: 0 is the clean clip, 1 is pure noise."""
     SAMPLE_PROMPTS: tuple[NonBlankText, ...] = ()
     """Captions that are sampled during training; empty for a choice from the data."""
-    SAMPLE_EVERY_STEPS: int = Field(300, ge=1, le=10**9)
+    SAMPLE_EVERY_STEPS: int = Field(400, ge=1, le=10**9)
     """Steps between two rounds of generated and noise videos."""
+    RECOGNISER_STEPS: int = Field(500, ge=0, le=1_000_000)
+    """Training steps of the recogniser behind Letter_Error_Rate, trained once and cached; 0 leaves the rate out."""
     VIDEO_FRAMES_PER_SECOND: float = Field(8.0, ge=0.1, le=50)
     """Speed of the videos that are written."""
 
     # --- Validation and checkpoints
     VALIDATE_EVERY_STEPS: int = Field(100, ge=1, le=10**9)
     """Steps between two measurements of the validation loss."""
-    SAVE_EVERY_STEPS: int = Field(300, ge=1, le=10**9)
+    SAVE_EVERY_STEPS: int = Field(400, ge=1, le=10**9)
     """Steps between two checkpoints; the last step always has one."""
     KEEP_CHECKPOINTS: int = Field(3, ge=1, le=10**6)
     """Newest checkpoints that are kept."""
@@ -217,6 +221,7 @@ ARCHITECTURE_FIELDS = frozenset(
         "SPATIAL_ATTENTION_SIZES",
         "ATTENTION_HEAD_CHANNELS",
         "GROUP_NORM_GROUPS",
+        "TEXT_ENCODER",
         "TEXT_CHANNELS",
         "TEXT_LAYERS",
         "TEXT_HEADS",
@@ -264,6 +269,7 @@ _BASE: dict[str, object] = {
     "LR_WARMUP_STEPS": 1000,
     "EMA_DECAY": 0.9999,
     "SAMPLING_STEPS": 30,
+    "RECOGNISER_STEPS": 2000,
     "SAMPLE_EVERY_STEPS": 5000,
     "VALIDATE_EVERY_STEPS": 1000,
     "SAVE_EVERY_STEPS": 2500,

@@ -113,9 +113,16 @@ def prompts_fit_the_captions(SAMPLE_PROMPTS: tuple[str, ...], MAX_CAPTION_LENGTH
     return None
 
 
+def spelling_needs_letters(DATA_ROOT: Path | None, TEXT_ENCODER: str) -> str | None:
+    if DATA_ROOT is None and TEXT_ENCODER != "characters":
+        return 'finger-spelling needs letters, which pretrained encoders do not see; use "characters" or set DATA_ROOT'
+    return None
+
+
 CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     a_run_must_end,
     captions_hold_a_word,
+    spelling_needs_letters,
     a_letter_needs_a_frame,
     an_epoch_holds_a_step,
     levels_fit_the_image,

@@ -29,6 +29,7 @@ from diffusion.loss import loss_terms
 from diffusion.prediction import add_noise
 from diffusion.timesteps import evenly_spaced_timesteps
 from evaluation.text_use import TIMESTEP_BINS, GaugeClips, measure_text_use
+from models.tokens import FIRST_TOKEN
 from training.allocator import keep_freed_memory
 from training.build_data import build_data
 from training.build_model import build_objective, build_tokenizer
@@ -81,8 +82,9 @@ class LossCurveRun:
         config = config_for(plan)
         splits = build_data(config)
         tokenizer = build_tokenizer(config, splits.symbols)
-        if tokenizer.vocabulary_size > VOCABULARY:
-            raise UserError(f"the data has {tokenizer.vocabulary_size} tokens, the networks are built for {VOCABULARY}")
+        tokens = FIRST_TOKEN + len(tokenizer.symbols)
+        if tokens > VOCABULARY:
+            raise UserError(f"the data has {tokens} tokens, the networks are built for {VOCABULARY}")
         training = ClipsInMemory(splits.training)
         # PyTorch's initialisers draw from the global generator, and nothing else in this process does.
         torch.manual_seed(derive_seed(plan.seed, "initial_weights"))

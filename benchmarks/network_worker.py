@@ -20,7 +20,7 @@ from benchmarks.machine import peak_memory_gib
 from benchmarks.networks import NETWORK_NAMES, NUM_TIMESTEPS, VOCABULARY, NetworkName, build_network, count_parameters
 from benchmarks.option_types import at_least_one
 from config import Config
-from models.text_encoder import PADDING
+from models.tokens import PADDING
 from training.allocator import keep_freed_memory
 from training.environment import flop_counter
 from training.optimizer import build_optimizer

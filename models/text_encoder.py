@@ -1,6 +1,5 @@
-"""Captions to tokens, tokens to features, features to one vector a frame."""
+"""Tokens to features, features to one vector a frame."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,63 +7,9 @@ from torch import Tensor, nn
 
 from models.attention import AlignmentBias, MultiHeadAttention
 from models.embeddings import POSITION_FEATURES, centred_positions, position_features
+from models.tokens import PADDING
 
-PADDING = 0
-NULL_CAPTION = 1
-_FIRST_SYMBOL = 2
 PHASE_MOMENTS = 16
-
-LATIN_SYMBOLS = tuple("abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/")
-
-
-class CharacterTokenizer:
-    """Splits captions into known symbols, longest first, and drops what it does not know.
-
-    A symbol is looked up as written, then in upper case, then in lower case, so that "cab" finds the letters of an
-    upper-case lexicon.
-    """
-
-    def __init__(self, symbols: Sequence[str], max_length: int) -> None:
-        if not symbols or any(not symbol for symbol in symbols) or len(set(symbols)) != len(symbols):
-            raise ValueError(f"symbols must be unique and not empty, got {list(symbols)}")
-        self.symbols = tuple(symbols)
-        self.max_length = max_length
-        self._token_of_symbol = {symbol: _FIRST_SYMBOL + index for index, symbol in enumerate(self.symbols)}
-        self._longest = max(map(len, self.symbols))
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Number of token ids: the symbols, padding and the null caption."""
-        return _FIRST_SYMBOL + len(self.symbols)
-
-    def encode(self, caption: str) -> tuple[list[int], str]:
-        """Return the token ids of a whole caption, and the characters that were dropped because no symbol has them."""
-        tokens: list[int] = []
-        dropped: list[str] = []
-        start = 0
-        while start < len(caption):
-            for length in range(min(self._longest, len(caption) - start), 0, -1):
-                token = self._lookup(caption[start : start + length])
-                if token is not None:
-                    tokens.append(token)
-                    start += length
-                    break
-            else:
-                dropped.append(caption[start])
-                start += 1
-        return tokens, "".join(dropped)
-
-    def __call__(self, captions: Sequence[str]) -> Tensor:
-        """Return tokens [B, L] int64, cut to `max_length`; a caption without any known symbol is the null caption."""
-        rows = [self.encode(caption)[0][: self.max_length] or [NULL_CAPTION] for caption in captions]
-        longest = max(map(len, rows))
-        return torch.tensor([row + [PADDING] * (longest - len(row)) for row in rows], dtype=torch.int64)
-
-    def _lookup(self, text: str) -> int | None:
-        for candidate in (text, text.upper(), text.lower()):
-            if candidate in self._token_of_symbol:
-                return self._token_of_symbol[candidate]
-        return None
 
 
 @dataclass(frozen=True)
@@ -121,19 +66,20 @@ class CharacterPhase(nn.Module):
         return frames_BTC + (share_BTK[..., None] * maps_BTKC).sum(dim=2)
 
 
-class CharacterEncoder(nn.Module):
-    """A small transformer over characters, and a reader that asks it once for every frame.
+class TextEncoder(nn.Module):
+    """A small transformer over the characters of a caption, and a reader that asks it once for every frame.
 
     The reader gives each frame a vector of its own, in place of one pooled vector for the clip: frame t of T asks the
     caption from position (t + 0.5) / T, characters answer from (i + 0.5) / L, and `AlignmentBias` makes near ones
     speak first. That is what lets a model spell a word it has never seen.
     """
 
-    def __init__(self, vocabulary_size: int, channels: int, layers: int, heads: int) -> None:
+    def __init__(self, embedding: nn.Module, channels: int, layers: int, heads: int) -> None:
+        """`embedding` maps tokens [B, L] to vectors [B, L, channels]; "characters" below are what tokens stand for."""
         super().__init__()
         if channels % heads != 0:
             raise ValueError(f"TEXT_CHANNELS ({channels}) must be a multiple of TEXT_HEADS ({heads})")
-        self.embedding = nn.Embedding(vocabulary_size, channels)
+        self.embedding = embedding
         self.position = nn.Linear(POSITION_FEATURES, channels)
         self.layers = nn.ModuleList(_EncoderLayer(channels, heads) for _ in range(layers))
         self.frame_query = nn.Linear(POSITION_FEATURES, channels)
@@ -159,3 +105,10 @@ class CharacterEncoder(nn.Module):
         bias = self.alignment(frames, position_BL, mask_BL).to(x_BLC.dtype)
         frames_BTC = self.phase(self.reader(query_BTC, x_BLC, bias), length_B)
         return TextFeatures(x_BLC, position_BL, mask_BL, frames_BTC)
+
+
+class CharacterEncoder(TextEncoder):
+    """A text encoder whose characters have vectors of their own, trained from scratch."""
+
+    def __init__(self, vocabulary_size: int, channels: int, layers: int, heads: int) -> None:
+        super().__init__(nn.Embedding(vocabulary_size, channels), channels, layers, heads)

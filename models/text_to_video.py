@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from models.text_encoder import NULL_CAPTION, PADDING, CharacterEncoder
+from models.text_encoder import TextEncoder
+from models.tokens import NULL_CAPTION, PADDING
 from models.unet3d import UNet3D
 
 
 class TextToVideoModel(nn.Module):
     """Predicts from a noisy clip, its timestep and the tokens of its caption."""
 
-    def __init__(self, text_encoder: CharacterEncoder, unet: UNet3D) -> None:
+    def __init__(self, text_encoder: TextEncoder, unet: UNet3D) -> None:
         super().__init__()
         self.text_encoder = text_encoder
         self.unet = unet

@@ -36,6 +36,7 @@ REFUSED = [
     ("CACHE_DIR", " ", "needs a value, not an empty text"),
     ("DATA_ROOT", "", "needs a value, not an empty text"),
     ("SIGNED_LANGUAGE", "", "needs a value, not an empty text"),
+    ("TEXT_ENCODER", "", "needs a value, not an empty text"),
     ("DEVICE", "tpu", "should be 'auto', 'cpu', 'cuda' or 'mps'"),
     ("MIXED_PRECISION", "half", "should be 'auto', 'off' or 'bfloat16'"),
     ("PATCH_SIZE", "3", "should be 1, 2 or 4"),
@@ -72,6 +73,7 @@ REFUSED = [
 CROSS_FIELD = [
     ("--max-steps none --max-minutes none", "NUM_EPOCHS MAX_STEPS MAX_MINUTES", "set at least one of the three"),
     ("--max-caption-length 2", "MAX_CAPTION_LENGTH MAX_WORD_LETTERS", "longest words would be cut off"),
+    ("--text-encoder some/model", "DATA_ROOT TEXT_ENCODER", 'use "characters" or set DATA_ROOT'),
     ("--num-frames 4 --max-word-letters 5", "NUM_FRAMES MAX_WORD_LETTERS", "every letter needs at least one frame"),
     ("--epoch-size 6 --gradient-accumulation-steps 2", "EPOCH_SIZE BATCH_SIZE", "raise EPOCH_SIZE to at least 8"),
     ("--image-size 36", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "must be a multiple of 8 .*use 32 or 40"),
@@ -101,6 +103,7 @@ ACCEPTED = [
     "--caption-dropout 0 --guidance-scale 1",
     "--data-root clips --max-caption-length 2",
     "--data-root clips --epoch-size 1",
+    "--data-root clips --text-encoder some/model",
     "--image-size 48 --spatial-attention-sizes 24,12,6",
     "--lr-schedule plateau --max-steps none",
 ]

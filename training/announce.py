@@ -5,7 +5,7 @@ from collections import Counter
 from common.settings import LoadedSettings
 from config import Config
 from data.records import ClipSource, DataSplits
-from models.text_encoder import CharacterTokenizer
+from models.tokens import Tokenizer
 from training.device import ComputeDevice
 from training.estimate import SMALLER_CLIP, TrainingEstimate, device_name
 from training.resume import ResumedConfig
@@ -16,7 +16,7 @@ def announce(
     loaded: LoadedSettings[Config],
     config: Config,
     splits: DataSplits,
-    tokenizer: CharacterTokenizer,
+    tokenizer: Tokenizer,
     folder: RunFolder,
     compute: ComputeDevice,
     resumed: ResumedConfig,
@@ -83,7 +83,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def _announce_dropped_characters(training: ClipSource, tokenizer: CharacterTokenizer) -> None:
+def _announce_dropped_characters(training: ClipSource, tokenizer: Tokenizer) -> None:
     """Say which characters of the captions the model will not see. Looks at the captions of the first epoch."""
     dropped = Counter("".join(tokenizer.encode(training.row(0, index).caption)[1] for index in range(len(training))))
     if dropped:

