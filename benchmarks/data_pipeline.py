@@ -53,7 +53,7 @@ QUICK = Extent(
     options=(
         *("--image-size=16", "--num-frames=4", "--batch-size=2", "--model-channels=16", "--spatial-attention-sizes=8"),
         *("--attention-head-channels=16", "--text-channels=16", "--text-layers=1", "--text-heads=1"),
-        *("--validation-clips=2", "--sampling-steps=1"),
+        *("--validation-clips=2", "--sampling-steps=1", "--recogniser-steps=0"),
     ),
 )
 

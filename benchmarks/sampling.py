@@ -28,11 +28,12 @@ from benchmarks.sampling_measures import (
     measure_guidance,
     measure_one_shot,
 )
-from benchmarks.sampling_run import MAKE_A_RUN, START_SHARE, Cell, TrainedRun, open_run
+from benchmarks.sampling_run import START_SHARE, Cell, SampledRun, open_run
 from common.errors import UserError
 from diffusion.samplers import SamplerName
 from training.allocator import keep_freed_memory
 from training.device import DeviceName
+from training.trained_run import MAKE_A_RUN
 
 QUICK_STEPS, QUICK_ALTERNATIONS, QUICK_CLIPS = (2, 4), 2, 2
 MILLISECONDS = 1000.0
@@ -90,13 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _open(folder: Path | None, device: DeviceName, held_out_clips: int) -> TrainedRun:
+def _open(folder: Path | None, device: DeviceName, held_out_clips: int) -> SampledRun:
     if folder is None:
         raise UserError(f"--run is missing, because samplers need a trained network: {MAKE_A_RUN}")
     return open_run(folder, device, held_out_clips)
 
 
-def _cells(run: TrainedRun, steps: Sequence[int]) -> list[Cell]:
+def _cells(run: SampledRun, steps: Sequence[int]) -> list[Cell]:
     """Return every sampler with every number of steps, the run's own number included."""
     wanted = sorted({*steps, run.default.steps})
     most = run.start_timestep + 1
@@ -105,7 +106,7 @@ def _cells(run: TrainedRun, steps: Sequence[int]) -> list[Cell]:
     return [Cell(sampler, count) for sampler in get_args(SamplerName) for count in wanted]
 
 
-def _measure(run: TrainedRun, cells: Sequence[Cell], alternations: int, folder: Path) -> SamplingFigures:
+def _measure(run: SampledRun, cells: Sequence[Cell], alternations: int, folder: Path) -> SamplingFigures:
     say(f"step {run.step} of {folder}: {len(cells)} ways to sample, from pure noise, {alternations} times each")
     generations = measure_generation(run, cells, alternations)
     say(f"cleaning {len(run.clips.captions)} held-out clips in every way, without guidance and with it")
@@ -121,15 +122,14 @@ def _measure(run: TrainedRun, cells: Sequence[Cell], alternations: int, folder: 
     )
 
 
-def _report(run: TrainedRun, figures: SamplingFigures, alternations: int) -> list[str]:
+def _report(run: SampledRun, figures: SamplingFigures, alternations: int) -> list[str]:
     config, scale = run.config, run.settings.guidance.scale
-    clips, autocast = len(run.clips.captions), run.compute.autocast_dtype
-    precision = "float32" if autocast is None else f"autocast to {autocast}"
+    clips = len(run.clips.captions)
     return [
         figures.machine,
         "",
         f"Clips of 3 x {config.NUM_FRAMES} x {config.IMAGE_SIZE} x {config.IMAGE_SIZE}, guidance {scale:g}, "
-        f"{precision}, {CLIPS_AT_ONCE} clips at once, {alternations} alternations. {MEMORY_NOTE} "
+        f"{run.compute.precision}, {CLIPS_AT_ONCE} clips at once, {alternations} alternations. {MEMORY_NOTE} "
         "Median (smallest to largest); a call with guidance has every clip twice. The ratio is to "
         f"the run's own choice ({run.default}), pair by pair. x0 errors: {clips} held-out clips, noised to timestep "
         f"{run.start_timestep} of {config.NUM_TRAIN_TIMESTEPS} and cleaned again.",

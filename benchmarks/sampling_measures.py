@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.sampling_run import NO_GUIDANCE, Cell, TrainedRun
+from benchmarks.sampling_run import NO_GUIDANCE, Cell, SampledRun
 from benchmarks.spread import Spread, ratio_of, spread_of
 from diffusion.guidance import Guidance
 from diffusion.timesteps import evenly_spaced_timesteps
@@ -66,7 +66,7 @@ class GuidanceCost:
     ratio: Spread  # pair by pair
 
 
-def measure_generation(run: TrainedRun, cells: Sequence[Cell], alternations: int) -> list[Generation]:
+def measure_generation(run: SampledRun, cells: Sequence[Cell], alternations: int) -> list[Generation]:
     """Sample from pure noise with every cell in turn, `alternations` times.
 
     Every alternation takes further captions and noises, the same ones for every cell.
@@ -101,7 +101,7 @@ def measure_generation(run: TrainedRun, cells: Sequence[Cell], alternations: int
     ]
 
 
-def measure_guidance(run: TrainedRun, alternations: int) -> GuidanceCost:
+def measure_guidance(run: SampledRun, alternations: int) -> GuidanceCost:
     """Time the run's own sampler and steps without guidance and with it, in turn."""
     guidance = run.settings.guidance
     without, guided = [], []
@@ -111,7 +111,7 @@ def measure_guidance(run: TrainedRun, alternations: int) -> GuidanceCost:
     return GuidanceCost(spread_of(without), spread_of(guided), ratio_of(guided, without))
 
 
-def measure_denoising(run: TrainedRun, cells: Sequence[Cell]) -> list[Denoising]:
+def measure_denoising(run: SampledRun, cells: Sequence[Cell]) -> list[Denoising]:
     """Let every cell clean the held-out clips from `run.start_timestep` on."""
     real = run.clips.video_BCTHW
     reference = run.denoise(Cell("heun", max(cell.steps for cell in cells)), NO_GUIDANCE)
@@ -129,7 +129,7 @@ def measure_denoising(run: TrainedRun, cells: Sequence[Cell]) -> list[Denoising]
     return results
 
 
-def measure_one_shot(run: TrainedRun) -> list[OneShot]:
+def measure_one_shot(run: SampledRun) -> list[OneShot]:
     """Return the errors at evenly spaced timesteps and, last, where `measure_denoising` starts.
 
     The best answer in one call is the mean of all clips that the noisy one may be. A sampler picks one of them, and may
@@ -153,7 +153,7 @@ def counted_calls(network: nn.Module) -> Iterator[list[None]]:
         handle.remove()
 
 
-def _timed(run: TrainedRun, cell: Cell, guidance: Guidance, alternation: int) -> tuple[Tensor, float]:
+def _timed(run: SampledRun, cell: Cell, guidance: Guidance, alternation: int) -> tuple[Tensor, float]:
     """Return an alternation's clips, which are on the CPU, and the seconds that each took."""
     start = time.perf_counter()
     clips = run.generate(cell, guidance, alternation * CLIPS_AT_ONCE, CLIPS_AT_ONCE)

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.errors import UserError
 from common.randomness import torch_generator
 from config import Config
 from data.batches import load_batch
@@ -15,18 +14,15 @@ from diffusion.guidance import Guidance
 from diffusion.prediction import add_noise, predicted_video
 from diffusion.samplers import SamplerName
 from diffusion.schedule import NoiseSchedule
-from models.text_encoder import CharacterTokenizer
 from models.text_to_video import TextToVideoModel
+from models.tokens import Tokenizer
 from training.build_data import build_data
-from training.build_model import build_model, build_sampler, build_schedule, build_tokenizer
-from training.checkpoint import load_newest, load_weights
-from training.device import ComputeDevice, DeviceName, choose_device
-from training.resume import config_of_checkpoint
+from training.device import ComputeDevice, DeviceName
 from training.sampling import ClipSampler, SamplingSettings
+from training.trained_run import open_trained_run
 
 START_SHARE = 0.8  # of the timesteps: how far real clips are noised before the samplers clean them again
 NO_GUIDANCE = Guidance(1.0)
-MAKE_A_RUN = "train one with `python main.py --experiment-name NAME`, then give `--run logs/NAME`"
 
 
 @dataclass(frozen=True)
@@ -41,12 +37,12 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class TrainedRun:
+class SampledRun:
     """The averaged weights of a run's newest checkpoint, with held-out clips of its data."""
 
     config: Config
     model: TextToVideoModel  # in evaluation mode
-    tokenizer: CharacterTokenizer
+    tokenizer: Tokenizer
     settings: SamplingSettings  # what the run's own config says about sampling
     clips: Batch
     compute: ComputeDevice
@@ -126,30 +122,23 @@ class TrainedRun:
         return torch.cat(parts)
 
 
-def open_run(folder: Path, device: DeviceName, held_out_clips: int) -> TrainedRun:
+def open_run(folder: Path, device: DeviceName, held_out_clips: int) -> SampledRun:
     """Load a run, with as many of its held-out clips as asked for, or all where it has fewer.
 
     Raises:
         UserError: no such run, no usable checkpoint, or its data has gone.
     """
-    checkpoint = load_newest(folder / "checkpoints")
-    if checkpoint is None:
-        raise UserError(f"--run {folder}: there is no checkpoint in {folder / 'checkpoints'}; {MAKE_A_RUN}")
-    config = config_of_checkpoint(checkpoint)
-    compute = choose_device(device, config.MIXED_PRECISION)
-    tokenizer = build_tokenizer(config, checkpoint.state.symbols)
-    model = build_model(config, tokenizer, compute.device).eval()
-    load_weights(model, checkpoint, "ema")
-    validation = build_data(config).validation
+    run = open_trained_run(folder, device)
+    validation = build_data(run.config).validation
     rows = [validation.row(0, index) for index in range(min(held_out_clips, len(validation)))]
-    return TrainedRun(
-        config=config,
-        model=model,
-        tokenizer=tokenizer,
-        settings=build_sampler(config, build_schedule(config, compute.device), tokenizer, compute).settings,
-        clips=load_batch(validation, rows, tokenizer),
-        compute=compute,
-        step=checkpoint.state.step,
+    return SampledRun(
+        config=run.config,
+        model=run.model,
+        tokenizer=run.tokenizer,
+        settings=run.sampler.settings,
+        clips=load_batch(validation, rows, run.tokenizer),
+        compute=run.compute,
+        step=run.step,
     )
 
 

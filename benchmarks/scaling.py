@@ -78,9 +78,8 @@ def _profiles(side: int | None, *, quick: bool) -> list[Profile]:
 
 
 def _report(figures: Figures) -> list[str]:
-    autocast = choose_device("cpu", Config().MIXED_PRECISION).autocast_dtype
+    precision = choose_device("cpu", Config().MIXED_PRECISION).precision
     alternations = max((result.alternations for result in figures.axes), default=0)
-    precision = "float32" if autocast is None else f"autocast to {autocast}"
     return [
         figures.machine,
         "",

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     _, training_options = _parser().parse_known_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         options = [f"--max-steps={STEPS}", f"--log-every-steps={STEPS_A_POINT}", f"--log-dir={folder}/logs"]
-        options += ["--experiment-name=run", f"--cache-dir={folder}/cache", *training_options]
+        options += ["--experiment-name=run", f"--cache-dir={folder}/cache", "--recogniser-steps=0", *training_options]
         errors = Path(folder) / "stderr"
         code, peak = _run([sys.executable, "main.py", *options], errors)
         if code != 0:

@@ -11,6 +11,7 @@ from diffusion.loss import loss_terms
 from diffusion.prediction import PredictionType, add_noise
 from diffusion.schedule import NoiseSchedule
 from diffusion.timesteps import evenly_spaced_timesteps
+from evaluation.bootstrap import Interval, bootstrap_pairs
 
 TIMESTEP_BINS = 8
 
@@ -139,3 +140,25 @@ def text_sensitivity(same_noise_NCTHW: Tensor, other_noise_MCTHW: Tensor) -> flo
     across = distance.sum() / (count * (count - 1))
     within = (flat[:repeats] - other_noise_MCTHW.flatten(1).float()).norm(dim=1).mean()
     return None if within == 0 else (across / within).item()
+
+
+def sensitivity_interval(video_WSCTHW: Tensor, seed: int) -> Interval | None:
+    """Return the text sensitivity of clips with its 95 % interval over prompts.
+
+    Args:
+        video_WSCTHW: [W, S, 3, T, H, W], W prompts from the same S initial noises; at least two of each. The interval
+            is one for these noises.
+        seed: of the bootstrap.
+
+    Returns:
+        The mean distance between clips of different prompts and one noise, divided by that between clips of one prompt
+        and different noises; None where a prompt's clips are all the same.
+    """
+    noises = video_WSCTHW.shape[1]
+    flat_WSV = video_WSCTHW.flatten(2).float()
+    flat_SWV = flat_WSV.transpose(0, 1)
+    across_WW = torch.cdist(flat_SWV, flat_SWV).mean(dim=0).double().numpy()
+    within_W = (torch.cdist(flat_WSV, flat_WSV).sum(dim=(1, 2)) / (noises * (noises - 1))).double().numpy()
+    if within_W.min() <= 0:
+        return None
+    return bootstrap_pairs(across_WW, (within_W[:, None] + within_W[None, :]) / 2, seed)

@@ -63,6 +63,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "text-heads": 2,
         "epoch-size": 8,
         "sampling-steps": 4,
+        "recogniser-steps": 2,
         "device": "cpu",
     }
     command = [sys.executable, "main.py", *(f"--{name}={value}" for name, value in options.items())]

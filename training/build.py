@@ -1,5 +1,6 @@
 """The composition root: reads the config, builds every part, and puts them together."""
 
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -7,15 +8,18 @@ from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
 from config import Config
 from data.batches import batches_per_epoch, training_batches
+from data.fingerspelling import FingerspellingSplits
 from data.records import Batch, ClipSource, DataSplits
+from evaluation.recogniser import LetterRecogniser
 from logging_system.dispatcher import Dispatcher, build_dispatcher
 from logging_system.records import RunInformation
 from logging_system.settings import LoggingSettings
-from models.text_encoder import CharacterTokenizer
+from models.tokens import Tokenizer
 from training.announce import announce, announce_estimate
 from training.build_data import build_data
 from training.build_learner import Learner, build_learner, stopping_limits
 from training.build_model import build_sampler, build_tokenizer
+from training.build_recogniser import build_recogniser
 from training.checkpoint import Checkpoint, TrainingState, save_checkpoint
 from training.device import ComputeDevice, choose_device
 from training.environment import describe_environment
@@ -25,6 +29,7 @@ from training.resume import ResumedConfig, config_for_resume
 from training.run_folder import RunFolder, open_run_folder
 from training.sampling import ClipSampler
 from training.showcase import Showcase
+from training.spelling_test import SpellingTest
 from training.step import TrainStep
 from training.validation import Validator, wrong_tokens
 from training.view import TrainerView
@@ -48,11 +53,12 @@ def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingL
     if checkpoint is not None and _is_finished(config, splits, checkpoint):
         return None
     learner = build_learner(config, splits, tokenizer, checkpoint, compute)
+    recogniser = _recogniser(config, splits)
     folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
     folder.write_json("split.json", splits.report)
     announce(loaded, config, splits, tokenizer, folder, compute, resumed)
     announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
-    return _assemble(config, learner, splits, tokenizer, folder, checkpoint, compute, resumed, argv)
+    return _assemble(config, learner, recogniser, splits, tokenizer, folder, checkpoint, compute, resumed, argv)
 
 
 def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint) -> bool:
@@ -86,8 +92,9 @@ def _open_data(config: Config) -> DataSplits:
 def _assemble(
     config: Config,
     learner: Learner,
+    recogniser: LetterRecogniser | None,
     splits: DataSplits,
-    tokenizer: CharacterTokenizer,
+    tokenizer: Tokenizer,
     folder: RunFolder,
     checkpoint: Checkpoint | None,
     compute: ComputeDevice,
@@ -108,7 +115,7 @@ def _assemble(
         model=learner.model,
         ema=learner.ema,
         schedule=learner.schedule,
-        showcase=_showcase(config, splits, learner.validation_batch, sampler, compute),
+        showcase=_showcase(config, splits, recogniser, learner.validation_batch, sampler, compute),
         total_steps=learner.limits.total_steps,
     )
     return TrainingLoop(
@@ -146,7 +153,7 @@ def _assemble(
 
 
 def _batches(
-    config: Config, splits: DataSplits, step_batch: int, start_step: int, tokenizer: CharacterTokenizer
+    config: Config, splits: DataSplits, step_batch: int, start_step: int, tokenizer: Tokenizer
 ) -> Generator[Batch, None, None]:
     return training_batches(
         splits.training,
@@ -162,7 +169,7 @@ def _validator(
     config: Config,
     learner: Learner,
     training: ClipSource,
-    tokenizer: CharacterTokenizer,
+    tokenizer: Tokenizer,
     compute: ComputeDevice,
     checkpoint: Checkpoint | None,
 ) -> Validator:
@@ -179,7 +186,12 @@ def _validator(
 
 
 def _showcase(
-    config: Config, splits: DataSplits, validation_batch: Batch, sampler: ClipSampler, compute: ComputeDevice
+    config: Config,
+    splits: DataSplits,
+    recogniser: LetterRecogniser | None,
+    validation_batch: Batch,
+    sampler: ClipSampler,
+    compute: ComputeDevice,
 ) -> Showcase:
     return Showcase(
         sampler=sampler,
@@ -187,7 +199,38 @@ def _showcase(
         prompts=config.SAMPLE_PROMPTS or splits.default_prompts,
         validation_batch=validation_batch,
         compute=compute,
+        spelling=_spelling_test(config, splits, recogniser, validation_batch, sampler),
         frames_per_second=config.VIDEO_FRAMES_PER_SECOND,
+        seed=config.SEED,
+    )
+
+
+def _recogniser(config: Config, splits: DataSplits) -> LetterRecogniser | None:
+    """Build it where there are letters to read, and somebody to show the figures to."""
+    if not isinstance(splits, FingerspellingSplits) or not config.ENABLE_VIDEO_LOGGING or config.RECOGNISER_STEPS == 0:
+        return None
+    try:
+        return build_recogniser(config, splits)
+    except Exception as error:  # noqa: BLE001  # what watches a run must not end it
+        print(f"warning: no recogniser, so no Letter_Error_Rate in this run: {error!r}", file=sys.stderr)
+        return None
+
+
+def _spelling_test(
+    config: Config,
+    splits: DataSplits,
+    recogniser: LetterRecogniser | None,
+    validation_batch: Batch,
+    sampler: ClipSampler,
+) -> SpellingTest | None:
+    if recogniser is None or not isinstance(splits, FingerspellingSplits):
+        return None
+    return SpellingTest(
+        recogniser=recogniser,
+        sampler=sampler,
+        split=splits.split,
+        validation_batch=validation_batch,
+        clips_at_once=config.BATCH_SIZE,
         seed=config.SEED,
     )
 
@@ -211,7 +254,7 @@ def _dispatcher(config: Config, run_folder: Path, start_step: int, steps_per_epo
     return build_dispatcher(run_folder=run_folder, settings=settings, start_step=start_step)
 
 
-def _saver(config: Config, folder: RunFolder, tokenizer: CharacterTokenizer, learner: Learner) -> Save:
+def _saver(config: Config, folder: RunFolder, tokenizer: Tokenizer, learner: Learner) -> Save:
     def save(step: int, samples_seen: int, skipped_steps: int, best_validation_loss: float | None) -> Path:
         state = TrainingState(
             step=step,
@@ -234,7 +277,7 @@ def _saver(config: Config, folder: RunFolder, tokenizer: CharacterTokenizer, lea
     return save
 
 
-def _check_symbols(checkpoint: Checkpoint | None, tokenizer: CharacterTokenizer) -> None:
+def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:
     if checkpoint is not None and checkpoint.state.symbols != tokenizer.symbols:
         raise UserError(
             f"the checkpoint {checkpoint.folder} was trained on captions of the symbols "

@@ -34,6 +34,8 @@ from common.files import sync_folder, write_atomically
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+WeightsName = Literal["model", "ema"]
+"""The last weights, or their exponential moving average."""
 _FOLDER_NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -138,7 +140,7 @@ def _open(folder: Path) -> Checkpoint:
     return Checkpoint(folder, TrainingState(**content))
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint, name: Literal["model", "ema"]) -> None:
+def load_weights(model: nn.Module, checkpoint: Checkpoint, name: WeightsName) -> None:
     """Load weights into a model.
 
     Raises:

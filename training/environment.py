@@ -33,7 +33,7 @@ def describe_environment(compute: ComputeDevice, argv: list[str]) -> dict[str, s
     facts = {
         "command": shlex.join(argv),
         "device": f"{device.type} ({name})",
-        "precision": "float32" if compute.autocast_dtype is None else f"autocast {compute.autocast_dtype}",
+        "precision": compute.precision,
         "cpu_threads": str(torch.get_num_threads()),
         "platform": platform.platform(),
         "python": sys.version.split()[0],

@@ -5,25 +5,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy
 import torch
 
 from common.errors import UserError
 from common.files import write_atomically
-from common.settings import config_as_json, config_from_json
 from common.video_encoding import encode_gif, encode_mp4, encode_png
 from config import Config
-from diffusion.samplers import SamplerName
-from models.text_encoder import CharacterTokenizer
+from models.tokens import Tokenizer
 from training.build_data import build_data
-from training.build_model import build_model, build_sampler, build_schedule, build_tokenizer
-from training.checkpoint import Checkpoint, load_newest, load_weights
 from training.contact_sheet import contact_sheet
-from training.device import DeviceName, choose_device
-from training.resume import config_of_checkpoint
+from training.device import DeviceName
 from training.sampling import to_pixels
+from training.trained_run import SamplingOptions, check_text, open_trained_run
 
 LARGEST_SIDE = 4096  # pixels; larger videos play hardly anywhere
 OTHER_VIDEO_SUFFIXES = (".webm", ".mov", ".avi", ".mkv", ".png")
@@ -55,20 +50,17 @@ def generate(request: GenerationRequest) -> list[Path]:
     Raises:
         UserError: no usable checkpoint, a text the model cannot read, or a place that cannot be written.
     """
-    checkpoint = _open(request.run)
-    config = _sampling_config(config_of_checkpoint(checkpoint), request)
-    tokenizer = build_tokenizer(config, checkpoint.state.symbols)
-    for text in request.text:
-        _check_text(text, tokenizer, config)
-    if request.contact_sheet is not None and request.contact_sheet.suffix.lower() != ".png":
-        raise UserError(f"--contact-sheet {request.contact_sheet}: a contact sheet is a PNG; let its name end in .png")
+    run = open_trained_run(
+        request.run,
+        request.device,
+        SamplingOptions(request.steps, request.guidance_scale, request.sampler),
+        "model" if request.raw_weights else "ema",
+        check=lambda config, tokenizer: _check(request, config, tokenizer),
+    )
     paths = _output_paths(request)
-    compute = choose_device(request.device, config.MIXED_PRECISION)
-    model = build_model(config, tokenizer, compute.device)
-    load_weights(model, checkpoint, "model" if request.raw_weights else "ema")
-    sampler = build_sampler(config, build_schedule(config, compute.device), tokenizer, compute)
-    noise = torch.stack([sampler.initial_noise(request.seed, index) for index in range(len(request.text))])
-    clips = to_pixels(sampler.sample(model, list(request.text), noise, request.seed))
+    config = run.config
+    noise = torch.stack([run.sampler.initial_noise(request.seed, index) for index in range(len(request.text))])
+    clips = to_pixels(run.sampler.sample(run.model, list(request.text), noise, request.seed))
     for path, clip in zip(paths, clips, strict=True):
         _write(path, clip, config.VIDEO_FRAMES_PER_SECOND, request.scale)
     if request.contact_sheet is not None:
@@ -77,51 +69,19 @@ def generate(request: GenerationRequest) -> list[Path]:
     return paths
 
 
-def _open(run: Path) -> Checkpoint:
-    if not run.is_dir():
-        raise UserError(f"--run {run}: there is no such folder; runs are folders in LOG_DIR (logs by default)")
-    checkpoint = load_newest(run / "checkpoints")
-    if checkpoint is None:
-        raise UserError(f"--run {run}: no checkpoint in {run / 'checkpoints'} yet; train a little first")
-    return checkpoint
-
-
-def _sampling_config(config: Config, request: GenerationRequest) -> Config:
-    changes: dict[str, object] = {}
-    if request.steps is not None:
-        if not 1 <= request.steps <= config.NUM_TRAIN_TIMESTEPS:
-            raise UserError(f"--steps {request.steps}: must be between 1 and {config.NUM_TRAIN_TIMESTEPS}")
-        changes["SAMPLING_STEPS"] = request.steps
-    if request.guidance_scale is not None:
-        if not 0 <= request.guidance_scale < float("inf"):
-            raise UserError(f"--guidance-scale {request.guidance_scale}: must be a finite number of at least 0")
-        changes["GUIDANCE_SCALE"] = request.guidance_scale
-    if request.sampler is not None:
-        if request.sampler not in get_args(SamplerName):
-            raise UserError(f"--sampler {request.sampler}: choose from {', '.join(get_args(SamplerName))}")
-        changes["SAMPLER"] = request.sampler
+def _check(request: GenerationRequest, config: Config, tokenizer: Tokenizer) -> None:
+    """Check the request against the run."""
     if not 1 <= request.scale * config.IMAGE_SIZE <= LARGEST_SIDE:
         largest = LARGEST_SIDE // config.IMAGE_SIZE
         raise UserError(f"--scale {request.scale}: must be between 1 and {largest}, for {LARGEST_SIDE} pixels a side")
-    return config_from_json(Config, config_as_json(config) | changes)  # checks them against each other too
-
-
-def _check_text(text: str, tokenizer: CharacterTokenizer, config: Config) -> None:
-    tokens, dropped = tokenizer.encode(text)
-    if dropped:
-        known = " ".join(tokenizer.symbols)
-        raise UserError(f"--text {text!r}: the run knows no {dropped[0]!r}; it was trained on: {known}")
-    if not tokens:
-        raise UserError(f"--text {text!r}: there is nothing to sign")
-    if config.DATA_ROOT is None and len(tokens) > config.NUM_FRAMES:
-        raise UserError(f"--text {text!r}: {len(tokens)} letters are too many for a clip of {config.NUM_FRAMES} frames")
-    if config.DATA_ROOT is None and len(tokens) > config.MAX_WORD_LETTERS:
-        longest = config.MAX_WORD_LETTERS
-        print(f"note: the run was trained on words of up to {longest} letters; {text!r} is longer", file=sys.stderr)
-    if len(tokens) > tokenizer.max_length:
-        raise UserError(
-            f"--text {text!r}: {len(tokens)} symbols are more than MAX_CAPTION_LENGTH, {tokenizer.max_length}"
-        )
+    for text in request.text:
+        check_text("--text", text, config, tokenizer)
+        letters = len(tokenizer.encode(text)[0])
+        if config.DATA_ROOT is None and letters > config.MAX_WORD_LETTERS:
+            longest = config.MAX_WORD_LETTERS
+            print(f"note: the run was trained on words of up to {longest} letters; {text!r} is longer", file=sys.stderr)
+    if request.contact_sheet is not None and request.contact_sheet.suffix.lower() != ".png":
+        raise UserError(f"--contact-sheet {request.contact_sheet}: a contact sheet is a PNG; let its name end in .png")
 
 
 def _output_paths(request: GenerationRequest) -> list[Path]:

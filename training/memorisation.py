@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from data.records import Batch, ClipSource
-from evaluation.memorisation import nearest_distance, pick_for_comparison, small_copies
+from evaluation.memorisation import nearest_distances, pick_for_comparison, small_copies
 from evaluation.motion import to_unit_range
 
 COMPARED_CLIPS = 256
@@ -37,7 +37,7 @@ class TrainingComparison:
         """Return the distances by the names of their tags, for a clip a prompt; empty without clips to compare with."""
         if not self._copies.shape[0]:
             return {}
-        distance = nearest_distance(small_copies(generated_NCTHW[self._compared]), self._copies)
+        distance = nearest_distances(small_copies(generated_NCTHW[self._compared]), self._copies).mean().item()
         return {"Nearest_Training_Distance": distance, "Nearest_Training_Distance_Real": self._real_distance}
 
     @cached_property
@@ -57,4 +57,4 @@ class TrainingComparison:
 
     @cached_property
     def _real_distance(self) -> float:
-        return nearest_distance(small_copies(self._validation.video_BCTHW), self._copies)
+        return nearest_distances(small_copies(self._validation.video_BCTHW), self._copies).mean().item()

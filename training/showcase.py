@@ -17,6 +17,7 @@ from logging_system.records import GeneratedSamples, NoiseVisualisation
 from training.device import ComputeDevice
 from training.memorisation import TrainingComparison
 from training.sampling import ClipSampler, to_pixels
+from training.spelling_test import SpellingTest
 
 RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise
 FILMSTRIP_STAGES = 6
@@ -34,15 +35,18 @@ class Showcase:
         prompts: Sequence[str],
         validation_batch: Batch,
         compute: ComputeDevice,
+        spelling: SpellingTest | None,
         frames_per_second: float,
         seed: int,
     ) -> None:
+        """`spelling` reads generated clips, where that can be done."""
         self._sampler = sampler
         self._prompts = tuple(prompts)
         self._held_out = tuple(splits.is_held_out(prompt) for prompt in prompts)
         self._real = self._collect_real(splits, prompts)
         self._comparison = TrainingComparison(splits.training, self._prompts, self._held_out, validation_batch)
         self._validation_batch = validation_batch
+        self._spelling = spelling
         self._compute = compute
         self._frames_per_second = frames_per_second
         self._seed = seed
@@ -69,12 +73,12 @@ class Showcase:
             generated=to_pixels(clips[:count]),
             generated_raw=to_pixels(raw),
             real=self._real,
-            measures=self._measure(clips[:count], clips[count:]),
+            measures=self._measure(clips[:count], clips[count:], ema_model),
             frames_per_second=self._frames_per_second,
             seconds=time.perf_counter() - start,
         )
 
-    def _measure(self, clips: Tensor, repeated: Tensor) -> dict[str, float]:
+    def _measure(self, clips: Tensor, repeated: Tensor, ema_model: nn.Module) -> dict[str, float]:
         measures: dict[str, float | None] = {
             "Text_Sensitivity": text_sensitivity(clips, repeated),
             "Frozen_Frame_Percent": frozen_frame_percent(clips),
@@ -85,6 +89,8 @@ class Showcase:
         measures["Motion_Energy_Ratio"] = motion_energy_ratio(clips, real)
         measures["Sharpness_Ratio"] = sharpness_ratio(clips, real)
         measures.update(self._comparison.measures(clips))
+        if self._spelling is not None:
+            measures.update(self._spelling.measures(ema_model))
         return {name: value for name, value in measures.items() if value is not None}
 
     @torch.no_grad()

@@ -68,9 +68,10 @@ class WordRenderer:
             self.image_size,
             "neutral" if style_seed is None else style_seed,
         )
-        return self.cache.get_or_make(key, lambda: self._render(symbols, style_seed))
+        return self.cache.get_or_make(key, lambda: self.render(symbols, style_seed))
 
-    def _render(self, symbols: Sequence[str], style_seed: int | None) -> numpy.ndarray:
+    def render(self, symbols: Sequence[str], style_seed: int | None) -> numpy.ndarray:
+        """Return symbols, no more than the clip has frames, as `clip` does, but draw them anew and keep nothing."""
         style, boundaries = NEUTRAL_STYLE, None
         if style_seed is not None:
             generator = numpy_generator(style_seed, "fingerspelling_style")

@@ -82,18 +82,23 @@ class WordSplit:
         Raises:
             UserError: practically every word of that length is held out.
         """
-        return self._draw(int(generator.integers(1, self.max_letters + 1)), generator, held_out=False)
+        return self.draw_word(int(generator.integers(1, self.max_letters + 1)), generator, held_out=False)
 
     def draw_held_out_word(self, generator: numpy.random.Generator) -> tuple[str, ...]:
         """Draw a length of two or more uniformly, then uniformly one of that length's held-out words."""
-        return self._draw(int(generator.integers(2, self.max_letters + 1)), generator, held_out=True)
+        return self.draw_word(int(generator.integers(2, self.max_letters + 1)), generator, held_out=True)
 
     def check(self) -> None:
         """Raise a UserError if a length has (practically) no training words."""
         for length in range(2, self.max_letters + 1):
-            self._draw(length, numpy.random.default_rng(0), held_out=False)
+            self.draw_word(length, numpy.random.default_rng(0), held_out=False)
 
-    def _draw(self, length: int, generator: numpy.random.Generator, *, held_out: bool) -> tuple[str, ...]:
+    def draw_word(self, length: int, generator: numpy.random.Generator, *, held_out: bool) -> tuple[str, ...]:
+        """Draw uniformly one of a length's held-out words, or of its training words.
+
+        Raises:
+            UserError: there are practically none.
+        """
         symbols = self.alphabet.symbols
         for _ in range(MOST_TRIES):
             word = tuple(symbols[place] for place in generator.integers(0, len(symbols), length).tolist())

@@ -9,6 +9,7 @@ from logging_system.doctor.rules_loss import LOSS_TAG, diverged, not_learning, p
 from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth
 from logging_system.doctor.rules_optimizer import gradients_exploding, gradients_vanishing, learning_rate_too_high
 from logging_system.doctor.rules_samples import blurred_samples, frozen_samples, noisy_samples
+from logging_system.doctor.rules_spelling import misspelled
 from logging_system.doctor.rules_text import text_ignored
 from logging_system.scalar_history import ScalarHistory
 
@@ -20,6 +21,7 @@ RULES: tuple[Callable[[ScalarHistory, Constants], Opinion], ...] = (
     gradients_exploding,
     plateau,
     text_ignored,
+    misspelled,
     memorisation,
     overfitting,
     frozen_samples,

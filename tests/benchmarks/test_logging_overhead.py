@@ -22,6 +22,7 @@ TINY = (
     "--batch-size=2",
     "--validation-clips=2",
     "--sampling-steps=1",
+    "--recogniser-steps=0",
     "--sample-prompts=A",
     "--max-word-letters=2",
     "--parameter-tracking-max-layers=6",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks import sampling
 from benchmarks.sampling_measures import CLIPS_AT_ONCE, Denoising, Generation, measure_denoising, measure_one_shot
 from benchmarks.sampling_plot import plot_sampling
-from benchmarks.sampling_run import NO_GUIDANCE, Cell, TrainedRun, open_run, truncated
+from benchmarks.sampling_run import NO_GUIDANCE, Cell, SampledRun, open_run, truncated
 from benchmarks.spread import spread_of
 from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
@@ -21,14 +21,14 @@ from diffusion.schedule import build_noise_schedule
 
 
 @pytest.fixture(scope="module")
-def trained(finished_run: Path) -> TrainedRun:
+def trained(finished_run: Path) -> SampledRun:
     return open_run(finished_run, "cpu", held_out_clips=3)
 
 
 class Oracle(nn.Module):
     """Knows the clip behind every noisy one, and says the velocity; notes what it is asked."""
 
-    def __init__(self, run: TrainedRun) -> None:
+    def __init__(self, run: SampledRun) -> None:
         super().__init__()
         self.real_of_tokens = dict(zip(map(str, run.clips.tokens_BL.tolist()), run.clips.video_BCTHW, strict=True))
         self.schedule = run.settings.schedule
@@ -69,8 +69,7 @@ def test_a_small_measurement_from_end_to_end(finished_run, trained, tmp_path, ca
     assert default["ratio_to_default"] == {"median": 1, "smallest": 1, "largest": 1, "repeats": 2}
     assert [estimate["timestep"] for estimate in figures["one_shot"]] == [62, 187, 312, 437, 562, 687, 812, 937, 799]
     assert f"{figures['guidance']['ratio']['median']:.2f} (" in printed
-    autocast = trained.compute.autocast_dtype
-    precision = "float32" if autocast is None else f"autocast to {autocast}"
+    precision = "float32" if trained.compute.autocast_dtype is None else "bfloat16"
     assert f", {precision}, 2 clips at once, 2 alternations." in printed
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -145,7 +144,7 @@ def test_what_cannot_be_measured_is_an_error_that_says_what_to_do(finished_run, 
     assert sampling.main([]) == 1
     assert "train one with `python main.py" in capsys.readouterr().err
     assert sampling.main([f"--run={tmp_path / 'none'}"]) == 1
-    assert "there is no checkpoint in" in capsys.readouterr().err
+    assert "there is no such folder" in capsys.readouterr().err
     assert sampling.main([f"--run={finished_run}", "--steps", "4", "801"]) == 1
     assert "--steps 801: at most 800" in capsys.readouterr().err
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from diffusion.schedule import build_noise_schedule
-from evaluation.text_use import GaugeClips, measure_text_use, other_captions, text_sensitivity
+from evaluation.text_use import GaugeClips, measure_text_use, other_captions, sensitivity_interval, text_sensitivity
 
 SCHEDULE = build_noise_schedule("cosine", num_timesteps=80, zero_terminal_snr=True)
 
@@ -95,3 +95,23 @@ def test_text_sensitivity_is_absent_where_nothing_can_be_compared() -> None:
     assert text_sensitivity(one, one) is None
     assert text_sensitivity(torch.ones(2, 1, 1, 1, 2), torch.ones(0, 1, 1, 1, 2)) is None
     assert text_sensitivity(torch.rand(2, 1, 1, 1, 2), torch.rand(2, 1, 1, 1, 2)[:0]) is None
+
+
+def test_sensitivity_of_clips_that_are_prompt_plus_noise() -> None:
+    prompt = torch.tensor([0.0, 3.0, 6.0])[:, None]
+    noise = torch.tensor([0.0, 1.0])[None, :]
+    clips = (prompt + noise)[:, :, None, None, None, None].expand(3, 2, 3, 4, 2, 2)
+    interval = sensitivity_interval(clips, seed=0)
+    assert interval is not None
+    # Prompts are 3, 3 and 6 apart, noises 1.
+    assert interval.value == pytest.approx(4.0, rel=1e-4)
+    assert interval.low == pytest.approx(3.0, rel=1e-4)
+    assert interval.high == pytest.approx(6.0, rel=1e-4)
+
+
+def test_sensitivity_is_0_without_text_and_none_without_noise() -> None:
+    noise = torch.randn(1, 2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    ignoring = sensitivity_interval(noise.expand(5, 2, 3, 4, 2, 2), seed=0)
+    assert ignoring is not None
+    assert ignoring.value == pytest.approx(0.0, abs=1e-3)
+    assert sensitivity_interval(noise[:, :1].expand(5, 2, 3, 4, 2, 2), seed=0) is None

@@ -32,6 +32,7 @@ SMALL = (
     "--max-word-letters=2",
     "--validation-clips=2",
     "--sampling-steps=1",
+    "--recogniser-steps=0",
     "--sample-prompts=A",
     "--parameter-tracking-max-layers=6",
     f"--max-steps={STEPS}",

@@ -40,6 +40,7 @@ SETTINGS = (
     "--batch-size=4",
     "--validation-clips=4",
     "--sampling-steps=2",
+    "--recogniser-steps=0",
     "--sample-prompts=A,B",
     "--num-workers=0",
     "--lr-schedule=constant",

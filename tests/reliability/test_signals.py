@@ -22,6 +22,7 @@ SMALL = (
     "--text-heads=2",
     "--epoch-size=40",
     "--sampling-steps=2",
+    "--recogniser-steps=0",
     "--lr-schedule=constant",
     "--log-every-steps=1",
     "--save-every-steps=100000",

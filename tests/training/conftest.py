@@ -17,6 +17,7 @@ SMALL = (
     "--epoch-size=24",
     "--validation-clips=4",
     "--sampling-steps=2",
+    "--recogniser-steps=0",
     "--num-workers=0",
     "--device=cpu",
 )

@@ -19,6 +19,7 @@ def run(small_arguments: Callable[..., list[str]], tmp_path: Path) -> Run:
         name = f"run{len(list(tmp_path.glob('logs/*')))}"
         arguments = (
             "--sampling-steps=1",
+            "--recogniser-steps=0",
             "--sample-prompts=A,B",
             "--lr-schedule=constant",
             f"--experiment-name={name}",

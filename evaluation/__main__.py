@@ -1,0 +1,99 @@
+"""Does a trained run spell what it is told? python -m evaluation --run logs/NAME --output report.json"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from common.errors import UserError
+from training.allocator import keep_freed_memory
+from training.device import DeviceName
+from training.evaluate import EvaluationRequest, evaluate
+
+COLUMNS = {
+    "letter_error_rate": "letter error rate",
+    "exact_match": "words exact",
+    "real_ceiling": "real ceiling",
+    "shuffled_floor": "shuffled floor",
+    "still_frame": "still frame",
+    "mean_clip": "mean clip",
+    "text_sensitivity": "text sensitivity",
+    "memorisation": "memorisation",
+}
+
+NEARLY_ALL = 0.9
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate and print; return the exit code."""
+    keep_freed_memory()
+    request = _parse(arguments)
+    try:
+        report = evaluate(request)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print("\n".join([*_lines(report), "", str(request.output), str(request.sheet)]))
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> EvaluationRequest:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation",
+        description="Generate words with a trained run, have them read by a recogniser that was trained on real clips, "
+        "and report the letter error rate beside what it must be compared with.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run, such as logs/my_run")
+    parser.add_argument(
+        "--words",
+        type=Path,
+        default=None,
+        help="file with one word a line. Default: all letters, and held-out words of each length",
+    )
+    parser.add_argument("--samples-per-word", type=_at_least_one, default=2, help="clips of each word (default 2)")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file for the report")
+    parser.add_argument(
+        "--contact-sheet", type=Path, default=None, help="PNG with real and generated clips. Default: beside the report"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of words, noise and looks (default 0)")
+    parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the run's SAMPLING_STEPS)")
+    parser.add_argument("--guidance-scale", type=float, default=None, help="default: the run's GUIDANCE_SCALE")
+    parser.add_argument("--sampler", default=None, help="default: the run's SAMPLER")
+    parser.add_argument("--raw-weights", action="store_true", help="use the last weights in place of their average")
+    parser.add_argument("--device", default="auto", choices=get_args(DeviceName))
+    return EvaluationRequest(**vars(parser.parse_args(arguments)))
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least 1")
+    return int(text)
+
+
+def _lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the figures as a table: a row for each, a column for all words and for each group."""
+    columns = {"all": report, **report["groups"]}
+    width = max(len(title) for title in COLUMNS.values())
+    lines = [f"{report['run']}, step {report['step']}; value (95 % interval)"]
+    lines.append(" " * width + "".join(f"  {name:>22}" for name in columns))
+    for key, title in COLUMNS.items():
+        cells = [_cell(key, figures) for figures in columns.values()]
+        if any(cells):
+            lines.append(f"{title:<{width}}" + "".join(f"  {cell:>22}" for cell in cells))
+    missed = [f"{letter} {of['read']:.0%}" for letter, of in report["letters"].items() if of["read"] < NEARLY_ALL]
+    lines.append(f"letters read in less than {NEARLY_ALL:.0%} of their places: {', '.join(missed) or 'none'}")
+    return [*lines, *(f"note: {note}" for note in report["notes"])]
+
+
+def _cell(key: str, figures: Mapping[str, Any]) -> str:
+    if figures.get(key) is None:
+        return ""
+    interval = figures["intervals"][key]
+    return f"{figures[key]:.3f}" + ("" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

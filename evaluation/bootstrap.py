@@ -1,0 +1,78 @@
+"""How sure is a figure? Percentile bootstrap over words (Davison and Hinkley 1997, sections 2.4 and 3.8).
+
+Whole words are drawn with replacement: clips of one word succeed or fail together, and taking them for independent
+would make the intervals too narrow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+
+from common.randomness import numpy_generator
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval; no interval where a single word was asked for."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def bootstrap_ratio(
+    numerators: numpy.ndarray, denominators: numpy.ndarray, words: Sequence[str], seed: int
+) -> Interval:
+    """Return sum(numerators) / sum(denominators).
+
+    Args:
+        numerators: [N], such as the errors of each clip.
+        denominators: [N], such as its letters.
+        words: [N] names, such as its word.
+        seed: of the resampling.
+    """
+    names = sorted(set(words))
+    place = {name: index for index, name in enumerate(names)}
+    index_N = numpy.array([place[word] for word in words])
+    above_W = numpy.bincount(index_N, weights=numerators, minlength=len(names))
+    below_W = numpy.bincount(index_N, weights=denominators, minlength=len(names))
+    counts_RW = _drawn_counts(len(names), seed)
+    ratios = (counts_RW @ above_W) / (counts_RW @ below_W)
+    return _interval(float(above_W.sum() / below_W.sum()), ratios, len(names))
+
+
+def bootstrap_pairs(numerators_WW: numpy.ndarray, denominators_WW: numpy.ndarray, seed: int) -> Interval:
+    """Return sum(numerators) / sum(denominators) over all ordered pairs of different words.
+
+    Words are drawn, not pairs: pairs that share a word are not independent.
+
+    Args:
+        numerators_WW: [W, W], W at least 2; the diagonal does not count.
+        denominators_WW: the same.
+        seed: of the resampling.
+    """
+    words = len(numerators_WW)
+    others_WW = ~numpy.eye(words, dtype=bool)
+    above_WW, below_WW = numerators_WW * others_WW, denominators_WW * others_WW
+    counts_RW = _drawn_counts(words, seed)
+    counts_RW = counts_RW[(counts_RW > 0).sum(axis=1) > 1]  # a draw of one word alone has no pairs
+    above_R, below_R = (((counts_RW @ matrix) * counts_RW).sum(axis=1) for matrix in (above_WW, below_WW))
+    return _interval(float(above_WW.sum() / below_WW.sum()), above_R / below_R, words)
+
+
+def _drawn_counts(words: int, seed: int) -> numpy.ndarray:
+    """Return how often each word is drawn in each resample: [RESAMPLES, W] float64."""
+    drawn = numpy_generator(seed, "bootstrap").integers(0, words, (RESAMPLES, words))
+    return numpy.stack([numpy.bincount(row, minlength=words) for row in drawn]).astype(numpy.float64)
+
+
+def _interval(value: float, resampled: numpy.ndarray, words: int) -> Interval:
+    if words < 2:
+        return Interval(value, None, None)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = numpy.quantile(resampled, (tail, 1 - tail)).tolist()
+    return Interval(value, low, high)

@@ -1,0 +1,104 @@
+"""The live letter error rate, with a generator whose spelling is known."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import main
+from data.cache import ClipCache
+from data.fingerspelling.alphabet import Alphabet
+from data.fingerspelling.source import WordRenderer, load_letters
+from data.fingerspelling.words import WordSplit
+from data.records import Batch
+from evaluation.motion import to_unit_range
+from training.spelling_test import SpellingTest
+
+WORDS = ("A", "BC", "CAB")
+
+
+class LookingUp:
+    """Reads a clip by comparing it with those of the words that exist."""
+
+    def __init__(self, clips: dict[str, Tensor]) -> None:
+        self._clips = clips
+
+    def read(self, video_NCTHW: Tensor) -> list[tuple[str, ...]]:
+        return [
+            tuple(next(word for word, known in self._clips.items() if torch.equal(clip, known))) for clip in video_NCTHW
+        ]
+
+
+class Spelling:
+    """A generator that spells another word where it was told to."""
+
+    def __init__(self, clips: dict[str, Tensor], mistakes: dict[str, str]) -> None:
+        self._clips, self._mistakes = clips, mistakes
+        self.noises: list[Tensor] = []
+        self.batches: list[int] = []
+
+    def initial_noise(self, seed: int, *indices: int) -> Tensor:
+        return torch.tensor([seed, *indices])
+
+    def sample(self, model: nn.Module, prompts: Sequence[str], noise_NCTHW: Tensor, seed: int) -> Tensor:
+        self.noises += list(noise_NCTHW)
+        self.batches.append(len(prompts))
+        return torch.stack([self._clips[self._mistakes.get(prompt, prompt)] for prompt in prompts])
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> dict[str, Tensor]:
+    _, letters = load_letters("ase")
+    renderer = WordRenderer(Alphabet(tuple("ABC"), "en", "ase"), letters, 6, 16, ClipCache(tmp_path, 10**6))
+    return {word: to_unit_range(torch.from_numpy(renderer.render(tuple(word), None))) for word in (*WORDS, "AB")}
+
+
+def spelling_test(clips: dict[str, Tensor], sampler: Spelling) -> SpellingTest:
+    split = WordSplit(Alphabet(tuple("ABC"), "en", "ase"), 3, 0.2, 0.1, seed=0)
+    video = torch.stack([clips[word] for word in WORDS])
+    batch = Batch(video, torch.zeros(3, 1, dtype=torch.int64), WORDS, WORDS, 0, 0)
+    return SpellingTest(
+        recogniser=LookingUp(clips), sampler=sampler, split=split, validation_batch=batch, clips_at_once=2, seed=7
+    )
+
+
+def test_a_generator_that_spells_right_is_at_the_ceiling(clips: dict[str, Tensor]) -> None:
+    sampler = Spelling(clips, {})
+    measures = spelling_test(clips, sampler).measures(nn.Identity())
+    assert measures == {"Letter_Error_Rate": 0.0, "Real_Ceiling": 0.0, "Shuffled_Floor": pytest.approx(14 / 12)}
+    assert sampler.batches == [2, 1]
+    assert [noise.tolist() for noise in sampler.noises] == [[7, 2, 0], [7, 2, 1], [7, 2, 2]]
+
+
+def test_mistakes_are_counted_by_letter(clips: dict[str, Tensor]) -> None:
+    measures = spelling_test(clips, Spelling(clips, {"CAB": "AB", "BC": "A"})).measures(nn.Identity())
+    assert measures["Letter_Error_Rate"] == pytest.approx((0 + 2 + 1) / 6)
+    assert measures["Real_Ceiling"] == 0.0
+
+
+def test_a_run_has_the_rate_only_with_a_recogniser(
+    small_arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--max-steps=1", "--log-every-steps=1"]
+    assert main.main(small_arguments(*common, "--experiment-name=with", "--recogniser-steps=3")) == 0
+    assert "Training the recogniser" in capsys.readouterr().out
+    assert main.main(small_arguments(*common, "--experiment-name=without")) == 0
+    assert (
+        main.main(
+            small_arguments(*common, "--experiment-name=no_videos", "--recogniser-steps=3", "--no-enable-video-logging")
+        )
+        == 0
+    )
+    assert "Training the recogniser" not in capsys.readouterr().out
+    tags = {
+        name: {
+            json.loads(line)["tag"] for line in (tmp_path / "logs" / name / "metrics.jsonl").read_text().splitlines()
+        }
+        for name in ("with", "without", "no_videos")
+    }
+    wanted = {f"12_Generated_Samples/{name}" for name in ("Letter_Error_Rate", "Real_Ceiling", "Shuffled_Floor")}
+    assert wanted <= tags["with"]
+    assert wanted.isdisjoint(tags["without"] | tags["no_videos"])
