@@ -6,6 +6,7 @@ from typing import get_args
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from benchmarks.plot_colours import PALETTE
 from benchmarks.sampling_measures import Denoising, Generation
@@ -34,9 +35,9 @@ def plot_sampling(
     sharpness = [generation.sharpness_ratio for generation in generations]
     _draw(left, cells, seconds, sharpness, default)
     left.axhline(1.0, color="grey", linewidth=0.8)
-    left.set_ylabel(f"sharpness / real, from pure noise with guidance {scale:g}")
+    left.set_ylabel("sharpness / real, from pure noise")
     _draw(right, cells, seconds, [denoising.x0_mse_guided for denoising in denoisings], default)
-    right.set_ylabel(f"x0 mean squared error with guidance {scale:g}, from noised real clips")
+    right.set_ylabel("x0 mean squared error, from noised real clips")
     for axes in (left, right):
         axes.set_xlabel(f"seconds a clip with guidance {scale:g}")
     left.legend()
@@ -58,4 +59,7 @@ def _draw(
     if star is not None:
         axes.plot([seconds[index]], [star], color=SAMPLER_COLOURS[default.sampler], marker="*", markersize=14)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(visible=True, which="major", linewidth=0.3)
