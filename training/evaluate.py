@@ -82,14 +82,13 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     Raises:
         UserError: no usable checkpoint, a word the run cannot take, or a place that cannot be written.
     """
-    texts: list[str] = []
     run = open_trained_run(
         request.run,
         request.device,
         SamplingOptions(request.steps, request.guidance_scale, request.sampler),
         "model" if request.raw_weights else "ema",
-        check=lambda config, tokenizer: texts.extend(_checked_words(request, config, tokenizer)),
     )
+    texts = _checked_words(request, run.config, run.tokenizer)
     _prepare_output(request)
     splits = build_data(run.config)
     if not isinstance(splits, FingerspellingSplits):

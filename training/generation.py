@@ -55,10 +55,10 @@ def generate(request: GenerationRequest) -> list[Path]:
         request.device,
         SamplingOptions(request.steps, request.guidance_scale, request.sampler),
         "model" if request.raw_weights else "ema",
-        check=lambda config, tokenizer: _check(request, config, tokenizer),
     )
-    paths = _output_paths(request)
     config = run.config
+    _check(request, config, run.tokenizer)
+    paths = _output_paths(request)
     noise = torch.stack([run.sampler.initial_noise(request.seed, index) for index in range(len(request.text))])
     clips = to_pixels(run.sampler.sample(run.model, list(request.text), noise, request.seed))
     for path, clip in zip(paths, clips, strict=True):

@@ -1,6 +1,5 @@
 """A trained run, opened to sample from it: what generate.py, the evaluation and a benchmark share."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -48,12 +47,8 @@ def open_trained_run(
     device: DeviceName,
     options: SamplingOptions | None = None,
     weights: WeightsName = "ema",
-    check: Callable[[Config, Tokenizer], None] = lambda config, tokenizer: None,
 ) -> TrainedRun:
     """Load a run's newest checkpoint.
-
-    Args:
-        check: is called before the network is built, and may raise a UserError.
 
     Raises:
         UserError: no such run, no usable checkpoint, or an option that cannot be.
@@ -61,7 +56,6 @@ def open_trained_run(
     checkpoint = _newest(folder)
     config = _with_options(config_of_checkpoint(checkpoint), options or SamplingOptions())
     tokenizer = build_tokenizer(config, checkpoint.state.symbols)
-    check(config, tokenizer)
     compute = choose_device(device, config.MIXED_PRECISION)
     model = build_model(config, tokenizer, compute.device)
     load_weights(model, checkpoint, weights)

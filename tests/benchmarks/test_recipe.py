@@ -41,7 +41,7 @@ def test_variants_are_trained_and_read_and_a_failing_one_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = tmp_path / "figures.json"
-    # With one level of 16 channels, "narrow at the finest level" cannot put its attention at 8 pixels.
+    # The small network has a single level, 8 pixels wide, so that attention at 4 cannot be built.
     chosen = ("min-SNR weighting", "attention at 4")
     options = ["--steps=1", "--jobs=1", f"--json={figures}", f"--folder={tmp_path / 'runs'}", *SMALL]
     assert recipe.main([*options, "--only", *chosen]) == 1
