@@ -140,7 +140,12 @@ class LossCurveRun:
                 self._report(points[-1])
         self._model.eval()
         use = measure_text_use(
-            self._model, self._objective.schedule, self._objective.prediction_type, self._gauge, self._plan.batch_size
+            self._model,
+            self._objective.schedule,
+            self._objective.prediction_type,
+            self._gauge,
+            self._plan.batch_size,
+            self._plan.seed,
         )
         return LossCurve(
             network=self._plan.network,

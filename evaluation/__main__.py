@@ -19,6 +19,10 @@ COLUMNS = {
     "still_frame": "still frame",
     "mean_clip": "mean clip",
     "text_sensitivity": "text sensitivity",
+    "motion_energy_ratio": "motion energy / real",
+    "hold_ratio": "holds / real",
+    "sharpness_ratio": "sharpness / real",
+    "chroma_ratio": "colour strength / real",
     "memorisation": "memorisation",
 }
 

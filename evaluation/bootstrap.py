@@ -4,7 +4,7 @@ Whole words are drawn with replacement: clips of one word succeed or fail togeth
 would make the intervals too narrow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval; no interval where a single word was asked for."""
+    """A figure with its 95 % interval; no interval where there is a single word."""
 
     value: float
     low: float | None
@@ -31,7 +31,7 @@ def bootstrap_ratio(
 
     Args:
         numerators: [N], such as the errors of each clip.
-        denominators: [N], such as its letters.
+        denominators: [N], not below 0 and not all 0, such as its letters.
         words: [N] names, such as its word.
         seed: of the resampling.
     """
@@ -40,8 +40,11 @@ def bootstrap_ratio(
     index_N = numpy.array([place[word] for word in words])
     above_W = numpy.bincount(index_N, weights=numerators, minlength=len(names))
     below_W = numpy.bincount(index_N, weights=denominators, minlength=len(names))
-    counts_RW = _drawn_counts(len(names), seed)
-    ratios = (counts_RW @ above_W) / (counts_RW @ below_W)
+    ratios = [
+        float(counts_W @ above_W) / float(counts_W @ below_W)
+        for counts_W in _resamples(len(names), seed)
+        if counts_W @ below_W > 0  # a draw of words that have none of it has no ratio
+    ]
     return _interval(float(above_W.sum() / below_W.sum()), ratios, len(names))
 
 
@@ -58,19 +61,22 @@ def bootstrap_pairs(numerators_WW: numpy.ndarray, denominators_WW: numpy.ndarray
     words = len(numerators_WW)
     others_WW = ~numpy.eye(words, dtype=bool)
     above_WW, below_WW = numerators_WW * others_WW, denominators_WW * others_WW
-    counts_RW = _drawn_counts(words, seed)
-    counts_RW = counts_RW[(counts_RW > 0).sum(axis=1) > 1]  # a draw of one word alone has no pairs
-    above_R, below_R = (((counts_RW @ matrix) * counts_RW).sum(axis=1) for matrix in (above_WW, below_WW))
-    return _interval(float(above_WW.sum() / below_WW.sum()), above_R / below_R, words)
+    ratios = [
+        float(counts_W @ above_WW @ counts_W) / float(counts_W @ below_WW @ counts_W)
+        for counts_W in _resamples(words, seed)
+        if (counts_W > 0).sum() > 1  # a draw of one word alone has no pairs
+    ]
+    return _interval(float(above_WW.sum() / below_WW.sum()), ratios, words)
 
 
-def _drawn_counts(words: int, seed: int) -> numpy.ndarray:
-    """Return how often each word is drawn in each resample: [RESAMPLES, W] float64."""
-    drawn = numpy_generator(seed, "bootstrap").integers(0, words, (RESAMPLES, words))
-    return numpy.stack([numpy.bincount(row, minlength=words) for row in drawn]).astype(numpy.float64)
+def _resamples(words: int, seed: int) -> Iterator[numpy.ndarray]:
+    """Yield how often each word is drawn, resample by resample: [W] float64. One at a time, for words may be many."""
+    generator = numpy_generator(seed, "bootstrap")
+    for _ in range(RESAMPLES):
+        yield numpy.bincount(generator.integers(0, words, words), minlength=words).astype(numpy.float64)
 
 
-def _interval(value: float, resampled: numpy.ndarray, words: int) -> Interval:
+def _interval(value: float, resampled: Sequence[float], words: int) -> Interval:
     if words < 2:
         return Interval(value, None, None)
     tail = (1 - CONFIDENCE) / 2

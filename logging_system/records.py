@@ -93,6 +93,7 @@ class ValidationRecord:
     loss_shuffled: float | None  # the same clips, each with another clip's caption; None where all captions are equal
     loss_null: float  # the same clips without a caption
     predict_zero: float
+    gap_shuffled_interval: tuple[float, float] | None  # 95 % interval of loss_shuffled - loss over clips, if it has one
     loss_by_bin: tuple[float, ...]  # right caption, by timestep bin, from little noise to much
     gap_shuffled_by_bin: tuple[float, ...]  # loss_shuffled - loss by bin; empty where loss_shuffled is None
     best_loss: float  # lowest so far, this one included

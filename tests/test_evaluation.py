@@ -19,6 +19,7 @@ from training.evaluate import EvaluationRequest, _checked_words
 from training.trained_run import open_trained_run
 
 FIGURES = {"letter_error_rate", "exact_match", "real_ceiling", "shuffled_floor", "text_sensitivity", "memorisation"}
+FIGURES |= {"motion_energy_ratio", "hold_ratio", "sharpness_ratio", "chroma_ratio"}
 
 
 def edits(asked: list[str], read: list[str]) -> int:

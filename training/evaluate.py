@@ -25,6 +25,7 @@ from training.evaluation_report import (
     confusion_records,
     figures_as_json,
     letter_records,
+    look_figures,
     memorisation_figures,
     read_clips,
     sensitivity_figures,
@@ -108,6 +109,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     readings = read_clips(recogniser, clips)
     figures = {
         **spelling_figures(clips.words, readings, request.seed),
+        **look_figures(clips, request.seed),
         **_sensitivity(run, words, request.seed),
         **memorisation_figures(clips, history, splits.training, _unseen_real(splits, request.seed), request.seed),
     }

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from data.records import ClipSource
 from evaluation.bootstrap import Interval, bootstrap_ratio
+from evaluation.colour import chroma
 from evaluation.letter_errors import Word, error_counts, letters_read, top_confusions
 from evaluation.memorisation import are_copies, nearest_distances, small_copies
+from evaluation.motion import hold_share, motion_energy
 from evaluation.recogniser import LetterRecogniser
+from evaluation.sharpness import sharpness
 from evaluation.spelling import exact_match_interval, letter_error_interval, shuffled_floor_interval, still_clips
 from evaluation.text_use import sensitivity_interval
 from training.evaluation_clips import EvaluationClips, in_parts
@@ -66,6 +69,28 @@ def spelling_figures(words: Sequence[AskedWord], readings: Readings, seed: int) 
         "still_frame": letter_error_interval(asked, readings.still, seed),
         "mean_clip": letter_error_interval(asked, readings.mean, seed) if len(set(asked)) > 1 else None,
     }
+
+
+def look_figures(clips: EvaluationClips, seed: int) -> Figures:
+    """Return what generated clips have, as a ratio to what real clips of the same words have; 1 is right.
+
+    None where the real clips have nothing of it.
+    """
+    measures = {
+        "motion_energy_ratio": motion_energy,
+        "hold_ratio": hold_share,
+        "sharpness_ratio": sharpness,
+        "chroma_ratio": chroma,
+    }
+    names = [word.text for word in clips.words]
+    figures: dict[str, Interval | None] = {}
+    for name, measure in measures.items():
+        generated, real = (
+            torch.cat([measure(part) for part in in_parts(videos)]).double().numpy()
+            for videos in (clips.generated, clips.real)
+        )
+        figures[name] = bootstrap_ratio(generated, real, names, seed) if real.any() else None
+    return figures
 
 
 def sensitivity_figures(video_WSCTHW: Tensor | None, seed: int) -> Figures:

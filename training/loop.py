@@ -210,6 +210,9 @@ class TrainingLoop:
         line = f"Step {step}: validation loss {record.loss:.4f}; without caption {record.loss_null - record.loss:+.4f}"
         if record.loss_shuffled is not None:
             line += f", with another clip's caption {record.loss_shuffled - record.loss:+.4f}"
+        if record.gap_shuffled_interval is not None:
+            low, high = record.gap_shuffled_interval
+            line += f" (95 % interval {low:+.4f} to {high:+.4f})"
         self._progress.say(line)
         return record
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common.randomness import torch_generator
 from data.records import Batch, DataSplits
 from diffusion.prediction import add_noise, predicted_noise, predicted_video
-from evaluation.motion import frozen_frame_percent, motion_energy_ratio, to_unit_range
+from evaluation.motion import frozen_frame_percent, hold_ratio, motion_energy_ratio, to_unit_range
 from evaluation.sharpness import sharpness_ratio
 from evaluation.text_use import text_sensitivity
 from logging_system.records import GeneratedSamples, NoiseVisualisation
@@ -87,6 +87,7 @@ class Showcase:
         if self._real is not None:  # every prompt has a real clip: the closer comparison
             real = to_unit_range(torch.from_numpy(self._real))
         measures["Motion_Energy_Ratio"] = motion_energy_ratio(clips, real)
+        measures["Hold_Ratio"] = hold_ratio(clips, real)
         measures["Sharpness_Ratio"] = sharpness_ratio(clips, real)
         measures.update(self._comparison.measures(clips))
         if self._spelling is not None:

@@ -11,6 +11,7 @@ from data.batches import Tokenize, load_batch
 from data.records import Batch, ClipSource
 from diffusion.prediction import PredictionType
 from diffusion.schedule import NoiseSchedule
+from evaluation.bootstrap import Interval
 from evaluation.text_use import GaugeClips, measure_text_use, other_captions
 from logging_system.records import ValidationRecord
 from training.device import ComputeDevice
@@ -43,6 +44,7 @@ class Validator:
         self._prediction_type = prediction_type
         self._compute = compute
         self._batch_size = batch_size
+        self._seed = seed
         self.best_loss = best_loss
 
     def run(self, step: int, model: nn.Module) -> ValidationRecord:
@@ -53,7 +55,9 @@ class Validator:
                 return model(video, timestep, tokens, drop_caption)
 
         start = time.perf_counter()
-        use = measure_text_use(predict, self._schedule, self._prediction_type, self._clips, self._batch_size)
+        use = measure_text_use(
+            predict, self._schedule, self._prediction_type, self._clips, self._batch_size, self._seed
+        )
         best_so_far = math.inf if self.best_loss is None else self.best_loss
         is_best = use.correct < best_so_far  # never where it is not a number
         if is_best:
@@ -64,12 +68,19 @@ class Validator:
             loss_shuffled=use.shuffled,
             loss_null=use.null,
             predict_zero=use.predict_zero,
+            gap_shuffled_interval=_ends(use.shuffled_gap),
             loss_by_bin=use.correct_by_bin,
             gap_shuffled_by_bin=use.shuffled_gap_by_bin,
             best_loss=min(best_so_far, use.correct) if math.isfinite(use.correct) else best_so_far,
             is_best=is_best,
             seconds=time.perf_counter() - start,
         )
+
+
+def _ends(interval: Interval | None) -> tuple[float, float] | None:
+    if interval is None or interval.low is None or interval.high is None:
+        return None
+    return interval.low, interval.high
 
 
 def load_validation_batch(source: ClipSource, tokenize: Tokenize) -> Batch:

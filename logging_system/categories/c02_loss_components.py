@@ -12,6 +12,7 @@ from logging_system.writer import Writer
 
 BINS = 8
 NO_VALIDATION = "validation is off or there are no validation clips"
+NO_INTERVAL = "there are fewer than two validation clips"
 
 TAGS = {
     "02_Loss_Components/Weighted_Loss": Tag(
@@ -54,6 +55,14 @@ TAGS = {
         "Loss with another clip's caption minus loss with the right one. Above 0: the model uses the text. Near 0: it "
         "ignores it.",
         absent_when=NO_VALIDATION,
+    ),
+    "02_Loss_Components/Validation/Text_Gap_Shuffled_Lower_Bound": Tag(
+        "Lower end of the 95 % interval of Text_Gap_Shuffled (bootstrap over the validation clips). Above 0: that the "
+        "model uses the text is no accident of a few clips.",
+        absent_when=NO_INTERVAL,
+    ),
+    "02_Loss_Components/Validation/Text_Gap_Shuffled_Upper_Bound": Tag(
+        "Upper end of the same interval.", absent_when=NO_INTERVAL
     ),
     "02_Loss_Components/Validation/Text_Gap_Null": Tag(
         "Loss without a caption minus loss with the right one. Above 0: the caption carries information for the model.",
@@ -129,6 +138,10 @@ class LossComponents(Category):
         if record.loss_shuffled is not None:  # None: all clips have the same caption, so none can be wrong
             values["02_Loss_Components/Validation/Loss_Shuffled"] = record.loss_shuffled
             values["02_Loss_Components/Validation/Text_Gap_Shuffled"] = record.loss_shuffled - record.loss
+        if record.gap_shuffled_interval is not None:
+            low, high = record.gap_shuffled_interval
+            values["02_Loss_Components/Validation/Text_Gap_Shuffled_Lower_Bound"] = low
+            values["02_Loss_Components/Validation/Text_Gap_Shuffled_Upper_Bound"] = high
         write_scalars(writer, TAGS, values, record.step)
         for number, loss in enumerate(record.loss_by_bin, 1):
             by_bin = {"02_Loss_Components/Validation/Timestep_Bin_{number}": loss}

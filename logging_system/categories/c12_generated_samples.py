@@ -42,6 +42,12 @@ TAGS = {
         "or of validation where a prompt has none.",
         absent_when="the real clips do not move",
     ),
+    "12_Generated_Samples/Hold_Ratio": Tag(
+        "Share of frame changes in which the hand is held still, in generated clips divided by that in real ones. 1 is "
+        "right; well below it the hand never rests, and letters cannot be read. Frames are averaged to 8 x 8 pixels "
+        "first, so that grain is no motion. Real clips are those of Motion_Energy_Ratio.",
+        absent_when="the real clips hold nothing still",
+    ),
     "12_Generated_Samples/Sharpness_Ratio": Tag(
         "Sharpness (mean difference of neighbouring pixels) of generated clips divided by that of real ones. 1 is "
         "right, below it is blur, above it is grain. Real clips are those of Motion_Energy_Ratio.",

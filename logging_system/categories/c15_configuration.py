@@ -67,6 +67,8 @@ LAYOUT: Mapping[str, Mapping[str, list[str]]] = {
         ],
         "Text gap": [
             "02_Loss_Components/Validation/Text_Gap_Shuffled",
+            "02_Loss_Components/Validation/Text_Gap_Shuffled_Lower_Bound",
+            "02_Loss_Components/Validation/Text_Gap_Shuffled_Upper_Bound",
             "02_Loss_Components/Validation/Text_Gap_Null",
         ],
     },

@@ -35,6 +35,11 @@ def test_a_single_word_has_no_interval() -> None:
     assert (interval.value, interval.low, interval.high) == (0.25, None, None)
 
 
+def test_draws_without_anything_in_the_denominator_are_left_out() -> None:
+    interval = bootstrap_ratio(numpy.array([1.0, 0.0]), numpy.array([2.0, 0.0]), ["A", "B"], seed=0)
+    assert (interval.value, interval.low, interval.high) == (0.5, 0.5, 0.5)
+
+
 def test_intervals_depend_on_the_seed_alone() -> None:
     values = numpy.random.default_rng(0).random(10)
     first, again, other = (bootstrap_ratio(values, numpy.ones(10), names(10), seed) for seed in (1, 1, 2))

@@ -4,7 +4,14 @@ import numpy
 import pytest
 import torch
 
-from evaluation.motion import frozen_frame_percent, motion_energy, motion_energy_ratio, to_unit_range
+from evaluation.motion import (
+    frozen_frame_percent,
+    hold_ratio,
+    hold_share,
+    motion_energy,
+    motion_energy_ratio,
+    to_unit_range,
+)
 
 
 def moving(*levels: float) -> torch.Tensor:
@@ -29,6 +36,24 @@ def test_frozen_frames_are_counted_over_all_changes_of_frame() -> None:
     just_below, just_above = 2 * 1.9 / 255, 2 * 2.1 / 255  # mean changes around the threshold, on the range -1..1
     assert frozen_frame_percent(moving(0.0, just_below)) == 100.0
     assert frozen_frame_percent(moving(0.0, just_above)) == 0.0
+
+
+def test_holds_are_counted_over_all_changes_of_frame_and_grain_is_no_motion() -> None:
+    assert hold_share(moving(0.0, 0.05, 0.05, 0.2, 0.5)).tolist() == pytest.approx(
+        [0.5]
+    )  # 0.05 and 0 hold, 0.15 and 0.3 do not
+    held = moving(0.3, 0.3, 0.3, 0.9, 0.9).repeat(1, 1, 1, 8, 8)
+    grainy = held + 0.1 * torch.randn(held.shape, generator=torch.Generator().manual_seed(0))
+    assert frozen_frame_percent(grainy) == 0.0
+    assert hold_share(grainy).tolist() == hold_share(held).tolist() == pytest.approx([0.75])
+
+
+def test_hold_ratio_is_1_for_the_real_thing_0_without_rest_and_absent_without_real_holds() -> None:
+    real, restless = moving(0.0, 0.0, 0.5, 0.5), moving(0.0, 0.3, 0.6, 0.9)
+    assert hold_ratio(real, real) == pytest.approx(1.0)
+    assert hold_ratio(restless, real) == 0.0
+    assert hold_ratio(moving(0.0, 0.0, 0.0, 0.0), real) == pytest.approx(1.5)
+    assert hold_ratio(real, restless) is None
 
 
 def test_bytes_become_the_unit_range_channels_first() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from diffusion.schedule import build_noise_schedule
+from evaluation.bootstrap import Interval
 from evaluation.text_use import GaugeClips, measure_text_use, other_captions, sensitivity_interval, text_sensitivity
 
 SCHEDULE = build_noise_schedule("cosine", num_timesteps=80, zero_terminal_snr=True)
@@ -31,25 +32,42 @@ def ignores_its_caption(noisy: Tensor, timestep: Tensor, tokens: Tensor, drop: T
 @pytest.mark.parametrize("batch_size", [1, 5, 16])
 def test_a_network_that_reads_shows_the_gaps_that_its_mistakes_have(batch_size: int) -> None:
     given = clips()
-    use = measure_text_use(knows_its_caption, SCHEDULE, "sample", given, batch_size)
+    use = measure_text_use(knows_its_caption, SCHEDULE, "sample", given, batch_size, seed=0)
     own, wrong = given.tokens_BL[:, 0] / 10.0, given.shuffled_tokens_BL[:, 0] / 10.0
     assert use.correct == pytest.approx(0.0, abs=1e-12)
     assert use.shuffled == pytest.approx((own - wrong).square().mean().item(), rel=1e-5)
     assert use.null == pytest.approx(own.square().mean().item(), rel=1e-5)
     assert use.predict_zero == pytest.approx(own.square().mean().item(), rel=1e-5)
+    gaps = (own - wrong).square()
+    assert use.shuffled_gap is not None
+    assert use.shuffled_gap.value == pytest.approx(gaps.mean().item(), rel=1e-5)
+    # Of the 16 gaps one is 2.25, the others 0.01. A resample holds the large one Binomial(16, 1/16) times, whose 2.5 %
+    # and 97.5 % quantiles are 0 and 3.
+    assert (use.shuffled_gap.low, use.shuffled_gap.high) == pytest.approx((0.01, (3 * 2.25 + 13 * 0.01) / 16))
     for index, gap in enumerate(use.shuffled_gap_by_bin):  # clip i is in bin i modulo 8
         assert gap == pytest.approx((own - wrong)[index::8].square().mean().item(), rel=1e-5)
 
 
 def test_a_network_that_ignores_its_text_shows_exactly_no_gap() -> None:
-    use = measure_text_use(ignores_its_caption, SCHEDULE, "v_prediction", clips(), 4)
+    use = measure_text_use(ignores_its_caption, SCHEDULE, "v_prediction", clips(), 4, seed=0)
     assert use.shuffled == use.correct == use.null
+    assert use.shuffled_gap == Interval(0.0, 0.0, 0.0)
     assert use.shuffled_gap_by_bin == (0.0,) * 8
+
+
+def test_clips_that_are_used_again_do_not_make_the_interval_narrower() -> None:
+    tokens, wrong = torch.tensor([[2], [9]]), torch.tensor([[3], [19]])  # 0.1 and 1 off
+    video = (tokens / 10.0)[:, :, None, None, None].expand(2, 3, 4, 2, 2)
+    given = GaugeClips(video, tokens, wrong, torch.zeros(video.shape))
+    use = measure_text_use(knows_its_caption, SCHEDULE, "sample", given, 8, seed=0)
+    assert use.shuffled_gap is not None
+    assert use.shuffled_gap.value == pytest.approx((0.01 + 1.0) / 2)
+    assert (use.shuffled_gap.low, use.shuffled_gap.high) == pytest.approx((0.01, 1.0))
 
 
 def test_bins_go_from_little_noise_to_much() -> None:
     """Predicting the noisy clip itself as the clean one is right where there is little noise."""
-    use = measure_text_use(lambda noisy, *_: noisy, SCHEDULE, "sample", clips(), 4)
+    use = measure_text_use(lambda noisy, *_: noisy, SCHEDULE, "sample", clips(), 4, seed=0)
     assert list(use.correct_by_bin) == sorted(use.correct_by_bin)
 
 
@@ -61,15 +79,17 @@ def test_without_another_caption_the_shuffled_figures_are_absent_and_not_zero() 
         "sample",
         GaugeClips(given.video_BCTHW, given.tokens_BL, None, given.noise_BCTHW),
         2,
+        seed=0,
     )
     assert use.shuffled is None
+    assert use.shuffled_gap is None
     assert use.shuffled_gap_by_bin == ()
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_few_clips_cover_every_bin_too(count: int) -> None:
     given = clips(count)
-    use = measure_text_use(lambda noisy, *_: noisy, SCHEDULE, "sample", given, 5)
+    use = measure_text_use(lambda noisy, *_: noisy, SCHEDULE, "sample", given, 5, seed=0)
     assert len(use.correct_by_bin) == 8
     assert use.correct_by_bin[7] > 30 * use.correct_by_bin[0]
     assert use.correct == pytest.approx(sum(use.correct_by_bin) / 8, rel=1e-5)

@@ -154,6 +154,7 @@ def _validation(step: int) -> ValidationRecord:
         loss_shuffled=0.375,
         loss_null=0.35,
         predict_zero=1.0,
+        gap_shuffled_interval=(0.05, 0.1),
         loss_by_bin=tuple(0.1 * number for number in range(1, 9)),
         gap_shuffled_by_bin=tuple(0.01 * number for number in range(1, 9)),
         best_loss=0.25,
