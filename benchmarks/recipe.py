@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
-
+from benchmarks.evaluation_process import percent, threads_of_each
 from benchmarks.machine import machine_line
 from benchmarks.option_types import at_least_one, output_file, seed
 from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     chosen = [variant for variant in VARIANTS if not options.only or variant.name in options.only]
     common = [f"--max-steps={options.steps}", "--max-minutes=none", f"--seed={options.seed}", *for_training]
-    threads = max(1, (psutil.cpu_count(logical=False) or 1) // options.jobs)
+    threads = threads_of_each(options.jobs)
     rows: list[RecipeFigures | FailedVariant] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder if options.folder is not None else Path(temporary)
@@ -119,18 +118,13 @@ def _report(rows: Sequence[RecipeFigures | FailedVariant], steps: int, seed: int
             f"{row.step_seconds:.2f}",
             f"{row.validation_loss:.4f}",
             f"{row.text_gap:.4f}",
-            _percent(row.letters),
-            _percent(row.words),
+            percent(row.letters),
+            percent(row.words),
             f"{row.text_sensitivity:.1f}",
             " ".join(row.worst_letters) or "none",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def _percent(figure: tuple[float, float, float]) -> str:
-    value, low, high = (100 * part for part in figure)
-    return f"{value:.0f} % ({low:.0f} to {high:.0f})"
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
 """One training and its evaluation, in processes of their own: a part of benchmarks.recipe."""
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-LETTERS, NEW_WORDS = "letters", "words not in training"
+from benchmarks.evaluation_process import LETTERS, NEW_WORDS, Failure, Figure, evaluate_run, figure_of, run_process
+
 QUIET = (
     "--no-enable-gradient-histograms",
     "--no-enable-parameter-tracking",
@@ -48,8 +45,8 @@ class RecipeFigures:
     step_seconds: float
     validation_loss: float
     text_gap: float
-    letters: tuple[float, float, float]
-    words: tuple[float, float, float]
+    letters: Figure
+    words: Figure
     real_words: float
     text_sensitivity: float
     worst_letters: tuple[str, ...]
@@ -73,20 +70,17 @@ def run_variant(
         folder: for the run, by the variant's name, and for the cache.
         threads: of each process.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     name = variant.name.replace(" ", "_").replace("/", "_")
     places = (f"--log-dir={folder}", f"--experiment-name={name}", f"--cache-dir={folder / 'cache'}")
-    training = [sys.executable, "main.py", *QUIET, *common, *places, *variant.training]
-    report = folder / f"{name}.json"
-    evaluation = [sys.executable, "-m", "evaluation", f"--run={folder / name}", f"--output={report}"]
-    evaluation += [f"--samples-per-word={samples_per_word}"]
-    for command in (training, evaluation):
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines()
-            return FailedVariant(variant.name, said[-1] if said else f"exit code {done.returncode}")
+    failure = run_process(["main.py", *QUIET, *common, *places, *variant.training], threads)
+    if failure is not None:
+        return FailedVariant(variant.name, failure.reason)
+    options = [f"--samples-per-word={samples_per_word}"]
+    report = evaluate_run(folder / name, folder / f"{name}.json", options, threads)
+    if isinstance(report, Failure):
+        return FailedVariant(variant.name, report.reason)
     try:
-        return read_figures(variant.name, folder / name, json.loads(report.read_text(encoding="utf-8")))
+        return read_figures(variant.name, folder / name, report)
     except (KeyError, TypeError) as error:
         return FailedVariant(variant.name, f"the report lacks {error}")
 
@@ -105,14 +99,9 @@ def read_figures(name: str, run: Path, report: Mapping[str, object]) -> RecipeFi
         step_seconds=statistics.median(values["05_Performance/Step_Time_Seconds"]),
         validation_loss=values["02_Loss_Components/Validation/Loss"][-1],
         text_gap=values["02_Loss_Components/Validation/Text_Gap_Shuffled"][-1],
-        letters=_with_interval(groups[LETTERS], "letter_error_rate"),
-        words=_with_interval(groups[NEW_WORDS], "letter_error_rate"),
-        real_words=_with_interval(groups[NEW_WORDS], "real_ceiling")[0],
-        text_sensitivity=_with_interval(groups[LETTERS], "text_sensitivity")[0],
+        letters=figure_of(groups[LETTERS], "letter_error_rate"),
+        words=figure_of(groups[NEW_WORDS], "letter_error_rate"),
+        real_words=figure_of(groups[NEW_WORDS], "real_ceiling")[0],
+        text_sensitivity=figure_of(groups[LETTERS], "text_sensitivity")[0],
         worst_letters=tuple(letter for letter, of in letters.items() if of["read"] < 0.5),
     )
-
-
-def _with_interval(group: Mapping[str, object], figure: str) -> tuple[float, float, float]:
-    low, high = group["intervals"][figure]  # type: ignore[index]
-    return float(group[figure]), float(low), float(high)  # type: ignore[arg-type]

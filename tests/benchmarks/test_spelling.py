@@ -1,0 +1,61 @@
+"""benchmarks.spelling on the checkpoint of a real run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import spelling
+from benchmarks.evaluation_process import percent, threads_of_each
+from benchmarks.spelling import SpellingFigures, read_figures
+
+
+def test_every_setting_is_evaluated_as_asked_and_a_failing_one_is_said(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "figures.json"
+    options = [f"--run={finished_run}", "--samples-per-word=1", "--jobs=1", f"--json={figures}"]
+    assert spelling.main([*options, "--guidance-scales", "1", "--samplers", "ddim:2", "heun:5000"]) == 1
+    rows = json.loads(figures.read_text())["rows"]
+    used = [(row["sampler"], row["steps"], row["guidance_scale"]) for row in rows[:3]]
+    assert used == [("dpm_solver++", 4, 2.5), ("dpm_solver++", 4, 1.0), ("ddim", 2, 2.5)]
+    for row in rows[:3]:
+        for rate in (row["letters"], row["words"]):
+            assert rate[1] <= rate[0] <= rate[2]
+        assert all(ratio >= 0 for ratio in row["looks"].values())
+    assert "5000" in rows[3]["reason"]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[:3] for line in printed if line.startswith(("| dpm", "| ddim"))] == [
+        ["| dpm_solver++", "4", "2.5"],
+        ["| dpm_solver++", "4", "1"],
+        ["| ddim", "2", "2.5"],
+    ]
+    assert printed[-1].startswith("| --sampler=heun --steps=5000 | failed: ")
+    assert len({line.count("|") - line.count("\\|") for line in printed if line.startswith("|")}) == 1
+
+
+def test_figures_are_those_of_the_report() -> None:
+    group = {"letter_error_rate": 0.25, "text_sensitivity": 4.0}
+    group["intervals"] = {name: [value / 2, value * 2] for name, value in group.items()}
+    looks = {"motion_energy_ratio": 1.1, "hold_ratio": None, "sharpness_ratio": 1.2, "chroma_ratio": 1.3}
+    report = {
+        "sampler": {"name": "ddim", "steps": 5, "guidance_scale": 1.5},
+        "groups": {"letters": group, "words not in training": {**group, "letter_error_rate": 0.3}},
+        **looks,
+    }
+    rate = (0.25, 0.125, 0.5)
+    assert read_figures(report) == SpellingFigures("ddim", 5, 1.5, rate, (0.3, *rate[1:]), 4.0, looks)
+    assert percent(rate) == "25.0 % (12.5 to 50.0)"
+
+
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.evaluation_process.psutil.cpu_count", lambda logical: 8)
+    assert [threads_of_each(jobs) for jobs in (1, 2, 3, 100)] == [8, 4, 2, 1]
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddim:0", "none:5", "ddim:x"])
+def test_samplers_that_do_not_exist_end_with_the_usage(sampler: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        spelling.main(["--run=x", "--samplers", sampler])
+    assert ended.value.code == 2
+    assert "--samplers" in capsys.readouterr().err
