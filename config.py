@@ -43,9 +43,9 @@ class Config(Settings):
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)
     """Epochs to train; None for no limit."""
-    MAX_STEPS: int | None = Field(1600, ge=1, le=10**9)
+    MAX_STEPS: int | None = Field(1200, ge=1, le=10**9)
     """Optimizer steps to train; None for no limit."""
-    MAX_MINUTES: float | None = Field(13.5, gt=0, le=1e7)
+    MAX_MINUTES: float | None = Field(13.0, gt=0, le=1e7)
     """Minutes to train; None for no limit."""
 
     # --- Data
@@ -159,7 +159,7 @@ class Config(Settings):
     """Method that turns noise into a clip."""
     SAMPLING_STEPS: int = Field(12, ge=1, le=100_000)
     """Steps of the sampler."""
-    GUIDANCE_SCALE: float = Field(2.5, ge=0, le=100)
+    GUIDANCE_SCALE: float = Field(2.0, ge=0, le=100)
     """Weight of the caption (classifier-free guidance); 1 is no guidance."""
     GUIDANCE_RESCALE: Fraction = 0.0
     """How far guided predictions are brought back to their own contrast; 0 is not at all."""

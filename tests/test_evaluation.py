@@ -60,7 +60,7 @@ def test_the_report_has_the_figures_with_their_intervals(evaluated: tuple[Path, 
     assert report["sampler"] == {
         "name": "dpm_solver++",
         "steps": 4,
-        "guidance_scale": 2.5,
+        "guidance_scale": 2.0,
         "guidance_rescale": 0.0,
         "guidance_interval": [0.0, 1.0],
         "weights": "ema",

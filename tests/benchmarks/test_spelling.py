@@ -18,7 +18,7 @@ def test_every_setting_is_evaluated_as_asked_and_a_failing_one_is_said(
     assert spelling.main([*options, "--guidance-scales", "1", "--samplers", "ddim:2", "heun:5000"]) == 1
     rows = json.loads(figures.read_text())["rows"]
     used = [(row["sampler"], row["steps"], row["guidance_scale"]) for row in rows[:3]]
-    assert used == [("dpm_solver++", 4, 2.5), ("dpm_solver++", 4, 1.0), ("ddim", 2, 2.5)]
+    assert used == [("dpm_solver++", 4, 2.0), ("dpm_solver++", 4, 1.0), ("ddim", 2, 2.0)]
     for row in rows[:3]:
         for rate in (row["letters"], row["words"]):
             assert rate[1] <= rate[0] <= rate[2]
@@ -26,9 +26,9 @@ def test_every_setting_is_evaluated_as_asked_and_a_failing_one_is_said(
     assert "5000" in rows[3]["reason"]
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[:3] for line in printed if line.startswith(("| dpm", "| ddim"))] == [
-        ["| dpm_solver++", "4", "2.5"],
+        ["| dpm_solver++", "4", "2"],
         ["| dpm_solver++", "4", "1"],
-        ["| ddim", "2", "2.5"],
+        ["| ddim", "2", "2"],
     ]
     assert printed[-1].startswith("| --sampler=heun --steps=5000 | failed: ")
     assert len({line.count("|") - line.count("\\|") for line in printed if line.startswith("|")}) == 1
