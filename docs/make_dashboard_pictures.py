@@ -58,7 +58,12 @@ PICTURES = (
     Picture("dashboard_custom_scalars", "custom_scalars"),
     Picture("dashboard_hparams", "hparams", height=420),
     Picture("category_01", "timeseries", "01_Training/(Gradient_Norm$|Loss$|Validation_Loss)", 3),
-    Picture("category_02", "timeseries", "02_.*(Text_Gap_Shuffled$|Validation/Loss|Timestep_Bin_[18]$)", 6),
+    Picture(
+        "category_02",
+        "timeseries",
+        "02_.*(Text_Gap_Shuffled($|_Lower)|Validation/Loss$|Loss_Shuffled|Timestep_Bin_[18]$)",
+        6,
+    ),
     Picture("category_03", "timeseries", "03_Epoch_Summary/(Average_Loss|Best_Val|Epoch_Time)", 3),
     Picture("category_04", "timeseries", "04_Learning_Rate/(Current_LR$|LR_In_100_|Schedule)", 3),
     Picture("category_05", "timeseries", "05_Performance/(Data_Wait|Logging_Overhead|Samples_Per_Second)", 3),
