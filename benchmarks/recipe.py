@@ -1,9 +1,10 @@
 """What each choice of the recipe does to spelling: python -m benchmarks.recipe
 
-Trains the default preset as it is, and once for each change, with the same seed and the same number of steps, and has
-the words of each read by the same recogniser, one change at a time. Options: --steps N, --seed N, --only NAME ...,
---jobs N (trainings at a time, each on its share of the cores), --samples-per-word N, --folder PATH (keeps the runs),
---list, --json PATH; further options are main.py's, for all trainings.
+Trains the default preset as it is, and once for each change, one change at a time, with the same seed and the same
+number of steps, and has the words of each read by the same recogniser (another seed trains another one). Options:
+--steps N, --seed N, --only NAME ..., --jobs N (trainings at a time, each on its share of the cores),
+--samples-per-word N, --folder PATH (keeps the runs), --list, --json PATH; further options are main.py's, for all
+trainings.
 """
 
 import argparse
@@ -62,6 +63,9 @@ def main(arguments: Sequence[str]) -> int:
 
         try:
             rows.append(run(DEFAULT))  # alone, because it trains the recogniser that the others find in the cache
+            if isinstance(rows[0], FailedVariant):
+                print(f"error: the default fails: {rows[0].reason}", file=sys.stderr)
+                return 1
             with ThreadPoolExecutor(options.jobs) as pool:
                 for row in pool.map(run, chosen):
                     rows.append(row)

@@ -31,6 +31,7 @@ from benchmarks.option_types import at_least_one, output_file, seed
 from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
 from diffusion.samplers import SamplerName
 
+LARGEST_SCALE = 100.0  # of GUIDANCE_SCALE
 GUIDANCE_SCALES = (1.0, 1.5, 2.5, 4.0)
 SAMPLERS = ("ddim:50", "dpm_solver++:6", "dpm_solver++:10", "ddim:10", "euler:12", "heun:6")
 LOOKS = {
@@ -92,6 +93,9 @@ def main(arguments: Sequence[str]) -> int:
 
         try:
             rows.append(run(own))  # alone, because it trains the recogniser where there is none
+            if isinstance(rows[0], FailedSetting):
+                print(f"error: {rows[0].reason.removeprefix('error: ')}", file=sys.stderr)
+                return 1
             with ThreadPoolExecutor(options.jobs) as pool:
                 for row in pool.map(run, [*scales, *samplers]):
                     rows.append(row)
@@ -110,19 +114,34 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.spelling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, help="folder of a trained run, such as logs/my_run")
-    parser.add_argument("--guidance-scales", type=float, nargs="*", default=GUIDANCE_SCALES, metavar="X")
+    parser.add_argument(
+        "--guidance-scales",
+        type=_guidance_scale,
+        nargs="*",
+        default=GUIDANCE_SCALES,
+        metavar="X",
+        help=f"default {' '.join(format(scale, 'g') for scale in GUIDANCE_SCALES)}",
+    )
     parser.add_argument(
         "--samplers",
         type=_sampler_and_steps,
         nargs="*",
         default=[_sampler_and_steps(text) for text in SAMPLERS],
         metavar="NAME:STEPS",
+        help=f"default {' '.join(SAMPLERS)}",
     )
     parser.add_argument("--samples-per-word", type=at_least_one, default=1, metavar="N")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of words, noises and looks (default 0)")
     parser.add_argument("--jobs", type=at_least_one, default=2, metavar="N", help="evaluations at a time (default 2)")
     parser.add_argument("--json", type=output_file, metavar="PATH", help="also write all figures to this file")
     return parser
+
+
+def _guidance_scale(text: str) -> float:
+    scale = float(text)
+    if not 0 <= scale <= LARGEST_SCALE:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {LARGEST_SCALE:g}, not {text}")
+    return scale
 
 
 def _sampler_and_steps(text: str) -> tuple[str, int]:
@@ -144,11 +163,18 @@ def _evaluate(options: argparse.Namespace, setting: SamplerSetting, folder: Path
     )
     if isinstance(report, Failure):
         return FailedSetting(" ".join(setting.options) or "none", report.reason)
-    return read_figures(report)
+    try:
+        return read_figures(report)
+    except (KeyError, TypeError) as error:
+        return FailedSetting(" ".join(setting.options) or "none", f"the report lacks {error}")
 
 
-def read_figures(report: Mapping[str, object]) -> SpellingFigures | FailedSetting:
-    """Read the report of an evaluation."""
+def read_figures(report: Mapping[str, object]) -> SpellingFigures:
+    """Read the report of an evaluation.
+
+    Raises:
+        KeyError, TypeError: a figure is absent, or null.
+    """
     sampler: dict[str, object] = report["sampler"]  # type: ignore[assignment]
     groups: dict[str, dict[str, object]] = report["groups"]  # type: ignore[assignment]
     sensitivity = groups[LETTERS]["text_sensitivity"]

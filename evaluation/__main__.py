@@ -82,11 +82,11 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     columns = {"all": report, **report["groups"]}
     width = max(len(title) for title in COLUMNS.values())
     lines = [f"{report['run']}, step {report['step']}; value (95 % interval)"]
-    lines.append(" " * width + "".join(f"  {name:>22}" for name in columns))
+    lines.append(" " * width + "".join(f"  {name:>24}" for name in columns))
     for key, title in COLUMNS.items():
         cells = [_cell(key, figures) for figures in columns.values()]
         if any(cells):
-            lines.append(f"{title:<{width}}" + "".join(f"  {cell:>22}" for cell in cells))
+            lines.append(f"{title:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
     missed = [f"{letter} {of['read']:.0%}" for letter, of in report["letters"].items() if of["read"] < NEARLY_ALL]
     lines.append(f"letters read in less than {NEARLY_ALL:.0%} of their places: {', '.join(missed) or 'none'}")
     return [*lines, *(f"note: {note}" for note in report["notes"])]

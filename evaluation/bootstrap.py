@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval; no interval where there is a single word."""
+    """A figure with its 95 % interval; none where there is nothing to draw from: a single word, or a single pair."""
 
     value: float
     low: float | None
@@ -66,7 +66,7 @@ def bootstrap_pairs(numerators_WW: numpy.ndarray, denominators_WW: numpy.ndarray
         for counts_W in _resamples(words, seed)
         if (counts_W > 0).sum() > 1  # a draw of one word alone has no pairs
     ]
-    return _interval(float(above_WW.sum() / below_WW.sum()), ratios, words)
+    return _interval(float(above_WW.sum() / below_WW.sum()), ratios, words - 1)
 
 
 def _resamples(words: int, seed: int) -> Iterator[numpy.ndarray]:
@@ -76,8 +76,8 @@ def _resamples(words: int, seed: int) -> Iterator[numpy.ndarray]:
         yield numpy.bincount(generator.integers(0, words, words), minlength=words).astype(numpy.float64)
 
 
-def _interval(value: float, resampled: Sequence[float], words: int) -> Interval:
-    if words < 2:
+def _interval(value: float, resampled: Sequence[float], choices: int) -> Interval:
+    if choices < 2:
         return Interval(value, None, None)
     tail = (1 - CONFIDENCE) / 2
     low, high = numpy.quantile(resampled, (tail, 1 - tail)).tolist()

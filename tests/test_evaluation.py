@@ -92,6 +92,7 @@ def test_the_rates_are_those_of_all_readings(evaluated: tuple[Path, dict]) -> No
     errors = sum(edits(list(other["word"]), read.split()) for one, other in others for read in one["read"])
     letters = sum(len(other["word"]) * len(one["read"]) for one, other in others)
     assert report["shuffled_floor"] == pytest.approx(errors / letters)
+    assert {record["word"]: record["group"] for record in records}["HELLO"] == "longer than in training"
     for group, figures in report["groups"].items():
         members = [record for record in records if record["group"] == group]
         assert figures["words"] == len(members)

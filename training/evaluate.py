@@ -50,7 +50,8 @@ NOTES = (
     "Every clip counts; none was chosen.",
     "Real clips come from one recording of each letter: between them only size, place, colour, stroke and timing vary. "
     "The real ceiling says how well the recogniser copes with that, not with other signers.",
-    "Intervals are 95 % and come from a bootstrap over words; null where a single word has none.",
+    "Intervals are 95 % and come from a bootstrap over words; null where there are too few. Where all n words give the "
+    "same figure, such as a rate of 0, the interval has no width; up to 3 / n cannot be ruled out then.",
     "memorisation is about 0.05 where nothing is copied; blurred clips are near to everything and raise it too.",
 )
 
@@ -103,7 +104,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
         wanted=wanted,
         most_rows=COMPARED_CLIPS,
     )
-    words = asked_words(wanted, history)
+    words = asked_words(wanted, history, splits.split.max_letters)
     recogniser = build_recogniser(_with_recogniser(run.config), splits)
     clips = make_clips(run, splits, words, request.samples_per_word, request.seed)
     readings = read_clips(recogniser, clips)

@@ -20,6 +20,7 @@ from evaluation.letter_errors import Word
 WORDS_A_LENGTH = 24
 """Held-out words of each length that are drawn where the user names none."""
 LETTERS, TRAINED, NEW = "letters", "words in training", "words not in training"
+LONGER = "longer than in training"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class AskedWord:
     text: str
     symbols: Word
     in_training: bool  # a training clip showed it
+    is_longer: bool  # than every word that may be trained on
     bigrams_in_training: tuple[tuple[str, bool], ...]  # each pair of neighbours, and whether a training clip showed it
 
     @property
@@ -36,6 +38,8 @@ class AskedWord:
         """What it is averaged with."""
         if len(self.symbols) == 1:
             return LETTERS
+        if self.is_longer:
+            return LONGER
         return TRAINED if self.in_training else NEW
 
 
@@ -97,12 +101,16 @@ def holds_out(split: WordSplit) -> bool:
     return split.max_letters > 1 and max(split.word_fraction, split.bigram_fraction) > 0
 
 
-def asked_words(symbols: Sequence[Word], history: TrainingHistory) -> list[AskedWord]:
-    """Say of each word whether training showed it, and each of its pairs; a word that comes twice counts once."""
+def asked_words(symbols: Sequence[Word], history: TrainingHistory, max_letters: int) -> list[AskedWord]:
+    """Say of each word whether training showed it, and each of its pairs; a word that comes twice counts once.
+
+    Args:
+        max_letters: of the longest training word.
+    """
     words = []
     for word in dict.fromkeys(symbols):
         bigrams = tuple(("".join(pair), pair in history.pairs) for pair in itertools.pairwise(word))
-        words.append(AskedWord("".join(word), word, word in history.words, bigrams))
+        words.append(AskedWord("".join(word), word, word in history.words, len(word) > max_letters, bigrams))
     return words
 
 

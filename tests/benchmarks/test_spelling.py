@@ -53,6 +53,23 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [threads_of_each(jobs) for jobs in (1, 2, 3, 100)] == [8, 4, 2, 1]
 
 
+def test_a_run_that_cannot_be_evaluated_ends_it_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert spelling.main([f"--run={tmp_path / 'none'}"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "as the run samples ..."
+    assert said[1].startswith("error: ")
+    assert "there is no such folder" in said[1]
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("scale", ["-1", "nan", "101", "much"])
+def test_guidance_that_cannot_be_ends_with_the_usage(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        spelling.main(["--run=x", f"--guidance-scales={scale}"])
+    assert ended.value.code == 2
+    assert "--guidance-scales" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "ddim:0", "none:5", "ddim:x"])
 def test_samplers_that_do_not_exist_end_with_the_usage(sampler: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -55,6 +55,11 @@ def test_pairs_leave_out_words_with_themselves() -> None:
     assert interval.high == pytest.approx(5.0)
 
 
+def test_a_single_pair_has_no_interval() -> None:
+    interval = bootstrap_pairs(numpy.array([[0.0, 1.0], [3.0, 0.0]]), numpy.ones((2, 2)), seed=0)
+    assert (interval.value, interval.low, interval.high) == (2.0, None, None)
+
+
 def test_the_interval_of_a_mean_over_pairs_is_as_wide_as_theory_says() -> None:
     # The kernel x + y has mean 2 and, over pairs of n draws, the standard deviation 2 s / sqrt(n) (Hoeffding 1948).
     values = numpy.random.default_rng(0).normal(1.0, 1.0, 300)

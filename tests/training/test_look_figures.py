@@ -7,7 +7,7 @@ from training.evaluation_clips import EvaluationClips
 from training.evaluation_report import look_figures
 from training.evaluation_words import AskedWord
 
-WORDS = tuple(AskedWord(letter, (letter,), True, ()) for letter in "ABCD")
+WORDS = tuple(AskedWord(letter, (letter,), True, False, ()) for letter in "ABCD")
 
 
 def clips(generated: numpy.ndarray, real: numpy.ndarray) -> EvaluationClips:
