@@ -14,7 +14,7 @@ def test_every_setting_is_evaluated_as_asked_and_a_failing_one_is_said(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = tmp_path / "figures.json"
-    options = [f"--run={finished_run}", "--samples-per-word=1", "--jobs=1", f"--json={figures}"]
+    options = [f"--run={finished_run}", "--samples-per-word=1", "--jobs=2", f"--json={figures}"]
     assert spelling.main([*options, "--guidance-scales", "1", "--samplers", "ddim:2", "heun:5000"]) == 1
     rows = json.loads(figures.read_text())["rows"]
     used = [(row["sampler"], row["steps"], row["guidance_scale"]) for row in rows[:3]]
