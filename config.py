@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from common.field_types import Folder, FolderName, Fraction, Interval, NonBlankText, check_distinct
+from common.field_types import (
+    LARGEST_GUIDANCE_SCALE,
+    Folder,
+    FolderName,
+    Fraction,
+    Interval,
+    NonBlankText,
+    check_distinct,
+)
 from common.settings import Settings
 from config_checks import CROSS_FIELD_CHECKS
 
@@ -159,7 +167,7 @@ class Config(Settings):
     """Method that turns noise into a clip."""
     SAMPLING_STEPS: int = Field(12, ge=1, le=100_000)
     """Steps of the sampler."""
-    GUIDANCE_SCALE: float = Field(2.0, ge=0, le=100)
+    GUIDANCE_SCALE: float = Field(2.0, ge=0, le=LARGEST_GUIDANCE_SCALE)
     """Weight of the caption (classifier-free guidance); 1 is no guidance."""
     GUIDANCE_RESCALE: Fraction = 0.0
     """How far guided predictions are brought back to their own contrast; 0 is not at all."""

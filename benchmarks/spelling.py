@@ -29,9 +29,9 @@ from benchmarks.evaluation_process import (
 from benchmarks.machine import machine_line
 from benchmarks.option_types import at_least_one, output_file, seed
 from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
+from common.field_types import LARGEST_GUIDANCE_SCALE
 from diffusion.samplers import SamplerName
 
-LARGEST_SCALE = 100.0  # of GUIDANCE_SCALE
 GUIDANCE_SCALES = (1.0, 1.5, 2.5, 4.0)
 SAMPLERS = ("ddim:50", "dpm_solver++:6", "dpm_solver++:10", "ddim:10", "euler:12", "heun:6")
 LOOKS = {
@@ -139,8 +139,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _guidance_scale(text: str) -> float:
     scale = float(text)
-    if not 0 <= scale <= LARGEST_SCALE:
-        raise argparse.ArgumentTypeError(f"must be from 0 to {LARGEST_SCALE:g}, not {text}")
+    if not 0 <= scale <= LARGEST_GUIDANCE_SCALE:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {LARGEST_GUIDANCE_SCALE:g}, not {text}")
     return scale
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+LARGEST_GUIDANCE_SCALE = 100.0
 _LONGEST_NAME = 100
 _NOT_IN_NAMES = '/\\:*?"<>|'
 

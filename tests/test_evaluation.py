@@ -179,6 +179,7 @@ def test_words_that_the_run_cannot_take_are_named(
     [
         (["--steps=0"], "--steps 0: must be between"),
         (["--guidance-scale=nan"], "--guidance-scale nan"),
+        (["--guidance-scale=101"], "--guidance-scale 101: must be between 0 and 100"),
         (["--sampler=magic"], "--sampler magic: choose from"),
         (["--contact-sheet=sheet.jpg"], "name a file that ends in .png"),
         (["--output=report.png"], "--output report.png: the contact sheet goes there"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from common.errors import UserError
+from common.field_types import LARGEST_GUIDANCE_SCALE
 from common.settings import config_as_json, config_from_json
 from config import Config
 from diffusion.samplers import SamplerName
@@ -110,8 +111,10 @@ def _with_options(config: Config, options: SamplingOptions) -> Config:
             raise UserError(f"--steps {options.steps}: must be between 1 and {config.NUM_TRAIN_TIMESTEPS}")
         changes["SAMPLING_STEPS"] = options.steps
     if options.guidance_scale is not None:
-        if not 0 <= options.guidance_scale < float("inf"):
-            raise UserError(f"--guidance-scale {options.guidance_scale}: must be a finite number of at least 0")
+        if not 0 <= options.guidance_scale <= LARGEST_GUIDANCE_SCALE:
+            raise UserError(
+                f"--guidance-scale {options.guidance_scale:g}: must be between 0 and {LARGEST_GUIDANCE_SCALE:g}"
+            )
         changes["GUIDANCE_SCALE"] = options.guidance_scale
     if options.sampler is not None:
         if options.sampler not in get_args(SamplerName):
