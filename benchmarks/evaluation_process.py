@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-LETTERS, NEW_WORDS = "letters", "words not in training"
 
 Figure = tuple[float, float, float]
 """A figure and the two ends of its 95 % interval."""

@@ -8,17 +8,16 @@ trainings.
 """
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks.compared_rows import measure_rows
 from benchmarks.evaluation_process import percent, threads_of_each
 from benchmarks.machine import machine_line
 from benchmarks.option_types import at_least_one, output_file, seed
-from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
+from benchmarks.output import say
 from benchmarks.recipe_runs import FailedVariant, RecipeFigures, Variant, run_variant
 
 DEFAULT = Variant("default")
@@ -53,7 +52,6 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [variant for variant in VARIANTS if not options.only or variant.name in options.only]
     common = [f"--max-steps={options.steps}", "--max-minutes=none", f"--seed={options.seed}", *for_training]
     threads = threads_of_each(options.jobs)
-    rows: list[RecipeFigures | FailedVariant] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder if options.folder is not None else Path(temporary)
 
@@ -61,22 +59,16 @@ def main(arguments: Sequence[str]) -> int:
             say(f"{variant.name} ...")
             return run_variant(variant, common, folder.resolve(), threads, options.samples_per_word)
 
-        try:
-            rows.append(run(DEFAULT))  # alone, because it trains the recogniser that the others find in the cache
-            if isinstance(rows[0], FailedVariant):
-                print(f"error: the default fails: {rows[0].reason}", file=sys.stderr)
-                return 1
-            with ThreadPoolExecutor(options.jobs) as pool:
-                for row in pool.map(run, chosen):
-                    rows.append(row)
-                    save_progress(options.json, _as_json(rows))
-        except KeyboardInterrupt:
-            say("interrupted")
-            print("\n".join(_report(rows, options.steps, options.seed)))
-            return INTERRUPTED
-    print("\n".join(_report(rows, options.steps, options.seed)))
-    save_figures(options.json, _as_json(rows))
-    return 0 if all(isinstance(row, RecipeFigures) for row in rows) else 1
+        return measure_rows(
+            DEFAULT,
+            chosen,
+            run,
+            lambda rows: _report(rows, options.steps, options.seed),
+            FailedVariant,
+            lambda failure: f"the default fails: {failure.reason}",
+            jobs=options.jobs,
+            json_path=options.json,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,10 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="name the variants with their options, and end")
     parser.add_argument("--json", type=output_file, metavar="PATH", help="also write all figures to this file")
     return parser
-
-
-def _as_json(rows: Sequence[RecipeFigures | FailedVariant]) -> dict[str, object]:
-    return {"rows": [dataclasses.asdict(row) for row in rows]}
 
 
 def _report(rows: Sequence[RecipeFigures | FailedVariant], steps: int, seed: int) -> list[str]:

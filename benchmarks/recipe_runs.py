@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evaluation_process import LETTERS, NEW_WORDS, Failure, Figure, evaluate_run, figure_of, run_process
+from benchmarks.evaluation_process import Failure, Figure, evaluate_run, figure_of, run_process
+from training.evaluation_words import LETTERS, NEW
 
 QUIET = (
     "--no-enable-gradient-histograms",
@@ -100,8 +101,8 @@ def read_figures(name: str, run: Path, report: Mapping[str, object]) -> RecipeFi
         validation_loss=values["02_Loss_Components/Validation/Loss"][-1],
         text_gap=values["02_Loss_Components/Validation/Text_Gap_Shuffled"][-1],
         letters=figure_of(groups[LETTERS], "letter_error_rate"),
-        words=figure_of(groups[NEW_WORDS], "letter_error_rate"),
-        real_words=figure_of(groups[NEW_WORDS], "real_ceiling")[0],
+        words=figure_of(groups[NEW], "letter_error_rate"),
+        real_words=figure_of(groups[NEW], "real_ceiling")[0],
         text_sensitivity=figure_of(groups[LETTERS], "text_sensitivity")[0],
         worst_letters=tuple(letter for letter, of in letters.items() if of["read"] < 0.5),
     )

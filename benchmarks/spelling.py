@@ -7,18 +7,15 @@ cores), --json PATH.
 """
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from benchmarks.compared_rows import measure_rows
 from benchmarks.evaluation_process import (
-    LETTERS,
-    NEW_WORDS,
     Failure,
     Figure,
     evaluate_run,
@@ -28,9 +25,10 @@ from benchmarks.evaluation_process import (
 )
 from benchmarks.machine import machine_line
 from benchmarks.option_types import at_least_one, output_file, seed
-from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
+from benchmarks.output import say
 from common.field_types import LARGEST_GUIDANCE_SCALE
 from diffusion.samplers import SamplerName
+from training.evaluation_words import LETTERS, NEW
 
 GUIDANCE_SCALES = (1.0, 1.5, 2.5, 4.0)
 SAMPLERS = ("ddim:50", "dpm_solver++:6", "dpm_solver++:10", "ddim:10", "euler:12", "heun:6")
@@ -41,12 +39,9 @@ LOOKS = {
     "chroma_ratio": "colour strength",
 }
 
-
-@dataclass(frozen=True)
-class SamplerSetting:
-    """A way to sample, as options of `python -m evaluation`; none of them is the run's own."""
-
-    options: tuple[str, ...] = ()
+SamplerSetting = tuple[str, ...]
+"""A way to sample, as options of `python -m evaluation`."""
+OWN: SamplerSetting = ()
 
 
 @dataclass(frozen=True)
@@ -81,32 +76,24 @@ class FailedSetting:
 def main(arguments: Sequence[str]) -> int:
     """Evaluate and print; return the exit code."""
     options = _parser().parse_args(arguments)
-    own = SamplerSetting()
-    scales = [SamplerSetting((f"--guidance-scale={scale:g}",)) for scale in options.guidance_scales]
-    samplers = [SamplerSetting((f"--sampler={name}", f"--steps={steps}")) for name, steps in options.samplers]
-    rows: list[SpellingFigures | FailedSetting] = []
+    scales = [(f"--guidance-scale={scale:g}",) for scale in options.guidance_scales]
+    samplers = [(f"--sampler={name}", f"--steps={steps}") for name, steps in options.samplers]
     with tempfile.TemporaryDirectory() as folder:
 
         def run(setting: SamplerSetting) -> SpellingFigures | FailedSetting:
-            say(f"{' '.join(setting.options) or 'as the run samples'} ...")
+            say(f"{' '.join(setting) or 'as the run samples'} ...")
             return _evaluate(options, setting, Path(folder))
 
-        try:
-            rows.append(run(own))  # alone, because it trains the recogniser where there is none
-            if isinstance(rows[0], FailedSetting):
-                print(f"error: {rows[0].reason.removeprefix('error: ')}", file=sys.stderr)
-                return 1
-            with ThreadPoolExecutor(options.jobs) as pool:
-                for row in pool.map(run, [*scales, *samplers]):
-                    rows.append(row)
-                    save_progress(options.json, _as_json(rows))
-        except KeyboardInterrupt:
-            say("interrupted")
-            print("\n".join(_report(rows, options)))
-            return INTERRUPTED
-    print("\n".join(_report(rows, options)))
-    save_figures(options.json, _as_json(rows))
-    return 0 if all(isinstance(row, SpellingFigures) for row in rows) else 1
+        return measure_rows(
+            OWN,
+            [*scales, *samplers],
+            run,
+            lambda rows: _report(rows, options),
+            FailedSetting,
+            lambda failure: failure.reason.removeprefix("error: "),
+            jobs=options.jobs,
+            json_path=options.json,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,19 +141,20 @@ def _sampler_and_steps(text: str) -> tuple[str, int]:
 
 
 def _evaluate(options: argparse.Namespace, setting: SamplerSetting, folder: Path) -> SpellingFigures | FailedSetting:
-    name = "_".join(setting.options).replace("=", "_") or "own"
+    name = "_".join(setting).replace("=", "_") or "own"
     report = evaluate_run(
         options.run,
         folder / f"{name}.json",
-        [f"--samples-per-word={options.samples_per_word}", f"--seed={options.seed}", *setting.options],
+        [f"--samples-per-word={options.samples_per_word}", f"--seed={options.seed}", *setting],
         threads_of_each(options.jobs),
     )
+    described = " ".join(setting) or "none"
     if isinstance(report, Failure):
-        return FailedSetting(" ".join(setting.options) or "none", report.reason)
+        return FailedSetting(described, report.reason)
     try:
         return read_figures(report)
     except (KeyError, TypeError) as error:
-        return FailedSetting(" ".join(setting.options) or "none", f"the report lacks {error}")
+        return FailedSetting(described, f"the report lacks {error}")
 
 
 def read_figures(report: Mapping[str, object]) -> SpellingFigures:
@@ -183,14 +171,10 @@ def read_figures(report: Mapping[str, object]) -> SpellingFigures:
         steps=int(sampler["steps"]),  # type: ignore[call-overload]
         guidance_scale=float(sampler["guidance_scale"]),  # type: ignore[arg-type]
         letters=figure_of(groups[LETTERS], "letter_error_rate"),
-        words=figure_of(groups[NEW_WORDS], "letter_error_rate"),
+        words=figure_of(groups[NEW], "letter_error_rate"),
         text_sensitivity=None if sensitivity is None else float(sensitivity),  # type: ignore[arg-type]
         looks={name: report[name] for name in LOOKS},  # type: ignore[misc]
     )
-
-
-def _as_json(rows: Sequence[SpellingFigures | FailedSetting]) -> dict[str, object]:
-    return {"rows": [dataclasses.asdict(row) for row in rows]}
 
 
 def _report(rows: Sequence[SpellingFigures | FailedSetting], options: argparse.Namespace) -> list[str]:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from evaluation.ratio import ratio_to_real
+
 FROZEN_THRESHOLD = 2.0 / 255.0
 """Mean absolute change, as a share of the value range 0..1, below which a frame counts as a repeat of the last."""
 HOLD_SIZE = 8
@@ -26,8 +28,7 @@ def motion_energy_ratio(generated_NCTHW: Tensor, real_MCTHW: Tensor) -> float | 
     Returns:
         The ratio of the means, or None where the real clips do not move.
     """
-    real = motion_energy(real_MCTHW).mean()
-    return None if real == 0 else (motion_energy(generated_NCTHW).mean() / real).item()
+    return ratio_to_real(motion_energy, generated_NCTHW, real_MCTHW)
 
 
 def frozen_frame_percent(video_NCTHW: Tensor) -> float:
@@ -60,8 +61,7 @@ def hold_ratio(generated_NCTHW: Tensor, real_MCTHW: Tensor) -> float | None:
     Returns:
         The ratio, or None where the real clips hold nothing.
     """
-    real = hold_share(real_MCTHW).mean()
-    return None if real == 0 else (hold_share(generated_NCTHW).mean() / real).item()
+    return ratio_to_real(hold_share, generated_NCTHW, real_MCTHW)
 
 
 def to_unit_range(video_THWC: Tensor) -> Tensor:

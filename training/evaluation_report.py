@@ -22,6 +22,12 @@ from training.evaluation_words import AskedWord, TrainingHistory
 
 CONFUSIONS_LISTED = 20
 Figures = Mapping[str, Interval | None]
+LOOKS = {
+    "motion_energy_ratio": motion_energy,
+    "hold_ratio": hold_share,
+    "sharpness_ratio": sharpness,
+    "chroma_ratio": chroma,
+}
 
 
 @dataclass(frozen=True)
@@ -76,21 +82,16 @@ def look_figures(clips: EvaluationClips, seed: int) -> Figures:
 
     None where the real clips have nothing of it.
     """
-    measures = {
-        "motion_energy_ratio": motion_energy,
-        "hold_ratio": hold_share,
-        "sharpness_ratio": sharpness,
-        "chroma_ratio": chroma,
-    }
     names = [word.text for word in clips.words]
-    figures: dict[str, Interval | None] = {}
-    for name, measure in measures.items():
-        generated, real = (
-            torch.cat([measure(part) for part in in_parts(videos)]).double().numpy()
-            for videos in (clips.generated, clips.real)
-        )
-        figures[name] = bootstrap_ratio(generated, real, names, seed) if real.any() else None
-    return figures
+    generated, real = _looks(clips.generated), _looks(clips.real)
+    return {
+        name: bootstrap_ratio(generated[name], real[name], names, seed) if real[name].any() else None for name in LOOKS
+    }
+
+
+def _looks(videos: numpy.ndarray) -> dict[str, numpy.ndarray]:
+    parts = [{name: measure(part) for name, measure in LOOKS.items()} for part in in_parts(videos)]
+    return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in LOOKS}
 
 
 def sensitivity_figures(video_WSCTHW: Tensor | None, seed: int) -> Figures:

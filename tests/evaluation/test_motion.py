@@ -39,9 +39,8 @@ def test_frozen_frames_are_counted_over_all_changes_of_frame() -> None:
 
 
 def test_holds_are_counted_over_all_changes_of_frame_and_grain_is_no_motion() -> None:
-    assert hold_share(moving(0.0, 0.05, 0.05, 0.2, 0.5)).tolist() == pytest.approx(
-        [0.5]
-    )  # 0.05 and 0 hold, 0.15 and 0.3 do not
+    # 0.05 and 0 hold, 0.15 and 0.3 do not.
+    assert hold_share(moving(0.0, 0.05, 0.05, 0.2, 0.5)).tolist() == pytest.approx([0.5])
     held = moving(0.3, 0.3, 0.3, 0.9, 0.9).repeat(1, 1, 1, 8, 8)
     grainy = held + 0.1 * torch.randn(held.shape, generator=torch.Generator().manual_seed(0))
     assert frozen_frame_percent(grainy) == 0.0
