@@ -187,8 +187,14 @@ class Config(Settings):
     """Steps between two measurements of the validation loss."""
     SAVE_EVERY_STEPS: int = Field(400, ge=1, le=10**9)
     """Steps between two checkpoints; the last step always has one."""
+    SAVE_IN_BACKGROUND: bool = True
+    """Whether training goes on while a checkpoint is written from a copy in memory; it waits where there is no room."""
     KEEP_CHECKPOINTS: int = Field(3, ge=1, le=10**6)
     """Newest checkpoints that are kept."""
+    KEEP_BEST_CHECKPOINT: bool = True
+    """Whether the checkpoint with the lowest validation loss is kept too, of those that fell on a validation."""
+    KEEP_CHECKPOINT_EVERY_STEPS: int | None = Field(None, ge=1, le=10**9)
+    """Checkpoints of multiples of this step are kept for good; None for none."""
 
     # --- Logging
     LOG_EVERY_EPOCHS: int = Field(1, ge=1, le=10**9)

@@ -106,6 +106,12 @@ def sampler_fits_the_timesteps(SAMPLING_STEPS: int, NUM_TRAIN_TIMESTEPS: int) ->
     return None
 
 
+def kept_checkpoints_are_saved(KEEP_CHECKPOINT_EVERY_STEPS: int | None, SAVE_EVERY_STEPS: int) -> str | None:
+    if KEEP_CHECKPOINT_EVERY_STEPS is not None and KEEP_CHECKPOINT_EVERY_STEPS % SAVE_EVERY_STEPS != 0:
+        return "no checkpoint would be written at most of these steps; use a multiple of SAVE_EVERY_STEPS"
+    return None
+
+
 def prompts_fit_the_captions(SAMPLE_PROMPTS: tuple[str, ...], MAX_CAPTION_LENGTH: int) -> str | None:
     too_long = [repr(prompt) for prompt in SAMPLE_PROMPTS if len(prompt) > MAX_CAPTION_LENGTH]
     if too_long:
@@ -135,4 +141,5 @@ CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     schedule_needs_an_end,
     sampler_fits_the_timesteps,
     prompts_fit_the_captions,
+    kept_checkpoints_are_saved,
 )

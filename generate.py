@@ -30,6 +30,9 @@ def parse(arguments: list[str]) -> GenerationRequest:
         "--contact-sheet", type=Path, default=None, help="also draw all clips on one PNG, real ones above"
     )
     parser.add_argument("--raw-weights", action="store_true", help="use the last weights in place of their average")
+    parser.add_argument(
+        "--checkpoint", default="newest", help="newest, best (by validation loss) or a step (default: newest)"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     return GenerationRequest(**vars(parser.parse_args(arguments)))
 

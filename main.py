@@ -1,12 +1,16 @@
 """Train: python main.py [--preset tiny|base|large] [--max-steps N] ...; python main.py --help lists every constant."""
 
+import signal
 import sys
+from contextlib import ExitStack
 
 from common.errors import UserError
+from common.interruption import Interrupted
 from common.settings import load_settings
 from config import PRESETS, Config
 from training.allocator import keep_freed_memory
 from training.build import build_training
+from training.signals import StopRequest
 
 
 def main(arguments: list[str]) -> int:
@@ -14,12 +18,18 @@ def main(arguments: list[str]) -> int:
     keep_freed_memory()
     try:
         loaded = load_settings(Config, PRESETS, arguments, program="main.py")
-        training = build_training(loaded, ["main.py", *arguments])
-        return 0 if training is None else training.run()
+        with StopRequest() as stop, ExitStack() as held:
+            with stop.interruptible():
+                training = build_training(loaded, ["main.py", *arguments], stop, held)
+            return 0 if training is None else training.run()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # while building, or a second Ctrl-C
+    except Interrupted as interruption:
+        name = signal.Signals(interruption.signal_number).name
+        print(f"{name} came before the first step: nothing was begun, and no checkpoint is changed", file=sys.stderr)
+        return 128 + interruption.signal_number
+    except KeyboardInterrupt:  # a second Ctrl-C, or one before any handler was set
         print("interrupted; the last checkpoint, if there is one, is intact", file=sys.stderr)
         return 130
 

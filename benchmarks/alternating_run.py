@@ -12,6 +12,7 @@ import torch
 
 import training.build
 from benchmarks.spread import Spread, ratio_of, spread_of
+from benchmarks.whole_run import train_whole
 from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
@@ -23,7 +24,6 @@ from logging_system.settings import LoggingSettings
 from logging_system.system_sampler import HostReadings
 from logging_system.view import TrainingView
 from logging_system.writer import Writer
-from training.build import build_training
 
 WARM_UP_STEPS = 10
 NEVER = 10**9
@@ -170,10 +170,7 @@ def measure_overhead(plan: BlockPlan, folder: Path, options: Sequence[str]) -> O
         return dispatcher
 
     with patch.object(training.build, "build_dispatcher", build_dispatcher):
-        loop = build_training(load_settings(Config, PRESETS, arguments, program="main.py"), ["benchmark"])
-    assert loop is not None  # the folder is new, so there are steps to do
-    if loop.run() != 0:
-        raise UserError("a signal ended the run before its figures were complete")
+        train_whole(arguments)
     return _overhead(made[0].times, config, folder / "logs" / "run")
 
 

@@ -12,12 +12,10 @@ from unittest.mock import patch
 
 import training.build
 from benchmarks.spread import Spread, spread_of
-from common.errors import UserError
-from common.settings import load_settings
-from config import PRESETS, Config
+from benchmarks.whole_run import train_whole
+from config import Config
 from data.batches import training_batches
 from data.records import Batch, DataSplits
-from training.build import build_training
 from training.build_data import build_data
 
 NEVER = 10**9
@@ -111,10 +109,7 @@ def measure_data_wait(
         patch.object(training.build, "training_batches", clock.timed_batches),
         redirect_stdout(sys.stderr),  # what a run says is progress here
     ):
-        loop = build_training(load_settings(Config, PRESETS, arguments, program="main.py"), ["benchmark"])
-        assert loop is not None  # the folder is new, so there are steps to do
-        if loop.run() != 0:
-            raise UserError("a signal ended the run before its figures were complete")
+        train_whole(arguments)
     return _summary(data, cache, plan, clock, _logged_points(folder / "run"))
 
 

@@ -1,8 +1,14 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+UNFINISHED = ".tmp-"
+"""How the names of files and folders begin that are not finished, or are being taken away."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -13,7 +19,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; no temporary file is left.
     """
-    temporary = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex}")
+    temporary = _unfinished(path)
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -24,6 +30,52 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; when the ``with`` block ends, it takes the name ``path`` in one rename.
+
+    Every file in it reaches the disk first. A folder that has the name already is replaced. Where the block raises,
+    nothing is left.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; nothing is left of the new one.
+    """
+    temporary = _unfinished(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            with open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
+        sync_folder(temporary)
+        replaced = _unfinished(path)
+        if path.exists():
+            os.replace(path, replaced)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed left unfinished in a folder and below it.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for leftover in sorted(folder.rglob(f"{UNFINISHED}*")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)  # gone with the folder above it, perhaps
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{UNFINISHED}{path.name}-{uuid.uuid4().hex}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -77,10 +77,10 @@ class LoadedSettings(Generic[SettingsT]):
         preset_asked_for: whether ``--preset`` was on the command line.
         preset_changes: for each field that has another value because of the preset: the file's value and the preset's.
             Fields that the command line overrides are not in it.
-        explicitly_set: fields given on the command line or by the preset that was asked for. An edit in the file cannot
-            be told from a default, so it is not in here: when a run is resumed and the file differs from the run in a
-            field that must not change, the trainer keeps the run's value and reports the difference.
+        explicitly_set: fields given on the command line or by the preset that was asked for. An edit in the file is
+            told from a default only by comparing `file_values` with those of another time.
         resume: whether ``--resume`` was on the command line.
+        file_values: what the file alone says, as `config_as_json` writes it.
     """
 
     config: SettingsT
@@ -89,6 +89,7 @@ class LoadedSettings(Generic[SettingsT]):
     preset_changes: dict[str, tuple[object, object]]
     explicitly_set: frozenset[str]
     resume: bool
+    file_values: Mapping[str, JSON]
 
 
 def load_settings(
@@ -130,7 +131,9 @@ def load_settings(
         if name not in typed.values and valid[name] != defaults[name]
     }
     explicit = frozenset(typed.values) | (frozenset(preset) if typed.preset is not None else frozenset())
-    return LoadedSettings(config, preset_name, typed.preset is not None, changes, explicit, typed.resume)
+    # Not checked: values that the command line or a preset replace may be impossible together.
+    file_values = config_class.model_construct(**defaults).model_dump(mode="json", warnings=False)
+    return LoadedSettings(config, preset_name, typed.preset is not None, changes, explicit, typed.resume, file_values)
 
 
 def config_as_json(config: Settings) -> dict[str, JSON]:

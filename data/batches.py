@@ -149,15 +149,17 @@ def _finish(loaded: _LoadedClips, tokenize: Tokenize) -> Batch:
 def _from_workers(
     dataset: _BatchDataset, order: BatchOrder, num_workers: int, seed: int, tokenize: Tokenize
 ) -> Generator[Batch, None, None]:
+    # Forked workers share the memory of what is loaded already; elsewhere forking is not safe.
+    start_method = "fork" if sys.platform == "linux" else "spawn"
+    start = WorkerStart(os.getpid(), start_method)
     loader = DataLoader(
         dataset,
         batch_size=None,  # an item is a batch already
         sampler=order,
         num_workers=num_workers,
         prefetch_factor=PREFETCHED_BATCHES,
-        worker_init_fn=WorkerStart(os.getpid()),
-        # Forked workers share the memory of what is loaded already; elsewhere forking is not safe.
-        multiprocessing_context="fork" if sys.platform == "linux" else "spawn",
+        worker_init_fn=start,
+        multiprocessing_context=start_method,
         generator=torch_generator(seed, "loader_workers"),  # or the loader would draw from the global generator
     )
     with signals_held_back():
@@ -166,4 +168,5 @@ def _from_workers(
         for loaded in batches:
             yield _finish(_or_raise(loaded), tokenize)
     finally:
-        del batches, loader  # ends the workers
+        start.end_workers()
+        del batches, loader  # waits for their end

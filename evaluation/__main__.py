@@ -67,6 +67,9 @@ def _parse(arguments: Sequence[str]) -> EvaluationRequest:
     parser.add_argument("--guidance-scale", type=float, default=None, help="default: the run's GUIDANCE_SCALE")
     parser.add_argument("--sampler", default=None, help="default: the run's SAMPLER")
     parser.add_argument("--raw-weights", action="store_true", help="use the last weights in place of their average")
+    parser.add_argument(
+        "--checkpoint", default="newest", help="newest, best (by validation loss) or a step (default: newest)"
+    )
     parser.add_argument("--device", default="auto", choices=get_args(DeviceName))
     return EvaluationRequest(**vars(parser.parse_args(arguments)))
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from logging_system.records import EpochRecord, StepRecord, ValidationRecord
+from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, ValidationRecord
 from logging_system.view import TrainingView
 from logging_system.writer import Writer
 
@@ -40,6 +40,9 @@ class Category:
 
     def on_epoch(self, record: EpochRecord, view: TrainingView, writer: Writer) -> None:
         """Called at the end of every LOG_EVERY_EPOCHS-th epoch, and for the part of an epoch that ends a run."""
+
+    def on_checkpoint(self, record: CheckpointRecord, view: TrainingView, writer: Writer) -> None:
+        """Called for every checkpoint that has reached the disk; the steps after its own may have gone on."""
 
     def on_end(self, view: TrainingView, writer: Writer) -> None:
         """Called once when the run ends, also when it is interrupted."""

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from common.interruption import Interrupted
 from logging_system.cadence import Cadence, cadence_of
 from logging_system.category import Category, Due
 from logging_system.clock import LoggingClock
 from logging_system.console import report as report_on_console
 from logging_system.event_files import rewind
-from logging_system.records import EpochRecord, StepRecord, ValidationRecord
+from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, ValidationRecord
 from logging_system.registry import CATEGORIES
 from logging_system.settings import LoggingSettings
 from logging_system.specification import CategoryContext, CategorySpec
@@ -106,6 +107,10 @@ class Dispatcher:
             self._writer.mark_epoch(record.step, is_partial=record.is_partial)
             self._each("on_epoch", lambda category: category.on_epoch(record, view, self._writer))
 
+    def on_checkpoint(self, record: CheckpointRecord, view: TrainingView) -> None:
+        """Call when a checkpoint has reached the disk."""
+        self._each("on_checkpoint", lambda category: category.on_checkpoint(record, view, self._writer))
+
     def on_end(self, view: TrainingView) -> None:
         """Call once when the run ends, also when it is interrupted."""
         self._each("on_end", lambda category: category.on_end(view, self._writer))
@@ -137,6 +142,8 @@ class Dispatcher:
             try:
                 with self.clock.measure(sampling=samples and specification.makes_samples):
                     call(category)
+            except Interrupted:  # a signal came while samples were made; the training loop sees it next
+                continue
             except Exception as error:  # noqa: BLE001  whatever a category does must not end training
                 self._note_failure(specification.name, hook, error)
 

@@ -67,7 +67,7 @@ class StepRecord:
     data_seconds: float  # waited for the batch
     step_seconds: float  # whole step on the wall clock, waiting for data included, logging excluded
     clip_ids: tuple[str, ...]
-    is_interrupted: bool = False  # a signal ends the run with this step: nothing that takes long is wanted
+    is_interrupted: bool = False  # a signal or a fault ends the run with this step: nothing that takes long is wanted
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,16 @@ class ValidationRecord:
     best_loss: float  # lowest so far, this one included
     is_best: bool
     seconds: float
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """A checkpoint that has reached the disk, while later steps were done perhaps."""
+
+    step: int  # whose state it holds
+    size_bytes: int
+    stall_seconds: float  # that training stood still for it
+    write_seconds: float  # from its beginning until it was durable
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,17 @@ class TrainingView(Protocol):
         ...
 
     def generate_samples(self) -> GeneratedSamples:
-        """Sample the fixed prompts. Expensive; from a private random stream, so training is not disturbed."""
+        """Sample the fixed prompts. Expensive; from a private random stream, so training is not disturbed.
+
+        Raises:
+            Interrupted: a signal asks for the end; what was begun is given up.
+        """
         ...
 
     def visualise_noise(self) -> NoiseVisualisation:
-        """Noise and denoise one fixed validation clip. Expensive; from a private random stream."""
+        """Noise and denoise one fixed validation clip. Expensive; from a private random stream.
+
+        Raises:
+            Interrupted: a signal asks for the end.
+        """
         ...

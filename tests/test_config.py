@@ -67,6 +67,7 @@ REFUSED = [
     ("MAX_STEPS", "1.5", "should be a valid integer"),
     ("BATCH_SIZE", "none", "should be a valid integer"),
     ("MAX_STEPS", "99999999999999999999999999", "should be less than or equal to"),
+    ("KEEP_CHECKPOINT_EVERY_STEPS", "0", "should be greater than or equal to 1"),
 ]
 
 # (what is typed, the constants that are named, part of the message)
@@ -88,6 +89,11 @@ CROSS_FIELD = [
     ("--max-steps none --lr-schedule polynomial", "LR_SCHEDULE MAX_STEPS", "polynomial must know"),
     ("--sampling-steps 1001", "SAMPLING_STEPS NUM_TRAIN_TIMESTEPS", "lower SAMPLING_STEPS"),
     (
+        "--keep-checkpoint-every-steps 600",
+        "KEEP_CHECKPOINT_EVERY_STEPS SAVE_EVERY_STEPS",
+        "use a multiple of SAVE_EVERY_STEPS",
+    ),
+    (
         "--max-caption-length 3 --sample-prompts ABC,ABCD",
         "SAMPLE_PROMPTS MAX_CAPTION_LENGTH",
         "'ABCD' would be cut off",
@@ -106,6 +112,7 @@ ACCEPTED = [
     "--data-root clips --text-encoder some/model",
     "--image-size 48 --spatial-attention-sizes 24,12,6",
     "--lr-schedule plateau --max-steps none",
+    "--keep-checkpoint-every-steps 800",
 ]
 
 

@@ -228,6 +228,7 @@ def test_a_run_on_other_clips_is_refused_with_what_to_look_at_instead(tmp_path: 
         guidance_scale=None,
         sampler=None,
         raw_weights=False,
+        checkpoint="newest",
         device="cpu",
     )
     with pytest.raises(UserError, match="Text_Gap_Shuffled"):

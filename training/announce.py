@@ -6,8 +6,10 @@ from common.settings import LoadedSettings
 from config import Config
 from data.records import ClipSource, DataSplits
 from models.tokens import Tokenizer
+from training.checkpoint import Checkpoint
 from training.device import ComputeDevice
-from training.estimate import SMALLER_CLIP, TrainingEstimate, device_name
+from training.estimate import TrainingEstimate, device_name
+from training.memory import SMALLER_BATCH, SMALLER_CLIP
 from training.resume import ResumedConfig
 from training.run_folder import RunFolder
 
@@ -20,9 +22,12 @@ def announce(
     folder: RunFolder,
     compute: ComputeDevice,
     resumed: ResumedConfig,
+    checkpoint: Checkpoint | None,
 ) -> None:
     """Say where the run lives, what it trains on, what a preset or a resume changed, and how to watch it."""
     print(f"Run: {folder.path}")
+    if checkpoint is not None:
+        print(f"Going on from step {checkpoint.state.step}: {checkpoint.folder}")
     print(f"Data: {splits.description}")
     _announce_dropped_characters(splits.training, tokenizer)
     print(f"Device: {compute.device.type}, {compute.precision}")
@@ -60,7 +65,7 @@ def announce_estimate(
     if estimate.memory_bytes > estimate.memory_limit:
         print(
             f"Warning: that is more than the {_gibibytes(estimate.memory_limit)} that this run can have; lower "
-            f"BATCH_SIZE (and raise GRADIENT_ACCUMULATION_STEPS, for as many clips a step), {SMALLER_CLIP}.",
+            f"{SMALLER_BATCH}, {SMALLER_CLIP}.",
             flush=True,
         )
     if max_minutes is not None and (steps is None or steps * estimate.step_seconds > 60 * max_minutes):

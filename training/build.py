@@ -1,7 +1,9 @@
 """The composition root: reads the config, builds every part, and puts them together."""
 
+import dataclasses
 import sys
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 
 from common.errors import UserError
@@ -20,23 +22,34 @@ from training.build_data import build_data
 from training.build_learner import Learner, build_learner, stopping_limits
 from training.build_model import build_sampler, build_tokenizer
 from training.build_recogniser import build_recogniser
-from training.checkpoint import Checkpoint, TrainingState, save_checkpoint
+from training.checkpoint import Checkpoint, Retention, TrainingState
+from training.checkpoint_saver import CheckpointSaver, RunProgress
 from training.device import ComputeDevice, choose_device
 from training.environment import describe_environment
-from training.loop import LoopCadence, Save, TrainingLoop
-from training.optimizer import optimizer_tensors
+from training.loop import LoopCadence, TrainingLoop
 from training.resume import ResumedConfig, config_for_resume
 from training.run_folder import RunFolder, open_run_folder
 from training.sampling import ClipSampler
 from training.showcase import Showcase
+from training.signals import StopRequest
+from training.skipped_batches import SkippedBatches
+from training.skipped_steps import SkippedSteps
 from training.spelling_test import SpellingTest
 from training.step import TrainStep
 from training.validation import Validator, wrong_tokens
 from training.view import TrainerView
 
 
-def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingLoop | None:
+def build_training(
+    loaded: LoadedSettings[Config], argv: list[str], stop: StopRequest, held: ExitStack
+) -> TrainingLoop | None:
     """Build everything that a run needs; None where a resumed run has no step left to do, and nothing was touched.
+
+    Args:
+        loaded: the config, and where its values come from.
+        argv: the command line, for the log.
+        stop: tells the loop of signals.
+        held: keeps the lock of the run folder; close it when the training has ended.
 
     Raises:
         UserError: something about the config, the data, the run folder or the device cannot work.
@@ -44,7 +57,9 @@ def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingL
     compute = choose_device(loaded.config.DEVICE, loaded.config.MIXED_PRECISION)
     # Before the run folder is made: what cannot work leaves nothing behind.
     splits = None if loaded.resume else _open_data(loaded.config)
-    folder, checkpoint = open_run_folder(loaded.config.LOG_DIR, loaded.config.EXPERIMENT_NAME, resume=loaded.resume)
+    folder, checkpoint = held.enter_context(
+        open_run_folder(loaded.config.LOG_DIR, loaded.config.EXPERIMENT_NAME, resume=loaded.resume)
+    )
     resumed = config_for_resume(loaded, checkpoint)
     config = resumed.config
     splits = splits if splits is not None else _open_data(config)
@@ -56,9 +71,10 @@ def build_training(loaded: LoadedSettings[Config], argv: list[str]) -> TrainingL
     recogniser = _recogniser(config, splits)
     folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
     folder.write_json("split.json", splits.report)
-    announce(loaded, config, splits, tokenizer, folder, compute, resumed)
+    announce(loaded, config, splits, tokenizer, folder, compute, resumed, checkpoint)
     announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
-    return _assemble(config, learner, recogniser, splits, tokenizer, folder, checkpoint, compute, resumed, argv)
+    view = _view(config, learner, recogniser, splits, tokenizer, compute, resumed, argv, stop)
+    return _assemble(config, loaded, learner, view, splits, tokenizer, folder, checkpoint, compute, stop)
 
 
 def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint) -> bool:
@@ -89,21 +105,19 @@ def _open_data(config: Config) -> DataSplits:
     return splits
 
 
-def _assemble(
+def _view(
     config: Config,
     learner: Learner,
     recogniser: LetterRecogniser | None,
     splits: DataSplits,
     tokenizer: Tokenizer,
-    folder: RunFolder,
-    checkpoint: Checkpoint | None,
     compute: ComputeDevice,
     resumed: ResumedConfig,
     argv: list[str],
-) -> TrainingLoop:
-    step_batch = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
+    stop: StopRequest,
+) -> TrainerView:
     sampler = build_sampler(config, learner.objective.schedule, tokenizer, compute)
-    view = TrainerView(
+    return TrainerView(
         run=RunInformation(
             config=config_as_json(config),
             environment=describe_environment(compute, argv),
@@ -117,7 +131,23 @@ def _assemble(
         schedule=learner.schedule,
         showcase=_showcase(config, splits, recogniser, learner.validation_batch, sampler, compute),
         total_steps=learner.limits.total_steps,
+        interruptible=stop.interruptible,
     )
+
+
+def _assemble(
+    config: Config,
+    loaded: LoadedSettings[Config],
+    learner: Learner,
+    view: TrainerView,
+    splits: DataSplits,
+    tokenizer: Tokenizer,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None,
+    compute: ComputeDevice,
+    stop: StopRequest,
+) -> TrainingLoop:
+    step_batch = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
     return TrainingLoop(
         step=TrainStep(
             model=learner.model,
@@ -144,10 +174,16 @@ def _assemble(
         validator=_validator(config, learner, splits.training, tokenizer, compute, checkpoint),
         dispatcher=_dispatcher(config, folder.path, learner.start.step, learner.steps_per_epoch),
         view=view,
-        save=_saver(config, folder, tokenizer, learner),
+        saver=_saver(config, loaded, folder, tokenizer, learner),
+        skipped_steps=SkippedSteps(
+            already_skipped=learner.start.skipped_steps,
+            limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
+            compute=compute,
+            keep=SkippedBatches(folder.path, learner.model, config_as_json(config), tokenizer.symbols).keep,
+        ),
+        stop=stop,
         start=learner.start,
         wait_for_device=compute.wait,
-        max_skipped_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
         makes_samples=config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION,
     )
 
@@ -254,27 +290,28 @@ def _dispatcher(config: Config, run_folder: Path, start_step: int, steps_per_epo
     return build_dispatcher(run_folder=run_folder, settings=settings, start_step=start_step)
 
 
-def _saver(config: Config, folder: RunFolder, tokenizer: Tokenizer, learner: Learner) -> Save:
-    def save(step: int, samples_seen: int, skipped_steps: int, best_validation_loss: float | None) -> Path:
-        state = TrainingState(
-            step=step,
-            samples_seen=samples_seen,
-            skipped_steps=skipped_steps,
+def _saver(
+    config: Config, loaded: LoadedSettings[Config], folder: RunFolder, tokenizer: Tokenizer, learner: Learner
+) -> CheckpointSaver:
+    def describe(progress: RunProgress) -> TrainingState:
+        return TrainingState(
+            **dataclasses.asdict(progress),
             config=config_as_json(config),
+            config_file=loaded.file_values,
             symbols=tokenizer.symbols,
             schedule=learner.schedule.state(),
-            best_validation_loss=best_validation_loss,
-        )
-        return save_checkpoint(
-            folder.checkpoints,
-            state,
-            learner.model,
-            learner.ema.model,
-            optimizer_tensors(learner.optimizer, learner.model),
-            config.KEEP_CHECKPOINTS,
         )
 
-    return save
+    return CheckpointSaver(
+        checkpoints=folder.checkpoints,
+        describe=describe,
+        model=learner.model,
+        ema_model=learner.ema.model,
+        optimizer=learner.optimizer,
+        retention=Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS),
+        in_background=config.SAVE_IN_BACKGROUND,
+        saved_step=learner.start.step,
+    )
 
 
 def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:

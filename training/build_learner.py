@@ -70,7 +70,8 @@ def build_learner(
     start = StartingPoint(0, 0, 0)
     if checkpoint is not None:
         _restore(checkpoint, model, ema, optimizer, schedule)
-        start = StartingPoint(checkpoint.state.step, checkpoint.state.samples_seen, checkpoint.state.skipped_steps)
+        state = checkpoint.state
+        start = StartingPoint(state.step, state.samples_seen, state.skipped_steps, state.validation_is_due)
     validation_batch = load_validation_batch(splits.validation, tokenizer)
     clip_flops = forward_flops(model, validation_batch, compute.device)
     estimate = estimate_training(

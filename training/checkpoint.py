@@ -5,7 +5,7 @@
         model.safetensors      the trained weights
         ema.safetensors        their moving average, which samples are made from; same keys
         optimizer.safetensors  AdamW's moments, keyed by parameter name
-        state.json             step, config, symbols, schedule, best validation loss
+        state.json             step, config, symbols, schedule, validation losses
         manifest.json          sha256 of each of the files above, written last
       LATEST                   name of the newest folder
 
@@ -14,29 +14,29 @@ Nothing here is pickled, so loading a checkpoint cannot run code.
 
 import hashlib
 import json
-import os
+import math
 import re
 import shutil
 import sys
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import sync_folder, write_atomically
+from common.files import new_folder, sync_folder, write_atomically
+from training.tensor_files import load_tensors, save_tensors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
 WeightsName = Literal["model", "ema"]
 """The last weights, or their exponential moving average."""
 _FOLDER_NAME = re.compile(r"step_(\d{8,})")
+CheckpointTensors = Mapping[str, Mapping[str, Tensor]]
+"""The tensors of "model", "ema" and "optimizer", by their names."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,27 @@ class TrainingState:
     samples_seen: int
     skipped_steps: int
     config: Mapping[str, object]
+    config_file: Mapping[str, object]  # what config.py alone said, without preset and command line
     symbols: tuple[str, ...]  # what the character encoder's tokens stand for
     schedule: Mapping[str, float]  # LearningRateSchedule.state()
+    validation_loss: float | None  # at this very step; None where it was not validated
     best_validation_loss: float | None
+    validation_is_due: bool = False  # it was to be validated at this step, and a signal came first
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints are kept.
+
+    Attributes:
+        newest: so many of the highest steps, at least 1.
+        best: also the one with the lowest validation loss among those that were validated at their step.
+        every_steps: also those whose step is a multiple of it; None for none.
+    """
+
+    newest: int
+    best: bool = False
+    every_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,42 +80,37 @@ class Checkpoint:
     def weights(self, name: str) -> dict[str, Tensor]:
         """Load "model", "ema" or "optimizer" as tensors on the CPU.
 
-        Read whole, not mapped: a mapped file that is truncated later ends the process with a bus error.
+        Raises:
+            UserError: the file has gone since the checkpoint was verified (a training that goes on makes room for newer
+                ones), or it holds something else.
         """
-        return load((self.folder / f"{name}.safetensors").read_bytes())
+        return load_tensors(self.folder / f"{name}.safetensors")
 
 
-def save_checkpoint(
-    checkpoints: Path,
-    state: TrainingState,
-    model: nn.Module,
-    ema_model: nn.Module,
-    optimizer_tensors: Mapping[str, Tensor],
-    keep: int,
-) -> Path:
-    """Write a checkpoint and return its folder; then remove all but the newest `keep`.
+def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: CheckpointTensors, retention: Retention) -> Path:
+    """Write a checkpoint and return its folder; then remove those that are not to be kept.
 
     A crash at any moment leaves the earlier checkpoints as they were: the folder is filled under a temporary
-    name, every byte reaches the disk, and one rename makes it visible.
+    name, every byte reaches the disk, and one rename makes it visible. Where there is one of this step already, a
+    resume found it damaged; it is replaced.
+
+    Args:
+        tensors: on any device, in any memory layout; not changed by others meanwhile.
 
     Raises:
         OSError: the disk is full or not writable; the temporary folder is removed.
     """
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    if not checkpoints.is_dir():
+        checkpoints.mkdir(parents=True)
+        sync_folder(checkpoints.parent)
     final = checkpoints / f"step_{state.step:08d}"
-    temporary = checkpoints / f".tmp-{final.name}-{uuid.uuid4().hex}"
+    with new_folder(final) as folder:
+        _fill(folder, state, tensors)
     try:
-        temporary.mkdir()
-        _fill(temporary, state, model, ema_model, optimizer_tensors)
-        if final.exists():  # saved twice at one step: a damaged folder that a resume fell back from
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        sync_folder(checkpoints)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    write_atomically(checkpoints / "LATEST", f"{final.name}\n".encode())
-    _remove_old(checkpoints, final, keep)
+        write_atomically(checkpoints / "LATEST", f"{final.name}\n".encode())
+    except OSError as error:  # the checkpoint is there, and found without it
+        print(f"warning: {checkpoints / 'LATEST'} cannot be written ({error}); it names an older step", file=sys.stderr)
+    _remove_old(checkpoints, final, retention)
     return final
 
 
@@ -105,7 +118,7 @@ def load_newest(checkpoints: Path) -> Checkpoint | None:
     """Return the newest checkpoint that is whole, warning about each damaged one; None if there never was one.
 
     Raises:
-        UserError: there are checkpoints and all are damaged.
+        UserError: there are checkpoints and all are damaged, or the newest whole one is of another version.
     """
     folders = list_checkpoints(checkpoints)
     for folder in folders:
@@ -125,7 +138,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Open one checkpoint folder.
 
     Raises:
-        UserError: a file is missing or does not match its hash, or the format is newer than this program.
+        UserError: a file is missing or does not match its hash, or another version of the program wrote it.
     """
     problem = _damage(folder)
     if problem is not None:
@@ -133,18 +146,49 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return _open(folder)
 
 
+def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint | None:
+    """Return the "newest" whole checkpoint, the "best" by validation loss, or that of a step; None if there is none.
+
+    Raises:
+        UserError: `which` names a step that has no checkpoint, or a damaged one; there is none with a validation loss;
+            or all are damaged.
+    """
+    if which == "newest":
+        return load_newest(checkpoints)
+    if which == "best":
+        best = _best(list_checkpoints(checkpoints))
+        if best is None:
+            raise UserError(f"no checkpoint in {checkpoints} was validated at its step; take the newest")
+        return read_checkpoint(best)
+    steps = [folder.name.removeprefix("step_").lstrip("0") for folder in list_checkpoints(checkpoints)]
+    if not which.isdecimal() or which.lstrip("0") not in steps:
+        known = ", ".join(reversed(steps)) or "none"
+        raise UserError(f"there is no checkpoint {which!r} in {checkpoints}; give newest, best or one of: {known}")
+    return read_checkpoint(checkpoints / f"step_{int(which):08d}")
+
+
 def _open(folder: Path) -> Checkpoint:
     """Read a checkpoint that has just been verified; hashing it again would double the cost of a resume."""
-    content = json.loads((folder / _STATE).read_text("utf-8"))
-    content["symbols"] = tuple(content["symbols"])
-    return Checkpoint(folder, TrainingState(**content))
+    version = json.loads((folder / _MANIFEST).read_text("utf-8"))["format_version"]
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"checkpoint {folder} has format version {version}, this program reads {FORMAT_VERSION}; use the version "
+            f"of the program that wrote it, or start a new run with another --experiment-name"
+        )
+    try:
+        content = json.loads((folder / _STATE).read_text("utf-8"))
+        content["symbols"] = tuple(content["symbols"])
+        return Checkpoint(folder, TrainingState(**content))
+    except (ValueError, KeyError, TypeError) as error:  # its hash is right, so this program did not write it
+        raise UserError(f"{folder / _STATE} is no training state: {error!r}") from error
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, name: WeightsName) -> None:
     """Load weights into a model.
 
     Raises:
-        UserError: the checkpoint was made by another version of the network, so that names or shapes differ.
+        UserError: the file has gone, or the checkpoint was made by another version of the network, so that names or
+            shapes differ.
     """
     try:
         model.load_state_dict(checkpoint.weights(name))
@@ -159,38 +203,26 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     """Return checkpoint folders, newest first; unfinished ones have other names and are not listed."""
     if not checkpoints.is_dir():
         return []
-    steps = {folder: match for folder in checkpoints.iterdir() if (match := _FOLDER_NAME.fullmatch(folder.name))}
-    return sorted(steps, key=lambda folder: int(steps[folder].group(1)), reverse=True)
+    folders = [folder for folder in checkpoints.iterdir() if _FOLDER_NAME.fullmatch(folder.name)]
+    return sorted(folders, key=_step_of, reverse=True)
 
 
-def _fill(
-    folder: Path, state: TrainingState, model: nn.Module, ema_model: nn.Module, optimizer_tensors: Mapping[str, Tensor]
-) -> None:
-    weights = {"model": model.state_dict(), "ema": ema_model.state_dict(), "optimizer": dict(optimizer_tensors)}
-    for name, tensors in weights.items():
-        # Row-major on disk whatever the layout in memory: safetensors stores no strides.
-        plain = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-        try:
-            save_file(plain, folder / f"{name}.safetensors")
-        except SafetensorError as error:  # its name for a full disk
-            raise OSError(f"{name}.safetensors: {error}") from error
+def _fill(folder: Path, state: TrainingState, tensors: CheckpointTensors) -> None:
+    for name, of_name in tensors.items():
+        save_tensors(folder / f"{name}.safetensors", of_name)
     (folder / _STATE).write_text(json.dumps(asdict(state), indent=1, sort_keys=True), "utf-8")
     hashes = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
     manifest = {"format_version": FORMAT_VERSION, "sha256": hashes}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
-    for file in folder.iterdir():
-        with open(file, "rb+") as opened:
-            os.fsync(opened.fileno())
-    sync_folder(folder)
 
 
 def _damage(folder: Path) -> str | None:
     """Say in a few words what is wrong with a checkpoint folder; None if nothing is."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
-        version, hashes = manifest["format_version"], manifest["sha256"]
-        if version != FORMAT_VERSION:
-            return f"{_MANIFEST} has format version {version}, this program reads {FORMAT_VERSION}"
+        hashes = manifest["sha256"]
+        if not isinstance(manifest["format_version"], int):
+            return f"{_MANIFEST} has no format version"
         for name in ("model.safetensors", "ema.safetensors", "optimizer.safetensors", _STATE):
             if name not in hashes:
                 return f"{_MANIFEST} does not list {name}"
@@ -208,10 +240,36 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _remove_old(checkpoints: Path, newest: Path, keep: int) -> None:
-    """Keep the folder just written and the `keep` - 1 highest others. What cannot be removed is no harm."""
-    others = [folder for folder in list_checkpoints(checkpoints) if folder != newest]
-    for folder in others[keep - 1 :]:
-        shutil.rmtree(folder, ignore_errors=True)
-    for leftover in checkpoints.glob(".tmp-step_*"):  # of a process that was killed while saving
-        shutil.rmtree(leftover, ignore_errors=True)
+def _remove_old(checkpoints: Path, newest: Path, retention: Retention) -> None:
+    """Remove what is not to be kept beside the folder just written. What cannot be removed is no harm.
+
+    Folders with a higher step are damaged: the run went on from before them. They take no room from whole ones.
+    """
+    folders = list_checkpoints(checkpoints)
+    older = [folder for folder in folders if _step_of(folder) < _step_of(newest)]
+    kept = {newest, *older[: retention.newest - 1]}
+    if retention.best and (best := _best([newest, *older])) is not None:
+        kept.add(best)
+    if retention.every_steps is not None:
+        kept |= {folder for folder in older if _step_of(folder) % retention.every_steps == 0}
+    for folder in folders:
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _best(folders: list[Path]) -> Path | None:
+    """Return the folder with the lowest validation loss; None where none has one. A damaged one counts as without."""
+    losses = {folder: loss for folder in folders if (loss := _validation_loss(folder)) is not None}
+    return min(losses, key=lambda folder: losses[folder], default=None)
+
+
+def _validation_loss(folder: Path) -> float | None:
+    try:
+        loss = json.loads((folder / _STATE).read_text("utf-8"))["validation_loss"]
+        return float(loss) if loss is not None and math.isfinite(loss) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from common.errors import UserError
 
@@ -13,6 +14,26 @@ MixedPrecision = Literal["auto", "off", "bfloat16"]
 
 # Dense bfloat16 tensor-core peaks from NVIDIA's data sheets, in FLOP/s, by a part of the device's name.
 _PEAK_FLOPS = {"H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "RTX 4090": 165e12}
+
+
+@dataclass(frozen=True)
+class FlagOnItsWay:
+    """A scalar bool that is copied from a device to the host while both go on working."""
+
+    flag: Tensor
+    arrival: (
+        torch.cuda.Event | None
+    )  # None: reading it needs no waiting, or costs the wait that the device costs anyway
+
+    def has_arrived(self) -> bool:
+        """Say whether reading it would not wait."""
+        return self.arrival is None or bool(self.arrival.query())
+
+    def read(self) -> bool:
+        """Return it, after waiting if need be."""
+        if self.arrival is not None:
+            self.arrival.synchronize()
+        return bool(self.flag)
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,15 @@ class ComputeDevice:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
+
+    def send_to_host(self, flag: Tensor) -> FlagOnItsWay:
+        """Start copying a scalar bool. On MPS the step has waited for it already (`optimizer.step_unless`)."""
+        if self.device.type != "cuda":
+            return FlagOnItsWay(flag, None)
+        copy = flag.to("cpu", non_blocking=True)
+        arrival = torch.cuda.Event()
+        arrival.record()
+        return FlagOnItsWay(copy, arrival)
 
     @property
     def peak_flops_per_second(self) -> float | None:

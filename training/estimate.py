@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from common.errors import UserError
 from data.records import Batch
 from training.device import ComputeDevice
+from training.memory import SMALLER_CLIP, is_out_of_memory
 
 FORWARD_AND_BACKWARD = 3  # times the arithmetic of a forward pass: the backward pass makes two products for each
 BUDGET_SECONDS = 1.0  # after which no third pass begins
 MOST_PASSES = 4
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 HELD_BY_CPU_ALLOCATOR = 1.5  # times what is in use, because holes stay between buffers; measured with 1 to 16 clips
-SMALLER_CLIP = "NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS"
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> Clip
         seconds = [_time_pass(model, inputs, compute)]
         while time.perf_counter() - start < BUDGET_SECONDS and len(seconds) < MOST_PASSES - 1:
             seconds.append(_time_pass(model, inputs, compute))
-    except RuntimeError as error:  # CUDA's has a class of its own, those of the CPU and MPS have not
-        if not _is_out_of_memory(error):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             f"one clip forward and back does not fit into the memory of this {device_name(compute.device)}; lower "
@@ -205,8 +205,3 @@ def _time_pass(model: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, Tensor], 
     torch.autograd.grad(prediction.float().square().mean(), trained, allow_unused=True)
     compute.wait()
     return time.perf_counter() - start
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)

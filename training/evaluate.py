@@ -70,6 +70,7 @@ class EvaluationRequest:
     guidance_scale: float | None
     sampler: str | None
     raw_weights: bool
+    checkpoint: str  # newest, best or a step
     device: DeviceName
 
     @property
@@ -89,6 +90,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
         request.device,
         SamplingOptions(request.steps, request.guidance_scale, request.sampler),
         "model" if request.raw_weights else "ema",
+        request.checkpoint,
     )
     texts = _checked_words(request, run.config, run.tokenizer)
     _prepare_output(request)

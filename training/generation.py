@@ -38,6 +38,7 @@ class GenerationRequest:
     scale: int
     contact_sheet: Path | None
     raw_weights: bool
+    checkpoint: str  # newest, best or a step
     device: DeviceName
 
 
@@ -55,6 +56,7 @@ def generate(request: GenerationRequest) -> list[Path]:
         request.device,
         SamplingOptions(request.steps, request.guidance_scale, request.sampler),
         "model" if request.raw_weights else "ema",
+        request.checkpoint,
     )
     config = run.config
     _check(request, config, run.tokenizer)

@@ -1,23 +1,26 @@
 """The training loop: which of its parts is due when."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from common.errors import UserError
+from common.interruption import Interrupted
 from data.records import Batch
 from logging_system.dispatcher import Dispatcher
-from logging_system.records import EpochRecord, StepRecord, ValidationRecord
+from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, ValidationRecord
+from training.checkpoint_saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
 from training.ending import Ending
 from training.learning_rate import LearningRateSchedule
+from training.memory import SMALLER_BATCH, SMALLER_CLIP, is_out_of_memory
 from training.optimizer import set_learning_rate
 from training.progress import ProgressBar, StartingPoint, StoppingLimits
 from training.signals import StopRequest
+from training.skipped_steps import SkippedSteps, TooManySkippedSteps
 from training.step import StepOutcome, TrainStep
 from training.validation import Validator
 from training.view import TrainerView
@@ -38,10 +41,6 @@ class LoopCadence:
         return any(step % every == 0 for every in vars(self).values())
 
 
-Save = Callable[[int, int, int, float | None], Path]
-"""(step, samples seen, skipped steps, best validation loss) to the folder of the checkpoint written."""
-
-
 class TrainingLoop:
     """Runs steps until a limit or a signal ends them, and always ends with a checkpoint."""
 
@@ -58,10 +57,11 @@ class TrainingLoop:
         validator: Validator,
         dispatcher: Dispatcher,
         view: TrainerView,
-        save: Save,
+        saver: CheckpointSaver,
+        skipped_steps: SkippedSteps,
+        stop: StopRequest,
         start: StartingPoint,
         wait_for_device: Callable[[], None],
-        max_skipped_in_a_row: int,
         makes_samples: bool,
     ) -> None:
         self._step = step
@@ -74,26 +74,27 @@ class TrainingLoop:
         self._validator = validator
         self._dispatcher = dispatcher
         self._view = view
-        self._save = save
+        self._saver = saver
+        self._skipped_steps = skipped_steps
+        self._stop = stop
         self._start = start
         self._wait_for_device = wait_for_device
         self._makes_samples = makes_samples
-        self._position = _Position(start.step, start.samples_seen)
-        self._skips = _SkipCounter(start.skipped_steps, max_skipped_in_a_row)
+        self._position = _Position(start.step, start.samples_seen, validation_is_due=start.validation_is_due)
 
     def run(self) -> int:
         """Train; return the exit code: 0 at a limit, 128 + signal number where a signal ended the run.
 
         Raises:
-            UserError: MAX_SKIPPED_STEPS_IN_A_ROW steps were not finite, a clip can no longer be loaded, or the last
-                checkpoint cannot be written.
+            UserError: MAX_SKIPPED_STEPS_IN_A_ROW steps were not finite, a clip can no longer be loaded, the memory is
+                too small, or the last checkpoint cannot be written.
         """
         self._progress = ProgressBar(self._start.step, self._limits.total_steps)
-        with StopRequest() as stop, contextlib.closing(self._batches), contextlib.closing(self._dispatcher):
+        with contextlib.closing(self._batches), contextlib.closing(self._dispatcher), contextlib.closing(self._saver):
             try:
                 self._dispatcher.on_start(self._view)
                 try:
-                    ending = self._train(stop)
+                    ending = self._train()
                 finally:  # also where the run is given up: then the closing verdict matters most
                     self._dispatcher.on_end(self._view)
             finally:
@@ -101,61 +102,81 @@ class TrainingLoop:
         print(f"Stopped at step {self._position.step}: {ending.reason}.")
         return ending.exit_code
 
-    def _train(self, stop: StopRequest) -> Ending:
+    def _train(self) -> Ending:
         """Do steps until one is the last; return why it was."""
         started = self._position.epoch_started = time.perf_counter()
         ending = self._limits.reached(self._position.step, started)
-        while ending is None:
-            record, ending = self._next_step(started, stop)
-            on_cadence = record.step % self._cadence.validate_every == 0
-            validation = self._validate(record.step, on_cadence) if on_cadence or record.is_last else None
-            if ending is not None:
-                self._checkpoint(final=True)  # durable first: the closing round may take long, or fail
-            self._log(record, validation, is_ending=ending is not None)
-            if record.step % self._steps_per_epoch == 0 or ending is not None:
-                self._end_epoch(record, is_last=ending is not None)
-            if ending is None and record.step % self._cadence.save_every == 0:
-                self._checkpoint(final=False)
-            if ending is None and stop.ending is not None:  # it came while validating, sampling or saving
-                ending = stop.ending
-                self._checkpoint(final=True)
+        try:
+            if ending is None and self._position.validation_is_due:
+                self._catch_up_on_validation()
+            while ending is None:
+                ending = self._advance(started)
+        except Interrupted:  # raised where nothing is half done
+            ending = self._interruption()
+            self._checkpoint(final=True)
+        except Exception as error:
+            self._save_what_there_is(error)
+            if is_out_of_memory(error):
+                raise UserError(self._out_of_memory(error)) from error
+            raise
+        self._report_saves()
         self._dispatcher.flush()
+        return ending if self._stop.ending is None or ending.is_interruption else self._cut_short(ending)
+
+    def _advance(self, started: float) -> Ending | None:
+        """Do one step and all that is due with it; return why the run ends here if it does.
+
+        Raises:
+            Interrupted: a signal came before the step began.
+        """
+        record, ending = self._next_step(started)
+        validation = self._validation_after(record)
+        if ending is None and self._stop.ending is not None:  # it came while validating
+            ending, record = self._interruption(), replace(record, is_interrupted=True)
+        if ending is not None:
+            self._checkpoint(final=True)  # durable first: the closing round may take long, or fail
+        self._log(record, validation, is_ending=ending is not None)
+        if record.step % self._steps_per_epoch == 0 or ending is not None:
+            self._end_epoch(record, is_last=ending is not None)
+        self._position.save_is_due |= record.step % self._cadence.save_every == 0
+        if ending is None and self._position.save_is_due and not self._skipped_steps.end_in_one():
+            self._checkpoint(final=False)
+            self._position.save_is_due = False
+        self._report_saves()
+        if ending is None and self._stop.ending is not None:  # it came while sampling or saving
+            ending = self._interruption()
+            self._checkpoint(final=True)
         return ending
 
-    def _next_step(self, started: float, stop: StopRequest) -> tuple[StepRecord, Ending | None]:
+    def _next_step(self, started: float) -> tuple[StepRecord, Ending | None]:
         """Do one step; return it, and why the run ends with it if it does."""
         position = self._position
         wait_started = time.perf_counter()
         batch = self._next_batch()
         data_seconds = time.perf_counter() - wait_started
-        position.step += 1
-        rate = self._schedule.rate_for(position.step)
+        step = position.step + 1
+        rate = self._schedule.rate_for(step)
         set_learning_rate(self._optimizer, rate)
-        is_first = position.step == self._start.step + 1
-        self._dispatcher.before_step(
-            position.step, self._view, is_first=is_first, is_last=position.step == self._limits.total_steps
-        )
+        is_first = step == self._start.step + 1
+        self._dispatcher.before_step(step, self._view, is_first=is_first, is_last=step == self._limits.total_steps)
         step_started = time.perf_counter()
-        outcome = self._step.run(position.step, batch)
-        ending = stop.ending or self._limits.reached(position.step, started)
-        ends_epoch = position.step % self._steps_per_epoch == 0
-        if is_first or ends_epoch or ending is not None or self._cadence.looks_at(position.step):
+        outcome = self._step.run(step, batch)
+        position.count_step(batch.video_BCTHW.shape[0])
+        ending = self._stop.ending or self._limits.reached(step, started)
+        ends_epoch = step % self._steps_per_epoch == 0
+        if is_first or ends_epoch or ending is not None or self._cadence.looks_at(step):
             # A GPU is behind the host by now. What it still has to do belongs to the steps since the last look, and not
             # to the logging, validation or saving that would otherwise wait for it.
             self._wait_for_device()
         seconds = data_seconds + time.perf_counter() - step_started
-        self._skips.add(outcome.skipped)
-        position.count(batch.video_BCTHW.shape[0])
+        self._skipped_steps.add(step, batch, outcome.skipped)
         return self._record(batch, outcome, rate, data_seconds, seconds, ending), ending
 
     def _next_batch(self) -> Batch:
         try:
-            return next(self._batches)
-        except (UserError, RuntimeError) as error:
-            if self._position.step > self._start.step:
-                self._checkpoint(final=False)
-            if isinstance(error, UserError):
-                raise
+            with self._stop.interruptible():
+                return next(self._batches)
+        except RuntimeError as error:
             raise UserError(f"a loader worker died: {error}. Lower NUM_WORKERS if memory ran out.") from error
 
     def _record(
@@ -197,14 +218,33 @@ class TrainingLoop:
         samples_due = record.is_last or (record.step % self._cadence.sample_every == 0 and not record.is_interrupted)
         if self._makes_samples and samples_due:
             self._progress.say(f"Step {record.step}: making sample videos ...")
+        if self._skipped_steps.are_too_many:
+            record = replace(record, is_interrupted=True)
         self._dispatcher.on_step(record, self._view)
-        if reports:
-            self._skips.check(record.step)  # after the step is logged: the verdict on a run that is given up needs it
+        self._skipped_steps.check()  # after the step is logged: the verdict on a run that is given up needs it
         if validation is not None:
             self._dispatcher.on_validation(validation, self._view)
 
+    def _validation_after(self, record: StepRecord) -> ValidationRecord | None:
+        """Validate if it is the time to; None if it is not, or a signal came meanwhile."""
+        on_cadence = record.step % self._cadence.validate_every == 0
+        if not on_cadence and not record.is_last:
+            return None
+        self._position.validation_is_due = on_cadence  # a resumed run makes up for it where a signal comes first
+        try:
+            return self._validate(record.step, on_cadence)
+        except Interrupted:
+            return None
+
+    def _catch_up_on_validation(self) -> None:
+        validation = self._validate(self._position.step, on_cadence=True)
+        self._dispatcher.on_validation(validation, self._view)
+
     def _validate(self, step: int, on_cadence: bool) -> ValidationRecord:
-        record = self._validator.run(step, self._view.ema_model)
+        with self._stop.interruptible():
+            record = self._validator.run(step, self._view.ema_model)
+        self._position.validation_is_due = False
+        self._position.validation = record
         if on_cadence:  # the closing one depends on where a run was stopped, and must not change a resumed run
             self._schedule.on_validation(record.loss)
         line = f"Step {step}: validation loss {record.loss:.4f}; without caption {record.loss_null - record.loss:+.4f}"
@@ -232,17 +272,69 @@ class TrainingLoop:
         position.epoch_steps, position.epoch_clips, position.epoch_started = 0, 0, now
 
     def _checkpoint(self, *, final: bool) -> None:
+        """Save this step, unless it is saved; the last one is on the disk when this returns.
+
+        Raises:
+            UserError: the last one cannot be written.
+        """
+        self._dispatcher.flush()  # no checkpoint is ahead of its curves
+        self._saver.save(self._run_progress(), wait=final)
+        failure = self._report_saves()
+        if final and failure is not None:
+            raise _LastSaveFailed(_save_failed(failure))
+
+    def _report_saves(self) -> FailedCheckpoint | None:
+        """Say what came of the saves that have ended since the last time; return the last one's failure, if any."""
+        failure = None
+        for outcome in self._saver.collect():
+            if isinstance(outcome, SavedCheckpoint):
+                failure = None
+                self._progress.say(f"Step {outcome.step}: checkpoint {outcome.folder}")
+                self._dispatcher.on_checkpoint(_checkpoint_record(outcome), self._view)
+            else:
+                failure = outcome
+                self._progress.say(f"warning: {_save_failed(outcome)}; training goes on")
+        return failure
+
+    def _run_progress(self) -> RunProgress:
         position = self._position
-        try:
-            folder = self._save(position.step, position.samples_seen, self._skips.total(), self._validator.best_loss)
-        except OSError as error:
-            message = f"the checkpoint of step {position.step} cannot be written: {error}; earlier ones are intact"
-            if final:
-                raise UserError(message) from error
-            self._progress.say(f"warning: {message}; training goes on")
+        return RunProgress(
+            step=position.step,
+            samples_seen=position.samples_seen,
+            skipped_steps=self._skipped_steps.total(),
+            validation_loss=position.validation_loss,
+            best_validation_loss=self._validator.best_loss,
+            validation_is_due=position.validation_is_due,
+        )
+
+    def _save_what_there_is(self, error: Exception) -> None:
+        """Before the run is given up: save the steps since the last checkpoint, where the weights are to be trusted."""
+        if isinstance(error, TooManySkippedSteps | _LastSaveFailed) or self._step.is_updating:
             return
-        self._dispatcher.flush()
-        self._progress.say(f"Step {position.step}: checkpoint {folder}")
+        try:
+            self._checkpoint(final=True)
+        except Exception as second:  # noqa: BLE001  the first error is the one to report
+            print(f"warning: nor could a checkpoint be made: {second}", file=sys.stderr)
+
+    def _out_of_memory(self, error: Exception) -> str:
+        return (
+            f"the memory is too small for what comes after step {self._position.step}; the last checkpoint is intact. "
+            f"Lower {SMALLER_BATCH}, {SMALLER_CLIP}, then go on with --resume or, where MODEL_CHANNELS, IMAGE_SIZE or "
+            f"NUM_FRAMES are others, with a new run. ({str(error).splitlines()[0]})"
+        )
+
+    def _interruption(self) -> Ending:
+        ending = self._stop.ending
+        assert ending is not None
+        return ending
+
+    def _cut_short(self, ending: Ending) -> Ending:
+        """Return the end of a run that a signal came to after its last step."""
+        return Ending(f"{ending.reason}; a signal cut the closing round short", self._stop.signal_number)
+
+
+class _LastSaveFailed(UserError):
+    """The disk does not take the last checkpoint; trying it again at once would not help."""
 
 
 @dataclass
@@ -251,38 +343,28 @@ class _Position:
 
     step: int
     samples_seen: int
+    validation_is_due: bool
+    save_is_due: bool = False
+    validation: ValidationRecord | None = None  # the latest one
     epoch_steps: int = 0
     epoch_clips: int = 0
     epoch_started: float = 0.0
 
-    def count(self, clips: int) -> None:
+    def count_step(self, clips: int) -> None:
+        self.step += 1
         self.samples_seen += clips
         self.epoch_clips += clips
         self.epoch_steps += 1
 
+    @property
+    def validation_loss(self) -> float | None:
+        """Of this very step, if it was validated."""
+        return self.validation.loss if self.validation is not None and self.validation.step == self.step else None
 
-class _SkipCounter:
-    """Counts skipped steps on the device; the host looks only when asked."""
 
-    def __init__(self, already_skipped: int, limit_in_a_row: int) -> None:
-        self._already_skipped = already_skipped
-        self._limit = limit_in_a_row
-        self._skipped: Tensor | None = None
-        self._in_a_row: Tensor | None = None
+def _save_failed(failure: FailedCheckpoint) -> str:
+    return f"the checkpoint of step {failure.step} cannot be written: {failure.error}; earlier ones are intact"
 
-    def add(self, skipped: Tensor) -> None:
-        one = skipped.to(torch.int32)
-        self._skipped = one if self._skipped is None else self._skipped + one
-        self._in_a_row = one if self._in_a_row is None else (self._in_a_row + 1) * one
 
-    def total(self) -> int:
-        return self._already_skipped + (0 if self._skipped is None else int(self._skipped.item()))
-
-    def check(self, step: int) -> None:
-        in_a_row = 0 if self._in_a_row is None else int(self._in_a_row.item())
-        if in_a_row >= self._limit:
-            raise UserError(
-                f"the loss or its gradient was not finite in the last {in_a_row} steps up to step {step} "
-                f"(MAX_SKIPPED_STEPS_IN_A_ROW is {self._limit}). They changed no weight, and the last checkpoint is "
-                f"intact. Lower LEARNING_RATE, or look for broken clips."
-            )
+def _checkpoint_record(saved: SavedCheckpoint) -> CheckpointRecord:
+    return CheckpointRecord(saved.step, saved.size_bytes, saved.stall_seconds, saved.write_seconds)

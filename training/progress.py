@@ -16,6 +16,7 @@ class StartingPoint:
     step: int
     samples_seen: int
     skipped_steps: int
+    validation_is_due: bool = False  # the last launch was interrupted before it had validated its last step
 
 
 @dataclass(frozen=True)

@@ -22,21 +22,27 @@ def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | N
     """Merge: architecture and what is held out come from the checkpoint, everything else from today.
 
     Raises:
-        UserError: constants that come from the checkpoint were set on the command line, or by the preset asked for, to
-            other values. All of them are listed.
+        UserError: constants that come from the checkpoint were set to other values: on the command line, by the preset
+            asked for, or in config.py since the checkpoint was written. All of them are listed.
     """
     if checkpoint is None:
         return ResumedConfig(loaded.config, ())
     today = config_as_json(loaded.config)
     then = checkpoint.state.config
     changed = [name for name in today if name in then and today[name] != then[name]]
-    conflicts = [name for name in changed if name in KEPT_FIELDS and name in loaded.explicitly_set]
+    edited = {name for name in today if loaded.file_values[name] != checkpoint.state.config_file.get(name)}
+    set_now = {**dict.fromkeys(edited, "config.py"), **dict.fromkeys(loaded.explicitly_set, "command line or preset")}
+    conflicts = [name for name in changed if name in KEPT_FIELDS and name in set_now]
     if conflicts:
-        lines = [f"{name} is {today[name]!r} now and {then[name]!r} in the checkpoint" for name in conflicts]
+        lines = [
+            f"{name} is {today[name]!r} now ({set_now[name]}) and {then[name]!r} in the checkpoint"
+            for name in conflicts
+        ]
         raise UserError(
             "cannot resume with another architecture or another split into training and held-out data:\n  "
             + "\n  ".join(lines)
-            + f"\nLeave these out to go on with {checkpoint.folder}, or start a new run with another --experiment-name."
+            + f"\nLeave these out, or set them back, to go on with {checkpoint.folder}; or start a new run with "
+            "another --experiment-name."
         )
     kept = {name: then[name] for name in changed if name in KEPT_FIELDS}
     differences = [

@@ -1,14 +1,16 @@
 """The folder of one run, LOG_DIR/EXPERIMENT_NAME: who may start there, and where it goes on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import remove_unfinished, write_atomically
 from training.checkpoint import Checkpoint, load_newest
+from training.run_lock import LOCK_FILES, lock_run
 
 AUTOMATIC = "auto"
 
@@ -35,26 +37,35 @@ class RunFolder:
             raise UserError(f"{self.path / name} cannot be written: {error}. Choose another --log-dir.") from error
 
 
-def open_run_folder(log_dir: Path, experiment_name: str, *, resume: bool) -> tuple[RunFolder, Checkpoint | None]:
-    """Make a new run folder, or find the one to go on with and its newest whole checkpoint.
+@contextmanager
+def open_run_folder(
+    log_dir: Path, experiment_name: str, *, resume: bool
+) -> Iterator[tuple[RunFolder, Checkpoint | None]]:
+    """Make a new run folder, or find the one to go on with and its newest whole checkpoint; lock it meanwhile.
+
+    What a process that was killed left unfinished in it is removed.
 
     Raises:
-        UserError: the folder already holds a run and `resume` is False; all its checkpoints are damaged; or it cannot
-            be made.
+        UserError: the folder already holds a run and `resume` is False; another process trains in it; all its
+            checkpoints are damaged; or it cannot be made.
     """
-    try:
-        log_dir.mkdir(parents=True, exist_ok=True)
-        path = _choose_folder(log_dir, experiment_name, resume)
-    except OSError as error:
-        raise UserError(f"cannot make a run folder in LOG_DIR {log_dir}: {error}. Choose another --log-dir.") from error
-    folder = RunFolder(path)
-    if not resume:
-        return folder, None
-    checkpoint = load_newest(folder.checkpoints)
-    if checkpoint is None:
-        known = ", ".join(sorted(config.parent.name for config in log_dir.glob("*/config.json"))) or "none"
-        print(f"--resume: {path} holds no checkpoint; starting at step 0. Runs in {log_dir}: {known}")
-    return folder, checkpoint
+    with ExitStack() as held:
+        try:
+            log_dir.mkdir(parents=True, exist_ok=True)
+            path = _choose_folder(log_dir, experiment_name, resume)
+            held.enter_context(lock_run(path))
+            _refuse_old_run(path, resume)  # again: another process may have been quicker
+            remove_unfinished(path)
+        except OSError as error:
+            raise UserError(
+                f"cannot make a run folder in LOG_DIR {log_dir}: {error}. Choose another --log-dir."
+            ) from error
+        folder = RunFolder(path)
+        checkpoint = load_newest(folder.checkpoints) if resume else None
+        if resume and checkpoint is None:
+            known = ", ".join(sorted(config.parent.name for config in log_dir.glob("*/config.json"))) or "none"
+            print(f"--resume: {path} holds no checkpoint; starting at step 0. Runs in {log_dir}: {known}")
+        yield folder, checkpoint
 
 
 def newest_run(log_dir: Path) -> Path | None:
@@ -68,12 +79,16 @@ def _choose_folder(log_dir: Path, experiment_name: str, resume: bool) -> Path:
         newest = newest_run(log_dir) if resume else None
         return newest if newest is not None else _make_fresh(log_dir)
     path = log_dir / experiment_name
-    if not resume and path.is_dir() and any(path.iterdir()):
+    _refuse_old_run(path, resume)
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def _refuse_old_run(path: Path, resume: bool) -> None:
+    if not resume and path.is_dir() and any(file.name not in LOCK_FILES for file in path.iterdir()):
         raise UserError(
             f"{path} already holds a run. Add --resume to go on with it, or choose another --experiment-name."
         )
-    path.mkdir(exist_ok=True)
-    return path
 
 
 def _make_fresh(log_dir: Path) -> Path:

@@ -1,11 +1,13 @@
-"""Stopping cleanly: a signal sets a flag, the loop finishes its step."""
+"""Stopping cleanly: a signal sets a flag, and gives up at once what can be given up."""
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from common.interruption import Interrupted
 from training.ending import Ending
 
 STOPPING_SIGNALS = tuple(
@@ -19,6 +21,9 @@ IMPATIENT_AFTER_SECONDS = 1.0
 class StopRequest:
     """While active, turns SIGINT, SIGTERM and SIGHUP into a request to stop after the current step.
 
+    What takes long and leaves nothing half done (building, waiting for clips, validating, sampling) runs within
+    :meth:`interruptible` and is given up at once.
+
     More signals change nothing, because closing a terminal or a scheduler's stop may send several, except a Ctrl-C more
     than IMPATIENT_AFTER_SECONDS after the first: whoever presses it again does not want to wait for the checkpoint.
     """
@@ -26,6 +31,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._received = 0.0
+        self._is_interruptible = False
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     @property
@@ -35,6 +41,24 @@ class StopRequest:
             return None
         name = signal.Signals(self.signal_number).name
         return Ending(f"{name} asked for it; --resume goes on from here", self.signal_number)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a signal raise in the ``with`` block, wherever it is, also one that came before.
+
+        Not to be nested. The block must be such that it may end anywhere: what it was to return is lost, and nothing
+        else may be.
+
+        Raises:
+            Interrupted: a signal has come.
+        """
+        self._is_interruptible = True
+        try:
+            if self.signal_number is not None:
+                raise Interrupted(self.signal_number)
+            yield
+        finally:
+            self._is_interruptible = False
 
     def __enter__(self) -> Self:
         for number in STOPPING_SIGNALS:
@@ -51,5 +75,8 @@ class StopRequest:
         now = time.monotonic()
         if self.signal_number is None:
             self.signal_number, self._received = number, now
+            if self._is_interruptible:
+                self._is_interruptible = False  # a signal raises once, also where it hits the door of the block
+                raise Interrupted(number)
         elif number == signal.SIGINT and now - self._received > IMPATIENT_AFTER_SECONDS:
             raise KeyboardInterrupt

@@ -63,6 +63,8 @@ class TrainStep:
         self._accumulation_steps = accumulation_steps
         self._gradient_clip_norm = gradient_clip_norm
         self._seed = seed
+        self.is_updating = False
+        """True while weights, optimizer and average are changed, and for good where that failed half way."""
 
     def run(self, step: int, batch: Batch) -> StepOutcome:
         """Do optimizer step `step` (1 for the first) on a batch of all micro-batches' clips.
@@ -131,12 +133,14 @@ class TrainStep:
         )
 
     def _update(self, step: int, loss: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.is_updating = True
         gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         nn.utils.clip_grads_with_norm_(self._model.parameters(), self._gradient_clip_norm, norm)
         skipped = ~(torch.isfinite(loss) & torch.isfinite(norm))
         step_unless(self._optimizer, skipped)
         self._ema.update(step - 1, skipped)
+        self.is_updating = False
         return norm, norm.clamp(max=self._gradient_clip_norm), skipped
 
 

@@ -12,7 +12,7 @@ from diffusion.samplers import SamplerName
 from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer
 from training.build_model import build_model, build_sampler, build_schedule, build_tokenizer
-from training.checkpoint import Checkpoint, WeightsName, load_newest, load_weights
+from training.checkpoint import Checkpoint, WeightsName, find_checkpoint, load_weights
 from training.device import ComputeDevice, DeviceName, choose_device
 from training.resume import config_of_checkpoint
 from training.sampling import ClipSampler
@@ -31,7 +31,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """The weights of a run's newest checkpoint, ready to sample."""
+    """The weights of one of a run's checkpoints, ready to sample."""
 
     folder: Path
     step: int  # of the checkpoint
@@ -48,13 +48,21 @@ def open_trained_run(
     device: DeviceName,
     options: SamplingOptions | None = None,
     weights: WeightsName = "ema",
+    which: str = "newest",
 ) -> TrainedRun:
-    """Load a run's newest checkpoint.
+    """Load a checkpoint of a run.
+
+    Args:
+        folder: the run's.
+        device: to sample on.
+        options: what differs from the run's own sampling.
+        weights: the averaged or the last ones.
+        which: "newest", "best" or a step; see `checkpoint.find_checkpoint`.
 
     Raises:
         UserError: no such run, no usable checkpoint, or an option that cannot be.
     """
-    checkpoint = _newest(folder)
+    checkpoint = _find(folder, which)
     config = _with_options(config_of_checkpoint(checkpoint), options or SamplingOptions())
     tokenizer = build_tokenizer(config, checkpoint.state.symbols)
     compute = choose_device(device, config.MIXED_PRECISION)
@@ -95,10 +103,10 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
         )
 
 
-def _newest(run: Path) -> Checkpoint:
+def _find(run: Path, which: str) -> Checkpoint:
     if not run.is_dir():
         raise UserError(f"--run {run}: there is no such folder; runs are folders in LOG_DIR (logs by default)")
-    checkpoint = load_newest(run / "checkpoints")
+    checkpoint = find_checkpoint(run / "checkpoints", which)
     if checkpoint is None:
         raise UserError(f"--run {run}: no checkpoint in {run / 'checkpoints'} yet; {MAKE_A_RUN}")
     return checkpoint

@@ -1,6 +1,7 @@
 """What categories may look at (implements logging_system.view.TrainingView)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from torch import nn
@@ -21,6 +22,7 @@ class TrainerView:
     schedule: LearningRateSchedule
     showcase: Showcase
     total_steps: int | None
+    interruptible: Callable[[], AbstractContextManager[None]]  # in which a signal gives up what takes long
 
     @property
     def ema_model(self) -> nn.Module:
@@ -33,7 +35,9 @@ class TrainerView:
         return self.schedule.state()
 
     def generate_samples(self) -> GeneratedSamples:
-        return self.showcase.generate(self.model, self.ema.model)
+        with self.interruptible():
+            return self.showcase.generate(self.model, self.ema.model)
 
     def visualise_noise(self) -> NoiseVisualisation:
-        return self.showcase.visualise_noise(self.ema.model)
+        with self.interruptible():
+            return self.showcase.visualise_noise(self.ema.model)

@@ -4,7 +4,7 @@ import time
 
 from logging_system.category import Category, Due
 from logging_system.clock import LoggingClock
-from logging_system.records import StepRecord, ValidationRecord
+from logging_system.records import CheckpointRecord, StepRecord, ValidationRecord
 from logging_system.tags import Tag, write_scalars
 from logging_system.view import TrainingView
 from logging_system.writer import Writer
@@ -35,6 +35,18 @@ TAGS = {
     "05_Performance/Sampling_Seconds": Tag(
         "Seconds that training stood still for generated videos and noise videos since this tag's last point.",
         absent_when="ENABLE_VIDEO_LOGGING and ENABLE_NOISE_VISUALIZATION are both off",
+    ),
+    "05_Performance/Checkpoint_Stall_Seconds": Tag(
+        "Seconds that training stood still for the checkpoint of this step.",
+        absent_when="no checkpoint was written yet",
+    ),
+    "05_Performance/Checkpoint_Write_Seconds": Tag(
+        "Seconds from the beginning of the checkpoint of this step until it had reached the disk. With "
+        "SAVE_IN_BACKGROUND, training goes on meanwhile.",
+        absent_when="no checkpoint was written yet",
+    ),
+    "05_Performance/Checkpoint_Megabytes": Tag(
+        "Size of the checkpoint of this step on the disk, in 10^6 bytes.", absent_when="no checkpoint was written yet"
     ),
     "05_Performance/Model_TFLOPs": Tag(
         "Arithmetic done for the model in a second since the last point, in 10^12 operations, counting a training step "
@@ -134,6 +146,14 @@ class Performance(Category):
 
     def on_validation(self, record: ValidationRecord, view: TrainingView, writer: Writer) -> None:
         write_scalars(writer, TAGS, {"05_Performance/Validation_Seconds": record.seconds}, record.step)
+
+    def on_checkpoint(self, record: CheckpointRecord, view: TrainingView, writer: Writer) -> None:
+        values = {
+            "05_Performance/Checkpoint_Stall_Seconds": record.stall_seconds,
+            "05_Performance/Checkpoint_Write_Seconds": record.write_seconds,
+            "05_Performance/Checkpoint_Megabytes": record.size_bytes / 1e6,
+        }
+        write_scalars(writer, TAGS, values, record.step)
 
     def on_end(self, view: TrainingView, writer: Writer) -> None:
         # The last step's samples are made after its scalars were written, and a tag gets one point a step.

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 
+from common.interruption import Interrupted
 from logging_system import writer as writer_module
 from logging_system.category import Category, Due
 from logging_system.dispatcher import DROPPED_TAG, ERROR_FILE, FAILURES_TAG, Dispatcher, build_dispatcher
@@ -62,6 +63,9 @@ class Recorder(Category):
     def on_validation(self, record, view, writer):
         self._note("on_validation", record.step)
 
+    def on_checkpoint(self, record, view, writer):
+        self._note("on_checkpoint", record.step)
+
     def on_epoch(self, record, view, writer):
         writer.scalar("03_Epoch_Summary/Step", record.step, record.epoch)
         self._note("on_epoch", record.epoch)
@@ -112,6 +116,20 @@ def test_a_step_at_which_a_signal_ends_the_run_brings_scalars_alone(make):
     assert category.calls == [("on_step", 7, scalars), ("on_step", 12, scalars)]
 
 
+def test_samples_that_a_signal_interrupts_are_no_failure_and_the_others_get_the_step(make):
+    interrupted, healthy = Recorder(), Recorder()
+
+    def on_step(record, due, view, writer):
+        raise Interrupted(15)
+
+    interrupted.on_step = on_step
+    dispatcher, messages = make(interrupted, healthy)
+    dispatcher.on_step(step_record(1), None)
+    assert healthy.calls == [("on_step", 1, NOTHING)]
+    assert dispatcher.failures == {}
+    assert messages == []
+
+
 def test_every_hook_is_passed_on_when_it_is_due(make):
     category = Recorder()
     dispatcher, _ = make(category)
@@ -120,6 +138,7 @@ def test_every_hook_is_passed_on_when_it_is_due(make):
         dispatcher.before_step(step, None, is_first=step == 1, is_last=False)
         dispatcher.on_step(step_record(step, is_first=step == 1), None)
     dispatcher.on_validation(SimpleNamespace(step=6), None)
+    dispatcher.on_checkpoint(SimpleNamespace(step=5), None)
     for epoch in (1, 2, 3):
         dispatcher.on_epoch(epoch_record(epoch, 6, is_last=epoch == 3), None)
     dispatcher.on_end(None)
@@ -136,6 +155,7 @@ def test_every_hook_is_passed_on_when_it_is_due(make):
         ("on_step", 5, NOTHING),
         ("on_step", 6, replace(scalars, samples=True)),
         ("on_validation", 6),
+        ("on_checkpoint", 5),
         ("on_epoch", 2),
         ("on_epoch", 3),
         ("on_end",),
@@ -155,7 +175,10 @@ def test_only_enabled_categories_are_built(tmp_path):
     dispatcher.close()
 
 
-@pytest.mark.parametrize("hook", ["before_step", "on_start", "on_step", "on_validation", "on_epoch", "on_end", "close"])
+@pytest.mark.parametrize(
+    "hook",
+    ["before_step", "on_start", "on_step", "on_validation", "on_checkpoint", "on_epoch", "on_end", "close"],
+)
 def test_category_that_raises_harms_neither_training_nor_the_others(make, hook, tmp_path):
     broken, healthy = Recorder(fails_in=[hook]), Recorder()
     dispatcher, messages = make(broken, healthy)
@@ -164,6 +187,7 @@ def test_category_that_raises_harms_neither_training_nor_the_others(make, hook, 
         dispatcher.before_step(step, None, is_first=step == 1, is_last=False)
         dispatcher.on_step(step_record(step, is_first=step == 1), None)
         dispatcher.on_validation(SimpleNamespace(step=step), None)
+        dispatcher.on_checkpoint(SimpleNamespace(step=step), None)
         dispatcher.on_epoch(epoch_record(step * 2, step), None)
     dispatcher.on_end(None)
     dispatcher.close()

@@ -15,7 +15,7 @@ from logging_system.registry import CATEGORIES
 
 FAILURES = "05_Performance/Logging_Failures"
 DROPPED = "05_Performance/Dropped_Videos"
-HOOKS = ("before_step", "on_start", "on_step", "on_validation", "on_epoch", "on_end", "close")
+HOOKS = ("before_step", "on_start", "on_step", "on_validation", "on_checkpoint", "on_epoch", "on_end", "close")
 ONCE_A_RUN = ("on_start", "on_end", "close")
 LAST_STEP = 4
 

@@ -9,22 +9,47 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from common import files
 from common.errors import UserError
-from training import checkpoint as module
-from training.checkpoint import TrainingState, list_checkpoints, load_newest, read_checkpoint, save_checkpoint
+from training import tensor_files
+from training.checkpoint import (
+    Retention,
+    TrainingState,
+    find_checkpoint,
+    list_checkpoints,
+    load_newest,
+    read_checkpoint,
+    save_checkpoint,
+)
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 
 
-def state(step: int) -> TrainingState:
-    return TrainingState(step, 4 * step, 1, {"SEED": 3}, ("A", "CH"), {"last_epoch": float(step)}, 0.25)
+def state(step: int, validation_loss: float | None = None) -> TrainingState:
+    return TrainingState(
+        step=step,
+        samples_seen=4 * step,
+        skipped_steps=1,
+        config={"SEED": 3},
+        config_file={"SEED": 4},
+        symbols=("A", "CH"),
+        schedule={"last_epoch": float(step)},
+        validation_loss=validation_loss,
+        best_validation_loss=0.25,
+        validation_is_due=True,
+    )
 
 
-def save(folder: Path, step: int, keep: int = 5) -> Path:
+def save(folder: Path, step: int, keep: int = 5, *, loss: float | None = None, **retention: object) -> Path:
     model, ema = nn.Conv2d(2, 3, 1).to(memory_format=torch.channels_last), nn.Conv2d(2, 3, 1)
     nn.init.constant_(model.weight, step)
     nn.init.constant_(ema.weight, -step)
-    return save_checkpoint(folder, state(step), model, ema, {"step.weight": torch.tensor(float(step))}, keep)
+    tensors = {
+        "model": model.state_dict(),
+        "ema": ema.state_dict(),
+        "optimizer": {"step.weight": torch.tensor(float(step))},
+    }
+    return save_checkpoint(folder, state(step, loss), tensors, Retention(keep, **retention))
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
@@ -81,8 +106,10 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     manifest = save(tmp_path, 1) / "manifest.json"
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(content | {"format_version": 99}))
-    with pytest.raises(UserError, match="format version 99, this program reads 1"):
+    with pytest.raises(UserError, match="format version 99, this program reads 2"):
         read_checkpoint(manifest.parent)
+    with pytest.raises(UserError, match="format version 99"):  # whole, so an older one must not be taken in its place
+        load_newest(tmp_path)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "save_file"])
@@ -95,7 +122,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_temporary_folder(
         # safetensors has an exception of its own, which is no OSError
         raise (SafetensorError if call == "save_file" else OSError)("No space left on device")
 
-    monkeypatch.setattr(module if call == "save_file" else module.os, call, no_space)
+    monkeypatch.setattr(tensor_files if call == "save_file" else files.os, call, no_space)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2)
     monkeypatch.undo()
@@ -105,12 +132,48 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_temporary_folder(
     assert loaded.state.step == 1
 
 
-def test_leftovers_of_a_killed_save_are_not_loaded_and_are_removed_by_the_next(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_save_are_not_loaded(tmp_path: Path) -> None:
     done = save(tmp_path, 1)
     shutil.copytree(done, tmp_path / ".tmp-step_00000002-abc")
     assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step_00000001"]
-    save(tmp_path, 3)
-    assert not (tmp_path / ".tmp-step_00000002-abc").exists()
+
+
+def test_the_best_and_those_of_multiples_are_kept_beside_the_newest(tmp_path: Path) -> None:
+    losses = {1: None, 2: 0.5, 3: 0.1, 4: 0.3, 5: float("nan"), 6: 0.2, 7: None, 8: 0.4}
+    for step, loss in losses.items():
+        save(tmp_path, step, keep=2, loss=loss, best=True, every_steps=4)
+    assert [int(folder.name[5:]) for folder in list_checkpoints(tmp_path)] == [8, 7, 4, 3]
+    best, newest, fourth = (find_checkpoint(tmp_path, which) for which in ("best", "newest", "4"))
+    assert best is not None
+    assert newest is not None
+    assert fourth is not None
+    assert (best.state.step, newest.state.step, fourth.state.step) == (3, 8, 4)
+    with pytest.raises(UserError, match=r"no checkpoint '5' .* newest, best or one of: 3, 4, 7, 8"):
+        find_checkpoint(tmp_path, "5")
+
+
+def test_there_is_no_best_one_without_a_validation(tmp_path: Path) -> None:
+    save(tmp_path, 1, best=True)
+    with pytest.raises(UserError, match="validated at its step; take the newest"):
+        find_checkpoint(tmp_path, "best")
+
+
+def test_a_pointer_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "LATEST").mkdir()  # nothing can be renamed to that
+    save(tmp_path, 1)
+    assert "LATEST cannot be written" in capsys.readouterr().err
+    assert load_newest(tmp_path) is not None
+
+
+def test_a_file_that_is_removed_after_the_check_is_an_error_that_names_it(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    shutil.rmtree(loaded.folder)  # as a training that goes on does
+    with pytest.raises(UserError, match=r"ema.safetensors cannot be read"):
+        loaded.weights("ema")
 
 
 def test_the_checkpoint_just_written_survives_damaged_ones_with_higher_numbers(tmp_path: Path) -> None:

@@ -156,8 +156,8 @@ def test_a_loss_that_is_never_finite_ends_the_run_with_advice(
     monkeypatch.setattr(UNet3D, "forward", lambda *arguments: forward(*arguments) * float("nan"))
     folder = run("nan", "--max-steps=9", "--max-skipped-steps-in-a-row=3", "--log-every-steps=4",
                  "--no-enable-video-logging", "--no-enable-noise-visualization", exit_code=1)  # fmt: skip
-    assert "was not finite in the last 4 steps up to step 4" in capsys.readouterr().err
-    assert points(folder)["01_Training/Skipped_Steps"] == [(4, 4)]
+    assert "was not finite in the last 3 steps, up to step 3" in capsys.readouterr().err
+    assert points(folder)["01_Training/Skipped_Steps"] == [(3, 3)]
     cards = EventAccumulator(str(folder)).Reload().Tensors("15_Configuration/Run_Doctor")
     assert "Problem: Diverged" in cards[-1].tensor_proto.string_val[0].decode()  # the run has ended, and says why
 
@@ -207,16 +207,16 @@ def test_a_pretrained_text_encoder_trains_resumes_and_generates(
 def test_a_full_disk_at_a_save_is_a_warning_and_at_the_last_one_an_error(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import checkpoint
+    from training import tensor_files
 
-    save_file = checkpoint.save_file
+    save_file = tensor_files.save_file
 
     def full_for_a_while(tensors: dict[str, torch.Tensor], path: Path) -> None:
         if "step_00000002" in str(path) or "step_00000005" in str(path):
-            raise checkpoint.SafetensorError("No space left on device")
+            raise tensor_files.SafetensorError("No space left on device")
         save_file(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_for_a_while)
+    monkeypatch.setattr(tensor_files, "save_file", full_for_a_while)
     folder = run("full", "--max-steps=5", "--save-every-steps=2", *ALL_OFF, exit_code=1)
     captured = capsys.readouterr()
     assert "checkpoint of step 2 cannot be written" in captured.out
@@ -283,8 +283,8 @@ def test_resume_refuses_another_architecture_and_another_split_on_the_command_li
     run("kept", "--max-steps=1", *ALL_OFF)
     run("kept", "--max-steps=2", "--resume", "--text-layers=2", "--seed=5", *ALL_OFF, exit_code=1)
     message = capsys.readouterr().err
-    assert "TEXT_LAYERS is 2 now and 1 in the checkpoint" in message
-    assert "SEED is 5 now and 0 in the checkpoint" in message
+    assert "TEXT_LAYERS is 2 now (command line or preset) and 1 in the checkpoint" in message
+    assert "SEED is 5 now (command line or preset) and 0 in the checkpoint" in message
 
 
 def test_a_preset_says_what_it_changes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

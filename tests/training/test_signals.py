@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from common.interruption import Interrupted
 from training import signals
 from training.signals import StopRequest
 
@@ -37,3 +38,18 @@ def test_the_handlers_of_before_are_put_back() -> None:
     with StopRequest():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_can_be_given_up_is_given_up_at_once_and_nothing_else() -> None:
+    with StopRequest() as stop:
+        went_on = False
+        with pytest.raises(Interrupted) as caught, stop.interruptible():  # noqa: PT012
+            signal.raise_signal(signal.SIGTERM)
+            went_on = True
+        assert not went_on
+        assert caught.value.signal_number == signal.SIGTERM
+        signal.raise_signal(signal.SIGHUP)  # outside: no second interruption
+        with pytest.raises(Interrupted), stop.interruptible():
+            pytest.fail("it began, though a signal had come before")
+        assert stop.ending is not None
+        assert stop.ending.exit_code == 143

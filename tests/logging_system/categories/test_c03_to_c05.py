@@ -126,6 +126,15 @@ def test_rates_of_an_interval(session: Callable[..., Any], make: SimpleNamespace
     assert "05_Performance/Sampling_Seconds" not in reader.all_tags
 
 
+def test_what_a_checkpoint_cost(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("05_Performance")
+    running.dispatcher.on_checkpoint(make.checkpoint(400), running.view)
+    reader = running.finish()
+    assert reader.points("05_Performance/Checkpoint_Stall_Seconds") == {400: 0.25}
+    assert reader.points("05_Performance/Checkpoint_Write_Seconds") == {400: 1.5}
+    assert reader.points("05_Performance/Checkpoint_Megabytes") == {400: 12.5}
+
+
 def test_unknown_flops_and_end_are_absent(session: Callable[..., Any], make: SimpleNamespace) -> None:
     view = make.view(forward_flops=None)
     view.total_steps = None

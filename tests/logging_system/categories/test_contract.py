@@ -30,6 +30,7 @@ CADENCES = {
     "04_Learning_Rate/Scheduler_State/": "scalars",
     "05_Performance/": "scalars",
     "05_Performance/Validation_Seconds": "validations",
+    "05_Performance/Checkpoint_": "validations",
     "05_Performance/Sampling_Seconds": "scalars_after_samples",
     "06_Diffusion/": "scalars",
     "06_Diffusion/Timestep_Distribution": "diagnostics",
@@ -96,6 +97,7 @@ def drive(session: Any, make: SimpleNamespace, steps: int = STEPS) -> Any:
         session.step(make.record(step, is_first=is_first, is_last=is_last))
         if step == steps:
             session.dispatcher.on_validation(make.validation(step), session.view)
+            session.dispatcher.on_checkpoint(make.checkpoint(step), session.view)
     session.dispatcher.on_epoch(make.epoch(1, steps, is_partial=True, is_last=True), session.view)
     return session.finish()
 
@@ -115,6 +117,7 @@ def launch(running: Any, make: SimpleNamespace, first: int, last: int) -> None:
         running.step(make.record(step, is_first=is_first, is_last=is_last))
         if step % 5 == 0 or is_last:
             dispatcher.on_validation(make.validation(step), view)
+            dispatcher.on_checkpoint(make.checkpoint(step), view)
         is_partial = step % STEPS_PER_EPOCH != 0
         if not is_partial or is_last:
             epoch = make.epoch(-(-step // STEPS_PER_EPOCH), step, is_partial=is_partial, is_last=is_last)

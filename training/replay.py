@@ -1,0 +1,155 @@
+"""Look into a step that a run skipped: python -m training.replay --run logs/NAME [--step N]"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.settings import config_from_json
+from config import Config
+from training.build_model import build_model, build_objective, build_tokenizer
+from training.device import DeviceName, choose_device
+from training.ema import ExponentialMovingAverage
+from training.optimizer import build_optimizer
+from training.skipped_batches import SkippedBatch, kept_steps, load_skipped
+from training.step import StepOutcome, TrainStep
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Replay and print; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.replay",
+        description="Do a skipped step again, with the clips, noise and weights that it had, and say where the first "
+        "value arises that is not finite.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run, such as logs/my_run")
+    parser.add_argument("--step", type=int, default=None, help="default: the first one that the run kept")
+    parser.add_argument("--device", default="auto", choices=get_args(DeviceName))
+    request = parser.parse_args(arguments)
+    try:
+        print("\n".join(replay(request.run, request.step, request.device)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
+    """Do the step again and return what is to be said of it, line by line. Nothing is written.
+
+    Raises:
+        UserError: the run kept no such step, or the device is not there.
+    """
+    steps = kept_steps(run)
+    if not steps:
+        raise UserError(f"{run} kept no skipped step: none was skipped, or it is not the folder of a run")
+    if step is not None and step not in steps:
+        raise UserError(f"--step {step}: {run} kept only {', '.join(map(str, steps))}")
+    skipped = load_skipped(run, steps[0] if step is None else step)
+    config = config_from_json(Config, skipped.config)
+    compute = choose_device(device, config.MIXED_PRECISION)
+    model = build_model(config, build_tokenizer(config, skipped.symbols), compute.device).train()
+    model.load_state_dict(skipped.weights)
+    watch = _FirstNonFinite()
+    watch.look_at(model)
+    outcome = TrainStep(
+        model=model,
+        ema=ExponentialMovingAverage(model, config.EMA_DECAY),
+        optimizer=build_optimizer(
+            model,
+            learning_rate=config.LEARNING_RATE,
+            betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
+            weight_decay=config.WEIGHT_DECAY,
+        ),
+        objective=build_objective(config, compute.device),
+        compute=compute,
+        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
+        gradient_clip_norm=config.GRADIENT_CLIP_NORM,
+        seed=config.SEED,
+    ).run(skipped.step, skipped.batch)
+    return [
+        f"Step {skipped.step} of {run}, done again on {compute.device.type} in {compute.precision}: "
+        f"loss {outcome.loss.item():g}, gradient norm {outcome.gradient_norm.item():g}.",
+        *_clip_lines(skipped, outcome),
+        *_weight_lines(skipped),
+        *_network_lines(model, watch),
+        _verdict(outcome),
+    ]
+
+
+@dataclass
+class _FirstNonFinite:
+    """Finds the first module, in the order of the forward pass, whose output is not finite."""
+
+    module: str | None = None
+    input_was_finite: bool = True
+
+    def look_at(self, model: nn.Module) -> None:
+        for name, module in model.named_modules():
+            if not list(module.children()):
+                module.register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            if self.module is None and not _is_finite(output):
+                self.module, self.input_was_finite = name, all(_is_finite(each) for each in inputs)
+
+        return hook
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
+
+
+def _clip_lines(skipped: SkippedBatch, outcome: StepOutcome) -> list[str]:
+    lines = []
+    batch, losses = skipped.batch, outcome.samples.weighted_loss.tolist()
+    for index, (name, caption, loss) in enumerate(zip(batch.ids, batch.captions, losses, strict=True)):
+        wrong = int((~torch.isfinite(batch.video_BCTHW[index])).sum())
+        note = f"; {wrong} of its pixel values are not finite" if wrong else ""
+        timestep = int(outcome.samples.timestep[index])
+        lines.append(f"  clip {name}, caption {caption!r}, timestep {timestep}: loss {loss:g}{note}")
+    return lines
+
+
+def _weight_lines(skipped: SkippedBatch) -> list[str]:
+    wrong = [name for name, tensor in skipped.weights.items() if not torch.isfinite(tensor).all()]
+    return [f"Weights that are not finite: {_list(wrong)}"] if wrong else []
+
+
+def _network_lines(model: nn.Module, watch: _FirstNonFinite) -> list[str]:
+    lines = []
+    if watch.module is not None:
+        origin = "although its input is finite" if watch.input_was_finite else "as its input is"
+        lines.append(f"First layer with an output that is not finite: {watch.module}, {origin}")
+    gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+    wrong = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
+    if wrong:
+        lines.append(f"Gradients that are not finite: {_list(wrong)}")
+    return lines
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _verdict(outcome: StepOutcome) -> str:
+    if bool(outcome.skipped):
+        return "It would be skipped again."
+    return (
+        "All is finite here: what made the step fail is not in its clips and weights. Try --device as in the run; else "
+        "suspect the hardware, or on a GPU a step between this one and the saving of its weights."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
