@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 # One thread, here and in the processes that tests start: the networks are tiny, and on a busy machine threads that
 # wait for each other are many times slower than one.
 torch.set_num_threads(1)
+if hasattr(signal, "SIGHUP"):  # or tests that are started with nohup would start processes that ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -6,11 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from training.checkpoint import CheckpointTensors, Retention, TrainingState, save_checkpoint
+from training.estimate import memory_in_use
 from training.optimizer import optimizer_tensors
 
 SPARE_MEMORY = 1.5  # times the copy that must be free for it to be made
@@ -149,4 +149,5 @@ def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _has_room_for_copy(tensors: CheckpointTensors) -> bool:
     """Say whether the machine's memory holds a copy. Where it does not, training waits for the disk instead."""
     size = sum(tensor.nbytes for of_name in tensors.values() for tensor in of_name.values())
-    return bool(psutil.virtual_memory().available > SPARE_MEMORY * size)
+    memory = memory_in_use(torch.device("cpu"))
+    return memory.limit - memory.here > SPARE_MEMORY * size

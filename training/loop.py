@@ -13,7 +13,7 @@ from common.interruption import Interrupted
 from data.records import Batch
 from logging_system.dispatcher import Dispatcher
 from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, ValidationRecord
-from training.checkpoint_saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
+from training.checkpoint_saver import CheckpointSaver, RunProgress, SavedCheckpoint
 from training.ending import Ending
 from training.learning_rate import LearningRateSchedule
 from training.memory import SMALLER_BATCH, SMALLER_CLIP, is_out_of_memory
@@ -279,22 +279,25 @@ class TrainingLoop:
         """
         self._dispatcher.flush()  # no checkpoint is ahead of its curves
         self._saver.save(self._run_progress(), wait=final)
-        failure = self._report_saves()
-        if final and failure is not None:
-            raise _LastSaveFailed(_save_failed(failure))
+        self._report_saves(is_final=final)
 
-    def _report_saves(self) -> FailedCheckpoint | None:
-        """Say what came of the saves that have ended since the last time; return the last one's failure, if any."""
-        failure = None
+    def _report_saves(self, *, is_final: bool = False) -> None:
+        """Say what came of the saves that have ended since the last time.
+
+        Raises:
+            UserError: the last one of the run has failed.
+        """
         for outcome in self._saver.collect():
             if isinstance(outcome, SavedCheckpoint):
-                failure = None
                 self._progress.say(f"Step {outcome.step}: checkpoint {outcome.folder}")
                 self._dispatcher.on_checkpoint(_checkpoint_record(outcome), self._view)
-            else:
-                failure = outcome
-                self._progress.say(f"warning: {_save_failed(outcome)}; training goes on")
-        return failure
+                continue
+            message = (
+                f"the checkpoint of step {outcome.step} cannot be written: {outcome.error}; earlier ones are intact"
+            )
+            if is_final and outcome.step == self._position.step:
+                raise _LastSaveFailed(message)
+            self._progress.say(f"warning: {message}; training goes on")
 
     def _run_progress(self) -> RunProgress:
         position = self._position
@@ -360,10 +363,6 @@ class _Position:
     def validation_loss(self) -> float | None:
         """Of this very step, if it was validated."""
         return self.validation.loss if self.validation is not None and self.validation.step == self.step else None
-
-
-def _save_failed(failure: FailedCheckpoint) -> str:
-    return f"the checkpoint of step {failure.step} cannot be written: {failure.error}; earlier ones are intact"
 
 
 def _checkpoint_record(saved: SavedCheckpoint) -> CheckpointRecord:

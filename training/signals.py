@@ -62,6 +62,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         for number in STOPPING_SIGNALS:
+            if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # started with nohup: the end of the terminal is not to be the end of the run
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
 

@@ -144,6 +144,11 @@ def say(text: str) -> None:
 # --- Faults
 
 
+def ignore_hangups() -> None:
+    """Do what nohup does before it starts a program."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def tell_steps() -> None:
     """Say the clips of each step when it begins, and when it is done."""
 

@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 from common.files import UNFINISHED
-from tests.reliability.launch import Launch, launch, never_end, stretch_saves, tell_steps, train
+from tests.reliability.launch import Launch, ignore_hangups, launch, never_end, stretch_saves, tell_steps, train
 from tests.reliability.read_back import curve, largest_difference, newest, state_of, steps_done
 
 OPTIONS = ("--lr-schedule=plateau", "--lr-plateau-patience=0", "--validate-every-steps=4", "--sample-every-steps=4")
@@ -90,6 +90,14 @@ def test_before_the_first_step_there_is_nothing_to_save(tmp_path: Path, number: 
     assert "Traceback" not in launched.said
     assert not (launched.run / "checkpoints").exists()
     train(tmp_path, "--max-steps=1")  # and the name is still free
+
+
+def test_a_run_that_was_started_with_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    launched = launch(tmp_path, "--max-steps=40", faults=[ignore_hangups, tell_steps])
+    launched.wait_for("done 2\n")
+    launched.send(signal.SIGHUP)
+    assert launched.end() == 0, launched.said
+    assert steps_done(launched) == list(range(1, 41))
 
 
 @pytest.mark.parametrize("place", ["validating", "sampling"])
