@@ -1,6 +1,8 @@
 """A file that only grows, whose writes may fail without losing anything."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -90,11 +92,25 @@ class AppendLog:
         """Flush and close the file.
 
         Raises:
-            OSError: the last flush failed; the file is closed all the same.
+            OSError: the last flush failed; the file is closed all the same, and ends with a whole piece.
         """
         try:
             self.flush()
+        except OSError:
+            self._cut_off_torn_piece()
+            raise
         finally:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+    def _cut_off_torn_piece(self) -> None:
+        """Readers would stumble over it for good, for nothing comes after it any more."""
+        with suppress(OSError):
+            size = self.path.stat().st_size
+            whole = min(self._length, size)
+            for piece in self._pieces:
+                if whole + len(piece) > size:
+                    break
+                whole += len(piece)
+            os.truncate(self.path, whole)

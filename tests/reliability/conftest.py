@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 import main
 from logging_system import dispatcher
 from logging_system.writer import Writer
+from tests.reliability.launch import end_all
 from training.checkpoint import list_checkpoints
 
 STEPS = 4
@@ -133,6 +134,13 @@ class FileOnFullDisk:
 
     def close(self) -> None:
         self._file.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_is_left() -> Iterator[None]:
+    """A test that fails, or is interrupted, leaves no training running."""
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ Fault = Callable[[], None]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])
+_started: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,17 @@ def launch(folder: Path, *arguments: str, faults: Sequence[Fault] = (), program:
         arguments = (*TINY, f"--log-dir={folder / 'logs'}", f"--cache-dir={folder / 'cache'}", *arguments)
     process = _context.Process(target=_run, args=(program, arguments, output, tuple(faults)))
     process.start()
+    _started.append(process)
     return Launch(process, output, folder / "logs" / "run")
+
+
+def end_all() -> None:
+    """Kill whatever a test has left running."""
+    while _started:
+        process = _started.pop()
+        if process.is_alive():
+            process.kill()
+        process.join()
 
 
 def train(folder: Path, *arguments: str, faults: Sequence[Fault] = (), exit_code: int = 0) -> Launch:

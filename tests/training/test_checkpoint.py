@@ -1,6 +1,5 @@
 """Checkpoints are whole or absent, and a damaged one is never loaded."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from common import files
 from common.errors import UserError
-from training import tensor_files
+from training import checkpoint, tensor_files
 from training.checkpoint import (
     Retention,
     TrainingState,
@@ -102,12 +101,12 @@ def test_all_damaged_is_an_error_and_nothing_is_a_fresh_start(tmp_path: Path) ->
         load_newest(tmp_path)
 
 
-def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
-    manifest = save(tmp_path, 1) / "manifest.json"
-    content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(content | {"format_version": 99}))
+def test_a_newer_format_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr(checkpoint, "FORMAT_VERSION", 99)
+        folder = save(tmp_path, 1)
     with pytest.raises(UserError, match="format version 99, this program reads 2"):
-        read_checkpoint(manifest.parent)
+        read_checkpoint(folder)
     with pytest.raises(UserError, match="format version 99"):  # whole, so an older one must not be taken in its place
         load_newest(tmp_path)
 

@@ -1,0 +1,105 @@
+"""What a training takes of the machine does not grow with its steps."""
+
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import psutil
+import pytest
+
+from tests.reliability.launch import Launch, launch, tell_steps
+
+WORKERS = 2
+READ_EVERY = 5  # steps
+EVERYTHING = (
+    f"--num-workers={WORKERS}",
+    "--diagnostic-log-every-steps=5",
+    "--tensorboard-flush-every-steps=5",
+    "--sample-every-steps=10",
+    "--validate-every-steps=5",
+    "--save-every-steps=5",
+    "--recogniser-steps=2",
+    "--system-sample-seconds=1",
+)
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the process and its loader workers hold after a step."""
+
+    step: int
+    memory: float  # resident, MiB
+    files: int
+    threads: int
+    workers: int
+    memory_of_workers: float
+
+
+def read(process: psutil.Process, step: int) -> Reading:
+    workers = process.children(recursive=True)
+    return Reading(
+        step=step,
+        memory=process.memory_info().rss / MEBIBYTE,
+        files=process.num_fds(),
+        threads=process.num_threads(),
+        workers=len(workers),
+        memory_of_workers=sum(worker.memory_info().rss for worker in workers) / MEBIBYTE,
+    )
+
+
+def watch(training: Launch, last_step: int) -> list[Reading]:
+    """Read every few steps, from outside; the last step is left out, for with it everything is closed."""
+    process, readings, latest = psutil.Process(training.process.pid), [], 0
+    with open(training.output, errors="replace") as output, suppress(psutil.NoSuchProcess):  # its exit code tells
+        while training.process.is_alive() and latest < last_step - READ_EVERY:
+            step = max(map(int, re.findall(r"done (\d+)", output.read())), default=0)
+            if step // READ_EVERY > latest // READ_EVERY:
+                latest = step
+                readings.append(read(process, step))
+            time.sleep(0.005)
+    return readings
+
+
+def growth(readings: list[Reading], name: str) -> float:
+    """Return the slope of the line that fits best, per 1,000 steps."""
+    steps = [reading.step for reading in readings]
+    return 1000 * float(numpy.polyfit(steps, [getattr(reading, name) for reading in readings], 1)[0])
+
+
+def usual(readings: list[Reading], name: str) -> float:
+    return float(numpy.median([getattr(reading, name) for reading in readings]))
+
+
+@pytest.mark.parametrize(
+    ("steps", "warm_up", "memory_limit"),
+    [
+        # So early the allocator still asks for more, by up to 50 MiB per 1,000 steps: this finds what is gross. The
+        # copies that are saved would be 280 MiB if they were kept.
+        (200, 60, 90.0),
+        # What may grow: every scalar in memory, 16 bytes each and 0.8 MiB per 1,000 steps, up to 2,048 points a tag.
+        pytest.param(2000, 500, 5.0, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
+)
+def test_memory_files_and_threads_do_not_grow_with_everything_on(
+    tmp_path: Path, steps: int, warm_up: int, memory_limit: float
+) -> None:
+    training = launch(tmp_path, f"--max-steps={steps}", *EVERYTHING, faults=[tell_steps])
+    readings = [reading for reading in watch(training, steps) if reading.step > warm_up]
+    assert training.end() == 0, training.said
+    assert "Logging: " not in training.said
+    assert training.saved_steps == list(range(5, steps + 1, 5))
+    assert len(readings) >= (steps - warm_up) / READ_EVERY / 2
+    middle = len(readings) // 2
+    for name in ("memory", "memory_of_workers", "files", "threads", "workers"):
+        first, last = usual(readings[:middle], name), usual(readings[middle:], name)
+        print(f"{name}: {growth(readings, name):+.2f} per 1,000 steps; {first:.1f}, then {last:.1f}")
+    assert growth(readings, "memory") < memory_limit
+    assert growth(readings, "memory_of_workers") < memory_limit / 5
+    for name in ("files", "threads", "workers"):
+        assert usual(readings[:middle], name) == usual(readings[middle:], name)
+        assert max(getattr(reading, name) for reading in readings) <= usual(readings, name) + 3  # for a moment
+    assert usual(readings, "workers") == WORKERS
