@@ -33,7 +33,7 @@ from logging_system.writer import Writer
 WIDTH = 24  # of the square layers
 BINS = 64
 UNMERGED = 10**6
-DIAGNOSTICS = Due(scalars=False, diagnostics=True, samples=False)
+DIAGNOSTICS = Due(scalars=False, diagnostics=True)
 Pass = Callable[[int], None]
 
 

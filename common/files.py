@@ -50,15 +50,24 @@ def new_folder(path: Path) -> Iterator[Path]:
             with open(file, "rb+") as opened:
                 os.fsync(opened.fileno())
         sync_folder(temporary)
-        replaced = _unfinished(path)
         if path.exists():
-            os.replace(path, replaced)
+            remove_folder(path)
         os.replace(temporary, path)
         sync_folder(path.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that it is never seen in parts: it loses its name first. What cannot be emptied is no harm.
+
+    Raises:
+        OSError: it cannot be renamed, and is as it was.
+    """
+    doomed = _unfinished(folder)
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from common.errors import UserError
 from common.randomness import numpy_generator, torch_generator
 from data.records import Batch, ClipRow, ClipSource
-from data.workers import WorkerStart, signals_held_back
+from data.workers import WorkerStart, starting_workers
 
 Tokenize = Callable[[Sequence[str]], Tensor]
 
@@ -152,6 +152,7 @@ def _from_workers(
     # Forked workers share the memory of what is loaded already; elsewhere forking is not safe.
     start_method = "fork" if sys.platform == "linux" else "spawn"
     start = WorkerStart(os.getpid(), start_method)
+    batches: Iterator[_LoadedClips | _Unusable] | None = None
     loader = DataLoader(
         dataset,
         batch_size=None,  # an item is a batch already
@@ -162,11 +163,12 @@ def _from_workers(
         multiprocessing_context=start_method,
         generator=torch_generator(seed, "loader_workers"),  # or the loader would draw from the global generator
     )
-    with signals_held_back():
-        batches = iter(loader)
     try:
+        with starting_workers():
+            batches = iter(loader)
         for loaded in batches:
             yield _finish(_or_raise(loaded), tokenize)
     finally:
-        start.end_workers()
-        del batches, loader  # waits for their end
+        start.end_workers()  # first of all, also of those that were started when a signal came
+        batches = None
+        del loader  # waits for their end

@@ -72,10 +72,11 @@ class ClipCache:
         if zlib.crc32(body).to_bytes(4, "big") != checksum:
             return None
         try:
-            clip = numpy.load(io.BytesIO(body), allow_pickle=False)
+            # Not numpy.load, which also opens zip files, and fails in other ways where they are none.
+            clip: numpy.ndarray = numpy.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
         except (ValueError, EOFError, OSError):
             return None
-        return clip if isinstance(clip, numpy.ndarray) and clip.dtype == numpy.uint8 else None
+        return clip if clip.dtype == numpy.uint8 else None
 
     def _write(self, path: Path, clip: numpy.ndarray) -> None:
         buffer = io.BytesIO()

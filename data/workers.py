@@ -12,26 +12,30 @@ from contextlib import contextmanager
 
 import torch
 
-STOPPING_SIGNALS = {
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-}  # Windows has no SIGHUP
+from common.interruption import STOPPING_SIGNALS
+
 CHECK_SECONDS = 0.1
 
 
 @contextmanager
-def signals_held_back() -> Iterator[None]:
-    """Keep SIGINT and SIGTERM waiting while workers are started: they inherit that, and so cannot be hit too early.
+def starting_workers() -> Iterator[None]:
+    """Start workers in the ``with`` block so that signals do no harm. (Another thread than the main one gets none.)
 
-    The signals reach this process when the block ends; a worker by then ignores them.
+    - A new worker inherits that its thread holds stopping signals back until it ignores them, and so cannot be hit too
+      early. (This process may be: another of its threads takes the signal then, and the handler runs all the same.)
+    - PyTorch installs a handler that raises in this thread, wherever it is, when a worker has died: in the middle of an
+      update too. It is taken away again; whoever waits for a batch finds the dead worker within seconds.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
+    on_child_end = signal.getsignal(signal.SIGCHLD)
+    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        signal.signal(signal.SIGCHLD, on_child_end)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
 
 
 class WorkerStart:

@@ -33,8 +33,11 @@ class Cadence:
         return Due(
             scalars=is_last or step % self.scalars_every == 0,
             diagnostics=is_first or is_last or step % self.diagnostics_every == 0,
-            samples=is_last or step % self.samples_every == 0,
         )
+
+    def samples_due(self, step: int, *, is_last: bool) -> bool:
+        """Say whether videos are made after ``step``."""
+        return is_last or step % self.samples_every == 0
 
     def flush_due(self, step: int, *, is_first: bool, is_last: bool) -> bool:
         """Say whether the files are flushed after ``step``. The first step is, so that the dashboard is soon alive."""

@@ -14,7 +14,6 @@ class Due:
 
     scalars: bool  # every LOG_EVERY_STEPS, and the last step
     diagnostics: bool  # every DIAGNOSTIC_LOG_EVERY_STEPS, the first and the last step
-    samples: bool  # every SAMPLE_EVERY_STEPS, and the last step
 
 
 class Category:
@@ -34,6 +33,9 @@ class Category:
 
     def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
         """Called after every optimizer step."""
+
+    def on_samples(self, record: StepRecord, view: TrainingView, writer: Writer) -> None:
+        """Called every SAMPLE_EVERY_STEPS and at the last step, when all else of the step is logged."""
 
     def on_validation(self, record: ValidationRecord, view: TrainingView, writer: Writer) -> None:
         """Called after every validation."""

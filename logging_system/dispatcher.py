@@ -89,13 +89,21 @@ class Dispatcher:
         """Call after every optimizer step."""
         due = self._cadence.due(record.step, is_first=record.is_first, is_last=record.is_last)
         if record.is_interrupted:
-            due = Due(scalars=True, diagnostics=False, samples=False)
-        self._each("on_step", lambda category: category.on_step(record, due, view, self._writer), samples=due.samples)
+            due = Due(scalars=True, diagnostics=False)
+        self._each("on_step", lambda category: category.on_step(record, due, view, self._writer))
         self._last_step = record.step
         if due.scalars and not record.is_last and not record.is_interrupted:
             self._write_counters(record.step)
         if self._cadence.flush_due(record.step, is_first=record.is_first, is_last=record.is_last):
             self.flush()
+
+    def samples_are_due(self, record: StepRecord) -> bool:
+        """Say whether `on_samples` is to be called for this step."""
+        return not record.is_interrupted and self._cadence.samples_due(record.step, is_last=record.is_last)
+
+    def on_samples(self, record: StepRecord, view: TrainingView) -> None:
+        """Call after the rest of a step's logging, and its checkpoint: making videos takes long."""
+        self._each("on_samples", lambda category: category.on_samples(record, view, self._writer), samples=True)
 
     def on_validation(self, record: ValidationRecord, view: TrainingView) -> None:
         """Call after every validation."""
@@ -121,11 +129,15 @@ class Dispatcher:
         with self.clock.measure():
             self._writer.flush()
 
-    def close(self) -> None:
-        """Stop the categories' threads, finish the videos and close the files. May be called twice."""
+    def close(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
+        """Stop the categories' threads, finish the videos and close the files. May be called twice.
+
+        Args:
+            is_hurried: says, also meanwhile, that nobody waits for videos that take longer than a moment.
+        """
         self._each("close", lambda category: category.close())
         with self.clock.measure(sampling=True):  # waits for videos above all
-            self._writer.finish_videos()
+            self._writer.finish_videos(is_hurried)
             # A tag gets one point a step, and the last step's counts what its videos and the end of the run did.
             if self._last_step > self._last_counted_step:
                 self._write_counters(self._last_step)

@@ -41,25 +41,29 @@ class EncodingWorker:
             self._changed.notify_all()
             return True
 
-    def drain(self, timeout_seconds: float) -> bool:
-        """Wait until every job is done. Returns False when time ran out first."""
-        deadline = time.monotonic() + timeout_seconds
+    def drain(self, patience: Callable[[], float]) -> bool:
+        """Wait until every job is done. Returns False when time ran out first.
+
+        Args:
+            patience: seconds since the beginning of the wait; it may change meanwhile.
+        """
+        start = time.monotonic()
         with self._changed:
             while self._jobs or self._busy:
                 self._start_if_needed()
-                if time.monotonic() >= deadline:
+                if time.monotonic() - start >= patience():
                     return False
                 self._changed.wait(timeout=0.1)  # short, so that a thread that died is noticed and replaced
         return True
 
-    def close(self, timeout_seconds: float) -> bool:
+    def close(self, patience: Callable[[], float]) -> bool:
         """Finish the jobs, then end the thread. Returns False when time ran out; what is left is given up.
 
         Only the first call waits; later ones return True.
         """
         if self._closed:
             return True
-        finished = self.drain(timeout_seconds)
+        finished = self.drain(patience)
         with self._changed:
             self._closed = True
             self._jobs.clear()

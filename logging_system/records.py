@@ -97,7 +97,6 @@ class ValidationRecord:
     loss_by_bin: tuple[float, ...]  # right caption, by timestep bin, from little noise to much
     gap_shuffled_by_bin: tuple[float, ...]  # loss_shuffled - loss by bin; empty where loss_shuffled is None
     best_loss: float  # lowest so far, this one included
-    is_best: bool
     seconds: float
 
 

@@ -33,6 +33,7 @@ from logging_system.scalar_history import ScalarHistory, json_number, read_histo
 
 SAMPLES_FOLDER = "samples"
 _CLOSE_TIMEOUT_SECONDS = 120.0
+_HURRIED_CLOSE_SECONDS = 2.0
 
 
 class Writer:
@@ -199,12 +200,19 @@ class Writer:
         for path, content in waiting.items():
             self._write_file(path, content)
 
-    def finish_videos(self) -> None:
-        """Wait for the videos that are being encoded; after two minutes the rest is given up. Later ones drop."""
-        if not self._worker.close(_CLOSE_TIMEOUT_SECONDS):
-            self._fail(
-                "video", f"videos were still being encoded after {_CLOSE_TIMEOUT_SECONDS:.0f} s and are given up"
-            )
+    def finish_videos(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the videos that are being encoded. Later ones drop.
+
+        After two minutes the rest is given up, or after two seconds in which `is_hurried` says so.
+        """
+
+        def patience() -> float:
+            return _HURRIED_CLOSE_SECONDS if is_hurried() else _CLOSE_TIMEOUT_SECONDS
+
+        start = time.monotonic()
+        if not self._worker.close(patience):
+            waited = time.monotonic() - start
+            self._fail("video", f"videos were still being encoded after {waited:.0f} s and are given up")
 
     def close(self) -> None:
         """Finish the videos, flush and close the files. What is logged afterwards is lost."""

@@ -1,8 +1,10 @@
 """A pretrained language model in place of the character encoder's first layer, by option, through `transformers`."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +44,7 @@ def load_language_model(name: str) -> LanguageModel:
             f"TEXT_ENCODER={name!r} needs another library: python -m pip install -r requirements-text.txt"
         ) from error
     try:
+        _check_index(name)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model = AutoModelForTextEncoding.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
     except Exception as error:  # transformers has no common base for what a folder may lack
@@ -50,6 +53,25 @@ def load_language_model(name: str) -> LanguageModel:
             f"{type(error).__name__}: {str(error).strip()[:300]}"
         ) from error
     return LanguageModel(name, tokenizer, model.float().eval().requires_grad_(False), int(model.config.hidden_size))
+
+
+def _check_index(name: str) -> None:
+    """Refuse an index that names other files as parts of the safetensors: transformers would let PyTorch unpickle them.
+
+    Raises:
+        ValueError: it does.
+        OSError: the name is neither a folder nor known to the hub.
+    """
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+    from transformers.utils.hub import cached_file
+
+    index = cached_file(name, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
+    if index is None:
+        return
+    parts = set(json.loads(Path(index).read_text("utf-8"))["weight_map"].values())
+    wrong = sorted(str(part) for part in parts if not str(part).endswith(".safetensors"))
+    if wrong:
+        raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} names {wrong[0]}, and only safetensors are read")
 
 
 class PretrainedTokenizer:

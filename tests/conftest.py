@@ -15,8 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 # One thread, here and in the processes that tests start: the networks are tiny, and on a busy machine threads that
 # wait for each other are many times slower than one.
 torch.set_num_threads(1)
-if hasattr(signal, "SIGHUP"):  # or tests that are started with nohup would start processes that ignore it
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Tests that are started with nohup, or beside something, would else start processes that ignore these as they do.
+for _name, _handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_int_handler)):
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) == signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -19,10 +19,10 @@ from logging_system.settings import LoggingSettings
 from models.tokens import Tokenizer
 from training.announce import announce, announce_estimate
 from training.build_data import build_data
-from training.build_learner import Learner, build_learner, stopping_limits
+from training.build_learner import Learner, build_learner, clips_a_step, stopping_limits
 from training.build_model import build_sampler, build_tokenizer
 from training.build_recogniser import build_recogniser
-from training.checkpoint import Checkpoint, Retention, TrainingState
+from training.checkpoint import Checkpoint, Retention, TrainingState, set_aside_newer
 from training.checkpoint_saver import CheckpointSaver, RunProgress
 from training.device import ComputeDevice, choose_device
 from training.environment import describe_environment
@@ -48,39 +48,43 @@ def build_training(
     Args:
         loaded: the config, and where its values come from.
         argv: the command line, for the log.
-        stop: tells the loop of signals.
+        stop: tells of signals; one that comes while this builds gives it up.
         held: keeps the lock of the run folder; close it when the training has ended.
 
     Raises:
         UserError: something about the config, the data, the run folder or the device cannot work.
+        Interrupted: a signal came.
     """
-    compute = choose_device(loaded.config.DEVICE, loaded.config.MIXED_PRECISION)
-    # Before the run folder is made: what cannot work leaves nothing behind.
-    splits = None if loaded.resume else _open_data(loaded.config)
-    folder, checkpoint = held.enter_context(
-        open_run_folder(loaded.config.LOG_DIR, loaded.config.EXPERIMENT_NAME, resume=loaded.resume)
-    )
-    resumed = config_for_resume(loaded, checkpoint)
-    config = resumed.config
-    splits = splits if splits is not None else _open_data(config)
-    tokenizer = build_tokenizer(config, splits.symbols)
-    _check_symbols(checkpoint, tokenizer)
-    if checkpoint is not None and _is_finished(config, splits, checkpoint):
-        return None
-    learner = build_learner(config, splits, tokenizer, checkpoint, compute)
-    recogniser = _recogniser(config, splits)
+    with stop.interruptible():  # so far nothing is written but the lock
+        compute = choose_device(loaded.config.DEVICE, loaded.config.MIXED_PRECISION)
+        # Before the run folder is made: what cannot work leaves nothing behind.
+        splits = None if loaded.resume else _open_data(loaded.config)
+        folder, checkpoint = held.enter_context(
+            open_run_folder(loaded.config.LOG_DIR, loaded.config.EXPERIMENT_NAME, resume=loaded.resume)
+        )
+        resumed = config_for_resume(loaded, checkpoint)
+        config = resumed.config
+        splits = splits if splits is not None else _open_data(config)
+        tokenizer = build_tokenizer(config, splits.symbols)
+        _check_symbols(checkpoint, tokenizer)
+        if checkpoint is not None and _is_finished(config, splits, checkpoint):
+            return None
+        learner = build_learner(config, splits, tokenizer, checkpoint, compute)
+        recogniser = _recogniser(config, splits)
+        view = _view(config, learner, recogniser, splits, tokenizer, compute, resumed, argv, stop)
+        validator = _validator(config, learner, splits.training, tokenizer, compute)
+    if checkpoint is not None:
+        set_aside_newer(folder.checkpoints, checkpoint.state.step)
     folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
     folder.write_json("split.json", splits.report)
     announce(loaded, config, splits, tokenizer, folder, compute, resumed, checkpoint)
     announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
-    view = _view(config, learner, recogniser, splits, tokenizer, compute, resumed, argv, stop)
-    return _assemble(config, loaded, learner, view, splits, tokenizer, folder, checkpoint, compute, stop)
+    return _assemble(config, loaded, learner, view, validator, splits, tokenizer, folder, compute, stop)
 
 
 def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint) -> bool:
     """Say so on the console where all steps are done."""
-    step_batch = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
-    total = stopping_limits(config, batches_per_epoch(splits.training, step_batch)).total_steps
+    total = stopping_limits(config, batches_per_epoch(splits.training, clips_a_step(config))).total_steps
     if total is None or checkpoint.state.step < total:
         return False
     print(
@@ -93,7 +97,7 @@ def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint) -> 
 def _open_data(config: Config) -> DataSplits:
     """Open the data and check what else depends on it."""
     splits = build_data(config)
-    batches_per_epoch(splits.training, config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS)
+    batches_per_epoch(splits.training, clips_a_step(config))
     tokenizer = build_tokenizer(config, splits.symbols)
     for prompt in config.SAMPLE_PROMPTS:
         dropped = tokenizer.encode(prompt)[1]
@@ -140,14 +144,13 @@ def _assemble(
     loaded: LoadedSettings[Config],
     learner: Learner,
     view: TrainerView,
+    validator: Validator,
     splits: DataSplits,
     tokenizer: Tokenizer,
     folder: RunFolder,
-    checkpoint: Checkpoint | None,
     compute: ComputeDevice,
     stop: StopRequest,
 ) -> TrainingLoop:
-    step_batch = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
     return TrainingLoop(
         step=TrainStep(
             model=learner.model,
@@ -159,7 +162,7 @@ def _assemble(
             gradient_clip_norm=config.GRADIENT_CLIP_NORM,
             seed=config.SEED,
         ),
-        batches=_batches(config, splits, step_batch, learner.start.step, tokenizer),
+        batches=_batches(config, splits, learner.start.step, tokenizer),
         steps_per_epoch=learner.steps_per_epoch,
         limits=learner.limits,
         cadence=LoopCadence(
@@ -171,7 +174,7 @@ def _assemble(
         ),
         schedule=learner.schedule,
         optimizer=learner.optimizer,
-        validator=_validator(config, learner, splits.training, tokenizer, compute, checkpoint),
+        validator=validator,
         dispatcher=_dispatcher(config, folder.path, learner.start.step, learner.steps_per_epoch),
         view=view,
         saver=_saver(config, loaded, folder, tokenizer, learner),
@@ -188,12 +191,10 @@ def _assemble(
     )
 
 
-def _batches(
-    config: Config, splits: DataSplits, step_batch: int, start_step: int, tokenizer: Tokenizer
-) -> Generator[Batch, None, None]:
+def _batches(config: Config, splits: DataSplits, start_step: int, tokenizer: Tokenizer) -> Generator[Batch, None, None]:
     return training_batches(
         splits.training,
-        batch_size=step_batch,
+        batch_size=clips_a_step(config),
         seed=config.SEED,
         start_batch=start_step,
         num_workers=config.NUM_WORKERS,
@@ -207,7 +208,6 @@ def _validator(
     training: ClipSource,
     tokenizer: Tokenizer,
     compute: ComputeDevice,
-    checkpoint: Checkpoint | None,
 ) -> Validator:
     return Validator(
         batch=learner.validation_batch,
@@ -217,7 +217,6 @@ def _validator(
         compute=compute,
         batch_size=config.BATCH_SIZE,
         seed=config.SEED,
-        best_loss=None if checkpoint is None else checkpoint.state.best_validation_loss,
     )
 
 
@@ -299,7 +298,8 @@ def _saver(
             config=config_as_json(config),
             config_file=loaded.file_values,
             symbols=tokenizer.symbols,
-            schedule=learner.schedule.state(),
+            # The step that failed, where one did, has moved the schedule on already.
+            schedule={**learner.schedule.state(), "last_epoch": float(progress.step)},
         )
 
     return CheckpointSaver(

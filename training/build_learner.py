@@ -64,14 +64,16 @@ def build_learner(
         betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
         weight_decay=config.WEIGHT_DECAY,
     )
-    steps_per_epoch = batches_per_epoch(splits.training, config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS)
+    steps_per_epoch = batches_per_epoch(splits.training, clips_a_step(config))
     limits = stopping_limits(config, steps_per_epoch)
     schedule = LearningRateSchedule(_learning_rate_plan(config, limits.total_steps))
     start = StartingPoint(0, 0, 0)
     if checkpoint is not None:
         _restore(checkpoint, model, ema, optimizer, schedule)
         state = checkpoint.state
-        start = StartingPoint(state.step, state.samples_seen, state.skipped_steps, state.validation_is_due)
+        start = StartingPoint(
+            state.step, state.samples_seen, state.skipped_steps, state.validation_is_due, state.best_validation_loss
+        )
     validation_batch = load_validation_batch(splits.validation, tokenizer)
     clip_flops = forward_flops(model, validation_batch, compute.device)
     estimate = estimate_training(
@@ -96,6 +98,11 @@ def build_learner(
         forward_flops=clip_flops,
         estimate=estimate,
     )
+
+
+def clips_a_step(config: Config) -> int:
+    """Return how many clips one optimizer step takes."""
+    return config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
 
 
 def stopping_limits(config: Config, steps_per_epoch: int) -> StoppingLimits:

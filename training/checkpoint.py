@@ -15,10 +15,12 @@ Nothing here is pickled, so loading a checkpoint cannot run code.
 import hashlib
 import json
 import math
+import os
 import re
-import shutil
 import sys
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +28,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import new_folder, sync_folder, write_atomically
+from common.files import new_folder, remove_folder, sync_folder, write_atomically
 from training.tensor_files import load_tensors, save_tensors
 
 FORMAT_VERSION = 2
@@ -62,7 +64,7 @@ class Retention:
     Attributes:
         newest: so many of the highest steps, at least 1.
         best: also the one with the lowest validation loss among those that were validated at their step.
-        every_steps: also those whose step is a multiple of it; None for none.
+        every_steps: also the first one at or after each multiple of it; None for none.
     """
 
     newest: int
@@ -77,7 +79,7 @@ class Checkpoint:
     folder: Path
     state: TrainingState
 
-    def weights(self, name: str) -> dict[str, Tensor]:
+    def weights(self, name: Literal["model", "ema", "optimizer"]) -> dict[str, Tensor]:
         """Load "model", "ema" or "optimizer" as tensors on the CPU.
 
         Raises:
@@ -91,8 +93,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: Checkpoint
     """Write a checkpoint and return its folder; then remove those that are not to be kept.
 
     A crash at any moment leaves the earlier checkpoints as they were: the folder is filled under a temporary
-    name, every byte reaches the disk, and one rename makes it visible. Where there is one of this step already, a
-    resume found it damaged; it is replaced.
+    name, every byte reaches the disk, and one rename makes it visible. One of the same step is replaced.
 
     Args:
         tensors: on any device, in any memory layout; not changed by others meanwhile.
@@ -134,6 +135,21 @@ def load_newest(checkpoints: Path) -> Checkpoint | None:
     return None
 
 
+def set_aside_newer(checkpoints: Path, step: int) -> None:
+    """Rename what a resume has to pass by, being damaged, so that new checkpoints of these steps do not replace it.
+
+    It is not removed: what could not be read may have been out of reach for a moment only.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for folder in list_checkpoints(checkpoints):
+        if _step_of(folder) > step:
+            aside = checkpoints / f"damaged_{folder.name}_{uuid.uuid4().hex[:8]}"
+            os.replace(folder, aside)
+            print(f"warning: {folder.name} is set aside as {aside}", file=sys.stderr)
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Open one checkpoint folder.
 
@@ -156,10 +172,12 @@ def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint | None:
     if which == "newest":
         return load_newest(checkpoints)
     if which == "best":
-        best = _best(list_checkpoints(checkpoints))
-        if best is None:
-            raise UserError(f"no checkpoint in {checkpoints} was validated at its step; take the newest")
-        return read_checkpoint(best)
+        for folder in _by_validation_loss(list_checkpoints(checkpoints)):
+            problem = _damage(folder)
+            if problem is None:
+                return _open(folder)
+            print(f"warning: checkpoint {folder} is damaged ({problem}); trying the next best", file=sys.stderr)
+        raise UserError(f"no checkpoint in {checkpoints} was validated at its step and is whole; take the newest")
     steps = [folder.name.removeprefix("step_").lstrip("0") for folder in list_checkpoints(checkpoints)]
     if not which.isdecimal() or which.lstrip("0") not in steps:
         known = ", ".join(reversed(steps)) or "none"
@@ -239,26 +257,25 @@ def _sha256(file: Path) -> str:
 
 
 def _remove_old(checkpoints: Path, newest: Path, retention: Retention) -> None:
-    """Remove what is not to be kept beside the folder just written. What cannot be removed is no harm.
-
-    Folders with a higher step are damaged: the run went on from before them. They take no room from whole ones.
-    """
-    folders = list_checkpoints(checkpoints)
-    older = [folder for folder in folders if _step_of(folder) < _step_of(newest)]
-    kept = {newest, *older[: retention.newest - 1]}
-    if retention.best and (best := _best([newest, *older])) is not None:
-        kept.add(best)
+    """Remove what is not to be kept beside the folder just written. What cannot be removed is no harm."""
+    others = [folder for folder in list_checkpoints(checkpoints) if folder != newest]
+    kept = {newest, *others[: retention.newest - 1]}
+    if retention.best:
+        kept.update(_by_validation_loss([newest, *others])[:1])
     if retention.every_steps is not None:
-        kept |= {folder for folder in older if _step_of(folder) % retention.every_steps == 0}
-    for folder in folders:
+        # The first one at or after each multiple: a step that was skipped is saved a little later.
+        firsts = {_step_of(folder) // retention.every_steps: folder for folder in (newest, *others)}
+        kept.update(folder for multiple, folder in firsts.items() if multiple > 0)
+    for folder in others:
         if folder not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                remove_folder(folder)
 
 
-def _best(folders: list[Path]) -> Path | None:
-    """Return the folder with the lowest validation loss; None where none has one. A damaged one counts as without."""
+def _by_validation_loss(folders: list[Path]) -> list[Path]:
+    """Return those that were validated at their step, lowest loss first. Whether they are whole is not looked at."""
     losses = {folder: loss for folder in folders if (loss := _validation_loss(folder)) is not None}
-    return min(losses, key=lambda folder: losses[folder], default=None)
+    return sorted(losses, key=lambda folder: losses[folder])
 
 
 def _validation_loss(folder: Path) -> float | None:

@@ -1,7 +1,8 @@
 """Saving beside training: the state is copied first, and written while the next steps run."""
 
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from training.checkpoint import CheckpointTensors, Retention, TrainingState, save_checkpoint
 from training.estimate import memory_in_use
+from training.memory import is_out_of_memory
 from training.optimizer import optimizer_tensors
 
 SPARE_MEMORY = 1.5  # times the copy that must be free for it to be made
@@ -33,7 +35,7 @@ class SavedCheckpoint:
     """A checkpoint that has reached the disk.
 
     Attributes:
-        stall_seconds: that training stood still for it.
+        stall_seconds: that training stood still for it, waiting for the save before it included.
         write_seconds: from its beginning until it was durable.
     """
 
@@ -49,7 +51,7 @@ class FailedCheckpoint:
     """One that could not be written; nothing of it is left."""
 
     step: int
-    error: OSError | MemoryError
+    error: Exception
 
 
 class CheckpointSaver:
@@ -75,10 +77,13 @@ class CheckpointSaver:
         self._optimizer = optimizer
         self._retention = retention
         self._in_background = in_background
-        self._begun_step = saved_step
+        self._begun_step: int | None = saved_step  # that is saved, or being saved
+        self.last_step = saved_step
+        """The step of the newest checkpoint that is known to be whole; 0 for none."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._running: Future[SavedCheckpoint | FailedCheckpoint] | None = None
         self._done: list[SavedCheckpoint | FailedCheckpoint] = []
+        self._has_warned = False
 
     def save(self, progress: RunProgress, *, wait: bool) -> None:
         """Save the state as it is now; what came of it is in `collect`.
@@ -88,40 +93,44 @@ class CheckpointSaver:
             wait: return when it is on the disk, or has failed. Otherwise it may still be written when this returns,
                 and a save that comes before waits for it: there is one copy of the state at most.
         """
-        self._finish_running()
+        start = time.perf_counter()
+        self.finish()
         if progress.step == self._begun_step:  # saved already; a second time would only put the first at risk
             return
+        write_start = time.perf_counter()
+        state, tensors = self._describe(progress), self._tensors()
+        copy = None if wait or not self._in_background else self._copy(tensors)
         self._begun_step = progress.step
-        start = time.perf_counter()
-        state = self._describe(progress)
-        tensors = self._tensors()
-        if wait or not self._in_background or not _has_room_for_copy(tensors):
-            self._note(self._write(state, tensors, start, stall_seconds=None))
-            return
-        copy = {name: _copy(of_name) for name, of_name in tensors.items()}
-        self._running = self._thread.submit(self._write, state, copy, start, stall_seconds=time.perf_counter() - start)
+        if copy is None:
+            self._note(self._write(state, tensors, start, write_start, stall_seconds=None))
+        else:
+            stall = time.perf_counter() - start
+            self._running = self._thread.submit(self._write, state, copy, start, write_start, stall_seconds=stall)
 
     def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]:
         """Return what has ended since the last call, without waiting for more."""
         if self._running is not None and self._running.done():
-            self._finish_running()
+            self.finish()
         done, self._done = self._done, []
         return done
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Wait for what is being written."""
-        self._finish_running()
-        self._thread.shutdown()
-
-    def _finish_running(self) -> None:
         if self._running is not None:
             running, self._running = self._running, None
             self._note(running.result())
 
+    def close(self) -> None:
+        """Wait, and end the thread."""
+        self.finish()
+        self._thread.shutdown()
+
     def _note(self, outcome: SavedCheckpoint | FailedCheckpoint) -> None:
         self._done.append(outcome)
-        if isinstance(outcome, FailedCheckpoint):
-            self._begun_step = -1  # the same step may be tried again
+        if isinstance(outcome, SavedCheckpoint):
+            self.last_step = outcome.step
+        else:
+            self._begun_step = None  # the same step may be tried again
 
     def _tensors(self) -> CheckpointTensors:
         return {
@@ -130,24 +139,46 @@ class CheckpointSaver:
             "optimizer": optimizer_tensors(self._optimizer, self._model),
         }
 
+    def _copy(self, tensors: CheckpointTensors) -> CheckpointTensors | None:
+        """Copy the state to the CPU, as it will be written; None where the memory has no room for it."""
+        if _has_room_for_copy(tensors):
+            try:
+                return {
+                    name: {key: _row_major(each) for key, each in of_name.items()} for name, of_name in tensors.items()
+                }
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+        if not self._has_warned:
+            self._has_warned = True
+            print("warning: no memory for a copy of the state; training waits for its checkpoints", file=sys.stderr)
+        return None
+
     def _write(
-        self, state: TrainingState, tensors: CheckpointTensors, start: float, *, stall_seconds: float | None
+        self,
+        state: TrainingState,
+        tensors: CheckpointTensors,
+        start: float,
+        write_start: float,
+        *,
+        stall_seconds: float | None,
     ) -> SavedCheckpoint | FailedCheckpoint:
         try:
             folder = save_checkpoint(self._checkpoints, state, tensors, self._retention)
-        except (OSError, MemoryError) as error:
+            size = sum(file.stat().st_size for file in folder.iterdir())
+        except Exception as error:  # noqa: BLE001  in the other thread it would be lost; who waits for it decides
             return FailedCheckpoint(state.step, error)
-        seconds = time.perf_counter() - start
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        return SavedCheckpoint(state.step, folder, size, seconds if stall_seconds is None else stall_seconds, seconds)
+        end = time.perf_counter()
+        stall = end - start if stall_seconds is None else stall_seconds
+        return SavedCheckpoint(state.step, folder, size, stall, end - write_start)
 
 
-def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+def _row_major(tensor: Tensor) -> Tensor:
+    """Copy to the CPU without the memory layout, so that writing it takes no second copy."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
 
 
 def _has_room_for_copy(tensors: CheckpointTensors) -> bool:
-    """Say whether the machine's memory holds a copy. Where it does not, training waits for the disk instead."""
     size = sum(tensor.nbytes for of_name in tensors.values() for tensor in of_name.values())
     memory = memory_in_use(torch.device("cpu"))
     return memory.limit - memory.here > SPARE_MEMORY * size

@@ -21,9 +21,7 @@ class FlagOnItsWay:
     """A scalar bool that is copied from a device to the host while both go on working."""
 
     flag: Tensor
-    arrival: (
-        torch.cuda.Event | None
-    )  # None: reading it needs no waiting, or costs the wait that the device costs anyway
+    arrival: torch.cuda.Event | None  # None: nothing has to be waited for
 
     def has_arrived(self) -> bool:
         """Say whether reading it would not wait."""

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from common.errors import UserError
 from data.records import Batch
 from training.device import ComputeDevice
-from training.memory import SMALLER_CLIP, is_out_of_memory
+from training.memory import SMALLER_CLIP, first_line, is_out_of_memory
 
 FORWARD_AND_BACKWARD = 3  # times the arithmetic of a forward pass: the backward pass makes two products for each
 BUDGET_SECONDS = 1.0  # after which no third pass begins
 MOST_PASSES = 4
 CONTROL_GROUP = Path("/sys/fs/cgroup")
+OWN_CONTROL_GROUP = Path("/proc/self/cgroup")
 HELD_BY_CPU_ALLOCATOR = 1.5  # times what is in use, because holes stay between buffers; measured with 1 to 16 clips
 
 
@@ -114,12 +115,12 @@ def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> Clip
         seconds = [_time_pass(model, inputs, compute)]
         while time.perf_counter() - start < BUDGET_SECONDS and len(seconds) < MOST_PASSES - 1:
             seconds.append(_time_pass(model, inputs, compute))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
             f"one clip forward and back does not fit into the memory of this {device_name(compute.device)}; lower "
-            f"{SMALLER_CLIP} ({str(error).splitlines()[0]})"
+            f"{SMALLER_CLIP} ({first_line(error)})"
         ) from error
     return ClipCost(
         seconds=statistics.median(seconds),
@@ -141,15 +142,29 @@ def memory_in_use(device: torch.device) -> MemoryInUse:
 
 
 def _left_in_container() -> int:
-    """Return the bytes that a control group (version 2) leaves to its processes; no end of them without a limit.
+    """Return the bytes that control groups (version 2) leave to this process; no end of them without a limit.
 
-    Containers and schedulers of clusters limit memory with it, and end a process that goes past it.
+    Containers and schedulers of clusters limit memory with them, and end a process that goes past it. Any group above
+    the process may have a limit. What a group uses includes files that were read or written lately, which make room
+    when it is needed.
     """
     try:
-        limit, used = ((CONTROL_GROUP / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
+        own = OWN_CONTROL_GROUP.read_text("ascii").strip().splitlines()[-1].partition("::")[2].lstrip("/")
+    except (OSError, IndexError):
+        own = ""
+    groups = [CONTROL_GROUP / own, *(CONTROL_GROUP / parent for parent in Path(own).parents)]
+    return min(_left_in_group(group) for group in groups)
+
+
+def _left_in_group(group: Path) -> int:
+    try:
+        limit, used = ((group / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
+        if limit == "max":
+            return sys.maxsize
+        statistics_of_group = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
     except OSError:
         return sys.maxsize
-    return sys.maxsize if limit == "max" else max(0, int(limit) - int(used))
+    return max(0, int(limit) - int(used) + int(statistics_of_group.get("inactive_file", 0)))
 
 
 def device_name(device: torch.device) -> str:

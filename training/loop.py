@@ -1,7 +1,7 @@
 """The training loop: which of its parts is due when."""
 
 import contextlib
-import sys
+import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -12,13 +12,15 @@ from common.errors import UserError
 from common.interruption import Interrupted
 from data.records import Batch
 from logging_system.dispatcher import Dispatcher
-from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, ValidationRecord
-from training.checkpoint_saver import CheckpointSaver, RunProgress, SavedCheckpoint
+from logging_system.records import EpochRecord, StepRecord, ValidationRecord
+from training.checkpoint_saver import CheckpointSaver
 from training.ending import Ending
 from training.learning_rate import LearningRateSchedule
-from training.memory import SMALLER_BATCH, SMALLER_CLIP, is_out_of_memory
+from training.memory import is_out_of_memory, out_of_memory_advice
 from training.optimizer import set_learning_rate
+from training.position import Position
 from training.progress import ProgressBar, StartingPoint, StoppingLimits
+from training.saving import LastSaveFailed, Saving
 from training.signals import StopRequest
 from training.skipped_steps import SkippedSteps, TooManySkippedSteps
 from training.step import StepOutcome, TrainStep
@@ -80,7 +82,8 @@ class TrainingLoop:
         self._start = start
         self._wait_for_device = wait_for_device
         self._makes_samples = makes_samples
-        self._position = _Position(start.step, start.samples_seen, validation_is_due=start.validation_is_due)
+        self._position = Position(start.step, start.samples_seen, start.validation_is_due, start.best_validation_loss)
+        self._last_record: StepRecord | None = None
 
     def run(self) -> int:
         """Train; return the exit code: 0 at a limit, 128 + signal number where a signal ended the run.
@@ -90,15 +93,19 @@ class TrainingLoop:
                 too small, or the last checkpoint cannot be written.
         """
         self._progress = ProgressBar(self._start.step, self._limits.total_steps)
-        with contextlib.closing(self._batches), contextlib.closing(self._dispatcher), contextlib.closing(self._saver):
+        self._saving = Saving(
+            self._saver, self._progress.say, lambda record: self._dispatcher.on_checkpoint(record, self._view)
+        )
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._batches.close)
+            opened.callback(lambda: self._dispatcher.close(lambda: self._stop.ending is not None))
+            opened.callback(self._saver.close)
+            opened.callback(self._progress.close)
+            self._dispatcher.on_start(self._view)
             try:
-                self._dispatcher.on_start(self._view)
-                try:
-                    ending = self._train()
-                finally:  # also where the run is given up: then the closing verdict matters most
-                    self._dispatcher.on_end(self._view)
-            finally:
-                self._progress.close()
+                ending = self._train()
+            finally:  # also where the run is given up: then the closing verdict matters most
+                self._dispatcher.on_end(self._view)
         print(f"Stopped at step {self._position.step}: {ending.reason}.")
         return ending.exit_code
 
@@ -112,16 +119,18 @@ class TrainingLoop:
             while ending is None:
                 ending = self._advance(started)
         except Interrupted:  # raised where nothing is half done
-            ending = self._interruption()
-            self._checkpoint(final=True)
+            ending = self._end_between_steps()
         except Exception as error:
             self._save_what_there_is(error)
+            if isinstance(error, TooManySkippedSteps):
+                raise UserError(f"{error} {self._saving.last_checkpoint()}") from error
             if is_out_of_memory(error):
-                raise UserError(self._out_of_memory(error)) from error
+                raise UserError(f"{out_of_memory_advice(error)} {self._saving.last_checkpoint()}") from error
             raise
-        self._report_saves()
         self._dispatcher.flush()
-        return ending if self._stop.ending is None or ending.is_interruption else self._cut_short(ending)
+        if self._stop.ending is not None and not ending.is_interruption:
+            return Ending(f"{ending.reason}; a signal cut the closing round short", self._stop.signal_number)
+        return ending
 
     def _advance(self, started: float) -> Ending | None:
         """Do one step and all that is due with it; return why the run ends here if it does.
@@ -132,20 +141,31 @@ class TrainingLoop:
         record, ending = self._next_step(started)
         validation = self._validation_after(record)
         if ending is None and self._stop.ending is not None:  # it came while validating
-            ending, record = self._interruption(), replace(record, is_interrupted=True)
-        if ending is not None:
-            self._checkpoint(final=True)  # durable first: the closing round may take long, or fail
+            ending, record = self._stop.ending, replace(record, is_interrupted=True)
         self._log(record, validation, is_ending=ending is not None)
         if record.step % self._steps_per_epoch == 0 or ending is not None:
             self._end_epoch(record, is_last=ending is not None)
         self._position.save_is_due |= record.step % self._cadence.save_every == 0
-        if ending is None and self._position.save_is_due and not self._skipped_steps.end_in_one():
-            self._checkpoint(final=False)
+        if ending is not None:
+            self._finish_checkpoint()  # before the samples, which may take long, or fail
+        elif self._position.save_is_due and not self._skipped_steps.end_in_one():
+            self._dispatcher.flush()  # no checkpoint is ahead of its curves
+            self._saving.begin(self._position.progress(self._skipped_steps.total()))
             self._position.save_is_due = False
-        self._report_saves()
+        self._make_samples(record)
+        self._saving.report()
+        self._last_record = record
         if ending is None and self._stop.ending is not None:  # it came while sampling or saving
-            ending = self._interruption()
-            self._checkpoint(final=True)
+            ending = self._end_between_steps()
+        return ending
+
+    def _end_between_steps(self) -> Ending:
+        """End the run for a signal that came when the last step was logged already."""
+        ending = self._stop.ending
+        assert ending is not None
+        if self._last_record is not None and self._position.epoch_steps:
+            self._end_epoch(self._last_record, is_last=True)
+        self._finish_checkpoint()
         return ending
 
     def _next_step(self, started: float) -> tuple[StepRecord, Ending | None]:
@@ -177,7 +197,9 @@ class TrainingLoop:
             with self._stop.interruptible():
                 return next(self._batches)
         except RuntimeError as error:
-            raise UserError(f"a loader worker died: {error}. Lower NUM_WORKERS if memory ran out.") from error
+            if str(error).startswith("DataLoader worker"):  # PyTorch's words for one that is gone
+                raise UserError(f"a loader worker died: {error}. Lower NUM_WORKERS if memory ran out.") from error
+            raise
 
     def _record(
         self,
@@ -215,15 +237,19 @@ class TrainingLoop:
         reports = is_ending or record.step % self._cadence.report_every == 0
         if reports:  # looking at the loss waits for the device
             self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
-        samples_due = record.is_last or (record.step % self._cadence.sample_every == 0 and not record.is_interrupted)
-        if self._makes_samples and samples_due:
-            self._progress.say(f"Step {record.step}: making sample videos ...")
         if self._skipped_steps.are_too_many:
             record = replace(record, is_interrupted=True)
         self._dispatcher.on_step(record, self._view)
-        self._skipped_steps.check()  # after the step is logged: the verdict on a run that is given up needs it
         if validation is not None:
             self._dispatcher.on_validation(validation, self._view)
+        self._skipped_steps.check()  # after the step is logged: the verdict on a run that is given up needs it
+
+    def _make_samples(self, record: StepRecord) -> None:
+        is_due = self._dispatcher.samples_are_due(record)
+        if is_due and self._makes_samples:
+            self._progress.say(f"Step {record.step}: making sample videos ...")
+        if is_due:
+            self._dispatcher.on_samples(record, self._view)
 
     def _validation_after(self, record: StepRecord) -> ValidationRecord | None:
         """Validate if it is the time to; None if it is not, or a signal came meanwhile."""
@@ -242,11 +268,12 @@ class TrainingLoop:
 
     def _validate(self, step: int, on_cadence: bool) -> ValidationRecord:
         with self._stop.interruptible():
-            record = self._validator.run(step, self._view.ema_model)
+            record = self._validator.run(step, self._view.ema_model, self._position.best_validation_loss)
         self._position.validation_is_due = False
         self._position.validation = record
         if on_cadence:  # the closing one depends on where a run was stopped, and must not change a resumed run
             self._schedule.on_validation(record.loss)
+            self._position.best_validation_loss = record.best_loss if math.isfinite(record.best_loss) else None
         line = f"Step {step}: validation loss {record.loss:.4f}; without caption {record.loss_null - record.loss:+.4f}"
         if record.loss_shuffled is not None:
             line += f", with another clip's caption {record.loss_shuffled - record.loss:+.4f}"
@@ -269,101 +296,17 @@ class TrainingLoop:
             is_last=is_last,
         )
         self._dispatcher.on_epoch(epoch_record, self._view)
-        position.epoch_steps, position.epoch_clips, position.epoch_started = 0, 0, now
+        position.start_epoch(now)
 
-    def _checkpoint(self, *, final: bool) -> None:
-        """Save this step, unless it is saved; the last one is on the disk when this returns.
-
-        Raises:
-            UserError: the last one cannot be written.
-        """
-        self._dispatcher.flush()  # no checkpoint is ahead of its curves
-        self._saver.save(self._run_progress(), wait=final)
-        self._report_saves(is_final=final)
-
-    def _report_saves(self, *, is_final: bool = False) -> None:
-        """Say what came of the saves that have ended since the last time.
-
-        Raises:
-            UserError: the last one of the run has failed.
-        """
-        for outcome in self._saver.collect():
-            if isinstance(outcome, SavedCheckpoint):
-                self._progress.say(f"Step {outcome.step}: checkpoint {outcome.folder}")
-                self._dispatcher.on_checkpoint(_checkpoint_record(outcome), self._view)
-                continue
-            message = (
-                f"the checkpoint of step {outcome.step} cannot be written: {outcome.error}; earlier ones are intact"
-            )
-            if is_final and outcome.step == self._position.step:
-                raise _LastSaveFailed(message)
-            self._progress.say(f"warning: {message}; training goes on")
-
-    def _run_progress(self) -> RunProgress:
-        position = self._position
-        return RunProgress(
-            step=position.step,
-            samples_seen=position.samples_seen,
-            skipped_steps=self._skipped_steps.total(),
-            validation_loss=position.validation_loss,
-            best_validation_loss=self._validator.best_loss,
-            validation_is_due=position.validation_is_due,
-        )
+    def _finish_checkpoint(self) -> None:
+        self._dispatcher.flush()
+        self._saving.finish(self._position.progress(self._skipped_steps.total()))
 
     def _save_what_there_is(self, error: Exception) -> None:
         """Before the run is given up: save the steps since the last checkpoint, where the weights are to be trusted."""
-        if isinstance(error, TooManySkippedSteps | _LastSaveFailed) or self._step.is_updating:
-            return
         try:
-            self._checkpoint(final=True)
+            self._saving.settle()
+            if not isinstance(error, TooManySkippedSteps | LastSaveFailed) and not self._step.is_updating:
+                self._finish_checkpoint()
         except Exception as second:  # noqa: BLE001  the first error is the one to report
-            print(f"warning: nor could a checkpoint be made: {second}", file=sys.stderr)
-
-    def _out_of_memory(self, error: Exception) -> str:
-        return (
-            f"the memory is too small for what comes after step {self._position.step}; the last checkpoint is intact. "
-            f"Lower {SMALLER_BATCH}, {SMALLER_CLIP}, then go on with --resume or, where MODEL_CHANNELS, IMAGE_SIZE or "
-            f"NUM_FRAMES are others, with a new run. ({str(error).splitlines()[0]})"
-        )
-
-    def _interruption(self) -> Ending:
-        ending = self._stop.ending
-        assert ending is not None
-        return ending
-
-    def _cut_short(self, ending: Ending) -> Ending:
-        """Return the end of a run that a signal came to after its last step."""
-        return Ending(f"{ending.reason}; a signal cut the closing round short", self._stop.signal_number)
-
-
-class _LastSaveFailed(UserError):
-    """The disk does not take the last checkpoint; trying it again at once would not help."""
-
-
-@dataclass
-class _Position:
-    """How far the run is, and how far its current epoch within this process."""
-
-    step: int
-    samples_seen: int
-    validation_is_due: bool
-    save_is_due: bool = False
-    validation: ValidationRecord | None = None  # the latest one
-    epoch_steps: int = 0
-    epoch_clips: int = 0
-    epoch_started: float = 0.0
-
-    def count_step(self, clips: int) -> None:
-        self.step += 1
-        self.samples_seen += clips
-        self.epoch_clips += clips
-        self.epoch_steps += 1
-
-    @property
-    def validation_loss(self) -> float | None:
-        """Of this very step, if it was validated."""
-        return self.validation.loss if self.validation is not None and self.validation.step == self.step else None
-
-
-def _checkpoint_record(saved: SavedCheckpoint) -> CheckpointRecord:
-    return CheckpointRecord(saved.step, saved.size_bytes, saved.stall_seconds, saved.write_seconds)
+            self._progress.say(f"warning: nor could a checkpoint be made: {second}")

@@ -12,3 +12,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in a line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def out_of_memory_advice(error: BaseException) -> str:
+    """Say which constants to lower."""
+    return (
+        f"the memory is too small ({first_line(error)}). Lower {SMALLER_BATCH}, {SMALLER_CLIP}. Those of the batch can "
+        f"be changed with --resume; MODEL_CHANNELS, IMAGE_SIZE and NUM_FRAMES need a new run."
+    )

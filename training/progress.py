@@ -17,6 +17,7 @@ class StartingPoint:
     samples_seen: int
     skipped_steps: int
     validation_is_due: bool = False  # the last launch was interrupted before it had validated its last step
+    best_validation_loss: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import remove_unfinished, write_atomically
+from common.files import UNFINISHED, remove_unfinished, write_atomically
 from training.checkpoint import Checkpoint, load_newest
 from training.run_lock import LOCK_FILES, lock_run
 
@@ -85,10 +85,15 @@ def _choose_folder(log_dir: Path, experiment_name: str, resume: bool) -> Path:
 
 
 def _refuse_old_run(path: Path, resume: bool) -> None:
-    if not resume and path.is_dir() and any(file.name not in LOCK_FILES for file in path.iterdir()):
+    if not resume and path.is_dir() and any(_is_of_a_run(file.name) for file in path.iterdir()):
         raise UserError(
             f"{path} already holds a run. Add --resume to go on with it, or choose another --experiment-name."
         )
+
+
+def _is_of_a_run(name: str) -> bool:
+    """Say whether a file means that a run was begun: neither a lock nor what a killed process left half written."""
+    return name not in LOCK_FILES and not name.startswith(UNFINISHED)
 
 
 def _make_fresh(log_dir: Path) -> Path:

@@ -26,7 +26,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     behind is no obstacle. Loader workers let go of what they inherit (`data.workers`).
 
     Raises:
-        UserError: another process holds the lock; the message says which.
+        UserError: another process holds the lock, and the message says which; or the file system has no locks.
         OSError: the folder cannot be written.
     """
     lock = FileLock(folder / LOCK_FILE, blocking=False)
@@ -34,8 +34,11 @@ def lock_run(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise UserError(
-            f"{folder} is in use by {_holder(folder)}. Wait for it or stop it, or choose another --experiment-name."
+            f"{folder} is in use by {_holder(folder)}. Wait for it or stop it, or choose another --experiment-name. "
+            f"(Where {LOCK_FILE} outlives a machine that was cut off, as on a file system without locks, delete it.)"
         ) from error
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"{folder / LOCK_FILE} cannot be locked: {error}. Choose another --log-dir.") from error
     try:
         write_atomically(folder / HOLDER_FILE, json.dumps(_this_process()).encode())
         try:

@@ -1,19 +1,15 @@
 """Stopping cleanly: a signal sets a flag, and gives up at once what can be given up."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from common.interruption import Interrupted
+from common.interruption import STOPPING_SIGNALS, Interrupted
 from training.ending import Ending
-
-STOPPING_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)  # Windows has no SIGHUP
-
 
 IMPATIENT_AFTER_SECONDS = 1.0
 
@@ -52,8 +48,8 @@ class StopRequest:
         Raises:
             Interrupted: a signal has come.
         """
-        self._is_interruptible = True
         try:
+            self._is_interruptible = True
             if self.signal_number is not None:
                 raise Interrupted(self.signal_number)
             yield
@@ -62,8 +58,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         for number in STOPPING_SIGNALS:
-            if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # started with nohup: the end of the terminal is not to be the end of the run
+            if signal.getsignal(number) == signal.SIG_IGN:
+                continue  # by nohup, or by a script for what runs beside it: it is not meant for this process
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -75,10 +71,18 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.signal_number is None:
+        is_first = self.signal_number is None
+        is_impatient = now - self._received > IMPATIENT_AFTER_SECONDS
+        if is_first:
             self.signal_number, self._received = number, now
-            if self._is_interruptible:
-                self._is_interruptible = False  # a signal raises once, also where it hits the door of the block
-                raise Interrupted(number)
-        elif number == signal.SIGINT and now - self._received > IMPATIENT_AFTER_SECONDS:
+            self._say(number)
+        if self._is_interruptible and (is_first or is_impatient):  # again where the first one was swallowed somewhere
+            raise Interrupted(number)
+        if number == signal.SIGINT and not is_first and is_impatient:
             raise KeyboardInterrupt
+
+    def _say(self, number: int) -> None:
+        """Answer at once, for the current step may take a while. (Printing is not safe within a handler.)"""
+        hint = "; Ctrl-C again ends it without" if number == signal.SIGINT else ""
+        with suppress(OSError):  # the terminal may be what has just gone
+            os.write(2, f"\n{signal.Signals(number).name}: ending after this step, with a checkpoint{hint}\n".encode())

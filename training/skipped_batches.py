@@ -21,7 +21,7 @@ from data.records import Batch
 from training.tensor_files import load_tensors, save_tensors
 
 FOLDER = "skipped_steps"
-MOST_KEPT = 3  # of a run: the first ones tell, and weights are large
+MOST_KEPT = 3  # of a launch: the first ones tell, and weights are large
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SkippedBatch:
 
 
 class SkippedBatches:
-    """Keeps the first skipped steps of a run. Never raises because of the disk: it then says so."""
+    """Says which steps were skipped, and keeps the first ones. Never raises because of the disk: it then says so."""
 
     def __init__(
         self, run_folder: Path, model: nn.Module, config: Mapping[str, object], symbols: tuple[str, ...]
@@ -45,10 +45,13 @@ class SkippedBatches:
         self._model = model
         self._config = config
         self._symbols = symbols
+        self._kept = 0
 
     def keep(self, step: int, batch: Batch) -> None:
         """Write the batch of a step that has just been skipped, with the weights as they are now."""
-        if len(kept_steps(self._folder.parent)) >= MOST_KEPT:
+        said = f"Step {step} was skipped: its loss or gradient was not finite."
+        if self._kept >= MOST_KEPT:
+            print(said, file=sys.stderr)
             return
         try:
             with new_folder(self._folder / f"step_{step:08d}") as folder:
@@ -56,11 +59,9 @@ class SkippedBatches:
         except OSError as error:
             print(f"warning: the batch of the skipped step {step} cannot be kept: {error}", file=sys.stderr)
             return
-        print(
-            f"Step {step} was skipped: its loss or gradient was not finite. To look into it: "
-            f"python -m training.replay --run {self._folder.parent} --step {step}",
-            file=sys.stderr,
-        )
+        self._kept += 1
+        run = self._folder.parent
+        print(f"{said} To look into it: python -m training.replay --run {run} --step {step}", file=sys.stderr)
 
     def _fill(self, folder: Path, step: int, batch: Batch) -> None:
         save_tensors(folder / "batch.safetensors", {"video": batch.video_BCTHW, "tokens": batch.tokens_BL})

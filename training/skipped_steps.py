@@ -66,9 +66,8 @@ class SkippedSteps:
         if self.are_too_many:
             raise TooManySkippedSteps(
                 f"the loss or its gradient was not finite in the last {self._in_a_row} steps, up to step "
-                f"{self._last_step} (MAX_SKIPPED_STEPS_IN_A_ROW is {self._limit}). They changed no weight, and the "
-                f"last checkpoint is intact. `python -m training.replay` looks into such a step. Lower LEARNING_RATE, "
-                f"or look for broken clips."
+                f"{self._last_step} (MAX_SKIPPED_STEPS_IN_A_ROW is {self._limit}). They changed no weight. "
+                f"`python -m training.replay` looks into such a step. Lower LEARNING_RATE, or look for broken clips."
             )
 
     def _learn(self, *, wait: bool) -> None:

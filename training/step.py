@@ -92,23 +92,19 @@ class TrainStep:
             terms.append(term)
             noisy.append(sample)
         loss = torch.stack([term.loss.detach() for term in terms]).mean()
-        norm, clipped, skipped = self._update(step, loss)
-        return StepOutcome(
-            loss=loss,
-            gradient_norm=norm,
-            gradient_norm_clipped=clipped,
-            skipped=skipped,
-            samples=_sample_statistics(terms, timestep, drop_caption),
-            tensors=DiffusionTensors(
-                video=video,
-                actual_noise=noisy[-1].noise,
-                noisy_video=noisy[-1].noisy_video,
-                predicted_noise=terms[-1].predicted_noise,
-                predicted_video=terms[-1].predicted_video,
-                timestep=noisy[-1].timestep_B,
-                is_terminal=terms[-1].is_terminal,
-            ),
+        samples = _sample_statistics(terms, timestep, drop_caption)
+        tensors = DiffusionTensors(
+            video=video,
+            actual_noise=noisy[-1].noise,
+            noisy_video=noisy[-1].noisy_video,
+            predicted_noise=terms[-1].predicted_noise,
+            predicted_video=terms[-1].predicted_video,
+            timestep=noisy[-1].timestep_B,
+            is_terminal=terms[-1].is_terminal,
         )
+        # Last of all: where anything before it fails, the weights are still those of the step before.
+        norm, clipped, skipped = self._update(step, loss)
+        return StepOutcome(loss, norm, clipped, skipped, samples, tensors)
 
     def _draw(self, step: int, video_BCTHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw a step's randomness on the CPU, so that it does not depend on the device."""

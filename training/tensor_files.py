@@ -16,8 +16,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         OSError: the disk is full or not writable.
     """
-    # Row-major on disk whatever the layout in memory: safetensors stores no strides.
-    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    # Row-major on disk whatever the layout in memory: safetensors stores no strides. Turned round on the CPU, because a
+    # GPU may have no memory left.
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, path)
     except SafetensorError as error:  # its name for a full disk

@@ -30,7 +30,6 @@ class Validator:
         compute: ComputeDevice,
         batch_size: int,
         seed: int,
-        best_loss: float | None,
     ) -> None:
         device = compute.device
         noise = torch.randn(batch.video_BCTHW.shape, generator=torch_generator(seed, "validation_noise"))
@@ -45,10 +44,15 @@ class Validator:
         self._compute = compute
         self._batch_size = batch_size
         self._seed = seed
-        self.best_loss = best_loss
 
-    def run(self, step: int, model: nn.Module) -> ValidationRecord:
-        """Validate; `model` is the averaged one, in evaluation mode."""
+    def run(self, step: int, model: nn.Module, best_loss: float | None) -> ValidationRecord:
+        """Validate; nothing but the result remains of it.
+
+        Args:
+            step: that was done last.
+            model: the averaged one, in evaluation mode.
+            best_loss: the lowest one before; None where there is none.
+        """
 
         def predict(video: Tensor, timestep: Tensor, tokens: Tensor, drop_caption: Tensor) -> Tensor:
             with self._compute.autocast():
@@ -58,10 +62,7 @@ class Validator:
         use = measure_text_use(
             predict, self._schedule, self._prediction_type, self._clips, self._batch_size, self._seed
         )
-        best_so_far = math.inf if self.best_loss is None else self.best_loss
-        is_best = use.correct < best_so_far  # never where it is not a number
-        if is_best:
-            self.best_loss = use.correct
+        best_so_far = math.inf if best_loss is None else best_loss
         return ValidationRecord(
             step=step,
             loss=use.correct,
@@ -72,7 +73,6 @@ class Validator:
             loss_by_bin=use.correct_by_bin,
             gap_shuffled_by_bin=use.shuffled_gap_by_bin,
             best_loss=min(best_so_far, use.correct) if math.isfinite(use.correct) else best_so_far,
-            is_best=is_best,
             seconds=time.perf_counter() - start,
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from logging_system.category import Category, Due
+from logging_system.category import Category
 from logging_system.frames import captioned_grid, scale_to_be_seen
 from logging_system.records import GeneratedSamples, StepRecord
 from logging_system.tags import Tag, write_scalars
@@ -95,9 +95,7 @@ class GeneratedSamplesCategory(Category):
     def __init__(self) -> None:
         self._time_lapse = TimeLapse()
 
-    def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
-        if not due.samples:
-            return
+    def on_samples(self, record: StepRecord, view: TrainingView, writer: Writer) -> None:
         samples = view.generate_samples()
         self._write_measures(samples, record.step, writer)
         if not samples.prompts:

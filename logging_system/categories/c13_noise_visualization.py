@@ -1,6 +1,6 @@
 """13_Noise_Visualization: one validation clip on its way through the model."""
 
-from logging_system.category import Category, Due
+from logging_system.category import Category
 from logging_system.frames import captioned_grid
 from logging_system.records import NoiseVisualisation, StepRecord
 from logging_system.tags import Tag
@@ -27,9 +27,7 @@ class NoiseVisualization(Category):
 
     name = "13_Noise_Visualization"
 
-    def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
-        if not due.samples:
-            return
+    def on_samples(self, record: StepRecord, view: TrainingView, writer: Writer) -> None:
         seen = view.visualise_noise()
         single = f"{seen.caption}, t = {seen.timestep}"
         clips = {

@@ -12,18 +12,22 @@ def cadence():
 @pytest.mark.parametrize(
     ("step", "is_first", "is_last", "expected"),
     [
-        (1, False, False, Due(scalars=False, diagnostics=False, samples=False)),
-        (1, True, False, Due(scalars=False, diagnostics=True, samples=False)),
-        (1, True, True, Due(scalars=True, diagnostics=True, samples=True)),
-        (7, False, True, Due(scalars=True, diagnostics=True, samples=True)),
-        (30, False, False, Due(scalars=True, diagnostics=False, samples=False)),
-        (50, False, False, Due(scalars=True, diagnostics=True, samples=False)),
-        (53, True, False, Due(scalars=False, diagnostics=True, samples=False)),
-        (200, False, False, Due(scalars=True, diagnostics=True, samples=True)),
+        (1, False, False, Due(scalars=False, diagnostics=False)),
+        (1, True, False, Due(scalars=False, diagnostics=True)),
+        (1, True, True, Due(scalars=True, diagnostics=True)),
+        (7, False, True, Due(scalars=True, diagnostics=True)),
+        (30, False, False, Due(scalars=True, diagnostics=False)),
+        (50, False, False, Due(scalars=True, diagnostics=True)),
+        (53, True, False, Due(scalars=False, diagnostics=True)),
+        (200, False, False, Due(scalars=True, diagnostics=True)),
     ],
 )
 def test_due(cadence, step, is_first, is_last, expected):
     assert cadence.due(step, is_first=is_first, is_last=is_last) == expected
+
+
+def test_samples(cadence):
+    assert [step for step in range(1, 251) if cadence.samples_due(step, is_last=step == 233)] == [100, 200, 233]
 
 
 def test_flushes(cadence):

@@ -32,7 +32,7 @@ SETTINGS = LoggingSettings(
     histogram_bins=30,
 )
 BROKEN = RuntimeError("broken")
-NOTHING = Due(scalars=False, diagnostics=False, samples=False)
+NOTHING = Due(scalars=False, diagnostics=False)
 
 
 class Recorder(Category):
@@ -59,6 +59,9 @@ class Recorder(Category):
     def on_step(self, record, due, view, writer):
         writer.scalar("01_Recorder/Step", record.step, record.step)
         self._note("on_step", record.step, due)
+
+    def on_samples(self, record, view, writer):
+        self._note("on_samples", record.step)
 
     def on_validation(self, record, view, writer):
         self._note("on_validation", record.step)
@@ -112,6 +115,7 @@ def test_a_step_at_which_a_signal_ends_the_run_brings_scalars_alone(make):
     dispatcher, _ = make(category)
     for step in (7, 12):  # 12 is on the cadence of samples and diagnostics
         dispatcher.on_step(step_record(step, is_interrupted=True), None)
+        assert not dispatcher.samples_are_due(step_record(step, is_interrupted=True))
     scalars = replace(NOTHING, scalars=True)
     assert category.calls == [("on_step", 7, scalars), ("on_step", 12, scalars)]
 
@@ -119,13 +123,13 @@ def test_a_step_at_which_a_signal_ends_the_run_brings_scalars_alone(make):
 def test_samples_that_a_signal_interrupts_are_no_failure_and_the_others_get_the_step(make):
     interrupted, healthy = Recorder(), Recorder()
 
-    def on_step(record, due, view, writer):
+    def on_samples(record, view, writer):
         raise Interrupted(15)
 
-    interrupted.on_step = on_step
+    interrupted.on_samples = on_samples
     dispatcher, messages = make(interrupted, healthy)
-    dispatcher.on_step(step_record(1), None)
-    assert healthy.calls == [("on_step", 1, NOTHING)]
+    dispatcher.on_samples(step_record(1), None)
+    assert healthy.calls == [("on_samples", 1)]
     assert dispatcher.failures == {}
     assert messages == []
 
@@ -136,7 +140,10 @@ def test_every_hook_is_passed_on_when_it_is_due(make):
     dispatcher.on_start(None)
     for step in range(1, 7):
         dispatcher.before_step(step, None, is_first=step == 1, is_last=False)
-        dispatcher.on_step(step_record(step, is_first=step == 1), None)
+        record = step_record(step, is_first=step == 1)
+        dispatcher.on_step(record, None)
+        if dispatcher.samples_are_due(record):
+            dispatcher.on_samples(record, None)
     dispatcher.on_validation(SimpleNamespace(step=6), None)
     dispatcher.on_checkpoint(SimpleNamespace(step=5), None)
     for epoch in (1, 2, 3):
@@ -153,7 +160,8 @@ def test_every_hook_is_passed_on_when_it_is_due(make):
         ("before_step", 4, replace(scalars, diagnostics=True)),
         ("on_step", 4, replace(scalars, diagnostics=True)),
         ("on_step", 5, NOTHING),
-        ("on_step", 6, replace(scalars, samples=True)),
+        ("on_step", 6, scalars),
+        ("on_samples", 6),
         ("on_validation", 6),
         ("on_checkpoint", 5),
         ("on_epoch", 2),
@@ -177,7 +185,17 @@ def test_only_enabled_categories_are_built(tmp_path):
 
 @pytest.mark.parametrize(
     "hook",
-    ["before_step", "on_start", "on_step", "on_validation", "on_checkpoint", "on_epoch", "on_end", "close"],
+    [
+        "before_step",
+        "on_start",
+        "on_step",
+        "on_samples",
+        "on_validation",
+        "on_checkpoint",
+        "on_epoch",
+        "on_end",
+        "close",
+    ],
 )
 def test_category_that_raises_harms_neither_training_nor_the_others(make, hook, tmp_path):
     broken, healthy = Recorder(fails_in=[hook]), Recorder()
@@ -186,6 +204,7 @@ def test_category_that_raises_harms_neither_training_nor_the_others(make, hook, 
     for step in (1, 2, 3, 4):
         dispatcher.before_step(step, None, is_first=step == 1, is_last=False)
         dispatcher.on_step(step_record(step, is_first=step == 1), None)
+        dispatcher.on_samples(SimpleNamespace(step=step), None)
         dispatcher.on_validation(SimpleNamespace(step=step), None)
         dispatcher.on_checkpoint(SimpleNamespace(step=step), None)
         dispatcher.on_epoch(epoch_record(step * 2, step), None)
@@ -309,11 +328,12 @@ def test_files_are_flushed_at_their_cadence(make, tmp_path, read_metrics):
 
 
 @pytest.mark.parametrize(
-    ("makes_samples", "step", "is_sampling"), [(True, 6, True), (True, 5, False), (False, 6, False)]
+    ("makes_samples", "hook", "is_sampling"),
+    [(True, "on_samples", True), (True, "on_step", False), (False, "on_samples", False)],
 )
-def test_time_of_sampling_is_kept_apart(make, makes_samples, step, is_sampling):
+def test_time_of_sampling_is_kept_apart(make, makes_samples, hook, is_sampling):
     dispatcher, _ = make(Recorder(seconds=0.05), makes_samples=makes_samples)
-    dispatcher.on_step(step_record(step), None)
+    getattr(dispatcher, hook)(step_record(6), None)
     reading = dispatcher.clock.snapshot()
     assert (reading.sampling_seconds >= 0.05) is is_sampling
     assert (reading.logging_seconds >= 0.05) is not is_sampling

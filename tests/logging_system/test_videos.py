@@ -86,7 +86,7 @@ def test_mp4_that_cannot_be_written_is_written_at_a_later_flush(tmp_path, clip):
     (tmp_path / "samples").write_text("in the way")
     writer = Writer(tmp_path, report=messages.append)
     writer.video("12/clip", clip, 1, 8.0, file_name="a")
-    assert writer._worker.drain(20)
+    assert writer._worker.drain(lambda: 20)
     assert writer.failures == {"sample_file": 1}
     writer.flush()
     assert writer.failures == {"sample_file": 2}
@@ -121,7 +121,7 @@ def test_queue_is_bounded_in_bytes(monkeypatch):
     assert not worker.submit(lambda: None, 60)
     assert worker.submit(lambda: None, 40)
     release.set()
-    assert worker.close(20)
+    assert worker.close(lambda: 20)
     assert not worker.submit(lambda: None, 1)
 
 
@@ -135,7 +135,7 @@ def test_thread_that_dies_is_replaced():
     worker = EncodingWorker(lambda error: None)
     for job in (kill_thread, lambda: done.append(1), kill_thread, lambda: done.append(2)):
         assert worker.submit(job, 1)
-    assert worker.close(20)
+    assert worker.close(lambda: 20)
     assert done == [1, 2]
 
 
@@ -143,5 +143,5 @@ def test_stuck_encoder_does_not_hold_up_the_end():
     release = threading.Event()
     worker = EncodingWorker(lambda error: None)
     worker.submit(lambda: release.wait(20), 1)
-    assert not worker.close(0.2)
+    assert not worker.close(lambda: 0.2)
     release.set()

@@ -47,7 +47,7 @@ def curve(run: Path, tag: str) -> dict[int, float]:
 
 
 def clips_of_steps(*launches: Launch) -> dict[int, list[str]]:
-    """Return the clips of each step as `launch.tell_steps` said them; a later launch has the last word."""
+    """Return the clips of each step as `faults.tell_steps` said them; a later launch has the last word."""
     return {
         int(step): ids.split()
         for launched in launches
@@ -56,5 +56,5 @@ def clips_of_steps(*launches: Launch) -> dict[int, list[str]]:
 
 
 def steps_done(launched: Launch) -> list[int]:
-    """Return the steps that were done to their end, as `launch.tell_steps` said them."""
+    """Return the steps that were done to their end, as `faults.tell_steps` said them."""
     return [int(step) for step in re.findall(r"done (\d+)$", launched.said, re.MULTILINE)]

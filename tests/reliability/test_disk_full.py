@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.reliability import launch
+from tests.reliability import faults, launch
 from training.checkpoint import Retention, TrainingState, load_newest, read_checkpoint, save_checkpoint
 
 WEIGHTS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
@@ -197,7 +197,7 @@ def assert_same_weights(run: Path, undisturbed: Path) -> None:
 
 def failures(said: str) -> list[tuple[int, str]]:
     """Every checkpoint that it said could not be written, and what it said would come of it."""
-    pattern = rf"the checkpoint of step (\d+) cannot be written: .*{NO_ROOM}.*; earlier ones are intact(.*)"
+    pattern = rf"the checkpoint of step (\d+) cannot be written: .*{NO_ROOM}(?: \(os error 28\))?(.*)"
     return [(int(step), rest) for step, rest in re.findall(pattern, said)]
 
 
@@ -219,10 +219,12 @@ def test_a_training_on_a_full_disk_ends_by_itself_and_goes_on_when_there_is_room
     assert saved_steps(full.run) == full.saved_steps == saved, full.said
     assert exit_code == (0 if LAST_STEP in saved else 1), full.said
     went_on = [(step, "; training goes on") for step in (2, 4, 6) if step not in saved]
-    stopped = [(LAST_STEP, "")] if LAST_STEP not in saved else []
+    where = f"The last checkpoint is of step {saved[-1]}." if saved else "There is no checkpoint yet."
+    stopped = [(LAST_STEP, f". {where}")] if LAST_STEP not in saved else []
     assert failures(full.said) == went_on + stopped, full.said
     assert ("\nerror: " in full.said) is bool(stopped)
-    assert ("Logging: " in full.said) is (size in ("64k", "5900k"))
+    if not stopped or not saved:  # something besides the last checkpoint found no room
+        assert "Logging: " in full.said
     assert "Traceback" not in full.said
     assert_nothing_is_half_done(full.run)
 
@@ -243,7 +245,7 @@ def test_one_save_that_finds_no_room_is_a_warning_and_the_next_one_counts(
     """There is room for one checkpoint; somebody cleans up when the second has failed."""
     disk = make_disk(tmp_path / "logs", "size=16m")
     ballast = fill_up(disk, 600)  # pages: 2.4 MB, and a checkpoint takes 1.4 MB
-    run = launch.train(tmp_path, *RUN, faults=[partial(launch.make_room_after_a_failed_save, ballast)])
+    run = launch.train(tmp_path, *RUN, faults=[partial(faults.make_room_after_a_failed_save, ballast)])
     assert failures(run.said) == [(4, "; training goes on")]
     assert saved_steps(run.run) == run.saved_steps == [2, 6, 8]
     assert "\nerror: " not in run.said

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.launch import kill_in_step, launch, tell_steps, train
+from tests.reliability.faults import kill_in_step, tell_steps
+from tests.reliability.launch import launch, train
 from tests.reliability.read_back import clips_of_steps, curve, largest_difference, newest, state_of
 
 STEPS = 8

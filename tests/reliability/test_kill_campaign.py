@@ -11,7 +11,8 @@ import numpy
 import pytest
 
 from common.files import UNFINISHED
-from tests.reliability.launch import launch, stretch_saves, train
+from tests.reliability.faults import stretch_saves
+from tests.reliability.launch import launch, train
 from tests.reliability.read_back import largest_difference, newest
 from training.checkpoint import list_checkpoints, load_newest
 

@@ -15,7 +15,10 @@ from logging_system.registry import CATEGORIES
 
 FAILURES = "05_Performance/Logging_Failures"
 DROPPED = "05_Performance/Dropped_Videos"
-HOOKS = ("before_step", "on_start", "on_step", "on_validation", "on_checkpoint", "on_epoch", "on_end", "close")
+HOOKS = (
+    *("before_step", "on_start", "on_step", "on_samples", "on_validation", "on_checkpoint", "on_epoch", "on_end"),
+    "close",
+)
 ONCE_A_RUN = ("on_start", "on_end", "close")
 LAST_STEP = 4
 
@@ -78,7 +81,7 @@ def test_a_real_full_disk(train, small_disk, tmp_path, monkeypatch, capsys, asse
             with pytest.raises(OSError, match="No space left"):
                 ballast.write_bytes(bytes(2**22))
         if record.step == 3:
-            assert self._writer._worker.drain(30)  # the samples of step 2 were tried while there was no space
+            assert self._writer._worker.drain(lambda: 30)  # the samples of step 2 were tried while there was no space
             self._writer.flush()
             ballast.unlink()
 
@@ -92,8 +95,7 @@ def test_a_real_full_disk(train, small_disk, tmp_path, monkeypatch, capsys, asse
     for name in ("tfevents", "metrics.jsonl", ".mp4"):
         assert sum(name in line for line in said) == 1
     failures = run.curve(FAILURES)
-    assert failures[2] >= 2
-    assert failures[3] > failures[2]
+    assert failures[3] >= 2
     assert failures[4] > failures[3]  # the flush after step 3 was counted
     assert 1 not in failures
 
@@ -259,4 +261,4 @@ def test_an_encoder_that_hangs(train, undisturbed, monkeypatch, capsys, assert_s
     said = complaints(capsys)
     assert len(said) == 2
     assert "videos come faster than they can be encoded" in said[0]
-    assert "still being encoded after 0" in said[1]
+    assert "still being encoded after" in said[1]

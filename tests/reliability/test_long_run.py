@@ -10,7 +10,8 @@ import numpy
 import psutil
 import pytest
 
-from tests.reliability.launch import Launch, launch, tell_steps
+from tests.reliability.faults import tell_steps
+from tests.reliability.launch import Launch, launch
 
 WORKERS = 2
 READ_EVERY = 5  # steps

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 
-from tests.reliability.launch import launch, poison, train
+from tests.reliability.faults import poison
+from tests.reliability.launch import launch, train
 from tests.reliability.read_back import curve, largest_difference, newest, state_of
 from training.checkpoint import list_checkpoints
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.launch import ask_for_too_much_memory, train
+from tests.reliability.faults import ask_for_too_much_memory
+from tests.reliability.launch import train
 from tests.reliability.read_back import largest_difference, newest, state_of
 
 OPTIONS = (
@@ -47,7 +48,7 @@ def test_what_was_done_is_saved_and_advice_given(
 def test_weights_that_are_half_way_through_an_update_are_not_saved(tmp_path: Path, undisturbed: Path) -> None:
     fault = functools.partial(ask_for_too_much_memory, "update", 4)
     ended = train(tmp_path, *OPTIONS, faults=[fault], exit_code=1)
-    assert "the last checkpoint is intact" in ended.said
+    assert "The last checkpoint is of step 2." in ended.said
     assert state_of(newest(ended.run))["step"] == 2  # of step 4 the optimizer's part was done, the average's was not
     resumed = train(tmp_path, *OPTIONS, "--resume")
     assert largest_difference(newest(resumed.run), undisturbed) == 0
@@ -56,5 +57,5 @@ def test_weights_that_are_half_way_through_an_update_are_not_saved(tmp_path: Pat
 def test_samples_that_do_not_fit_cost_no_step(tmp_path: Path, undisturbed: Path) -> None:
     fault = functools.partial(ask_for_too_much_memory, "sampling", 1)
     finished = train(tmp_path, *OPTIONS, faults=[fault])
-    assert "12_Generated_Samples failed in on_step (RuntimeError:" in finished.said
+    assert "12_Generated_Samples failed in on_samples (RuntimeError:" in finished.said
     assert largest_difference(newest(finished.run), undisturbed) == 0

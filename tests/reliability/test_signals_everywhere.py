@@ -10,7 +10,8 @@ import numpy
 import pytest
 
 from common.files import UNFINISHED
-from tests.reliability.launch import Launch, ignore_hangups, launch, never_end, stretch_saves, tell_steps, train
+from tests.reliability.faults import ignore_hangups, never_end, stretch_saves, tell_steps
+from tests.reliability.launch import Launch, launch, train
 from tests.reliability.read_back import curve, largest_difference, newest, state_of, steps_done
 
 OPTIONS = ("--lr-schedule=plateau", "--lr-plateau-patience=0", "--validate-every-steps=4", "--sample-every-steps=4")
@@ -80,10 +81,11 @@ def test_no_step_is_lost(tmp_path: Path, undisturbed: Path, place: str, number: 
         assert curve(resumed.run, tag) == curve(undisturbed, tag)
 
 
+@pytest.mark.parametrize("place", ["building", "building the view"])
 @pytest.mark.parametrize("number", SIGNALS)
-def test_before_the_first_step_there_is_nothing_to_save(tmp_path: Path, number: signal.Signals) -> None:
-    launched = launch(tmp_path, faults=[functools.partial(never_end, "building")])
-    launched.wait_for("in building")
+def test_before_the_first_step_there_is_nothing_to_save(tmp_path: Path, number: signal.Signals, place: str) -> None:
+    launched = launch(tmp_path, faults=[functools.partial(never_end, place)])
+    launched.wait_for(f"in {place}")
     launched.send(number)
     assert launched.end(WITHIN_SECONDS) == 128 + number
     assert f"{number.name} came before the first step" in launched.said

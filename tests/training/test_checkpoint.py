@@ -19,6 +19,7 @@ from training.checkpoint import (
     load_newest,
     read_checkpoint,
     save_checkpoint,
+    set_aside_newer,
 )
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
@@ -153,7 +154,7 @@ def test_the_best_and_those_of_multiples_are_kept_beside_the_newest(tmp_path: Pa
 
 def test_there_is_no_best_one_without_a_validation(tmp_path: Path) -> None:
     save(tmp_path, 1, best=True)
-    with pytest.raises(UserError, match="validated at its step; take the newest"):
+    with pytest.raises(UserError, match="validated at its step and is whole; take the newest"):
         find_checkpoint(tmp_path, "best")
 
 
@@ -175,9 +176,30 @@ def test_a_file_that_is_removed_after_the_check_is_an_error_that_names_it(tmp_pa
         loaded.weights("ema")
 
 
-def test_the_checkpoint_just_written_survives_damaged_ones_with_higher_numbers(tmp_path: Path) -> None:
+def test_what_a_resume_passes_by_is_set_aside_and_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for step in (650, 975):
         save(tmp_path, step)
     (tmp_path / "step_00000975" / "ema.safetensors").unlink()
-    save(tmp_path, 700, keep=1)
-    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step_00000700"]
+    set_aside_newer(tmp_path, 650)
+    assert "step_00000975 is set aside as" in capsys.readouterr().err
+    for step in (700, 975):
+        save(tmp_path, step, keep=1)
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step_00000975"]
+    (aside,) = tmp_path.glob("damaged_step_00000975_*")
+    assert (aside / "model.safetensors").exists()
+
+
+def test_a_step_that_was_saved_late_counts_for_its_multiple(tmp_path: Path) -> None:
+    for step in (2, 5, 6, 8, 10, 11):
+        save(tmp_path, step, keep=1, every_steps=4)  # 4 was skipped
+    assert [int(folder.name[5:]) for folder in list_checkpoints(tmp_path)] == [11, 8, 5]
+
+
+def test_the_best_one_that_is_whole_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2)):
+        save(tmp_path, step, loss=loss)
+    (tmp_path / "step_00000002" / "ema.safetensors").write_bytes(b"torn")
+    best = find_checkpoint(tmp_path, "best")
+    assert best is not None
+    assert best.state.step == 3
+    assert "step_00000002 is damaged" in capsys.readouterr().err

@@ -106,10 +106,27 @@ def test_a_container_may_have_less_memory_than_the_machine(
     for name, value in (("memory.max", limit), ("memory.current", used)):
         if value is not None:
             (tmp_path / name).write_text(value + "\n")
+    (tmp_path / "memory.stat").write_text("active_file 7\n")
     monkeypatch.setattr(estimate_module, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(estimate_module, "OWN_CONTROL_GROUP", tmp_path / "none")
     monkeypatch.setattr(estimate_module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
     memory = estimate_module.memory_in_use(torch.device("cpu"))
     assert memory.limit - memory.here == (10**9 if left is None else left)
+
+
+def test_files_in_memory_make_room_and_a_limit_above_the_own_group_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "job_7" / "step_0"
+    own.mkdir(parents=True)
+    for group, limit, used, files in ((own, "max", "500", "0"), (own.parent, "1000", "900", "300")):
+        for name, text in (("memory.max", limit), ("memory.current", used), ("memory.stat", f"inactive_file {files}")):
+            (group / name).write_text(text + "\n")
+    (tmp_path / "self").write_text("0::/job_7/step_0\n")
+    monkeypatch.setattr(estimate_module, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(estimate_module, "OWN_CONTROL_GROUP", tmp_path / "self")
+    memory = estimate_module.memory_in_use(torch.device("cpu"))
+    assert memory.limit - memory.here == 400
 
 
 class HalfFrozen(TwoLayers):

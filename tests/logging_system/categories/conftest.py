@@ -159,7 +159,6 @@ def _validation(step: int) -> ValidationRecord:
         loss_by_bin=tuple(0.1 * number for number in range(1, 9)),
         gap_shuffled_by_bin=tuple(0.01 * number for number in range(1, 9)),
         best_loss=0.25,
-        is_best=False,
         seconds=1.5,
     )
 
@@ -280,6 +279,8 @@ class Session:
 
     def step(self, record: StepRecord) -> None:
         self.dispatcher.on_step(record, self.view)
+        if self.dispatcher.samples_are_due(record):
+            self.dispatcher.on_samples(record, self.view)
 
     def finish(self) -> Reader:
         """End the run and read it; a category that failed fails the test."""

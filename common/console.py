@@ -1,0 +1,53 @@
+"""Output that may fail: a terminal that was closed, a pipe whose reader has gone, a log file on a full disk."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
+
+
+@contextmanager
+def forgiving_output() -> Iterator[None]:
+    """Let nothing that is printed in the ``with`` block raise because of where it goes; what cannot be shown is lost.
+
+    A training that outlives its terminal would else end at its next line. On leaving, a stream whose last words cannot
+    be written is pointed at the null device, or Python would try again at exit and change the exit code.
+    """
+    streams = (sys.stdout, sys.stderr)
+    sys.stdout, sys.stderr = (cast(TextIO, _ForgivingStream(stream)) for stream in streams)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        for stream in streams:
+            try:
+                stream.flush()
+            except OSError:
+                _point_at_null(stream)
+
+
+class _ForgivingStream:
+    """A text stream in all but one thing: writing and flushing do not raise OSError."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _point_at_null(stream: TextIO) -> None:
+    with suppress(OSError, ValueError):  # a stream of a test may have no descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

@@ -1,0 +1,277 @@
+"""Faults that are put around parts of the product in a launched process: the things that go wrong."""
+
+import dataclasses
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common import files
+from data.fingerspelling.source import TrainingWords
+from training.sampling import ClipSampler
+from training.step import TrainStep
+from training.validation import Validator
+
+
+def _replace(owner: object, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    original = getattr(owner, name)
+    setattr(owner, name, functools.wraps(original)(make(original)))
+
+
+def say(text: str) -> None:
+    """Say something in the launched process, at once and whole."""
+    os.write(1, f"{text}\n".encode())
+
+
+def ignore_hangups() -> None:
+    """Do what nohup does before it starts a program."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def tell_steps() -> None:
+    """Say the clips of each step when it begins, and when it is done."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: TrainStep, step: int, batch: Any) -> Any:
+            say(f"begins {step} {' '.join(batch.ids)}")
+            outcome = original(self, step, batch)
+            say(f"done {step}")
+            return outcome
+
+        return run
+
+    _replace(TrainStep, "run", make)
+
+
+def stretch_saves(seconds: float) -> None:
+    """Let every file of a checkpoint take so long to reach the disk."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def fsync(descriptor: int) -> None:
+            time.sleep(seconds)
+            original(descriptor)
+
+        return fsync
+
+    _replace(files.os, "fsync", make)
+
+
+def kill_in_step(step: int, micro_batch: int) -> None:
+    """SIGKILL itself when the network is asked about a micro-batch (1 for the first) of a step."""
+    from models.text_to_video import TextToVideoModel
+
+    position = {"step": 0, "micro_batch": 0}
+
+    def make_run(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: TrainStep, number: int, batch: Any) -> Any:
+            position.update(step=number, micro_batch=0)
+            outcome = original(self, number, batch)
+            position["step"] = 0
+            return outcome
+
+        return run
+
+    def make_forward(original: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(*arguments: Any) -> Any:
+            position["micro_batch"] += 1
+            if position == {"step": step, "micro_batch": micro_batch}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments)
+
+        return forward
+
+    _replace(TrainStep, "run", make_run)
+    _replace(TextToVideoModel, "forward", make_forward)
+
+
+def never_end(place: str) -> None:
+    """Say "in PLACE" and then hang: in building (early or late), loading (from the ninth clip on) and so on."""
+    from training import build
+
+    owner, name = {
+        "building": (build, "build_learner"),
+        "building the view": (build, "_showcase"),
+        "loading": (TrainingWords, "load"),
+        "validating": (Validator, "run"),
+        "sampling": (ClipSampler, "sample"),
+    }[place]
+    calls = []
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def hang(*arguments: Any, **options: Any) -> Any:
+            calls.append(1)
+            if place == "loading" and len(calls) < 9:
+                return original(*arguments, **options)
+            say(f"in {place}")
+            while True:
+                time.sleep(0.001)
+
+        return hang
+
+    _replace(owner, name, make)
+
+
+def poison(place: str, value: float, steps: Sequence[int]) -> None:
+    """Multiply something of each of these steps by NaN or infinity: one pixel of the batch, the loss, or a gradient."""
+    position = {"step": 0}
+
+    def make_run(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: TrainStep, step: int, batch: Any) -> Any:
+            position["step"] = step
+            handle = None
+            if step in steps and place == "batch":
+                batch.video_BCTHW[1, 0, 2, 3, 4] *= value
+            if step in steps and place == "gradient":
+                parameter = next(self._model.parameters())
+                handle = parameter.register_hook(lambda gradient: gradient * value)
+            outcome = original(self, step, batch)
+            if handle is not None:
+                handle.remove()
+            return outcome
+
+        return run
+
+    def make_loss(original: Callable[..., Any]) -> Callable[..., Any]:
+        def loss(*arguments: Any) -> Any:
+            terms = original(*arguments)
+            is_poisoned = place == "loss" and position["step"] in steps
+            return dataclasses.replace(terms, loss=terms.loss * value) if is_poisoned else terms
+
+        return loss
+
+    _replace(TrainStep, "run", make_run)
+    _replace(TrainStep, "_loss", make_loss)
+
+
+def ask_for_too_much_memory(place: str, call: int) -> None:
+    """Let the allocator fail for real: in the forward or backward pass, the update, validation or sampling."""
+    from models.text_to_video import TextToVideoModel
+    from training.ema import ExponentialMovingAverage
+
+    owner, name = {
+        "forward": (TextToVideoModel, "forward"),
+        "backward": (TextToVideoModel, "forward"),
+        "update": (ExponentialMovingAverage, "update"),
+        "validating": (Validator, "run"),
+        "sampling": (ClipSampler, "sample"),
+    }[place]
+    calls = []
+    steps = []
+
+    def make_run(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            steps.append(1)
+            return original(*arguments)
+
+        return run
+
+    def too_much(gradient: torch.Tensor | None = None) -> None:
+        torch.empty(2**50)
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def greedy(self: Any, *arguments: Any, **options: Any) -> Any:
+            if owner is TextToVideoModel and not (steps and self.training):
+                return original(self, *arguments, **options)  # before the first step, validation, samples
+            calls.append(1)
+            if len(calls) == call and place != "backward":
+                too_much()
+            result = original(self, *arguments, **options)
+            if len(calls) == call and place == "backward":
+                result.register_hook(too_much)
+            return result
+
+        return greedy
+
+    _replace(TrainStep, "run", make_run)
+    _replace(owner, name, make)
+
+
+def make_room_after_a_failed_save(ballast: Path) -> None:
+    """Remove a file that takes up the disk as soon as a checkpoint has found no room."""
+    from training import checkpoint_saver
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def save_checkpoint(*arguments: Any) -> Path:
+            try:
+                return original(*arguments)
+            except OSError:
+                ballast.unlink(missing_ok=True)
+                raise
+
+        return save_checkpoint
+
+    _replace(checkpoint_saver, "save_checkpoint", make)
+
+
+def stretch_start_of_workers(seconds: float) -> None:
+    """Take a while after each loader worker that is started, and say so."""
+    from multiprocessing.process import BaseProcess
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def start(self: Any) -> None:
+            original(self)
+            say("started a worker")
+            time.sleep(seconds)
+
+        return start
+
+    _replace(BaseProcess, "start", make)
+
+
+def fail_in_statistics(call: int) -> None:
+    """Raise from a part of a step that has nothing to do with the weights."""
+    from training import step
+
+    calls = []
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def statistics(*arguments: Any) -> Any:
+            calls.append(1)
+            if len(calls) == call:
+                raise ValueError("a fault of the program itself")
+            return original(*arguments)
+
+        return statistics
+
+    _replace(step, "_sample_statistics", make)
+
+
+def fail_saves_slowly(seconds: float) -> None:
+    """Let every checkpoint fail after a while."""
+    from training import checkpoint_saver
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def save(*arguments: Any) -> Any:
+            time.sleep(seconds)
+            raise OSError(5, "Input/output error")
+
+        return save
+
+    _replace(checkpoint_saver, "save_checkpoint", make)
+
+
+def encode_slowly(seconds: float) -> None:
+    """Let every video take a while to encode."""
+    from logging_system import writer
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def encode(*arguments: Any) -> Any:
+            say("encodes")
+            time.sleep(seconds)
+            return original(*arguments)
+
+        return encode
+
+    _replace(writer, "encode_gif", make)
+
+
+def ask_for_too_much_memory_while_building() -> None:
+    """Let the allocator fail for real before there is anything to train."""
+    from training import build_learner
+
+    _replace(build_learner, "build_optimizer", lambda original: lambda *arguments, **options: torch.empty(2**50))

@@ -1,0 +1,51 @@
+"""How far a run is."""
+
+from dataclasses import dataclass
+
+from logging_system.records import ValidationRecord
+from training.checkpoint_saver import RunProgress
+
+
+@dataclass
+class Position:
+    """How far the run is, and how far its current epoch within this process.
+
+    Attributes:
+        validation_is_due: the step was to be validated, and has not been.
+        best_validation_loss: of the validations on their cadence: others depend on where a run was stopped.
+        validation: the latest one.
+        save_is_due: since a step that fell on the cadence of checkpoints.
+    """
+
+    step: int
+    samples_seen: int
+    validation_is_due: bool
+    best_validation_loss: float | None
+    validation: ValidationRecord | None = None
+    save_is_due: bool = False
+    epoch_steps: int = 0
+    epoch_clips: int = 0
+    epoch_started: float = 0.0
+
+    def count_step(self, clips: int) -> None:
+        """Take note of a step that is done."""
+        self.step += 1
+        self.samples_seen += clips
+        self.epoch_clips += clips
+        self.epoch_steps += 1
+
+    def start_epoch(self, now: float) -> None:
+        """Count its steps anew."""
+        self.epoch_steps, self.epoch_clips, self.epoch_started = 0, 0, now
+
+    def progress(self, skipped_steps: int) -> RunProgress:
+        """Return what a checkpoint says of it."""
+        is_validated = self.validation is not None and self.validation.step == self.step
+        return RunProgress(
+            step=self.step,
+            samples_seen=self.samples_seen,
+            skipped_steps=skipped_steps,
+            validation_loss=self.validation.loss if is_validated and self.validation is not None else None,
+            best_validation_loss=self.best_validation_loss,
+            validation_is_due=self.validation_is_due,
+        )
