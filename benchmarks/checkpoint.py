@@ -30,6 +30,7 @@ from data.records import Batch
 from training.build_data import build_data
 from training.build_learner import Learner, build_learner
 from training.build_model import build_tokenizer
+from training.build_step import build_train_step
 from training.checkpoint import Retention, TrainingState
 from training.checkpoint_saver import CheckpointSaver, RunProgress, SavedCheckpoint
 from training.device import choose_device
@@ -84,16 +85,7 @@ def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> Che
     batch = load_batch(
         splits.training, [splits.training.row(0, index) for index in range(config.BATCH_SIZE)], tokenizer
     )
-    step = TrainStep(
-        model=learner.model,
-        ema=learner.ema,
-        optimizer=learner.optimizer,
-        objective=learner.objective,
-        compute=compute,
-        accumulation_steps=1,
-        gradient_clip_norm=config.GRADIENT_CLIP_NORM,
-        seed=config.SEED,
-    )
+    step = build_train_step(config, learner.model, learner.ema, learner.optimizer, learner.objective, compute)
     beside = _Steps(step, batch, compute.wait) if with_steps else None
     savers = {
         kind: _saver(learner, config, folder / kind, kind == "background") for kind in ("foreground", "background")

@@ -20,10 +20,9 @@ from config import PRESETS, Config
 from data.records import Batch
 from training.allocator import keep_freed_memory
 from training.build_model import build_model, build_objective, build_tokenizer
+from training.build_step import build_adamw, build_train_step
 from training.device import choose_device
 from training.ema import ExponentialMovingAverage
-from training.optimizer import build_optimizer
-from training.step import TrainStep
 
 MEASURE_SECONDS = 1.0
 CAPTION = "CAB"
@@ -73,21 +72,8 @@ def training_step(
     compute = choose_device(config.DEVICE, config.MIXED_PRECISION)
     tokenizer = build_tokenizer(config, None)
     model = build_model(config, tokenizer, compute.device).train()
-    step = TrainStep(
-        model=model,
-        ema=average(model, config.EMA_DECAY),
-        optimizer=build_optimizer(
-            model,
-            learning_rate=config.LEARNING_RATE,
-            betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
-            weight_decay=config.WEIGHT_DECAY,
-        ),
-        objective=build_objective(config, compute.device),
-        compute=compute,
-        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
-        gradient_clip_norm=config.GRADIENT_CLIP_NORM,
-        seed=config.SEED,
-    )
+    ema, objective = average(model, config.EMA_DECAY), build_objective(config, compute.device)
+    step = build_train_step(config, model, ema, build_adamw(config, model), objective, compute)
     clips = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
     shape = (clips, 3, config.NUM_FRAMES, config.IMAGE_SIZE, config.IMAGE_SIZE)
     batch = Batch(

@@ -22,6 +22,7 @@ from training.build_data import build_data
 from training.build_learner import Learner, build_learner, clips_a_step, stopping_limits
 from training.build_model import build_sampler, build_tokenizer
 from training.build_recogniser import build_recogniser
+from training.build_step import build_train_step
 from training.checkpoint import Checkpoint, Retention, TrainingState, set_aside_newer
 from training.checkpoint_saver import CheckpointSaver, RunProgress
 from training.device import ComputeDevice, choose_device
@@ -35,7 +36,6 @@ from training.signals import StopRequest
 from training.skipped_batches import SkippedBatches
 from training.skipped_steps import SkippedSteps
 from training.spelling_test import SpellingTest
-from training.step import TrainStep
 from training.validation import Validator, wrong_tokens
 from training.view import TrainerView
 
@@ -152,16 +152,7 @@ def _assemble(
     stop: StopRequest,
 ) -> TrainingLoop:
     return TrainingLoop(
-        step=TrainStep(
-            model=learner.model,
-            ema=learner.ema,
-            optimizer=learner.optimizer,
-            objective=learner.objective,
-            compute=compute,
-            accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
-            gradient_clip_norm=config.GRADIENT_CLIP_NORM,
-            seed=config.SEED,
-        ),
+        step=build_train_step(config, learner.model, learner.ema, learner.optimizer, learner.objective, compute),
         batches=_batches(config, splits, learner.start.step, tokenizer),
         steps_per_epoch=learner.steps_per_epoch,
         limits=learner.limits,

@@ -10,13 +10,14 @@ from data.batches import batches_per_epoch
 from data.records import Batch, DataSplits
 from models.tokens import Tokenizer
 from training.build_model import build_model, build_objective
+from training.build_step import build_adamw
 from training.checkpoint import Checkpoint, load_weights
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
 from training.environment import forward_flops
 from training.estimate import TrainingEstimate, estimate_training
 from training.learning_rate import LearningRatePlan, LearningRateSchedule
-from training.optimizer import build_optimizer, load_optimizer_tensors
+from training.optimizer import load_optimizer_tensors
 from training.progress import StartingPoint, StoppingLimits
 from training.step import DiffusionObjective
 from training.validation import load_validation_batch
@@ -58,12 +59,7 @@ def build_learner(
     """
     model = build_model(config, tokenizer, compute.device).train()
     ema = ExponentialMovingAverage(model, config.EMA_DECAY)
-    optimizer = build_optimizer(
-        model,
-        learning_rate=config.LEARNING_RATE,
-        betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
-        weight_decay=config.WEIGHT_DECAY,
-    )
+    optimizer = build_adamw(config, model)
     steps_per_epoch = batches_per_epoch(splits.training, clips_a_step(config))
     limits = stopping_limits(config, steps_per_epoch)
     schedule = LearningRateSchedule(_learning_rate_plan(config, limits.total_steps))

@@ -44,7 +44,7 @@ class LoopCadence:
 
 
 class TrainingLoop:
-    """Runs steps until a limit or a signal ends them, and always ends with a checkpoint."""
+    """Runs steps until a limit or a signal ends them, and ends with a checkpoint of the last one."""
 
     def __init__(
         self,
@@ -83,7 +83,6 @@ class TrainingLoop:
         self._wait_for_device = wait_for_device
         self._makes_samples = makes_samples
         self._position = Position(start.step, start.samples_seen, start.validation_is_due, start.best_validation_loss)
-        self._last_record: StepRecord | None = None
 
     def run(self) -> int:
         """Train; return the exit code: 0 at a limit, 128 + signal number where a signal ended the run.
@@ -144,7 +143,7 @@ class TrainingLoop:
             ending, record = self._stop.ending, replace(record, is_interrupted=True)
         self._log(record, validation, is_ending=ending is not None)
         if record.step % self._steps_per_epoch == 0 or ending is not None:
-            self._end_epoch(record, is_last=ending is not None)
+            self._end_epoch(is_last=ending is not None)
         self._position.save_is_due |= record.step % self._cadence.save_every == 0
         if ending is not None:
             self._finish_checkpoint()  # before the samples, which may take long, or fail
@@ -154,7 +153,6 @@ class TrainingLoop:
             self._position.save_is_due = False
         self._make_samples(record)
         self._saving.report()
-        self._last_record = record
         if ending is None and self._stop.ending is not None:  # it came while sampling or saving
             ending = self._end_between_steps()
         return ending
@@ -163,8 +161,8 @@ class TrainingLoop:
         """End the run for a signal that came when the last step was logged already."""
         ending = self._stop.ending
         assert ending is not None
-        if self._last_record is not None and self._position.epoch_steps:
-            self._end_epoch(self._last_record, is_last=True)
+        if self._position.epoch_steps:
+            self._end_epoch(is_last=True)
         self._finish_checkpoint()
         return ending
 
@@ -181,7 +179,7 @@ class TrainingLoop:
         self._dispatcher.before_step(step, self._view, is_first=is_first, is_last=step == self._limits.total_steps)
         step_started = time.perf_counter()
         outcome = self._step.run(step, batch)
-        position.count_step(batch.video_BCTHW.shape[0])
+        position.count_step(batch.video_BCTHW.shape[0], rate)
         ending = self._stop.ending or self._limits.reached(step, started)
         ends_epoch = step % self._steps_per_epoch == 0
         if is_first or ends_epoch or ending is not None or self._cadence.looks_at(step):
@@ -283,16 +281,16 @@ class TrainingLoop:
         self._progress.say(line)
         return record
 
-    def _end_epoch(self, record: StepRecord, *, is_last: bool) -> None:
+    def _end_epoch(self, *, is_last: bool) -> None:
         position, now = self._position, time.perf_counter()
         epoch_record = EpochRecord(
-            epoch=(record.step - 1) // self._steps_per_epoch + 1,
-            step=record.step,
+            epoch=(position.step - 1) // self._steps_per_epoch + 1,
+            step=position.step,
             optimizer_steps=position.epoch_steps,
             clips=position.epoch_clips,
             seconds=now - position.epoch_started,
-            learning_rate=next(iter(record.learning_rates.values())),
-            is_partial=record.step % self._steps_per_epoch != 0,
+            learning_rate=position.learning_rate,
+            is_partial=position.step % self._steps_per_epoch != 0,
             is_last=is_last,
         )
         self._dispatcher.on_epoch(epoch_record, self._view)

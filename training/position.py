@@ -23,13 +23,15 @@ class Position:
     best_validation_loss: float | None
     validation: ValidationRecord | None = None
     save_is_due: bool = False
+    learning_rate: float = 0.0  # of this step
     epoch_steps: int = 0
     epoch_clips: int = 0
     epoch_started: float = 0.0
 
-    def count_step(self, clips: int) -> None:
+    def count_step(self, clips: int, learning_rate: float) -> None:
         """Take note of a step that is done."""
         self.step += 1
+        self.learning_rate = learning_rate
         self.samples_seen += clips
         self.epoch_clips += clips
         self.epoch_steps += 1

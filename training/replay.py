@@ -14,11 +14,11 @@ from common.errors import UserError
 from common.settings import config_from_json
 from config import Config
 from training.build_model import build_model, build_objective, build_tokenizer
+from training.build_step import build_adamw, build_train_step
 from training.device import DeviceName, choose_device
 from training.ema import ExponentialMovingAverage
-from training.optimizer import build_optimizer
 from training.skipped_batches import SkippedBatch, kept_steps, load_skipped
-from training.step import StepOutcome, TrainStep
+from training.step import StepOutcome
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,21 +60,9 @@ def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
     model.load_state_dict(skipped.weights)
     watch = _FirstNonFinite()
     watch.look_at(model)
-    outcome = TrainStep(
-        model=model,
-        ema=ExponentialMovingAverage(model, config.EMA_DECAY),
-        optimizer=build_optimizer(
-            model,
-            learning_rate=config.LEARNING_RATE,
-            betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
-            weight_decay=config.WEIGHT_DECAY,
-        ),
-        objective=build_objective(config, compute.device),
-        compute=compute,
-        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
-        gradient_clip_norm=config.GRADIENT_CLIP_NORM,
-        seed=config.SEED,
-    ).run(skipped.step, skipped.batch)
+    ema, objective = ExponentialMovingAverage(model, config.EMA_DECAY), build_objective(config, compute.device)
+    step_again = build_train_step(config, model, ema, build_adamw(config, model), objective, compute)
+    outcome = step_again.run(skipped.step, skipped.batch)
     return [
         f"Step {skipped.step} of {run}, done again on {compute.device.type} in {compute.precision}: "
         f"loss {outcome.loss.item():g}, gradient norm {outcome.gradient_norm.item():g}.",

@@ -274,4 +274,4 @@ def ask_for_too_much_memory_while_building() -> None:
     """Let the allocator fail for real before there is anything to train."""
     from training import build_learner
 
-    _replace(build_learner, "build_optimizer", lambda original: lambda *arguments, **options: torch.empty(2**50))
+    _replace(build_learner, "build_adamw", lambda original: lambda *arguments, **options: torch.empty(2**50))
