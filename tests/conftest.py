@@ -22,6 +22,24 @@ for _name, _handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_in
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+TAKES_PORTS = {
+    "test_launch_tensorboard.py",
+    "test_dashboard_after_resume.py",
+    "test_exposure.py",
+    "test_event_files.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together, for its fixtures' sake, and all that start TensorBoard in one process.
+
+    Two that look for a free port at the same moment would find the same one.
+    """
+    for item in items:
+        takes_ports = item.path.name in TAKES_PORTS or item.path.parent.name == "browser"
+        item.add_marker(pytest.mark.xdist_group("ports" if takes_ports else str(item.path)))
+
+
 @pytest.fixture
 def fake_cuda() -> Iterator[str]:
     """The name of a CUDA device under FakeTensorMode: shapes and devices are checked, nothing is computed.

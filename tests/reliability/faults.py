@@ -18,7 +18,7 @@ from training.step import TrainStep
 from training.validation import Validator
 
 
-def _replace(owner: object, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def replace_part(owner: object, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     original = getattr(owner, name)
     setattr(owner, name, functools.wraps(original)(make(original)))
 
@@ -45,7 +45,7 @@ def tell_steps() -> None:
 
         return run
 
-    _replace(TrainStep, "run", make)
+    replace_part(TrainStep, "run", make)
 
 
 def stretch_saves(seconds: float) -> None:
@@ -58,7 +58,7 @@ def stretch_saves(seconds: float) -> None:
 
         return fsync
 
-    _replace(files.os, "fsync", make)
+    replace_part(files.os, "fsync", make)
 
 
 def kill_in_step(step: int, micro_batch: int) -> None:
@@ -85,8 +85,8 @@ def kill_in_step(step: int, micro_batch: int) -> None:
 
         return forward
 
-    _replace(TrainStep, "run", make_run)
-    _replace(TextToVideoModel, "forward", make_forward)
+    replace_part(TrainStep, "run", make_run)
+    replace_part(TextToVideoModel, "forward", make_forward)
 
 
 def never_end(place: str) -> None:
@@ -113,7 +113,7 @@ def never_end(place: str) -> None:
 
         return hang
 
-    _replace(owner, name, make)
+    replace_part(owner, name, make)
 
 
 def poison(place: str, value: float, steps: Sequence[int]) -> None:
@@ -144,8 +144,8 @@ def poison(place: str, value: float, steps: Sequence[int]) -> None:
 
         return loss
 
-    _replace(TrainStep, "run", make_run)
-    _replace(TrainStep, "_loss", make_loss)
+    replace_part(TrainStep, "run", make_run)
+    replace_part(TrainStep, "_loss", make_loss)
 
 
 def ask_for_too_much_memory(place: str, call: int) -> None:
@@ -187,8 +187,8 @@ def ask_for_too_much_memory(place: str, call: int) -> None:
 
         return greedy
 
-    _replace(TrainStep, "run", make_run)
-    _replace(owner, name, make)
+    replace_part(TrainStep, "run", make_run)
+    replace_part(owner, name, make)
 
 
 def make_room_after_a_failed_save(ballast: Path) -> None:
@@ -205,7 +205,7 @@ def make_room_after_a_failed_save(ballast: Path) -> None:
 
         return save_checkpoint
 
-    _replace(checkpoint_saver, "save_checkpoint", make)
+    replace_part(checkpoint_saver, "save_checkpoint", make)
 
 
 def stretch_start_of_workers(seconds: float) -> None:
@@ -220,7 +220,7 @@ def stretch_start_of_workers(seconds: float) -> None:
 
         return start
 
-    _replace(BaseProcess, "start", make)
+    replace_part(BaseProcess, "start", make)
 
 
 def fail_in_statistics(call: int) -> None:
@@ -238,7 +238,7 @@ def fail_in_statistics(call: int) -> None:
 
         return statistics
 
-    _replace(step, "_sample_statistics", make)
+    replace_part(step, "_sample_statistics", make)
 
 
 def fail_saves_slowly(seconds: float) -> None:
@@ -252,7 +252,7 @@ def fail_saves_slowly(seconds: float) -> None:
 
         return save
 
-    _replace(checkpoint_saver, "save_checkpoint", make)
+    replace_part(checkpoint_saver, "save_checkpoint", make)
 
 
 def encode_slowly(seconds: float) -> None:
@@ -267,11 +267,11 @@ def encode_slowly(seconds: float) -> None:
 
         return encode
 
-    _replace(writer, "encode_gif", make)
+    replace_part(writer, "encode_gif", make)
 
 
 def ask_for_too_much_memory_while_building() -> None:
     """Let the allocator fail for real before there is anything to train."""
     from training import build_learner
 
-    _replace(build_learner, "build_adamw", lambda original: lambda *arguments, **options: torch.empty(2**50))
+    replace_part(build_learner, "build_adamw", lambda original: lambda *arguments, **options: torch.empty(2**50))

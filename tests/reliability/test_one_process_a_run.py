@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from common import files
-from tests.reliability.faults import never_end, say
-from tests.reliability.launch import Launch, _replace, launch, train
+from tests.reliability.faults import never_end, replace_part, say
+from tests.reliability.launch import Launch, launch, train
 from tests.reliability.read_back import largest_difference, newest
 from training import build, run_folder
 
@@ -55,7 +55,7 @@ def wait_for_gate(gate: Path, owner: ModuleType, name: str) -> None:
 
         return wait
 
-    _replace(owner, name, make)
+    replace_part(owner, name, make)
 
 
 def wait_before_the_folder_is_opened(gate: Path) -> None:
@@ -72,7 +72,7 @@ def die_while_it_writes_its_first_file() -> None:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         return lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 
-    _replace(files.os, "fsync", make)
+    replace_part(files.os, "fsync", make)
 
 
 def tree(folder: Path) -> dict[str, tuple[str, int]]:

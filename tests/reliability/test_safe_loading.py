@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from common.video_encoding import encode_gif
 from data.cache import ClipCache
 from data.decode import VIDEO_EXTENSIONS
-from tests.reliability.faults import poison
-from tests.reliability.launch import TINY, _replace, train
+from tests.reliability.faults import poison, replace_part
+from tests.reliability.launch import TINY, train
 from tests.reliability.payloads import KINDS, Answer, open_carelessly, run_each, seal, with_checksum
 from tests.reliability.read_back import newest
 from training.loop import TrainingLoop
@@ -172,7 +172,7 @@ def test_a_cache_entry_that_only_begins_like_a_zip_file_is_made_anew(tmp_path: P
 
 def build_only() -> None:
     """End a training where it would do its first step: all files but clips have been read by then."""
-    _replace(TrainingLoop, "run", lambda original: lambda self: 0)
+    replace_part(TrainingLoop, "run", lambda original: lambda self: 0)
 
 
 def test_payloads_in_place_of_the_recogniser_are_reported_and_it_is_trained_again(

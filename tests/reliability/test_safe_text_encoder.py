@@ -13,7 +13,8 @@ import numpy
 import pytest
 
 from common.video_encoding import encode_gif
-from tests.reliability.launch import TINY, _replace
+from tests.reliability.faults import replace_part
+from tests.reliability.launch import TINY
 from tests.reliability.payloads import KINDS, Answer, run_each
 from training.loop import TrainingLoop
 
@@ -54,7 +55,7 @@ class Campaign:
 
 def build_only() -> None:
     """End a training where it would do its first step: the text encoder has been loaded and used by then."""
-    _replace(TrainingLoop, "run", lambda original: lambda self: 0)
+    replace_part(TrainingLoop, "run", lambda original: lambda self: 0)
 
 
 def write_encoders(folder: Path) -> None:
