@@ -22,20 +22,30 @@ def starting_workers() -> Iterator[None]:
     """Start workers in the ``with`` block so that signals do no harm. (Another thread than the main one gets none.)
 
     - A new worker inherits that its thread holds stopping signals back until it ignores them, and so cannot be hit too
-      early. (This process may be: another of its threads takes the signal then, and the handler runs all the same.)
+      early.
+    - Here they wait too, until all workers have started: PyTorch cannot clean up what is half built. (Holding them back
+      does not do it: another thread of this process takes the signal then, and its handler runs all the same.)
     - PyTorch installs a handler that raises in this thread, wherever it is, when a worker has died: in the middle of an
       update too. It is taken away again; whoever waits for a batch finds the dead worker within seconds.
     """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
+    came: list[int] = []
     on_child_end = signal.getsignal(signal.SIGCHLD)
+    handlers = {number: handler for number in STOPPING_SIGNALS if callable(handler := signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
     held_back = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGCHLD, on_child_end)
+        signal.signal(signal.SIGCHLD, on_child_end if on_child_end is not None else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 class WorkerStart:

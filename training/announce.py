@@ -70,7 +70,10 @@ def announce_estimate(
         )
     if max_minutes is not None and (steps is None or steps * estimate.step_seconds > 60 * max_minutes):
         most = int(60 * max_minutes / estimate.step_seconds)
-        print(f"MAX_MINUTES ({max_minutes:g}) leaves time for at most about {most} steps.", flush=True)
+        print(
+            f"MAX_MINUTES ({max_minutes:g}) leaves time for at most about {most} steps; --max-minutes none lifts it.",
+            flush=True,
+        )
 
 
 def _flops(count: int) -> str:

@@ -23,7 +23,7 @@ from training.build_learner import Learner, build_learner, clips_a_step, stoppin
 from training.build_model import build_sampler, build_tokenizer
 from training.build_recogniser import build_recogniser
 from training.build_step import build_train_step
-from training.checkpoint import Checkpoint, Retention, TrainingState, set_aside_newer
+from training.checkpoint import Checkpoint, Retention, TrainingState, remove_old, set_aside_newer
 from training.checkpoint_saver import CheckpointSaver, RunProgress
 from training.device import ComputeDevice, choose_device
 from training.environment import describe_environment
@@ -75,6 +75,7 @@ def build_training(
         validator = _validator(config, learner, splits.training, tokenizer, compute)
     if checkpoint is not None:
         set_aside_newer(folder.checkpoints, checkpoint.state.step)
+        remove_old(folder.checkpoints, checkpoint.folder, _retention(config))  # at once: it may be to make room
     folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
     folder.write_json("split.json", splits.report)
     announce(loaded, config, splits, tokenizer, folder, compute, resumed, checkpoint)
@@ -299,10 +300,14 @@ def _saver(
         model=learner.model,
         ema_model=learner.ema.model,
         optimizer=learner.optimizer,
-        retention=Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS),
+        retention=_retention(config),
         in_background=config.SAVE_IN_BACKGROUND,
         saved_step=learner.start.step,
     )
+
+
+def _retention(config: Config) -> Retention:
+    return Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS)
 
 
 def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:

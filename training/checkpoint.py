@@ -111,7 +111,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: Checkpoint
         write_atomically(checkpoints / "LATEST", f"{final.name}\n".encode())
     except OSError as error:  # the checkpoint is there, and found without it
         print(f"warning: {checkpoints / 'LATEST'} cannot be written ({error}); it names an older step", file=sys.stderr)
-    _remove_old(checkpoints, final, retention)
+    remove_old(checkpoints, final, retention)
     return final
 
 
@@ -256,8 +256,8 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _remove_old(checkpoints: Path, newest: Path, retention: Retention) -> None:
-    """Remove what is not to be kept beside the folder just written. What cannot be removed is no harm."""
+def remove_old(checkpoints: Path, newest: Path, retention: Retention) -> None:
+    """Remove what is not to be kept beside the newest one, which is whole. What cannot be removed is no harm."""
     others = [folder for folder in list_checkpoints(checkpoints) if folder != newest]
     kept = {newest, *others[: retention.newest - 1]}
     if retention.best:

@@ -105,7 +105,10 @@ class TrainingLoop:
                 ending = self._train()
             finally:  # also where the run is given up: then the closing verdict matters most
                 self._dispatcher.on_end(self._view)
-        print(f"Stopped at step {self._position.step}: {ending.reason}.")
+        if self._position.step:
+            print(f"Stopped at step {self._position.step}: {ending.reason}.")
+        else:
+            print("Stopped before the first step, so there is nothing to go on from.")
         return ending.exit_code
 
     def _train(self) -> Ending:

@@ -40,7 +40,7 @@ class StoppingLimits:
             left = (
                 "" if self.total_steps is None else f"; {self.total_steps - step} of {self.total_steps} steps are left"
             )
-            return Ending(f"MAX_MINUTES ({self.max_minutes:g}) is over{left}")
+            return Ending(f"MAX_MINUTES ({self.max_minutes:g}, of each launch) is over{left}; --resume goes on")
         return None
 
 

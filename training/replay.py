@@ -64,6 +64,7 @@ def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
     step_again = build_train_step(config, model, ema, build_adamw(config, model), objective, compute)
     outcome = step_again.run(skipped.step, skipped.batch)
     return [
+        f"Kept: step {', '.join(map(str, steps))}",
         f"Step {skipped.step} of {run}, done again on {compute.device.type} in {compute.precision}: "
         f"loss {outcome.loss.item():g}, gradient norm {outcome.gradient_norm.item():g}.",
         *_clip_lines(skipped, outcome),
@@ -87,7 +88,7 @@ class _FirstNonFinite:
 
     def _hook(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-            if self.module is None and not _is_finite(output):
+            if self.module is None and _is_broken(output):
                 self.module, self.input_was_finite = name, all(_is_finite(each) for each in inputs)
 
         return hook
@@ -95,6 +96,11 @@ class _FirstNonFinite:
 
 def _is_finite(value: object) -> bool:
     return not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
+
+
+def _is_broken(output: object) -> bool:
+    """Minus infinity alone is in order: attention is told with it where not to look."""
+    return isinstance(output, Tensor) and bool((torch.isnan(output) | torch.isposinf(output)).any())
 
 
 def _clip_lines(skipped: SkippedBatch, outcome: StepOutcome) -> list[str]:

@@ -83,6 +83,6 @@ class StopRequest:
 
     def _say(self, number: int) -> None:
         """Answer at once, for the current step may take a while. (Printing is not safe within a handler.)"""
-        hint = "; Ctrl-C again ends it without" if number == signal.SIGINT else ""
+        hint = "; Ctrl-C again, after a second, ends it without" if number == signal.SIGINT else ""
         with suppress(OSError):  # the terminal may be what has just gone
             os.write(2, f"\n{signal.Signals(number).name}: ending after this step, with a checkpoint{hint}\n".encode())

@@ -148,6 +148,22 @@ def poison(place: str, value: float, steps: Sequence[int]) -> None:
     replace_part(TrainStep, "_loss", make_loss)
 
 
+def poison_weight(name: str, steps: Sequence[int]) -> None:
+    """Let one number of a parameter be NaN in these steps."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: TrainStep, step: int, batch: Any) -> Any:
+            if step in steps:
+                with torch.no_grad():
+                    parameter = self._model.get_parameter(name)
+                    parameter[(0,) * parameter.ndim] = float("nan")
+            return original(self, step, batch)
+
+        return run
+
+    replace_part(TrainStep, "run", make)
+
+
 def ask_for_too_much_memory(place: str, call: int) -> None:
     """Let the allocator fail for real: in the forward or backward pass, the update, validation or sampling."""
     from models.text_to_video import TextToVideoModel

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 
-from tests.reliability.faults import poison
+from tests.reliability.faults import poison, poison_weight
 from tests.reliability.launch import launch, train
 from tests.reliability.read_back import curve, largest_difference, newest, state_of
 from training.checkpoint import list_checkpoints
@@ -43,6 +43,18 @@ def test_a_skipped_step_changes_nothing_is_counted_and_can_be_replayed(
         loss = curve(without.run, "01_Training/Loss")[1]
         assert 0.1 * loss < float(replayed.said.split("loss ")[1].split(",")[0]) < 10 * loss
         assert "All is finite here" in replayed.said
+        assert "First layer" not in replayed.said
+
+
+@pytest.mark.parametrize("layer", ["unet.stem", "text_encoder.position", "unet.timestep.hidden"])
+def test_a_replay_names_the_layer_in_which_it_begins(tmp_path: Path, layer: str) -> None:
+    fault = functools.partial(poison_weight, f"{layer}.weight", [2])
+    run = train(tmp_path, *OPTIONS, "--max-steps=2", faults=[fault]).run
+    replayed = launch(tmp_path / "replay", f"--run={run}", "--step=2", program="training.replay")
+    assert replayed.end() == 0, replayed.said
+    assert f"Weights that are not finite: {layer}.weight\n" in replayed.said
+    assert f"First layer with an output that is not finite: {layer}, although its input is finite" in replayed.said
+    assert "It would be skipped again." in replayed.said
 
 
 def test_training_goes_on_after_a_skipped_step(tmp_path: Path) -> None:

@@ -139,6 +139,17 @@ def test_a_second_training_is_refused_and_told_who_is_there_and_changes_nothing(
     assert held.process.is_alive()
 
 
+def test_a_lock_that_somebody_has_deleted_still_holds_while_its_process_lives(held: Launch) -> None:
+    lock = held.run / "run.lock"
+    aside = lock.with_name("run.lock.aside")
+    lock.rename(aside)
+    try:
+        assert_refused(launch(folder_of(held), "--resume"), f"process {held.process.pid} on {socket.gethostname()}")
+    finally:
+        aside.rename(lock)
+    assert held.process.is_alive()
+
+
 def test_without_resume_it_is_told_that_there_is_a_run(held: Launch) -> None:
     before = tree(held.run)
     second = launch(folder_of(held))

@@ -240,7 +240,9 @@ def test_a_limit_of_time_that_comes_first_is_named(
     steps: int | None, says: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     announce_estimate(HERE, CPU, steps=steps, max_minutes=6.0)
-    assert ("MAX_MINUTES (6) leaves time for at most about 720 steps." in capsys.readouterr().out) is says
+    assert (
+        "MAX_MINUTES (6) leaves time for at most about 720 steps; --max-minutes none" in capsys.readouterr().out
+    ) is says
 
 
 def test_a_run_and_its_resume_say_it_with_the_steps_that_are_left(
