@@ -27,6 +27,7 @@ from common.settings import config_as_json, load_settings
 from config import PRESETS, Config
 from data.batches import load_batch
 from data.records import Batch
+from training.allocator import keep_freed_memory
 from training.build_data import build_data
 from training.build_learner import Learner, build_learner
 from training.build_model import build_tokenizer
@@ -58,6 +59,7 @@ class CheckpointCost:
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     options = _parse(arguments)
+    keep_freed_memory()  # as main.py does
     try:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder, redirect_stdout(sys.stderr):
             cost = measure(options.preset, Path(folder), options.repeats, with_steps=options.steps)
