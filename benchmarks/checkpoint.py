@@ -129,8 +129,10 @@ def _one_round(
 ) -> _Round:
     plain, synced = (_torch_save(learner, folder / "plain.pt", sync=sync) for sync in (False, True))
     progress = RunProgress(number, 0, 0, None, None, validation_is_due=False)
+    os.sync()
     foreground = _saved(savers["foreground"], progress)
     alone = None if beside is None else beside.seconds()
+    os.sync()
     savers["background"].save(progress, wait=False)
     with_save = None if beside is None else beside.seconds()
     return _Round(plain, synced, foreground, _saved(savers["background"], progress), alone, with_save)
@@ -146,6 +148,7 @@ def _saved(saver: CheckpointSaver, progress: RunProgress) -> SavedCheckpoint:
 
 
 def _torch_save(learner: Learner, path: Path, *, sync: bool) -> float:
+    os.sync()  # each way begins with nothing left to write, or it would wait for what the one before has left
     start = time.perf_counter()
     state = {
         "model": learner.model.state_dict(),
