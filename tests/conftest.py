@@ -30,6 +30,7 @@ TAKES_PORTS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file together, for its fixtures' sake, and all that start TensorBoard in one process.
 

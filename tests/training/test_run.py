@@ -139,7 +139,7 @@ def test_epochs_and_minutes_end_a_run_too(run: Run, capsys: pytest.CaptureFixtur
     assert list_checkpoints(by_epochs / "checkpoints")[0].name == "step_00000002"
     by_minutes = run("minutes", "--max-steps=100000", "--max-minutes=0.0001", *ALL_OFF)
     assert list_checkpoints(by_minutes / "checkpoints")[0].name == "step_00000001"
-    assert "MAX_MINUTES (0.0001) is over" in capsys.readouterr().out
+    assert "MAX_MINUTES (0.0001, of each launch) is over" in capsys.readouterr().out
 
 
 def test_a_checkpoint_every_so_many_steps_and_only_the_newest_are_kept(run: Run) -> None:
