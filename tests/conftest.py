@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 # One thread, here and in the processes that tests start: the networks are tiny, and on a busy machine threads that
@@ -30,15 +31,15 @@ TAKES_PORTS = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, for its fixtures' sake, and all that start TensorBoard in one process.
-
-    Two that look for a free port at the same moment would find the same one.
-    """
-    for item in items:
-        takes_ports = item.path.name in TAKES_PORTS or item.path.parent.name == "browser"
-        item.add_marker(pytest.mark.xdist_group("ports" if takes_ports else str(item.path)))
+@pytest.fixture(autouse=True, scope="module")
+def ports_to_itself(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let files that start TensorBoard wait for each other: two that look for a free port would find the same one."""
+    path = request.path
+    if path.name not in TAKES_PORTS and path.parent.name != "browser":
+        yield
+        return
+    with FileLock(tmp_path_factory.getbasetemp().parent / "ports.lock"):
+        yield
 
 
 @pytest.fixture
