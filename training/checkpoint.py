@@ -122,17 +122,13 @@ def load_newest(checkpoints: Path) -> Checkpoint | None:
         UserError: there are checkpoints and all are damaged, or the newest whole one is of another version.
     """
     folders = list_checkpoints(checkpoints)
-    for folder in folders:
-        problem = _damage(folder)
-        if problem is None:
-            return _open(folder)
-        print(f"warning: checkpoint {folder} is damaged ({problem}); trying an older one", file=sys.stderr)
-    if folders:
+    newest = _first_whole(folders, "an older one")
+    if newest is None and folders:
         raise UserError(
             f"all {len(folders)} checkpoints in {checkpoints} are damaged; restore one from a backup, or start a new "
             f"run with another --experiment-name"
         )
-    return None
+    return newest
 
 
 def set_aside_newer(checkpoints: Path, step: int) -> None:
@@ -172,17 +168,25 @@ def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint | None:
     if which == "newest":
         return load_newest(checkpoints)
     if which == "best":
-        for folder in _by_validation_loss(list_checkpoints(checkpoints)):
-            problem = _damage(folder)
-            if problem is None:
-                return _open(folder)
-            print(f"warning: checkpoint {folder} is damaged ({problem}); trying the next best", file=sys.stderr)
-        raise UserError(f"no checkpoint in {checkpoints} was validated at its step and is whole; take the newest")
+        best = _first_whole(_by_validation_loss(list_checkpoints(checkpoints)), "the next best")
+        if best is None:
+            raise UserError(f"no checkpoint in {checkpoints} was validated at its step and is whole; take the newest")
+        return best
     steps = [folder.name.removeprefix("step_").lstrip("0") for folder in list_checkpoints(checkpoints)]
     if not which.isdecimal() or which.lstrip("0") not in steps:
         known = ", ".join(reversed(steps)) or "none"
         raise UserError(f"there is no checkpoint {which!r} in {checkpoints}; give newest, best or one of: {known}")
     return read_checkpoint(checkpoints / f"step_{int(which):08d}")
+
+
+def _first_whole(folders: list[Path], alternative: str) -> Checkpoint | None:
+    """Open the first one that is whole, warning about each before it; `alternative` says what is tried instead."""
+    for folder in folders:
+        problem = _damage(folder)
+        if problem is None:
+            return _open(folder)
+        print(f"warning: checkpoint {folder} is damaged ({problem}); trying {alternative}", file=sys.stderr)
+    return None
 
 
 def _open(folder: Path) -> Checkpoint:

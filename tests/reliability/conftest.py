@@ -15,36 +15,19 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 import main
 from logging_system import dispatcher
 from logging_system.writer import Writer
-from tests.reliability.launch import end_all
+from tests.reliability.launch import SMALLEST, end_all
 from training.checkpoint import list_checkpoints
 
 STEPS = 4
 SMALL = (
-    "--image-size=16",
-    "--num-frames=4",
-    "--model-channels=16",
-    "--spatial-attention-sizes=8",
-    "--attention-head-channels=16",
-    "--text-channels=16",
-    "--text-layers=1",
-    "--text-heads=1",
-    "--batch-size=2",
+    *SMALLEST,
     "--epoch-size=4",
-    "--max-word-letters=2",
-    "--validation-clips=2",
-    "--sampling-steps=1",
-    "--recogniser-steps=0",
-    "--sample-prompts=A",
     "--parameter-tracking-max-layers=6",
     f"--max-steps={STEPS}",
-    "--lr-schedule=constant",
-    "--log-every-steps=1",
     "--tensorboard-flush-every-steps=1",
     "--diagnostic-log-every-steps=2",
     "--sample-every-steps=2",
     "--validate-every-steps=2",
-    "--num-workers=0",
-    "--device=cpu",
 )
 FOLLOWS_THE_CLOCK = ("05_Performance", "14_System", "03_Epoch_Summary/Epoch_Time")  # values differ from run to run
 

@@ -19,7 +19,7 @@ import torch
 
 import main
 
-TINY = (
+SMALLEST = (
     "--image-size=16",
     "--num-frames=4",
     "--model-channels=16",
@@ -29,23 +29,26 @@ TINY = (
     "--text-layers=1",
     "--text-heads=1",
     "--batch-size=2",
-    "--epoch-size=12",
     "--max-word-letters=2",
     "--validation-clips=2",
     "--sampling-steps=1",
     "--recogniser-steps=0",
     "--sample-prompts=A",
+    "--lr-schedule=constant",
+    "--log-every-steps=1",
+    "--num-workers=0",
+    "--device=cpu",
+)
+TINY = (
+    *SMALLEST,
+    "--epoch-size=12",
     "--parameter-tracking-max-layers=4",
     "--max-steps=100000",
     "--max-minutes=none",
-    "--lr-schedule=constant",
-    "--log-every-steps=1",
     "--validate-every-steps=100000",
     "--sample-every-steps=100000",
     "--save-every-steps=100000",
     "--diagnostic-log-every-steps=100000",
-    "--num-workers=0",
-    "--device=cpu",
     "--experiment-name=run",
 )
 Fault = Callable[[], None]
