@@ -25,6 +25,7 @@ from config_checks import CROSS_FIELD_CHECKS
 
 Channels = Annotated[int, Field(ge=1, le=8192)]
 Side = Annotated[int, Field(ge=1, le=2048)]
+DataFormatName = Literal["auto", "folder", "manifest", "how2sign", "phoenix", "wlasl", "pose_lexicon", "webdataset"]
 
 
 class Config(Settings):
@@ -58,7 +59,15 @@ class Config(Settings):
 
     # --- Data
     DATA_ROOT: Folder | None = None
-    """Folder of name.mp4 (gif, webm, mov, avi, mkv) + name.txt pairs; None for the embedded finger-spelling."""
+    """Your clips, a folder or a list of them (docs/data.md); None for the embedded finger-spelling."""
+    DATA_FORMAT: DataFormatName = "auto"
+    """Layout of DATA_ROOT; "auto" recognises it."""
+    SIGNER_FROM_FILE_NAME: bool = False
+    """Whether the files of a folder begin with the signer's name and an underscore: alice_hello.mp4."""
+    CLIP_FIT: Literal["crop", "pad"] = "crop"
+    """How clips of DATA_ROOT become square: the centre is cut out, or black borders are added."""
+    SPLIT_BY: Literal["auto", "signer", "caption"] = "auto"
+    """What is held out of DATA_ROOT: other signers or other captions; "auto" takes the data set's own split first."""
     SIGNED_LANGUAGE: NonBlankText = "ase"
     """Code of the finger-spelling alphabet, such as ase for American Sign Language."""
     MAX_WORD_LETTERS: int = Field(3, ge=1, le=12)
@@ -70,7 +79,7 @@ class Config(Settings):
     HELD_OUT_BIGRAM_FRACTION: float = Field(0.1, ge=0, le=0.9)
     """Share of the pairs of neighbouring letters that is never trained on."""
     VALIDATION_FRACTION: float = Field(0.1, gt=0, le=0.9)
-    """Share of the clips of DATA_ROOT that is kept for validation."""
+    """Share of DATA_ROOT that is held out for validation, where the data set does not say."""
     VALIDATION_CLIPS: int = Field(16, ge=2, le=100_000)
     """Clips that measure the validation loss, always the same ones."""
     NUM_FRAMES: int = Field(16, ge=4, le=1024)
@@ -257,6 +266,8 @@ SPLIT_FIELDS = frozenset(
         "HELD_OUT_WORD_FRACTION",
         "HELD_OUT_BIGRAM_FRACTION",
         "VALIDATION_FRACTION",
+        "SIGNER_FROM_FILE_NAME",
+        "SPLIT_BY",
     }
 )
 """Constants that decide what is held out. A resumed run keeps its own: what it has seen must not pass as unseen."""

@@ -14,8 +14,11 @@ from benchmarks.spread import Spread, ratio_of, spread_of
 from common.errors import UserError
 from config import Config
 from data.cache import ClipCache
-from data.decode import decode_clip
-from data.folder_scan import ClipFile, FolderReader, scan_folder
+from data.clip_reader import ClipReader, InspectedClip
+from data.clip_set import inspect_data, name_skipped
+from data.formats.data_format import ReadingOptions
+from data.media.clips import ClipShape
+from data.media.decode import decode_media
 from data.records import DataSplits
 from training.build_data import build_data
 
@@ -30,7 +33,7 @@ class VideoFiles:
 
     kind: str  # for people
     root: Path
-    files: tuple[ClipFile, ...]
+    files: tuple[InspectedClip, ...]
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,19 @@ def find_videos(kind: str, root: Path, config: Config, folder: Path) -> VideoFil
     Raises:
         UserError: there is none.
     """
-    reader = FolderReader(root, config.NUM_FRAMES, config.IMAGE_SIZE, ClipCache(folder, CACHE_BYTES))
-    usable, skipped = scan_folder(reader)
-    if not usable:
-        named = ", ".join(f"{file.name} {file.reason}" for file in skipped[:3])
-        raise UserError(f"{root}: no video can be used: {named}")
-    return VideoFiles(kind, root, usable)
+    cache = ClipCache(folder, CACHE_BYTES)
+    inspection, reader = inspect_data(root, "auto", ReadingOptions(), clip_shape(config), folder, cache)
+    videos = tuple(
+        clip for clip in inspection.usable if clip.row.media.kind == "video" and clip.row.media.member is None
+    )
+    if not videos:
+        raise UserError(f"{root}: no video can be used: {name_skipped(inspection.skipped)}")
+    return VideoFiles(kind, reader.root, videos)
+
+
+def clip_shape(config: Config) -> ClipShape:
+    """Return the shape of the clips that a training with this config has."""
+    return ClipShape(config.NUM_FRAMES, config.IMAGE_SIZE, config.CLIP_FIT)
 
 
 def measure_clip_rates(
@@ -152,8 +162,8 @@ def _ways(videos: Sequence[VideoFiles], spelled_clips: int, config: Config, fold
 
 
 def _file_ways(videos: VideoFiles, config: Config, folder: Path) -> list[_Way]:
-    reader = FolderReader(videos.root, config.NUM_FRAMES, config.IMAGE_SIZE, ClipCache(folder, CACHE_BYTES))
-    paths = [videos.root / file.name for file in videos.files]
+    reader = ClipReader(videos.root, clip_shape(config), ClipCache(folder, CACHE_BYTES))
+    paths = [videos.root / clip.row.media.path for clip in videos.files]
     count, floor = len(paths), f"{videos.kind}: {FLOOR}"
 
     def bare() -> None:
@@ -161,8 +171,8 @@ def _file_ways(videos: VideoFiles, config: Config, folder: Path) -> list[_Way]:
             bare_pyav(path)
 
     def decode() -> None:
-        for path in paths:
-            decode_clip(path, config.NUM_FRAMES, config.IMAGE_SIZE)
+        for clip in videos.files:
+            decode_media(videos.root, clip.row.media, reader.shape)
 
     def read(rounds: int) -> None:
         for _ in range(rounds):
@@ -172,7 +182,7 @@ def _file_ways(videos: VideoFiles, config: Config, folder: Path) -> list[_Way]:
     kinds: Mapping[str, tuple[int, Callable[[], None]]] = {
         FLOOR: (count, bare),
         "decode, resample, resize": (count, decode),
-        "cold cache (the same, hash, write)": (count, lambda: read(1)),
+        "cold cache (the same, write)": (count, lambda: read(1)),
         "warm cache": (count * WARM_ROUNDS, lambda: read(WARM_ROUNDS)),
     }
     return [_Way(f"{videos.kind}: {name}", floor, clips, run) for name, (clips, run) in kinds.items()]

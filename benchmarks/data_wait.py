@@ -39,8 +39,8 @@ class DataWait:
     """What one run waited; every figure but the first over its blocks."""
 
     data: str
-    cache: str  # "cold" or "warm" when the data set was opened
-    opening_seconds: float  # of a folder, every video is decoded into the cache, which the steps then find warm
+    cache: str  # "cold", "warm" or "emptied" when the data set was opened
+    opening_seconds: float  # of a folder that is new, every video is decoded into the cache
     step_seconds: Spread  # from one request for a batch to the next
     logged_percent: Spread  # 05_Performance/Data_Wait_Percent
     clocked_percent: Spread  # the same by a clock of this benchmark's own

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy
 
-from benchmarks.clip_rates import CACHE_BYTES, VideoFiles, spelling
+from benchmarks.clip_rates import CACHE_BYTES, VideoFiles, clip_shape, spelling
 from benchmarks.spread import Spread, ratio_of, spread_of
 from common.errors import UserError
 from config import Config
 from data.batches import PREFETCHED_BATCHES, training_batches
 from data.cache import ClipCache
-from data.decode import UnusableVideo, decode_clip
-from data.folder import FolderClips
-from data.folder_scan import FolderReader
+from data.clip_reader import ClipReader
+from data.clip_set import InspectedClips
+from data.media.clips import ClipShape
+from data.media.decode import decode_media
 from data.records import ClipRow, ClipSource
+from data.unusable import UnusableClip
 from training.build_model import build_tokenizer
 
 RENDERED_FACTOR = 4  # so many times more batches of rendered words than of decoded files, which take longer ...
@@ -39,20 +41,23 @@ class UncachedClips:
     """Videos that are decoded at every load."""
 
     videos: VideoFiles
-    num_frames: int
-    image_size: int
+    shape: ClipShape
 
     def __len__(self) -> int:
         return len(self.videos.files)
 
     def row(self, epoch: int, index: int) -> ClipRow:
-        file = self.videos.files[index]
-        return ClipRow(file.name, file.caption)
+        row = self.videos.files[index].row
+        return ClipRow(row.id, row.caption)
+
+    def groups(self) -> None:
+        return None
 
     def load(self, row: ClipRow) -> numpy.ndarray:
         try:
-            return decode_clip(self.videos.root / row.id, self.num_frames, self.image_size)
-        except UnusableVideo as error:
+            media = next(clip.row.media for clip in self.videos.files if clip.row.id == row.id)
+            return decode_media(self.videos.root, media, self.shape).pixels_THWC
+        except UnusableClip as error:
             raise UserError(f"{self.videos.root / row.id} {error}") from error
 
 
@@ -72,17 +77,17 @@ def measure_loader_rates(
     Raises:
         UserError: there are fewer clips than one batch needs.
     """
-    reader = FolderReader(videos.root, config.NUM_FRAMES, config.IMAGE_SIZE, ClipCache(folder / "warm", CACHE_BYTES))
-    for file in videos.files:
-        reader.clip(file)
-    uncached = UncachedClips(videos, config.NUM_FRAMES, config.IMAGE_SIZE)
+    reader = ClipReader(videos.root, clip_shape(config), ClipCache(folder / "warm", CACHE_BYTES))
+    for clip in videos.files:
+        reader.clip(clip)
+    uncached = UncachedClips(videos, clip_shape(config))
     rates: dict[tuple[str, int], list[float]] = {}
     for alternation in range(alternations):
         for workers in num_workers:
             fresh = spelling(config, folder / f"{alternation}-{workers}")  # nothing cached: every word is rendered
             sources: dict[str, tuple[int, ClipSource]] = {
                 f"{videos.kind}, decoded at every load": (batches, uncached),
-                f"{videos.kind}, warm cache": (batches * WARM_FACTOR, FolderClips(reader, videos.files)),
+                f"{videos.kind}, warm cache": (batches * WARM_FACTOR, InspectedClips(reader, videos.files)),
                 "finger-spelling, cold cache": (batches * RENDERED_FACTOR, fresh.training),
             }
             for name, (count, source) in sources.items():

@@ -56,6 +56,9 @@ class ClipsInMemory:
     def row(self, epoch: int, index: int) -> ClipRow:
         return self._rows[index]
 
+    def groups(self) -> None:
+        return None
+
     def load(self, row: ClipRow) -> numpy.ndarray:
         return self._clip_of_id[row.id]
 

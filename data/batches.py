@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.errors import UserError
-from common.randomness import numpy_generator, torch_generator
+from common.randomness import torch_generator
+from data.order import WHOLE_WORK, ClipOrder, Groups, Part, clips_of_each_rank
 from data.records import Batch, ClipRow, ClipSource
 from data.workers import WorkerStart, starting_workers
 
@@ -21,19 +22,31 @@ Tokenize = Callable[[Sequence[str]], Tensor]
 PREFETCHED_BATCHES = 3  # by each worker
 
 
-def batches_per_epoch(source: ClipSource, batch_size: int) -> int:
-    """Return the number of whole batches; clips that do not fill a last batch are left out of the epoch.
+def batches_per_epoch(source: ClipSource, batch_size: int, part: Part = WHOLE_WORK) -> int:
+    """Return the number of whole batches of each rank; clips that do not fill a last batch are left out of the epoch.
 
     Raises:
-        UserError: there are fewer clips than one batch needs.
+        UserError: there are fewer clips than one batch of each rank needs.
     """
-    whole = len(source) // batch_size
+    groups = source.groups()
+    whole = clips_of_each_rank(len(source), groups, part.world_size) // batch_size
     if whole == 0:
-        raise UserError(
-            f"There are {len(source)} training clips, fewer than the {batch_size} of one step "
-            "(BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS): add clips or lower these."
-        )
+        raise UserError(_too_few(len(source), groups, batch_size, part.world_size))
     return whole
+
+
+def _too_few(clips: int, groups: Groups | None, batch_size: int, processes: int) -> str:
+    step = f"the {batch_size} of one step (BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS)"
+    if processes == 1:
+        return f"There are {clips} training clips, fewer than {step}: add clips or lower these."
+    if groups is None:
+        shared = f"There are {clips} training clips for {processes} processes"
+        return f"{shared}, fewer than {step} for each of them: add clips, lower these or start fewer processes."
+    shared = f"There are {clips} training clips in {len(groups)} shards for {processes} processes"
+    return (
+        f"{shared}, each shard for one of them, and this is not enough for {step} for each of them: write more and "
+        "smaller shards, lower these or start fewer processes."
+    )
 
 
 def load_batch(
@@ -45,25 +58,34 @@ def load_batch(
 
 
 def training_batches(
-    source: ClipSource, *, batch_size: int, seed: int, start_batch: int, num_workers: int, tokenize: Tokenize
+    source: ClipSource,
+    *,
+    batch_size: int,
+    seed: int,
+    start_batch: int,
+    num_workers: int,
+    tokenize: Tokenize,
+    part: Part = WHOLE_WORK,
 ) -> Generator[Batch, None, None]:
-    """Yield batches without end, epoch after epoch.
+    """Yield the batches of one rank without end, epoch after epoch.
 
-    The order is a pure function of (seed, epoch): starting at `start_batch` yields exactly what a run from 0 would
-    yield from there on. Close the iterator to end the workers.
+    The order is a pure function of (seed, epoch, part): starting at `start_batch` yields exactly what a run from 0
+    would yield from there on. In an epoch, each clip is loaded by at most one worker of one rank. Close the iterator to
+    end the workers.
 
     Args:
-        source: the clips.
-        batch_size: clips in a batch.
+        source: the clips, the same for every rank.
+        batch_size: clips in a batch of one rank.
         seed: of the order.
         start_batch: number of the first batch, counted over all epochs.
         num_workers: processes that load ahead; with 0, each batch is loaded when it is asked for.
         tokenize: turns B captions into int64 [B, L]; called in this process.
+        part: which of the processes that share the work this one is.
 
     Raises:
         UserError: fewer clips than a batch, or a clip that can no longer be loaded.
     """
-    order = BatchOrder(source, batch_size, seed, start_batch)
+    order = BatchOrder(source, batch_size, seed, start_batch, part)
     dataset = _BatchDataset(source)
     if num_workers == 0:
         return (_finish(_or_raise(dataset[key]), tokenize) for key in order)
@@ -80,19 +102,20 @@ class BatchKey:
 
 
 class BatchOrder(Sampler[BatchKey]):
-    """All batches from a given one on, without end."""
+    """All batches of one rank from a given one on, without end."""
 
-    def __init__(self, source: ClipSource, batch_size: int, seed: int, start_batch: int) -> None:
-        self._clips = len(source)
-        self._batches = batches_per_epoch(source, batch_size)
+    def __init__(
+        self, source: ClipSource, batch_size: int, seed: int, start_batch: int, part: Part = WHOLE_WORK
+    ) -> None:
+        self._batches = batches_per_epoch(source, batch_size, part)
+        self._order = ClipOrder(len(source), source.groups(), seed, part)
         self._batch_size = batch_size
-        self._seed = seed
         self._start_batch = start_batch
 
     def __iter__(self) -> Iterator[BatchKey]:
         first_epoch, first_batch = divmod(self._start_batch, self._batches)
         for epoch in count(first_epoch):
-            order = numpy_generator(self._seed, "clip_order", epoch).permutation(self._clips)
+            order = self._order.epoch(epoch)
             for batch in range(first_batch, self._batches):
                 chosen = order[batch * self._batch_size : (batch + 1) * self._batch_size]
                 yield BatchKey(epoch, batch, tuple(chosen.tolist()))

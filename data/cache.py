@@ -33,7 +33,7 @@ class ClipCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         """Open the cache and evict the oldest clips if it is larger than `limit_bytes`."""
         self._folder = folder / f"clips-v{FORMAT_VERSION}"
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._written_bytes = 0
         self._is_writable = True
         try:
@@ -99,7 +99,7 @@ class ClipCache:
             )
             return
         self._written_bytes += len(body)
-        if self._written_bytes > self._limit_bytes * CHECKED_EVERY:
+        if self._written_bytes > self.limit_bytes * CHECKED_EVERY:
             self._evict()
 
     def _give_up(self, error: OSError) -> None:
@@ -111,10 +111,10 @@ class ClipCache:
         self._written_bytes = 0
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
-        if total <= self._limit_bytes:
+        if total <= self.limit_bytes:
             return
         for _, size, path in files:
-            if total <= EVICTED_TO * self._limit_bytes:
+            if total <= EVICTED_TO * self.limit_bytes:
                 break
             try:
                 os.unlink(path)

@@ -1,7 +1,7 @@
 """What the data sets hand to the trainer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,13 @@ class ClipSource(Protocol):
         """
         ...
 
+    def groups(self) -> Sequence[Sequence[int]] | None:
+        """Return the indices of clips that are read fastest together, each index in one group.
+
+        An example are the clips of one tar file. None: it does not matter which clips are read one after another.
+        """
+        ...
+
     def load(self, row: ClipRow) -> numpy.ndarray:
         """Return the clip as uint8 [T, H, W, 3] (red, green, blue).
 
@@ -59,6 +66,7 @@ class DataSplits(ABC):
     """A data set, divided into what is trained on and what is held out."""
 
     description: str  # one line for the console
+    notices: tuple[str, ...]  # further sentences for people
     training: ClipSource
     validation: ClipSource  # fixed clips: row(0, index)
     symbols: tuple[str, ...] | None  # what captions are made of, where the data set fixes it; may hold digraphs

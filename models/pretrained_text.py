@@ -85,12 +85,21 @@ class PretrainedTokenizer:
         self.max_length = max_length if limit > UNLIMITED else min(max_length, limit)
 
     def encode(self, caption: str) -> tuple[list[int], str]:
-        """Return the ids of a whole caption; no character is dropped, unknown ones have an id of their own."""
-        return ([] if not caption.strip() else self._ids(caption, truncation=False)), ""
+        """Return the ids of a whole caption, and the characters that share the one id of everything unknown."""
+        if not caption.strip():
+            return [], ""
+        return self._ids(caption, truncation=False), self._unknown(caption)
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Return ids [B, L] int64, cut to `max_length`; what marks the end of a caption is kept."""
         return pad_tokens([self._ids(caption, truncation=True) if caption.strip() else [] for caption in captions])
+
+    def _unknown(self, caption: str) -> str:
+        if not self._tokenizer.is_fast or self._tokenizer.unk_token_id is None:  # it does not say what it read where
+            return ""
+        read = self._tokenizer(caption, return_offsets_mapping=True)
+        pieces = zip(read["input_ids"], read["offset_mapping"], strict=True)
+        return "".join(caption[start:end] for number, (start, end) in pieces if number == self._tokenizer.unk_token_id)
 
     def _ids(self, caption: str, *, truncation: bool) -> list[int]:
         length = self.max_length if truncation else None

@@ -1,6 +1,7 @@
 """Captions to tokens."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -11,7 +12,15 @@ NULL_CAPTION = 1
 FIRST_TOKEN = 2
 """Ids from here on stand for what captions are made of."""
 
-LATIN_SYMBOLS = tuple("abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/")
+_ASCII = "abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/"
+_PUNCTUATION = "‘’“”„‚«»‹›–—…·¿¡§°€£$@#*+=_<>[]{}|~^`\\"
+_LATIN_BLOCKS = (range(0x00DF, 0x0250), range(0x1E00, 0x1F00))
+"""Latin-1, Latin Extended A and B, and Latin Extended Additional: the letters of European languages and Vietnamese."""
+
+LATIN_SYMBOLS = tuple(
+    _ASCII + _PUNCTUATION + "İ" + "".join(chr(code) for block in _LATIN_BLOCKS for code in block if chr(code).islower())
+)
+"""Letters are looked up in lower case too, so lower case is enough; the lower case of İ has two characters."""
 
 
 class Tokenizer(Protocol):
@@ -27,6 +36,11 @@ class Tokenizer(Protocol):
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Return ids [B, L] int64, cut to `max_length`."""
         ...
+
+
+def dropped_characters(tokenizer: Tokenizer, captions: Iterable[str]) -> Counter[str]:
+    """Return which characters of captions the model will not see, and how often each occurs."""
+    return Counter("".join(tokenizer.encode(caption)[1] for caption in captions))
 
 
 def pad_tokens(rows: Sequence[Sequence[int]]) -> Tensor:

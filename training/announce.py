@@ -1,11 +1,9 @@
 """What a run says on the console before it starts."""
 
-from collections import Counter
-
 from common.settings import LoadedSettings
 from config import Config
 from data.records import ClipSource, DataSplits
-from models.tokens import Tokenizer
+from models.tokens import Tokenizer, dropped_characters
 from training.checkpoint import Checkpoint
 from training.device import ComputeDevice
 from training.estimate import TrainingEstimate, device_name
@@ -29,6 +27,8 @@ def announce(
     if checkpoint is not None:
         print(f"Going on from step {checkpoint.state.step}: {checkpoint.folder}")
     print(f"Data: {splits.description}")
+    for notice in splits.notices:
+        print(f"Data: {notice}")
     _announce_dropped_characters(splits.training, tokenizer)
     print(f"Device: {compute.device.type}, {compute.precision}")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
@@ -93,7 +93,7 @@ def _duration(seconds: float) -> str:
 
 def _announce_dropped_characters(training: ClipSource, tokenizer: Tokenizer) -> None:
     """Say which characters of the captions the model will not see. Looks at the captions of the first epoch."""
-    dropped = Counter("".join(tokenizer.encode(training.row(0, index).caption)[1] for index in range(len(training))))
+    dropped = dropped_characters(tokenizer, (training.row(0, index).caption for index in range(len(training))))
     if dropped:
         listed = ", ".join(f"{character!r} ({count} times)" for character, count in dropped.most_common(20))
-        print(f"Captions: the character encoder has no symbol for, and leaves out: {listed}")
+        print(f"Captions: the text encoder does not know, and leaves out: {listed}")

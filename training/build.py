@@ -29,6 +29,7 @@ from training.device import ComputeDevice, choose_device
 from training.environment import describe_environment
 from training.loop import LoopCadence, TrainingLoop
 from training.resume import ResumedConfig, config_for_resume
+from training.resumed_data import data_differences
 from training.run_folder import RunFolder, open_run_folder
 from training.sampling import ClipSampler
 from training.showcase import Showcase
@@ -65,6 +66,8 @@ def build_training(
         resumed = config_for_resume(loaded, checkpoint)
         config = resumed.config
         splits = splits if splits is not None else _open_data(config)
+        if checkpoint is not None:
+            resumed = resumed.with_differences(data_differences(folder.path / "split.json", splits.report))
         tokenizer = build_tokenizer(config, splits.symbols)
         _check_symbols(checkpoint, tokenizer)
         if checkpoint is not None and _is_finished(config, splits, checkpoint):

@@ -17,6 +17,10 @@ class ResumedConfig:
     config: Config
     differences: tuple[str, ...]
 
+    def with_differences(self, further: tuple[str, ...]) -> "ResumedConfig":
+        """Return the same with further sentences."""
+        return ResumedConfig(self.config, (*self.differences, *further))
+
 
 def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | None) -> ResumedConfig:
     """Merge: architecture and what is held out come from the checkpoint, everything else from today.

@@ -100,6 +100,9 @@ class TrainingWords:
         style_seed = derive_seed(self.seed, "training_style", epoch, index)
         return ClipRow(f"{epoch}/{index}/{''.join(word)}", "".join(word), style_seed)
 
+    def groups(self) -> None:
+        return None
+
     def load(self, row: ClipRow) -> numpy.ndarray:
         return self.renderer.clip(row.caption, row.style_seed)
 
@@ -118,6 +121,9 @@ class FixedWords:
         if not 0 <= index < len(self.rows):
             raise IndexError(index)
         return self.rows[index]
+
+    def groups(self) -> None:
+        return None
 
     def load(self, row: ClipRow) -> numpy.ndarray:
         return self.renderer.clip(row.caption, row.style_seed)

@@ -91,6 +91,7 @@ def open_fingerspelling(
             f"Finger-spelling of {signed_language!r}: {len(alphabet.symbols)} letters, words of 1 to "
             f"{max_word_letters}, {epoch_size} clips an epoch; validation on {len(rows)} {kind}"
         ),
+        notices=(),
         training=TrainingWords(renderer, split, epoch_size, seed),
         validation=FixedWords(renderer, rows),
         symbols=alphabet.symbols,

@@ -18,7 +18,15 @@ from benchmarks.loader_rates import UncachedClips
 from benchmarks.spread import spread_of
 from common.errors import UserError
 from config import Config
-from data.decode import decode_clip
+from data.media.clips import ClipShape
+from data.media.decode import decode_media
+from data.media.files import PlainFile
+from data.media.video import decode_video
+
+
+def decode_clip(path, num_frames, image_size):
+    return decode_video(PlainFile(path), ClipShape(num_frames, image_size)).pixels_THWC
+
 
 SMALL = Extent(
     clips=4,
@@ -51,7 +59,9 @@ def test_a_small_measurement_from_end_to_end(tmp_path, capsys, monkeypatch):
         alone = loader[source, 0]["batches_per_second"]["median"]
         assert rate["to_no_workers"]["median"] == pytest.approx(rate["batches_per_second"]["median"] / alone)
     waits = {(wait["data"], wait["cache"]): wait for wait in figures["waits"]}
-    assert set(waits) == {(data, cache) for data in ("finger-spelling", "folder of MP4") for cache in ("cold", "warm")}
+    assert set(waits) == {
+        (data, cache) for data in ("finger-spelling", "folder of MP4") for cache in ("cold", "warm")
+    } | {("folder of MP4", "emptied")}
     for wait in waits.values():
         assert 0 < wait["clocked_percent"]["median"] < 100
         assert 0 < wait["logged_percent"]["median"] < 100
@@ -63,11 +73,12 @@ def test_a_small_measurement_from_end_to_end(tmp_path, capsys, monkeypatch):
 def test_opening_a_folder_decodes_every_video_so_that_its_steps_find_the_cache_warm(tmp_path, monkeypatch):
     decoded = []
 
-    def decode(path, *arguments):
-        decoded.append(path.name)
-        return decode_clip(path, *arguments)
+    def decode(root, media, shape):
+        decoded.append(media.path)
+        return decode_media(root, media, shape)
 
-    monkeypatch.setattr("data.folder_scan.decode_clip", decode)
+    monkeypatch.setattr("data.inspection.decode_media", decode)
+    monkeypatch.setattr("data.clip_reader.decode_media", decode)
     folders = write_clip_folders(tmp_path, 4, ClipSize(32, 24, 6))
     options = [*SMALL.options, f"--data-root={folders['MP4']}"]
     for cache, expected in (("cold", 4), ("warm", 0)):
@@ -79,7 +90,7 @@ def test_opening_a_folder_decodes_every_video_so_that_its_steps_find_the_cache_w
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--clips=/nowhere/at/all"], "is not a folder"),
+        (["--clips=/nowhere/at/all"], "does not exist"),
         (["--json=/nowhere/at/all.json"], "a folder that exists"),
         (["--batch-size=0"], "BATCH_SIZE"),
         (["--alternation=3"], "alternation"),  # no guessing of what was meant
@@ -137,7 +148,7 @@ def test_a_folder_without_a_usable_video_is_refused(tmp_path):
 def test_a_video_that_vanishes_is_an_error_for_people(tmp_path):
     folders = write_clip_folders(tmp_path, 2, ClipSize(32, 24, 4))
     config = Config()
-    clips = UncachedClips(find_videos("GIF", folders["GIF"], config, tmp_path / "cache"), 4, 16)
+    clips = UncachedClips(find_videos("GIF", folders["GIF"], config, tmp_path / "cache"), ClipShape(4, 16))
     assert len(clips) == 2
     assert (clips.load(clips.row(5, 1)) == decode_clip(folders["GIF"] / "clip_001.gif", 4, 16)).all()
     (folders["GIF"] / "clip_001.gif").unlink()

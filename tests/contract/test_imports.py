@@ -15,7 +15,9 @@ MAY_IMPORT = {
     "diffusion": {"common"},
     "logging_system": {"common"},
     "evaluation": ENGINES,
-    "evaluation.__main__": ENGINES | {"evaluation", "training", "config"},  # a program that lives in its package
+    # Programs that live in their packages.
+    "evaluation.__main__": ENGINES | {"evaluation", "training", "config"},
+    "data.__main__": ENGINES | {"evaluation", "training", "config"},
     "training": ENGINES | {"evaluation", "config"},
     "config": {"common", "config_checks"},
     "config_checks": {"common"},
@@ -51,8 +53,8 @@ def wrong_imports(source: str, part: str, package: str) -> list[str]:
 def part_of(path: Path) -> tuple[str, str]:
     """Return the part and the package of a file."""
     relative = path.relative_to(ROOT)
-    if relative == Path("evaluation/__main__.py"):
-        return "evaluation.__main__", "evaluation"
+    if relative.name == "__main__.py" and f"{relative.parent}.__main__" in MAY_IMPORT:
+        return f"{relative.parent}.__main__", str(relative.parent)
     return (relative.parts[0], ".".join(relative.parts[:-1])) if len(relative.parts) > 1 else (relative.stem, "")
 
 

@@ -29,6 +29,9 @@ class NumberedClips:
     def row(self, epoch, index):
         return ClipRow(f"{epoch}/{index}", f"clip {index}")
 
+    def groups(self):
+        return None
+
     def load(self, row):
         epoch, index = map(int, row.id.split("/"))
         if index in self.broken:
@@ -117,6 +120,8 @@ PROGRAM = """
             return 8
         def row(self, epoch, index):
             return ClipRow(f"{epoch}/{index}", "a")
+        def groups(self):
+            return None
         def load(self, row):
             return numpy.full((1, 2, 2, 3), os.getpid() % 200, numpy.uint8)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+import data.inspection
 from common import files
 from data.fingerspelling.source import TrainingWords
 from training.sampling import ClipSampler
@@ -291,3 +293,33 @@ def ask_for_too_much_memory_while_building() -> None:
     from training import build_learner
 
     replace_part(build_learner, "build_adamw", lambda original: lambda *arguments, **options: torch.empty(2**50))
+
+
+def slow_decoding(seconds: float) -> None:
+    """Say which clip an inspection decodes, and take long for it."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(root: Path, media: Any, shape: Any) -> Any:
+            say(f"decoding {media.path}")
+            time.sleep(seconds)
+            return original(root, media, shape)
+
+        return run
+
+    replace_part(data.inspection, "decode_media", make)
+
+
+def remove_after_step(step: int, *paths: Path) -> None:
+    """Remove files and folders when a step is done."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: TrainStep, number: int, batch: Any) -> Any:
+            outcome = original(self, number, batch)
+            if number == step:
+                for path in paths:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            return outcome
+
+        return run
+
+    replace_part(TrainStep, "run", make)

@@ -6,9 +6,19 @@ import numpy
 import pytest
 from PIL import Image
 
-import data.decode
-from data.decode import UnusableVideo, decode_clip
-from data.resample import square_resize, uniform_indices
+import data.media.budget
+import data.media.choosing
+import data.media.video
+from data.manifest import WHOLE
+from data.media.clips import ClipShape
+from data.media.files import PlainFile
+from data.media.resample import square_resize, uniform_indices
+from data.media.video import decode_video
+from data.unusable import UnusableClip
+
+
+def decode_clip(path, num_frames, image_size, span=WHOLE):
+    return decode_video(PlainFile(path), ClipShape(num_frames, image_size), span).pixels_THWC
 
 
 def test_indices_are_uniform_over_the_whole_duration():
@@ -22,14 +32,32 @@ def test_indices_are_uniform_over_the_whole_duration():
 def test_the_centre_square_is_kept():
     frame = numpy.zeros((20, 40, 3), numpy.uint8)
     frame[:, 10:30] = 200
-    assert (square_resize(frame, 8) == 200).all()
-    assert (square_resize(frame.transpose(1, 0, 2), 8) == 200).all()
+    assert (square_resize(frame, ClipShape(1, 8)) == 200).all()
+    assert (square_resize(frame.transpose(1, 0, 2), ClipShape(1, 8)) == 200).all()
+
+
+def test_a_picture_that_is_padded_keeps_everything_and_its_shape():
+    frame = numpy.full((20, 40, 3), 200, numpy.uint8)
+    padded = square_resize(frame, ClipShape(1, 16, "pad"))
+    assert (padded[4:12] == 200).all()
+    assert (padded[:4] == 0).all()
+    assert (padded[12:] == 0).all()
+    assert (square_resize(frame.transpose(1, 0, 2), ClipShape(1, 16, "pad"))[:, 4:12] == 200).all()
+
+
+def test_pixels_that_are_not_square_are_stretched_before_the_picture_is_cut_or_padded():
+    frame = numpy.zeros((20, 20, 3), numpy.uint8)
+    frame[:, 5:15] = 200  # shown 40 wide and 20 high, this is the centre square
+    assert (square_resize(frame, ClipShape(1, 8), pixel_aspect=2.0) == 200).all()
+    padded = square_resize(frame, ClipShape(1, 16, "pad"), pixel_aspect=2.0)
+    assert (padded[:4] == 0).all()
+    assert (padded[5:11, 5:11] == 200).all()
 
 
 def test_resizing_is_antialiased():
     stripes = numpy.zeros((64, 64, 3), numpy.uint8)
     stripes[::2] = 200
-    assert abs(square_resize(stripes, 16)[4:12].astype(int) - 100).max() <= 15
+    assert abs(square_resize(stripes, ClipShape(1, 16))[4:12].astype(int) - 100).max() <= 15
 
 
 @pytest.mark.parametrize("extension", [".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv"])
@@ -63,7 +91,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, write_video, brightening_vi
         write_video(tmp_path / name, noise)
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
-        with pytest.raises(UnusableVideo):
+        with pytest.raises(UnusableClip):
             decode_clip(tmp_path / name, 4, 16)
 
 
@@ -80,7 +108,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, write_video, brightening_vi
 )
 def test_what_is_no_video_is_refused_with_the_reason(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UnusableVideo, match=reason):
+    with pytest.raises(UnusableClip, match=reason):
         decode_clip(tmp_path / name, 4, 16)
 
 
@@ -90,14 +118,16 @@ def test_what_is_no_video_is_refused_with_the_reason(tmp_path, name, content, re
     [
         ("MOST_BYTES", 100, "larger than"),
         ("MOST_PIXELS", 1000, "frames of 48 x 32 pixels"),
-        ("MOST_FRAMES", 5, "too long"),
+        ("MOST_FRAMES", 5, "more than 5 frames"),
         ("MOST_PIXELS_IN_ALL", 10_000, "too long"),
     ],
 )
 def test_budgets_stop_large_files(tmp_path, write_video, brightening_video, monkeypatch, name, budget, value, reason):
     write_video(tmp_path / name, brightening_video)
-    monkeypatch.setattr(data.decode, budget, value)
-    with pytest.raises(UnusableVideo, match=reason):
+    for module in (data.media.budget, data.media.files, data.media.gif, data.media.video):
+        if hasattr(module, budget):
+            monkeypatch.setattr(module, budget, value)
+    with pytest.raises(UnusableClip, match=reason):
         decode_clip(tmp_path / name, 4, 16)
 
 
@@ -119,7 +149,7 @@ def two_passes(path, num_frames, image_size):
         times = sorted(frame.time for frame in frames)
         images = [frame.to_ndarray(format="rgb24") for frame in frames]
     wanted = uniform_indices(times, times[-1] - times[0] + duration, num_frames)
-    return numpy.stack([square_resize(images[index], image_size) for index in wanted])
+    return numpy.stack([square_resize(images[index], ClipShape(1, image_size)) for index in wanted])
 
 
 @pytest.fixture
@@ -134,13 +164,13 @@ def moving_video():
 def passes(monkeypatch):
     """A list that grows by one at each pass through a file's frames."""
     made = []
-    decode = data.decode._decode
+    decode = data.media.choosing._one_pass
 
     def counted(*arguments, **named):
         made.append(named["kept"])
         return decode(*arguments, **named)
 
-    monkeypatch.setattr(data.decode, "_decode", counted)
+    monkeypatch.setattr(data.media.choosing, "_one_pass", counted)
     return made
 
 
@@ -185,7 +215,7 @@ def test_wrong_times_of_the_container_change_nothing(
     tmp_path, write_video, moving_video, monkeypatch, passes, name, times
 ):
     write_video(tmp_path / name, moving_video)
-    monkeypatch.setattr(data.decode, "_packet_times", lambda path, family: times)
+    monkeypatch.setattr(data.media.video, "_packet_times", lambda file, family, span: times)
     assert (decode_clip(tmp_path / name, 10, 16) == two_passes(tmp_path / name, 10, 16)).all()
     assert len(passes) == 2
 
@@ -201,16 +231,17 @@ def test_what_ffmpeg_cannot_open_may_still_be_a_gif(tmp_path, write_video, movin
 
 def test_a_gif_that_is_too_large_never_reaches_ffmpeg(tmp_path, write_video, brightening_video, monkeypatch):
     write_video(tmp_path / "a.gif", brightening_video)
-    monkeypatch.setattr(data.decode, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(data.media.budget, "MOST_PIXELS", 1000)
     monkeypatch.setattr(av, "open", lambda *arguments, **named: pytest.fail("it was opened"))
-    with pytest.raises(UnusableVideo, match="frames of 48 x 32 pixels"):
+    with pytest.raises(UnusableClip, match="frames of 48 x 32 pixels"):
         decode_clip(tmp_path / "a.gif", 4, 16)
 
 
 class EndlessContainer:
     """A file whose header names one megabyte again and again."""
 
-    streams = SimpleNamespace(video=(SimpleNamespace(average_rate=25),))
+    streams = SimpleNamespace(video=(SimpleNamespace(average_rate=25, start_time=None, time_base=None),))
+    start_time = None
 
     def __init__(self):
         self.packets = 0
@@ -221,16 +252,24 @@ class EndlessContainer:
     def __exit__(self, *error):
         pass
 
-    def demux(self, video):
+    def demux(self, stream):
         while True:
             self.packets += 1
             yield SimpleNamespace(size=1 << 20, is_discard=True, pts=0, time_base=Fraction(1, 25), duration=1)
 
 
-@pytest.mark.parametrize(("name", "most", "packets"), [("MOST_BYTES", 5 << 20, 6), ("MOST_FRAMES", 7, 8)])
-def test_guessing_the_times_has_a_budget(tmp_path, monkeypatch, name, most, packets):
+def test_guessing_the_times_has_a_budget_of_bytes(tmp_path, monkeypatch):
     container = EndlessContainer()
     monkeypatch.setattr(av, "open", lambda *arguments, **named: container)
-    monkeypatch.setattr(data.decode, name, most)
-    assert data.decode._packet_times(tmp_path / "a.mp4", "mov") == ([], 0.0)
-    assert container.packets == packets
+    monkeypatch.setattr(data.media.video, "MOST_BYTES", 5 << 20)
+    assert data.media.video._packet_times(PlainFile(tmp_path / "a.mp4"), "mov", WHOLE) == ([], 0.0)
+    assert container.packets == 6
+
+
+def test_more_packets_than_frames_can_be_are_refused_before_decoding(tmp_path, monkeypatch):
+    container = EndlessContainer()
+    monkeypatch.setattr(av, "open", lambda *arguments, **named: container)
+    monkeypatch.setattr(data.media.video, "MOST_FRAMES", 7)
+    with pytest.raises(UnusableClip, match="more than 7 frames"):
+        data.media.video._packet_times(PlainFile(tmp_path / "a.mp4"), "mov", WHOLE)
+    assert container.packets == 8

@@ -6,7 +6,11 @@ import pytest
 
 from common.errors import UserError
 from data.batches import load_batch
-from data.folder import open_folder
+from data.clip_set import SplitRule, inspect_data, open_clip_set
+from data.formats.data_format import ReadingOptions
+from data.media.clips import ClipShape
+
+SHAPE = ClipShape(5, 16)
 
 
 @pytest.fixture
@@ -32,17 +36,11 @@ def folder(tmp_path, write_video, brightening_video):
 
 
 @pytest.fixture
-def open_(folder, cache):
-    def run(root=folder, **changes):
-        arguments = {
-            "num_frames": 5,
-            "image_size": 16,
-            "validation_fraction": 0.25,
-            "validation_clips": 16,
-            "seed": 0,
-            "cache": cache,
-        }
-        return open_folder(root, **{**arguments, **changes})
+def open_(folder, cache, tmp_path):
+    def run(root=folder, shape=SHAPE, **changes):
+        rule = {"split_by": "auto", "validation_fraction": 0.25, "validation_clips": 16, "seed": 0}
+        inspection, reader = inspect_data(root, "auto", ReadingOptions(), shape, tmp_path / "cache", cache)
+        return open_clip_set(root, inspection, reader, SplitRule(**{**rule, **changes}))
 
     return run
 
@@ -107,15 +105,16 @@ def test_bad_files_are_skipped_and_named(open_, folder, tmp_path):
     (folder / "link.gif").symlink_to(outside)
     (folder / "link.txt").write_text("stolen")
     splits = open_()
-    reasons = {entry["file"]: entry["reason"] for entry in json.loads(json.dumps(splits.report))["skipped"]}
+    reasons = {entry["clip"]: entry["reason"] for entry in json.loads(json.dumps(splits.report))["skipped"]}
     assert reasons == {
         "broken.mp4": "is not a video of a known kind",
         "empty.gif": "has no caption: empty.txt is empty",
         "latin.gif": "has no usable caption: latin.txt is not UTF-8",
-        "link.gif": "is a link that leads out of the folder",
+        "link.gif": "leads out of the data set's folder",
         "silent.gif": "has no caption: silent.txt is missing",
     }
-    assert "5 skipped: broken.mp4 is not a video" in splits.description
+    assert "5 skipped: " in splits.description
+    assert "broken.mp4 is not a video" in splits.description
     assert len(splits.training) + len(splits.validation) == 6
 
 
@@ -123,8 +122,8 @@ def test_captions_may_not_lead_out_of_the_folder_either(open_, folder, tmp_path)
     (tmp_path / "secret.txt").write_text("secret")
     (folder / "clip4.txt").unlink()
     (folder / "clip4.txt").symlink_to(tmp_path / "secret.txt")
-    reasons = {entry["file"]: entry["reason"] for entry in open_().report["skipped"]}
-    assert "leads out of the folder" in reasons["clip4.gif"]
+    reasons = {entry["clip"]: entry["reason"] for entry in open_().report["skipped"]}
+    assert "leads out of the data set's folder" in reasons["clip4.gif"]
 
 
 def test_links_inside_the_folder_are_fine(open_, folder):
@@ -136,15 +135,15 @@ def test_links_inside_the_folder_are_fine(open_, folder):
 def test_more_than_half_unusable_is_an_error(open_, folder):
     for number in range(4):
         (folder / f"clip{number}.txt").unlink()
-    with pytest.raises(UserError, match=r"4 of 6 videos cannot be used.*clip0.txt is missing"):
+    with pytest.raises(UserError, match=r"4 of 6 clips cannot be used.*clip0.txt is missing"):
         open_()
 
 
 def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(UserError, match="holds no video"):
+    with pytest.raises(UserError, match="holds no clip"):
         open_(tmp_path / "nothing")
-    with pytest.raises(UserError, match="is not a folder"):
+    with pytest.raises(UserError, match="does not exist"):
         open_(tmp_path / "absent")
     (tmp_path / "nothing" / "a.mp4").write_bytes(b"")
     (tmp_path / "nothing" / "a.txt").write_text("a")
@@ -158,7 +157,9 @@ def test_each_file_is_decoded_once(open_, folder, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("data.folder_scan.decode_clip", refuse)
+    monkeypatch.setattr("data.inspection.decode_media", refuse)
+    monkeypatch.setattr("data.inspection.media_digest", refuse)
+    monkeypatch.setattr("data.clip_reader.decode_media", refuse)
     splits = open_()
     assert splits.training.load(splits.training.row(0, 0)).shape == (5, 16, 16, 3)
 
@@ -167,7 +168,7 @@ def test_a_file_that_vanishes_during_training_is_named(open_, folder, tmp_path):
     splits = open_()
     shutil.rmtree(tmp_path / "cache")
     shutil.rmtree(folder)
-    with pytest.raises(UserError, match=r"clip\d\.\w+ cannot be read any more"):
+    with pytest.raises(UserError, match=r"clip\d\.\w+ does not exist: put it back"):
         splits.training.load(splits.training.row(0, 0))
 
 

@@ -1,0 +1,52 @@
+"""Clips as rows of evenly spread frames on one picture."""
+
+from collections.abc import Sequence
+
+import numpy
+from PIL import Image, ImageDraw, ImageFont
+
+FRAMES_SHOWN = 8
+TILE_SIDE = 96  # pixels that a frame is at least enlarged to
+GAP = 6
+FONT_SIZE = 15
+_MARGIN = 8
+
+
+def filmstrips(rows: Sequence[tuple[str, numpy.ndarray]], label_width: int = 130) -> numpy.ndarray:
+    """Draw clips below each other, each with its label on the left.
+
+    Args:
+        rows: label and clip, uint8 [T, H, W, 3]; at least one, all clips of one shape.
+        label_width: pixels; longer lines are cut.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    strips = [(label, _filmstrip(clip)) for label, clip in rows]
+    height, width = strips[0][1].shape[:2]
+    sheet = Image.new("RGB", (label_width + width, len(strips) * (height + GAP) - GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(FONT_SIZE)
+    for index, (label, strip) in enumerate(strips):
+        top = index * (height + GAP)
+        lines = [_cut(line, draw, font, label_width - 2 * _MARGIN) for line in label.splitlines()]
+        draw.multiline_text((_MARGIN, top + height // 2), "\n".join(lines), fill="black", font=font, anchor="lm")
+        sheet.paste(Image.fromarray(strip), (label_width, top))
+    return numpy.asarray(sheet)
+
+
+def _cut(line: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    if draw.textlength(line, font) <= width:
+        return line
+    while line and draw.textlength(line + "...", font) > width:
+        line = line[:-1]
+    return line + "..."
+
+
+def _filmstrip(video_THWC: numpy.ndarray) -> numpy.ndarray:
+    """Lay evenly spread frames side by side, enlarged without smoothing."""
+    shown = min(FRAMES_SHOWN, len(video_THWC))
+    picked = [(2 * index + 1) * len(video_THWC) // (2 * shown) for index in range(shown)]
+    scale = -(-TILE_SIDE // video_THWC.shape[1])
+    strip: numpy.ndarray = numpy.concatenate(list(video_THWC[picked]), axis=1)
+    return strip.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -1,0 +1,245 @@
+"""Clips that people bring, in any format, as the trainer sees them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy
+
+from common.errors import UserError
+from data.cache import ClipCache
+from data.captions import normalise_caption
+from data.clip_reader import ClipReader, InspectedClip
+from data.clip_splits import ClipSplit, SplitBy, hash_order, split_clips, unseen_words_notice
+from data.formats.data_format import ReadingOptions
+from data.formats.registry import read_data_set
+from data.inspection import Inspection, inspect_clips
+from data.manifest import SkippedRow
+from data.media.clips import ClipShape
+from data.records import ClipRow, DataSplits
+from data.unusable import UnusableClip
+from data.verdicts import VerdictStore
+
+LARGEST_UNUSABLE_SHARE = 0.5
+NAMED_CLIPS = 5  # skipped clips that a message names
+PROMPTS_OF_EACH_KIND = 3
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """What is held out."""
+
+    split_by: SplitBy
+    validation_fraction: float  # share that is held out where the data set does not say
+    validation_clips: int  # no more clips than this are validated on
+    seed: int
+
+
+@dataclass(frozen=True)
+class InspectedClips:
+    """Some of a data set's clips, the same in every epoch."""
+
+    reader: ClipReader
+    clips: tuple[InspectedClip, ...]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def row(self, epoch: int, index: int) -> ClipRow:
+        if not 0 <= index < len(self.clips):
+            raise IndexError(index)
+        return ClipRow(self.clips[index].row.id, self.clips[index].row.caption)
+
+    def groups(self) -> tuple[tuple[int, ...], ...] | None:
+        """Return the clips of each shard, where the data set comes in shards."""
+        if not self.clips or any(clip.row.media.member is None for clip in self.clips):
+            return None
+        indices: dict[str, list[int]] = {}
+        for index, clip in enumerate(self.clips):
+            indices.setdefault(clip.row.media.path, []).append(index)
+        return tuple(tuple(indices[path]) for path in sorted(indices))
+
+    @cached_property
+    def _clip_by_id(self) -> dict[str, InspectedClip]:
+        return {clip.row.id: clip for clip in self.clips}
+
+    def load(self, row: ClipRow) -> numpy.ndarray:
+        try:
+            return self.reader.clip(self._clip_by_id[row.id])
+        except UnusableClip as error:
+            raise UserError(f"{self.reader.root}: {row.id} {error}: put it back, or start again without it.") from error
+
+
+@dataclass(frozen=True)
+class ClipSetSplits(DataSplits):
+    """See `open_clip_set`."""
+
+    reader: ClipReader
+    clips: tuple[InspectedClip, ...]
+    training_captions: frozenset[str]
+
+    def is_held_out(self, caption: str) -> bool:
+        """Return whether no training clip has this caption."""
+        return normalise_caption(caption) not in self.training_captions
+
+    def real_clip(self, caption: str) -> numpy.ndarray | None:
+        """Return the first clip with this caption; None if there is none or it has gone."""
+        for clip in self.clips:
+            if clip.row.caption == normalise_caption(caption):
+                try:
+                    return self.reader.clip(clip)
+                except UnusableClip:
+                    return None
+        return None
+
+
+def inspect_data(
+    path: Path, format_name: str, options: ReadingOptions, shape: ClipShape, cache_folder: Path, cache: ClipCache
+) -> tuple[Inspection, ClipReader]:
+    """Read a data set and look at every clip of it.
+
+    Args:
+        path: DATA_ROOT, a folder or a file.
+        format_name: DATA_FORMAT; "auto" recognises.
+        options: how to read it.
+        shape: of the clips that are decoded into the cache on the way.
+        cache_folder: CACHE_DIR, where what was found out is remembered.
+        cache: keeps the decoded clips.
+
+    Raises:
+        UserError: the data set cannot be read at all.
+    """
+    name, recognised, manifest = read_data_set(path, format_name, options)
+    reader = ClipReader(manifest.root, shape, cache)
+    store = VerdictStore(cache_folder, manifest.root)
+    return inspect_clips(name, recognised, manifest, reader, store), reader
+
+
+def check_usable(path: Path, inspection: Inspection) -> None:
+    """Refuse a data set of which too little can be used.
+
+    Raises:
+        UserError: it holds no usable clip, or most of its clips cannot be used.
+    """
+    bad, total = len(inspection.unusable), len(inspection.usable) + len(inspection.unusable)
+    if inspection.usable and bad <= LARGEST_UNUSABLE_SHARE * total:
+        return
+    if not total:
+        raise UserError(
+            f"DATA_ROOT={str(path)!r}: none of the {len(inspection.skipped)} clips that it lists is there. "
+            f"{name_skipped(inspection.skipped)}. Put the videos below it, or correct the list."
+        )
+    raise UserError(
+        f"DATA_ROOT={str(path)!r}: {bad} of {total} clips cannot be used, which looks like a mistake. "
+        f"{name_skipped(inspection.unusable)}. Put them right or take them away; "
+        f"python -m data inspect {path} names them all."
+    )
+
+
+def split_inspected(inspection: Inspection, rule: SplitRule) -> ClipSplit:
+    """Divide the usable clips, and choose those that are validated on.
+
+    Raises:
+        UserError: they cannot be divided as asked.
+    """
+    split = split_clips(inspection.usable, rule.split_by, rule.validation_fraction, rule.seed)
+    chosen = hash_order(split.validation, rule.seed)[: rule.validation_clips]
+    return ClipSplit(split.training, chosen, split.test, split.rule, split.is_shared)
+
+
+def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: SplitRule) -> DataSplits:
+    """Turn an inspected data set into what is trained on and what is held out. Clips are never mirrored.
+
+    Raises:
+        UserError: too little of it can be used, or it cannot be divided as asked.
+    """
+    check_usable(path, inspection)
+    split = split_inspected(inspection, rule)
+    return ClipSetSplits(
+        description=_description(path, inspection, split),
+        notices=(
+            *inspection.notes,
+            *_absent(inspection),
+            *_cache_notice(reader, split),
+            *unseen_words_notice(split),
+        ),
+        training=InspectedClips(reader, split.training),
+        validation=InspectedClips(reader, split.validation),
+        symbols=None,
+        default_prompts=_default_prompts(split.training, split.validation),
+        report=_report(path, inspection, split, rule),
+        reader=reader,
+        clips=(*split.training, *split.validation),
+        training_captions=frozenset(clip.row.caption for clip in split.training),
+    )
+
+
+def name_skipped(skipped: Sequence[SkippedRow]) -> str:
+    """Return the first skipped clips with their reasons, and how many more there are."""
+    named = ", ".join(f"{row.id} {row.reason}" for row in skipped[:NAMED_CLIPS])
+    more = len(skipped) - NAMED_CLIPS
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def _description(path: Path, inspection: Inspection, split: ClipSplit) -> str:
+    test = f", {len(split.test)} for testing" if split.test else ""
+    text = (
+        f"{path}: {inspection.recognised}; {len(split.training)} clips for training, {len(split.validation)} for "
+        f"validation{test} ({split.rule})"
+    )
+    bad = inspection.unusable
+    return f"{text}; {len(bad)} skipped: {name_skipped(bad)}" if bad else text
+
+
+def _absent(inspection: Inspection) -> tuple[str, ...]:
+    absent = [row for row in inspection.skipped if row.is_absent]
+    if not absent:
+        return ()
+    return (f"{len(absent)} clips that the data set lists have no file, such as {absent[0].id}",)
+
+
+def _cache_notice(reader: ClipReader, split: ClipSplit) -> tuple[str, ...]:
+    """Say so where the cache cannot hold the clips of one epoch."""
+    shape = reader.shape
+    needed = len(split.training) * shape.num_frames * shape.image_size**2 * 3
+    if needed <= reader.cache.limit_bytes:
+        return ()
+    return (
+        f"the decoded clips take {needed / 1e9:.1f} GB, more than CACHE_LIMIT_GB ({reader.cache.limit_bytes / 1e9:g}): "
+        "what does not fit is decoded again in every epoch",
+    )
+
+
+def _report(path: Path, inspection: Inspection, split: ClipSplit, rule: SplitRule) -> dict[str, object]:
+    """Return the split in full, for the run folder."""
+
+    def listed(clips: Sequence[InspectedClip]) -> list[dict[str, str]]:
+        return [
+            {"clip": clip.row.id, "caption": clip.row.caption, "sha256": clip.digest}
+            | ({} if clip.row.signer is None else {"signer": clip.row.signer})
+            for clip in clips
+        ]
+
+    seen = {clip.row.caption for clip in split.training}
+    return {
+        "data": inspection.format_name,
+        "root": str(path),
+        "seed": rule.seed,
+        "rule": split.rule,
+        "validation_shares_training_clips": split.is_shared,
+        "held_out_captions": sorted({clip.row.caption for clip in inspection.usable} - seen),
+        "training": listed(split.training),
+        "validation": listed(split.validation),
+        "test": listed(split.test),
+        "skipped": [{"clip": row.id, "reason": row.reason} for row in inspection.skipped],
+    }
+
+
+def _default_prompts(training: Sequence[InspectedClip], validation: Sequence[InspectedClip]) -> tuple[str, ...]:
+    """Return the most frequent training captions and the first validation captions."""
+    counted = Counter(clip.row.caption for clip in training)
+    frequent = [caption for caption, _ in counted.most_common(PROMPTS_OF_EACH_KIND)]
+    fixed = list(dict.fromkeys(clip.row.caption for clip in validation))[:PROMPTS_OF_EACH_KIND]
+    return tuple(dict.fromkeys([*frequent, *fixed]))

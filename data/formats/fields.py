@@ -1,0 +1,123 @@
+"""Values in lists of clips that people wrote: what is accepted, and what to say of the rest."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from data.manifest import WHOLE, Split, TimeSpan
+from data.paths import printable
+from data.unusable import UnusableClip
+
+MOST_SHOWN = 60  # characters of a value that a message repeats
+
+Values = Mapping[str, object]
+
+_SPLITS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "training"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    "test": "test",
+}
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+_THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
+
+
+def shown(value: object) -> str:
+    """Return a value as a message repeats it: short, and on one line."""
+    if isinstance(value, str):
+        text = repr(printable(value[: MOST_SHOWN + 1]))
+    elif isinstance(value, int | float):  # true and false among them
+        text = str(value).lower()
+    else:
+        return "a list" if isinstance(value, list) else "an object"
+    return text if len(text) <= MOST_SHOWN + 2 else f"{text[:MOST_SHOWN]}..."
+
+
+def as_text(values: Values, field: str) -> str:
+    """Return a field that must be a text, without spaces around it.
+
+    Raises:
+        UnusableClip: it is missing, empty, or something else.
+    """
+    value = values.get(field)
+    if value is None or value == "":
+        raise UnusableClip(f"has no {field}: fill in the field {field!r}")
+    if not isinstance(value, str):
+        raise UnusableClip(f"has {field}={shown(value)}: it must be a text")
+    if not value.strip():
+        raise UnusableClip(f"has no {field}: fill in the field {field!r}")
+    return value.strip()
+
+
+def as_name(values: Values, field: str) -> str | None:
+    """Return a field that is a text or a whole number; None where it is missing or empty.
+
+    Raises:
+        UnusableClip: it is something else.
+    """
+    value = values.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UnusableClip(f"has {field}={shown(value)}: it must be a text")
+    return str(value).strip() or None
+
+
+def as_split(values: Values) -> Split | None:
+    """Return what the field split says; None where it is missing or empty.
+
+    Raises:
+        UnusableClip: it is none that is known.
+    """
+    name = as_name(values, "split")
+    if name is None:
+        return None
+    if name.lower() not in _SPLITS:
+        raise UnusableClip(f"has split={shown(name)}: write one of {', '.join(_SPLITS)}, or nothing")
+    return _SPLITS[name.lower()]
+
+
+def as_number(values: Values, field: str, unit: str) -> float | None:
+    """Return a field that is a number, or a text that is one; None where it is missing or empty.
+
+    A comma may stand for the decimal point, as Excel writes it in much of Europe.
+
+    Raises:
+        UnusableClip: it is something else, negative, or not finite.
+    """
+    value = values.get(field)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    number = _number(value)
+    if number is None or not math.isfinite(number):
+        raise UnusableClip(f"has {field}={shown(value)}: write {unit} as a number with a decimal point, such as 3.5")
+    if number < 0:
+        raise UnusableClip(f"has {field}={shown(value)}: it must not be negative")
+    return number
+
+
+def as_span(values: Values) -> TimeSpan:
+    """Return the part of a file that the fields start and end give, in seconds; the whole where they are empty.
+
+    Raises:
+        UnusableClip: they are no numbers, or the end does not come after the start.
+    """
+    start = as_number(values, "start", "seconds") or 0.0
+    end = as_number(values, "end", "seconds")
+    if end is not None and end <= start:
+        raise UnusableClip(f"has end={end:g} and start={start:g}: the end must come after the start, in seconds")
+    span = TimeSpan(start, end)
+    return WHOLE if span == WHOLE else span
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, str):
+        text = value.strip()
+        if not _NUMBER.fullmatch(text) or _THOUSANDS.fullmatch(text):  # 1,234: a thousand, or a little over one?
+            return None
+        return float(text.replace(",", "."))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number with hundreds of digits
+        return None

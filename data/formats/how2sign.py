@@ -1,0 +1,119 @@
+"""How2Sign: American Sign Language, one clip a sentence, listed in ``how2sign_realigned_{train,val,test}.csv``.
+
+The lists are separated by tabs, whatever their names say (copies that were saved again, with commas, are read too). A
+clip is called SENTENCE_NAME.mp4 and may lie anywhere below the root; of 31,165 training sentences 118 never had one.
+The times in the lists are those of the whole recordings: they do not apply to the clips, which are already cut.
+The number in front of "-rgb_front" is the signer.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from common.errors import UserError
+from data.captions import checked_caption
+from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.fields import Values, as_text
+from data.formats.finding import first_matches
+from data.formats.row_collector import RowCollector
+from data.formats.tables import open_table
+from data.manifest import Manifest, Media, Split
+from data.paths import printable
+from data.unusable import UnusableClip
+
+LANGUAGE = "ase"
+_SPLITS: dict[str, Split] = {"train": "training", "val": "validation", "test": "test"}
+_LISTS = {f"how2sign_realigned_{split}.csv": split for split in _SPLITS}
+_OFFICIAL = "sentence_level/*/text/en/raw_text/re_aligned"  # where How2Sign's own download script puts them
+_FOLDERS = ("", "*", _OFFICIAL, f"*/{_OFFICIAL}", "*/text/en/raw_text/re_aligned")
+_SIGNER = re.compile(r"-(\d+)-rgb_(?:front|side)$", re.ASCII)
+_NOT_LETTERS = re.compile(r"[^a-z]+")
+
+
+def _recognise(path: Path) -> str | None:
+    found = first_matches(path, _FOLDERS, _LISTS)
+    return f"it holds {PurePosixPath(found[0]).name}" if found else None
+
+
+def _read(path: Path, options: ReadingOptions) -> Manifest:
+    lists: dict[str, str] = {}  # by split
+    notes: list[str] = []
+    clip_paths: dict[str, list[str]] = {}  # by file name
+    for name in _walk(path):
+        file_name = PurePosixPath(name).name
+        if file_name in _LISTS:
+            _take_nearer(lists, _LISTS[file_name], name, notes)
+        elif file_name.endswith(".mp4"):
+            clip_paths.setdefault(file_name, []).append(name)
+    if not lists:
+        raise UserError(f"DATA_ROOT={str(path)!r} holds none of {', '.join(_LISTS)}.")
+    clips = RowCollector()
+    for split in _SPLITS:
+        if split in lists:
+            _read_list(path / lists[split], split, clip_paths, clips)
+    return clips.manifest(path, " and ".join(lists.values()), notes)
+
+
+def _take_nearer(lists: dict[str, str], split: str, name: str, notes: list[str]) -> None:
+    """Keep the list of a split that lies nearest to the root: people have copies of them beside their clips."""
+    known = lists.setdefault(split, name)
+    if known == name:
+        return
+    nearer, other = sorted((known, name), key=lambda path: (path.count("/"), path))
+    lists[split] = nearer
+    notes.append(f"{printable(other)} is left out: {printable(nearer)} is the list that counts")
+
+
+def _read_list(file: Path, split: str, clip_paths: dict[str, list[str]], clips: RowCollector) -> None:
+    for record in open_table(file, ("sentence_name", "sentence"), "forgiving").records():
+        try:
+            values = record.values()
+            name = as_text(values, "sentence_name")
+            paths = clip_paths.get(f"{name}.mp4")
+            if paths is None:
+                clips.skip(name, f"has no file {printable(name)}.mp4", is_absent=True)
+                continue
+            _add(clips, name, _of_split(paths, split), split, values)
+        except UnusableClip as error:
+            clips.skip(record.place, str(error))
+
+
+def _add(clips: RowCollector, name: str, path: str, split: str, values: Values) -> None:
+    caption = checked_caption(as_text(values, "sentence"))
+    signer = _SIGNER.search(name)
+    clips.add(
+        name,
+        Media("video", path),
+        caption,
+        signer=signer.group(1) if signer else None,
+        split=_SPLITS[split],
+        language=LANGUAGE,
+    )
+
+
+def _of_split(paths: list[str], split: str) -> str:
+    """Return the path whose folders name the split, such as ``val_rgb_front_clips/raw_videos``; or else the first."""
+    for path in paths:
+        if split in _NOT_LETTERS.split(str(PurePosixPath(path).parent).lower()):
+            return path
+    return paths[0]
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Yield the path within the root of every file, but not of key points: those are millions, one a frame.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"DATA_ROOT: the folder {error.filename} cannot be read: {error.strerror}.") from error
+
+    for folder, subfolders, names in os.walk(root, onerror=refuse):
+        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and "keypoints" not in name.lower())
+        relative = os.path.relpath(folder, root).replace(os.sep, "/")
+        yield from (name if relative == "." else f"{relative}/{name}" for name in sorted(names))
+
+
+FORMAT = DataFormat("how2sign", "How2Sign", _recognise, _read)

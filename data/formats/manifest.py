@@ -1,0 +1,98 @@
+"""A list of clips that somebody wrote: a CSV, TSV or JSONL file with the fields path and text.
+
+Paths are within the folder of the list. They may name a video, a .pose file or a folder of frames. Whoever writes a
+list means the files that it names: one that does not exist is a mistake.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from common.errors import UserError
+from data.captions import checked_caption
+from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.fields import Values, as_name, as_span, as_split, as_text
+from data.formats.json_lines import json_records
+from data.formats.listed_files import listed_media
+from data.formats.row_collector import RowCollector
+from data.formats.tables import Record, open_table
+from data.manifest import Manifest
+from data.paths import printable
+from data.unusable import UnusableClip
+
+EXTENSIONS = (".csv", ".tsv", ".jsonl")
+NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
+NEEDED = ("path", "text")
+FIELDS = (*NEEDED, "signer", "split", "start", "end", "language")
+MOST_UNKNOWN_FIELDS = 10  # that a note names
+
+
+def _recognise(path: Path) -> str | None:
+    if os.path.isfile(path):
+        extension = path.suffix.lower()
+        return f"it is a {extension} file" if extension in EXTENSIONS else None
+    names = _lists_in(path)
+    return f"it holds {names[0]}" if names else None
+
+
+def _lists_in(folder: Path) -> list[str]:
+    return [name for name in NAMES if os.path.isfile(folder / name)]
+
+
+def _read(path: Path, options: ReadingOptions) -> Manifest:
+    file = path if os.path.isfile(path) else _only_list_in(path)
+    root, clips, unknown = file.parent, RowCollector(), dict[str, None]()
+    for record in _records(file, unknown):
+        try:
+            values = record.values()
+            _note_unknown(values, unknown)
+            _add(clips, root, values)
+        except UnusableClip as error:
+            clips.skip(record.place, str(error))
+    return clips.manifest(root, str(file), _notes(file, list(unknown)))
+
+
+def _only_list_in(folder: Path) -> Path:
+    names = _lists_in(folder)
+    if len(names) > 1:
+        raise UserError(
+            f"DATA_ROOT={str(folder)!r} holds {' and '.join(names)}: give the one that counts as DATA_ROOT."
+        )
+    return folder / names[0]
+
+
+def _records(file: Path, unknown: dict[str, None]) -> Iterator[Record]:
+    if file.suffix.lower() == ".jsonl":
+        return json_records(file)
+    table = open_table(file, NEEDED)
+    _note_unknown(dict.fromkeys(name for name in table.columns if name), unknown)
+    return table.records()
+
+
+def _note_unknown(values: Values, unknown: dict[str, None]) -> None:
+    for name in values:
+        if name not in FIELDS and len(unknown) <= MOST_UNKNOWN_FIELDS:
+            unknown.setdefault(name)
+
+
+def _add(clips: RowCollector, root: Path, values: Values) -> None:
+    media = listed_media(root, values, as_span(values))
+    clips.add(
+        media.path,
+        media,
+        checked_caption(as_text(values, "text")),
+        signer=as_name(values, "signer"),
+        split=as_split(values),
+        language=as_name(values, "language"),
+    )
+
+
+def _notes(file: Path, unknown: Sequence[str]) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    named = ", ".join(printable(name[:40]) for name in unknown[:MOST_UNKNOWN_FIELDS])
+    more = " and others" if len(unknown) > MOST_UNKNOWN_FIELDS else ""
+    return (f"{printable(file.name)} has fields that mean nothing here: {named}{more}; known are {', '.join(FIELDS)}",)
+
+
+FORMAT = DataFormat("manifest", "list of clips", _recognise, _read)

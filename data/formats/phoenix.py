@@ -1,0 +1,105 @@
+"""PHOENIX-2014T: weather forecasts in German Sign Language, a folder of frames for each sentence.
+
+``PHOENIX-2014-T.{train,dev,test}.corpus.csv`` are separated by "|" and know no quotes. The frames, 25 a second, lie in
+``features/fullFrame-210x260px/{train,dev,test}/NAME/*.png``; the lists say ``NAME/1/*.png``, and some copies have that
+folder. The text that is signed is the column translation; orth are its glosses.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from common.errors import UserError
+from data.captions import checked_caption
+from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.fields import as_name, as_text
+from data.formats.finding import first_folder, first_matches
+from data.formats.row_collector import RowCollector
+from data.formats.tables import open_table
+from data.manifest import Manifest, Media, Split
+from data.paths import printable
+from data.unusable import UnusableClip
+
+LANGUAGE = "gsg"
+FRAMES_PER_SECOND = 25.0
+_SPLITS: dict[str, Split] = {"train": "training", "dev": "validation", "test": "test"}
+_LISTS = {f"PHOENIX-2014-T.{split}.corpus.csv": split for split in _SPLITS}
+_ANNOTATIONS = "annotations/manual"
+_FOLDERS = ("", _ANNOTATIONS, "*", f"*/{_ANNOTATIONS}", f"*/*/{_ANNOTATIONS}")
+_FRAMES = "fullFrame-210x260px"
+
+
+def _recognise(path: Path) -> str | None:
+    found = first_matches(path, _FOLDERS, _LISTS)
+    return f"it holds {PurePosixPath(found[0]).name}" if found else None
+
+
+def _read(path: Path, options: ReadingOptions) -> Manifest:
+    lists = first_matches(path, _FOLDERS, _LISTS)
+    if not lists:
+        raise UserError(f"DATA_ROOT={str(path)!r} holds none of {', '.join(_LISTS)}.")
+    frames = _frames_folder(path, str(PurePosixPath(lists[0]).parent))
+    clips = RowCollector()
+    by_split = {_LISTS[PurePosixPath(name).name]: name for name in lists}
+    for split in _SPLITS:
+        if split in by_split:
+            folder = f"{frames}/{split}"
+            _read_list(path / by_split[split], split, _clip_folders(path, folder), folder, clips)
+    return clips.manifest(path, " and ".join(lists))
+
+
+def _frames_folder(root: Path, lists_folder: str) -> str:
+    base = lists_folder.removesuffix(_ANNOTATIONS).strip("/")
+    bases = ("" if base == "." else base, "", "*", "*/*")
+    patterns = [
+        f"{folder}/{name}".lstrip("/") for folder in dict.fromkeys(bases) for name in (f"features/{_FRAMES}", _FRAMES)
+    ]
+    found = first_folder(root, patterns)
+    if found is None:
+        raise UserError(
+            f"DATA_ROOT={str(root)!r} holds the lists of PHOENIX-2014T, but no folder features/{_FRAMES} with the "
+            "frames: unpack it beside annotations."
+        )
+    return found
+
+
+def _clip_folders(root: Path, folder: str) -> Mapping[str, str]:
+    """Return the path within the root of each clip's frames, by the clip's name.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    if not os.path.isdir(root / folder):
+        return {}
+    try:
+        with os.scandir(root / folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError as error:
+        raise UserError(f"DATA_ROOT: the folder {root / folder} cannot be read: {error.strerror}.") from error
+    return {
+        name: f"{folder}/{name}/1" if os.path.isdir(root / folder / name / "1") else f"{folder}/{name}"
+        for name in names
+    }
+
+
+def _read_list(file: Path, split: str, clip_folders: Mapping[str, str], folder: str, clips: RowCollector) -> None:
+    for record in open_table(file, ("name", "translation"), "none").records():
+        try:
+            values = record.values()
+            name = as_text(values, "name")
+            if name not in clip_folders:
+                clips.skip(name, f"has no folder of frames in {printable(folder)}", is_absent=True)
+                continue
+            clips.add(
+                name,
+                Media("frames", clip_folders[name], frames_per_second=FRAMES_PER_SECOND),
+                checked_caption(as_text(values, "translation")),
+                signer=as_name(values, "speaker"),
+                split=_SPLITS[split],
+                language=LANGUAGE,
+            )
+        except UnusableClip as error:
+            clips.skip(record.place, str(error))
+
+
+FORMAT = DataFormat("phoenix", "PHOENIX-2014T", _recognise, _read)

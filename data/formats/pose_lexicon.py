@@ -1,0 +1,68 @@
+"""A lexicon of poses: an ``index.csv`` as the package ``spoken-to-signed`` reads it, and the .pose files that it names.
+
+Its columns start and end are milliseconds. As in that package, an end of 0 is the end of the file, and one that lies
+past it is that too: the finger-spelling lexicon in the package has such ends in all its lines, because its clips were
+trimmed after they were listed. A file that the index names but that does not exist is a mistake.
+"""
+
+import os
+from pathlib import Path
+
+from common.errors import UserError
+from data.captions import checked_caption
+from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.fields import Values, as_name, as_number, as_text
+from data.formats.listed_files import listed_media
+from data.formats.row_collector import RowCollector
+from data.formats.tables import Table, open_table
+from data.manifest import WHOLE, Manifest, TimeSpan
+from data.unusable import UnusableClip
+
+INDEX = "index.csv"
+COLUMNS = ("path", "spoken_language", "signed_language", "start", "end", "words", "glosses", "priority")
+
+
+def _recognise(path: Path) -> str | None:
+    file = _index_file(path)
+    if file.suffix.lower() != ".csv":
+        return None
+    try:
+        open_table(file, COLUMNS)
+    except UserError:  # it is another table, or none
+        return None
+    return f"{'it has' if file == path else f'its {INDEX} has'} the columns words and glosses"
+
+
+def _read(path: Path, options: ReadingOptions) -> Manifest:
+    file = _index_file(path)
+    table = open_table(file, COLUMNS)
+    clips = RowCollector()
+    _collect(table, file.parent, clips)
+    return clips.manifest(file.parent, str(file))
+
+
+def _index_file(path: Path) -> Path:
+    return path / INDEX if os.path.isdir(path) else path
+
+
+def _collect(table: Table, root: Path, clips: RowCollector) -> None:
+    for record in table.records():
+        try:
+            values = record.values()
+            media = listed_media(root, values, _span(values))
+            text = as_name(values, "words") or as_text(values, "glosses")
+            clips.add(media.path, media, checked_caption(text), language=as_name(values, "signed_language"))
+        except UnusableClip as error:
+            clips.skip(record.place, str(error))
+
+
+def _span(values: Values) -> TimeSpan:
+    """Return the part of a file that a line gives; where it makes no sense, the whole file."""
+    start = (as_number(values, "start", "milliseconds") or 0.0) / 1000
+    end = (as_number(values, "end", "milliseconds") or 0.0) / 1000
+    if end == 0:
+        return TimeSpan(start) if start else WHOLE
+    return TimeSpan(start, end) if end > start else WHOLE
+
+
+FORMAT = DataFormat("pose_lexicon", "pose lexicon", _recognise, _read)

@@ -1,0 +1,208 @@
+"""Tables in text files: which separator they have, their columns, and one record after the other."""
+
+import csv
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.errors import UserError
+from data.paths import printable
+from data.unusable import UnusableClip
+
+MOST_TABLE_BYTES = 1 << 30
+MOST_LINE = 1 << 20  # characters
+MOST_LINES_OF_A_RECORD = 100  # a caption in double quotes may go over several lines
+SEPARATORS = (",", "\t", ";", "|")  # Excel writes semicolons where a comma is the decimal sign
+
+# What double quotes mean: "strict" as in RFC 4180; "forgiving" likewise, but a line where they do not fit together is
+# taken as it stands; "none" nothing.
+Quotes = Literal["strict", "forgiving", "none"]
+_NumberedLine = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a list of clips, or the few lines over which a text in quotes goes."""
+
+    place: str  # for people: "manifest.csv line 12"
+    fields: Mapping[str, object]  # by their names in lower case; from a table, texts without spaces around them
+    problem: str | None = None  # why the line makes no sense
+
+    def values(self) -> Mapping[str, object]:
+        """Return the fields.
+
+        Raises:
+            UnusableClip: the line makes no sense.
+        """
+        if self.problem is not None:
+            raise UnusableClip(self.problem)
+        return self.fields
+
+
+@dataclass(frozen=True)
+class Table:
+    """A text file whose first line names its columns."""
+
+    path: Path
+    columns: tuple[str, ...]  # in lower case; a column without a name is ""
+    separator: str
+    quotes: Quotes
+    _header_line: int
+
+    def records(self) -> Iterator[Record]:
+        """Yield what follows the first line; empty lines are left out. The file is read line by line.
+
+        Raises:
+            UserError: the file cannot be read, or is not UTF-8.
+        """
+        lines, name = _Lines(numbered_lines(self.path)), printable(self.path.name)
+        wanted = max(number for number, column in enumerate(self.columns, 1) if column)  # Excel adds empty ones
+        for number, line in lines:
+            if number <= self._header_line:
+                continue
+            place = f"{name} line {number}"
+            try:
+                fields = self._split(line, lines)
+            except csv.Error as error:
+                problem = f"cannot be read ({error}): a text in double quotes ends with one, and one in it is doubled"
+                yield Record(place, {}, problem)
+                continue
+            if any(fields):
+                yield self._record(place, fields, wanted)
+
+    def _split(self, line: str, lines: "_Lines") -> list[str]:
+        if self.quotes != "strict":
+            return split_line(line, self.separator, self.quotes)
+        following = lines.try_following(line, MOST_LINES_OF_A_RECORD)
+        try:
+            return _stripped(next(csv.reader(following, delimiter=self.separator, strict=True, skipinitialspace=True)))
+        except csv.Error:
+            lines.put_back()
+            raise
+
+    def _record(self, place: str, fields: list[str], wanted: int) -> Record:
+        if not wanted <= len(fields) <= len(self.columns):
+            remedy = "" if self.quotes == "none" else "; a text with the separator in it must stand in double quotes"
+            counted = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+            return Record(place, {}, f"has {counted} in place of {wanted}{remedy}")
+        return Record(place, {name: value for name, value in zip(self.columns, fields, strict=False) if name})
+
+
+def open_table(path: Path, needed: Sequence[str], quotes: Quotes = "strict") -> Table:
+    """Read the first line of a table and find out which separator it has.
+
+    Args:
+        path: of the file.
+        needed: columns that there must be, in lower case.
+        quotes: what double quotes mean in it.
+
+    Raises:
+        UserError: it cannot be read, is empty, or lacks a column.
+    """
+    number, line = next((item for item in numbered_lines(path) if item[1].strip()), (0, ""))
+    if not line:
+        raise UserError(f"{path} is empty: its first line names the columns, such as {', '.join(needed)}.")
+    columns_by_separator = {separator: _columns(line, separator, quotes) for separator in SEPARATORS}
+    best = max(SEPARATORS, key=lambda separator: _fit(columns_by_separator[separator], needed))
+    columns = columns_by_separator[best]
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        raise UserError(
+            f"{path} has no column {' and no column '.join(missing)}. Its first line names {_listed(columns)}; "
+            f"needed are {', '.join(needed)}."
+        )
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise UserError(f"{path} has two columns with the name {printable(twice[0])}: take one away.")
+    return Table(path, columns, best, quotes, number)
+
+
+def numbered_lines(path: Path) -> Iterator[_NumberedLine]:
+    """Yield the lines of a text file with their numbers, from 1, line breaks included.
+
+    Raises:
+        UserError: it cannot be read, is too large, or is not UTF-8.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{path} is not a file that can be read.")
+    try:
+        if os.path.getsize(path) > MOST_TABLE_BYTES:
+            raise UserError(f"{path} is larger than {MOST_TABLE_BYTES >> 20} MiB: divide it.")
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            number = 0
+            while line := file.readline(MOST_LINE + 1):
+                number += 1
+                if len(line) > MOST_LINE:
+                    raise UserError(f"{path} line {number} has more than {MOST_LINE} characters: is it a text file?")
+                yield number, line
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8").') from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def split_line(line: str, separator: str, quotes: Quotes) -> list[str]:
+    """Return the fields of a single line, without spaces around them.
+
+    Raises:
+        csv.Error: quotes are strict and do not fit together.
+    """
+    plain = line.rstrip("\r\n")
+    if quotes == "none":
+        return _stripped(plain.split(separator))
+    try:
+        return _stripped(next(csv.reader([plain], delimiter=separator, strict=True, skipinitialspace=True), []))
+    except csv.Error:
+        if quotes == "strict":
+            raise
+        return _stripped(plain.split(separator))
+
+
+def _columns(line: str, separator: str, quotes: Quotes) -> tuple[str, ...]:
+    names = split_line(line, separator, "none" if quotes == "none" else "forgiving")
+    return tuple(name.lower() for name in names)
+
+
+def _fit(columns: Sequence[str], needed: Sequence[str]) -> tuple[int, int]:
+    return len(set(needed) & set(columns)), len(columns)
+
+
+def _stripped(fields: list[str]) -> list[str]:
+    return [field.strip() for field in fields]
+
+
+def _listed(columns: Sequence[str]) -> str:
+    named = ", ".join(printable(name[:40]) for name in columns[:12] if name)
+    return f"{named} and {len(columns) - 12} more" if len(columns) > 12 else named or "nothing"
+
+
+class _Lines:
+    """Lines of which some may be put back after a look at them."""
+
+    def __init__(self, source: Iterator[_NumberedLine]) -> None:
+        self._source = source
+        self._waiting: deque[_NumberedLine] = deque()
+        self._tried: list[_NumberedLine] = []
+
+    def __iter__(self) -> Iterator[_NumberedLine]:
+        return self
+
+    def __next__(self) -> _NumberedLine:
+        return self._waiting.popleft() if self._waiting else next(self._source)
+
+    def try_following(self, first: str, most: int) -> Iterator[str]:
+        """Yield a line and, as far as they are asked for, those that follow it."""
+        self._tried = []
+        yield first
+        for numbered in self:
+            self._tried.append(numbered)
+            yield numbered[1]
+            if len(self._tried) >= most - 1:
+                return
+
+    def put_back(self) -> None:
+        """Put back all lines that followed the last one that was tried."""
+        self._waiting.extendleft(reversed(self._tried))

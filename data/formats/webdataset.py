@@ -1,0 +1,118 @@
+"""WebDataset shards: tar files in which each sample is a few files that share a name, ``0001.mp4`` and ``0001.txt``.
+
+The clip stays where it is: its row says at which byte of which tar file it begins. The caption is a .txt file, or the
+field text or caption of a .json file, which may also have signer, split, start, end and language.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from common.errors import UserError
+from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.media_rows import media_kind, walk_files
+from data.formats.tar_index import index_tar
+from data.formats.tar_samples import Sample, TarContents, group_samples, read_row
+from data.manifest import Manifest, ManifestRow, SkippedRow
+from data.paths import inside_file, printable
+from data.unusable import UnusableClip
+
+TAR_EXTENSION = ".tar"
+COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+MOST_READERS = 8  # threads, each with one tar file: most of the time goes to waiting for the disk
+PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
+NAMED_PROBLEMS = 3  # that the message names where nothing can be used
+
+
+def _recognise(path: Path) -> str | None:
+    try:
+        names = sorted(os.listdir(path))
+    except (OSError, ValueError):
+        return None
+    if any(media_kind(name) for name in names):  # a tar file beside clips is a copy of them
+        return None
+    tars = [name for name in names if name.lower().endswith(TAR_EXTENSION)]
+    if not tars and not any(os.path.isdir(path / name) for name in names):  # or it is where the folders come from
+        tars = [name for name in names if name.lower().endswith(COMPRESSED_EXTENSIONS)]  # to say what is to be done
+    return f"it holds {printable(tars[0])}" if tars else None
+
+
+def _read(path: Path, options: ReadingOptions) -> Manifest:
+    shards = _shard_names(path)
+    pool = ThreadPoolExecutor(min(MOST_READERS, len(shards)))
+    try:
+        read = pool.map(lambda name: _read_shard(path, name), shards)
+        parts = list(tqdm(read, "Indexing shards", len(shards), leave=False, disable=None, delay=PROGRESS_DELAY))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # a signal need not wait for hundreds of files
+    rows: dict[str, ManifestRow] = {}
+    skipped = []
+    for shard in parts:
+        skipped += shard.skipped
+        for row in shard.rows:
+            if row.id in rows:
+                skipped.append(SkippedRow(row.id, "cannot be told by its name from another sample"))
+            else:
+                rows[row.id] = row
+    if not rows:
+        named = ", ".join(f"{row.id} {row.reason}" for row in skipped[:NAMED_PROBLEMS])
+        raise UserError(
+            f"DATA_ROOT={str(path)!r}: no clip can be read from its tar files ({len(shards)}): {named}. Each sample is "
+            "a clip and its caption under the same name: 0001.mp4 and 0001.txt."
+        )
+    return Manifest(path, tuple(rows.values()), tuple(skipped))
+
+
+def _shard_names(root: Path) -> list[str]:
+    names = list(walk_files(root)) if root.is_dir() else []
+    for name in names:
+        if name.lower().endswith(COMPRESSED_EXTENSIONS):
+            raise UserError(
+                f"DATA_ROOT={str(root)!r}: {printable(name)} is compressed, so that no single clip can be read from "
+                "it. Unpack it to a plain .tar file (gunzip, unzstd, bunzip2 or unxz), or move it away. Videos are "
+                "compressed already: it will hardly grow."
+            )
+    shards = [name for name in names if name.lower().endswith(TAR_EXTENSION)]
+    if not shards:
+        raise UserError(f"DATA_ROOT={str(root)!r} is no folder with WebDataset shards: it holds no .tar file.")
+    return shards
+
+
+@dataclass
+class _Shard:
+    """What was found in one tar file."""
+
+    rows: list[ManifestRow] = field(default_factory=list)
+    skipped: list[SkippedRow] = field(default_factory=list)
+
+    def add(self, sample_id: str, tar: str, sample: Sample, contents: TarContents) -> None:
+        try:
+            self.rows.append(read_row(sample_id, tar, sample, contents))
+        except UnusableClip as error:
+            self.skipped.append(SkippedRow(sample_id, str(error)))
+
+
+def _read_shard(root: Path, name: str) -> _Shard:
+    shard, shard_id = _Shard(), printable(name)
+    try:
+        with open(inside_file(root, name), "rb") as file:
+            index = index_tar(file)
+            if index.problem is not None:
+                shard.skipped.append(SkippedRow(shard_id, index.problem))
+            samples = group_samples(index.members)
+            if not samples and index.problem is None:
+                shard.skipped.append(SkippedRow(shard_id, "holds no sample"))
+            contents = TarContents(file, index.size)
+            for sample in samples:
+                shard.add(printable(f"{name}/{sample.shown_key}"), name, sample, contents)
+    except UnusableClip as error:
+        shard.skipped.append(SkippedRow(shard_id, str(error)))
+    except OSError as error:
+        shard.skipped.append(SkippedRow(shard_id, f"cannot be read ({error.strerror})"))
+    return shard
+
+
+FORMAT = DataFormat("webdataset", "WebDataset shards", _recognise, _read)

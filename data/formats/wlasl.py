@@ -1,0 +1,117 @@
+"""WLASL: words of American Sign Language, listed in ``WLASL_v0.3.json``; clips are ``videos/VIDEO_ID.mp4``.
+
+The numbers of frames, the frame rate and the box in the list are those of the downloaded originals. The clips of the
+published archive are already cut, so none of them applies. Many originals have gone from the web: clips that are listed
+but not there are the rule.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from common.errors import UserError
+from data.captions import checked_caption
+from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.fields import Values, as_name, as_split, as_text
+from data.formats.finding import first_matches
+from data.formats.row_collector import RowCollector
+from data.manifest import Manifest, Media
+from data.paths import printable
+from data.unusable import UnusableClip
+
+LANGUAGE = "ase"
+BEST_LIST = "WLASL_v0.3.json"
+MOST_LIST_BYTES = 1 << 28  # the real one has 12 MB; it is held in memory
+_LISTS = "[Ww][Ll][Aa][Ss][Ll]*.json"
+_FOLDERS = ("", "*")
+
+
+def _recognise(path: Path) -> str | None:
+    found = _lists(path)
+    return f"it holds {PurePosixPath(found[0]).name}" if found else None
+
+
+def _lists(path: Path) -> tuple[str, ...]:
+    """Return the lists that a folder holds, the one that counts first."""
+    found = first_matches(path, _FOLDERS, [_LISTS])
+    return tuple(sorted(found, key=lambda name: (PurePosixPath(name).name != BEST_LIST, name)))
+
+
+def _read(path: Path, options: ReadingOptions) -> Manifest:
+    lists = _lists(path)
+    if not lists:
+        raise UserError(f"DATA_ROOT={str(path)!r} holds no {BEST_LIST}, nor another WLASL*.json.")
+    videos = str(PurePosixPath(lists[0]).parent / "videos")
+    there = _names_in(path / videos)
+    clips = RowCollector()
+    for place, values in _instances(path / lists[0]):
+        try:
+            if not isinstance(values, dict):
+                raise UnusableClip("is not an object with gloss and instances")
+            _add(clips, values, videos, there)
+        except UnusableClip as error:
+            clips.skip(place, str(error))
+    notes = [f"{printable(name)} is left out: {printable(lists[0])} is the list that counts" for name in lists[1:]]
+    return clips.manifest(path, lists[0], notes)
+
+
+def _add(clips: RowCollector, values: Values, videos: str, there: frozenset[str]) -> None:
+    video_id = as_text(values, "video_id")
+    if f"{video_id}.mp4" not in there:
+        clips.skip(video_id, f"has no file {printable(video_id)}.mp4 in {printable(videos)}", is_absent=True)
+        return
+    clips.add(
+        video_id,
+        Media("video", f"{videos}/{video_id}.mp4"),
+        checked_caption(as_text(values, "gloss")),
+        signer=as_name(values, "signer_id"),
+        split=as_split(values),
+        language=LANGUAGE,
+    )
+
+
+def _instances(file: Path) -> Iterator[tuple[str, object]]:
+    """Yield the place and the fields of each clip, its gloss among them; what is no clip is yielded as it is."""
+    for number, entry in enumerate(_entries(file), 1):
+        place = f"{printable(file.name)} entry {number}"
+        instances = entry.get("instances") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(instances, list):
+            yield place, None
+            continue
+        for index, instance in enumerate(instances, 1):
+            fields = {**instance, "gloss": entry.get("gloss")} if isinstance(instance, dict) else None
+            yield f"{place} instance {index}", fields
+
+
+def _entries(file: Path) -> list[object]:
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(MOST_LIST_BYTES + 1)
+        if len(content) > MOST_LIST_BYTES:
+            raise UserError(f"{file} is larger than {MOST_LIST_BYTES >> 20} MiB: it is not a list of WLASL.")
+        entries = json.loads(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
+        raise UserError(f"{file} is not JSON: {str(error)[:120]}. Download it again.") from error
+    if not isinstance(entries, list):
+        raise UserError(f"{file} is not a list of WLASL: that is a JSON list of objects with gloss and instances.")
+    return entries
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    """Return the names in a folder; none where there is no such folder.
+
+    Raises:
+        UserError: it cannot be listed.
+    """
+    if not os.path.isdir(folder):
+        return frozenset()
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"DATA_ROOT: the folder {folder} cannot be read: {error.strerror}.") from error
+
+
+FORMAT = DataFormat("wlasl", "WLASL", _recognise, _read)

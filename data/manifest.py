@@ -1,0 +1,70 @@
+"""What a data set says about its clips, before any of them is opened. Every format is read into these rows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["training", "validation", "test"]
+MediaKind = Literal["video", "frames", "pose"]
+
+
+@dataclass(frozen=True)
+class TimeSpan:
+    """A part of a file, in seconds after its first frame."""
+
+    start: float = 0.0
+    end: float | None = None  # None is the end of the file
+
+
+WHOLE = TimeSpan()
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A file inside an uncompressed tar file."""
+
+    offset: int  # of its content, in bytes
+    size: int
+    suffix: str  # of its name: ".mp4"
+
+
+@dataclass(frozen=True)
+class Media:
+    """Where a clip's pictures are."""
+
+    kind: MediaKind
+    path: str  # of a file, or of a folder of frames, within the data set's root
+    span: TimeSpan = WHOLE
+    frames_per_second: float = 25.0  # of a folder of frames; files say their own
+    member: TarMember | None = None  # where `path` is a tar file: the part of it
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One clip with its caption."""
+
+    id: str  # unique in the data set, printable, the same at every start; it names the clip in messages
+    media: Media
+    caption: str  # normalised (data.captions), not empty
+    signer: str | None = None
+    split: Split | None = None  # where the data set gives it
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class SkippedRow:
+    """A line of a data set, or a file in it, of which no clip can be made."""
+
+    id: str
+    reason: str  # continues a sentence that begins with the id
+    is_absent: bool = False  # the data set lists the clip, but its file was never there: no sign of damage
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set as it describes itself."""
+
+    root: Path  # folder that every path is within
+    rows: tuple[ManifestRow, ...]
+    skipped: tuple[SkippedRow, ...]
+    notes: tuple[str, ...] = ()  # further sentences for people: columns that mean nothing, captions without a clip

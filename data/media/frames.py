@@ -1,0 +1,109 @@
+"""A folder of numbered pictures as a clip."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+from PIL import Image, UnidentifiedImageError
+
+from data.manifest import WHOLE, TimeSpan
+from data.media.budget import MOST_BYTES, Budget, check_frame_count
+from data.media.choosing import Frames, begins_within, choose_frames
+from data.media.clips import ClipShape, DecodedClip
+from data.media.pictures import rgb_pixels
+from data.media.resample import uniform_indices
+from data.paths import inside_file, printable
+from data.unusable import UnusableClip
+
+FRAME_EXTENSIONS = (".png", ".jpg", ".jpeg")
+_PILLOW_FORMATS = ["PNG", "JPEG"]
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """The pictures of one clip, in the order of their names."""
+
+    root: Path  # no picture may lie outside of it
+    path: str  # of the folder within the root
+    frames_per_second: float
+
+    def names(self) -> tuple[str, ...]:
+        """Return the paths of the pictures within the root.
+
+        Raises:
+            UnusableClip: there are too many.
+            OSError: the folder cannot be listed.
+        """
+        files = sorted(file.name for file in (self.root / self.path).iterdir())
+        names = tuple(f"{self.path}/{name}" for name in files if Path(name).suffix.lower() in FRAME_EXTENSIONS)
+        check_frame_count(len(names))
+        return names
+
+    def digest(self) -> str:
+        """Return the sha256 of all pictures, in order."""
+        whole = hashlib.sha256()
+        total = 0
+        for name in self.names():
+            content = self.read(name)
+            total += len(content)
+            if total > MOST_BYTES:
+                raise UnusableClip(f"is larger than {MOST_BYTES >> 20} MiB")
+            whole.update(hashlib.sha256(content).digest())
+        return whole.hexdigest()
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one picture; it may not lie outside of the root, nor be too large."""
+        try:
+            path = inside_file(self.root, name)
+        except UnusableClip as error:
+            raise UnusableClip(f"has a frame that cannot be used: {printable(Path(name).name)} {error}") from error
+        if path.stat().st_size > MOST_BYTES:
+            raise UnusableClip(f"is larger than {MOST_BYTES >> 20} MiB")
+        return path.read_bytes()
+
+
+@dataclass(frozen=True)
+class _Picture:
+    image: Image.Image
+    start_time: float
+    duration: float
+    pixel_aspect: float = 1.0
+
+    def pixels(self) -> numpy.ndarray:
+        return rgb_pixels(self.image)
+
+
+def decode_frames(folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE) -> DecodedClip:
+    """Return a folder of frames, or a part of it, resampled over its whole duration.
+
+    Only the headers of pictures that are not wanted are read.
+
+    Raises:
+        UnusableClip: there are too few or too many pictures, or one is damaged or too large.
+    """
+    try:
+        names = folder.names()
+        seconds = 1 / folder.frames_per_second
+        times = [number * seconds for number in range(len(names))]
+        within = [time for time in times if begins_within(time, span)]
+        expected = uniform_indices(within, within[-1] - within[0] + seconds, shape.num_frames) if within else ()
+        return choose_frames(lambda: _frames(folder, names), frozenset(expected), shape, span)
+    except UnusableClip:
+        raise
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
+        if isinstance(error, UnidentifiedImageError):
+            raise UnusableClip("has a frame that is not a readable picture") from error
+        raise UnusableClip(f"cannot be decoded ({type(error).__name__}: {str(error)[:120]})") from error
+    except Image.DecompressionBombError as error:
+        raise UnusableClip("has frames that are too large") from error
+
+
+def _frames(folder: FrameFolder, names: Sequence[str]) -> Frames:
+    budget = Budget()
+    for number, name in enumerate(names):
+        with Image.open(io.BytesIO(folder.read(name)), formats=_PILLOW_FORMATS) as image:
+            budget.spend(*image.size)
+            yield _Picture(image, number / folder.frames_per_second, 1 / folder.frames_per_second)

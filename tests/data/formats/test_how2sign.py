@@ -1,0 +1,154 @@
+import os
+import shutil
+
+import pytest
+
+from common.errors import UserError
+from data.formats.data_format import ReadingOptions
+from data.formats.how2sign import FORMAT
+from data.manifest import ManifestRow, Media, SkippedRow
+from tests.data.formats.replicas import HOW2SIGN_HEADER, how2sign_replica, write_clip
+
+OPTIONS = ReadingOptions()
+
+
+@pytest.fixture
+def root(tmp_path):
+    return how2sign_replica(tmp_path)
+
+
+def rows_of(manifest):
+    return {row.id: row for row in manifest.rows}
+
+
+def test_clips_are_found_with_their_sentences_splits_and_signers(root):
+    assert FORMAT.recognise(root) == "it holds how2sign_realigned_train.csv"
+    manifest = FORMAT.read(root, OPTIONS)
+    assert len(manifest.rows) == 6
+    assert rows_of(manifest)["-d5dN54tH2E_0-1-rgb_front"] == ManifestRow(
+        "-d5dN54tH2E_0-1-rgb_front",
+        Media("video", "train_rgb_front_clips/raw_videos/-d5dN54tH2E_0-1-rgb_front.mp4"),
+        "We're going to work on a arm drill that will help you have graceful hand movements in front of you.",
+        signer="1",
+        split="training",
+        language="ase",
+    )
+    assert rows_of(manifest)["G3di9jJTqDs_2-8-rgb_front"].split == "validation"
+    assert rows_of(manifest)["--7E2sU6zP4_4-5-rgb_front"].split == "test"
+    assert rows_of(manifest)["-d5dN54tH2E_3-1-rgb_front"].caption == 'She said "Hello" to them.'
+    assert manifest.skipped == (
+        SkippedRow("00dWJ4YRRSI_2-11-rgb_front", "has no file 00dWJ4YRRSI_2-11-rgb_front.mp4", is_absent=True),
+    )
+    assert not manifest.notes
+
+
+def test_the_layout_of_the_official_download_is_found(root, tmp_path):
+    official = tmp_path / "official"
+    for split in ("train", "val", "test"):
+        target = official / "How2Sign" / "sentence_level" / split
+        text = target / "text" / "en" / "raw_text" / "re_aligned"
+        text.mkdir(parents=True)
+        shutil.copy(root / f"how2sign_realigned_{split}.csv", text)
+        shutil.copytree(root / f"{split}_rgb_front_clips", target / "rgb_front")
+    for folder in (official, official / "How2Sign", official / "How2Sign" / "sentence_level"):
+        assert FORMAT.recognise(folder) == "it holds how2sign_realigned_train.csv"
+        assert len(FORMAT.read(folder, OPTIONS).rows) == 6
+
+
+def test_a_copy_saved_with_commas_is_read(root):
+    sentence = '"It is raw, really."'
+    (root / "how2sign_realigned_val.csv").write_text(
+        HOW2SIGN_HEADER.replace("\t", ",") + f"\nG3di9jJTqDs,v,s,G3di9jJTqDs_2-8-rgb_front,0,1,{sentence}\n",
+    )
+    manifest = FORMAT.read(root, OPTIONS)
+    assert rows_of(manifest)["G3di9jJTqDs_2-8-rgb_front"].caption == "It is raw, really."
+
+
+@pytest.mark.parametrize("sentence", ['"Hello," he said.', '"Hello', 'Hello"', '"Hel"lo"', "a, b; c | d"])
+def test_quotes_that_do_not_fit_together_stand_as_they_are(root, sentence):
+    line = f"v\tn\ts\tG3di9jJTqDs_2-8-rgb_front\t0\t1\t{sentence}\n"
+    other = "v\tn\ts\t-d5dN54tH2E_0-1-rgb_front\t0\t1\tOther.\n"
+    (root / "how2sign_realigned_val.csv").write_text(f"{HOW2SIGN_HEADER}\n{line}{other}")
+    (root / "how2sign_realigned_train.csv").unlink()
+    (root / "how2sign_realigned_test.csv").unlink()
+    assert [row.caption for row in FORMAT.read(root, OPTIONS).rows] == [sentence, "Other."]
+
+
+def test_of_two_files_with_one_name_that_of_the_split_is_taken(root):
+    name = "G3di9jJTqDs_2-8-rgb_front"
+    write_clip(root / "a_train_copy" / f"{name}.mp4", 1)
+    write_clip(root / "zz" / "VAL" / f"{name}.mp4", 1)
+    shutil.rmtree(root / "val_rgb_front_clips")
+    assert rows_of(FORMAT.read(root, OPTIONS))[name].media.path == f"zz/VAL/{name}.mp4"
+    shutil.rmtree(root / "zz")
+    write_clip(root / "interval" / f"{name}.mp4", 1)
+    assert rows_of(FORMAT.read(root, OPTIONS))[name].media.path == f"a_train_copy/{name}.mp4"
+
+
+def test_of_two_lists_of_a_split_the_nearer_one_counts(root):
+    shutil.copy(root / "how2sign_realigned_val.csv", root / "val_rgb_front_clips")
+    manifest = FORMAT.read(root, OPTIONS)
+    assert len(manifest.rows) == 6
+    (note,) = manifest.notes
+    assert note.startswith("val_rgb_front_clips/how2sign_realigned_val.csv is left out: how2sign_realigned_val.csv is")
+
+
+def test_millions_of_key_points_are_not_gone_through(root, monkeypatch):
+    (root / "train_2D_keypoints" / "openpose_output" / "json" / "a").mkdir(parents=True)
+    visited = []
+    walk = os.walk
+
+    def watched(*arguments, **options):
+        for step in walk(*arguments, **options):
+            visited.append(step[0])
+            yield step
+
+    monkeypatch.setattr(os, "walk", watched)
+    FORMAT.read(root, OPTIONS)
+    assert visited
+    assert not any("keypoints" in folder for folder in visited)
+
+
+def test_lines_that_make_no_sense_are_skipped_alone(root):
+    name = "G3di9jJTqDs_2-8-rgb_front"
+    lines = [
+        "v\tn\ts\t../../etc/passwd\t0\t1\tHello.",
+        f"v\tn\ts\t{name}\t0\t1",
+        f"v\tn\ts\t{name}\t0\t1\t",
+        "v\tn\ts\t\t0\t1\tHello.",
+        f"v\tn\ts\t{name}\tno time\tat all\tHello.",
+        f"v\tn\ts\t{name}\t0\t1\tHello.",
+        f"v\tn\ts\t{name}\t0\t1\tGood-bye.",
+    ]
+    (root / "how2sign_realigned_val.csv").write_text("\n".join([HOW2SIGN_HEADER, *lines]))
+    (root / "how2sign_realigned_train.csv").unlink()
+    (root / "how2sign_realigned_test.csv").unlink()
+    manifest = FORMAT.read(root, OPTIONS)
+    assert [(row.id, row.caption) for row in manifest.rows] == [(name, "Hello."), (f"{name} (2)", "Good-bye.")]
+    assert [(row.id, row.reason.split(":")[0], row.is_absent) for row in manifest.skipped] == [
+        ("../../etc/passwd", "has no file ../../etc/passwd.mp4", True),
+        (
+            "how2sign_realigned_val.csv line 3",
+            "has 6 fields in place of 7; a text with the separator in it must stand in double quotes",
+            False,
+        ),
+        ("how2sign_realigned_val.csv line 4", "has no sentence", False),
+        ("how2sign_realigned_val.csv line 5", "has no sentence_name", False),
+        ("how2sign_realigned_val.csv line 7", "repeats an earlier line", False),
+    ]
+
+
+def test_a_list_without_its_columns_is_refused(root):
+    (root / "how2sign_realigned_train.csv").write_text("VIDEO_ID\tSENTENCE\nx\ty\n")
+    with pytest.raises(
+        UserError, match=r"how2sign_realigned_train.csv has no column sentence_name. Its first line names"
+    ):
+        FORMAT.read(root, OPTIONS)
+
+
+def test_other_folders_are_not_recognised(tmp_path):
+    (tmp_path / "how2sign_train.csv").touch()
+    (tmp_path / "how2sign_realigned_train.csv").mkdir()
+    assert FORMAT.recognise(tmp_path) is None
+    assert FORMAT.recognise(tmp_path / "how2sign_train.csv") is None
+    assert FORMAT.recognise(tmp_path / "nothing") is None

@@ -1,0 +1,256 @@
+import csv
+import io
+import json
+import os
+
+import pytest
+
+from common.errors import UserError
+from data.formats.data_format import ReadingOptions
+from data.formats.manifest import FORMAT
+from data.formats.tables import open_table
+from data.manifest import WHOLE, Media, TimeSpan
+from tests.data.formats.replicas import manifest_replica
+
+OPTIONS = ReadingOptions()
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a list with this content, beside three clips that need not be decoded."""
+    for name in ("a.mp4", "b.webm", "c.pose"):
+        (tmp_path / name).touch()
+    (tmp_path / "frames" / "one").mkdir(parents=True)
+
+    def run(content, name="manifest.csv"):
+        file = tmp_path / name
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return FORMAT.read(file, OPTIONS)
+
+    return run
+
+
+def reasons(manifest):
+    return {row.id: row.reason for row in manifest.skipped}
+
+
+@pytest.mark.parametrize("extension", [".csv", ".tsv", ".jsonl"])
+def test_every_field_of_a_list_is_read(tmp_path, extension):
+    file = manifest_replica(tmp_path, extension=extension)
+    for path in (file, tmp_path):
+        manifest = FORMAT.read(path, OPTIONS)
+        assert manifest.root == tmp_path
+        assert not manifest.skipped
+        assert not manifest.notes
+        assert [row.id for row in manifest.rows[:2]] == ["clips/0.mp4", "clips/1.mp4@0-0.2"]
+        assert [row.media.span for row in manifest.rows[:2]] == [WHOLE, TimeSpan(0.0, 0.2)]
+        assert [row.caption for row in manifest.rows[:3]] == ["hello", "thank you", "see you"]
+        assert [row.signer for row in manifest.rows[:4]] == ["alice", "bob", "carol", "alice"]
+        split = ["training", "training", "validation", "training", "test", "training"]
+        assert [row.split for row in manifest.rows] == split
+        assert {row.language for row in manifest.rows} == {"ase"}
+        assert {row.media.kind for row in manifest.rows} == {"video"}
+
+
+def test_lists_are_recognised_by_their_names(tmp_path):
+    assert FORMAT.recognise(tmp_path) is None
+    file = tmp_path / "clips.TSV"
+    file.touch()
+    assert FORMAT.recognise(file) == "it is a .tsv file"
+    assert FORMAT.recognise(tmp_path) is None
+    (tmp_path / "manifest.jsonl").touch()
+    assert FORMAT.recognise(tmp_path) == "it holds manifest.jsonl"
+    (tmp_path / "clip.mp4").touch()
+    assert FORMAT.recognise(tmp_path / "clip.mp4") is None
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
+def test_the_separator_is_found(read, separator):
+    text = separator.join(["text", "path"]) + "\r\n" + separator.join(['"well; well, | \t well"', "a.mp4"]) + "\r\n"
+    (row,) = read(text).rows
+    assert (row.caption, row.media.path) == ("well; well, | well", "a.mp4")
+
+
+def test_a_byte_order_mark_capitals_and_spaces_do_not_matter(read):
+    (row,) = read("\ufeff Path , TEXT\n a.mp4 , hello \n").rows
+    assert (row.media.path, row.caption) == ("a.mp4", "hello")
+
+
+def test_decimal_commas_are_read(read):
+    (row,) = read("path;text;start;end\na.mp4;hello;0,5;1,25\n").rows
+    assert row.media.span == TimeSpan(0.5, 1.25)
+    assert row.id == "a.mp4@0.5-1.25"
+
+
+def test_all_kinds_of_clips_are_taken(read):
+    manifest = read("path,text\na.mp4,one\nb.webm,two\nc.pose,three\nframes/one/,four\n")
+    assert [row.media for row in manifest.rows] == [
+        Media("video", "a.mp4"),
+        Media("video", "b.webm"),
+        Media("pose", "c.pose"),
+        Media("frames", "frames/one"),
+    ]
+
+
+def test_parts_and_captions_of_one_file_get_ids_of_their_own(read):
+    manifest = read(
+        "path,text,start,end\na.mp4,hello,,\na.mp4,hi,,\na.mp4,hey,,\n./a.mp4,hello,3,5.5\na.mp4,bye,7,\na.mp4,hello,,\n"
+    )
+    assert [row.id for row in manifest.rows] == ["a.mp4", "a.mp4 (2)", "a.mp4 (3)", "a.mp4@3-5.5", "a.mp4@7-"]
+    assert len({row.media for row in manifest.rows}) == 3
+    assert reasons(manifest) == {"manifest.csv line 7": "repeats an earlier line: the same clip with the same caption"}
+
+
+def test_absolute_paths_and_those_of_windows_are_taken(read, tmp_path):
+    manifest = read(f"path,text\n{tmp_path}/a.mp4,hello\nframes\\one,bye\n/etc/passwd,hi\n../a.mp4,no\n")
+    assert [row.media.path for row in manifest.rows] == ["a.mp4", "frames/one"]
+    assert "is not below" in reasons(manifest)["manifest.csv line 4"]
+    assert ".." in reasons(manifest)["manifest.csv line 5"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("a.mp4", "has 1 field in place of 5"),
+        (
+            "a.mp4,hello, world,,,",
+            "has 6 fields in place of 5; a text with the separator in it must stand in double quo",
+        ),
+        (",hello,,,", "has no path: fill in the field 'path'"),
+        ("a.mp4, ,,,", "has no text: fill in the field 'text'"),
+        ("a.mp4,\x00\x07,,,", "has an empty caption"),
+        ("a.mp4," + "x" * 20_000 + ",,,", "has a caption of more than 16384 characters"),
+        ("a.mp4," + "x" * 200_000 + ",,,", "cannot be read (field larger than field limit"),
+        ("none.mp4,hello,,,", "names path='none.mp4', which does not exist below "),
+        ("notes.txt,hello,,,", "names path='notes.txt': a clip is one of .gif, .mp4"),
+        ("a.mp4,hello,eval,,", "has split='eval': write one of train, training, val, valid, validation, dev, test"),
+        ("a.mp4,hello,,one,", "has start='one': write seconds as a number"),
+        ("a.mp4,hello,,nan,", "has start='nan': write seconds as a number"),
+        ("a.mp4,hello,,,inf", "has end='inf': write seconds as a number"),
+        ("a.mp4,hello,,,1e999", "has end='1e999': write seconds as a number"),
+        ("a.mp4,hello,,1_0,", "has start='1_0': write seconds as a number"),
+        ('a.mp4,hello,,"1,234",', "has start='1,234': write seconds as a number"),
+        ("a.mp4,hello,,-1,", "has start='-1': it must not be negative"),
+        ("a.mp4,hello,,3,3", "has end=3 and start=3: the end must come after the start"),
+        ("a.mp4,hello,,,0", "has end=0 and start=0: the end must come after the start"),
+        ('a.mp4,"hello,,,', "cannot be read (unexpected end of data): a text in double quotes ends with one"),
+        ('a.mp4,"hello" you,,,', "cannot be read (',' expected after '\"'): a text in double quotes"),
+    ],
+)
+def test_a_line_that_makes_no_sense_is_skipped_alone(read, tmp_path, line, reason):
+    (tmp_path / "notes.txt").touch()
+    manifest = read(f"path,text,split,start,end\na.mp4,first,,,\n{line}\nb.webm,last,DEV,,\n")
+    assert [(row.caption, row.split) for row in manifest.rows] == [("first", None), ("last", "validation")]
+    (skipped,) = manifest.skipped
+    assert skipped.id == "manifest.csv line 3"
+    assert skipped.reason.startswith(reason)
+    assert not skipped.is_absent
+
+
+def test_a_quote_that_never_ends_takes_no_other_line_with_it(read):
+    lines = ['a.mp4,"hello', *(f"a.mp4,word {number}" for number in range(300)), 'b.webm,"good bye"', "c.pose,ok"]
+    manifest = read("path,text\n" + "\n".join(lines))
+    assert len(manifest.rows) == 302
+    assert [row.id for row in manifest.skipped] == ["manifest.csv line 2"]
+
+
+def test_captions_may_go_over_several_lines(read):
+    manifest = read('path,text\r\na.mp4,"hello\r\n\r\n""world"""\r\nb.webm\r\n')
+    assert [row.caption for row in manifest.rows] == ['hello "world"']
+    assert list(reasons(manifest)) == ["manifest.csv line 5"]
+
+
+def test_empty_lines_and_trailing_separators_do_not_matter(read):
+    manifest = read("\n\npath,text,,\n\na.mp4,hello,,\n,,,\n  \nb.webm,bye\n")
+    assert [row.caption for row in manifest.rows] == ["hello", "bye"]
+    assert not manifest.skipped
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "is not JSON (Expecting property name"),
+        ("[1]", "is not a JSON object such as"),
+        ("null", "is not a JSON object such as"),
+        ("[" * 100_000, "is not JSON (nested too deeply)"),
+        ('{"path": ' + "1" * 5000 + "}", "is not JSON (Exceeds the limit"),
+        ('{"path": 3, "text": "hello"}', "has path=3: it must be a text"),
+        ('{"text": "hello"}', "has no path: fill in the field 'path'"),
+        ('{"path": "a.mp4", "text": ["hello"]}', "has text=a list: it must be a text"),
+        ('{"path": "a.mp4", "text": null}', "has no text: fill in the field 'text'"),
+        ('{"path": "a.mp4", "text": true}', "has text=true: it must be a text"),
+        ('{"path": "a.mp4", "text": "\\ud800"}', "has an empty caption"),
+        ('{"path": "\\ud800.mp4", "text": "x"}', "names path='\\\\ud800.mp4', which does not exist"),
+        ('{"path": "a\\u0000.mp4", "text": "x"}', "names path='a\\\\x00.mp4', which does not exist"),
+        ('{"path": "a.mp4", "text": "x", "start": NaN}', "has start=nan: write seconds as a number"),
+        ('{"path": "a.mp4", "text": "x", "end": Infinity}', "has end=inf: write seconds as a number"),
+        ('{"path": "a.mp4", "text": "x", "end": ' + "9" * 400 + "}", "has end=999"),
+        ('{"path": "a.mp4", "text": "x", "start": true}', "has start=true: write seconds as a number"),
+        ('{"path": "a.mp4", "text": "x", "start": {}}', "has start=an object: write seconds as a number"),
+        ('{"path": "a.mp4", "text": "x", "signer": [1]}', "has signer=a list: it must be a text"),
+        ('{"path": "a.mp4", "text": "x", "split": 1}', "has split='1': write one of"),
+    ],
+)
+def test_a_json_line_that_makes_no_sense_is_skipped_alone(read, line, reason):
+    other = '{"path": "b.webm", "text": "bye", "start": "1.5", "end": 2, "signer": 7, "split": null}'
+    manifest = read(f"{line}\n\n{other}\n", "manifest.jsonl")
+    (row,) = manifest.rows
+    assert (row.media.span, row.signer, row.split) == (TimeSpan(1.5, 2.0), "7", None)
+    (skipped,) = manifest.skipped
+    assert skipped.id == "manifest.jsonl line 1"
+    assert skipped.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty: its first line names the columns, such as path, text"),
+        ("\ufeff", "is empty"),
+        ("path,text\n", "lists no clip"),
+        ("path;caption\na.mp4;x\n", "has no column text. Its first line names path, caption; needed are path, text"),
+        ("a.mp4,hello\n", "has no column path and no column text. Its first line names a.mp4, hello"),
+        ("path,text,Text\n", "has two columns with the name text"),
+        (b"path,text\na.mp4,\xe4hm\n", "is not UTF-8"),
+        ("path,text\na.mp4,x\n".encode("utf-16"), "is not UTF-8"),
+        (b"x" * 1_100_000, "line 1 has more than 1048576 characters"),
+    ],
+)
+def test_a_file_that_is_no_list_is_refused(read, tmp_path, content, message):
+    with pytest.raises(UserError) as caught:
+        read(content)
+    assert message in str(caught.value)
+    assert str(tmp_path / "manifest.csv") in str(caught.value)
+
+
+def test_two_lists_in_one_folder_are_refused(read, tmp_path):
+    read("path,text\na.mp4,x\n")
+    read("path\ttext\na.mp4\tx\n", "manifest.tsv")
+    with pytest.raises(UserError, match=r"holds manifest\.csv and manifest\.tsv: give the one that counts"):
+        FORMAT.read(tmp_path, OPTIONS)
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "manifest.csv")
+    assert FORMAT.recognise(tmp_path) is None
+    with pytest.raises(UserError, match="is not a file"):
+        open_table(tmp_path / "manifest.csv", ("path", "text"))
+
+
+def test_unknown_fields_are_noted(read):
+    assert read("path,text,notes,\x1bgloss\na.mp4,x,1,2\n").notes == (
+        "manifest.csv has fields that mean nothing here: notes, \\x1bgloss; known are path, text, signer, split, "
+        "start, end, language",
+    )
+    many = {"path": "a.mp4", "text": "x", **{f"field{number}": 1 for number in range(20)}}
+    (note,) = read(json.dumps(many), "manifest.jsonl").notes
+    assert "field9 and others; known" in note
+    assert "field10" not in note
+
+
+def test_thousands_of_parts_of_one_file_are_read(read):
+    content = io.StringIO(newline="")
+    writer = csv.writer(content)
+    writer.writerow(["path", "text", "start", "end"])
+    writer.writerows(["a.mp4", f"word {number}", number, number + 1] for number in range(30_000))
+    manifest = read(content.getvalue())
+    assert len(manifest.rows) == 30_000

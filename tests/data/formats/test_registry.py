@@ -1,0 +1,115 @@
+import shutil
+
+import pytest
+
+from common.errors import UserError
+from data.formats import registry
+from data.formats.data_format import ReadingOptions
+from data.formats.registry import FORMAT_NAMES, FORMATS, read_data_set
+from data.media.clips import ClipShape
+from data.media.decode import decode_media
+from tests.data.formats import replicas
+
+OPTIONS = ReadingOptions()
+REPLICAS = {
+    "folder": (replicas.folder_replica, "folder of clips with captions (it is a folder, and nothing in it tells of"),
+    "manifest": (replicas.manifest_replica, "list of clips (it is a .csv file)"),
+    "how2sign": (replicas.how2sign_replica, "How2Sign (it holds how2sign_realigned_train.csv)"),
+    "phoenix": (replicas.phoenix_replica, "PHOENIX-2014T (it holds PHOENIX-2014-T.train.corpus.csv)"),
+    "wlasl": (replicas.wlasl_replica, "WLASL (it holds WLASL_v0.3.json)"),
+    "webdataset": (replicas.webdataset_replica, "WebDataset shards (it holds clips-000000.tar)"),
+    "pose_lexicon": (replicas.pose_lexicon_replica, "pose lexicon (its index.csv has the columns words and glosses)"),
+}
+
+
+@pytest.mark.parametrize("name", REPLICAS)
+def test_each_format_is_recognised(tmp_path, name):
+    make, sentence = REPLICAS[name]
+    path = make(tmp_path / "data", clips=4)
+    found, recognised, manifest = read_data_set(path, "auto", OPTIONS)
+    assert found == name
+    assert recognised.startswith(sentence)
+    assert len(manifest.rows) == 4
+    assert all(row.is_absent for row in manifest.skipped)
+    named, why, again = read_data_set(path, name, OPTIONS)
+    assert (named, again) == (name, manifest)
+    assert why.endswith(" (DATA_FORMAT says so)")
+
+
+@pytest.mark.parametrize("name", REPLICAS)
+def test_the_clips_of_each_format_can_be_decoded(tmp_path, name):
+    _, _, manifest = read_data_set(REPLICAS[name][0](tmp_path / "data", clips=2), "auto", OPTIONS)
+    for row in manifest.rows:
+        decoded = decode_media(manifest.root, row.media, ClipShape(num_frames=4, image_size=16))
+        assert decoded.facts.frames in (5, 6) or row.media.kind == "pose"  # five are in the first 0.2 seconds
+        assert decoded.pixels_THWC.std() > 0
+
+
+def test_every_format_says_what_it_looks_like():
+    assert len(set(FORMAT_NAMES)) == len(FORMATS)
+    assert set(registry._LOOKS_LIKE) == set(FORMAT_NAMES)
+    assert FORMAT_NAMES[-1] == "folder"
+
+
+def test_a_list_that_somebody_wrote_counts_before_a_published_set(tmp_path):
+    root = replicas.how2sign_replica(tmp_path, clips=3)
+    clip = next(root.rglob("*.mp4")).relative_to(root)
+    (root / "manifest.csv").write_text(f"path,text\n{clip},only this one\n")
+    name, _, manifest = read_data_set(root, "auto", OPTIONS)
+    assert name == "manifest"
+    assert [row.caption for row in manifest.rows] == ["only this one"]
+    assert len(read_data_set(root, "how2sign", OPTIONS)[2].rows) == 3
+
+
+def test_archives_beside_a_published_set_do_not_count(tmp_path):
+    root = replicas.phoenix_replica(tmp_path, clips=2)
+    (root / "phoenix-2014-T.v3.tar.gz").touch()
+    assert read_data_set(root, "auto", OPTIONS)[0] == "phoenix"
+
+
+def test_the_index_of_a_lexicon_is_no_list_unless_it_says_so(tmp_path):
+    root = replicas.pose_lexicon_replica(tmp_path, clips=2)
+    assert read_data_set(root / "index.csv", "auto", OPTIONS)[0] == "pose_lexicon"
+    with pytest.raises(UserError, match="has no column text"):
+        read_data_set(root / "index.csv", "manifest", OPTIONS)
+    shutil.move(root / "index.csv", root / "other.csv")
+    assert read_data_set(root / "other.csv", "auto", OPTIONS)[0] == "pose_lexicon"
+
+
+@pytest.mark.parametrize("name", ["auto", "how2sign", "folder"])
+def test_a_path_that_does_not_exist_is_named(tmp_path, name):
+    with pytest.raises(UserError) as caught:
+        read_data_set(tmp_path / "nothing", name, OPTIONS)
+    message = f"DATA_ROOT={str(tmp_path / 'nothing')!r} does not exist. Give the folder of your clips, or the file that"
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["how2sign", "phoenix", "wlasl", "pose_lexicon", "webdataset", "manifest"])
+def test_a_format_that_does_not_fit_is_refused_with_what_would(tmp_path, name):
+    root = replicas.folder_replica(tmp_path, clips=2)
+    with pytest.raises(UserError) as caught:
+        read_data_set(root, name, OPTIONS)
+    assert str(caught.value).startswith(f"DATA_FORMAT={name!r}, but DATA_ROOT={str(root)!r} is not ")
+    assert registry._LOOKS_LIKE[name] in str(caught.value)
+    assert str(caught.value).endswith("set DATA_FORMAT to 'folder' or 'auto'.")
+
+
+def test_the_right_format_is_named_in_a_wrong_ones_place(tmp_path):
+    root = replicas.phoenix_replica(tmp_path, clips=2)
+    with pytest.raises(UserError, match=r"It looks like PHOENIX-2014T \(it holds .*\): set DATA_FORMAT to 'phoenix'"):
+        read_data_set(root, "wlasl", OPTIONS)
+
+
+def test_a_file_that_is_nothing_is_refused_with_what_is_possible(tmp_path):
+    file = replicas.write_clip(tmp_path / "clip.mp4", 0)
+    with pytest.raises(UserError) as caught:
+        read_data_set(file, "auto", OPTIONS)
+    assert str(caught.value).startswith(f"DATA_ROOT={str(file)!r} is nothing that can be read. Possible are ")
+    assert all(f"{name}: " in str(caught.value) for name in FORMAT_NAMES)
+    with pytest.raises(UserError, match="It is nothing else that can be read either"):
+        read_data_set(file, "folder", OPTIONS)
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"DATA_FORMAT='how2dance' is not known\. Choose one of: auto, "):
+        read_data_set(tmp_path, "how2dance", OPTIONS)

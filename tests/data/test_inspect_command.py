@@ -1,0 +1,157 @@
+"""`python -m data inspect`: what it says of a folder whose clips are known."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3
+import numpy
+import pytest
+
+from data.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--image-size=16", "--num-frames=4", "--model-channels=16", "--spatial-attention-sizes=8")
+SMALL += ("--attention-head-channels=16",)
+
+
+@pytest.fixture
+def clips(tmp_path, write_video):
+    """Five clips that can be used, of two signers and two sizes, two alike; and two that cannot."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    shades = {"amy_hello": 40, "amy_bye": 80, "bob_hello": 120, "bob_thanks": 160}
+    for number, (name, shade) in enumerate(shades.items()):
+        size = (32, 48) if number < 3 else (20, 20)
+        video = numpy.full((10, *size, 3), shade, numpy.uint8)
+        video[5:] += 40
+        video[:, 0, 0] = numpy.arange(0, 200, 20)[:, None]  # Pillow would make one of frames that are alike
+        write_video(folder / f"{name}.gif", video, rate=10)
+        (folder / f"{name}.txt").write_text(name.split("_")[1], encoding="utf-8")
+    (folder / "amy_again.gif").write_bytes((folder / "amy_hello.gif").read_bytes())
+    (folder / "amy_again.txt").write_text("Grüße, 你好", encoding="utf-8")
+    (folder / "silent.gif").write_bytes((folder / "amy_hello.gif").read_bytes())
+    (folder / "broken\n.mp4").write_bytes(b"nothing")
+    (folder / "broken\n.txt").write_text("x")
+    (folder / "notes.txt").write_text("no clip")
+    return folder
+
+
+@pytest.fixture
+def inspect(clips, tmp_path):
+    def run(*options):
+        own = (f"--sheet={tmp_path / 'sheet.png'}", f"--json={tmp_path / 'all.json'}")
+        return main(["inspect", str(clips), *own, *SMALL, f"--cache-dir={tmp_path / 'cache'}", *options])
+
+    return run
+
+
+def test_it_says_what_there_is(inspect, capsys):
+    assert inspect("--signer-from-file-name") == 0
+    printed = capsys.readouterr().out
+    lines = [line.strip() for line in printed.splitlines()]
+    assert "folder of clips with captions" in lines[0]
+    assert "clips         5 usable, 2 unusable" in lines
+    assert "durations     1.0 to 1.0 s, median 1.0 s; 5 s in all" in lines
+    assert "frame rates   10 a second (5)" in lines
+    assert "resolutions   48 x 32 (4), 20 x 20 (1)" in lines
+    assert "captions      4 different; 3 to 9 characters, median 5" in lines
+    assert "left out, because TEXT_ENCODER=characters does not know them: '你' (1), '好' (1)" in lines
+    assert "signers       2: amy (3), bob (2)" in lines
+    assert "languages     none named" in lines
+    assert "duplicates    2 clips have the same content as another; 2 the same caption" in lines
+    assert "the same content with different captions: amy_again.gif ('Grüße, 你好'), amy_hello.gif ('hello')" in lines
+    assert "note          1 .txt files have no clip beside them, such as notes.txt" in lines
+    assert r"skipped       silent.gif has no caption: silent.txt is missing" in lines
+    assert r"broken\n.mp4 is not a video of a known kind" in lines
+    assert any(line.startswith("splits        training ") and "by signer" in line for line in lines)
+
+
+def test_the_file_names_every_clip_and_every_reason(inspect, tmp_path):
+    inspect()
+    content = json.loads((tmp_path / "all.json").read_text("utf-8"))
+    assert content["format"] == "folder"
+    assert content["characters_left_out"] == {"你": 1, "好": 1}
+    found = {clip["clip"]: clip for clip in content["clips"]}
+    assert len(found) == 5
+    assert found["bob_thanks.gif"]["seconds"] == pytest.approx(1.0)
+    assert found["bob_thanks.gif"] | {"sha256": None, "split": None, "seconds": 1.0} == {
+        **{"clip": "bob_thanks.gif", "caption": "thanks", "signer": None, "language": None, "split": None},
+        **{"seconds": 1.0, "frames": 10, "width": 20, "height": 20, "sha256": None},
+    }
+    assert {clip["split"] for clip in content["clips"]} == {"training", "validation"}
+    assert found["amy_again.gif"]["sha256"] == found["amy_hello.gif"]["sha256"]
+    assert sorted(row["clip"] for row in content["skipped"]) == ["broken\\n.mp4", "silent.gif"]
+
+
+def test_the_sheet_shows_the_clips_as_the_training_sees_them(inspect, tmp_path):
+    inspect()
+    sheet = imageio.v3.imread(tmp_path / "sheet.png")
+    strips = sheet[:, 260:]  # right of the labels
+    rows = [strips[row * 102 : row * 102 + 96] for row in range(5)]
+    shades = sorted(int(row[48, 48].mean()) for row in rows)
+    assert shades == pytest.approx([40, 40, 80, 120, 160], abs=3)
+    assert all(int(row[48, -48].mean()) == pytest.approx(int(row[48, 48].mean()) + 40, abs=4) for row in rows)
+    assert strips.shape[1] == 4 * 96
+
+
+def test_what_was_inspected_is_not_decoded_again_by_the_next_start(inspect, monkeypatch, capsys):
+    inspect()
+    first = capsys.readouterr().out
+
+    def refuse(*arguments):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("data.inspection.decode_media", refuse)
+    monkeypatch.setattr("data.clip_reader.decode_media", refuse)
+    assert inspect() == 0
+    assert capsys.readouterr().out == first
+
+
+def test_long_captions_are_counted(inspect, capsys):
+    inspect("--max-caption-length=5")
+    assert "2 are longer than MAX_CAPTION_LENGTH (5) and will be cut off" in capsys.readouterr().out
+
+
+def test_where_most_is_broken_what_was_found_comes_before_the_error(inspect, clips, capsys):
+    for name in ("amy_hello", "amy_bye", "bob_hello"):
+        (clips / f"{name}.txt").unlink()
+    assert inspect() == 1
+    printed = capsys.readouterr()
+    assert "clips         2 usable, 5 unusable" in printed.out
+    assert "5 of 7 clips cannot be used" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["inspect", "/nowhere/at/all"], 1, "'/nowhere/at/all' does not exist"),
+        (["inspect", "CLIPS", "--sheet=/nowhere/at/all/sheet.png"], 1, "cannot be written"),
+        (["inspect", "CLIPS", "--batch-size=0"], 1, "BATCH_SIZE"),
+        (["inspect", "CLIPS", "--data-format=wlasl"], 1, "is not WLASL"),
+        (["inspect", "CLIPS", "--split-by=signer"], 1, "SPLIT_BY=signer needs a signer"),
+        (["inspect"], 2, "path"),
+        (["inspekt"], 2, "invalid choice"),
+    ],
+)
+def test_what_cannot_work_is_an_error_and_no_traceback(clips, tmp_path, capsys, arguments, code, message):
+    arguments = [str(clips) if argument == "CLIPS" else argument for argument in arguments]
+    if "--sheet=/nowhere/at/all/sheet.png" not in arguments and len(arguments) > 1:
+        arguments.append(f"--sheet={tmp_path / 'sheet.png'}")
+    try:
+        result: object = main([*arguments, f"--cache-dir={tmp_path / 'cache'}", *SMALL])
+    except SystemExit as error:
+        result = error.code
+    assert result == code
+    assert message in capsys.readouterr().err
+
+
+def test_the_real_command(clips, tmp_path):
+    command = [sys.executable, "-m", "data", "inspect", str(clips), *SMALL, f"--cache-dir={tmp_path / 'cache'}"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "5 usable, 2 unusable" in done.stdout
+    assert (tmp_path / "inspection.png").exists()
