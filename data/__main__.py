@@ -23,7 +23,7 @@ from data.inspection import Inspection
 from data.inspection_report import CaptionUse, report_json, report_lines
 from data.inspection_sheet import write_sheet
 from data.manifest import Manifest
-from data.shards import write_shards
+from data.shards import check_new_folder, write_shards
 from models.tokens import dropped_characters
 from training.build_data import build_inspection, build_split_rule
 from training.build_model import build_tokenizer
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         loaded = load_settings(
             Config, PRESETS, [f"--data-root={options.path}", *training_options], program=f"{PROGRAM} {options.command}"
         )
+        if options.command == "shard":
+            check_new_folder(options.output)  # before everything is inspected, which may take long
         inspection, reader = build_inspection(loaded.config)
         if options.command == "inspect":
             _inspect(options, loaded.config, inspection, reader)

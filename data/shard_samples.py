@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.manifest import WHOLE, ManifestRow
 from data.media.budget import MOST_MEMBER_BYTES
-from data.media.decode import _open
+from data.media.decode import open_media
 from data.media.encode import ENCODED_SUFFIX, encode_clip
 from data.media.frames import FrameFolder
 from data.media.video import check_kind
@@ -60,7 +60,7 @@ def prepare_sample(root: Path, row: ManifestRow) -> ShardSample:
 
 def _file_as_it_is(root: Path, row: ManifestRow) -> tuple[str, bytes]:
     """Return the extension and the content of a file, after a look at its beginning."""
-    opened = _open(root, row.media)
+    opened = open_media(root, row.media)
     assert not isinstance(opened, FrameFolder)
     opened.check_size()
     if row.media.kind == "video":

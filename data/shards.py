@@ -61,10 +61,10 @@ def write_shards(manifest: Manifest, output: Path, *, shard_bytes: int, seed: in
     """
     missing = [folder for folder in output.parents if not folder.exists()]  # will be made on the way
     try:
-        _refuse_full(output)
+        check_new_folder(output)
         with new_folder(output) as folder:
             report = _Writer(manifest, folder, shard_bytes, seed).write()
-            _refuse_full(output)  # it may have been filled meanwhile, and would be replaced
+            check_new_folder(output)  # it may have been filled meanwhile, and would be replaced
     except BaseException as error:
         with suppress(OSError):  # a folder that was never made, or holds something by now
             for parent in missing:
@@ -75,7 +75,12 @@ def write_shards(manifest: Manifest, output: Path, *, shard_bytes: int, seed: in
     return report
 
 
-def _refuse_full(output: Path) -> None:
+def check_new_folder(output: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UserError: it does, or it is no folder.
+    """
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise UserError(f"{output} is there already, and is no folder: give a new folder for the shards.")
     if output.exists() and any(output.iterdir()):

@@ -21,7 +21,7 @@ def decode_media(root: Path, media: Media, shape: ClipShape) -> DecodedClip:
     Raises:
         UnusableClip: it cannot be used; the message says why.
     """
-    opened = _open(root, media)
+    opened = open_media(root, media)
     if isinstance(opened, FrameFolder):
         return decode_frames(opened, shape, media.span)
     if media.kind == "pose":
@@ -35,7 +35,7 @@ def media_digest(root: Path, media: Media) -> str:
     Raises:
         UnusableClip: it is gone, too large to be read in reasonable time, or no video.
     """
-    opened = _open(root, media)
+    opened = open_media(root, media)
     try:
         if isinstance(opened, FrameFolder):
             return opened.digest()
@@ -53,7 +53,7 @@ def media_stamp(root: Path, media: Media) -> str:
     Raises:
         UnusableClip: they are gone.
     """
-    opened = _open(root, media)
+    opened = open_media(root, media)
     try:
         if isinstance(opened, FrameFolder):
             statuses = [(root / name).stat() for name in opened.names()]
@@ -65,7 +65,12 @@ def media_stamp(root: Path, media: Media) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
-def _open(root: Path, media: Media) -> SourceFile | FrameFolder:
+def open_media(root: Path, media: Media) -> SourceFile | FrameFolder:
+    """Return what holds a clip, which must lie within the root.
+
+    Raises:
+        UnusableClip: it does not, or is not there.
+    """
     if media.kind == "frames":
         if not inside(root, media.path).is_dir():
             raise UnusableClip("is not a folder of frames")

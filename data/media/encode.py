@@ -14,10 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from data.manifest import WHOLE, Media
 from data.media.budget import MOST_MEMBER_BYTES, check_duration, check_frame_count
 from data.media.choosing import Frame, Frames, begins_within
-from data.media.decode import _open
-from data.media.frames import FrameFolder, _frames
+from data.media.decode import open_media
+from data.media.frames import FrameFolder, folder_frames
 from data.media.gif import gif_frames
-from data.media.video import _stream_frames, check_kind
+from data.media.video import check_kind, stream_frames
 from data.unusable import UnusableClip
 
 ENCODED_SUFFIX = ".mp4"
@@ -55,11 +55,11 @@ def encode_clip(root: Path, media: Media) -> bytes:
 
 
 def _all_frames(root: Path, media: Media) -> Frames:
-    opened = _open(root, media)
+    opened = open_media(root, media)
     if isinstance(opened, FrameFolder):
-        return _frames(opened, opened.names())
+        return folder_frames(opened, opened.names())
     family = check_kind(opened)
-    return gif_frames(opened) if family == "gif" else _stream_frames(opened, family, media.span)
+    return gif_frames(opened) if family == "gif" else stream_frames(opened, family, media.span)
 
 
 def _encode(frames: Frames, media: Media) -> bytes:

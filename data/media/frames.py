@@ -90,7 +90,7 @@ def decode_frames(folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE)
         times = [number * seconds for number in range(len(names))]
         within = [time for time in times if begins_within(time, span)]
         expected = uniform_indices(within, within[-1] - within[0] + seconds, shape.num_frames) if within else ()
-        return choose_frames(lambda: _frames(folder, names), frozenset(expected), shape, span)
+        return choose_frames(lambda: folder_frames(folder, names), frozenset(expected), shape, span)
     except UnusableClip:
         raise
     except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
@@ -101,7 +101,7 @@ def decode_frames(folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE)
         raise UnusableClip("has frames that are too large") from error
 
 
-def _frames(folder: FrameFolder, names: Sequence[str]) -> Frames:
+def folder_frames(folder: FrameFolder, names: Sequence[str]) -> Frames:
     budget = Budget()
     for number, name in enumerate(names):
         with Image.open(io.BytesIO(folder.read(name)), formats=_PILLOW_FORMATS) as image:

@@ -93,7 +93,7 @@ def find_signer(pose: PoseFile, frames: slice) -> Signer:
     """
     signer = Signer(_wanted_points(pose, frames), numpy.zeros(0, bool))
     hands = signer.hands  # a view: what is done to it is done to the points
-    pass
+    hands[_mistaken_hands(signer)] = numpy.nan
     if not numpy.isfinite(hands).any():
         raise UnusableClip("shows no hand in any frame")
     if _spread(hands) < FLAT_DEPTH * palm_length(hands):

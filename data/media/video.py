@@ -43,7 +43,7 @@ def decode_video(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> 
         expected = _expected_indices(file, family, shape.num_frames, span)
         if family == "gif":
             return choose_frames(lambda: gif_frames(file), expected, shape, span)
-        return choose_frames(lambda: _stream_frames(file, family, span), expected, shape, span)
+        return choose_frames(lambda: stream_frames(file, family, span), expected, shape, span)
     except UnusableClip:
         raise
     except UnidentifiedImageError as error:
@@ -184,7 +184,7 @@ class _StreamFrame:
         return numpy.rot90(pixels, self._quarter_turns) if self._quarter_turns else pixels
 
 
-def _stream_frames(file: SourceFile, family: str, span: TimeSpan) -> Frames:
+def stream_frames(file: SourceFile, family: str, span: TimeSpan) -> Frames:
     budget = Budget()
     with _opened(file, family) as container:
         if not container.streams.video:

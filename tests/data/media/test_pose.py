@@ -87,6 +87,15 @@ def test_wherever_a_hand_is_seen_it_is_in_the_picture(draw, wrist):
     assert len(fingers(usual[0])) > len(fingers(draw(sign)[0]))  # farther away, because the window is larger
 
 
+def test_lines_thinner_than_a_pixel_are_drawn(draw):
+    sign = signer()
+    sign.move("LEFT", numpy.linspace(RESTING["LEFT"], (1020, 130), 20))
+    for side in ("RIGHT", "LEFT"):
+        hand = sign.points[f"{side}_HAND_LANDMARKS"]
+        hand[:] = hand[:, :1] + 0.3 * (hand - hand[:, :1])
+    assert draw(sign, size=8)[0].max() > 60
+
+
 def test_head_and_waist_are_in_the_picture(draw):
     image = draw(signer())[0].astype(int)
     background = image[0, 0]
@@ -180,6 +189,8 @@ def test_a_span_is_drawn_as_if_it_were_the_file(tmp_path, draw):
     clip = decode_pose(PlainFile(tmp_path / "sign.pose"), ClipShape(2, 16), TimeSpan(0.2, 0.4))
     assert clip.facts.frames == 5
     assert clip.facts.seconds == pytest.approx(0.2)
+    ends_within_a_frame = decode_pose(PlainFile(tmp_path / "sign.pose"), ClipShape(2, 16), TimeSpan(0.2, 0.39))
+    assert ends_within_a_frame.facts.seconds == pytest.approx(0.19)
 
 
 def test_a_span_that_ends_after_the_clip_ends_with_it(draw):
