@@ -14,6 +14,12 @@ def a_run_must_end(NUM_EPOCHS: int | None, MAX_STEPS: int | None, MAX_MINUTES: f
     return None
 
 
+def a_format_needs_data(DATA_ROOT: Path | None, DATA_FORMAT: str) -> str | None:
+    if DATA_ROOT is None and DATA_FORMAT != "auto":
+        return "this is the layout of DATA_ROOT, which is not set; give the path of your clips, or leave it auto"
+    return None
+
+
 def captions_hold_a_word(DATA_ROOT: Path | None, MAX_CAPTION_LENGTH: int, MAX_WORD_LETTERS: int) -> str | None:
     if DATA_ROOT is None and MAX_CAPTION_LENGTH < MAX_WORD_LETTERS:
         return "the longest words would be cut off; raise MAX_CAPTION_LENGTH or lower MAX_WORD_LETTERS"
@@ -127,6 +133,7 @@ def spelling_needs_letters(DATA_ROOT: Path | None, TEXT_ENCODER: str) -> str | N
 
 CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     a_run_must_end,
+    a_format_needs_data,
     captions_hold_a_word,
     spelling_needs_letters,
     a_letter_needs_a_frame,

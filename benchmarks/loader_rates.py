@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy
@@ -16,6 +17,7 @@ from data.batches import PREFETCHED_BATCHES, training_batches
 from data.cache import ClipCache
 from data.clip_reader import ClipReader
 from data.clip_set import InspectedClips
+from data.manifest import Media
 from data.media.clips import ClipShape
 from data.media.decode import decode_media
 from data.records import ClipRow, ClipSource
@@ -53,10 +55,13 @@ class UncachedClips:
     def groups(self) -> None:
         return None
 
+    @cached_property
+    def _media(self) -> dict[str, Media]:
+        return {clip.row.id: clip.row.media for clip in self.videos.files}
+
     def load(self, row: ClipRow) -> numpy.ndarray:
         try:
-            media = next(clip.row.media for clip in self.videos.files if clip.row.id == row.id)
-            return decode_media(self.videos.root, media, self.shape).pixels_THWC
+            return decode_media(self.videos.root, self._media[row.id], self.shape).pixels_THWC
         except UnusableClip as error:
             raise UserError(f"{self.videos.root / row.id} {error}") from error
 

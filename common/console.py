@@ -35,7 +35,11 @@ class _ForgivingStream:
 
     def write(self, text: str) -> int:
         with suppress(OSError):
-            self._stream.write(text)
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:  # a caption or a name in a script that the terminal does not know
+                encoding = self._stream.encoding or "ascii"
+                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def flush(self) -> None:

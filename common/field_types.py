@@ -60,7 +60,21 @@ def check_increasing(values: tuple[float, float]) -> tuple[float, float]:
     return values
 
 
-Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+def check_path(path: Path) -> Path:
+    """Return ``path`` with its leading ``~`` replaced by the home folder, as in a shell.
+
+    Raises:
+        ValueError: its name is not UTF-8, and could not be written into the files of a run.
+    """
+    if not str(path).isascii():
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("the name of the folder is not UTF-8; rename it") from error
+    return path.expanduser()
+
+
+Folder = Annotated[Path, AfterValidator(check_path)]
 """A path whose leading ``~`` is the home folder, as in a shell."""
 
 FolderName = Annotated[str, AfterValidator(check_folder_name)]

@@ -1,6 +1,7 @@
 """Clips as rows of evenly spread frames on one picture."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 
 import numpy
 from PIL import Image, ImageDraw, ImageFont
@@ -29,18 +30,28 @@ def filmstrips(rows: Sequence[tuple[str, numpy.ndarray]], label_width: int = 130
     font = ImageFont.load_default(FONT_SIZE)
     for index, (label, strip) in enumerate(strips):
         top = index * (height + GAP)
-        lines = [_cut(line, draw, font, label_width - 2 * _MARGIN) for line in label.splitlines()]
+        lines = [
+            cut_to_width(line, lambda text: draw.textlength(text, font), label_width - 2 * _MARGIN)
+            for line in label.splitlines()
+        ]
         draw.multiline_text((_MARGIN, top + height // 2), "\n".join(lines), fill="black", font=font, anchor="lm")
         sheet.paste(Image.fromarray(strip), (label_width, top))
     return numpy.asarray(sheet)
 
 
-def _cut(line: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    if draw.textlength(line, font) <= width:
-        return line
-    while line and draw.textlength(line + "...", font) > width:
-        line = line[:-1]
-    return line + "..."
+def cut_to_width(text: str, length_of: Callable[[str], float], width: float) -> str:
+    """Return a text, or as much of its beginning as fits with three dots behind it.
+
+    Args:
+        text: of any length.
+        length_of: pixels that a text takes.
+        width: pixels that there are.
+    """
+    if len(text) <= width and length_of(text) <= width:  # no letter is narrower than a pixel
+        return text
+    fitting = range(min(len(text), int(width)) + 1)
+    count = bisect_right(fitting, width, key=lambda count: length_of(text[:count] + "...")) - 1
+    return text[: max(count, 0)] + "..."
 
 
 def _filmstrip(video_THWC: numpy.ndarray) -> numpy.ndarray:

@@ -12,20 +12,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.console import forgiving_output
 from common.errors import UserError
 from common.files import write_atomically
+from common.interruption import Interrupted, signals_raise
 from common.settings import load_settings
 from config import PRESETS, Config
-from data.clip_reader import ClipReader
-from data.clip_set import check_usable, name_skipped, split_inspected
-from data.clip_splits import ClipSplit
+from data.clip_set import check_usable, name_skipped
+from data.clip_splits import ClipSplit, split_clips
 from data.inspection import Inspection
-from data.inspection_report import CaptionUse, report_json, report_lines
-from data.inspection_sheet import write_sheet
+from data.inspection_report import LABEL_WIDTH, CaptionUse, report_json, report_lines
+from data.inspection_sheet import draw_sheet
 from data.manifest import Manifest
+from data.paths import printable
 from data.shards import check_new_folder, write_shards
-from models.tokens import dropped_characters
-from training.build_data import build_inspection, build_split_rule
+from models.tokens import Tokenizer, dropped_characters
+from training.build_data import build_inspection
 from training.build_model import build_tokenizer
 
 PROGRAM = "python -m data"
@@ -33,51 +35,74 @@ MOST_SHARD_MEGABYTES = 100_000
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a command; return 0, or 1 after an error that the user can put right. Usage errors exit with 2."""
-    options, training_options = _parser().parse_known_args(arguments)
-    try:
-        loaded = load_settings(
-            Config, PRESETS, [f"--data-root={options.path}", *training_options], program=f"{PROGRAM} {options.command}"
-        )
-        if options.command == "shard":
-            check_new_folder(options.output)  # before everything is inspected, which may take long
-        inspection, reader = build_inspection(loaded.config)
-        if options.command == "inspect":
-            _inspect(options, loaded.config, inspection, reader)
-        else:
-            _shard(options, loaded.config, inspection)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    """Run a command; return 0, 1 after an error that the user can put right, or 128 + the number of a signal.
+
+    Usage errors exit with 2.
+    """
+    options, training_options = _parse(arguments)
+    with forgiving_output():  # the reader of a pipe may have seen enough
+        try:
+            with signals_raise():
+                _run(options, training_options)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except Interrupted as interruption:
+            return 128 + interruption.signal_number
     return 0
 
 
-def _inspect(options: argparse.Namespace, config: Config, inspection: Inspection, reader: ClipReader) -> None:
-    captions = _caption_use(config, inspection)
+def _run(options: argparse.Namespace, training_options: Sequence[str]) -> None:
+    # The word none alone would mean no folder.
+    path = f"./{options.path}" if str(options.path).lower() == "none" else options.path
+    arguments = [f"--data-root={path}", *training_options]
+    config = load_settings(Config, PRESETS, arguments, program=f"{PROGRAM} {options.command}").config
+    # Before everything is inspected, which may take long:
+    tokenizer = build_tokenizer(config, None)
+    if options.command == "shard":
+        check_new_folder(options.output)
+        _shard(options, config)
+    else:
+        _check_folder_of("--sheet", options.sheet)
+        _check_folder_of("--json", options.json)
+        _inspect(options, config, tokenizer)
+
+
+def _check_folder_of(option: str, path: Path | None) -> None:
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise UserError(f"{option} {path}: this is no file in a folder that exists.")
+
+
+def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) -> None:
+    inspection, reader = build_inspection(config)
+    captions = _caption_use(config, tokenizer, inspection)
     split: ClipSplit | None = None
     problem: UserError | None = None
     try:
         check_usable(options.path, inspection)
-        split = split_inspected(inspection, build_split_rule(config))
+        split = split_clips(inspection.usable, config.SPLIT_BY, config.VALIDATION_FRACTION, config.SEED)
     except UserError as error:
         problem = error  # what was found comes first
-    print("\n".join(report_lines(str(options.path), inspection, captions, split)))
-    try:
-        if shown := write_sheet(options.sheet, inspection.usable, reader, config.SEED):
-            print(f"{'contact sheet':<14}{options.sheet} ({shown} clips as the training sees them)")
-        if options.json is not None:
-            content = report_json(str(options.path), inspection, captions, split)
-            write_atomically(options.json, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-    except OSError as error:
-        raise UserError(f"{error.filename or options.sheet} cannot be written: {error.strerror}.") from error
+    print("\n".join(report_lines(printable(str(options.path)), inspection, captions, split)))
+    if options.json is not None:
+        content = report_json(printable(str(options.path)), inspection, captions, split)
+        _write("--json", options.json, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    sheet = draw_sheet(inspection.usable, reader, config.SEED)
+    if sheet is not None:
+        _write("--sheet", options.sheet, sheet.png)
+        print(f"{'contact sheet':<{LABEL_WIDTH}}{options.sheet} ({sheet.clips} clips as the training sees them)")
     if problem is not None:
         raise problem
 
 
-def _caption_use(config: Config, inspection: Inspection) -> CaptionUse:
-    tokenizer = build_tokenizer(config, None)
+def _write(option: str, path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written: {error.strerror}.") from error
+
+
+def _caption_use(config: Config, tokenizer: Tokenizer, inspection: Inspection) -> CaptionUse:
     captions = [clip.row.caption for clip in inspection.usable]
     return CaptionUse(
         encoder=config.TEXT_ENCODER,
@@ -87,7 +112,8 @@ def _caption_use(config: Config, inspection: Inspection) -> CaptionUse:
     )
 
 
-def _shard(options: argparse.Namespace, config: Config, inspection: Inspection) -> None:
+def _shard(options: argparse.Namespace, config: Config) -> None:
+    inspection, _ = build_inspection(config)
     check_usable(options.path, inspection)
     usable = Manifest(inspection.root, tuple(clip.row for clip in inspection.usable), ())
     report = write_shards(usable, options.output, shard_bytes=options.shard_megabytes * 1_000_000, seed=config.SEED)
@@ -98,6 +124,17 @@ def _shard(options: argparse.Namespace, config: Config, inspection: Inspection) 
     if skipped:
         print(f"{len(skipped)} left out: {name_skipped(skipped)}")
     print(f"Train on them: python main.py --data-root {options.output}")
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = _parser()
+    options, training_options = parser.parse_known_args(arguments)
+    paths = [options.path, *([options.output] if options.command == "shard" else [])]
+    if list(map(Path, arguments[1 : 1 + len(paths)])) != paths:  # else the value of an option may pass for a path
+        parser.error(f"what {options.command} works on comes first: {PROGRAM} {options.command} PATH [options]")
+    if any(option.split("=")[0] == "--data-root" for option in training_options):
+        parser.error("--data-root is what comes first already")
+    return options, training_options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,7 +161,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _megabytes(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
     if not 1 <= value <= MOST_SHARD_MEGABYTES:
         raise argparse.ArgumentTypeError(f"{value} is not between 1 and {MOST_SHARD_MEGABYTES}")
     return value

@@ -4,16 +4,28 @@ import os
 import unicodedata
 from pathlib import Path
 
-from data.paths import inside_file
+from data.paths import inside_file, printable
 from data.unusable import UnusableClip
 
 MOST_CAPTION_BYTES = 16_384
+_TURNING_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def normalise_caption(text: str) -> str:
-    """Return a caption on one line, composed (NFC), without control characters and repeated spaces."""
-    printable = "".join(" " if unicodedata.category(character) in ("Cc", "Cs") else character for character in text)
-    return " ".join(unicodedata.normalize("NFC", printable).split())
+    """Return a caption on one line, composed (NFC), without control characters and repeated spaces.
+
+    It is empty where nothing can be seen: where there are but spaces of no width and the like.
+    Marks that turn the direction of writing round are taken out: they would garble the lines that they are shown in.
+    Those that join or part letters stay, because scripts need them.
+    """
+    printable = "".join(
+        " " if unicodedata.category(character) in ("Cc", "Cs") else character
+        for character in text
+        if character not in _TURNING_MARKS
+    )
+    caption = " ".join(unicodedata.normalize("NFC", printable).split())
+    is_visible = any(unicodedata.category(character) not in ("Cf", "Zs") for character in caption)
+    return caption if is_visible else ""
 
 
 def checked_caption(text: str) -> str:
@@ -57,13 +69,14 @@ def read_caption(root: Path, name: str) -> str:
     Raises:
         UnusableClip: there is no such file, it leads out of the folder, or see `decode_caption`.
     """
+    shown = printable(Path(name).name)
     if not os.path.lexists(root / name):
-        raise UnusableClip(f"has no caption: {Path(name).name} is missing")
+        raise UnusableClip(f"has no caption: {shown} is missing")
     try:
         with open(inside_file(root, name), "rb") as file:
             content = file.read(MOST_CAPTION_BYTES + 1)
     except UnusableClip as error:
-        raise UnusableClip(f"has no usable caption: {Path(name).name} {error}") from error
+        raise UnusableClip(f"has no usable caption: {shown} {error}") from error
     except OSError as error:
-        raise UnusableClip(f"has no usable caption: {Path(name).name} cannot be read ({error.strerror})") from error
-    return decode_caption(content, Path(name).name)
+        raise UnusableClip(f"has no usable caption: {shown} cannot be read ({error.strerror})") from error
+    return decode_caption(content, shown)

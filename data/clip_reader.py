@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 
 from data.cache import ClipCache
-from data.manifest import ManifestRow
+from data.manifest import ManifestRow, Media
 from data.media.clips import ClipShape, DecodedClip, MediaFacts
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
 from data.unusable import UnusableClip
@@ -20,6 +20,16 @@ class InspectedClip:
     digest: str  # sha256 of its content
     stamp: str  # what the file system said of it then (data.media.decode.media_stamp)
     facts: MediaFacts
+
+
+def check_unchanged(root: Path, media: Media, stamp: str) -> None:
+    """Refuse a clip whose files have changed while they were read: its pixels and its digest may not belong together.
+
+    Raises:
+        UnusableClip: they have.
+    """
+    if media_stamp(root, media) != stamp:
+        raise UnusableClip("was written to while it was read")
 
 
 @dataclass(frozen=True)
@@ -50,9 +60,12 @@ class ClipReader:
 
     def _decode(self, clip: InspectedClip) -> numpy.ndarray:
         media = clip.row.media
-        if media_stamp(self.root, media) != clip.stamp and not self._is_same(clip):
+        stamp = media_stamp(self.root, media)
+        if stamp != clip.stamp and not self._is_same(clip):
             raise UnusableClip("has changed since the data set was opened")
-        return decode_media(self.root, media, self.shape).pixels_THWC
+        decoded = decode_media(self.root, media, self.shape)
+        check_unchanged(self.root, media, stamp)
+        return decoded.pixels_THWC
 
     def _is_same(self, clip: InspectedClip) -> bool:
         """Return whether the content is what it was; it may have been copied or touched."""

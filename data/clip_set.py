@@ -1,7 +1,8 @@
 """Clips that people bring, in any format, as the trainer sees them."""
 
+import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,9 @@ from common.errors import UserError
 from data.cache import ClipCache
 from data.captions import normalise_caption
 from data.clip_reader import ClipReader, InspectedClip
-from data.clip_splits import ClipSplit, SplitBy, hash_order, split_clips, unseen_words_notice
+from data.clip_splits import ClipSplit, SplitBy, hash_order, split_clips, split_notices
+from data.clip_units import caption_key
+from data.formats import folder
 from data.formats.data_format import ReadingOptions
 from data.formats.registry import read_data_set
 from data.inspection import Inspection, inspect_clips
@@ -77,22 +80,20 @@ class ClipSetSplits(DataSplits):
     """See `open_clip_set`."""
 
     reader: ClipReader
-    clips: tuple[InspectedClip, ...]
+    clip_by_caption: Mapping[str, InspectedClip]  # the first one of each
     training_captions: frozenset[str]
 
     def is_held_out(self, caption: str) -> bool:
         """Return whether no training clip has this caption."""
-        return normalise_caption(caption) not in self.training_captions
+        return caption_key(normalise_caption(caption)) not in self.training_captions
 
     def real_clip(self, caption: str) -> numpy.ndarray | None:
         """Return the first clip with this caption; None if there is none or it has gone."""
-        for clip in self.clips:
-            if clip.row.caption == normalise_caption(caption):
-                try:
-                    return self.reader.clip(clip)
-                except UnusableClip:
-                    return None
-        return None
+        clip = self.clip_by_caption.get(normalise_caption(caption))
+        try:
+            return None if clip is None else self.reader.clip(clip)
+        except UnusableClip:
+            return None
 
 
 def inspect_data(
@@ -112,6 +113,9 @@ def inspect_data(
         UserError: the data set cannot be read at all.
     """
     name, recognised, manifest = read_data_set(path, format_name, options)
+    if options.signer_from_file_name and name != folder.FORMAT.name:
+        note = f"SIGNER_FROM_FILE_NAME changes nothing: it is for folders, and this is {recognised}"
+        manifest = dataclasses.replace(manifest, notes=(*manifest.notes, note))
     reader = ClipReader(manifest.root, shape, cache)
     store = VerdictStore(cache_folder, manifest.root)
     return inspect_clips(name, recognised, manifest, reader, store), reader
@@ -133,20 +137,9 @@ def check_usable(path: Path, inspection: Inspection) -> None:
         )
     raise UserError(
         f"DATA_ROOT={str(path)!r}: {bad} of {total} clips cannot be used, which looks like a mistake. "
-        f"{name_skipped(inspection.unusable)}. Put them right or take them away; "
-        f"python -m data inspect {path} names them all."
+        f"{name_skipped(inspection.unusable)}. {''.join(f'Note: {note}. ' for note in inspection.notes)}"
+        f"Put them right or take them away; python -m data inspect {path} names them all."
     )
-
-
-def split_inspected(inspection: Inspection, rule: SplitRule) -> ClipSplit:
-    """Divide the usable clips, and choose those that are validated on.
-
-    Raises:
-        UserError: they cannot be divided as asked.
-    """
-    split = split_clips(inspection.usable, rule.split_by, rule.validation_fraction, rule.seed)
-    chosen = hash_order(split.validation, rule.seed)[: rule.validation_clips]
-    return ClipSplit(split.training, chosen, split.test, split.rule, split.is_shared)
 
 
 def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: SplitRule) -> DataSplits:
@@ -156,23 +149,24 @@ def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: 
         UserError: too little of it can be used, or it cannot be divided as asked.
     """
     check_usable(path, inspection)
-    split = split_inspected(inspection, rule)
+    split = split_clips(inspection.usable, rule.split_by, rule.validation_fraction, rule.seed)
+    validation = hash_order(split.held_out, rule.seed)[: rule.validation_clips]
     return ClipSetSplits(
-        description=_description(path, inspection, split),
+        description=_description(path, inspection, split, len(validation)),
         notices=(
             *inspection.notes,
             *_absent(inspection),
             *_cache_notice(reader, split),
-            *unseen_words_notice(split),
+            *split_notices(split),
         ),
         training=InspectedClips(reader, split.training),
-        validation=InspectedClips(reader, split.validation),
+        validation=InspectedClips(reader, validation),
         symbols=None,
-        default_prompts=_default_prompts(split.training, split.validation),
-        report=_report(path, inspection, split, rule),
+        default_prompts=_default_prompts(split.training, validation),
+        report=_report(path, inspection, split, rule, validation),
         reader=reader,
-        clips=(*split.training, *split.validation),
-        training_captions=frozenset(clip.row.caption for clip in split.training),
+        clip_by_caption={clip.row.caption: clip for clip in reversed((*split.training, *split.held_out))},
+        training_captions=frozenset(caption_key(clip.row.caption) for clip in split.training),
     )
 
 
@@ -183,11 +177,14 @@ def name_skipped(skipped: Sequence[SkippedRow]) -> str:
     return f"{named} and {more} more" if more > 0 else named
 
 
-def _description(path: Path, inspection: Inspection, split: ClipSplit) -> str:
+def _description(path: Path, inspection: Inspection, split: ClipSplit, validation: int) -> str:
     test = f", {len(split.test)} for testing" if split.test else ""
+    held_out = (
+        f"{validation} of {len(split.held_out)} held-out ones" if validation < len(split.held_out) else validation
+    )
     text = (
-        f"{path}: {inspection.recognised}; {len(split.training)} clips for training, {len(split.validation)} for "
-        f"validation{test} ({split.rule})"
+        f"{path}: {inspection.recognised}; {len(split.training)} clips for training, {held_out} for validation{test} "
+        f"({split.rule})"
     )
     bad = inspection.unusable
     return f"{text}; {len(bad)} skipped: {name_skipped(bad)}" if bad else text
@@ -212,27 +209,37 @@ def _cache_notice(reader: ClipReader, split: ClipSplit) -> tuple[str, ...]:
     )
 
 
-def _report(path: Path, inspection: Inspection, split: ClipSplit, rule: SplitRule) -> dict[str, object]:
+def _report(
+    path: Path, inspection: Inspection, split: ClipSplit, rule: SplitRule, validation: Sequence[InspectedClip]
+) -> dict[str, object]:
     """Return the split in full, for the run folder."""
 
-    def listed(clips: Sequence[InspectedClip]) -> list[dict[str, str]]:
+    def listed(clips: Sequence[InspectedClip]) -> list[dict[str, object]]:
         return [
-            {"clip": clip.row.id, "caption": clip.row.caption, "sha256": clip.digest}
-            | ({} if clip.row.signer is None else {"signer": clip.row.signer})
+            {
+                "clip": clip.row.id,
+                "caption": clip.row.caption,
+                "signer": clip.row.signer,
+                "sha256": clip.digest,
+                "span": [clip.row.media.span.start, clip.row.media.span.end],
+            }
             for clip in clips
         ]
 
-    seen = {clip.row.caption for clip in split.training}
+    seen = {caption_key(clip.row.caption) for clip in split.training}
+    captions = {clip.row.caption for clip in inspection.usable}
     return {
         "data": inspection.format_name,
         "root": str(path),
         "seed": rule.seed,
         "rule": split.rule,
         "validation_shares_training_clips": split.is_shared,
-        "held_out_captions": sorted({clip.row.caption for clip in inspection.usable} - seen),
+        "held_out_captions": sorted(caption for caption in captions if caption_key(caption) not in seen),
         "training": listed(split.training),
-        "validation": listed(split.validation),
+        "validation": listed(validation),
+        "held_out": listed(split.held_out),
         "test": listed(split.test),
+        "left_out": listed(split.left_out),
         "skipped": [{"clip": row.id, "reason": row.reason} for row in inspection.skipped],
     }
 

@@ -1,57 +1,93 @@
 """Which clips are trained on and which are held out."""
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from common.errors import UserError
 from common.randomness import derive_seed
 from data.clip_reader import InspectedClip
+from data.clip_units import Unit, caption_key, content_key, units_of
 
 SplitBy = Literal["auto", "signer", "caption"]
 MOST_OVERSHOOT = 2.0  # a signer who would bring the held-out share above this many times the wanted one is passed by
+NAMED_SIGNERS = 5
+LARGEST_SEED = 2**63  # of derive_seed
 
 
 @dataclass(frozen=True)
 class ClipSplit:
-    """The parts of a data set."""
+    """The parts of a data set, each in the order of its clips' ids: an order of files or lines means nothing."""
 
     training: tuple[InspectedClip, ...]
-    validation: tuple[InspectedClip, ...]
-    test: tuple[InspectedClip, ...]  # neither trained nor validated on
+    held_out: tuple[InspectedClip, ...]  # of which `validation_clips` are validated on
+    test: tuple[InspectedClip, ...]  # as the data set gives it: neither trained nor validated on
     rule: str  # for people: how it was divided
-    is_shared: bool = False  # the validation clips are training clips, because nothing could be held out
+    is_shared: bool = False  # nothing could be held out: validation is on training clips
+    left_out: tuple[InspectedClip, ...] = ()  # given as validation or test, but a training clip shows the same
 
 
 def split_clips(clips: Sequence[InspectedClip], split_by: SplitBy, fraction: float, seed: int) -> ClipSplit:
     """Divide clips as their data set says, or else so that no signer, or no caption, is on both sides.
 
+    Either way no pictures are on both sides. Test clips stay test clips.
+
     Args:
         clips: at least one.
-        split_by: "auto" takes what the data set says; else signers where every clip names one and there are two at
-            least; else captions.
-        fraction: share that is held out: of the clips, by whole signers; or of the different captions.
+        split_by: "auto" takes the validation clips that the data set gives; where it gives none, signers, if every clip
+            names one and there are two; else captions.
+        fraction: share that is held out: of the clips, by whole signers; or, about, of the captions.
         seed: decides which.
 
     Raises:
         UserError: signers are asked for and not known, or the data set leaves nothing to train on.
     """
-    if split_by == "auto" and any(clip.row.split is not None for clip in clips):
-        return _as_given(clips, fraction, seed)
-    if split_by == "signer" or (split_by == "auto" and _names_signers(clips)):
-        return _by_signer(clips, fraction, seed)
-    return _by_caption(clips, fraction, seed)
+    ordered = sorted(clips, key=lambda clip: clip.row.id)
+    test = tuple(clip for clip in ordered if clip.row.split == "test")
+    rest = tuple(clip for clip in ordered if clip.row.split != "test")
+    given = tuple(clip for clip in rest if clip.row.split == "validation") if split_by == "auto" else ()
+    training = tuple(clip for clip in rest if clip.row.split != "validation") if given else rest
+    if not training:
+        raise UserError(
+            f"the data set gives all of its {len(clips)} usable clips to validation or test, and none to training. Add "
+            "training clips."
+        )
+    if given:
+        split = ClipSplit(training, given, test, "as the data set gives them")
+    elif split_by == "signer" or (split_by == "auto" and _names_signers(training)):
+        split = _by_signer(training, fraction, seed)
+    else:
+        split = _by_caption(training, fraction, seed)
+    return _without_trained(dataclasses.replace(split, test=test))
 
 
-def unseen_words_notice(split: ClipSplit) -> tuple[str, ...]:
-    """Say so where validation asks for words that no training caption has; none otherwise.
+def hash_order(clips: Sequence[InspectedClip], seed: int) -> tuple[InspectedClip, ...]:
+    """Return clips in an order that depends on the seed and their names alone."""
+    return tuple(sorted(clips, key=lambda clip: (derive_seed(seed, f"validation_clip/{clip.row.id}"), clip.row.id)))
+
+
+def split_notices(split: ClipSplit) -> tuple[str, ...]:
+    """Return sentences on what a split cannot do, for people."""
+    return (*_left_out_notice(split), *_unseen_words_notice(split))
+
+
+def _left_out_notice(split: ClipSplit) -> tuple[str, ...]:
+    if not split.left_out:
+        return ()
+    first = split.left_out[0].row.id
+    return (
+        f"{len(split.left_out)} validation or test clips show the same as a training clip and are left out: {first}",
+    )
+
+
+def _unseen_words_notice(split: ClipSplit) -> tuple[str, ...]:
+    """Say so where validation asks for words that no training caption has.
 
     A sign cannot be guessed from the word for it, as a finger-spelled word can be from its letters.
     """
     trained = {word for clip in split.training for word in clip.row.caption.casefold().split()}
-    held_out = {word for clip in split.validation for word in clip.row.caption.casefold().split()}
+    held_out = {word for clip in split.held_out for word in clip.row.caption.casefold().split()}
     if held_out & trained:
         return ()
     return (
@@ -61,9 +97,23 @@ def unseen_words_notice(split: ClipSplit) -> tuple[str, ...]:
     )
 
 
-def hash_order(clips: Sequence[InspectedClip], seed: int) -> tuple[InspectedClip, ...]:
-    """Return clips in an order that depends on the seed and their names alone."""
-    return tuple(sorted(clips, key=lambda clip: (derive_seed(seed, f"validation_clip/{clip.row.id}"), clip.row.id)))
+def _without_trained(split: ClipSplit) -> ClipSplit:
+    """Leave out of validation and test what a training clip shows too."""
+    if split.is_shared:
+        return split
+    trained = set(map(content_key, split.training))
+
+    def kept(clips: tuple[InspectedClip, ...]) -> tuple[InspectedClip, ...]:
+        return tuple(clip for clip in clips if content_key(clip) not in trained)
+
+    left_out = tuple(clip for clip in (*split.held_out, *split.test) if content_key(clip) in trained)
+    held_out = kept(split.held_out)
+    if not held_out:
+        raise UserError(
+            f"each of the {len(split.held_out)} validation clips shows the same as a training clip, such as "
+            f"{split.held_out[0].row.id}. Take them out of one of the two."
+        )
+    return dataclasses.replace(split, held_out=held_out, test=kept(split.test), left_out=left_out)
 
 
 def _names_signers(clips: Sequence[InspectedClip]) -> bool:
@@ -71,24 +121,7 @@ def _names_signers(clips: Sequence[InspectedClip]) -> bool:
     return None not in signers and len(signers) >= 2
 
 
-def _as_given(clips: Sequence[InspectedClip], fraction: float, seed: int) -> ClipSplit:
-    def part(*names: str | None) -> tuple[InspectedClip, ...]:
-        return tuple(clip for clip in clips if clip.row.split in names)
-
-    training, validation, test = part("training", None), part("validation"), part("test")
-    if not training:
-        raise UserError(
-            f"the data set gives all of its {len(clips)} usable clips to validation or test, and none to training. Add "
-            "training clips, or set SPLIT_BY to caption or signer to divide these."
-        )
-    if validation:
-        return ClipSplit(training, validation, test, "as the data set gives them")
-    derived = _by_caption(training, fraction, seed)
-    rule = f"training and test as the data set gives them, and of the training clips {derived.rule}"
-    return ClipSplit(derived.training, derived.validation, test, rule, derived.is_shared)
-
-
-def _by_signer(clips: Sequence[InspectedClip], fraction: float, seed: int) -> ClipSplit:
+def _by_signer(clips: tuple[InspectedClip, ...], fraction: float, seed: int) -> ClipSplit:
     if not _names_signers(clips):
         known = len({clip.row.signer for clip in clips} - {None})
         nameless = sum(clip.row.signer is None for clip in clips)
@@ -97,38 +130,53 @@ def _by_signer(clips: Sequence[InspectedClip], fraction: float, seed: int) -> Cl
             f"{nameless} clips name none. Name them (SIGNER_FROM_FILE_NAME, or a column `signer`), or set SPLIT_BY to "
             "caption."
         )
-    held_out = _held_out_signers(clips, fraction, seed)
-    return ClipSplit(
-        training=tuple(clip for clip in clips if clip.row.signer not in held_out),
-        validation=tuple(clip for clip in clips if clip.row.signer in held_out),
-        test=(),
-        rule=f"by signer: {', '.join(sorted(held_out)[:5])}{' ...' if len(held_out) > 5 else ''} held out",
-    )
+    units = units_of(clips, lambda clip: str(clip.row.signer))
+    held_out = _signers_to_hold_out(units, len(clips), fraction, seed)
+    names = [name for unit in held_out for name in unit.names]
+    listed = ", ".join(names[:NAMED_SIGNERS]) + (" ..." if len(names) > NAMED_SIGNERS else "")
+    return _divided(clips, units, held_out, f"by signer: {listed} held out")
 
 
-def _held_out_signers(clips: Sequence[InspectedClip], fraction: float, seed: int) -> frozenset[str]:
-    """Return signers in hash order until they have the wanted share of the clips; one at least stays for training."""
-    sizes = Counter(str(clip.row.signer) for clip in clips)
-    order = sorted(sizes, key=lambda signer: derive_seed(seed, f"validation_signer/{signer}"))
-    held_out: list[str] = []
-    for signer in order:
-        share = sum(sizes[name] for name in held_out) / len(clips)
-        if share >= fraction or len(held_out) == len(sizes) - 1:
+def _signers_to_hold_out(units: Sequence[Unit], clips: int, fraction: float, seed: int) -> list[Unit]:
+    """Return units in hash order until they have the wanted share of the clips; one at least stays for training."""
+    order = sorted(units, key=_hash_of("signer", seed))
+    held_out: list[Unit] = []
+    for unit in order:
+        share = sum(len(each.clips) for each in held_out) / clips
+        if share >= fraction or len(held_out) == len(units) - 1:
             break
-        if share + sizes[signer] / len(clips) <= MOST_OVERSHOOT * fraction:
-            held_out.append(signer)
-    return frozenset(held_out or [min(order, key=lambda signer: sizes[signer])])
+        if share + len(unit.clips) / clips <= MOST_OVERSHOOT * fraction:
+            held_out.append(unit)
+    if not held_out and len(units) > 1:
+        held_out.append(min(order, key=lambda unit: len(unit.clips)))
+    return held_out
 
 
-def _by_caption(clips: Sequence[InspectedClip], fraction: float, seed: int) -> ClipSplit:
-    """Hold out at least `fraction` of the captions, in hash order; one at least stays for training."""
-    captions = sorted(
-        {clip.row.caption for clip in clips}, key=lambda text: derive_seed(seed, f"validation_caption/{text}")
-    )
-    wanted = math.ceil(fraction * len(captions) - 1e-9)
-    held_out = frozenset(captions[: min(wanted, len(captions) - 1)])
-    training = tuple(clip for clip in clips if clip.row.caption not in held_out)
+def _by_caption(clips: tuple[InspectedClip, ...], fraction: float, seed: int) -> ClipSplit:
+    """Hold out captions whose hash is below the fraction, so that a clip more or less moves no other caption.
+
+    One caption at least is held out, and one stays for training, where there are two.
+    """
+    units = units_of(clips, lambda clip: caption_key(clip.row.caption))
+    order = sorted(units, key=_hash_of("caption", seed))
+    below = sum(_hash_of("caption", seed)(unit) < fraction * LARGEST_SEED for unit in order)
+    held_out = order[: min(max(below, 1), len(order) - 1)]
+    captions = sum(len(unit.names) for unit in units)
+    names = sum(len(unit.names) for unit in held_out)
+    return _divided(clips, units, held_out, f"by caption: {names} of {captions} captions held out")
+
+
+def _hash_of(kind: str, seed: int) -> Callable[[Unit], int]:
+    return lambda unit: derive_seed(seed, f"validation_{kind}/{unit.names[0]}")
+
+
+def _divided(clips: tuple[InspectedClip, ...], units: Sequence[Unit], held_out: Sequence[Unit], rule: str) -> ClipSplit:
     if not held_out:
-        return ClipSplit(training, training, (), "validation taken from the training clips: all captions agree", True)
-    validation = tuple(clip for clip in clips if clip.row.caption in held_out)
-    return ClipSplit(training, validation, (), f"by caption: {len(held_out)} of {len(captions)} captions held out")
+        return ClipSplit(clips, clips, (), "validation on training clips: they all hang together", True)
+    ids = {clip.row.id for unit in held_out for clip in unit.clips}
+    return ClipSplit(
+        training=tuple(clip for clip in clips if clip.row.id not in ids),
+        held_out=tuple(clip for clip in clips if clip.row.id in ids),
+        test=(),
+        rule=rule,
+    )

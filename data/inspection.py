@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.clip_reader import ClipReader, InspectedClip
+from data.clip_reader import ClipReader, InspectedClip, check_unchanged
 from data.manifest import Manifest, ManifestRow, Media, SkippedRow
 from data.media.decode import decode_media, media_digest, media_stamp
 from data.unusable import UnusableClip
@@ -87,6 +87,7 @@ class _Inspector:
         if verdict is None:
             digest = self._digest(row.media, stamp)
             decoded = decode_media(self._reader.root, row.media, self._reader.shape)
+            check_unchanged(self._reader.root, row.media, stamp)
             self._reader.keep(row, digest, decoded)
             verdict = Verdict(digest, decoded.facts)
             self._store.add(row.media, stamp, verdict)

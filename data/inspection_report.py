@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data.clip_reader import InspectedClip
-from data.clip_splits import ClipSplit, unseen_words_notice
+from data.clip_splits import ClipSplit, split_notices
 from data.inspection import Inspection
 from data.manifest import SkippedRow
 
@@ -46,9 +46,9 @@ def report_lines(path: str, inspection: Inspection, captions: CaptionUse, split:
         ]
     if split is not None:
         test = f", test {len(split.test)}" if split.test else ""
-        parts = f"training {len(split.training)}, validation {len(split.validation)}{test}"
+        parts = f"training {len(split.training)}, held out {len(split.held_out)}{test}"
         lines.append(_line("splits", f"{parts} ({split.rule})"))
-        lines += [_line("", notice) for notice in unseen_words_notice(split)]
+        lines += [_line("", notice) for notice in split_notices(split)]
     lines += [_line("note", note) for note in inspection.notes]
     return lines + _skipped_lines(inspection.skipped)
 
@@ -57,7 +57,7 @@ def report_json(path: str, inspection: Inspection, captions: CaptionUse, split: 
     """Return everything that was found, as JSON-compatible values."""
     part_of = {}
     if split is not None:
-        parts = {"training": split.training, "validation": split.validation, "test": split.test}
+        parts = {"training": split.training, "held_out": split.held_out, "test": split.test}
         part_of = {clip.row.id: name for name, part in parts.items() for clip in part}
     return {
         "path": path,

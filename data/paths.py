@@ -36,7 +36,11 @@ def inside_file(root: Path, name: str) -> Path:
         UnusableClip: see `inside`; or it is a folder, a pipe or a device.
     """
     path = inside(root, name)
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise UnusableClip(f"cannot be read ({error.strerror})") from error
+    if not is_file:
         raise UnusableClip("is not a regular file")
     return path
 

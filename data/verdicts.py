@@ -8,9 +8,13 @@ remembered; the others are looked at again at every start.
 import hashlib
 import json
 import logging
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import av
+import PIL
 
 from common.files import write_atomically
 from data.manifest import Media
@@ -19,6 +23,8 @@ from data.media.decode import DECODING_VERSION
 
 WRITTEN_EVERY_SECONDS = 2.0
 MOST_STALE_LINES = 1000  # and more than half of the file: then it is written anew
+
+DECODERS = (DECODING_VERSION, av.__version__, PIL.__version__)  # of what one can decode, another may not
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ class VerdictStore:
         self._unwritten: list[str] = []
         self._written_at = time.monotonic()
         self._used: set[str] = set()
+        self._lock = threading.Lock()  # several threads inspect
         self._read()
 
     def get(self, media: Media, stamp: str) -> Verdict | None:
@@ -54,16 +61,19 @@ class VerdictStore:
     def add(self, media: Media, stamp: str, verdict: Verdict) -> None:
         """Remember that a clip can be used."""
         key = _key(media, stamp)
-        self._known[key] = verdict
-        self._used.add(key)
-        self._unwritten.append(_line(key, verdict))
-        if time.monotonic() - self._written_at > WRITTEN_EVERY_SECONDS:
+        with self._lock:
+            self._known[key] = verdict
+            self._used.add(key)
+            self._unwritten.append(_line(key, verdict))
+            is_due = time.monotonic() - self._written_at > WRITTEN_EVERY_SECONDS
+        if is_due:
             self.write()
 
     def write(self) -> None:
         """Write what was added since the last time; call it when all clips have been gone through."""
-        self._written_at = time.monotonic()
-        lines, self._unwritten = self._unwritten, []
+        with self._lock:
+            self._written_at = time.monotonic()
+            lines, self._unwritten = self._unwritten, []
         if not lines:
             return
         try:
@@ -105,7 +115,7 @@ class VerdictStore:
 
 
 def _key(media: Media, stamp: str) -> str:
-    content = json.dumps([asdict(media), stamp]).encode()
+    content = json.dumps([DECODERS, asdict(media), stamp]).encode()
     return hashlib.sha256(content).hexdigest()[:32]
 
 

@@ -6,6 +6,7 @@ import numpy
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
+from common.filmstrip import cut_to_width
 from common.vision import make_grid
 from logging_system.drawing import INK, PAPER, font_for
 
@@ -92,11 +93,7 @@ def _grid(tiles_NTHWC: torch.Tensor, columns: int) -> numpy.ndarray:
 
 def _fitting(text: str, width: int, size: int) -> tuple[str, int]:
     """Return the text and its size, so that it is at most `width` pixels wide."""
-    while size > SMALLEST_SIZE and font_for(text, size).getlength(text) > width:
+    shown = text[: width + 1]  # no letter is narrower than a pixel
+    while size > SMALLEST_SIZE and font_for(shown, size).getlength(shown) > width:
         size -= 1
-    font = font_for(text, size)
-    if font.getlength(text) <= width:
-        return text, size
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "...", size
+    return cut_to_width(text, font_for(shown, size).getlength, width), size

@@ -29,7 +29,7 @@ from training.device import ComputeDevice, choose_device
 from training.environment import describe_environment
 from training.loop import LoopCadence, TrainingLoop
 from training.resume import ResumedConfig, config_for_resume
-from training.resumed_data import data_differences
+from training.resumed_data import compare_data
 from training.run_folder import RunFolder, open_run_folder
 from training.sampling import ClipSampler
 from training.showcase import Showcase
@@ -66,8 +66,12 @@ def build_training(
         resumed = config_for_resume(loaded, checkpoint)
         config = resumed.config
         splits = splits if splits is not None else _open_data(config)
+        report = dict(splits.report)
         if checkpoint is not None:
-            resumed = resumed.with_differences(data_differences(folder.path / "split.json", splits.report))
+            comparison = compare_data(folder.path / "split.json", report)
+            resumed = resumed.with_differences(comparison.differences)
+            if comparison.formerly_trained:
+                report["formerly_trained"] = comparison.formerly_trained
         tokenizer = build_tokenizer(config, splits.symbols)
         _check_symbols(checkpoint, tokenizer)
         if checkpoint is not None and _is_finished(config, splits, checkpoint):
@@ -80,7 +84,7 @@ def build_training(
         set_aside_newer(folder.checkpoints, checkpoint.state.step)
         remove_old(folder.checkpoints, checkpoint.folder, _retention(config))  # at once: it may be to make room
     folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
-    folder.write_json("split.json", splits.report)
+    folder.write_json("split.json", report)
     announce(loaded, config, splits, tokenizer, folder, compute, resumed, checkpoint)
     announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
     return _assemble(config, loaded, learner, view, validator, splits, tokenizer, folder, compute, stop)

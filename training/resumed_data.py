@@ -1,7 +1,8 @@
 """Whether a resumed run still has the clips that it began with."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ from common.errors import UserError
 NAMED = 3
 
 
-def data_differences(split_file: Path, report: Mapping[str, Any]) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class DataComparison:
+    """What is to be said, and remembered, of a data set that is trained on again."""
+
+    differences: tuple[str, ...]  # sentences for people; none where the clips are the same
+    formerly_trained: tuple[Mapping[str, Any], ...]  # clips that earlier launches trained on, and today's does not
+
+
+def compare_data(split_file: Path, report: Mapping[str, Any]) -> DataComparison:
     """Compare the split of a data set's clips with the one that the last launch wrote.
 
     Args:
@@ -18,25 +27,39 @@ def data_differences(split_file: Path, report: Mapping[str, Any]) -> tuple[str, 
             compared.
         report: of the data set as it is today.
 
-    Returns:
-        One sentence for people, or none where the clips are the same.
-
     Raises:
         UserError: a clip or caption that was trained on would count as held out from now on; or the file is damaged.
     """
     then = _read(split_file)
     if "training" not in then or "training" not in report:
-        return ()
-    if any("sha256" not in entry for entry in then["training"]):
-        return ("data: an earlier version did not write down what its clips hold, so they cannot be compared",)
-    _check_held_out(split_file, then, report)
-    before, now = _clips(then), _clips(report)
-    if before == now:
-        return ()
-    return (
-        f"data: {len(now - before)} of the training clips are new or have changed, {len(before - now)} of the last "
-        "launch's are gone or have changed; the order of the clips is another one from here on",
-    )
+        return DataComparison((), ())
+    if "held_out" not in then:
+        unknown = "data: an earlier version did not write down what its clips hold, so they cannot be compared"
+        return DataComparison((unknown,), ())
+    trained = [*then["training"], *then.get("formerly_trained", [])]
+    _check_held_out(split_file, trained, then, report)
+    today = set(map(_content, report["training"]))
+    formerly = tuple(entry for entry in trained if _content(entry) not in today)
+    return DataComparison(_differences(then, report), formerly)
+
+
+def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, ...]:
+    before, now = set(map(_clip, then["training"])), set(map(_clip, report["training"]))
+    differences = []
+    if before != now:
+        differences.append(
+            f"data: {len(now - before)} of the training clips are new or have changed, {len(before - now)} of the last "
+            "launch's are gone or have changed; the order of the clips is another one from here on"
+        )
+    held_out = {_content(entry) for entry in then["held_out"]}
+    moved = [entry["clip"] for entry in report["training"] if _content(entry) in held_out]
+    if moved and not then["validation_shares_training_clips"]:
+        differences.append(f"data: {len(moved)} clips that were held out are trained on from here on: {_named(moved)}")
+    if set(map(_clip, then["validation"])) != set(map(_clip, report["validation"])):
+        differences.append(
+            "data: validation is on other clips from here on; its losses do not compare with earlier ones"
+        )
+    return tuple(differences)
 
 
 def _read(split_file: Path) -> Mapping[str, Any]:
@@ -53,22 +76,36 @@ def _read(split_file: Path) -> Mapping[str, Any]:
     return content
 
 
-def _clips(report: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    return {(entry["clip"], entry["caption"], entry["sha256"]) for entry in report["training"]}
+def _content(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what clips with the same pictures have in common, whatever they are called."""
+    return (entry["sha256"], *entry["span"])
 
 
-def _check_held_out(split_file: Path, then: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+def _clip(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (entry["clip"], entry["caption"], *_content(entry))
+
+
+def _check_held_out(
+    split_file: Path, trained: Iterable[Mapping[str, Any]], then: Mapping[str, Any], report: Mapping[str, Any]
+) -> None:
     if report["validation_shares_training_clips"]:
         return  # and says so
-    trained_clips = {entry["clip"] for entry in then["training"]}
-    trained_captions = {entry["caption"] for entry in then["training"]}
-    clips = [entry["clip"] for entry in report["validation"] if entry["clip"] in trained_clips]
-    captions = [repr(caption) for caption in report["held_out_captions"] if caption in trained_captions]
-    if clips or captions:
-        seen = [*clips, *captions]
-        more = f" and {len(seen) - NAMED} more" if len(seen) > NAMED else ""
+    contents = set(map(_content, trained))
+    captions = {entry["caption"].casefold() for entry in trained}
+    clips = [entry["clip"] for entry in (*report["held_out"], *report["test"]) if _content(entry) in contents]
+    known = set(then["held_out_captions"])  # held out then too: the last launch has seen to it
+    seen = [
+        repr(caption)
+        for caption in report["held_out_captions"]
+        if caption not in known and caption.casefold() in captions
+    ]
+    if clips or seen:
         raise UserError(
-            f"the data set has changed since {split_file} was written: {', '.join(seen[:NAMED])}{more} would count as "
-            "held out, but was trained on. Put the data back as it was, or start a new run with another "
-            "--experiment-name."
+            f"the data set has changed since {split_file} was written: {_named([*clips, *seen])} would count as held "
+            "out, but was trained on. Put the data back as it was, or start a new run with another --experiment-name."
         )
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

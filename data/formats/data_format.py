@@ -20,6 +20,7 @@ class DataFormat:
 
     name: str  # as DATA_FORMAT calls it
     title: str  # for people: "How2Sign"
+    looks_like: str  # what there must be, for people: "a folder with WLASL_v0.3.json"
     # Says why a path looks like this format, for people: "it holds how2sign_realigned_train.csv"; None if it does not.
     # Cheap, and never raises.
     recognise: Callable[[Path], str | None]

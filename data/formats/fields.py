@@ -9,6 +9,8 @@ from data.paths import printable
 from data.unusable import UnusableClip
 
 MOST_SHOWN = 60  # characters of a value that a message repeats
+MOST_SHOWN_OF_NAME = 200  # of the name of a file, or of its path
+MOST_NAME_LENGTH = 200  # characters of a signer, a split or a language
 
 Values = Mapping[str, object]
 
@@ -32,6 +34,13 @@ def shown(value: object) -> str:
     return text if len(text) <= MOST_SHOWN + 2 else f"{text[:MOST_SHOWN]}..."
 
 
+def shown_name(name: str) -> str:
+    """Return the name or the path of a file as a message repeats it: on one line, without the middle of a long one."""
+    text = printable(name)
+    half = MOST_SHOWN_OF_NAME // 2
+    return text if len(text) <= MOST_SHOWN_OF_NAME else f"{text[:half]}...{text[-half:]}"
+
+
 def as_text(values: Values, field: str) -> str:
     """Return a field that must be a text, without spaces around it.
 
@@ -52,14 +61,17 @@ def as_name(values: Values, field: str) -> str | None:
     """Return a field that is a text or a whole number; None where it is missing or empty.
 
     Raises:
-        UnusableClip: it is something else.
+        UnusableClip: it is something else, or far too long.
     """
     value = values.get(field)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UnusableClip(f"has {field}={shown(value)}: it must be a text")
-    return str(value).strip() or None
+    name = str(value).strip()
+    if len(name) > MOST_NAME_LENGTH:
+        raise UnusableClip(f"has a {field} of more than {MOST_NAME_LENGTH} characters")
+    return name or None
 
 
 def as_split(values: Values) -> Split | None:

@@ -1,14 +1,19 @@
 """A folder of clips, each beside its caption: ``name.mp4`` and ``name.txt``."""
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import read_caption
 from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.fields import shown_name
+from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
 from data.formats.media_rows import MEDIA_EXTENSIONS, media_kind, walk_files
 from data.manifest import Manifest, ManifestRow, Media, SkippedRow
 from data.paths import printable
 from data.unusable import UnusableClip
+
+NAMED_LISTS = 3  # that a note names
 
 
 def _recognise(path: Path) -> str | None:
@@ -16,15 +21,15 @@ def _recognise(path: Path) -> str | None:
 
 
 def _read(path: Path, options: ReadingOptions) -> Manifest:
-    names = list(walk_files(path))
-    clips = [name for name in names if media_kind(name) is not None]
+    found = walk_files(path)
+    clips = [name for name in found.names if media_kind(name) is not None]
     if not clips:
         raise UserError(
             f"DATA_ROOT={str(path)!r} holds no clip ({', '.join(MEDIA_EXTENSIONS)}). Each clip is a file with its "
-            "caption beside it: name.mp4 and name.txt."
+            f"caption beside it: name.mp4 and name.txt.{found.not_searched()}"
         )
     rows: dict[str, ManifestRow] = {}
-    skipped = []
+    skipped = list(found.skipped)
     for name in clips:
         clip_id = printable(name)
         try:
@@ -38,7 +43,7 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
         kind = media_kind(name)
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption, signer)
-    return Manifest(path, tuple(rows.values()), tuple(skipped), _lonely_captions(names, clips))
+    return Manifest(path, tuple(rows.values()), tuple(skipped), _notes(found.names, clips))
 
 
 def _signer(name: str) -> str | None:
@@ -46,13 +51,23 @@ def _signer(name: str) -> str | None:
     return printable(before) if underscore and before else None
 
 
-def _lonely_captions(names: list[str], clips: list[str]) -> tuple[str, ...]:
-    with_clip = {str(PurePosixPath(name).with_suffix("")) for name in clips}
-    texts = [name for name in names if PurePosixPath(name).suffix == ".txt"]
-    lonely = [name for name in texts if str(PurePosixPath(name).with_suffix("")) not in with_clip]
-    if not lonely:
-        return ()
-    return (f"{len(lonely)} .txt files have no clip beside them, such as {printable(lonely[0])}",)
+def _notes(names: Sequence[str], clips: Sequence[str]) -> tuple[str, ...]:
+    wanted = {str(PurePosixPath(name).with_suffix(".txt")) for name in clips}
+    captions = {name for name in names if PurePosixPath(name).suffix == ".txt"}
+    lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
+    notes = []
+    if lonely := captions - wanted:
+        notes.append(f"{len(lonely)} .txt files have no clip beside them, such as {shown_name(min(lonely))}")
+    if lists and wanted - captions:
+        named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])
+        notes.append(f"{named} may be the list of clips: give it as DATA_ROOT")
+    return tuple(notes)
 
 
-FORMAT = DataFormat("folder", "folder of clips with captions", _recognise, _read)
+FORMAT = DataFormat(
+    "folder",
+    "folder of clips with captions",
+    "a folder of clips, each with its caption beside it: name.mp4 and name.txt",
+    _recognise,
+    _read,
+)

@@ -6,20 +6,18 @@ The times in the lists are those of the whole recordings: they do not apply to t
 The number in front of "-rgb_front" is the signer.
 """
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, ReadingOptions
-from data.formats.fields import Values, as_text
+from data.formats.fields import Values, as_text, shown_name
 from data.formats.finding import first_matches
+from data.formats.media_rows import walk_files
 from data.formats.row_collector import RowCollector
 from data.formats.tables import open_table
 from data.manifest import Manifest, Media, Split
-from data.paths import printable
 from data.unusable import UnusableClip
 
 LANGUAGE = "ase"
@@ -40,19 +38,20 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
     lists: dict[str, str] = {}  # by split
     notes: list[str] = []
     clip_paths: dict[str, list[str]] = {}  # by file name
-    for name in _walk(path):
+    found = walk_files(path, _is_key_points)
+    for name in found.names:
         file_name = PurePosixPath(name).name
         if file_name in _LISTS:
             _take_nearer(lists, _LISTS[file_name], name, notes)
         elif file_name.endswith(".mp4"):
             clip_paths.setdefault(file_name, []).append(name)
     if not lists:
-        raise UserError(f"DATA_ROOT={str(path)!r} holds none of {', '.join(_LISTS)}.")
-    clips = RowCollector()
+        raise UserError(f"DATA_ROOT={str(path)!r} holds none of {', '.join(_LISTS)}.{found.not_searched()}")
+    clips = RowCollector(found.skipped)
     for split in _SPLITS:
         if split in lists:
             _read_list(path / lists[split], split, clip_paths, clips)
-    return clips.manifest(path, " and ".join(lists.values()), notes)
+    return clips.manifest(path, " and ".join(shown_name(name) for name in lists.values()), notes)
 
 
 def _take_nearer(lists: dict[str, str], split: str, name: str, notes: list[str]) -> None:
@@ -62,7 +61,7 @@ def _take_nearer(lists: dict[str, str], split: str, name: str, notes: list[str])
         return
     nearer, other = sorted((known, name), key=lambda path: (path.count("/"), path))
     lists[split] = nearer
-    notes.append(f"{printable(other)} is left out: {printable(nearer)} is the list that counts")
+    notes.append(f"{shown_name(other)} is left out: {shown_name(nearer)} is the list that counts")
 
 
 def _read_list(file: Path, split: str, clip_paths: dict[str, list[str]], clips: RowCollector) -> None:
@@ -72,7 +71,7 @@ def _read_list(file: Path, split: str, clip_paths: dict[str, list[str]], clips: 
             name = as_text(values, "sentence_name")
             paths = clip_paths.get(f"{name}.mp4")
             if paths is None:
-                clips.skip(name, f"has no file {printable(name)}.mp4", is_absent=True)
+                clips.skip(name, f"has no file {shown_name(name)}.mp4", is_absent=True)
                 continue
             _add(clips, name, _of_split(paths, split), split, values)
         except UnusableClip as error:
@@ -100,20 +99,15 @@ def _of_split(paths: list[str], split: str) -> str:
     return paths[0]
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Yield the path within the root of every file, but not of key points: those are millions, one a frame.
-
-    Raises:
-        UserError: a folder cannot be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"DATA_ROOT: the folder {error.filename} cannot be read: {error.strerror}.") from error
-
-    for folder, subfolders, names in os.walk(root, onerror=refuse):
-        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and "keypoints" not in name.lower())
-        relative = os.path.relpath(folder, root).replace(os.sep, "/")
-        yield from (name if relative == "." else f"{relative}/{name}" for name in sorted(names))
+def _is_key_points(folder: str) -> bool:
+    """Return whether a folder has the name of those with key points: millions of files, one a frame."""
+    return "keypoints" in folder.lower()
 
 
-FORMAT = DataFormat("how2sign", "How2Sign", _recognise, _read)
+FORMAT = DataFormat(
+    "how2sign",
+    "How2Sign",
+    "a folder with how2sign_realigned_train.csv, ..._val.csv or ..._test.csv",
+    _recognise,
+    _read,
+)

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.formats.fields import shown_name
 from data.formats.tables import Record, numbered_lines
-from data.paths import printable
 
 
 def json_records(path: Path) -> Iterator[Record]:
@@ -16,7 +16,7 @@ def json_records(path: Path) -> Iterator[Record]:
     """
     for number, line in numbered_lines(path):
         if line.strip():
-            yield _record(f"{printable(path.name)} line {number}", line)
+            yield _record(f"{shown_name(path.name)} line {number}", line)
 
 
 def _record(place: str, line: str) -> Record:

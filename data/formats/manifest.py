@@ -11,7 +11,7 @@ from pathlib import Path
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, ReadingOptions
-from data.formats.fields import Values, as_name, as_span, as_split, as_text
+from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown_name
 from data.formats.json_lines import json_records
 from data.formats.listed_files import listed_media
 from data.formats.row_collector import RowCollector
@@ -49,11 +49,13 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
             _add(clips, root, values)
         except UnusableClip as error:
             clips.skip(record.place, str(error))
-    return clips.manifest(root, str(file), _notes(file, list(unknown)))
+    return clips.manifest(root, shown_name(str(file)), _notes(file, list(unknown)))
 
 
 def _only_list_in(folder: Path) -> Path:
     names = _lists_in(folder)
+    if not names:
+        raise UserError(f"DATA_ROOT={str(folder)!r} holds none of {', '.join(NAMES)}.")
     if len(names) > 1:
         raise UserError(
             f"DATA_ROOT={str(folder)!r} holds {' and '.join(names)}: give the one that counts as DATA_ROOT."
@@ -92,7 +94,13 @@ def _notes(file: Path, unknown: Sequence[str]) -> tuple[str, ...]:
         return ()
     named = ", ".join(printable(name[:40]) for name in unknown[:MOST_UNKNOWN_FIELDS])
     more = " and others" if len(unknown) > MOST_UNKNOWN_FIELDS else ""
-    return (f"{printable(file.name)} has fields that mean nothing here: {named}{more}; known are {', '.join(FIELDS)}",)
+    return (f"{shown_name(file.name)} has fields that mean nothing here: {named}{more}; known are {', '.join(FIELDS)}",)
 
 
-FORMAT = DataFormat("manifest", "list of clips", _recognise, _read)
+FORMAT = DataFormat(
+    "manifest",
+    "list of clips",
+    f"one of {', '.join(NAMES)}, or a file that ends in {', '.join(EXTENSIONS)}",
+    _recognise,
+    _read,
+)

@@ -12,12 +12,11 @@ from pathlib import Path, PurePosixPath
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, ReadingOptions
-from data.formats.fields import as_name, as_text
+from data.formats.fields import as_name, as_text, shown_name
 from data.formats.finding import first_folder, first_matches
 from data.formats.row_collector import RowCollector
 from data.formats.tables import open_table
 from data.manifest import Manifest, Media, Split
-from data.paths import printable
 from data.unusable import UnusableClip
 
 LANGUAGE = "gsg"
@@ -45,7 +44,7 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
         if split in by_split:
             folder = f"{frames}/{split}"
             _read_list(path / by_split[split], split, _clip_folders(path, folder), folder, clips)
-    return clips.manifest(path, " and ".join(lists))
+    return clips.manifest(path, " and ".join(shown_name(name) for name in lists))
 
 
 def _frames_folder(root: Path, lists_folder: str) -> str:
@@ -75,7 +74,8 @@ def _clip_folders(root: Path, folder: str) -> Mapping[str, str]:
         with os.scandir(root / folder) as entries:
             names = sorted(entry.name for entry in entries if entry.is_dir())
     except OSError as error:
-        raise UserError(f"DATA_ROOT: the folder {root / folder} cannot be read: {error.strerror}.") from error
+        shown = shown_name(str(root / folder))
+        raise UserError(f"DATA_ROOT: the folder {shown} cannot be read: {error.strerror}.") from error
     return {
         name: f"{folder}/{name}/1" if os.path.isdir(root / folder / name / "1") else f"{folder}/{name}"
         for name in names
@@ -88,7 +88,7 @@ def _read_list(file: Path, split: str, clip_folders: Mapping[str, str], folder: 
             values = record.values()
             name = as_text(values, "name")
             if name not in clip_folders:
-                clips.skip(name, f"has no folder of frames in {printable(folder)}", is_absent=True)
+                clips.skip(name, f"has no folder of frames in {shown_name(folder)}", is_absent=True)
                 continue
             clips.add(
                 name,
@@ -102,4 +102,10 @@ def _read_list(file: Path, split: str, clip_folders: Mapping[str, str], folder: 
             clips.skip(record.place, str(error))
 
 
-FORMAT = DataFormat("phoenix", "PHOENIX-2014T", _recognise, _read)
+FORMAT = DataFormat(
+    "phoenix",
+    "PHOENIX-2014T",
+    "a folder with PHOENIX-2014-T.train.corpus.csv, ...dev.corpus.csv or ...test.corpus.csv",
+    _recognise,
+    _read,
+)

@@ -11,7 +11,7 @@ from pathlib import Path
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, ReadingOptions
-from data.formats.fields import Values, as_name, as_number, as_text
+from data.formats.fields import Values, as_name, as_number, as_text, shown_name
 from data.formats.listed_files import listed_media
 from data.formats.row_collector import RowCollector
 from data.formats.tables import Table, open_table
@@ -38,7 +38,7 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
     table = open_table(file, COLUMNS)
     clips = RowCollector()
     _collect(table, file.parent, clips)
-    return clips.manifest(file.parent, str(file))
+    return clips.manifest(file.parent, shown_name(str(file)))
 
 
 def _index_file(path: Path) -> Path:
@@ -50,7 +50,7 @@ def _collect(table: Table, root: Path, clips: RowCollector) -> None:
         try:
             values = record.values()
             media = listed_media(root, values, _span(values))
-            text = as_name(values, "words") or as_text(values, "glosses")
+            text = as_text(values, "words" if values.get("words") else "glosses")
             clips.add(media.path, media, checked_caption(text), language=as_name(values, "signed_language"))
         except UnusableClip as error:
             clips.skip(record.place, str(error))
@@ -65,4 +65,10 @@ def _span(values: Values) -> TimeSpan:
     return TimeSpan(start, end) if end > start else WHOLE
 
 
-FORMAT = DataFormat("pose_lexicon", "pose lexicon", _recognise, _read)
+FORMAT = DataFormat(
+    "pose_lexicon",
+    "pose lexicon",
+    f"an {INDEX}, or a .csv file, with the columns {', '.join(COLUMNS)}",
+    _recognise,
+    _read,
+)

@@ -21,16 +21,6 @@ FORMATS: tuple[DataFormat, ...] = (
 )
 FORMAT_NAMES = tuple(data_format.name for data_format in FORMATS)
 
-_LOOKS_LIKE = {
-    "pose_lexicon": f"an {pose_lexicon.INDEX}, or a .csv file, with the columns {', '.join(pose_lexicon.COLUMNS)}",
-    "manifest": f"one of {', '.join(manifest.NAMES)}, or a file that ends in {', '.join(manifest.EXTENSIONS)}",
-    "how2sign": "a folder with how2sign_realigned_train.csv, ..._val.csv or ..._test.csv",
-    "phoenix": "a folder with PHOENIX-2014-T.train.corpus.csv, ...dev.corpus.csv or ...test.corpus.csv",
-    "wlasl": f"a folder with {wlasl.BEST_LIST}",
-    "webdataset": "a folder with shards, which are .tar files, and no clips beside them",
-    "folder": "a folder of clips, each with its caption beside it: name.mp4 and name.txt",
-}
-
 
 def read_data_set(path: Path, format_name: str, options: ReadingOptions) -> tuple[str, str, Manifest]:
     """Read what a data set says of its clips; none of them is opened.
@@ -45,18 +35,20 @@ def read_data_set(path: Path, format_name: str, options: ReadingOptions) -> tupl
         PHOENIX-2014-T.train.corpus.csv)"; the clips.
 
     Raises:
-        UserError: there is no such path, it does not look like that format or like any, or it cannot be read.
+        UserError: there is no such path, it does not look like any format, or it cannot be read.
     """
     if not os.path.exists(path):
         raise UserError(
             f"DATA_ROOT={str(path)!r} does not exist. Give the folder of your clips, or the file that lists them."
         )
     if format_name != "auto":
-        chosen, why = _named(path, format_name), "DATA_FORMAT says so"
-    elif (recognised := _recognise(path)) is not None:
-        chosen, why = recognised
-    else:
-        raise UserError(f"DATA_ROOT={str(path)!r} is nothing that can be read. Possible are {_possible()}.")
+        chosen = _named(format_name)
+        return chosen.name, f"{chosen.title} (DATA_FORMAT says so)", _read_as(chosen, path, options)
+    recognised = _recognise(path)
+    if recognised is None:
+        possible = "; ".join(f"{data_format.name}: {data_format.looks_like}" for data_format in FORMATS)
+        raise UserError(f"DATA_ROOT={str(path)!r} is nothing that can be read. Possible are {possible}.")
+    chosen, why = recognised
     return chosen.name, f"{chosen.title} ({why})", chosen.read(path, options)
 
 
@@ -68,21 +60,26 @@ def _recognise(path: Path) -> tuple[DataFormat, str] | None:
     return None
 
 
-def _named(path: Path, name: str) -> DataFormat:
-    by_name = {data_format.name: data_format for data_format in FORMATS}
-    if name not in by_name:
-        raise UserError(f"DATA_FORMAT={name!r} is not known. Choose one of: auto, {', '.join(FORMAT_NAMES)}.")
-    if by_name[name].recognise(path) is not None:
-        return by_name[name]
-    instead = "It is nothing else that can be read either."
-    if (recognised := _recognise(path)) is not None:
-        other, why = recognised
-        instead = f"It looks like {other.title} ({why}): set DATA_FORMAT to {other.name!r} or 'auto'."
-    raise UserError(
-        f"DATA_FORMAT={name!r}, but DATA_ROOT={str(path)!r} is not {by_name[name].title}: that is {_LOOKS_LIKE[name]}. "
-        + instead
-    )
+def _named(name: str) -> DataFormat:
+    for data_format in FORMATS:
+        if data_format.name == name:
+            return data_format
+    raise UserError(f"DATA_FORMAT={name!r} is not known. Choose one of: auto, {', '.join(FORMAT_NAMES)}.")
 
 
-def _possible() -> str:
-    return "; ".join(f"{name}: {description}" for name, description in _LOOKS_LIKE.items())
+def _read_as(chosen: DataFormat, path: Path, options: ReadingOptions) -> Manifest:
+    """Read a data set as the format that the user named, whatever it looks like.
+
+    Raises:
+        UserError: it cannot be read; where it does not look like that format either, with what it looks like instead.
+    """
+    try:
+        return chosen.read(path, options)
+    except UserError as error:
+        if chosen.recognise(path) is not None:
+            raise
+        instead = "It is nothing else that can be read either."
+        if (recognised := _recognise(path)) is not None:
+            other, why = recognised
+            instead = f"It looks like {other.title} ({why}): set DATA_FORMAT to {other.name!r} or 'auto'."
+        raise UserError(f"{error} DATA_FORMAT={chosen.name!r} means {chosen.looks_like}. {instead}") from error

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
+from data.formats.fields import shown_name
 from data.manifest import WHOLE, Manifest, ManifestRow, Media, SkippedRow, Split, TimeSpan
 from data.paths import printable
 from data.unusable import UnusableClip
 
 
 class RowCollector:
-    """Collects the rows of one data set."""
+    """Collects the rows of one data set, which come after `skipped`."""
 
-    def __init__(self) -> None:
+    def __init__(self, skipped: Sequence[SkippedRow] = ()) -> None:
         self._rows: dict[str, ManifestRow] = {}
-        self._skipped: list[SkippedRow] = []
+        self._skipped = list(skipped)
         self._seen: set[tuple[str, TimeSpan, str, str | None]] = set()
         self._uses_of_name: Counter[str] = Counter()
 
@@ -51,7 +52,7 @@ class RowCollector:
 
     def skip(self, row_id: str, reason: str, *, is_absent: bool = False) -> None:
         """Leave a clip out; see `SkippedRow`."""
-        self._skipped.append(SkippedRow(printable(row_id), printable(reason), is_absent))
+        self._skipped.append(SkippedRow(shown_name(row_id), printable(reason), is_absent))
 
     def manifest(self, root: Path, source: str, notes: Sequence[str] = ()) -> Manifest:
         """Return all that was collected.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import UserError
+from data.formats.fields import shown_name
 from data.paths import printable
 from data.unusable import UnusableClip
 
@@ -58,7 +59,7 @@ class Table:
         Raises:
             UserError: the file cannot be read, or is not UTF-8.
         """
-        lines, name = _Lines(numbered_lines(self.path)), printable(self.path.name)
+        lines, name = _Lines(numbered_lines(self.path)), shown_name(self.path.name)
         wanted = max(number for number, column in enumerate(self.columns, 1) if column)  # Excel adds empty ones
         for number, line in lines:
             if number <= self._header_line:
@@ -103,20 +104,21 @@ def open_table(path: Path, needed: Sequence[str], quotes: Quotes = "strict") -> 
         UserError: it cannot be read, is empty, or lacks a column.
     """
     number, line = next((item for item in numbered_lines(path) if item[1].strip()), (0, ""))
+    shown = shown_name(str(path))
     if not line:
-        raise UserError(f"{path} is empty: its first line names the columns, such as {', '.join(needed)}.")
+        raise UserError(f"{shown} is empty: its first line names the columns, such as {', '.join(needed)}.")
     columns_by_separator = {separator: _columns(line, separator, quotes) for separator in SEPARATORS}
     best = max(SEPARATORS, key=lambda separator: _fit(columns_by_separator[separator], needed))
     columns = columns_by_separator[best]
     missing = [name for name in needed if name not in columns]
     if missing:
         raise UserError(
-            f"{path} has no column {' and no column '.join(missing)}. Its first line names {_listed(columns)}; "
+            f"{shown} has no column {' and no column '.join(missing)}. Its first line names {_listed(columns)}; "
             f"needed are {', '.join(needed)}."
         )
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
     if twice:
-        raise UserError(f"{path} has two columns with the name {printable(twice[0])}: take one away.")
+        raise UserError(f"{shown} has two columns with the name {shown_name(twice[0])}: take one away.")
     return Table(path, columns, best, quotes, number)
 
 
@@ -126,22 +128,23 @@ def numbered_lines(path: Path) -> Iterator[_NumberedLine]:
     Raises:
         UserError: it cannot be read, is too large, or is not UTF-8.
     """
+    shown = shown_name(str(path))
     if not os.path.isfile(path):
-        raise UserError(f"{path} is not a file that can be read.")
+        raise UserError(f"{shown} is not a file that can be read.")
     try:
         if os.path.getsize(path) > MOST_TABLE_BYTES:
-            raise UserError(f"{path} is larger than {MOST_TABLE_BYTES >> 20} MiB: divide it.")
+            raise UserError(f"{shown} is larger than {MOST_TABLE_BYTES >> 20} MiB: divide it.")
         with open(path, encoding="utf-8-sig", newline="") as file:
             number = 0
             while line := file.readline(MOST_LINE + 1):
                 number += 1
                 if len(line) > MOST_LINE:
-                    raise UserError(f"{path} line {number} has more than {MOST_LINE} characters: is it a text file?")
+                    raise UserError(f"{shown} line {number} has more than {MOST_LINE} characters: is it a text file?")
                 yield number, line
     except UnicodeDecodeError as error:
-        raise UserError(f'{path} is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8").') from error
+        raise UserError(f'{shown} is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8").') from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{shown} cannot be read: {error.strerror}.") from error
 
 
 def split_line(line: str, separator: str, quotes: Quotes) -> list[str]:

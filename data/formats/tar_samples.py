@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from data.captions import MOST_CAPTION_BYTES, checked_caption, decode_caption
-from data.formats.fields import Values, as_name, as_span, as_split, as_text
+from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown_name
 from data.formats.media_rows import MEDIA_EXTENSIONS, media_kind
 from data.formats.tar_index import MOST_NAME_LENGTH, Member
 from data.manifest import ManifestRow, Media, TarMember
@@ -128,7 +128,7 @@ def _check_name(sample: Sample) -> None:
 def _only_media(sample: Sample) -> Member:
     media = [member for member in sample.members.values() if media_kind(member.name) is not None]
     if not media:
-        names = sorted(f".{printable(suffix)}" for suffix in sample.members)
+        names = sorted(f".{shown_name(suffix)}" for suffix in sample.members)
         more = " and others" if len(names) > NAMED_SUFFIXES else ""
         raise UnusableClip(
             f"has no clip ({', '.join(MEDIA_EXTENSIONS)}), only {', '.join(names[:NAMED_SUFFIXES])}{more}"
@@ -149,7 +149,7 @@ def _beside(media: Member, sample: Sample, extension: str) -> Member | None:
 
 
 def _shown(member: Member) -> str:
-    return printable(_split_name(member.name)[1])
+    return shown_name(_split_name(member.name)[1])
 
 
 def _decode_json(content: bytes) -> Values:

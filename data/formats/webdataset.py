@@ -4,6 +4,8 @@ The clip stays where it is: its row says at which byte of which tar file it begi
 field text or caption of a .json file, which may also have signer, split, start, end and language.
 """
 
+import glob
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +15,8 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from data.formats.data_format import DataFormat, ReadingOptions
-from data.formats.media_rows import media_kind, walk_files
+from data.formats.fields import shown_name
+from data.formats.media_rows import FoundFiles, media_kind, walk_files
 from data.formats.tar_index import index_tar
 from data.formats.tar_samples import Sample, TarContents, group_samples, read_row
 from data.manifest import Manifest, ManifestRow, SkippedRow
@@ -28,20 +31,22 @@ NAMED_PROBLEMS = 3  # that the message names where nothing can be used
 
 
 def _recognise(path: Path) -> str | None:
-    try:
-        names = sorted(os.listdir(path))
-    except (OSError, ValueError):
+    if not os.path.isdir(path):
         return None
-    if any(media_kind(name) for name in names):  # a tar file beside clips is a copy of them
-        return None
-    tars = [name for name in names if name.lower().endswith(TAR_EXTENSION)]
-    if not tars and not any(os.path.isdir(path / name) for name in names):  # or it is where the folders come from
-        tars = [name for name in names if name.lower().endswith(COMPRESSED_EXTENSIONS)]  # to say what is to be done
-    return f"it holds {printable(tars[0])}" if tars else None
+    here, tars = glob.glob("*", root_dir=path), []
+    for name in itertools.chain(here, glob.iglob("*/*", root_dir=path)):  # a folder for each split is common
+        if media_kind(name) is not None:  # a tar file beside clips is a copy of them
+            return None
+        if name.lower().endswith(TAR_EXTENSION):
+            tars.append(name)
+    if not tars and not any(os.path.isdir(path / name) for name in here):  # or it is where the folders come from
+        tars = [name for name in here if name.lower().endswith(COMPRESSED_EXTENSIONS)]  # to say what is to be done
+    return f"it holds {shown_name(min(tars, key=lambda name: (os.sep in name, name)))}" if tars else None
 
 
 def _read(path: Path, options: ReadingOptions) -> Manifest:
-    shards = _shard_names(path)
+    found = walk_files(path) if path.is_dir() else FoundFiles((), ())
+    shards = _shard_names(path, found)
     pool = ThreadPoolExecutor(min(MOST_READERS, len(shards)))
     try:
         read = pool.map(lambda name: _read_shard(path, name), shards)
@@ -49,7 +54,7 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # a signal need not wait for hundreds of files
     rows: dict[str, ManifestRow] = {}
-    skipped = []
+    skipped = list(found.skipped)
     for shard in parts:
         skipped += shard.skipped
         for row in shard.rows:
@@ -58,7 +63,7 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
             else:
                 rows[row.id] = row
     if not rows:
-        named = ", ".join(f"{row.id} {row.reason}" for row in skipped[:NAMED_PROBLEMS])
+        named = ", ".join(f"{shown_name(row.id)} {row.reason}" for row in skipped[:NAMED_PROBLEMS])
         raise UserError(
             f"DATA_ROOT={str(path)!r}: no clip can be read from its tar files ({len(shards)}): {named}. Each sample is "
             "a clip and its caption under the same name: 0001.mp4 and 0001.txt."
@@ -66,18 +71,19 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
     return Manifest(path, tuple(rows.values()), tuple(skipped))
 
 
-def _shard_names(root: Path) -> list[str]:
-    names = list(walk_files(root)) if root.is_dir() else []
-    for name in names:
+def _shard_names(root: Path, found: FoundFiles) -> list[str]:
+    for name in found.names:
         if name.lower().endswith(COMPRESSED_EXTENSIONS):
             raise UserError(
-                f"DATA_ROOT={str(root)!r}: {printable(name)} is compressed, so that no single clip can be read from "
+                f"DATA_ROOT={str(root)!r}: {shown_name(name)} is compressed, so that no single clip can be read from "
                 "it. Unpack it to a plain .tar file (gunzip, unzstd, bunzip2 or unxz), or move it away. Videos are "
                 "compressed already: it will hardly grow."
             )
-    shards = [name for name in names if name.lower().endswith(TAR_EXTENSION)]
+    shards = [name for name in found.names if name.lower().endswith(TAR_EXTENSION)]
     if not shards:
-        raise UserError(f"DATA_ROOT={str(root)!r} is no folder with WebDataset shards: it holds no .tar file.")
+        raise UserError(
+            f"DATA_ROOT={str(root)!r} is no folder with WebDataset shards: it holds no .tar file.{found.not_searched()}"
+        )
     return shards
 
 
@@ -115,4 +121,10 @@ def _read_shard(root: Path, name: str) -> _Shard:
     return shard
 
 
-FORMAT = DataFormat("webdataset", "WebDataset shards", _recognise, _read)
+FORMAT = DataFormat(
+    "webdataset",
+    "WebDataset shards",
+    "a folder with shards, which are .tar files",
+    _recognise,
+    _read,
+)

@@ -13,11 +13,10 @@ from pathlib import Path, PurePosixPath
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, ReadingOptions
-from data.formats.fields import Values, as_name, as_split, as_text
+from data.formats.fields import Values, as_name, as_split, as_text, shown_name
 from data.formats.finding import first_matches
 from data.formats.row_collector import RowCollector
 from data.manifest import Manifest, Media
-from data.paths import printable
 from data.unusable import UnusableClip
 
 LANGUAGE = "ase"
@@ -29,7 +28,7 @@ _FOLDERS = ("", "*")
 
 def _recognise(path: Path) -> str | None:
     found = _lists(path)
-    return f"it holds {PurePosixPath(found[0]).name}" if found else None
+    return f"it holds {shown_name(PurePosixPath(found[0]).name)}" if found else None
 
 
 def _lists(path: Path) -> tuple[str, ...]:
@@ -52,14 +51,14 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
             _add(clips, values, videos, there)
         except UnusableClip as error:
             clips.skip(place, str(error))
-    notes = [f"{printable(name)} is left out: {printable(lists[0])} is the list that counts" for name in lists[1:]]
-    return clips.manifest(path, lists[0], notes)
+    notes = [f"{shown_name(name)} is left out: {shown_name(lists[0])} is the list that counts" for name in lists[1:]]
+    return clips.manifest(path, shown_name(lists[0]), notes)
 
 
 def _add(clips: RowCollector, values: Values, videos: str, there: frozenset[str]) -> None:
     video_id = as_text(values, "video_id")
     if f"{video_id}.mp4" not in there:
-        clips.skip(video_id, f"has no file {printable(video_id)}.mp4 in {printable(videos)}", is_absent=True)
+        clips.skip(video_id, f"has no file {shown_name(video_id)}.mp4 in {shown_name(videos)}", is_absent=True)
         return
     clips.add(
         video_id,
@@ -74,7 +73,7 @@ def _add(clips: RowCollector, values: Values, videos: str, there: frozenset[str]
 def _instances(file: Path) -> Iterator[tuple[str, object]]:
     """Yield the place and the fields of each clip, its gloss among them; what is no clip is yielded as it is."""
     for number, entry in enumerate(_entries(file), 1):
-        place = f"{printable(file.name)} entry {number}"
+        place = f"{shown_name(file.name)} entry {number}"
         instances = entry.get("instances") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or not isinstance(instances, list):
             yield place, None
@@ -85,18 +84,19 @@ def _instances(file: Path) -> Iterator[tuple[str, object]]:
 
 
 def _entries(file: Path) -> list[object]:
+    shown = shown_name(str(file))
     try:
         with open(file, "rb") as stream:
             content = stream.read(MOST_LIST_BYTES + 1)
         if len(content) > MOST_LIST_BYTES:
-            raise UserError(f"{file} is larger than {MOST_LIST_BYTES >> 20} MiB: it is not a list of WLASL.")
+            raise UserError(f"{shown} is larger than {MOST_LIST_BYTES >> 20} MiB: it is not a list of WLASL.")
         entries = json.loads(content.decode("utf-8-sig"))
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{shown} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
-        raise UserError(f"{file} is not JSON: {str(error)[:120]}. Download it again.") from error
+        raise UserError(f"{shown} is not JSON: {str(error)[:120]}. Download it again.") from error
     if not isinstance(entries, list):
-        raise UserError(f"{file} is not a list of WLASL: that is a JSON list of objects with gloss and instances.")
+        raise UserError(f"{shown} is not a list of WLASL: that is a JSON list of objects with gloss and instances.")
     return entries
 
 
@@ -111,7 +111,8 @@ def _names_in(folder: Path) -> frozenset[str]:
     try:
         return frozenset(os.listdir(folder))
     except OSError as error:
-        raise UserError(f"DATA_ROOT: the folder {folder} cannot be read: {error.strerror}.") from error
+        shown = shown_name(str(folder))
+        raise UserError(f"DATA_ROOT: the folder {shown} cannot be read: {error.strerror}.") from error
 
 
-FORMAT = DataFormat("wlasl", "WLASL", _recognise, _read)
+FORMAT = DataFormat("wlasl", "WLASL", f"a folder with {BEST_LIST}", _recognise, _read)

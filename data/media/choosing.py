@@ -103,6 +103,8 @@ def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozens
         raise UnusableClip(f"has no frames between {span.start:g} and {span.end or 'the end'} seconds")
     check_frame_count(len(start_times))
     start_times.sort()
+    if start_times[0] == start_times[-1]:
+        raise UnusableClip("shows all of its frames at one moment, by their timestamps")
     seconds = start_times[-1] - start_times[0] + last_duration
     if span.end is not None:
         seconds = min(seconds, span.end - start_times[0])

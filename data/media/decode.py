@@ -12,7 +12,7 @@ from data.media.video import check_kind, decode_video
 from data.paths import inside, inside_file
 from data.unusable import UnusableClip
 
-DECODING_VERSION = 2  # raised when the same file would decode differently: old cache entries then do not count
+DECODING_VERSION = 3  # raised when the same file would decode differently: old cache entries then do not count
 
 
 def decode_media(root: Path, media: Media, shape: ClipShape) -> DecodedClip:
@@ -61,7 +61,8 @@ def media_stamp(root: Path, media: Media) -> str:
             statuses = [(opened.tar if isinstance(opened, FileInTar) else opened.path).stat()]
     except OSError as error:
         raise UnusableClip(f"cannot be read ({error.strerror})") from error
-    facts = [(status.st_size, status.st_mtime_ns, status.st_ino) for status in statuses]
+    # Only the time of the last change (ctime) cannot be set back by whoever writes a file anew.
+    facts = [(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) for status in statuses]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 

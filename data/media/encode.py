@@ -9,12 +9,12 @@ import av
 import numpy
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
-from PIL import Image, UnidentifiedImageError
 
 from data.manifest import WHOLE, Media
 from data.media.budget import MOST_MEMBER_BYTES, check_duration, check_frame_count
 from data.media.choosing import Frame, Frames, begins_within
 from data.media.decode import open_media
+from data.media.failures import failures_as_reasons
 from data.media.frames import FrameFolder, folder_frames
 from data.media.gif import gif_frames
 from data.media.video import check_kind, stream_frames
@@ -44,14 +44,8 @@ def encode_clip(root: Path, media: Media) -> bytes:
     Raises:
         UnusableClip: it cannot be decoded, has frames of different sizes, or is too large.
     """
-    try:
+    with failures_as_reasons("encoded anew"):
         return _encode(_all_frames(root, media), media)
-    except UnidentifiedImageError as error:
-        raise UnusableClip("has a picture that cannot be read") from error
-    except Image.DecompressionBombError as error:
-        raise UnusableClip("has frames that are too large") from error
-    except (av.FFmpegError, OSError, ValueError, EOFError, KeyError, SyntaxError, MemoryError, OverflowError) as error:
-        raise UnusableClip(f"cannot be encoded anew ({type(error).__name__}: {str(error)[:120]})") from error
 
 
 def _all_frames(root: Path, media: Media) -> Frames:

@@ -2,12 +2,16 @@
 
 import hashlib
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from data.media.budget import MOST_BYTES, MOST_MEMBER_BYTES
 from data.unusable import UnusableClip
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,18 @@ class PlainFile:
         """Refuse what is empty or too large to be looked at in reasonable time."""
         _check_size(self.path.stat().st_size, MOST_BYTES)
 
-    def name_or_bytes(self) -> str | BinaryIO:
-        """Return what a decoder can open."""
-        return str(self.path)
+    def open(self) -> io.BufferedReader:
+        """Return the content as an open file."""
+        return open(self.path, "rb")
 
     def read_bytes(self, most: int | None = None) -> bytes:
         """Return the content, or the first `most` bytes of it."""
-        with open(self.path, "rb") as file:
+        with self.open() as file:
             return file.read(-1 if most is None else most)
 
     def digest(self) -> str:
         """Return the sha256 of the content, read in pieces."""
-        with open(self.path, "rb") as file:
+        with self.open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -50,29 +54,67 @@ class FileInTar:
     suffix: str  # in lower case
 
     def check_size(self) -> None:
-        """Refuse what is empty or too large to be held in memory."""
+        """Refuse what is empty or too large for a clip in a shard."""
         _check_size(self.size, MOST_MEMBER_BYTES)
 
-    def name_or_bytes(self) -> str | BinaryIO:
-        """Return what a decoder can open."""
-        return io.BytesIO(self.read_bytes())
+    def open(self) -> io.BufferedReader:
+        """Return the content as an open file.
+
+        Raises:
+            UnusableClip: the tar file ends before it does.
+        """
+        file = io.FileIO(self.tar)
+        if os.fstat(file.fileno()).st_size < self.offset + self.size:
+            file.close()
+            raise UnusableClip("is cut off: its tar file ends before it")
+        return io.BufferedReader(_Window(file, self.offset, self.size))
 
     def read_bytes(self, most: int | None = None) -> bytes:
         """Return the content, or the first `most` bytes of it."""
-        wanted = self.size if most is None else min(most, self.size)
-        with open(self.tar, "rb") as file:
-            file.seek(self.offset)
-            content = file.read(wanted)
-        if len(content) < wanted:
-            raise UnusableClip("is cut off: its tar file ends before it")
-        return content
+        with self.open() as file:
+            return file.read(-1 if most is None else most)
 
     def digest(self) -> str:
-        """Return the sha256 of the content."""
-        return hashlib.sha256(self.read_bytes()).hexdigest()
+        """Return the sha256 of the content, read in pieces."""
+        with self.open() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 SourceFile = PlainFile | FileInTar
+
+
+class _Window(io.RawIOBase):
+    """A part of an open file as a file of its own."""
+
+    def __init__(self, file: io.FileIO, offset: int, size: int) -> None:
+        self._file = file
+        self._offset = offset
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise OSError("cannot seek to before the beginning")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        wanted = min(memoryview(buffer).nbytes, max(0, self._size - self._position))
+        self._file.seek(self._offset + self._position)
+        count = self._file.readinto(memoryview(buffer)[:wanted])
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _check_size(size: int, most: int) -> None:

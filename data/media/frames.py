@@ -2,17 +2,19 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data.manifest import WHOLE, TimeSpan
-from data.media.budget import MOST_BYTES, Budget, check_frame_count
+from data.media.budget import MOST_BYTES, MOST_PICTURE_BYTES, Budget, check_frame_count, turn
 from data.media.choosing import Frames, begins_within, choose_frames
 from data.media.clips import ClipShape, DecodedClip
+from data.media.failures import failures_as_reasons
 from data.media.pictures import rgb_pixels
 from data.media.resample import uniform_indices
 from data.paths import inside_file, printable
@@ -24,7 +26,7 @@ _PILLOW_FORMATS = ["PNG", "JPEG"]
 
 @dataclass(frozen=True)
 class FrameFolder:
-    """The pictures of one clip, in the order of their names."""
+    """The pictures of one clip, in the order of the numbers in their names."""
 
     root: Path  # no picture may lie outside of it
     path: str  # of the folder within the root
@@ -37,8 +39,8 @@ class FrameFolder:
             UnusableClip: there are too many.
             OSError: the folder cannot be listed.
         """
-        files = sorted(file.name for file in (self.root / self.path).iterdir())
-        names = tuple(f"{self.path}/{name}" for name in files if Path(name).suffix.lower() in FRAME_EXTENSIONS)
+        files = sorted((file.name for file in (self.root / self.path).iterdir()), key=_by_number)
+        names = tuple(f"{self.path}/{name}" for name in files if _is_frame(name))
         check_frame_count(len(names))
         return names
 
@@ -60,9 +62,21 @@ class FrameFolder:
             path = inside_file(self.root, name)
         except UnusableClip as error:
             raise UnusableClip(f"has a frame that cannot be used: {printable(Path(name).name)} {error}") from error
-        if path.stat().st_size > MOST_BYTES:
-            raise UnusableClip(f"is larger than {MOST_BYTES >> 20} MiB")
+        if path.stat().st_size > MOST_PICTURE_BYTES:
+            raise UnusableClip(
+                f"has a frame that is larger than {MOST_PICTURE_BYTES >> 20} MiB: {printable(path.name)}"
+            )
         return path.read_bytes()
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Return what sorts 2.png before 10.png."""
+    return [(int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _is_frame(name: str) -> bool:
+    """Return whether a file is a picture; some systems put hidden files of the same kind beside it."""
+    return Path(name).suffix.lower() in FRAME_EXTENSIONS and not name.startswith(".")
 
 
 @dataclass(frozen=True)
@@ -79,31 +93,30 @@ class _Picture:
 def decode_frames(folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE) -> DecodedClip:
     """Return a folder of frames, or a part of it, resampled over its whole duration.
 
-    Only the headers of pictures that are not wanted are read.
+    Every picture is decoded, wanted or not, so that whether a clip can be used does not depend on its new length.
 
     Raises:
         UnusableClip: there are too few or too many pictures, or one is damaged or too large.
     """
-    try:
+    with failures_as_reasons():
         names = folder.names()
         seconds = 1 / folder.frames_per_second
         times = [number * seconds for number in range(len(names))]
         within = [time for time in times if begins_within(time, span)]
         expected = uniform_indices(within, within[-1] - within[0] + seconds, shape.num_frames) if within else ()
         return choose_frames(lambda: folder_frames(folder, names), frozenset(expected), shape, span)
-    except UnusableClip:
-        raise
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
-        if isinstance(error, UnidentifiedImageError):
-            raise UnusableClip("has a frame that is not a readable picture") from error
-        raise UnusableClip(f"cannot be decoded ({type(error).__name__}: {str(error)[:120]})") from error
-    except Image.DecompressionBombError as error:
-        raise UnusableClip("has frames that are too large") from error
 
 
 def folder_frames(folder: FrameFolder, names: Sequence[str]) -> Frames:
+    """Yield every picture.
+
+    Raises:
+        UnusableClip: one is too large. Pillow's own errors pass through.
+    """
     budget = Budget()
     for number, name in enumerate(names):
         with Image.open(io.BytesIO(folder.read(name)), formats=_PILLOW_FORMATS) as image:
             budget.spend(*image.size)
-            yield _Picture(image, number / folder.frames_per_second, 1 / folder.frames_per_second)
+            with turn(*image.size):
+                image.load()
+                yield _Picture(image, number / folder.frames_per_second, 1 / folder.frames_per_second)

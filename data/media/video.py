@@ -4,27 +4,31 @@ The kind of a file is told from its first bytes and must agree with its name; th
 guess, FFmpeg would also follow playlists, which can name any other file or address.)
 """
 
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 
 import av
 import numpy
 from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data.manifest import WHOLE, TimeSpan
-from data.media.budget import MOST_BYTES, MOST_FRAMES, MOST_PIXELS, Budget, check_frame_size
+from data.media.budget import MOST_BYTES, MOST_FRAMES, Budget, turn
 from data.media.choosing import Frames, begins_within, choose_frames
 from data.media.clips import ClipShape, DecodedClip
+from data.media.failures import failures_as_reasons
+from data.media.ffmpeg import frame_rate, header_size, opened, opened_to_decode, origin, pixel_aspect, seek
 from data.media.files import SourceFile
-from data.media.gif import gif_frames, gif_size
-from data.media.resample import uniform_indices
+from data.media.gif import gif_frames, gif_outline
+from data.media.pictures import rgb_pixels
+from data.media.resample import ROUNDING, uniform_indices
+from data.media.wholeness import check_whole
 from data.unusable import UnusableClip
 
-LEAST_SHARE_OF_FRAMES = 0.9  # of what the header promises; fewer means that the file is cut off
-MOST_PIXEL_ASPECT = 10.0  # beyond it, or below its inverse, a pixel's shape is a mistake and counts as square
+LEAST_SHARE_OF_FRAMES = 0.9  # of those that a table in the file names; fewer means that the file is cut off
 
 VIDEO_EXTENSIONS = (".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv")
 _FAMILIES = {".gif": "gif", ".mp4": "mov", ".mov": "mov", ".webm": "matroska", ".mkv": "matroska", ".avi": "avi"}
@@ -36,31 +40,19 @@ def decode_video(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> 
     Raises:
         UnusableClip: the file is damaged, empty, too large, or not what its name says.
     """
-    try:
+    with failures_as_reasons():
         family = check_kind(file)
-        if family == "gif":
-            check_frame_size(*gif_size(file))  # FFmpeg decodes a frame when it opens a GIF
         expected = _expected_indices(file, family, shape.num_frames, span)
         if family == "gif":
             return choose_frames(lambda: gif_frames(file), expected, shape, span)
         return choose_frames(lambda: stream_frames(file, family, span), expected, shape, span)
-    except UnusableClip:
-        raise
-    except UnidentifiedImageError as error:
-        raise UnusableClip("is not a readable GIF") from error
-    except PermissionError as error:
-        raise UnusableClip(f"cannot be read ({error.strerror})") from error
-    except (av.FFmpegError, OSError, ValueError, EOFError, KeyError, SyntaxError, MemoryError, OverflowError) as error:
-        raise UnusableClip(f"cannot be decoded ({type(error).__name__}: {str(error)[:120]})") from error
-    except Image.DecompressionBombError as error:
-        raise UnusableClip("has frames that are too large") from error
 
 
 def check_kind(file: SourceFile) -> str:
     """Return the family of containers that a file belongs to, by its first bytes.
 
     Raises:
-        UnusableClip: it is empty, too large, none that is known, or another than its name says.
+        UnusableClip: it is empty, too large, none that is known, another than its name says, or cut off.
         OSError: it cannot be read.
     """
     file.check_size()
@@ -75,18 +67,11 @@ def check_kind(file: SourceFile) -> str:
         family = "avi"
     else:
         raise UnusableClip("is not a video of a known kind")
-    if _FAMILIES[file.suffix] != family:
+    if _FAMILIES.get(file.suffix) != family:
         raise UnusableClip(f"is not a {file.suffix} file: its content is {family}")
+    if family != "gif":  # whose blocks are gone through anyway
+        check_whole(file, family)
     return family
-
-
-@contextmanager
-def _opened(file: SourceFile, family: str) -> Iterator[InputContainer]:
-    source = file.name_or_bytes()
-    # FFmpeg decodes a frame of some files when it opens them: the limit must reach it before.
-    limit = {"max_pixels": str(MOST_PIXELS)}
-    with av.open(source, "r", format=family, options=limit) as container:
-        yield container
 
 
 def _expected_indices(file: SourceFile, family: str, num_frames: int, span: TimeSpan) -> frozenset[int]:
@@ -96,12 +81,20 @@ def _expected_indices(file: SourceFile, family: str, num_frames: int, span: Time
         UnusableClip: there are more packets than a usable file can have frames.
     """
     try:
-        start_times, seconds = _packet_times(file, family, span)
-    except av.FFmpegError:  # decoding will meet the error again, or not: Pillow reads GIFs that FFmpeg does not
+        start_times, seconds = _gif_times(file, span) if family == "gif" else _packet_times(file, family, span)
+    except av.FFmpegError:  # decoding will meet the error again, and say so
         return frozenset()
     if not start_times:
         return frozenset()
     return frozenset(uniform_indices(start_times, seconds, num_frames))
+
+
+def _gif_times(file: SourceFile, span: TimeSpan) -> tuple[list[float], float]:
+    """Return the rising times of the frames of a span, and its seconds."""
+    durations = gif_outline(file).seconds
+    starts = [0.0, *numpy.cumsum(durations).tolist()]
+    within = [index for index in range(len(durations)) if begins_within(starts[index], span)]
+    return [starts[index] for index in within], starts[within[-1] + 1] - starts[within[0]] if within else 0.0
 
 
 def _packet_times(file: SourceFile, family: str, span: TimeSpan) -> tuple[list[float], float]:
@@ -110,14 +103,14 @@ def _packet_times(file: SourceFile, family: str, span: TimeSpan) -> tuple[list[f
     Nor are there any for a file with more bytes in its packets than a usable one can have.
     """
     start_times: list[float] = []
-    last_duration, packets, bytes_read = 0.0, 0, 0
-    with _opened(file, family) as container:
+    packets, bytes_read = 0, 0
+    with opened(file, family) as container:
         if not container.streams.video:
             return [], 0.0
         stream = container.streams.video[0]
-        origin = _origin(container, stream)
-        if family != "gif":
-            _seek(container, stream, origin, span)
+        first = origin(container, stream)
+        if family != "avi":
+            seek(container, stream, span)
         for packet in container.demux(stream):
             packets, bytes_read = packets + 1, bytes_read + packet.size  # a header may name the same bytes often
             if packets > MOST_FRAMES:
@@ -126,41 +119,30 @@ def _packet_times(file: SourceFile, family: str, span: TimeSpan) -> tuple[list[f
                 return [], 0.0
             if packet.size == 0 or packet.is_discard:  # the end, or left out by whoever edited the video
                 continue
-            if packet.pts is None or packet.time_base is None:
+            shown, decoded = _times(packet, family)
+            if shown is None or decoded is None:
                 return [], 0.0
-            decoded_at = float((packet.pts if packet.dts is None else packet.dts) * packet.time_base) - origin
-            if span.end is not None and decoded_at >= span.end:  # whatever follows is shown later still
+            if span.end is not None and decoded - first >= span.end:  # whatever follows is shown later still
                 break
-            start = float(packet.pts * packet.time_base) - origin
-            if begins_within(start, span):
-                start_times.append(start)
-                last_duration = float((packet.duration or 0) * packet.time_base)
-        if family != "gif" and start_times:
-            last_duration = 1 / _frame_rate(stream)
+            if begins_within(shown - first, span):
+                start_times.append(shown - first)
+        last_duration = 1 / frame_rate(stream)
     start_times.sort()
     return start_times, start_times[-1] - start_times[0] + last_duration if start_times else 0.0
 
 
-def _origin(container: InputContainer, stream: av.VideoStream) -> float:
-    """Return the time, in seconds, that the container gives to its first frame."""
-    if stream.start_time is not None and stream.time_base is not None:
-        return float(stream.start_time * stream.time_base)
-    return (container.start_time or 0) / av.time_base
+def _times(packet: "av.Packet[av.VideoStream]", family: str) -> tuple[float | None, float | None]:
+    """Return when a packet's frame is shown and when it is decoded, in seconds.
 
-
-def _seek(container: InputContainer, stream: av.VideoStream, origin: float, span: TimeSpan) -> None:
-    """Go to the last frame before the span that can be decoded by itself."""
-    if span.start > 0 and stream.time_base is not None:
-        container.seek(int((origin + span.start) / stream.time_base), stream=stream, backward=True)
-
-
-def _frame_rate(stream: av.VideoStream) -> float:
-    return float(stream.average_rate or 25)
-
-
-def _pixel_aspect(stream: av.VideoStream) -> float:
-    aspect = float(stream.sample_aspect_ratio or 1)
-    return aspect if 1 / MOST_PIXEL_ASPECT <= aspect <= MOST_PIXEL_ASPECT else 1.0
+    AVI has the second alone, and what FFmpeg makes up for the first is wrong where frames are stored in another order
+    than they are shown in. All frames last equally long, though: the times at which they are decoded are then, put in
+    order, those at which they are shown.
+    """
+    if packet.time_base is None or packet.pts is None:
+        return None, None
+    decoded = packet.pts if packet.dts is None else packet.dts
+    shown = decoded if family == "avi" else packet.pts
+    return float(shown * packet.time_base), float(decoded * packet.time_base)
 
 
 @dataclass(frozen=True)
@@ -180,28 +162,78 @@ class _StreamFrame:
         return 1 / self.stored_pixel_aspect if self._quarter_turns % 2 else self.stored_pixel_aspect
 
     def pixels(self) -> numpy.ndarray:
-        pixels = self.reformatter.reformat(self.frame, format="rgb24").to_ndarray()
+        pixels = self._rgb()
         return numpy.rot90(pixels, self._quarter_turns) if self._quarter_turns else pixels
+
+    def _rgb(self) -> numpy.ndarray:
+        pixel_format = self.frame.format
+        if pixel_format.has_palette or any(component.is_alpha for component in pixel_format.components):
+            pixels = self.reformatter.reformat(self.frame, format="rgba").to_ndarray()
+            return rgb_pixels(Image.fromarray(pixels))
+        return self.reformatter.reformat(self.frame, format="rgb24").to_ndarray()
 
 
 def stream_frames(file: SourceFile, family: str, span: TimeSpan) -> Frames:
+    """Yield the frames of a video file in the order in which they are shown, beginning with or before the span's first.
+
+    Raises:
+        UnusableClip: it holds no video that is read, is too large, or has no times. FFmpeg's own errors pass through.
+    """
+    size = header_size(file, family)
+    with turn(*size):
+        yield from _frames_of_span(file, family, size, span)
+
+
+def _frames_of_span(file: SourceFile, family: str, size: tuple[int, int], span: TimeSpan) -> Frames:
+    if span.start > 0 and family != "avi":  # there, times are counted from the beginning
+        with closing(_decoded_frames(file, family, size, span, seeking=True)) as frames:
+            try:
+                first = next(frames, None)
+            except av.FFmpegError:  # not every file can be entered in the middle
+                first = None
+            if first is not None and first.start_time <= span.start + ROUNDING:
+                yield first
+                yield from frames
+                return
+    yield from _decoded_frames(file, family, size, span, seeking=False)
+
+
+def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: TimeSpan, *, seeking: bool) -> Frames:
     budget = Budget()
-    with _opened(file, family) as container:
-        if not container.streams.video:
-            raise UnusableClip("has no video stream")
-        stream = container.streams.video[0]
-        check_frame_size(stream.codec_context.width, stream.codec_context.height)  # before anything is decoded
-        rate, aspect = _frame_rate(stream), _pixel_aspect(stream)
-        origin = _origin(container, stream)
-        _seek(container, stream, origin, span)
+    with opened_to_decode(file, family, size) as (container, stream):
+        rate, aspect, first = frame_rate(stream), pixel_aspect(stream), origin(container, stream)
+        if seeking:
+            seek(container, stream, span)
+        is_timed = True
         reformatter = VideoReformatter()  # one for the file: to set one up takes longer than to convert a small frame
-        for frame in container.decode(stream):
+        for frame, time in _timed_frames(container, stream, family, _least_packets(stream, family, span)):
             budget.spend(frame.width, frame.height)
-            if frame.time is None and span != WHOLE:
+            if time is None and span != WHOLE:
                 raise UnusableClip("has frames without a time, so that no part of it can be found")
-            start = float(frame.time) - origin if frame.time is not None else (budget.frames - 1) / rate
+            is_timed = is_timed and time is not None  # from a frame without a time on, frames are counted
+            start = time - first if is_timed and time is not None else (budget.frames - 1) / rate
             if span.end is not None and start >= span.end:
                 return
             yield _StreamFrame(frame, reformatter, aspect, start, 1 / rate)
-        if span == WHOLE and budget.frames < LEAST_SHARE_OF_FRAMES * stream.frames:
-            raise UnusableClip(f"is cut off: {budget.frames} of {stream.frames} frames are there")
+
+
+def _least_packets(stream: av.VideoStream, family: str, span: TimeSpan) -> float:
+    """Return how many packets must be there; more are named in the table of all frames that MP4 has, and no other."""
+    return LEAST_SHARE_OF_FRAMES * len(stream.index_entries) if family == "mov" and span == WHOLE else 0
+
+
+def _timed_frames(
+    container: InputContainer, stream: av.VideoStream, family: str, least_packets: float
+) -> Iterator[tuple[av.VideoFrame, float | None]]:
+    """Yield frames with the seconds at which they are shown; see `_times` for AVI."""
+    times: deque[float | None] = deque()
+    packets = 0
+    for packet in container.demux(stream):
+        if packet.size:
+            packets += 1
+            times.append(_times(packet, family)[0])
+        for frame in stream.decode(packet):
+            counted = times.popleft() if times else None
+            yield frame, counted if family == "avi" else frame.time
+    if packets < least_packets:
+        raise UnusableClip(f"is cut off: {packets} frames are there, of {len(stream.index_entries)}")

@@ -7,6 +7,7 @@ import numpy
 
 from logging_system.category import Category
 from logging_system.frames import captioned_grid, scale_to_be_seen
+from logging_system.markdown import escape
 from logging_system.records import GeneratedSamples, StepRecord
 from logging_system.tags import Tag, write_scalars
 from logging_system.time_lapse import TimeLapse
@@ -133,7 +134,7 @@ class GeneratedSamplesCategory(Category):
                 samples.frames_per_second,
                 file_name=f"step_{step:08d}_prompt_{name}",
                 scale=scale,
-                description=f'Prompt "{_caption(text, held_out)}". {TAGS[pattern].description}',
+                description=f'Prompt "{escape(_caption(text, held_out))}". {TAGS[pattern].description}',
             )
 
     def _write_time_lapse(self, samples: GeneratedSamples, step: int, writer: Writer) -> None:

@@ -42,3 +42,11 @@ def test_a_full_disk_and_a_reader_that_has_gone_do_not_change_the_exit_code() ->
         assert subprocess.run([sys.executable, "-c", PRINT], cwd=ROOT, stdout=writer, stderr=writer).returncode == 7
     finally:
         os.close(writer)
+
+
+def test_what_the_terminal_cannot_show_is_spelled_out() -> None:
+    program = "from common.console import forgiving_output\nwith forgiving_output(): print('José signs 你好')"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1251:strict"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"Jos\\xe9 signs \\u4f60\\u597d\n"

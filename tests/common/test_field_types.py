@@ -1,8 +1,11 @@
 """Folder names, and tuples with conditions."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from common.field_types import check_distinct, check_folder_name, check_increasing, check_not_blank
+from common.field_types import check_distinct, check_folder_name, check_increasing, check_not_blank, check_path
 
 
 @pytest.mark.parametrize("name", ["auto", "run_2026-01-31", "Léa's run 2", "a.b", "x" * 100])
@@ -36,3 +39,10 @@ def test_not_blank() -> None:
     for text in ("", " ", "\t\n"):
         with pytest.raises(ValueError, match="empty"):
             check_not_blank(text)
+
+
+def test_a_path_that_is_not_utf_8_is_refused_before_anything_is_written() -> None:
+    assert check_path(Path("größe/手")) == Path("größe/手")
+    assert check_path(Path("~/clips")) == Path.home() / "clips"
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        check_path(Path(os.fsdecode(b"clips_\xff")))

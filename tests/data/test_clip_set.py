@@ -63,7 +63,7 @@ def test_clips_and_captions_are_found(open_, tokenize):
 def test_captions_of_validation_are_held_out(open_):
     for seed in range(4):
         splits = open_(seed=seed)
-        assert len(captions(splits.validation)) == 1  # ceil(0.25 * 4)
+        assert 1 <= len(captions(splits.validation)) <= 3
         assert not captions(splits.training) & captions(splits.validation)
         assert all(splits.is_held_out(caption) for caption in captions(splits.validation))
         assert not any(splits.is_held_out(caption) for caption in captions(splits.training))
@@ -76,7 +76,7 @@ def test_one_caption_is_shared_and_said_so(open_, folder):
         file.write_text("hello")
     splits = open_()
     assert len(splits.training) == len(splits.validation) == 6
-    assert "taken from the training clips" in splits.description
+    assert "validation on training clips" in splits.description
 
 
 def test_validation_clips_are_limited(open_):
@@ -149,6 +149,20 @@ def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):
     (tmp_path / "nothing" / "a.txt").write_text("a")
     with pytest.raises(UserError, match=r"a\.mp4 is empty"):
         open_(tmp_path / "nothing")
+
+
+def test_a_cache_that_is_too_small_for_the_clips_is_said(open_, cache):
+    assert not any("CACHE_LIMIT_GB" in notice for notice in open_().notices)
+    cache.limit_bytes = len(open_().training) * 5 * 16 * 16 * 3 - 1
+    assert any("decoded clips take 0.0 GB, more than CACHE_LIMIT_GB" in notice for notice in open_().notices)
+
+
+def test_an_option_for_folders_is_said_to_change_nothing_elsewhere(folder, cache, tmp_path):
+    (tmp_path / "list.csv").write_text("path,text\nvideos/clip0.gif,hello\n")
+    for path, said in ((folder, ()), (tmp_path / "list.csv", ("SIGNER_FROM_FILE_NAME changes nothing",))):
+        options = ReadingOptions(signer_from_file_name=True)
+        inspection, _ = inspect_data(path, "auto", options, SHAPE, tmp_path / "cache", cache)
+        assert tuple(note.split(":")[0] for note in inspection.notes) == said
 
 
 def test_each_file_is_decoded_once(open_, folder, monkeypatch):

@@ -6,35 +6,56 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from data.clip_reader import InspectedClip
-from data.clip_splits import split_clips, unseen_words_notice
-from data.manifest import ManifestRow, Media
+from data.clip_splits import split_clips, split_notices
+from data.clip_units import content_key, units_of
+from data.manifest import ManifestRow, Media, TimeSpan
 from data.media.clips import MediaFacts
 
 
-def clip(number, caption="hello", signer=None, split=None):
-    row = ManifestRow(f"clip{number}", Media("video", f"clip{number}.mp4"), caption, signer, split)
-    return InspectedClip(row, str(number), "", MediaFacts(10, 10, 10, 1.0))
+def clip(number, caption="hello", signer=None, split=None, digest=None, span=None):
+    media = Media("video", f"clip{number}.mp4", span or TimeSpan())
+    row = ManifestRow(f"clip{number:03}", media, caption, signer, split)
+    return InspectedClip(row, digest or str(number), "", MediaFacts(10, 10, 10, 1.0))
 
 
 def ids(clips):
     return [clip.row.id for clip in clips]
 
 
+def words(count):
+    return [clip(number, f"word{number}") for number in range(count)]
+
+
 def test_the_data_sets_own_split_comes_first():
     clips = [clip(number, split=split) for number, split in enumerate(["training", "validation", "test", None])]
     split = split_clips(clips, "auto", 0.5, 0)
-    assert ids(split.training) == ["clip0", "clip3"]
-    assert ids(split.validation) == ["clip1"]
-    assert ids(split.test) == ["clip2"]
+    assert ids(split.training) == ["clip000", "clip003"]
+    assert ids(split.held_out) == ["clip001"]
+    assert ids(split.test) == ["clip002"]
     assert split.rule == "as the data set gives them"
 
 
-def test_without_validation_clips_captions_are_held_out_of_the_training_clips_and_the_test_stays_apart():
-    clips = [clip(number, caption=f"word {number}", split="training") for number in range(10)]
-    split = split_clips([*clips, clip(10, split="test")], "auto", 0.2, 0)
-    assert len(split.training) == 8
-    assert len(split.validation) == 2
-    assert ids(split.test) == ["clip10"]
+@pytest.mark.parametrize("split_by", ["auto", "signer", "caption"])
+def test_test_clips_are_never_trained_on(split_by):
+    clips = [clip(number, f"word{number}", f"signer {number % 3}", "training") for number in range(9)]
+    clips += [clip(number, f"word{number}", f"signer {number % 3}", "test") for number in range(9, 12)]
+    split = split_clips(clips, split_by, 0.3, 0)
+    assert ids(split.test) == ["clip009", "clip010", "clip011"]
+    assert Counter(ids((*split.training, *split.held_out))) == Counter(ids(clips[:9]))
+
+
+def test_a_data_set_without_validation_clips_is_divided_by_signers_where_they_are_named():
+    named = [clip(number, f"word{number}", f"signer {number % 3}", "training") for number in range(9)]
+    assert split_clips(named, "auto", 0.3, 0).rule.startswith("by signer")
+    nameless = [clip(number, f"word{number}", None, "training") for number in range(9)]
+    assert split_clips(nameless, "auto", 0.3, 0).rule.startswith("by caption")
+
+
+def test_another_division_than_the_given_one_can_be_asked_for():
+    clips = [clip(number, f"word{number}", split="training" if number else "validation") for number in range(40)]
+    split = split_clips(clips, "caption", 0.3, 0)
+    assert len(split.held_out) > 1
+    assert split.rule.startswith("by caption")
 
 
 def test_a_data_set_without_training_clips_is_an_error():
@@ -45,9 +66,9 @@ def test_a_data_set_without_training_clips_is_an_error():
 def test_named_signers_are_held_out_unless_captions_are_asked_for():
     clips = [clip(number, f"word {number % 4}", signer=f"signer {number % 5}") for number in range(20)]
     split = split_clips(clips, "auto", 0.2, 0)
-    assert len({clip.row.signer for clip in split.validation}) == 1
+    assert len({clip.row.signer for clip in split.held_out}) == 1
     assert split.rule.startswith("by signer: signer ")
-    assert split_clips(clips, "caption", 0.25, 0).rule == "by caption: 1 of 4 captions held out"
+    assert split_clips(clips, "caption", 0.25, 0).rule.startswith("by caption: ")
 
 
 @pytest.mark.parametrize("signers", [["a", None], ["a", "a"], [None, None]])
@@ -61,26 +82,73 @@ def test_signers_that_are_not_known_are_an_error_where_they_are_asked_for(signer
 @pytest.mark.parametrize("seed", range(10))
 def test_a_signer_of_most_clips_is_not_held_out(seed):
     clips = [clip(number, signer="a" if number < 90 else f"rare {number % 3}") for number in range(100)]
-    assert "a" not in {clip.row.signer for clip in split_clips(clips, "auto", 0.1, seed).validation}
+    assert "a" not in {clip.row.signer for clip in split_clips(clips, "auto", 0.1, seed).held_out}
 
 
 def test_all_clips_of_one_caption_are_shared_and_said_so():
     split = split_clips([clip(0), clip(1)], "auto", 0.5, 0)
     assert split.is_shared
-    assert split.training == split.validation
+    assert split.training == split.held_out
+    assert "on training clips" in split.rule
+
+
+def test_about_the_wanted_share_of_the_captions_is_held_out():
+    split = split_clips(words(2000), "caption", 0.1, 0)
+    assert 150 < len(split.held_out) < 250
+    assert split.rule == f"by caption: {len(split.held_out)} of 2000 captions held out"
+
+
+def test_a_clip_more_or_less_moves_no_other_caption():
+    clips = words(100)
+    whole = set(ids(split_clips(clips, "caption", 0.2, 0).held_out))
+    for missing in range(100):
+        rest = clips[:missing] + clips[missing + 1 :]
+        assert set(ids(split_clips(rest, "caption", 0.2, 0).held_out)) == whole - {clips[missing].row.id}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_captions_that_differ_in_capitals_alone_stay_together(seed):
+    clips = [clip(number, ("Good Morning", "good morning")[number % 2] + str(number // 2)) for number in range(40)]
+    split = split_clips(clips, "caption", 0.3, seed)
+    folded = [{each.row.caption.casefold() for each in part} for part in (split.training, split.held_out)]
+    assert not folded[0] & folded[1]
+
+
+def test_given_clips_that_show_the_same_as_a_training_clip_are_left_out_and_said():
+    clips = [clip(0, split="training", digest="x"), clip(1, split="validation", digest="x")]
+    with pytest.raises(UserError, match="each of the 1 validation clips shows the same as a training clip"):
+        split_clips(clips, "auto", 0.5, 0)
+    split = split_clips([*clips, clip(2, split="validation"), clip(3, split="test", digest="x")], "auto", 0.5, 0)
+    assert ids(split.held_out) == ["clip002"]
+    assert ids(split.test) == []
+    assert ids(split.left_out) == ["clip001", "clip003"]
+    assert "2 validation or test clips show the same as a training clip" in split_notices(split)[0]
+
+
+def test_parts_of_a_file_that_overlap_stay_together():
+    spans = [TimeSpan(0, 2), TimeSpan(1, 3), TimeSpan(3, 4), TimeSpan(2.5, 2.8), TimeSpan(5)]
+    clips = [clip(number, f"word{number}", digest="x", span=span) for number, span in enumerate(spans)]
+    units = units_of(clips, lambda clip: clip.row.caption)
+    assert [unit.names for unit in units] == [("word0", "word1", "word3"), ("word2",), ("word4",)]
 
 
 def test_validation_on_words_that_training_does_not_have_is_said():
-    apart = split_clips([clip(number, f"word{number}") for number in range(10)], "auto", 0.2, 0)
-    assert "no word of the validation captions occurs" in unseen_words_notice(apart)[0]
+    apart = split_clips(words(10), "auto", 0.2, 0)
+    assert "no word of the validation captions occurs" in split_notices(apart)[0]
     related = split_clips([clip(number, f"see word{number}") for number in range(10)], "auto", 0.2, 0)
-    assert unseen_words_notice(related) == ()
+    assert split_notices(related) == ()
     other_case = split_clips([clip(0, "Word", split="training"), clip(1, "word", split="validation")], "auto", 0.2, 0)
-    assert unseen_words_notice(other_case) == ()
+    assert split_notices(other_case) == ()
 
 
 clip_lists = st.lists(
-    st.tuples(st.sampled_from("abcdefg"), st.sampled_from([None, "x", "y", "z"]), st.sampled_from([None, "training"])),
+    st.tuples(
+        st.sampled_from("abcdefgABC"),
+        st.sampled_from([None, "x", "y", "z"]),
+        st.sampled_from([None, None, "training", "validation", "test"]),
+        st.sampled_from([None, None, None, "p", "q"]),
+        st.sampled_from([TimeSpan(), TimeSpan(0, 1), TimeSpan(1, 2), TimeSpan(0.5, 1.5)]),
+    ),
     min_size=1,
     max_size=40,
 )
@@ -92,15 +160,21 @@ def test_sides_are_disjoint_and_whole(facts, split_by, fraction, seed):
     try:
         split = split_clips(clips, split_by, fraction, seed)
     except UserError:
-        assert split_by == "signer"
         return
     assert split.training
-    assert split.validation
-    if split.is_shared:
-        assert len({clip.row.caption for clip in clips}) == 1
-        return
-    assert Counter(ids((*split.training, *split.validation, *split.test))) == Counter(ids(clips))
-    side = (lambda clip: clip.row.signer) if split.rule.startswith("by signer") else (lambda clip: clip.row.caption)
-    assert not {side(clip) for clip in split.training} & {side(clip) for clip in split.validation}
-    shuffled = split_clips(clips[::-1], split_by, fraction, seed)
-    assert set(ids(shuffled.validation)) == set(ids(split.validation))  # the order of the files means nothing
+    assert split.held_out
+    assert all(clip.row.split != "test" for clip in (*split.training, *split.held_out))
+    trained = set(map(content_key, split.training))
+    if not split.is_shared:
+        parts = (*split.training, *split.held_out, *split.test, *split.left_out)
+        assert Counter(ids(parts)) == Counter(ids(clips))
+        assert not any(content_key(clip) in trained for clip in (*split.held_out, *split.test))
+    if split.rule.startswith("by "):
+        by_signer = split.rule.startswith("by signer")
+        sides = [
+            {clip.row.signer if by_signer else clip.row.caption.casefold() for clip in part}
+            for part in (split.training, split.held_out)
+        ]
+        assert not sides[0] & sides[1]
+    again = split_clips(clips[::-1], split_by, fraction, seed)
+    assert again == split  # the order of files and lines means nothing

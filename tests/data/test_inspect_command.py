@@ -80,7 +80,7 @@ def test_the_file_names_every_clip_and_every_reason(inspect, tmp_path):
         **{"clip": "bob_thanks.gif", "caption": "thanks", "signer": None, "language": None, "split": None},
         **{"seconds": 1.0, "frames": 10, "width": 20, "height": 20, "sha256": None},
     }
-    assert {clip["split"] for clip in content["clips"]} == {"training", "validation"}
+    assert {clip["split"] for clip in content["clips"]} == {"training", "held_out"}
     assert found["amy_again.gif"]["sha256"] == found["amy_hello.gif"]["sha256"]
     assert sorted(row["clip"] for row in content["skipped"]) == ["broken\\n.mp4", "silent.gif"]
 
@@ -127,18 +127,25 @@ def test_where_most_is_broken_what_was_found_comes_before_the_error(inspect, cli
     ("arguments", "code", "message"),
     [
         (["inspect", "/nowhere/at/all"], 1, "'/nowhere/at/all' does not exist"),
-        (["inspect", "CLIPS", "--sheet=/nowhere/at/all/sheet.png"], 1, "cannot be written"),
+        (["inspect", "none"], 1, "'none' does not exist"),
+        (["inspect", "CLIPS", "--sheet=/nowhere/at/all/sheet.png"], 1, "no file in a folder that exists"),
         (["inspect", "CLIPS", "--batch-size=0"], 1, "BATCH_SIZE"),
-        (["inspect", "CLIPS", "--data-format=wlasl"], 1, "is not WLASL"),
+        (["inspect", "CLIPS", "--data-format=wlasl"], 1, "holds no WLASL_v0.3.json"),
         (["inspect", "CLIPS", "--split-by=signer"], 1, "SPLIT_BY=signer needs a signer"),
+        (["inspect", "CLIPS", "--text-encoder=/no/model"], 1, "TEXT_ENCODER='/no/model'"),
+        (["inspect", "--image-size=32", "CLIPS"], 2, "what inspect works on comes first"),
+        (["inspect", "--image-size", "32", "CLIPS"], 2, "what inspect works on comes first"),
+        (["inspect", "CLIPS", "--data-root=elsewhere"], 2, "--data-root is what comes first already"),
+        (["shard", "CLIPS", "--seed", "3", "OUT"], 2, "what shard works on comes first"),
+        (["shard", "CLIPS", "OUT", "--shard-megabytes=many"], 2, "'many' is not a whole number"),
+        (["shard", "CLIPS", "CLIPS"], 1, "is not empty"),
         (["inspect"], 2, "path"),
         (["inspekt"], 2, "invalid choice"),
     ],
 )
-def test_what_cannot_work_is_an_error_and_no_traceback(clips, tmp_path, capsys, arguments, code, message):
+def test_what_cannot_work_is_an_error_and_no_traceback(clips, tmp_path, monkeypatch, capsys, arguments, code, message):
     arguments = [str(clips) if argument == "CLIPS" else argument for argument in arguments]
-    if "--sheet=/nowhere/at/all/sheet.png" not in arguments and len(arguments) > 1:
-        arguments.append(f"--sheet={tmp_path / 'sheet.png'}")
+    monkeypatch.chdir(tmp_path)
     try:
         result: object = main([*arguments, f"--cache-dir={tmp_path / 'cache'}", *SMALL])
     except SystemExit as error:
@@ -155,3 +162,45 @@ def test_the_real_command(clips, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "5 usable, 2 unusable" in done.stdout
     assert (tmp_path / "inspection.png").exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(clips, tmp_path):
+    command = f"{sys.executable} -m data inspect {clips} {' '.join(SMALL)} --cache-dir={tmp_path / 'cache'} | head -1"
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+    assert (tmp_path / "inspection.png").exists()
+
+
+def test_a_signal_ends_it_and_leaves_nothing_half_written(clips, tmp_path):
+    """Shards are written into a folder that has another name until the last is finished."""
+    program = (
+        "import os, signal, sys, data.shards\n"
+        "original = data.shards.prepare_sample\n"
+        "def slow(root, row):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return original(root, row)\n"
+        "data.shards.prepare_sample = slow\n"
+        "from data.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", program, "shard", str(clips), str(tmp_path / "out" / "shards"), *SMALL]
+    command.append(f"--cache-dir={tmp_path / 'cache'}")
+    before = sorted(tmp_path.iterdir())
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True)
+    assert done.returncode == 143, done.stderr
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "cache"])
+
+
+def test_shards_hold_what_can_be_used_and_are_read_back(clips, tmp_path, capsys):
+    options = [*SMALL, f"--cache-dir={tmp_path / 'cache'}"]
+    assert main(["shard", str(clips), str(tmp_path / "shards"), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "5 clips in 1 shards" in printed
+    assert "2 left out: " in printed
+    assert main(["inspect", str(tmp_path / "shards"), f"--sheet={tmp_path / 'sheet.png'}", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "WebDataset" in lines[0]
+    assert "clips         5 usable, 0 unusable" in lines
+    assert "resolutions   48 x 32 (4), 20 x 20 (1)" in lines

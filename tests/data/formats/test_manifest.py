@@ -236,6 +236,34 @@ def test_a_pipe_is_refused_without_waiting(tmp_path):
         open_table(tmp_path / "manifest.csv", ("path", "text"))
 
 
+@pytest.mark.parametrize("field", ["signer", "split", "language"])
+def test_a_name_of_unlimited_length_is_refused(read, field):
+    rows = [{"path": "a.mp4", "text": str(number), field: value} for number, value in enumerate(["train", "x" * 201])]
+    manifest = read("\n".join(json.dumps(row) for row in rows), "manifest.jsonl")
+    assert [row.caption for row in manifest.rows] == ["0"]
+    assert reasons(manifest) == {"manifest.jsonl line 2": f"has a {field} of more than 200 characters"}
+
+
+def test_a_name_may_have_two_hundred_characters(read):
+    (row,) = read(f"path,text,signer\na.mp4,hello,{'x' * 200}\n").rows
+    assert row.signer == "x" * 200
+
+
+def test_a_folder_without_a_list_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"holds none of manifest\.csv, manifest\.tsv, manifest\.jsonl\.$"):
+        FORMAT.read(tmp_path, OPTIONS)
+
+
+def test_the_path_of_a_list_is_shown_on_one_line(tmp_path):
+    folder = tmp_path / "x\x1b[31m\n"
+    folder.mkdir()
+    for content in (b"", b"path,text\n", b"x", b"path,text,text\n", b"\xff", b"x" * 1_100_000):
+        (folder / "manifest.csv").write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            FORMAT.read(folder, OPTIONS)
+        assert str(caught.value).isprintable()
+
+
 def test_unknown_fields_are_noted(read):
     assert read("path,text,notes,\x1bgloss\na.mp4,x,1,2\n").notes == (
         "manifest.csv has fields that mean nothing here: notes, \\x1bgloss; known are path, text, signer, split, "

@@ -81,6 +81,15 @@ def test_glosses_stand_in_for_words(read):
     ]
 
 
+def test_long_texts_are_captions_and_long_languages_are_refused(read):
+    words, language = "word " * 100, "x" * 201
+    manifest = read(f"a.pose,en,ase,0,0,{words},X,0", f"b.pose,en,{language},0,0,book,BOOK,0")
+    assert [row.caption for row in manifest.rows] == [words.strip()]
+    assert [(row.id, row.reason) for row in manifest.skipped] == [
+        ("index.csv line 3", "has a signed_language of more than 200 characters")
+    ]
+
+
 def test_one_file_in_several_languages_makes_several_clips(read):
     line = "a.pose,{},{},0,0,A,A,0"
     manifest = read(line.format("en", "ase"), line.format("fr", "fsl"), line.format("en", "ase"))

@@ -3,12 +3,12 @@ import shutil
 import pytest
 
 from common.errors import UserError
-from data.formats import registry
 from data.formats.data_format import ReadingOptions
 from data.formats.registry import FORMAT_NAMES, FORMATS, read_data_set
 from data.media.clips import ClipShape
 from data.media.decode import decode_media
 from tests.data.formats import replicas
+from tests.data.formats.replicas import write_clip
 
 OPTIONS = ReadingOptions()
 REPLICAS = {
@@ -47,7 +47,8 @@ def test_the_clips_of_each_format_can_be_decoded(tmp_path, name):
 
 def test_every_format_says_what_it_looks_like():
     assert len(set(FORMAT_NAMES)) == len(FORMATS)
-    assert set(registry._LOOKS_LIKE) == set(FORMAT_NAMES)
+    assert len({data_format.looks_like for data_format in FORMATS}) == len(FORMATS)
+    assert all(data_format.looks_like for data_format in FORMATS)
     assert FORMAT_NAMES[-1] == "folder"
 
 
@@ -89,8 +90,9 @@ def test_a_format_that_does_not_fit_is_refused_with_what_would(tmp_path, name):
     root = replicas.folder_replica(tmp_path, clips=2)
     with pytest.raises(UserError) as caught:
         read_data_set(root, name, OPTIONS)
-    assert str(caught.value).startswith(f"DATA_FORMAT={name!r}, but DATA_ROOT={str(root)!r} is not ")
-    assert registry._LOOKS_LIKE[name] in str(caught.value)
+    (looks_like,) = [data_format.looks_like for data_format in FORMATS if data_format.name == name]
+    assert str(root) in str(caught.value).split(" DATA_FORMAT=")[0]
+    assert f". DATA_FORMAT={name!r} means {looks_like}. It looks like folder of clips" in str(caught.value)
     assert str(caught.value).endswith("set DATA_FORMAT to 'folder' or 'auto'.")
 
 
@@ -98,6 +100,41 @@ def test_the_right_format_is_named_in_a_wrong_ones_place(tmp_path):
     root = replicas.phoenix_replica(tmp_path, clips=2)
     with pytest.raises(UserError, match=r"It looks like PHOENIX-2014T \(it holds .*\): set DATA_FORMAT to 'phoenix'"):
         read_data_set(root, "wlasl", OPTIONS)
+
+
+def test_a_format_that_is_named_need_not_be_recognised(tmp_path):
+    replicas.webdataset_replica(tmp_path / "deep" / "down" / "train", clips=2)
+    write_clip(tmp_path / "preview.mp4", 0)
+    name, why, manifest = read_data_set(tmp_path, "webdataset", OPTIONS)
+    assert (name, why) == ("webdataset", "WebDataset shards (DATA_FORMAT says so)")
+    assert [row.media.path for row in manifest.rows] == [
+        "deep/down/train/clips-000000.tar",
+        "deep/down/train/clips-000001.tar",
+    ]
+    assert read_data_set(tmp_path, "auto", OPTIONS)[0] == "folder"
+    table = replicas.manifest_replica(tmp_path / "list", clips=2).rename(tmp_path / "list" / "list.txt")
+    assert len(read_data_set(table, "manifest", OPTIONS)[2].rows) == 2
+
+
+def test_shards_in_a_folder_for_each_split_are_recognised(tmp_path):
+    for split in ("val", "train"):
+        replicas.webdataset_replica(tmp_path / split, clips=2)
+    name, why, manifest = read_data_set(tmp_path, "auto", OPTIONS)
+    assert (name, why) == ("webdataset", "WebDataset shards (it holds train/clips-000000.tar)")
+    assert len(manifest.rows) == 4
+    assert read_data_set(tmp_path, "webdataset", OPTIONS)[2] == manifest
+    clip = write_clip(tmp_path / "clips" / "clip.mp4", 0)
+    clip.with_suffix(".txt").write_text("hello")
+    name, _, manifest = read_data_set(tmp_path, "auto", OPTIONS)
+    assert (name, [row.id for row in manifest.rows]) == ("folder", ["clips/clip.mp4"])
+
+
+def test_what_is_wrong_with_the_right_format_stands_alone(tmp_path):
+    root = replicas.how2sign_replica(tmp_path, clips=2)
+    (root / "manifest.csv").write_text("path,text\n")
+    (root / "how2sign_realigned_train.csv").write_text("nothing\n")
+    with pytest.raises(UserError, match=r"needed are sentence_name, sentence\.$"):
+        read_data_set(root, "how2sign", OPTIONS)
 
 
 def test_a_file_that_is_nothing_is_refused_with_what_is_possible(tmp_path):

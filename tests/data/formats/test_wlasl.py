@@ -136,6 +136,24 @@ def test_a_set_without_videos_lists_absent_clips_only(root):
     assert all(row.is_absent for row in manifest.skipped)
 
 
+@pytest.mark.parametrize("name", ["WLASL\x1b[31m\n.json", "WLASL" + "\x1b" * 240 + ".json"])
+def test_names_that_others_chose_are_shown_on_one_line_and_not_at_length(tmp_path, name):
+    root = wlasl_replica(tmp_path / "x\x1b[0m\n")
+    shutil.move(root / "WLASL_v0.3.json", root / name)
+    said = [FORMAT.recognise(root), FORMAT.recognise(tmp_path)]
+    (root / name).write_text('[{}, {"gloss": "x", "instances": [{"video_id": "%s"}]}]' % ("y" * 5000))
+    said += [text for row in FORMAT.read(root, OPTIONS).skipped for text in (row.id, row.reason)]
+    for content in ("", "{}", "[]"):
+        (root / name).write_text(content)
+        with pytest.raises(UserError) as caught:
+            FORMAT.read(root, OPTIONS)
+        said.append(str(caught.value))
+    (root / "WLASL_v0.3.json").write_text("[7]")
+    said += FORMAT.read(root, OPTIONS).notes
+    assert len(said) == 10
+    assert all(text.isprintable() and len(text) < 400 for text in said)
+
+
 def test_other_folders_are_not_recognised(tmp_path):
     (tmp_path / "nslt_100.json").touch()
     (tmp_path / "WLASL.json").mkdir()

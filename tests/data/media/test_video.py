@@ -216,6 +216,7 @@ def test_wrong_times_of_the_container_change_nothing(
 ):
     write_video(tmp_path / name, moving_video)
     monkeypatch.setattr(data.media.video, "_packet_times", lambda file, family, span: times)
+    monkeypatch.setattr(data.media.video, "_gif_times", lambda file, span: times)
     assert (decode_clip(tmp_path / name, 10, 16) == two_passes(tmp_path / name, 10, 16)).all()
     assert len(passes) == 2
 

@@ -65,7 +65,7 @@ class View:
         self.samples_made += 1
         clips = numpy.random.default_rng(self.samples_made).integers(0, 256, (2, 4, 8, 8, 3), dtype=numpy.uint8)
         return GeneratedSamples(
-            prompts=("CAB", "ä/b c?"),
+            prompts=("CAB", "ä/b <i>[c](d)?"),
             held_out=(True, False),
             generated=clips,
             generated_raw=255 - clips,

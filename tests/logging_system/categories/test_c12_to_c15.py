@@ -47,7 +47,7 @@ def test_one_clip_a_prompt_grids_and_measures(session: Callable[..., Any], make:
     prefix = "12_Generated_Samples"
     assert set(reader.tags["images"]) == {
         f"{prefix}/Prompt_1_CAB",
-        f"{prefix}/Prompt_2_b_c",
+        f"{prefix}/Prompt_2_b_i_c_d",
         f"{prefix}/Grid",
         f"{prefix}/Raw_Weights",
         f"{prefix}/Real_And_Generated",
@@ -60,11 +60,13 @@ def test_one_clip_a_prompt_grids_and_measures(session: Callable[..., Any], make:
     assert len(clip) == 4
     assert clip[0].shape == (128, 128, 3)
     assert 'Prompt "CAB (held out)"' in reader.description(f"{prefix}/Prompt_1_CAB")
+    # A caption is somebody else's text: the dashboard shows it as it is, and follows no link in it.
+    assert r'Prompt "ä/b &lt;i&gt;\[c\](d)?"' in reader.description(f"{prefix}/Prompt_2_b_i_c_d")
     # Two points, two prompts: the time-lapse is two tiles wide and two high, 96 pixels each.
     assert _frames(reader.image(f"{prefix}/Time_Lapse"))[0].shape == (2 * (96 + 20 + 4) + 4, 2 * (96 + 4) + 4, 3)
     files = sorted(path.name for path in (running.run_folder / "samples").iterdir())
     assert files == [
-        f"step_0000000{step}_{name}.mp4" for step in (3, 5) for name in ("grid", "prompt_1_CAB", "prompt_2_b_c")
+        f"step_0000000{step}_{name}.mp4" for step in (3, 5) for name in ("grid", "prompt_1_CAB", "prompt_2_b_i_c_d")
     ]
 
 

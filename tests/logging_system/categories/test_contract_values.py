@@ -133,7 +133,7 @@ def test_generated_real_and_earlier_clips_stand_where_they_should(
     reader = running.finish()
     prefix = "12_Generated_Samples"
     centres(reader.image(f"{prefix}/Prompt_1_CAB"), BLUE)
-    centres(reader.image(f"{prefix}/Prompt_2_b_c"), VIOLET)
+    centres(reader.image(f"{prefix}/Prompt_2_b_i_c_d"), VIOLET)
     centres(reader.image(f"{prefix}/Raw_Weights"), OLIVE)
     (first, _), (second, _) = centres(reader.image(f"{prefix}/Grid"), BLUE, VIOLET)
     assert first < second

@@ -1,0 +1,65 @@
+"""What docs/data.md shows works, and what it lists is what there is."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from config import Config
+from data.formats.data_format import ReadingOptions
+from data.formats.registry import FORMAT_NAMES, read_data_set
+from data.manifest import TimeSpan
+from tests.data.formats.replicas import write_clip
+
+PAGE = (Path(__file__).parents[3] / "docs" / "data.md").read_text("utf-8")
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_all_formats_are_listed_and_can_be_named() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| .* \| .* \|$", PAGE.split("## What is recognised")[1], re.MULTILINE)
+    assert sorted(name for name in listed if name in FORMAT_NAMES) == sorted(FORMAT_NAMES)
+    assert sorted(get_args(Config.model_fields["DATA_FORMAT"].annotation)) == sorted(("auto", *FORMAT_NAMES))
+
+
+def test_the_format_that_is_shown_reads_a_folder(tmp_path: Path) -> None:
+    (block,) = code_blocks("python")
+    names: dict[str, Any] = {}
+    exec(compile(block, "docs/data.md", "exec"), names)
+    shown = names["FORMAT"]
+    write_clip(tmp_path / "good morning" / "1.mp4", 0)
+    write_clip(tmp_path / "see you" / "1.mp4", 1)
+    write_clip(tmp_path / "2.mp4", 2)
+    assert shown.recognise(tmp_path) is None
+    (tmp_path / "phrases.here").touch()
+    assert shown.recognise(tmp_path) == "it holds phrases.here"
+    manifest = shown.read(tmp_path, ReadingOptions())
+    assert [(row.id, row.caption) for row in manifest.rows] == [
+        ("good morning/1.mp4", "good morning"),
+        ("see you/1.mp4", "see you"),
+    ]
+    assert [(row.id, row.reason) for row in manifest.skipped] == [("2.mp4", "has an empty caption")]
+
+
+def test_the_list_that_is_shown_is_read(tmp_path: Path) -> None:
+    (lines,) = [block for block in code_blocks("") if block.startswith("path,text")]
+    for name in ("monday", "tuesday"):
+        write_clip(tmp_path / "talks" / f"{name}.mp4", 0)
+    (tmp_path / "clips.csv").write_text(lines, encoding="utf-8")
+    _, _, manifest = read_data_set(tmp_path / "clips.csv", "auto", ReadingOptions())
+    assert not manifest.skipped
+    assert [(row.caption, row.signer, row.split, row.media.span) for row in manifest.rows] == [
+        ("Good morning.", "amy", "training", TimeSpan(0.0, 1.6)),
+        ("How are you?", "amy", "training", TimeSpan(1.6, 3.4)),
+        ("Good morning.", "bob", "validation", TimeSpan()),
+    ]
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z-]+)", PAGE))))
+def test_every_option_that_is_named_exists(option: str) -> None:
+    of_commands = {"--json", "--shard-megabytes", "--sheet"}
+    constant = option.removeprefix("--").replace("-", "_").upper()
+    assert option in of_commands | {"--preset"} or constant in Config.model_fields

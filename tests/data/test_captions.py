@@ -1,0 +1,74 @@
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from data.captions import MOST_CAPTION_BYTES, checked_caption, decode_caption, normalise_caption, read_caption
+from data.unusable import UnusableClip
+
+
+def is_clean(caption):
+    """One line, composed, without control characters, leading, trailing or repeated spaces."""
+    return (
+        caption == unicodedata.normalize("NFC", caption)
+        and caption == " ".join(caption.split())
+        and not any(unicodedata.category(character) in ("Cc", "Cs") for character in caption)
+    )
+
+
+@given(st.text(st.characters(), max_size=60))
+@example("a\u0000b\u0085c\u2028d")
+@example("e\u0301 \ud800 x")
+def test_a_normalised_caption_is_clean_and_stays_as_it_is(text):
+    caption = normalise_caption(text)
+    assert is_clean(caption)
+    assert normalise_caption(caption) == caption
+    caption.encode()  # no lone surrogates: it goes into files
+
+
+@given(st.binary(max_size=80))
+@example("größer".encode("latin-1"))
+@example("thanks".encode("utf-16"))
+def test_any_bytes_are_a_caption_or_are_refused_with_the_files_name(content):
+    try:
+        caption = decode_caption(content, "a.txt")
+    except UnusableClip as error:
+        said = str(error)
+    else:
+        assert is_clean(caption)
+        assert caption
+        return
+    assert "a.txt is not UTF-8" in said or "a.txt is empty" in said
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40))
+def test_what_is_written_as_utf_8_is_read_back_with_and_without_a_mark(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("captions")
+    for encoding in ("utf-8", "utf-8-sig"):
+        (folder / "a.txt").write_bytes(text.encode(encoding))
+        expected = normalise_caption(text.removeprefix("\ufeff") if encoding == "utf-8" else text)
+        if expected:
+            assert read_caption(folder, "a.txt") == expected
+        else:
+            with pytest.raises(UnusableClip, match=r"a\.txt is empty"):
+                read_caption(folder, "a.txt")
+
+
+def test_marks_that_turn_the_direction_are_taken_out_and_those_that_scripts_need_stay():
+    assert normalise_caption("a\u202egnp.exe\u2066b") == "agnp.exeb"
+    assert normalise_caption("می\u200cخواهم") == "می\u200cخواهم"
+
+
+def test_length_has_a_limit():
+    assert decode_caption(b"a" * MOST_CAPTION_BYTES, "a.txt") == "a" * MOST_CAPTION_BYTES
+    with pytest.raises(UnusableClip, match="larger than 16384 bytes"):
+        decode_caption(b"a" * (MOST_CAPTION_BYTES + 1), "a.txt")
+    with pytest.raises(UnusableClip, match="more than 16384 characters"):
+        checked_caption("a" * (MOST_CAPTION_BYTES + 1))
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\u0000\u0007"])
+def test_what_says_nothing_is_refused(text):
+    with pytest.raises(UnusableClip, match="empty"):
+        checked_caption(text)

@@ -1,0 +1,102 @@
+import dataclasses
+import os
+import shutil
+
+import pytest
+
+from data.clip_reader import ClipReader, InspectedClip
+from data.clip_set import InspectedClips
+from data.manifest import ManifestRow, Media, TarMember, TimeSpan
+from data.media.clips import ClipShape, MediaFacts
+from data.media.decode import media_digest, media_stamp
+from data.unusable import UnusableClip
+
+FACTS = MediaFacts(48, 32, 10, 1.0)
+
+
+@pytest.fixture
+def root(tmp_path, write_video, brightening_video):
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "a.gif", brightening_video)
+    write_video(tmp_path / "clips" / "b.gif", brightening_video[::-1])
+    return tmp_path / "clips"
+
+
+@pytest.fixture
+def read(root, cache):
+    def run(clip, shape=None):
+        return ClipReader(root, shape or ClipShape(5, 16), cache).clip(clip)
+
+    return run
+
+
+def inspected(root, name="a.gif", span=None):
+    media = Media("video", name, span or TimeSpan())
+    row = ManifestRow(name, media, "hello")
+    return InspectedClip(row, media_digest(root, media), media_stamp(root, media), FACTS)
+
+
+def shades(clip):
+    return clip.mean((1, 2, 3)).round().tolist()
+
+
+def test_every_kind_of_clip_has_an_entry_of_its_own(root, read):
+    assert shades(read(inspected(root))) == pytest.approx([25, 75, 125, 175, 225], abs=1)
+    assert shades(read(inspected(root, "b.gif"))) == pytest.approx([200, 150, 100, 50, 0], abs=1)
+    assert shades(read(inspected(root, span=TimeSpan(0.5)))) == pytest.approx([125, 150, 175, 200, 225], abs=1)
+    assert shades(read(inspected(root, span=TimeSpan(0.0, 0.5)))) == pytest.approx([0, 25, 50, 75, 100], abs=1)
+    assert read(inspected(root), ClipShape(4, 16)).shape == (4, 16, 16, 3)
+    assert read(inspected(root), ClipShape(5, 32)).shape == (5, 32, 32, 3)
+    padded = read(inspected(root), ClipShape(5, 16, "pad"))
+    assert (padded[:, :2] == 0).all()
+    assert (read(inspected(root))[4] > 200).all()
+
+
+def test_what_is_in_the_cache_needs_no_file(root, read):
+    clip = inspected(root)
+    first = read(clip)
+    shutil.rmtree(root)
+    assert (read(clip) == first).all()
+
+
+def test_equal_content_is_decoded_once_whatever_its_name(root, read, monkeypatch):
+    shutil.copy(root / "a.gif", root / "c.gif")
+    first = read(inspected(root))
+    monkeypatch.setattr("data.clip_reader.decode_media", lambda *arguments: pytest.fail("decoded again"))
+    assert (read(inspected(root, "c.gif")) == first).all()
+
+
+def test_a_file_that_was_touched_or_copied_is_still_the_same(root, read):
+    clip = inspected(root)
+    content = (root / "a.gif").read_bytes()
+    (root / "a.gif").unlink()
+    (root / "a.gif").write_bytes(content)
+    os.utime(root / "a.gif", (1, 1))
+    assert read(clip).shape == (5, 16, 16, 3)
+
+
+def test_another_file_of_the_same_name_is_not(root, read):
+    clip = inspected(root)
+    os.replace(root / "b.gif", root / "a.gif")
+    with pytest.raises(UnusableClip, match="has changed since the data set was opened"):
+        read(clip)
+
+
+def test_a_link_that_leads_out_by_now_is_refused(root, read, tmp_path):
+    clip = inspected(root)
+    shutil.move(root / "a.gif", tmp_path / "a.gif")
+    (root / "a.gif").symlink_to(tmp_path / "a.gif")
+    with pytest.raises(UnusableClip, match="leads out of the data set's folder"):
+        read(clip)
+
+
+def test_clips_in_shards_are_grouped_by_shard(root, cache):
+    def in_shard(number, shard):
+        media = Media("video", shard, member=TarMember(512, 10, ".gif"))
+        row = ManifestRow(f"{shard}/{number}", media, "hello")
+        return dataclasses.replace(inspected(root), row=row)
+
+    clips = tuple(in_shard(number, f"{number % 2}.tar") for number in range(5))
+    reader = ClipReader(root, ClipShape(5, 16), cache)
+    assert InspectedClips(reader, clips).groups() == ((0, 2, 4), (1, 3))
+    assert InspectedClips(reader, (inspected(root),)).groups() is None
