@@ -12,6 +12,7 @@ from data.clip_units import Unit, caption_key, content_key, units_of
 
 SplitBy = Literal["auto", "signer", "caption"]
 MOST_OVERSHOOT = 2.0  # a signer who would bring the held-out share above this many times the wanted one is passed by
+LEAST_CAPTIONS = 3
 NAMED_SIGNERS = 5
 LARGEST_SEED = 2**63  # of derive_seed
 
@@ -155,12 +156,14 @@ def _signers_to_hold_out(units: Sequence[Unit], clips: int, fraction: float, see
 def _by_caption(clips: tuple[InspectedClip, ...], fraction: float, seed: int) -> ClipSplit:
     """Hold out captions whose hash is below the fraction, so that a clip more or less moves no other caption.
 
-    One caption at least is held out, and one stays for training, where there are two.
+    A few captions are held out in any case, because validation on a single one says nothing; and one at least stays
+    for training.
     """
     units = units_of(clips, lambda clip: caption_key(clip.row.caption))
     order = sorted(units, key=_hash_of("caption", seed))
     below = sum(_hash_of("caption", seed)(unit) < fraction * LARGEST_SEED for unit in order)
-    held_out = order[: min(max(below, 1), len(order) - 1)]
+    least = min(LEAST_CAPTIONS, max(1, len(order) // 4))
+    held_out = order[: min(max(below, least), len(order) - 1)]
     captions = sum(len(unit.names) for unit in units)
     names = sum(len(unit.names) for unit in held_out)
     return _divided(clips, units, held_out, f"by caption: {names} of {captions} captions held out")

@@ -98,6 +98,11 @@ def test_about_the_wanted_share_of_the_captions_is_held_out():
     assert split.rule == f"by caption: {len(split.held_out)} of 2000 captions held out"
 
 
+@pytest.mark.parametrize(("captions", "least"), [(2, 1), (4, 1), (8, 2), (12, 3), (40, 3)])
+def test_a_few_captions_are_held_out_in_any_case(captions, least):
+    assert len(split_clips(words(captions), "caption", 0.001, 0).held_out) == least
+
+
 def test_a_clip_more_or_less_moves_no_other_caption():
     clips = words(100)
     whole = set(ids(split_clips(clips, "caption", 0.2, 0).held_out))
