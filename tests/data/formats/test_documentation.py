@@ -58,6 +58,10 @@ def test_the_list_that_is_shown_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_nothing_is_left_to_be_filled_in() -> None:
+    assert not re.search(r"@[A-Z]+@", PAGE)
+
+
 @pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z-]+)", PAGE))))
 def test_every_option_that_is_named_exists(option: str) -> None:
     of_commands = {"--json", "--shard-megabytes", "--sheet"}
