@@ -20,6 +20,16 @@ def a_format_needs_data(DATA_ROOT: Path | None, DATA_FORMAT: str) -> str | None:
     return None
 
 
+def outputs_are_no_clips(DATA_ROOT: Path | None, LOG_DIR: Path, CACHE_DIR: Path) -> str | None:
+    if DATA_ROOT is None:
+        return None
+    root = DATA_ROOT.absolute()
+    within = [str(path) for path in (LOG_DIR, CACHE_DIR) if path.absolute().is_relative_to(root)]
+    if within:
+        return f"{' and '.join(within)} would lie among the clips, and sample videos count as clips; write elsewhere"
+    return None
+
+
 def captions_hold_a_word(DATA_ROOT: Path | None, MAX_CAPTION_LENGTH: int, MAX_WORD_LETTERS: int) -> str | None:
     if DATA_ROOT is None and MAX_CAPTION_LENGTH < MAX_WORD_LETTERS:
         return "the longest words would be cut off; raise MAX_CAPTION_LENGTH or lower MAX_WORD_LETTERS"
@@ -134,6 +144,7 @@ def spelling_needs_letters(DATA_ROOT: Path | None, TEXT_ENCODER: str) -> str | N
 CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     a_run_must_end,
     a_format_needs_data,
+    outputs_are_no_clips,
     captions_hold_a_word,
     spelling_needs_letters,
     a_letter_needs_a_frame,

@@ -64,14 +64,19 @@ def check_path(path: Path) -> Path:
     """Return ``path`` with its leading ``~`` replaced by the home folder, as in a shell.
 
     Raises:
-        ValueError: its name is not UTF-8, and could not be written into the files of a run.
+        ValueError: its name is not UTF-8, and could not be written into the files of a run; or there is no such home.
     """
     if not str(path).isascii():
         try:
             str(path).encode()
         except UnicodeEncodeError as error:
             raise ValueError("the name of the folder is not UTF-8; rename it") from error
-    return path.expanduser()
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            "nobody of this name has a home folder; write ./ in front if the name begins with ~"
+        ) from error
 
 
 Folder = Annotated[Path, AfterValidator(check_path)]

@@ -4,7 +4,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import numpy
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from common.fonts import font_for
 
 FRAMES_SHOWN = 8
 TILE_SIDE = 96  # pixels that a frame is at least enlarged to
@@ -27,13 +29,10 @@ def filmstrips(rows: Sequence[tuple[str, numpy.ndarray]], label_width: int = 130
     height, width = strips[0][1].shape[:2]
     sheet = Image.new("RGB", (label_width + width, len(strips) * (height + GAP) - GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(FONT_SIZE)
     for index, (label, strip) in enumerate(strips):
         top = index * (height + GAP)
-        lines = [
-            cut_to_width(line, lambda text: draw.textlength(text, font), label_width - 2 * _MARGIN)
-            for line in label.splitlines()
-        ]
+        font = font_for(label, FONT_SIZE)
+        lines = [cut_to_width(line, font.getlength, label_width - 2 * _MARGIN) for line in label.splitlines()]
         draw.multiline_text((_MARGIN, top + height // 2), "\n".join(lines), fill="black", font=font, anchor="lm")
         sheet.paste(Image.fromarray(strip), (label_width, top))
     return numpy.asarray(sheet)

@@ -8,6 +8,7 @@ Further options are main.py's: what is inspected is what a training with these o
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ from common.files import write_atomically
 from common.interruption import Interrupted, signals_raise
 from common.settings import load_settings
 from config import PRESETS, Config
-from data.clip_set import check_usable, name_skipped
+from data.batches import batches_per_epoch
+from data.clip_set import InspectedClips, check_usable, name_skipped
 from data.clip_splits import ClipSplit, split_clips
 from data.inspection import Inspection
 from data.inspection_report import LABEL_WIDTH, CaptionUse, report_json, report_lines
@@ -26,8 +28,9 @@ from data.inspection_sheet import draw_sheet
 from data.manifest import Manifest
 from data.paths import printable
 from data.shards import check_new_folder, write_shards
-from models.tokens import Tokenizer, dropped_characters
+from models.tokens import Tokenizer, dropped_characters, says_nothing
 from training.build_data import build_inspection
+from training.build_learner import clips_a_step
 from training.build_model import build_tokenizer
 
 PROGRAM = "python -m data"
@@ -48,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 1
         except Interrupted as interruption:
+            name = signal.Signals(interruption.signal_number).name
+            print(f"{name}: stopped; what was read so far is kept in the cache", file=sys.stderr)
             return 128 + interruption.signal_number
     return 0
 
@@ -63,13 +68,17 @@ def _run(options: argparse.Namespace, training_options: Sequence[str]) -> None:
         check_new_folder(options.output)
         _shard(options, config)
     else:
-        _check_folder_of("--sheet", options.sheet)
-        _check_folder_of("--json", options.json)
+        _check_output("--sheet", options.sheet, ".png")
+        _check_output("--json", options.json, ".json")
         _inspect(options, config, tokenizer)
 
 
-def _check_folder_of(option: str, path: Path | None) -> None:
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+def _check_output(option: str, path: Path | None, suffix: str) -> None:
+    if path is None:
+        return
+    if path.suffix.lower() != suffix:  # whoever mistakes it for the clip loses no clip
+        raise UserError(f"{option} {path}: give a file that ends in {suffix}.")
+    if path.is_dir() or not path.absolute().parent.is_dir():
         raise UserError(f"{option} {path}: this is no file in a folder that exists.")
 
 
@@ -81,6 +90,7 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
     try:
         check_usable(options.path, inspection)
         split = split_clips(inspection.usable, config.SPLIT_BY, config.VALIDATION_FRACTION, config.SEED)
+        batches_per_epoch(InspectedClips(reader, split.training), clips_a_step(config))
     except UserError as error:
         problem = error  # what was found comes first
     print("\n".join(report_lines(printable(str(options.path)), inspection, captions, split)))
@@ -107,6 +117,7 @@ def _caption_use(config: Config, tokenizer: Tokenizer, inspection: Inspection) -
     return CaptionUse(
         encoder=config.TEXT_ENCODER,
         left_out=dropped_characters(tokenizer, captions),
+        silent=sum(says_nothing(tokenizer, caption) for caption in captions),
         cut_off=sum(len(tokenizer.encode(caption)[0]) > tokenizer.max_length for caption in captions),
         most_tokens=tokenizer.max_length,
     )
@@ -118,7 +129,8 @@ def _shard(options: argparse.Namespace, config: Config) -> None:
     usable = Manifest(inspection.root, tuple(clip.row for clip in inspection.usable), ())
     report = write_shards(usable, options.output, shard_bytes=options.shard_megabytes * 1_000_000, seed=config.SEED)
     skipped = [*inspection.unusable, *report.skipped]
-    print(f"{report.clips} clips in {report.shards} shards: {options.output}")
+    shards = "1 shard" if report.shards == 1 else f"{report.shards} shards"
+    print(f"{report.clips} clips in {shards}: {options.output}")
     if report.encoded:
         print(f"{report.encoded} of them were encoded anew: parts of longer files, or folders of frames")
     if skipped:
@@ -146,18 +158,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="say what a data set holds", allow_abbrev=False)
-    inspect.add_argument("path", type=Path, help="folder of clips, or a list of them: what DATA_ROOT would be")
+    inspect.add_argument("path", type=_path, help="folder of clips, or a list of them: what DATA_ROOT would be")
     inspect.add_argument(
         "--sheet", type=Path, default=Path("inspection.png"), help="picture of some clips (default inspection.png)"
     )
     inspect.add_argument("--json", type=Path, metavar="FILE", help="also write all clips and reasons to this file")
     shard = commands.add_parser("shard", help="write a data set as WebDataset shards", allow_abbrev=False)
-    shard.add_argument("path", type=Path, help="what DATA_ROOT would be")
+    shard.add_argument("path", type=_path, help="what DATA_ROOT would be")
     shard.add_argument(
         "--shard-megabytes", type=_megabytes, default=256, metavar="N", help="size of a shard at most (default 256)"
     )
     shard.add_argument("output", type=Path, help="folder for the shards; it must not exist, or be empty")
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; . is this folder")
+    return Path(text)
 
 
 def _megabytes(text: str) -> int:

@@ -92,9 +92,8 @@ def _unseen_words_notice(split: ClipSplit) -> tuple[str, ...]:
     if held_out & trained:
         return ()
     return (
-        "no word of the validation captions occurs in a training caption. Unless the clips are finger-spelled, no "
-        "model can know these signs, and the validation loss and its text gap say little: look at the samples of "
-        "training captions, or bring several clips of each caption and their signers (SPLIT_BY=signer)",
+        "no word of the validation captions occurs in a training caption: unless the clips are finger-spelled, no "
+        "model can know these signs, and validation says little; look at samples of training captions (docs/data.md)",
     )
 
 

@@ -21,6 +21,7 @@ class CaptionUse:
 
     encoder: str  # TEXT_ENCODER
     left_out: Mapping[str, int]  # characters that it does not know, and how often they occur
+    silent: int  # captions of which nothing is left
     cut_off: int  # captions that are longer than MAX_CAPTION_LENGTH
     most_tokens: int  # MAX_CAPTION_LENGTH
 
@@ -67,6 +68,7 @@ def report_json(path: str, inspection: Inspection, captions: CaptionUse, split: 
         "split_rule": None if split is None else split.rule,
         "text_encoder": captions.encoder,
         "characters_left_out": dict(captions.left_out),
+        "captions_without_anything_left": captions.silent,
         "captions_cut_off": captions.cut_off,
         "clips": [
             {
@@ -131,6 +133,9 @@ def _caption_lines(clips: Sequence[InspectedClip], captions: CaptionUse) -> list
         more = len(captions.left_out) - len(most)
         listed += f" and {more} others" if more > 0 else ""
         lines.append(_line("", f"left out, because TEXT_ENCODER={captions.encoder} does not know them: {listed}"))
+    if captions.silent:
+        text = f"nothing is left of {captions.silent}, which then look all the same: choose another TEXT_ENCODER"
+        lines.append(_line("", text))
     if captions.cut_off:
         text = f"{captions.cut_off} are longer than MAX_CAPTION_LENGTH ({captions.most_tokens}) and will be cut off"
         lines.append(_line("", text))

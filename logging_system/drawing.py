@@ -10,10 +10,11 @@ half a pixel: every second pixel then holds its share of the ones that are left 
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
+
+from common.fonts import font_for
 
 WIDTH, HEIGHT = 700, 430
 LEFT, TOP, BOTTOM, RIGHT = 92, 76, 70, 24
@@ -25,32 +26,6 @@ SHADE = (236, 239, 244)
 PAPER = (255, 255, 255)
 LINE = (31, 90, 160)
 ACCENT = (214, 90, 30)
-
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-
-
-# Pillow's own font has the letters of English only. Captions in other languages take the first of these that is there.
-WIDER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arialuni.ttf", "Arial.ttf", "arial.ttf")
-
-
-def font_for(text: str, size: int) -> Font:
-    """Return the font to write `text` in: Pillow's own for plain ASCII, so that charts look alike on every machine."""
-    return _plain_font(size) if text.isascii() else _wider_font(size)
-
-
-@lru_cache(maxsize=8)
-def _plain_font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
-@lru_cache(maxsize=8)
-def _wider_font(size: int) -> Font:
-    for name in WIDER_FONTS:
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:  # not installed
-            continue
-    return _plain_font(size)
 
 
 def text_length(text: str, size: int = LABEL_SIZE) -> float:

@@ -7,8 +7,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 
 from common.filmstrip import cut_to_width
+from common.fonts import font_for
 from common.vision import make_grid
-from logging_system.drawing import INK, PAPER, font_for
+from logging_system.drawing import INK, PAPER
 
 VISIBLE_SIDE = 128  # pixels; a smaller clip is a stamp on a screen
 MAXIMUM_COLUMNS = 4  # as TensorBoard shows any picture at most CARD_WIDTH wide, more columns would be stamps again

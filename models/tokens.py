@@ -10,6 +10,7 @@ from torch import Tensor
 PADDING = 0
 NULL_CAPTION = 1
 FIRST_TOKEN = 2
+SHOWN_SYMBOLS = 60  # more than any finger-spelling alphabet has
 """Ids from here on stand for what captions are made of."""
 
 _ASCII = "abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/"
@@ -41,6 +42,17 @@ class Tokenizer(Protocol):
 def dropped_characters(tokenizer: Tokenizer, captions: Iterable[str]) -> Counter[str]:
     """Return which characters of captions the model will not see, and how often each occurs."""
     return Counter("".join(tokenizer.encode(caption)[1] for caption in captions))
+
+
+def shown_symbols(symbols: Sequence[str]) -> str:
+    """Return symbols for a message; the beginning of a long list."""
+    shown = " ".join(symbols[:SHOWN_SYMBOLS])
+    return f"{shown} ... ({len(symbols)} in all)" if len(symbols) > SHOWN_SYMBOLS else shown
+
+
+def says_nothing(tokenizer: Tokenizer, caption: str) -> bool:
+    """Return whether the model will see nothing of a caption."""
+    return len(tokenizer.encode(caption)[1]) >= len("".join(caption.split()))
 
 
 def pad_tokens(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -77,6 +77,7 @@ REFUSED = [
 CROSS_FIELD = [
     ("--max-steps none --max-minutes none", "NUM_EPOCHS MAX_STEPS MAX_MINUTES", "set at least one of the three"),
     ("--max-caption-length 2", "MAX_CAPTION_LENGTH MAX_WORD_LETTERS", "longest words would be cut off"),
+    ("--data-root clips --log-dir clips/logs", "DATA_ROOT LOG_DIR CACHE_DIR", "would lie among the clips"),
     ("--data-format wlasl", "DATA_ROOT DATA_FORMAT", "layout of DATA_ROOT, which is not set"),
     ("--text-encoder some/model", "DATA_ROOT TEXT_ENCODER", 'use "characters" or set DATA_ROOT'),
     ("--num-frames 4 --max-word-letters 5", "NUM_FRAMES MAX_WORD_LETTERS", "every letter needs at least one frame"),

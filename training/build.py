@@ -16,7 +16,7 @@ from evaluation.recogniser import LetterRecogniser
 from logging_system.dispatcher import Dispatcher, build_dispatcher
 from logging_system.records import RunInformation
 from logging_system.settings import LoggingSettings
-from models.tokens import Tokenizer
+from models.tokens import Tokenizer, shown_symbols
 from training.announce import announce, announce_estimate
 from training.build_data import build_data
 from training.build_learner import Learner, build_learner, clips_a_step, stopping_limits
@@ -319,8 +319,11 @@ def _retention(config: Config) -> Retention:
 
 def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:
     if checkpoint is not None and checkpoint.state.symbols != tokenizer.symbols:
+        then = checkpoint.state.config
         raise UserError(
-            f"the checkpoint {checkpoint.folder} was trained on captions of the symbols "
-            f"{' '.join(checkpoint.state.symbols)!r}, but today's data has {' '.join(tokenizer.symbols)!r}. Resume "
-            f"with the same DATA_ROOT and SIGNED_LANGUAGE, or start a new run with another --experiment-name."
+            f"the checkpoint {checkpoint.folder} was trained on other data: DATA_ROOT was {then.get('DATA_ROOT')} and "
+            f"SIGNED_LANGUAGE {then.get('SIGNED_LANGUAGE')}. "
+            f"Its captions have the symbols {shown_symbols(checkpoint.state.symbols)}, and today's "
+            f"{shown_symbols(tokenizer.symbols)}. Resume with the same data, or start a new run with another "
+            "--experiment-name."
         )

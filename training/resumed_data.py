@@ -47,9 +47,10 @@ def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[st
     before, now = set(map(_clip, then["training"])), set(map(_clip, report["training"]))
     differences = []
     if before != now:
+        changed = sorted({str(clip[0]) for clip in before ^ now})
         differences.append(
             f"data: {len(now - before)} of the training clips are new or have changed, {len(before - now)} of the last "
-            "launch's are gone or have changed; the order of the clips is another one from here on"
+            f"launch's are gone or have changed ({_named(changed)}); the order of the clips is another one from here on"
         )
     held_out = {_content(entry) for entry in then["held_out"]}
     moved = [entry["clip"] for entry in report["training"] if _content(entry) in held_out]

@@ -10,7 +10,7 @@ from common.settings import config_as_json, config_from_json
 from config import Config
 from diffusion.samplers import SamplerName
 from models.text_to_video import TextToVideoModel
-from models.tokens import Tokenizer
+from models.tokens import Tokenizer, says_nothing, shown_symbols
 from training.build_model import build_model, build_sampler, build_schedule, build_tokenizer
 from training.checkpoint import Checkpoint, WeightsName, find_checkpoint, load_weights
 from training.device import ComputeDevice, DeviceName, choose_device
@@ -90,8 +90,9 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
         UserError: the text is empty, too long, or has a symbol that the run does not know.
     """
     tokens, dropped = tokenizer.encode(text)
-    if dropped:
-        known = " ".join(tokenizer.symbols)
+    # Finger-spelling shows each letter; of a sentence, training leaves out what it does not know, and says so.
+    if dropped and (config.DATA_ROOT is None or says_nothing(tokenizer, text)):
+        known = shown_symbols(tokenizer.symbols) or "what its text encoder knows"
         raise UserError(f"{name} {text!r}: the run knows no {dropped[0]!r}; it was trained on: {known}")
     if not tokens:
         raise UserError(f"{name} {text!r}: there is nothing to sign")

@@ -1,6 +1,6 @@
 """A folder of clips, each beside its caption: ``name.mp4`` and ``name.txt``."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
@@ -14,6 +14,7 @@ from data.paths import printable
 from data.unusable import UnusableClip
 
 NAMED_LISTS = 3  # that a note names
+OTHER_VIDEOS = (".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv", ".webp", ".apng")
 
 
 def _recognise(path: Path) -> str | None:
@@ -30,12 +31,13 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
         )
     rows: dict[str, ManifestRow] = {}
     skipped = list(found.skipped)
+    known = set(found.names)
     for name in clips:
         clip_id = printable(name)
         try:
             if clip_id in rows:
                 raise UnusableClip("cannot be told by its name from another file")
-            caption = read_caption(path, str(PurePosixPath(name).with_suffix(".txt")))
+            caption = read_caption(path, _caption_of(name, known))
         except UnusableClip as error:
             skipped.append(SkippedRow(clip_id, str(error)))
             continue
@@ -44,6 +46,12 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption, signer)
     return Manifest(path, tuple(rows.values()), tuple(skipped), _notes(found.names, clips))
+
+
+def _caption_of(name: str, known: Set[str]) -> str:
+    """Return the name of a clip's caption; it may be in capitals, as some cameras and systems write names."""
+    capitals = str(PurePosixPath(name).with_suffix(".TXT"))
+    return capitals if capitals in known else str(PurePosixPath(name).with_suffix(".txt"))
 
 
 def _signer(name: str) -> str | None:
@@ -58,6 +66,11 @@ def _notes(names: Sequence[str], clips: Sequence[str]) -> tuple[str, ...]:
     notes = []
     if lonely := captions - wanted:
         notes.append(f"{len(lonely)} .txt files have no clip beside them, such as {shown_name(min(lonely))}")
+    others = [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]
+    if others:
+        notes.append(
+            f"{len(others)} videos are of kinds that are not read, such as {shown_name(others[0])}: encode anew"
+        )
     if lists and wanted - captions:
         named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])
         notes.append(f"{named} may be the list of clips: give it as DATA_ROOT")

@@ -19,6 +19,8 @@ from data.media.clips import ClipShape, DecodedClip, MediaFacts
 from data.media.resample import ROUNDING, square_resize, uniform_indices
 from data.unusable import UnusableClip
 
+LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE = 0.2, 0.1  # of a part, that its file may lack: lists are rounded
+
 
 class Frame(Protocol):
     """One decoded frame. Valid until the next one is asked for."""
@@ -73,6 +75,13 @@ def choose_frames(
     return DecodedClip(numpy.stack([taken.kept[index] for index in wanted]), facts)
 
 
+def _check_end(ends: float, span: TimeSpan) -> None:
+    """Refuse a part that goes on well after its file has ended: the rest of it would go with the whole caption."""
+    assert span.end is not None
+    if ends < span.end - max(LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE * (span.end - span.start)):
+        raise UnusableClip(f"ends after {ends:.6g} seconds, before its part from {span.start:g} to {span.end:g} does")
+
+
 @dataclass(frozen=True)
 class _Taken:
     """What one pass through a file found within the span."""
@@ -107,6 +116,7 @@ def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozens
         raise UnusableClip("shows all of its frames at one moment, by their timestamps")
     seconds = start_times[-1] - start_times[0] + last_duration
     if span.end is not None:
+        _check_end(start_times[-1] + last_duration, span)
         seconds = min(seconds, span.end - start_times[0])
     check_duration(seconds)
     return _Taken(start_times, seconds, images, size)

@@ -13,7 +13,7 @@ from data.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--image-size=16", "--num-frames=4", "--model-channels=16", "--spatial-attention-sizes=8")
-SMALL += ("--attention-head-channels=16",)
+SMALL += ("--attention-head-channels=16", "--batch-size=2")
 
 
 @pytest.fixture
@@ -109,6 +109,12 @@ def test_what_was_inspected_is_not_decoded_again_by_the_next_start(inspect, monk
     assert capsys.readouterr().out == first
 
 
+def test_captions_of_which_nothing_is_left_are_counted(inspect, clips, capsys):
+    (clips / "bob_hello.txt").write_text("你好 谢谢", encoding="utf-8")
+    inspect()
+    assert "nothing is left of 1, which then look all the same" in capsys.readouterr().out
+
+
 def test_long_captions_are_counted(inspect, capsys):
     inspect("--max-caption-length=5")
     assert "2 are longer than MAX_CAPTION_LENGTH (5) and will be cut off" in capsys.readouterr().out
@@ -129,9 +135,14 @@ def test_where_most_is_broken_what_was_found_comes_before_the_error(inspect, cli
         (["inspect", "/nowhere/at/all"], 1, "'/nowhere/at/all' does not exist"),
         (["inspect", "none"], 1, "'none' does not exist"),
         (["inspect", "CLIPS", "--sheet=/nowhere/at/all/sheet.png"], 1, "no file in a folder that exists"),
-        (["inspect", "CLIPS", "--batch-size=0"], 1, "BATCH_SIZE"),
+        (["inspect", "CLIPS", "--validation-clips=0"], 1, "VALIDATION_CLIPS"),
         (["inspect", "CLIPS", "--data-format=wlasl"], 1, "holds no WLASL_v0.3.json"),
         (["inspect", "CLIPS", "--split-by=signer"], 1, "SPLIT_BY=signer needs a signer"),
+        (["inspect", "CLIPS", "--sheet=CLIPS.mp4"], 1, "give a file that ends in .png"),
+        (["inspect", "CLIPS", "--json=caption.txt"], 1, "give a file that ends in .json"),
+        (["inspect", "CLIPS", "--gradient-accumulation-steps=9"], 1, "fewer than the 18 of one step"),
+        (["inspect", ""], 2, "it is empty"),
+        (["inspect", "~nobody_of_this_name"], 1, "nobody of this name has a home folder"),
         (["inspect", "CLIPS", "--text-encoder=/no/model"], 1, "TEXT_ENCODER='/no/model'"),
         (["inspect", "--image-size=32", "CLIPS"], 2, "what inspect works on comes first"),
         (["inspect", "--image-size", "32", "CLIPS"], 2, "what inspect works on comes first"),
@@ -197,7 +208,7 @@ def test_shards_hold_what_can_be_used_and_are_read_back(clips, tmp_path, capsys)
     options = [*SMALL, f"--cache-dir={tmp_path / 'cache'}"]
     assert main(["shard", str(clips), str(tmp_path / "shards"), *options]) == 0
     printed = capsys.readouterr().out
-    assert "5 clips in 1 shards" in printed
+    assert "5 clips in 1 shard:" in printed
     assert "2 left out: " in printed
     assert main(["inspect", str(tmp_path / "shards"), f"--sheet={tmp_path / 'sheet.png'}", *options]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -38,6 +38,18 @@ def test_only_lists_in_the_root_are_pointed_to_and_only_a_few(root):
     assert notes(root) == (r"1\n.csv or 2\n.csv or 3\n.csv may be the list of clips: give it as DATA_ROOT",)
 
 
+def test_a_caption_may_be_named_in_capitals(root):
+    for name in ("a.TXT", "b.txt"):
+        (root / name).write_text(f"hello {name}")
+    assert [row.caption for row in FORMAT.read(root, ReadingOptions()).rows] == ["hello a.TXT", "hello b.txt"]
+
+
+def test_videos_of_kinds_that_are_not_read_are_said(root):
+    (root / "c.wmv").touch()
+    (root / "d.M4V").touch()
+    assert notes(root) == ("2 videos are of kinds that are not read, such as c.wmv: encode anew",)
+
+
 def test_captions_without_clips_are_counted(root):
     for name in ("z.txt", "c.txt", "a.txt"):
         (root / name).write_text("hello")

@@ -63,7 +63,7 @@ SPANS = [
     TimeSpan(2.316, 2.52),
     TimeSpan(2.404, 2.52),  # begins shortly after a frame
     TimeSpan(4.0, None),
-    TimeSpan(4.72, 9.0),  # ends after the file
+    TimeSpan(4.72, 4.98),  # ends shortly after the file
     WHOLE,
 ]
 

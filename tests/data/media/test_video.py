@@ -9,7 +9,7 @@ from PIL import Image
 import data.media.budget
 import data.media.choosing
 import data.media.video
-from data.manifest import WHOLE
+from data.manifest import WHOLE, TimeSpan
 from data.media.clips import ClipShape
 from data.media.files import PlainFile
 from data.media.resample import square_resize, uniform_indices
@@ -68,6 +68,15 @@ def test_every_format_is_decoded(tmp_path, write_video, brightening_video, exten
     assert clip.shape == (5, 16, 16, 3)
     assert clip.dtype == numpy.uint8
     assert clip.mean((1, 2, 3)) == pytest.approx([25, 75, 125, 175, 225], abs=6)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
+def test_a_part_that_goes_on_after_its_file_has_ended_is_refused(tmp_path, write_video, brightening_video, name):
+    write_video(tmp_path / name, brightening_video)  # one second
+    for end in (0.9, 1.0, 1.15):
+        assert decode_clip(tmp_path / name, 4, 16, TimeSpan(0.5, end)).shape == (4, 16, 16, 3)
+    with pytest.raises(UnusableClip, match=r"ends after 1 seconds, before its part from 0\.5 to 1\.5 does"):
+        decode_clip(tmp_path / name, 4, 16, TimeSpan(0.5, 1.5))
 
 
 def test_gif_frames_count_by_their_duration(tmp_path):
