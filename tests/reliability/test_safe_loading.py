@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 
 from common.video_encoding import encode_gif
 from data.cache import ClipCache
-from data.decode import VIDEO_EXTENSIONS
+from data.media.video import VIDEO_EXTENSIONS
 from tests.reliability.faults import poison, replace_part
 from tests.reliability.launch import TINY, train
 from tests.reliability.payloads import KINDS, Answer, open_carelessly, run_each, seal, with_checksum
@@ -228,6 +228,6 @@ def test_payloads_in_place_of_clips_and_captions_are_left_out(tmp_path: Path, ma
     assert_none_ran(markers, [answer])
     assert answer.exit_code == 0, answer.said
     split = json.loads((tmp_path / "logs" / "run" / "split.json").read_text())
-    skipped = {each["file"] for each in split["skipped"]}
+    skipped = {each["clip"] for each in split["skipped"]}
     as_text = list(KINDS).index("text_pickle")  # plain ASCII is a caption like any other, if an odd one
     assert skipped == {*hostile, *(f"good_{number}.gif" for number in range(len(KINDS)) if number != as_text)}
