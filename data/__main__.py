@@ -28,7 +28,7 @@ from data.inspection_sheet import draw_sheet
 from data.manifest import Manifest
 from data.paths import printable
 from data.shards import check_new_folder, write_shards
-from models.tokens import Tokenizer, dropped_characters, says_nothing
+from models.tokens import Tokenizer, unread
 from training.build_data import build_inspection
 from training.build_learner import clips_a_step
 from training.build_model import build_tokenizer
@@ -113,12 +113,12 @@ def _write(option: str, path: Path, content: bytes) -> None:
 
 
 def _caption_use(config: Config, tokenizer: Tokenizer, inspection: Inspection) -> CaptionUse:
-    captions = [clip.row.caption for clip in inspection.usable]
+    lost = unread(tokenizer, (clip.row.caption for clip in inspection.usable))
     return CaptionUse(
         encoder=config.TEXT_ENCODER,
-        left_out=dropped_characters(tokenizer, captions),
-        silent=sum(says_nothing(tokenizer, caption) for caption in captions),
-        cut_off=sum(len(tokenizer.encode(caption)[0]) > tokenizer.max_length for caption in captions),
+        left_out=lost.characters,
+        silent=len(lost.silent),
+        cut_off=lost.cut_off,
         most_tokens=tokenizer.max_length,
     )
 

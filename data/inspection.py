@@ -5,21 +5,17 @@ the cache, and what was found out is remembered: the next start looks only at wh
 """
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from data.clip_reader import ClipReader, InspectedClip, check_unchanged
 from data.manifest import Manifest, ManifestRow, Media, SkippedRow
 from data.media.decode import decode_media, media_digest, media_stamp
+from data.parallel import map_in_threads
 from data.unusable import UnusableClip
 from data.verdicts import Verdict, VerdictStore
 
 MOST_READERS = 8  # threads: decoding leaves Python's lock
-PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 
 
 @dataclass(frozen=True)
@@ -52,21 +48,15 @@ def inspect_clips(
         store: what is known from earlier.
     """
     inspector = _Inspector(reader, store)
-    pool = ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1))
     try:
-        looked_at = pool.map(inspector.look_at, manifest.rows)
-        found = list(_with_progress(looked_at, len(manifest.rows)))
+        threads = min(MOST_READERS, os.cpu_count() or 1)
+        found = map_in_threads(inspector.look_at, manifest.rows, "Reading clips", threads)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # a signal need not wait for thousands of clips
         store.write()
     store.tidy()
     usable = tuple(clip for clip in found if isinstance(clip, InspectedClip))
     skipped = tuple(row for row in found if isinstance(row, SkippedRow))
     return Inspection(format_name, recognised, manifest.root, usable, (*manifest.skipped, *skipped), manifest.notes)
-
-
-def _with_progress(looked_at: Iterator[InspectedClip | SkippedRow], count: int) -> Iterator[InspectedClip | SkippedRow]:
-    yield from tqdm(looked_at, "Reading clips", count, leave=False, disable=None, delay=PROGRESS_DELAY)
 
 
 class _Inspector:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from data.clip_reader import InspectedClip
 from data.clip_splits import ClipSplit, split_notices
+from data.clip_units import content_key
 from data.inspection import Inspection
 from data.manifest import SkippedRow
 
@@ -153,9 +154,9 @@ def _named(clips: Sequence[InspectedClip], field: str) -> str:
 
 def _duplicate_lines(clips: Sequence[InspectedClip]) -> list[str]:
     """Say which clips show the same, and how many share a caption."""
-    groups: dict[tuple[object, ...], list[InspectedClip]] = {}
+    groups: dict[object, list[InspectedClip]] = {}
     for clip in clips:
-        groups.setdefault((clip.digest, clip.row.media.span), []).append(clip)
+        groups.setdefault(content_key(clip), []).append(clip)
     same = [group for group in groups.values() if len(group) > 1]
     other_caption = [group for group in same if len({clip.row.caption for clip in group}) > 1]
     counted = Counter(clip.row.caption for clip in clips)

@@ -19,11 +19,11 @@ from common.errors import UserError
 from common.files import new_folder
 from common.randomness import numpy_generator
 from data.manifest import Manifest, ManifestRow, SkippedRow
+from data.parallel import PROGRESS_DELAY
 from data.shard_samples import ShardSample, prepare_sample
 from data.unusable import UnusableClip
 
 MOST_WORKERS = 8  # threads: reading and encoding leave Python's lock; each holds one clip in memory
-PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 NAMED_CLIPS = 3  # that the message names where none can be written
 _END_BYTES = 10_240  # at most, of what ends a tar file
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -39,9 +40,26 @@ class Tokenizer(Protocol):
         ...
 
 
-def dropped_characters(tokenizer: Tokenizer, captions: Iterable[str]) -> Counter[str]:
-    """Return which characters of captions the model will not see, and how often each occurs."""
-    return Counter("".join(tokenizer.encode(caption)[1] for caption in captions))
+@dataclass(frozen=True)
+class Unread:
+    """What the model will not see of some captions."""
+
+    characters: Counter[str]  # that the tokenizer does not know, and how often each occurs
+    silent: tuple[str, ...]  # captions of which nothing is left
+    cut_off: int  # captions of more tokens than are read
+
+
+def unread(tokenizer: Tokenizer, captions: Iterable[str]) -> Unread:
+    """Return what the model will not see of captions; each is counted as often as it comes."""
+    characters: Counter[str] = Counter()
+    silent, cut_off = [], 0
+    for caption in captions:
+        tokens, dropped = tokenizer.encode(caption)
+        characters.update(dropped)
+        cut_off += len(tokens) > tokenizer.max_length
+        if says_nothing(caption, dropped):
+            silent.append(caption)
+    return Unread(characters, tuple(silent), cut_off)
 
 
 def shown_symbols(symbols: Sequence[str]) -> str:
@@ -50,9 +68,9 @@ def shown_symbols(symbols: Sequence[str]) -> str:
     return f"{shown} ... ({len(symbols)} in all)" if len(symbols) > SHOWN_SYMBOLS else shown
 
 
-def says_nothing(tokenizer: Tokenizer, caption: str) -> bool:
-    """Return whether the model will see nothing of a caption."""
-    return len(tokenizer.encode(caption)[1]) >= len("".join(caption.split()))
+def says_nothing(caption: str, dropped: str) -> bool:
+    """Return whether nothing is left of a caption whose `dropped` characters are not known."""
+    return len(dropped) >= len("".join(caption.split()))
 
 
 def pad_tokens(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -3,7 +3,7 @@
 from common.settings import LoadedSettings
 from config import Config
 from data.records import ClipSource, DataSplits
-from models.tokens import Tokenizer, dropped_characters, says_nothing
+from models.tokens import Tokenizer, unread
 from training.checkpoint import Checkpoint
 from training.device import ComputeDevice
 from training.estimate import TrainingEstimate, device_name
@@ -93,13 +93,13 @@ def _duration(seconds: float) -> str:
 
 def _announce_dropped_characters(training: ClipSource, tokenizer: Tokenizer) -> None:
     """Say which characters of the captions the model will not see. Looks at the captions of the first epoch."""
-    dropped = dropped_characters(tokenizer, (training.row(0, index).caption for index in range(len(training))))
-    if dropped:
-        listed = ", ".join(f"{character!r} ({count} times)" for character, count in dropped.most_common(20))
+    captions = [training.row(0, index).caption for index in range(len(training))]
+    lost = unread(tokenizer, captions)
+    if lost.characters:
+        listed = ", ".join(f"{character!r} ({count} times)" for character, count in lost.characters.most_common(20))
         print(f"Captions: the text encoder does not know, and leaves out: {listed}")
-        captions = {training.row(0, index).caption for index in range(len(training))}
-        if silent := [caption for caption in captions if says_nothing(tokenizer, caption)]:
-            print(
-                f"Captions: nothing is left of {len(silent)} of {len(captions)}, which then look all the same, such as "
-                f"{min(silent)[:60]!r}: choose a TEXT_ENCODER that knows their script (docs/data.md)"
-            )
+    if lost.silent:
+        print(
+            f"Captions: nothing is left of {len(set(lost.silent))} of {len(set(captions))}, which then look all the "
+            f"same, such as {min(lost.silent)[:60]!r}: choose a TEXT_ENCODER that knows their script (docs/data.md)"
+        )

@@ -91,7 +91,7 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
     """
     tokens, dropped = tokenizer.encode(text)
     # Finger-spelling shows each letter; of a sentence, training leaves out what it does not know, and says so.
-    if dropped and (config.DATA_ROOT is None or says_nothing(tokenizer, text)):
+    if dropped and (config.DATA_ROOT is None or says_nothing(text, dropped)):
         known = shown_symbols(tokenizer.symbols) or "what its text encoder knows"
         raise UserError(f"{name} {text!r}: the run knows no {dropped[0]!r}; it was trained on: {known}")
     if not tokens:

@@ -58,7 +58,7 @@ def as_text(values: Values, field: str) -> str:
 
 
 def as_name(values: Values, field: str) -> str | None:
-    """Return a field that is a text or a whole number; None where it is missing or empty.
+    """Return a field that is a text or a whole number, printable; None where it is missing or empty.
 
     Raises:
         UnusableClip: it is something else, or far too long.
@@ -71,7 +71,7 @@ def as_name(values: Values, field: str) -> str | None:
     name = str(value).strip()
     if len(name) > MOST_NAME_LENGTH:
         raise UnusableClip(f"has a {field} of more than {MOST_NAME_LENGTH} characters")
-    return name or None
+    return printable(name) or None
 
 
 def as_split(values: Values) -> Split | None:

@@ -11,7 +11,6 @@ from data.formats.fields import Values, as_name, as_span, as_split, as_text, sho
 from data.formats.media_rows import MEDIA_EXTENSIONS, media_kind
 from data.formats.tar_index import MOST_NAME_LENGTH, Member
 from data.manifest import ManifestRow, Media, TarMember
-from data.paths import printable
 from data.unusable import UnusableClip
 
 MOST_JSON_BYTES = 1 << 18
@@ -111,7 +110,7 @@ def read_row(sample_id: str, tar: str, sample: Sample, contents: TarContents) ->
     place = TarMember(media_member.offset, media_member.size, suffix)
     media = Media(kind, tar, as_span(values), member=place)
     return ManifestRow(
-        sample_id, media, caption, _clean(values, "signer"), as_split(values), _clean(values, "language")
+        sample_id, media, caption, as_name(values, "signer"), as_split(values), as_name(values, "language")
     )
 
 
@@ -169,8 +168,3 @@ def _caption_of(values: Values) -> str:
     if not names:
         raise UnusableClip("has no caption: neither a .txt file, nor a .json file with text")
     return checked_caption(as_text(values, names[0]))
-
-
-def _clean(values: Values, name: str) -> str | None:
-    value = as_name(values, name)
-    return None if value is None else printable(value)

@@ -7,11 +7,8 @@ field text or caption of a .json file, which may also have signer, split, start,
 import glob
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from tqdm import tqdm
 
 from common.errors import UserError
 from data.formats.data_format import DataFormat, ReadingOptions
@@ -20,13 +17,13 @@ from data.formats.media_rows import FoundFiles, media_kind, walk_files
 from data.formats.tar_index import index_tar
 from data.formats.tar_samples import Sample, TarContents, group_samples, read_row
 from data.manifest import Manifest, ManifestRow, SkippedRow
+from data.parallel import map_in_threads
 from data.paths import inside_file, printable
 from data.unusable import UnusableClip
 
 TAR_EXTENSION = ".tar"
 COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MOST_READERS = 8  # threads, each with one tar file: most of the time goes to waiting for the disk
-PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 NAMED_PROBLEMS = 3  # that the message names where nothing can be used
 
 
@@ -47,12 +44,8 @@ def _recognise(path: Path) -> str | None:
 def _read(path: Path, options: ReadingOptions) -> Manifest:
     found = walk_files(path) if path.is_dir() else FoundFiles((), ())
     shards = _shard_names(path, found)
-    pool = ThreadPoolExecutor(min(MOST_READERS, len(shards)))
-    try:
-        read = pool.map(lambda name: _read_shard(path, name), shards)
-        parts = list(tqdm(read, "Indexing shards", len(shards), leave=False, disable=None, delay=PROGRESS_DELAY))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # a signal need not wait for hundreds of files
+    threads = min(MOST_READERS, len(shards))
+    parts = map_in_threads(lambda name: _read_shard(path, name), shards, "Indexing shards", threads)
     rows: dict[str, ManifestRow] = {}
     skipped = list(found.skipped)
     for shard in parts:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,26 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+class _Content(ABC):
+    """Something that can be opened and read."""
+
+    @abstractmethod
+    def open(self) -> io.BufferedReader:
+        """Return the content as an open file."""
+
+    def read_bytes(self, most: int | None = None) -> bytes:
+        """Return the content, or the first `most` bytes of it."""
+        with self.open() as file:
+            return file.read(-1 if most is None else most)
+
+    def digest(self) -> str:
+        """Return the sha256 of the content, read in pieces."""
+        with self.open() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True)
-class PlainFile:
+class PlainFile(_Content):
     """A file on the disk."""
 
     path: Path
@@ -33,19 +52,9 @@ class PlainFile:
         """Return the content as an open file."""
         return open(self.path, "rb")
 
-    def read_bytes(self, most: int | None = None) -> bytes:
-        """Return the content, or the first `most` bytes of it."""
-        with self.open() as file:
-            return file.read(-1 if most is None else most)
-
-    def digest(self) -> str:
-        """Return the sha256 of the content, read in pieces."""
-        with self.open() as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
 
 @dataclass(frozen=True)
-class FileInTar:
+class FileInTar(_Content):
     """A part of an uncompressed tar file."""
 
     tar: Path
@@ -68,16 +77,6 @@ class FileInTar:
             file.close()
             raise UnusableClip("is cut off: its tar file ends before it")
         return io.BufferedReader(_Window(file, self.offset, self.size))
-
-    def read_bytes(self, most: int | None = None) -> bytes:
-        """Return the content, or the first `most` bytes of it."""
-        with self.open() as file:
-            return file.read(-1 if most is None else most)
-
-    def digest(self) -> str:
-        """Return the sha256 of the content, read in pieces."""
-        with self.open() as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 SourceFile = PlainFile | FileInTar
