@@ -1,31 +1,42 @@
-"""Train: python main.py [--preset tiny|base|large] [--max-steps N] ...; python main.py --help lists every constant."""
+"""Train: python main.py [--preset tiny|base|large] [--max-steps N] ...; python main.py --help lists every constant.
+
+With several GPUs or machines: torchrun --nproc-per-node=N main.py ... (docs/scaling.md).
+"""
 
 import signal
 import sys
 from contextlib import ExitStack
 
-from common.console import forgiving_output
+from common.console import forgiving_output, quiet_output
 from common.errors import UserError
 from common.interruption import Interrupted
 from common.settings import load_settings
 from config import PRESETS, Config
 from training.allocator import keep_freed_memory
 from training.build import build_training
+from training.device import choose_device
+from training.failure import say_failure
 from training.memory import is_out_of_memory, out_of_memory_advice
+from training.process_group import connected_processes, peer_lost, place_of_this_process
+from training.processes import PEER_LOST, Processes
 from training.signals import StopRequest
 
 
 def main(arguments: list[str]) -> int:
     """Train as config.py and the command line say; return the exit code, 0 only for a finished run."""
     keep_freed_memory()
-    with forgiving_output():
+    place, processes = place_of_this_process(), Processes()
+    with forgiving_output(), quiet_output(place.rank > 0):
         try:
             loaded = load_settings(Config, PRESETS, arguments, program="main.py")
-            with StopRequest() as stop, ExitStack() as held:
-                training = build_training(loaded, ["main.py", *arguments], stop, held)
+            config = loaded.config
+            compute = choose_device(config.DEVICE, config.MIXED_PRECISION, place.local_rank, place.processes_here)
+            with StopRequest(is_quiet=place.rank > 0) as stop, ExitStack() as held:
+                processes = held.enter_context(connected_processes(place, compute.device))
+                training = build_training(loaded, ["main.py", *arguments], stop, processes, compute, held)
                 return 0 if training is None else training.run()
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            say_failure(error, str(error), place, processes)
             return 1
         except Interrupted as interruption:
             name = signal.Signals(interruption.signal_number).name
@@ -35,9 +46,12 @@ def main(arguments: list[str]) -> int:
             print("interrupted; the last checkpoint, if there is one, is intact", file=sys.stderr)
             return 130
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if is_out_of_memory(error):
+                say_failure(error, out_of_memory_advice(error), place, processes)
+            elif peer_lost(error):
+                say_failure(error, PEER_LOST, place, processes)
+            else:
                 raise
-            print(f"error: {out_of_memory_advice(error)}", file=sys.stderr)
             return 1
 
 

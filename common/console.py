@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO, cast
 
 
@@ -25,6 +25,16 @@ def forgiving_output() -> Iterator[None]:
                 stream.flush()
             except OSError:
                 _point_at_null(stream)
+
+
+@contextmanager
+def quiet_output(is_quiet: bool) -> Iterator[None]:
+    """Show nothing of what is printed in the ``with`` block, where asked for; errors and warnings are shown."""
+    if not is_quiet:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as null, redirect_stdout(null):
+        yield
 
 
 class _ForgivingStream:

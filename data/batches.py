@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.errors import UserError
 from common.randomness import torch_generator
-from data.order import WHOLE_WORK, ClipOrder, Groups, Part, clips_of_each_rank
+from data.order import WHOLE_WORK, Part, epoch_order
 from data.records import Batch, ClipRow, ClipSource
 from data.workers import WorkerStart, starting_workers
 
@@ -23,29 +23,24 @@ PREFETCHED_BATCHES = 3  # by each worker
 
 
 def batches_per_epoch(source: ClipSource, batch_size: int, part: Part = WHOLE_WORK) -> int:
-    """Return the number of whole batches of each rank; clips that do not fill a last batch are left out of the epoch.
+    """Return the number of whole batches of each rank; clips that do not fill a last one of all are left out.
 
     Raises:
         UserError: there are fewer clips than one batch of each rank needs.
     """
-    groups = source.groups()
-    whole = clips_of_each_rank(len(source), groups, part.world_size) // batch_size
-    if whole == 0:
-        raise UserError(_too_few(len(source), groups, batch_size, part.world_size))
-    return whole
+    clips, clips_of_all = len(source), batch_size * part.world_size
+    if clips < clips_of_all:
+        raise UserError(_too_few(clips, batch_size, part.world_size))
+    return clips // clips_of_all
 
 
-def _too_few(clips: int, groups: Groups | None, batch_size: int, processes: int) -> str:
-    step = f"the {batch_size} of one step (BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS)"
+def _too_few(clips: int, batch_size: int, processes: int) -> str:
+    step = f"the {batch_size * processes} of one step (BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS"
     if processes == 1:
-        return f"There are {clips} training clips, fewer than {step}: add clips or lower these."
-    if groups is None:
-        shared = f"There are {clips} training clips for {processes} processes"
-        return f"{shared}, fewer than {step} for each of them: add clips, lower these or start fewer processes."
-    shared = f"There are {clips} training clips in {len(groups)} shards for {processes} processes"
+        return f"There are {clips} training clips, fewer than {step}): add clips or lower these."
     return (
-        f"{shared}, each shard for one of them, and this is not enough for {step} for each of them: write more and "
-        "smaller shards, lower these or start fewer processes."
+        f"There are {clips} training clips, fewer than {step} * {processes} processes): add clips, lower these or "
+        "start fewer processes."
     )
 
 
@@ -69,9 +64,10 @@ def training_batches(
 ) -> Generator[Batch, None, None]:
     """Yield the batches of one rank without end, epoch after epoch.
 
-    The order is a pure function of (seed, epoch, part): starting at `start_batch` yields exactly what a run from 0
-    would yield from there on. In an epoch, each clip is loaded by at most one worker of one rank. Close the iterator to
-    end the workers.
+    The order is a pure function of (seed, epoch): starting at `start_batch` yields exactly what a run from 0 would
+    yield from there on. Batch k of all ranks together holds the same clips for any number of ranks with as many clips
+    together: clip i of rank r is clip r + i * world_size of them. In an epoch, each clip is loaded by at most one
+    worker of one rank. Close the iterator to end the workers.
 
     Args:
         source: the clips, the same for every rank.
@@ -83,7 +79,7 @@ def training_batches(
         part: which of the processes that share the work this one is.
 
     Raises:
-        UserError: fewer clips than a batch, or a clip that can no longer be loaded.
+        UserError: fewer clips than a batch of each rank, or a clip that can no longer be loaded.
     """
     order = BatchOrder(source, batch_size, seed, start_batch, part)
     dataset = _BatchDataset(source)
@@ -108,14 +104,17 @@ class BatchOrder(Sampler[BatchKey]):
         self, source: ClipSource, batch_size: int, seed: int, start_batch: int, part: Part = WHOLE_WORK
     ) -> None:
         self._batches = batches_per_epoch(source, batch_size, part)
-        self._order = ClipOrder(len(source), source.groups(), seed, part)
+        self._clips = len(source)
+        self._groups = source.groups()
         self._batch_size = batch_size
+        self._seed = seed
         self._start_batch = start_batch
+        self._part = part
 
     def __iter__(self) -> Iterator[BatchKey]:
         first_epoch, first_batch = divmod(self._start_batch, self._batches)
         for epoch in count(first_epoch):
-            order = self._order.epoch(epoch)
+            order = self._part.of(epoch_order(self._clips, self._groups, self._seed, epoch))
             for batch in range(first_batch, self._batches):
                 chosen = order[batch * self._batch_size : (batch + 1) * self._batch_size]
                 yield BatchKey(epoch, batch, tuple(chosen.tolist()))

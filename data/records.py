@@ -46,9 +46,9 @@ class ClipSource(Protocol):
         ...
 
     def groups(self) -> Sequence[Sequence[int]] | None:
-        """Return the indices of clips that are read fastest together, each index in one group.
+        """Return the indices of clips that one process should read, soon after each other; each index in one group.
 
-        An example are the clips of one tar file. None: it does not matter which clips are read one after another.
+        An example are the clips of one tar file. None: it does not matter who reads which clips, and when.
         """
         ...
 

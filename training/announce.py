@@ -8,6 +8,7 @@ from training.checkpoint import Checkpoint
 from training.device import ComputeDevice
 from training.estimate import TrainingEstimate, device_name
 from training.memory import SMALLER_BATCH, SMALLER_CLIP
+from training.processes import Processes
 from training.resume import ResumedConfig
 from training.run_folder import RunFolder
 
@@ -19,6 +20,7 @@ def announce(
     tokenizer: Tokenizer,
     folder: RunFolder,
     compute: ComputeDevice,
+    processes: Processes,
     resumed: ResumedConfig,
     checkpoint: Checkpoint | None,
 ) -> None:
@@ -31,6 +33,10 @@ def announce(
         print(f"Data: {notice}")
     _announce_dropped_characters(splits.training, tokenizer)
     print(f"Device: {compute.device.type}, {compute.precision}")
+    if processes.are_several:
+        count = processes.part.world_size
+        clips = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
+        print(f"Processes: {count}, so a step takes {count} times {clips} clips, {count * clips} together.")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
         print("This machine has a GPU: --preset base trains a larger model that is meant for one.")
     for name, (old, new) in loaded.preset_changes.items():

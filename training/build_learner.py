@@ -18,7 +18,9 @@ from training.environment import forward_flops
 from training.estimate import TrainingEstimate, estimate_training
 from training.learning_rate import LearningRatePlan, LearningRateSchedule
 from training.optimizer import load_optimizer_tensors
+from training.processes import Processes
 from training.progress import StartingPoint, StoppingLimits
+from training.shared_model import ReplicatedModel, SharedModel
 from training.step import DiffusionObjective
 from training.validation import load_validation_batch
 
@@ -28,6 +30,7 @@ class Learner:
     """A model on its way, with what moves it."""
 
     model: nn.Module
+    shared: SharedModel  # the same model, as the processes train it together
     ema: ExponentialMovingAverage
     optimizer: torch.optim.AdamW
     objective: DiffusionObjective
@@ -51,6 +54,7 @@ def build_learner(
     tokenizer: Tokenizer,
     checkpoint: Checkpoint | None,
     compute: ComputeDevice,
+    processes: Processes,
 ) -> Learner:
     """Build it, as it was at the checkpoint if there is one.
 
@@ -60,7 +64,7 @@ def build_learner(
     model = build_model(config, tokenizer, compute.device).train()
     ema = ExponentialMovingAverage(model, config.EMA_DECAY)
     optimizer = build_adamw(config, model)
-    steps_per_epoch = batches_per_epoch(splits.training, clips_a_step(config))
+    steps_per_epoch = batches_per_epoch(splits.training, clips_a_step(config), processes.part)
     limits = stopping_limits(config, steps_per_epoch)
     schedule = LearningRateSchedule(_learning_rate_plan(config, limits.total_steps))
     start = StartingPoint(0, 0, 0)
@@ -83,6 +87,7 @@ def build_learner(
     )
     return Learner(
         model=model,
+        shared=ReplicatedModel(model, compute.device) if processes.are_several else SharedModel(model),
         ema=ema,
         optimizer=optimizer,
         objective=build_objective(config, compute.device),
@@ -97,7 +102,7 @@ def build_learner(
 
 
 def clips_a_step(config: Config) -> int:
-    """Return how many clips one optimizer step takes."""
+    """Return how many clips one optimizer step takes from each process."""
     return config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
 
 

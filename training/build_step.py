@@ -7,6 +7,8 @@ from config import Config
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
 from training.optimizer import build_optimizer
+from training.processes import Processes
+from training.shared_model import SharedModel
 from training.step import DiffusionObjective, TrainStep
 
 
@@ -22,19 +24,21 @@ def build_adamw(config: Config, model: nn.Module) -> torch.optim.AdamW:
 
 def build_train_step(
     config: Config,
-    model: nn.Module,
+    shared: SharedModel,
     ema: ExponentialMovingAverage,
     optimizer: torch.optim.AdamW,
     objective: DiffusionObjective,
     compute: ComputeDevice,
+    processes: Processes,
 ) -> TrainStep:
     """Build the step that trains the model."""
     return TrainStep(
-        model=model,
+        shared=shared,
         ema=ema,
         optimizer=optimizer,
         objective=objective,
         compute=compute,
+        processes=processes,
         accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
         gradient_clip_norm=config.GRADIENT_CLIP_NORM,
         seed=config.SEED,

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.checkpoint import CheckpointTensors, Retention, TrainingState, save_checkpoint
 from training.estimate import memory_in_use
 from training.memory import is_out_of_memory
-from training.optimizer import optimizer_tensors
 
 SPARE_MEMORY = 1.5  # times the copy that must be free for it to be made
 
@@ -62,19 +61,21 @@ class CheckpointSaver:
         *,
         checkpoints: Path,
         describe: Callable[[RunProgress], TrainingState],
-        model: nn.Module,
-        ema_model: nn.Module,
-        optimizer: torch.optim.AdamW,
+        tensors: Callable[[], CheckpointTensors],
         retention: Retention,
         in_background: bool,
         saved_step: int,
     ) -> None:
-        """`describe` completes what goes into state.json; `saved_step` is that of the checkpoint resumed from, or 0."""
+        """Make one.
+
+        Args:
+            describe: completes what goes into state.json.
+            tensors: returns the state as it is now.
+            saved_step: that of the checkpoint resumed from, or 0.
+        """
         self._checkpoints = checkpoints
         self._describe = describe
-        self._model = model
-        self._ema_model = ema_model
-        self._optimizer = optimizer
+        self._tensors = tensors
         self._retention = retention
         self._in_background = in_background
         self._begun_step: int | None = saved_step  # that is saved, or being saved
@@ -131,13 +132,6 @@ class CheckpointSaver:
             self.last_step = outcome.step
         else:
             self._begun_step = None  # the same step may be tried again
-
-    def _tensors(self) -> CheckpointTensors:
-        return {
-            "model": self._model.state_dict(),
-            "ema": self._ema_model.state_dict(),
-            "optimizer": optimizer_tensors(self._optimizer, self._model),
-        }
 
     def _copy(self, tensors: CheckpointTensors) -> CheckpointTensors | None:
         """Copy the state to the CPU, as it will be written; None where the memory has no room for it."""

@@ -10,28 +10,29 @@ from torch import Tensor
 from common.errors import UserError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-MixedPrecision = Literal["auto", "off", "bfloat16"]
+MixedPrecision = Literal["auto", "off", "bfloat16", "float16"]
 
 # Dense bfloat16 tensor-core peaks from NVIDIA's data sheets, in FLOP/s, by a part of the device's name.
 _PEAK_FLOPS = {"H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "RTX 4090": 165e12}
 
 
 @dataclass(frozen=True)
-class FlagOnItsWay:
-    """A scalar bool that is copied from a device to the host while both go on working."""
+class OnItsWay:
+    """A small tensor that is copied from a device to the host while both go on working."""
 
-    flag: Tensor
+    copy: Tensor
     arrival: torch.cuda.Event | None  # None: nothing has to be waited for
 
-    def has_arrived(self) -> bool:
-        """Say whether reading it would not wait."""
-        return self.arrival is None or bool(self.arrival.query())
+    @property
+    def is_on_host(self) -> bool:
+        """Whether it was on the host from the start, so that reading it never waits."""
+        return self.arrival is None
 
-    def read(self) -> bool:
+    def read(self) -> Tensor:
         """Return it, after waiting if need be."""
         if self.arrival is not None:
             self.arrival.synchronize()
-        return bool(self.flag)
+        return self.copy
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class ComputeDevice:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
-    def send_to_host(self, flag: Tensor) -> FlagOnItsWay:
-        """Start copying a scalar bool. On MPS the step has waited for it already (`optimizer.step_unless`)."""
+    def send_to_host(self, numbers: Tensor) -> OnItsWay:
+        """Start copying a small tensor. On MPS the step has waited for it already (`optimizer.step_unless`)."""
         if self.device.type != "cuda":
-            return FlagOnItsWay(flag, None)
-        copy = flag.to("cpu", non_blocking=True)
+            return OnItsWay(numbers, None)
+        copy = numbers.to("cpu", non_blocking=True)
         arrival = torch.cuda.Event()
         arrival.record()
-        return FlagOnItsWay(copy, arrival)
+        return OnItsWay(copy, arrival)
 
     @property
     def peak_flops_per_second(self) -> float | None:
@@ -78,14 +79,24 @@ class ComputeDevice:
         return next((peak for model, peak in _PEAK_FLOPS.items() if f" {model} " in words), None)
 
 
-def choose_device(name: DeviceName, mixed_precision: MixedPrecision) -> ComputeDevice:
-    """Resolve DEVICE and MIXED_PRECISION.
+def choose_device(
+    name: DeviceName, mixed_precision: MixedPrecision, local_rank: int = 0, processes_here: int = 1
+) -> ComputeDevice:
+    """Resolve DEVICE and MIXED_PRECISION, and make the device this process's own.
 
     "auto" prefers CUDA, then MPS, then the CPU. Mixed precision "auto" is bfloat16 on CUDA devices and CPUs that
-    compute in it (measured on a CPU: about two thirds of the time); on MPS it is off, because it is untested there.
+    compute in it (measured on a CPU: about two thirds of the time), and float16 on CUDA devices that compute in that
+    alone (Volta, Turing); on MPS it is off, because it is untested there.
+
+    Args:
+        name: DEVICE.
+        mixed_precision: MIXED_PRECISION.
+        local_rank: number of this process among those of this machine, from 0. It is also the number of its GPU.
+        processes_here: how many processes of the run share this machine.
 
     Raises:
-        UserError: a device was asked for that this machine does not have.
+        UserError: a device or a precision was asked for that this machine does not have, or there are fewer GPUs than
+            processes.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     chosen = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
@@ -94,15 +105,57 @@ def choose_device(name: DeviceName, mixed_precision: MixedPrecision) -> ComputeD
         raise UserError(
             f"DEVICE is {name!r}, but PyTorch sees only: {present}. Set DEVICE to one of these or to 'auto'."
         )
-    device = torch.device(chosen)
-    use = _computes_in_bfloat16(chosen) if mixed_precision == "auto" else mixed_precision == "bfloat16"
-    return ComputeDevice(device, torch.bfloat16 if use else None)
+    device = torch.device(chosen) if processes_here == 1 else _own_device(chosen, local_rank, processes_here)
+    _check_precision(chosen, mixed_precision)
+    return ComputeDevice(device, _autocast_dtype(chosen, mixed_precision))
 
 
-def _computes_in_bfloat16(device_type: str) -> bool:
-    """Say whether it is known to have instructions for it. Where bfloat16 is emulated it is slower than float32."""
-    if device_type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+def _own_device(device_type: str, local_rank: int, processes_here: int) -> torch.device:
+    """Return the device of one of several processes, and make it the one that CUDA calls without a device mean."""
+    if device_type == "mps":
+        raise UserError(
+            f"{processes_here} processes cannot share this machine's one MPS device. Start one process, or set DEVICE "
+            f"to 'cpu'."
+        )
     if device_type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
+        return torch.device("cpu")
+    gpus = torch.cuda.device_count()
+    if processes_here > gpus:
+        raise UserError(
+            f"{processes_here} processes were started on this machine, but PyTorch sees {gpus} CUDA device(s), and each "
+            f"process needs its own. Start torchrun with --nproc-per-node={gpus}, or set DEVICE to 'cpu'."
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _check_precision(device_type: str, mixed_precision: MixedPrecision) -> None:
+    if mixed_precision == "float16" and device_type != "cuda":
+        raise UserError(
+            f"MIXED_PRECISION is 'float16', which is for CUDA devices; this run is on {device_type}. Set "
+            f"MIXED_PRECISION to 'auto' or 'off'."
+        )
+    if mixed_precision == "bfloat16" and device_type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise UserError(
+            "MIXED_PRECISION is 'bfloat16', which MPS has from macOS 14 on. Set MIXED_PRECISION to 'auto' or 'off', or "
+            "update macOS."
+        )
+
+
+def _autocast_dtype(device_type: str, mixed_precision: MixedPrecision) -> torch.dtype | None:
+    if mixed_precision == "auto":
+        return _fastest_dtype(device_type)
+    return {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[mixed_precision]
+
+
+def _fastest_dtype(device_type: str) -> torch.dtype | None:
+    """Return what it has instructions for. Where bfloat16 is emulated it is slower than float32."""
+    if device_type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+        has_tensor_cores = torch.cuda.get_device_capability() >= (7, 0)  # before Volta, float16 is not faster
+        return torch.float16 if has_tensor_cores else None
+    if device_type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return torch.bfloat16
+    return None

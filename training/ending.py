@@ -1,5 +1,6 @@
 """Why a run ends."""
 
+import signal
 from dataclasses import dataclass
 
 
@@ -24,3 +25,8 @@ class Ending:
     def exit_code(self) -> int:
         """0 for a finished job; 128 + the signal's number, as shells report it."""
         return 0 if self.signal_number is None else 128 + self.signal_number
+
+
+def ending_for_signal(number: int) -> Ending:
+    """Say why a run ends for which a signal came."""
+    return Ending(f"{signal.Signals(number).name} asked for it; --resume goes on from here", number)

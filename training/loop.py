@@ -7,25 +7,27 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from common.errors import UserError
 from common.interruption import Interrupted
 from data.records import Batch
-from logging_system.dispatcher import Dispatcher
 from logging_system.records import EpochRecord, StepRecord, ValidationRecord
-from training.checkpoint_saver import CheckpointSaver
+from training.end_of_run import EndOfRun
 from training.ending import Ending
 from training.learning_rate import LearningRateSchedule
 from training.memory import is_out_of_memory, out_of_memory_advice
 from training.optimizer import set_learning_rate
 from training.position import Position
-from training.progress import ProgressBar, StartingPoint, StoppingLimits
-from training.saving import LastSaveFailed, Saving
+from training.process_group import peer_lost
+from training.processes import PEER_LOST, PeerLost, Processes
+from training.progress import ProgressBar, StartingPoint
+from training.run_log import RunLog
+from training.saving import LastSaveFailed, Saver, Saving
 from training.signals import StopRequest
 from training.skipped_steps import SkippedSteps, TooManySkippedSteps
 from training.step import StepOutcome, TrainStep
 from training.validation import Validator
-from training.view import TrainerView
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,16 @@ class TrainingLoop:
         step: TrainStep,
         batches: Generator[Batch, None, None],
         steps_per_epoch: int,
-        limits: StoppingLimits,
+        total_steps: int | None,
+        end_of_run: EndOfRun,
         cadence: LoopCadence,
         schedule: LearningRateSchedule,
-        optimizer: torch.optim.AdamW,
+        optimizer: torch.optim.Optimizer,
         validator: Validator,
-        dispatcher: Dispatcher,
-        view: TrainerView,
-        saver: CheckpointSaver,
+        ema_model: nn.Module,
+        log: RunLog,
+        processes: Processes,
+        saver: Saver,
         skipped_steps: SkippedSteps,
         stop: StopRequest,
         start: StartingPoint,
@@ -69,13 +73,15 @@ class TrainingLoop:
         self._step = step
         self._batches = batches
         self._steps_per_epoch = steps_per_epoch
-        self._limits = limits
+        self._total_steps = total_steps
+        self._end_of_run = end_of_run
         self._cadence = cadence
         self._schedule = schedule
         self._optimizer = optimizer
         self._validator = validator
-        self._dispatcher = dispatcher
-        self._view = view
+        self._ema_model = ema_model
+        self._log = log
+        self._processes = processes
         self._saver = saver
         self._skipped_steps = skipped_steps
         self._stop = stop
@@ -91,20 +97,19 @@ class TrainingLoop:
             UserError: MAX_SKIPPED_STEPS_IN_A_ROW steps were not finite, a clip can no longer be loaded, the memory is
                 too small, or the last checkpoint cannot be written.
         """
-        self._progress = ProgressBar(self._start.step, self._limits.total_steps)
-        self._saving = Saving(
-            self._saver, self._progress.say, lambda record: self._dispatcher.on_checkpoint(record, self._view)
-        )
+        self._progress = ProgressBar(self._start.step, self._total_steps, is_shown=self._processes.is_main)
+        self._saving = Saving(self._saver, self._progress.say, self._log.on_checkpoint)
         with contextlib.ExitStack() as opened:
             opened.callback(self._batches.close)
-            opened.callback(lambda: self._dispatcher.close(lambda: self._stop.ending is not None))
+            opened.callback(lambda: self._log.close(lambda: self._stop.ending is not None))
             opened.callback(self._saver.close)
             opened.callback(self._progress.close)
-            self._dispatcher.on_start(self._view)
+            self._log.on_start()
+            self._processes.wait()
             try:
                 ending = self._train()
             finally:  # also where the run is given up: then the closing verdict matters most
-                self._dispatcher.on_end(self._view)
+                self._log.on_end()
         if self._position.step:
             print(f"Stopped at step {self._position.step}: {ending.reason}.")
         else:
@@ -113,13 +118,13 @@ class TrainingLoop:
 
     def _train(self) -> Ending:
         """Do steps until one is the last; return why it was."""
-        started = self._position.epoch_started = time.perf_counter()
-        ending = self._limits.reached(self._position.step, started)
+        self._position.epoch_started = time.perf_counter()
+        ending = self._end_of_run.start(self._position.step)
         try:
             if ending is None and self._position.validation_is_due:
                 self._catch_up_on_validation()
             while ending is None:
-                ending = self._advance(started)
+                ending = self._advance()
         except Interrupted:  # raised where nothing is half done
             ending = self._end_between_steps()
         except Exception as error:
@@ -128,35 +133,38 @@ class TrainingLoop:
                 raise UserError(f"{error} {self._saving.last_checkpoint()}") from error
             if is_out_of_memory(error):
                 raise UserError(f"{out_of_memory_advice(error)} {self._saving.last_checkpoint()}") from error
+            if peer_lost(error):
+                raise PeerLost(f"{PEER_LOST} {self._saving.last_checkpoint()}") from error
             raise
-        self._dispatcher.flush()
+        self._log.flush()
         if self._stop.ending is not None and not ending.is_interruption:
             return Ending(f"{ending.reason}; a signal cut the closing round short", self._stop.signal_number)
         return ending
 
-    def _advance(self, started: float) -> Ending | None:
+    def _advance(self) -> Ending | None:
         """Do one step and all that is due with it; return why the run ends here if it does.
 
         Raises:
             Interrupted: a signal came before the step began.
         """
-        record, ending = self._next_step(started)
+        record, ending = self._next_step()
         validation = self._validation_after(record)
-        if ending is None and self._stop.ending is not None:  # it came while validating
-            ending, record = self._stop.ending, replace(record, is_interrupted=True)
-        self._log(record, validation, is_ending=ending is not None)
+        if ending is None:  # one that came while validating
+            ending = self._end_of_run.between_steps()
+            record = replace(record, is_interrupted=ending is not None)
+        self._report(record, validation, is_ending=ending is not None)
         if record.step % self._steps_per_epoch == 0 or ending is not None:
             self._end_epoch(is_last=ending is not None)
         self._position.save_is_due |= record.step % self._cadence.save_every == 0
         if ending is not None:
             self._finish_checkpoint()  # before the samples, which may take long, or fail
         elif self._position.save_is_due and not self._skipped_steps.end_in_one():
-            self._dispatcher.flush()  # no checkpoint is ahead of its curves
+            self._log.flush()  # no checkpoint is ahead of its curves
             self._saving.begin(self._position.progress(self._skipped_steps.total()))
             self._position.save_is_due = False
         self._make_samples(record)
         self._saving.report()
-        if ending is None and self._stop.ending is not None:  # it came while sampling or saving
+        if ending is None and self._end_of_run.between_steps() is not None:  # it came while sampling or saving
             ending = self._end_between_steps()
         return ending
 
@@ -169,7 +177,7 @@ class TrainingLoop:
         self._finish_checkpoint()
         return ending
 
-    def _next_step(self, started: float) -> tuple[StepRecord, Ending | None]:
+    def _next_step(self) -> tuple[StepRecord, Ending | None]:
         """Do one step; return it, and why the run ends with it if it does."""
         position = self._position
         wait_started = time.perf_counter()
@@ -179,23 +187,27 @@ class TrainingLoop:
         rate = self._schedule.rate_for(step)
         set_learning_rate(self._optimizer, rate)
         is_first = step == self._start.step + 1
-        self._dispatcher.before_step(step, self._view, is_first=is_first, is_last=step == self._limits.total_steps)
+        self._log.before_step(step, is_first=is_first, is_last=step == self._total_steps)
         step_started = time.perf_counter()
-        outcome = self._step.run(step, batch)
-        position.count_step(batch.video_BCTHW.shape[0], rate)
-        ending = self._stop.ending or self._limits.reached(step, started)
+        outcome = self._step.run(step, batch, self._end_of_run.request())
+        position.count_step(self._processes.part.world_size * batch.video_BCTHW.shape[0], rate)
+        ending = self._end_of_run.after(step, outcome.request)
         ends_epoch = step % self._steps_per_epoch == 0
         if is_first or ends_epoch or ending is not None or self._cadence.looks_at(step):
             # A GPU is behind the host by now. What it still has to do belongs to the steps since the last look, and not
             # to the logging, validation or saving that would otherwise wait for it.
             self._wait_for_device()
         seconds = data_seconds + time.perf_counter() - step_started
-        self._skipped_steps.add(step, batch, outcome.skipped)
+        self._skipped_steps.add(step, batch, outcome.skipped, outcome.fault)
         return self._record(batch, outcome, rate, data_seconds, seconds, ending), ending
+
+    def _given_up_at_a_signal(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context for what is given up when a signal comes; not by one of several, who wait for it."""
+        return contextlib.nullcontext() if self._processes.are_several else self._stop.interruptible()
 
     def _next_batch(self) -> Batch:
         try:
-            with self._stop.interruptible():
+            with self._given_up_at_a_signal():
                 return next(self._batches)
         except RuntimeError as error:
             if str(error).startswith("DataLoader worker"):  # PyTorch's words for one that is gone
@@ -212,6 +224,7 @@ class TrainingLoop:
         ending: Ending | None,
     ) -> StepRecord:
         clips, _, frames = batch.video_BCTHW.shape[:3]
+        clips *= self._processes.part.world_size
         return StepRecord(
             step=self._position.step,
             is_first=self._position.step == self._start.step + 1,
@@ -233,24 +246,25 @@ class TrainingLoop:
             clip_ids=batch.ids,
         )
 
-    def _log(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
+    def _report(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
         self._progress.advance()
         reports = is_ending or record.step % self._cadence.report_every == 0
         if reports:  # looking at the loss waits for the device
             self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
         if self._skipped_steps.are_too_many:
             record = replace(record, is_interrupted=True)
-        self._dispatcher.on_step(record, self._view)
+        self._log.on_step(record)
         if validation is not None:
-            self._dispatcher.on_validation(validation, self._view)
+            self._log.on_validation(validation)
         self._skipped_steps.check()  # after the step is logged: the verdict on a run that is given up needs it
 
     def _make_samples(self, record: StepRecord) -> None:
-        is_due = self._dispatcher.samples_are_due(record)
-        if is_due and self._makes_samples:
+        if not self._log.samples_are_due(record):
+            return
+        if self._makes_samples:
             self._progress.say(f"Step {record.step}: making sample videos ...")
-        if is_due:
-            self._dispatcher.on_samples(record, self._view)
+        self._log.on_samples(record)
+        self._processes.wait()  # for the main one, which alone makes them
 
     def _validation_after(self, record: StepRecord) -> ValidationRecord | None:
         """Validate if it is the time to; None if it is not, or a signal came meanwhile."""
@@ -265,11 +279,11 @@ class TrainingLoop:
 
     def _catch_up_on_validation(self) -> None:
         validation = self._validate(self._position.step, on_cadence=True)
-        self._dispatcher.on_validation(validation, self._view)
+        self._log.on_validation(validation)
 
     def _validate(self, step: int, on_cadence: bool) -> ValidationRecord:
-        with self._stop.interruptible():
-            record = self._validator.run(step, self._view.ema_model, self._position.best_validation_loss)
+        with self._given_up_at_a_signal():
+            record = self._validator.run(step, self._ema_model, self._position.best_validation_loss)
         self._position.validation_is_due = False
         self._position.validation = record
         if on_cadence:  # the closing one depends on where a run was stopped, and must not change a resumed run
@@ -296,11 +310,11 @@ class TrainingLoop:
             is_partial=position.step % self._steps_per_epoch != 0,
             is_last=is_last,
         )
-        self._dispatcher.on_epoch(epoch_record, self._view)
+        self._log.on_epoch(epoch_record)
         position.start_epoch(now)
 
     def _finish_checkpoint(self) -> None:
-        self._dispatcher.flush()
+        self._log.flush()
         self._saving.finish(self._position.progress(self._skipped_steps.total()))
 
     def _save_what_there_is(self, error: Exception) -> None:

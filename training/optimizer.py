@@ -1,6 +1,6 @@
 """AdamW, its two parameter groups, and its state as named tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def step_unless(optimizer: torch.optim.AdamW, skipped: Tensor) -> None:
+def total_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """Return the norm of the whole gradient, a scalar on the device."""
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def step_unless(optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
     """Update, unless `skipped` (scalar bool on the device) is True: then weights and moments stay bit-equal.
 
-    Fused AdamW looks at a `found_inf` tensor on the device, as it does for gradient scaling, so that the decision costs
-    no synchronisation. Its MPS kernels ignore that tensor; there the host looks, and waits for the device.
+    A fused optimizer looks at a `found_inf` tensor on the device, as it does for gradient scaling, so that the decision
+    costs no synchronisation. Its MPS kernels ignore that tensor; there the host looks, and waits for the device.
     """
     if skipped.device.type == "mps":
         if not bool(skipped):

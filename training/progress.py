@@ -32,26 +32,36 @@ class StoppingLimits:
     total_steps: int | None
     max_minutes: float | None
 
-    def reached(self, step: int, started: float) -> Ending | None:
-        """Say why the run ends after optimizer step `step`, or return None."""
-        if self.total_steps is not None and step >= self.total_steps:
-            return Ending(f"all {self.total_steps} steps are done (MAX_STEPS or NUM_EPOCHS)")
-        if self.max_minutes is not None and time.perf_counter() - started >= 60.0 * self.max_minutes:
-            left = (
-                "" if self.total_steps is None else f"; {self.total_steps - step} of {self.total_steps} steps are left"
-            )
-            return Ending(f"MAX_MINUTES ({self.max_minutes:g}, of each launch) is over{left}; --resume goes on")
-        return None
+    def steps_are_done(self, step: int) -> Ending | None:
+        """Say that the run ends because step `step` was the last, or return None."""
+        if self.total_steps is None or step < self.total_steps:
+            return None
+        return Ending(f"all {self.total_steps} steps are done (MAX_STEPS or NUM_EPOCHS)")
+
+    def time_is_over(self, started: float) -> bool:
+        """Say whether the launch that started then, by `time.perf_counter`, has had its minutes."""
+        return self.max_minutes is not None and time.perf_counter() - started >= 60.0 * self.max_minutes
+
+    def out_of_time(self, step: int) -> Ending:
+        """Say that the run ends after step `step` because its time is over."""
+        left = "" if self.total_steps is None else f"; {self.total_steps - step} of {self.total_steps} steps are left"
+        return Ending(f"MAX_MINUTES ({self.max_minutes:g}, of each launch) is over{left}; --resume goes on")
 
 
 class ProgressBar:
     """A bar with loss, learning rate and remaining time."""
 
-    def __init__(self, start_step: int, total_steps: int | None) -> None:
+    def __init__(self, start_step: int, total_steps: int | None, *, is_shown: bool) -> None:
         # A log file gets a line now and then, a terminal a smooth bar.
         interval = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(
-            total=total_steps, initial=start_step, unit="step", mininterval=interval, dynamic_ncols=True, smoothing=0.05
+            total=total_steps,
+            initial=start_step,
+            unit="step",
+            mininterval=interval,
+            dynamic_ncols=True,
+            smoothing=0.05,
+            disable=not is_shown,
         )
 
     def advance(self) -> None:

@@ -17,6 +17,8 @@ from training.build_model import build_model, build_objective, build_tokenizer
 from training.build_step import build_adamw, build_train_step
 from training.device import DeviceName, choose_device
 from training.ema import ExponentialMovingAverage
+from training.processes import Processes
+from training.shared_model import SharedModel
 from training.skipped_batches import SkippedBatch, kept_steps, load_skipped
 from training.step import StepOutcome
 
@@ -61,7 +63,8 @@ def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
     watch = _FirstNonFinite()
     watch.look_at(model)
     ema, objective = ExponentialMovingAverage(model, config.EMA_DECAY), build_objective(config, compute.device)
-    step_again = build_train_step(config, model, ema, build_adamw(config, model), objective, compute)
+    optimizer, processes = build_adamw(config, model), Processes(skipped.part)
+    step_again = build_train_step(config, SharedModel(model), ema, optimizer, objective, compute, processes)
     outcome = step_again.run(skipped.step, skipped.batch)
     return [
         f"Kept: step {', '.join(map(str, steps))}",

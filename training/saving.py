@@ -1,22 +1,50 @@
 """Checkpoints as the training loop sees them: begun, finished, and reported to console and dashboard."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from common.errors import UserError
 from logging_system.records import CheckpointRecord
-from training.checkpoint_saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
+from training.checkpoint_saver import FailedCheckpoint, RunProgress, SavedCheckpoint
 
 
 class LastSaveFailed(UserError):
     """The disk does not take the last checkpoint; trying it again at once would not help."""
 
 
+class Saver(Protocol):
+    """What makes checkpoints, each method as in `checkpoint_saver.CheckpointSaver`."""
+
+    last_step: int
+
+    def save(self, progress: RunProgress, *, wait: bool) -> None: ...
+    def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class NoSaver:
+    """Of every process but the main one, where each has all weights."""
+
+    last_step = 0
+
+    def save(self, progress: RunProgress, *, wait: bool) -> None:
+        pass
+
+    def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]:
+        return []
+
+    def finish(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Saving:
     """Saves on the loop's behalf, and says what came of it."""
 
-    def __init__(
-        self, saver: CheckpointSaver, say: Callable[[str], None], on_saved: Callable[[CheckpointRecord], None]
-    ) -> None:
+    def __init__(self, saver: Saver, say: Callable[[str], None], on_saved: Callable[[CheckpointRecord], None]) -> None:
         self._saver = saver
         self._say = say
         self._on_saved = on_saved

@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from common.interruption import STOPPING_SIGNALS, Interrupted
-from training.ending import Ending
+from training.ending import Ending, ending_for_signal
 
 IMPATIENT_AFTER_SECONDS = 1.0
 
@@ -24,7 +24,9 @@ class StopRequest:
     than IMPATIENT_AFTER_SECONDS after the first: whoever presses it again does not want to wait for the checkpoint.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_quiet: bool = False) -> None:
+        """`is_quiet` leaves the answer on the console to another process, which gets the same signals."""
+        self._is_quiet = is_quiet
         self.signal_number: int | None = None
         self._received = 0.0
         self._is_interruptible = False
@@ -33,10 +35,7 @@ class StopRequest:
     @property
     def ending(self) -> Ending | None:
         """Why the run shall end, once a signal has come."""
-        if self.signal_number is None:
-            return None
-        name = signal.Signals(self.signal_number).name
-        return Ending(f"{name} asked for it; --resume goes on from here", self.signal_number)
+        return None if self.signal_number is None else ending_for_signal(self.signal_number)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -75,7 +74,8 @@ class StopRequest:
         is_impatient = now - self._received > IMPATIENT_AFTER_SECONDS
         if is_first:
             self.signal_number, self._received = number, now
-            self._say(number)
+            if not self._is_quiet:
+                self._say(number)
         if self._is_interruptible and (is_first or is_impatient):  # again where the first one was swallowed somewhere
             raise Interrupted(number)
         if number == signal.SIGINT and not is_first and is_impatient:

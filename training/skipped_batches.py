@@ -2,7 +2,7 @@
 
     batch.safetensors      video [B, 3, T, H, W] float32 and tokens [B, L] int64, as the step got them
     model.safetensors      the weights, when the step was found to be skipped
-    step.json              step, captions, ids, config, symbols
+    step.json              step, captions, ids, config, symbols, and which of how many processes had these clips
 
 The step itself changes no weight. On a GPU, where it is found out a step or two later, a step between may have.
 """
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import new_folder
+from data.order import Part
 from data.records import Batch
 from training.tensor_files import load_tensors, save_tensors
 
@@ -33,18 +34,20 @@ class SkippedBatch:
     weights: Mapping[str, Tensor]
     config: Mapping[str, object]
     symbols: tuple[str, ...]
+    part: Part  # of the step's clips: those of one process
 
 
 class SkippedBatches:
     """Says which steps were skipped, and keeps the first ones. Never raises because of the disk: it then says so."""
 
     def __init__(
-        self, run_folder: Path, model: nn.Module, config: Mapping[str, object], symbols: tuple[str, ...]
+        self, run_folder: Path, model: nn.Module, config: Mapping[str, object], symbols: tuple[str, ...], part: Part
     ) -> None:
         self._folder = run_folder / FOLDER
         self._model = model
         self._config = config
         self._symbols = symbols
+        self._part = part
         self._kept = 0
 
     def keep(self, step: int, batch: Batch) -> None:
@@ -74,6 +77,8 @@ class SkippedBatches:
             "index_in_epoch": batch.index_in_epoch,
             "config": self._config,
             "symbols": self._symbols,
+            "rank": self._part.rank,
+            "world_size": self._part.world_size,
         }
         (folder / "step.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")
 
@@ -101,6 +106,7 @@ def load_skipped(run_folder: Path, step: int) -> SkippedBatch:
             epoch=facts["epoch"],
             index_in_epoch=facts["index_in_epoch"],
         )
-        return SkippedBatch(facts["step"], batch, weights, facts["config"], tuple(facts["symbols"]))
+        part = Part(facts["rank"], facts["world_size"])
+        return SkippedBatch(facts["step"], batch, weights, facts["config"], tuple(facts["symbols"]), part)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} cannot be read: {error!r}") from error

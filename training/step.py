@@ -1,6 +1,7 @@
 """One optimizer step."""
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,10 @@ from diffusion.timesteps import stratified_timesteps
 from logging_system.records import DiffusionTensors, SampleStatistics
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
-from training.optimizer import step_unless
+from training.optimizer import step_unless, total_norm
+from training.processes import Processes
+from training.shared_model import SharedModel
+from training.stopwatch import Stretch, moment
 
 
 @dataclass(frozen=True)
@@ -30,69 +34,102 @@ class DiffusionObjective:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What a step leaves for the log, all on the device."""
+    """What a step leaves for the log, all on the device and, but for `tensors`, the same on every process.
+
+    Attributes:
+        skipped: scalar bool: the loss or the gradient was not finite, so nothing was changed.
+        fault: scalar int64, the rank whose loss was not finite; 0 where no loss was the reason.
+        request: scalar, the largest number that a process told the others.
+        tensors: of this process's last micro-batch.
+        own_work: how long this process worked on its own, before it had to wait for the others.
+    """
 
     loss: Tensor
     gradient_norm: Tensor
     gradient_norm_clipped: Tensor
     skipped: Tensor
+    fault: Tensor
+    request: Tensor
     samples: SampleStatistics
     tensors: DiffusionTensors
+    own_work: tuple[Stretch, ...]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A step as all processes see it, of all clips; each field as in `StepOutcome`."""
+
+    loss: Tensor
+    skipped: Tensor
+    fault: Tensor
+    request: Tensor
+    samples: SampleStatistics
 
 
 class TrainStep:
-    """Noise, predict, compare, update: everything random in it is a function of (seed, step)."""
+    """Noise, predict, compare, update.
+
+    Everything random in it is a function of (seed, step, place of the clip in the step), so that it does not depend on
+    how many processes share the clips.
+    """
 
     def __init__(
         self,
         *,
-        model: nn.Module,
+        shared: SharedModel,
         ema: ExponentialMovingAverage,
-        optimizer: torch.optim.AdamW,
+        optimizer: torch.optim.Optimizer,
         objective: DiffusionObjective,
         compute: ComputeDevice,
+        processes: Processes,
         accumulation_steps: int,
         gradient_clip_norm: float,
         seed: int,
     ) -> None:
-        self._model = model
+        self._shared = shared
+        self._parameters = [parameter for parameter in shared.model.parameters() if parameter.requires_grad]
         self._ema = ema
         self._optimizer = optimizer
         self._objective = objective
         self._compute = compute
+        self._processes = processes
         self._accumulation_steps = accumulation_steps
         self._gradient_clip_norm = gradient_clip_norm
         self._seed = seed
         self.is_updating = False
         """True while weights, optimizer and average are changed, and for good where that failed half way."""
 
-    def run(self, step: int, batch: Batch) -> StepOutcome:
+    def run(self, step: int, batch: Batch, request: int = 0) -> StepOutcome:
         """Do optimizer step `step` (1 for the first) on a batch of all micro-batches' clips.
 
-        Where the loss or the gradient is not finite, nothing changes but the step count. Gradients stay readable
-        afterwards, clipped.
+        Each process may tell the others a number, `request`, and learns the largest (`end_of_run`).
+
+        Where the loss or the gradient is not finite, on any process, nothing changes but the step count. Gradients stay
+        readable afterwards, clipped.
         """
         noise, timestep, drop_caption = self._draw(step, batch.video_BCTHW)
         self._optimizer.zero_grad(set_to_none=True)
         terms: list[LossTerms] = []
         noisy: list[NoisySample] = []
+        own_work: list[Stretch] = []
         whole = (batch.video_BCTHW, batch.tokens_BL, noise, timestep, drop_caption)
-        micro_batches = zip(*(tensor.chunk(self._accumulation_steps) for tensor in whole), strict=True)
-        for micro_batch in micro_batches:
+        micro_batches = list(zip(*(tensor.chunk(self._accumulation_steps) for tensor in whole), strict=True))
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            begun = moment(self._compute.device)
             video, tokens, noise_part, timestep_part, drop_part = (
                 part.to(self._compute.device, non_blocking=True) for part in micro_batch
             )
             sample = add_noise(
                 self._objective.schedule, self._objective.prediction_type, video, noise_part, timestep_part
             )
-            with self._compute.autocast():
-                prediction = self._model(sample.noisy_video, sample.timestep_B, tokens, drop_part)
-            term = self._loss(sample, video, prediction)
-            torch.autograd.backward(term.loss / self._accumulation_steps)
+            with nullcontext() if number == len(micro_batches) else self._shared.gradients_stay_here():
+                with self._compute.autocast():
+                    prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_part)
+                term = self._loss(sample, video, prediction)
+                own_work.append(Stretch(begun, moment(self._compute.device)))
+                torch.autograd.backward(term.loss / self._accumulation_steps)
             terms.append(term)
             noisy.append(sample)
-        loss = torch.stack([term.loss.detach() for term in terms]).mean()
-        samples = _sample_statistics(terms, timestep, drop_caption)
         tensors = DiffusionTensors(
             video=video,
             actual_noise=noisy[-1].noise,
@@ -102,19 +139,39 @@ class TrainStep:
             timestep=noisy[-1].timestep_B,
             is_terminal=terms[-1].is_terminal,
         )
+        norm = total_norm(self._parameters)
+        loss = torch.stack([term.loss.detach() for term in terms]).mean()
+        seen = self._seen_by_all(loss, norm, request, _sample_statistics(terms, timestep, drop_caption))
         # Last of all: where anything before it fails, the weights are still those of the step before.
-        norm, clipped, skipped = self._update(step, loss)
-        return StepOutcome(loss, norm, clipped, skipped, samples, tensors)
+        self._update(step, norm, seen.skipped)
+        return StepOutcome(
+            loss=seen.loss,
+            gradient_norm=norm,
+            gradient_norm_clipped=norm.clamp(max=self._gradient_clip_norm),
+            skipped=seen.skipped,
+            fault=seen.fault,
+            request=seen.request,
+            samples=seen.samples,
+            tensors=tensors,
+            own_work=tuple(own_work),
+        )
 
     def _draw(self, step: int, video_BCTHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw a step's randomness on the CPU, so that it does not depend on the device."""
-        count = video_BCTHW.shape[0]
-        noise = torch.randn(video_BCTHW.shape, generator=torch_generator(self._seed, "training_noise", step))
+        """Draw a step's randomness on the CPU, so that it does not depend on the device.
+
+        What belongs to a clip depends on its place in the global batch, of which this process has every so manyth.
+        """
+        rank, world_size = self._processes.part.rank, self._processes.part.world_size
+        count = world_size * video_BCTHW.shape[0]
+        mine = slice(rank, None, world_size)
+        noise = torch.empty(video_BCTHW.shape)
+        for own, place in zip(noise, range(count)[mine], strict=True):
+            own.normal_(generator=torch_generator(self._seed, "training_noise", step, place))
         timestep = stratified_timesteps(
             count, self._objective.schedule.num_timesteps, torch_generator(self._seed, "training_timestep", step)
         )
         chance = torch.rand(count, generator=torch_generator(self._seed, "caption_dropout", step))
-        return noise, timestep, chance < self._objective.caption_dropout
+        return noise, timestep[mine], (chance < self._objective.caption_dropout)[mine]
 
     def _loss(self, sample: NoisySample, video: Tensor, prediction: Tensor) -> LossTerms:
         objective = self._objective
@@ -128,16 +185,32 @@ class TrainStep:
             prediction,
         )
 
-    def _update(self, step: int, loss: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _seen_by_all(self, loss: Tensor, norm: Tensor, request: int, samples: SampleStatistics) -> _Seen:
+        """Put together what the processes have seen, and decide for all of them whether the step counts."""
+        of_clips = {field.name: getattr(samples, field.name) for field in fields(SampleStatistics)}
+        clips = samples.timestep.shape[0]
+        own = (loss, norm, loss.new_full((), request))
+        rows = [*(each.float() for each in of_clips.values()), *(number.expand(clips) for number in own)]
+        *gathered, losses, norms, requests = self._processes.gather_clips(torch.stack(rows))
+        # The first clips of the global batch belong to one rank each.
+        loss_R, norm_R, request_R = (row[: self._processes.part.world_size] for row in (losses, norms, requests))
+        finite_R = torch.isfinite(loss_R)
+        return _Seen(
+            loss=loss_R.mean(),
+            skipped=~(finite_R & torch.isfinite(norm_R)).all(),
+            fault=(~finite_R).int().argmax(),
+            request=request_R.max(),
+            samples=SampleStatistics(
+                **{name: row.to(each.dtype) for (name, each), row in zip(of_clips.items(), gathered, strict=True)}
+            ),
+        )
+
+    def _update(self, step: int, norm: Tensor, skipped: Tensor) -> None:
         self.is_updating = True
-        gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        nn.utils.clip_grads_with_norm_(self._model.parameters(), self._gradient_clip_norm, norm)
-        skipped = ~(torch.isfinite(loss) & torch.isfinite(norm))
+        nn.utils.clip_grads_with_norm_(self._parameters, self._gradient_clip_norm, norm)
         step_unless(self._optimizer, skipped)
         self._ema.update(step - 1, skipped)
         self.is_updating = False
-        return norm, norm.clamp(max=self._gradient_clip_norm), skipped
 
 
 def _sample_statistics(terms: list[LossTerms], timestep: Tensor, drop_caption: Tensor) -> SampleStatistics:

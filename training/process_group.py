@@ -1,0 +1,138 @@
+"""Several processes that torchrun has started, connected by torch.distributed."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from data.order import Part
+from training.processes import PeerLost, Processes
+
+Value = TypeVar("Value")
+
+STEP_TIMEOUT = timedelta(minutes=10)  # after which a process that does not take part in a step counts as lost
+WAIT_TIMEOUT = timedelta(days=30)  # while one prepares data or makes samples; torchrun notices if it dies
+_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_FAILURE, _RUN = "failure", "text2sign_run"  # keys of the store
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among those of its run, and among those on its machine."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    processes_here: int = 1
+    is_by_torchrun: bool = False
+
+
+def place_of_this_process() -> Place:
+    """Return what torchrun says in the environment; the place of one alone without it."""
+    if not dist.is_torchelastic_launched():
+        return Place()
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, world_size, local_rank, processes_here = (int(os.environ[name]) for name in names)
+    return Place(rank, world_size, local_rank, processes_here, is_by_torchrun=True)
+
+
+@contextmanager
+def connected_processes(place: Place, device: torch.device) -> Iterator[Processes]:
+    """Connect the processes of the run during the ``with`` block; one without torchrun needs no connection.
+
+    Gloo connects CPUs, NCCL connects CUDA devices. What processes tell each other outside of a step goes over gloo.
+
+    Raises:
+        PeerLost: the others cannot be reached.
+    """
+    if not place.is_by_torchrun:
+        yield Processes()
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        store, rank, world_size = next(iter(rendezvous("env://")))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+        waiting = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise PeerLost(
+            f"the processes of this run cannot reach each other ({error}). Check that every machine reaches "
+            f"MASTER_ADDR ({os.environ.get('MASTER_ADDR')}), and GLOO_SOCKET_IFNAME where there are several networks."
+        ) from error
+    yield ProcessGroup(place, device, waiting, store)
+    dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
+
+
+class ProcessGroup(Processes):
+    """One of several processes."""
+
+    def __init__(self, place: Place, device: torch.device, waiting: dist.ProcessGroup, store: Store) -> None:
+        """`waiting` is a gloo group for what may take long; `store` is torchrun's, and outlives these processes."""
+        super().__init__(Part(place.rank, place.world_size))
+        self._local_rank = place.local_rank
+        self.device = device
+        self._waiting = waiting
+        self._store = store
+        # Torchrun gives each generation of processes, after a restart, keys of its own.
+        self._lasting_store = store.underlying_store if isinstance(store, PrefixStore) else store
+
+    def gather_clips(self, numbers_KB: Tensor) -> Tensor:
+        of_rank = [torch.empty_like(numbers_KB) for _ in range(self.part.world_size)]
+        dist.all_gather(of_rank, numbers_KB)
+        return torch.stack(of_rank, dim=2).flatten(1)
+
+    def gather(self, value: Value) -> list[Value]:
+        values: list[Value | None] = [None] * self.part.world_size
+        dist.all_gather_object(values, value, group=self._waiting)
+        return values  # type: ignore[return-value]  # every place is filled
+
+    def from_main(self, value: Value) -> Value:
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self._waiting, device=torch.device("cpu"))
+        return values[0]
+
+    def wait(self) -> None:
+        dist.barrier(group=self._waiting)
+
+    def first_on_each_machine(self, work: Callable[[], Value]) -> Value:
+        if self._local_rank == 0:
+            done = work()
+            self.wait()
+            return done
+        self.wait()
+        return work()
+
+    def remember_run(self, name: str) -> None:
+        if self.is_main:
+            self._lasting_store.set(_RUN, name)
+
+    def remembered_run(self) -> str | None:
+        is_known = self.is_main and self._lasting_store.check([_RUN])
+        return self.from_main(self._lasting_store.get(_RUN).decode() if is_known else None)
+
+    def report_failure(self, message: str) -> bool:
+        try:
+            self._store.set(_FAILURE, message)
+            return self._store.add(f"said: {message}", 1) == 1
+        except RuntimeError:  # torchrun itself is gone
+            return True
+
+    def failure_is_known(self) -> bool:
+        try:
+            return self._store.check([_FAILURE])
+        except RuntimeError:
+            return False
+
+
+def peer_lost(error: BaseException) -> bool:
+    """Say whether an error means that another process has ended. The errors of gloo have no class of their own."""
+    if isinstance(error, PeerLost | dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
