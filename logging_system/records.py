@@ -67,6 +67,9 @@ class StepRecord:
     data_seconds: float  # waited for the batch
     step_seconds: float  # whole step on the wall clock, waiting for data included, logging excluded
     clip_ids: tuple[str, ...]
+    rank_seconds: tuple[float, ...] = ()
+    """By process: mean seconds of a step that it worked on its own, since the last time this was measured, which is at
+    least at every step that scalars are due. Empty otherwise, and where one process trains alone."""
     is_interrupted: bool = False  # a signal or a fault ends the run with this step: nothing that takes long is wanted
 
 

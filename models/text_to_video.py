@@ -18,7 +18,9 @@ class TextToVideoModel(nn.Module):
         for module in unet.modules():
             if isinstance(module, nn.Conv2d):
                 # Channels last in memory, for the kernels that make convolutions fast on CPU and GPU alike.
-                module.weight = nn.Parameter(module.weight.detach().contiguous(memory_format=torch.channels_last))
+                # `contiguous` would leave 1 x 1 kernels as they are, whose gradients come with the other strides.
+                weight = torch.empty_like(module.weight, memory_format=torch.channels_last)
+                module.weight = nn.Parameter(weight.copy_(module.weight.detach()))
 
     def forward(self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
         """Predict [B, 3, T, H, W].

@@ -22,6 +22,7 @@ from training.position import Position
 from training.process_group import peer_lost
 from training.processes import PEER_LOST, PeerLost, Processes
 from training.progress import ProgressBar, StartingPoint
+from training.rank_times import RankTimes
 from training.run_log import RunLog
 from training.saving import LastSaveFailed, Saver, Saving
 from training.signals import StopRequest
@@ -82,6 +83,7 @@ class TrainingLoop:
         self._ema_model = ema_model
         self._log = log
         self._processes = processes
+        self._rank_times = RankTimes(processes)
         self._saver = saver
         self._skipped_steps = skipped_steps
         self._stop = stop
@@ -198,6 +200,7 @@ class TrainingLoop:
             # to the logging, validation or saving that would otherwise wait for it.
             self._wait_for_device()
         seconds = data_seconds + time.perf_counter() - step_started
+        self._rank_times.add(data_seconds, outcome.own_work)
         self._skipped_steps.add(step, batch, outcome.skipped, outcome.fault)
         return self._record(batch, outcome, rate, data_seconds, seconds, ending), ending
 
@@ -243,13 +246,16 @@ class TrainingLoop:
             tensors=outcome.tensors,
             data_seconds=data_seconds,
             step_seconds=seconds,
+            rank_seconds=self._rank_times.compare() if self._is_reported(ending) else (),
             clip_ids=batch.ids,
         )
 
+    def _is_reported(self, ending: Ending | None) -> bool:
+        return ending is not None or self._position.step % self._cadence.report_every == 0
+
     def _report(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
         self._progress.advance()
-        reports = is_ending or record.step % self._cadence.report_every == 0
-        if reports:  # looking at the loss waits for the device
+        if is_ending or record.step % self._cadence.report_every == 0:  # looking at the loss waits for the device
             self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
         if self._skipped_steps.are_too_many:
             record = replace(record, is_interrupted=True)

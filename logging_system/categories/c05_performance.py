@@ -1,5 +1,6 @@
 """05_Performance: how fast, what it waits for, and when it will be done."""
 
+import statistics
 import time
 
 from logging_system.category import Category, Due
@@ -61,6 +62,25 @@ TAGS = {
         "Seconds until the last step at the pace of this launch so far, logging, validation and sampling included.",
         absent_when="the run has no last step",
     ),
+    "05_Performance/Rank_Seconds_Fastest": Tag(
+        "Of the processes that train together, the fastest one's mean seconds of a step on its own since the last "
+        "point: waiting for data and the forward passes, before it has to wait for the others.",
+        absent_when="one process trains alone",
+    ),
+    "05_Performance/Rank_Seconds_Slowest": Tag(
+        "The slowest process's mean seconds of a step on its own since the last point.",
+        absent_when="one process trains alone",
+    ),
+    "05_Performance/Rank_Spread_Percent": Tag(
+        "By how much the slowest process is slower than the middle one (the median), as a share of the whole step. The "
+        "others wait that long for it.",
+        absent_when="one process trains alone",
+    ),
+    "05_Performance/Slowest_Rank": Tag(
+        "Rank of the slowest process since the last point. Always the same one, with a large spread: look at its "
+        "machine. A different one at every point: chance.",
+        absent_when="one process trains alone",
+    ),
     # Written by the dispatcher, which alone sees a category fail.
     "05_Performance/Logging_Failures": Tag(
         "How often a category raised an error, or a file or video could not be written, in this launch.",
@@ -106,6 +126,7 @@ class Performance(Category):
         if due.scalars:
             if self._seconds > 0:
                 self._write_rates(record.step, view, writer)
+                self._write_ranks(record, writer)
             self._write_whole_launch(record.step, view, writer)
             if not record.is_last:  # on_end writes that point, together with the last samples
                 self._write_sampling(record.step, writer)
@@ -126,6 +147,19 @@ class Performance(Category):
             if peak is not None:
                 values["05_Performance/MFU_Percent"] = 100 * flops_per_second / peak
         write_scalars(writer, TAGS, values, step)
+
+    def _write_ranks(self, record: StepRecord, writer: Writer) -> None:
+        seconds = record.rank_seconds
+        if not seconds:
+            return
+        behind = max(seconds) - statistics.median(seconds)
+        values = {
+            "05_Performance/Rank_Seconds_Fastest": min(seconds),
+            "05_Performance/Rank_Seconds_Slowest": max(seconds),
+            "05_Performance/Rank_Spread_Percent": 100 * behind * self._steps / self._seconds,
+            "05_Performance/Slowest_Rank": float(seconds.index(max(seconds))),
+        }
+        write_scalars(writer, TAGS, values, record.step)
 
     def _write_whole_launch(self, step: int, view: TrainingView, writer: Writer) -> None:
         values: dict[str, float] = {}

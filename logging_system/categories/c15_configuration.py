@@ -79,6 +79,7 @@ LAYOUT: Mapping[str, Mapping[str, list[str]]] = {
     },
     "Speed and memory": {
         "Where the time goes": ["05_Performance/Data_Wait_Percent", "05_Performance/Logging_Overhead_Percent"],
+        "Of several processes": ["05_Performance/Rank_Seconds_Fastest", "05_Performance/Rank_Seconds_Slowest"],
         "Memory": ["14_System/RAM_Used_GB", "14_System/Process_RSS_GB", "14_System/Loader_RSS_GB"],
         "GPU memory": [
             "14_System/GPU_Memory_Allocated_GB",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from logging_system.doctor.finding import Constants, Finding, Healthy, Opinion, Unknown
 from logging_system.doctor.rules_generalisation import memorisation, overfitting
 from logging_system.doctor.rules_loss import LOSS_TAG, diverged, not_learning, plateau
-from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth
+from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth, straggler
 from logging_system.doctor.rules_optimizer import gradients_exploding, gradients_vanishing, learning_rate_too_high
 from logging_system.doctor.rules_samples import blurred_samples, frozen_samples, noisy_samples
 from logging_system.doctor.rules_spelling import misspelled
@@ -28,6 +28,7 @@ RULES: tuple[Callable[[ScalarHistory, Constants], Opinion], ...] = (
     blurred_samples,
     noisy_samples,
     data_bound,
+    straggler,
     memory_growth,
     logging_and_disk,
 )

@@ -4,9 +4,11 @@ import numpy
 from numpy.typing import NDArray
 
 from logging_system.doctor.finding import Constants, Healthy, Opinion, Signs, Unknown, last_point
-from logging_system.doctor.reading import launch_start, points, recent_median
+from logging_system.doctor.reading import RECENT_POINTS, launch_start, points, recent_median
 from logging_system.scalar_history import ScalarHistory, ScalarSeries
 
+SPREAD_TAG = "05_Performance/Rank_Spread_Percent"
+SLOWEST_TAG = "05_Performance/Slowest_Rank"
 WAIT_TAG = "05_Performance/Data_Wait_Percent"
 UTILISATION_TAG = "14_System/GPU_Utilization_Percent"
 OVERHEAD_TAG = "05_Performance/Logging_Overhead_Percent"
@@ -26,6 +28,11 @@ WAIT_PERCENT = 10.0
 LEAST_WAIT_POINTS = 3
 # A GPU works through a queue, so the host may wait for data while the GPU has not noticed.
 BUSY_PERCENT = 90.0
+
+# Several processes. A process that is slower by chance is not the same one most of the time.
+SPREAD_PERCENT = 10.0
+LEAST_SPREAD_POINTS = 5
+SAME_RANK_SHARE = 0.5
 
 # Memory. Allocators settle during the first half of a launch; what still climbs through the second half by a tenth, and
 # by more than the size of a few batches, does not settle.
@@ -65,6 +72,39 @@ def data_bound(history: ScalarHistory, config: Constants) -> Opinion:
         "CACHE_DIR on a fast disk; smaller source videos decode faster."
     )
     return signs.finding(rule, "Training waits for data.", remedy)
+
+
+def straggler(history: ScalarHistory, config: Constants) -> Opinion:
+    """One of several processes that the others wait for."""
+    rule = "Straggler"
+    spread = history.series(SPREAD_TAG).finite().since(launch_start(history))
+    if len(spread) == 0 and len(history.series(WAIT_TAG).since(launch_start(history))) > 0:
+        return Healthy(rule, "one process trains alone, and waits for no other.")
+    if len(spread) < LEAST_SPREAD_POINTS:
+        have = points(len(spread), "point")
+        return Unknown(
+            rule,
+            f"It needs {LEAST_SPREAD_POINTS} points of {SPREAD_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING).",
+        )
+    percent = recent_median(spread)
+    ranks = history.series(SLOWEST_TAG).finite().newest(RECENT_POINTS).values.astype(int)
+    rank = int(numpy.bincount(ranks).argmax())
+    share = float((ranks == rank).mean())
+    if percent <= SPREAD_PERCENT or share <= SAME_RANK_SHARE:
+        return Healthy(
+            rule, f"the slowest process costs the others {percent:.1f} % of a step, and it is not one alone."
+        )
+    signs = Signs()
+    sentence = (
+        f"the others wait for rank {rank} during {percent:.0f} % of a step (median of the recent points); it was the "
+        f"slowest at {100 * share:.0f} % of them."
+    )
+    signs.add("warning", sentence, last_point(spread))
+    remedy = (
+        "Look at that process's machine: another program on it, a hot or throttled GPU, a slow disk under CACHE_DIR. "
+        "torchrun gives ranks machine by machine."
+    )
+    return signs.finding(rule, f"Rank {rank} is slower than the others.", remedy)
 
 
 def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import os
 import shutil
 import signal
@@ -39,15 +40,104 @@ def tell_steps() -> None:
     """Say the clips of each step when it begins, and when it is done."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def run(self: TrainStep, step: int, batch: Any) -> Any:
+        def run(self: TrainStep, step: int, batch: Any, *request: int) -> Any:
             say(f"begins {step} {' '.join(batch.ids)}")
-            outcome = original(self, step, batch)
+            outcome = original(self, step, batch, *request)
             say(f"done {step}")
             return outcome
 
         return run
 
     replace_part(TrainStep, "run", make)
+
+
+def tell_weights() -> None:
+    """Say a hash of weights and averaged weights after each step."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: TrainStep, step: int, batch: Any, *request: int) -> Any:
+            outcome = original(self, step, batch, *request)
+            content = hashlib.sha256()
+            for parameter in (*self._shared.model.parameters(), *self._ema.model.parameters()):
+                content.update(parameter.detach().contiguous().numpy().tobytes())
+            say(f"weights {step} {content.hexdigest()}")
+            return outcome
+
+        return run
+
+    replace_part(TrainStep, "run", make)
+
+
+def train_by_plain_gradient_descent() -> None:
+    """Replace AdamW, which makes large differences of the smallest gradients, by plain SGD."""
+    from training import build_learner
+    from training.build_step import build_adamw
+
+    def build(*arguments: Any) -> torch.optim.Optimizer:
+        groups = build_adamw(*arguments).param_groups
+        kept = [{key: group[key] for key in ("params", "name")} for group in groups]
+        return torch.optim.SGD(kept, lr=0.1, fused=True)
+
+    build_learner.build_adamw = build
+
+
+def count_reductions() -> None:
+    """Say, at each step's end, how often DDP sent a bucket of gradients in it."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+    from torch.nn.parallel import DistributedDataParallel
+
+    sent = []
+
+    def hook(group: Any, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        sent.append(1)
+        return allreduce_hook(group, bucket)
+
+    def make_init(original: Callable[..., Any]) -> Callable[..., Any]:
+        def init(self: DistributedDataParallel, *arguments: Any, **options: Any) -> None:
+            original(self, *arguments, **options)
+            self.register_comm_hook(None, hook)
+
+        return init
+
+    def make_run(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            sent.clear()
+            outcome = original(*arguments)
+            say(f"sent {len(sent)}")
+            return outcome
+
+        return run
+
+    replace_part(DistributedDataParallel, "__init__", make_init)
+    replace_part(TrainStep, "run", make_run)
+
+
+def see_other_clips() -> None:
+    """Divide the data in another way than the others do."""
+    from training import build
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def build_data(*arguments: Any) -> Any:
+            splits = original(*arguments)
+            return dataclasses.replace(splits, report={**splits.report, "held_out_words": ["ELSEWHERE"]})
+
+        return build_data
+
+    replace_part(build, "build_data", make)
+
+
+def work_slowly(seconds: float) -> None:
+    """Let every forward pass of a step take a while longer."""
+    from training.shared_model import ReplicatedModel
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            time.sleep(seconds)
+            return original(*arguments)
+
+        return call
+
+    replace_part(ReplicatedModel, "__call__", make)
 
 
 def stretch_saves(seconds: float) -> None:
@@ -70,9 +160,9 @@ def kill_in_step(step: int, micro_batch: int) -> None:
     position = {"step": 0, "micro_batch": 0}
 
     def make_run(original: Callable[..., Any]) -> Callable[..., Any]:
-        def run(self: TrainStep, number: int, batch: Any) -> Any:
+        def run(self: TrainStep, number: int, batch: Any, *request: int) -> Any:
             position.update(step=number, micro_batch=0)
-            outcome = original(self, number, batch)
+            outcome = original(self, number, batch, *request)
             position["step"] = 0
             return outcome
 
@@ -93,11 +183,11 @@ def kill_in_step(step: int, micro_batch: int) -> None:
 
 def never_end(place: str) -> None:
     """Say "in PLACE" and then hang: in building (early or late), loading (from the ninth clip on) and so on."""
-    from training import build
+    from training import build, build_dashboard
 
     owner, name = {
         "building": (build, "build_learner"),
-        "building the view": (build, "_showcase"),
+        "building the view": (build_dashboard, "_showcase"),
         "loading": (TrainingWords, "load"),
         "validating": (Validator, "run"),
         "sampling": (ClipSampler, "sample"),
@@ -123,15 +213,15 @@ def poison(place: str, value: float, steps: Sequence[int]) -> None:
     position = {"step": 0}
 
     def make_run(original: Callable[..., Any]) -> Callable[..., Any]:
-        def run(self: TrainStep, step: int, batch: Any) -> Any:
+        def run(self: TrainStep, step: int, batch: Any, *request: int) -> Any:
             position["step"] = step
             handle = None
             if step in steps and place == "batch":
                 batch.video_BCTHW[1, 0, 2, 3, 4] *= value
             if step in steps and place == "gradient":
-                parameter = next(self._model.parameters())
+                parameter = next(self._shared.model.parameters())
                 handle = parameter.register_hook(lambda gradient: gradient * value)
-            outcome = original(self, step, batch)
+            outcome = original(self, step, batch, *request)
             if handle is not None:
                 handle.remove()
             return outcome
@@ -154,12 +244,12 @@ def poison_weight(name: str, steps: Sequence[int]) -> None:
     """Let one number of a parameter be NaN in these steps."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def run(self: TrainStep, step: int, batch: Any) -> Any:
+        def run(self: TrainStep, step: int, batch: Any, *request: int) -> Any:
             if step in steps:
                 with torch.no_grad():
-                    parameter = self._model.get_parameter(name)
+                    parameter = self._shared.model.get_parameter(name)
                     parameter[(0,) * parameter.ndim] = float("nan")
-            return original(self, step, batch)
+            return original(self, step, batch, *request)
 
         return run
 
@@ -313,8 +403,8 @@ def remove_after_step(step: int, *paths: Path) -> None:
     """Remove files and folders when a step is done."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def run(self: TrainStep, number: int, batch: Any) -> Any:
-            outcome = original(self, number, batch)
+        def run(self: TrainStep, number: int, batch: Any, *request: int) -> Any:
+            outcome = original(self, number, batch, *request)
             if number == step:
                 for path in paths:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

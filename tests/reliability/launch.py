@@ -10,12 +10,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import TCPStore
 
 import main
 
@@ -56,6 +57,7 @@ Fault = Callable[[], None]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__, "tests.reliability.faults"])
 _started: list[Any] = []
+_stores: list[TCPStore] = []
 
 
 @dataclass(frozen=True)
@@ -95,21 +97,77 @@ class Launch:
         return [int(step) for step in re.findall(r"Step (\d+): checkpoint ", self.said)]
 
 
-def launch(folder: Path, *arguments: str, faults: Sequence[Fault] = (), program: str = "main") -> Launch:
+def launch(
+    folder: Path,
+    *arguments: str,
+    faults: Sequence[Fault] = (),
+    program: str = "main",
+    environment: Mapping[str, str] | None = None,
+) -> Launch:
     """Start main.py (or another module with a `main`) with logs and cache in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f"output_{time.monotonic_ns()}.txt"
     output.touch()
     if program == "main":
         arguments = (*TINY, f"--log-dir={folder / 'logs'}", f"--cache-dir={folder / 'cache'}", *arguments)
-    process = _context.Process(target=_run, args=(program, arguments, output, tuple(faults)))
+    process = _context.Process(target=_run, args=(program, arguments, output, tuple(faults), environment or {}))
     process.start()
     _started.append(process)
     return Launch(process, output, folder / "logs" / "run")
 
 
+def launch_ranks(
+    folder: Path,
+    world_size: int,
+    *arguments: str,
+    faults: Mapping[int, Sequence[Fault]] | None = None,
+    restarts: int = 0,
+    store: TCPStore | None = None,
+) -> list[Launch]:
+    """Start main.py in several processes that train together, as torchrun does, but within a second.
+
+    Args:
+        faults: of some ranks.
+        restarts: how often torchrun would have started them before; then with the same `store`.
+        store: as torchrun keeps one; a new one by default.
+    """
+    store = new_store() if store is None else store
+    shared = {
+        "WORLD_SIZE": world_size,
+        "LOCAL_WORLD_SIZE": world_size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": store.port,
+        "TORCHELASTIC_RUN_ID": "test",
+        "TORCHELASTIC_RESTART_COUNT": restarts,
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+    }
+    return [
+        launch(
+            folder,
+            *arguments,
+            faults=(faults or {}).get(rank, ()),
+            environment={name: str(value) for name, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()},
+        )
+        for rank in range(world_size)
+    ]
+
+
+def new_store() -> TCPStore:
+    """Start what processes of one run find each other with; it lives until `end_all`."""
+    _stores.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+    return _stores[-1]
+
+
+def train_ranks(folder: Path, world_size: int, *arguments: str, **options: Any) -> list[Launch]:
+    """Train to the end with several processes, which must all end with exit code 0."""
+    launched = launch_ranks(folder, world_size, *arguments, **options)
+    assert [each.end() for each in launched] == [0] * world_size, "\n".join(each.said for each in launched)
+    return launched
+
+
 def end_all() -> None:
     """Kill whatever a test has left running."""
+    _stores.clear()
     while _started:
         process = _started.pop()
         if process.is_alive():
@@ -124,13 +182,16 @@ def train(folder: Path, *arguments: str, faults: Sequence[Fault] = (), exit_code
     return launched
 
 
-def _run(program: str, arguments: Sequence[str], output: Path, faults: Sequence[Fault]) -> None:
+def _run(
+    program: str, arguments: Sequence[str], output: Path, faults: Sequence[Fault], environment: Mapping[str, str]
+) -> None:
     os.setsid()  # a group of its own, as a scheduler gives each job
     target = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(target, stream)
     os.close(target)
     torch.set_num_threads(1)
+    os.environ.update(environment)
     for fault in faults:
         fault()
     module = main if program == "main" else __import__(program, fromlist=["main"])

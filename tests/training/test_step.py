@@ -11,6 +11,8 @@ from diffusion.schedule import build_noise_schedule
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
 from training.optimizer import build_optimizer, optimizer_tensors
+from training.processes import Processes
+from training.shared_model import SharedModel
 from training.step import DiffusionObjective, StepOutcome, TrainStep
 
 
@@ -49,11 +51,12 @@ class Rig:
         self.optimizer = build_optimizer(self.model, learning_rate=0.01, betas=(0.9, 0.99), weight_decay=0.0)
         schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True)
         self.step = TrainStep(
-            model=self.model,
+            shared=SharedModel(self.model),
             ema=self.ema,
             optimizer=self.optimizer,
             objective=DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.25),
             compute=ComputeDevice(torch.device("cpu"), None),
+            processes=Processes(),
             accumulation_steps=accumulation_steps,
             gradient_clip_norm=clip_norm,
             seed=seed,

@@ -126,6 +126,19 @@ def test_rates_of_an_interval(session: Callable[..., Any], make: SimpleNamespace
     assert "05_Performance/Sampling_Seconds" not in reader.all_tags
 
 
+def test_how_far_the_processes_are_apart(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("05_Performance", log_every_steps=2)
+    running.step(make.record(1, step_seconds=0.25))
+    running.step(make.record(2, step_seconds=0.75, rank_seconds=(0.1, 0.4, 0.2)))
+    running.step(make.record(3, step_seconds=0.5))
+    running.step(make.record(4, step_seconds=0.5))
+    reader = running.finish()
+    assert reader.points("05_Performance/Rank_Seconds_Fastest") == {2: pytest.approx(0.1)}
+    assert reader.points("05_Performance/Rank_Seconds_Slowest") == {2: pytest.approx(0.4)}
+    assert reader.points("05_Performance/Rank_Spread_Percent") == {2: pytest.approx(100 * (0.4 - 0.2) / 0.5)}
+    assert reader.points("05_Performance/Slowest_Rank") == {2: 1.0}
+
+
 def test_what_a_checkpoint_cost(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("05_Performance")
     running.dispatcher.on_checkpoint(make.checkpoint(400), running.view)

@@ -7,7 +7,7 @@ import numpy
 import pytest
 
 from logging_system.doctor.finding import Finding, Healthy, Unknown
-from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth, robust_slope
+from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth, robust_slope, straggler
 from logging_system.scalar_history import ScalarHistory, ScalarSeries
 
 Build = Callable[..., ScalarHistory]
@@ -19,6 +19,8 @@ DROPPED = "05_Performance/Dropped_Videos"
 RSS = "14_System/Process_RSS_GB"
 LOADER = "14_System/Loader_RSS_GB"
 DISK = "14_System/Disk_Free_GB"
+SPREAD = "05_Performance/Rank_Spread_Percent"
+SLOWEST = "05_Performance/Slowest_Rank"
 LAUNCH = "08_Model_Architecture/Total_Parameters"
 
 
@@ -47,6 +49,39 @@ def test_waiting_does_not_matter_while_the_gpu_is_busy(
 ) -> None:
     tags = {WAIT: dict.fromkeys(LOG, 50.0), "14_System/GPU_Utilization_Percent": dict.fromkeys(LOG, busy)}
     assert isinstance(data_bound(history_with(tags), config), expected)
+
+
+@pytest.mark.parametrize(
+    ("percent", "rank", "expected"),
+    [
+        (11.0, lambda step: 3.0, Finding),
+        (9.0, lambda step: 3.0, Healthy),  # small
+        (30.0, lambda step: float(step // 10 % 4), Healthy),  # never the same
+        (30.0, lambda step: 3.0 if step % 30 else 1.0, Finding),  # mostly the same
+    ],
+)
+def test_a_process_that_the_others_wait_for(
+    percent: float,
+    rank: Callable[[int], float],
+    expected: type,
+    history_with: Build,
+    config: dict[str, object],
+) -> None:
+    tags = {SPREAD: dict.fromkeys(LOG, percent), SLOWEST: {step: rank(step) for step in LOG}}
+    opinion = straggler(history_with(tags), config)
+    assert isinstance(opinion, expected)
+    if isinstance(opinion, Finding):
+        assert opinion.evidence[0].tag == SPREAD
+        assert "rank 3" in opinion.explanation
+
+
+def test_one_process_alone_has_no_straggler_and_few_points_say_nothing(
+    history_with: Build, config: dict[str, object]
+) -> None:
+    assert isinstance(straggler(history_with({}), config), Healthy)
+    assert isinstance(straggler(history_with({WAIT: None}), config), Unknown)
+    few = dict.fromkeys((1170, 1180, 1190, 1200), 50.0)
+    assert isinstance(straggler(history_with({SPREAD: few, SLOWEST: few}), config), Unknown)
 
 
 def _growing(level: float, growth: float) -> dict[int, float]:
