@@ -46,8 +46,13 @@ class Config(Settings):
     """Seed of everything random: the same seed and settings give the same run."""
     DEVICE: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; "auto" takes CUDA, then MPS, then the CPU."""
-    MIXED_PRECISION: Literal["auto", "off", "bfloat16"] = "auto"
-    """Number format of the heavy operations; "auto" takes bfloat16 on CUDA and on x86 CPUs that compute in it."""
+    MIXED_PRECISION: Literal["auto", "off", "bfloat16", "float16"] = "auto"
+    """Number format of the heavy operations; "auto" takes bfloat16 on CUDA and on x86 CPUs that compute in it, and
+    float16 on older CUDA devices."""
+    ACTIVATION_CHECKPOINTING: bool = False
+    """Whether the backward pass computes activations again, not keeping them: less memory, a quarter more time."""
+    COMPILE_MODEL: bool = False
+    """Whether training steps run through torch.compile, which takes minutes at the start."""
 
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)
@@ -94,6 +99,10 @@ class Config(Settings):
     """Clips per device that pass through the model at once."""
     GRADIENT_ACCUMULATION_STEPS: int = Field(1, ge=1, le=65536)
     """Batches whose gradients make one optimizer step."""
+
+    # --- Several processes, started by torchrun (docs/scaling.md)
+    PARALLELISM: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the model: "ddp", each has all of it; "fsdp", each has a part, which saves memory."""
 
     # --- Model
     MODEL_CHANNELS: tuple[Channels, ...] = Field((64, 96, 128), min_length=1, max_length=8)
@@ -198,6 +207,8 @@ class Config(Settings):
     """Steps between two checkpoints; the last step always has one."""
     SAVE_IN_BACKGROUND: bool = True
     """Whether training goes on while a checkpoint is written from a copy in memory; it waits where there is no room."""
+    CHECKPOINT_LAYOUT: Literal["whole", "sharded"] = "whole"
+    """"whole", the main process gathers and writes all; "sharded", each process of "fsdp" writes its part."""
     KEEP_CHECKPOINTS: int = Field(3, ge=1, le=10**6)
     """Newest checkpoints that are kept."""
     KEEP_BEST_CHECKPOINT: bool = True

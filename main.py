@@ -14,7 +14,7 @@ from common.settings import load_settings
 from config import PRESETS, Config
 from training.allocator import keep_freed_memory
 from training.build import build_training
-from training.device import choose_device
+from training.build_device import build_device
 from training.failure import say_failure
 from training.memory import is_out_of_memory, out_of_memory_advice
 from training.process_group import connected_processes, peer_lost, place_of_this_process
@@ -29,12 +29,12 @@ def main(arguments: list[str]) -> int:
     with forgiving_output(), quiet_output(place.rank > 0):
         try:
             loaded = load_settings(Config, PRESETS, arguments, program="main.py")
-            config = loaded.config
-            compute = choose_device(config.DEVICE, config.MIXED_PRECISION, place.local_rank, place.processes_here)
-            with StopRequest(is_quiet=place.rank > 0) as stop, ExitStack() as held:
-                processes = held.enter_context(connected_processes(place, compute.device))
-                training = build_training(loaded, ["main.py", *arguments], stop, processes, compute, held)
-                return 0 if training is None else training.run()
+            compute = build_device(loaded.config, place)
+            with ExitStack() as connection:
+                processes = connection.enter_context(connected_processes(place, compute.device))
+                with StopRequest(is_quiet=place.rank > 0) as stop, ExitStack() as held:
+                    training = build_training(loaded, ["main.py", *arguments], stop, processes, compute, held)
+                    return 0 if training is None else training.run()
         except UserError as error:
             say_failure(error, str(error), place, processes)
             return 1

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 
-import training.build
+import training.build_dashboard
 from benchmarks.spread import Spread, ratio_of, spread_of
 from benchmarks.whole_run import train_whole
 from common.errors import UserError
@@ -169,7 +169,7 @@ def measure_overhead(plan: BlockPlan, folder: Path, options: Sequence[str]) -> O
         made.append(dispatcher)
         return dispatcher
 
-    with patch.object(training.build, "build_dispatcher", build_dispatcher):
+    with patch.object(training.build_dashboard, "build_dispatcher", build_dispatcher):
         train_whole(arguments)
     return _overhead(made[0].times, config, folder / "logs" / "run")
 

@@ -32,9 +32,12 @@ from training.build_data import build_data
 from training.build_learner import Learner, build_learner
 from training.build_model import build_tokenizer
 from training.build_step import build_train_step
-from training.checkpoint import Retention, TrainingState
+from training.checkpoint import TrainingState
 from training.checkpoint_saver import CheckpointSaver, RunProgress, SavedCheckpoint
 from training.device import choose_device
+from training.optimizer import optimizer_tensors
+from training.processes import Processes
+from training.retention import Retention
 from training.step import TrainStep
 
 STEPS_BESIDE = 8  # training steps timed with and without a save beside them
@@ -80,14 +83,24 @@ def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> Che
     compute = choose_device(config.DEVICE, config.MIXED_PRECISION)
     splits = build_data(config)
     tokenizer = build_tokenizer(config, splits.symbols)
-    learner = build_learner(config, splits, tokenizer, None, compute)
+    processes = Processes()
+    learner = build_learner(config, splits, tokenizer, None, compute, processes)
     for parameter in learner.model.parameters():  # so that the optimizer has its moments
         parameter.grad = torch.zeros_like(parameter)
     learner.optimizer.step()
     batch = load_batch(
         splits.training, [splits.training.row(0, index) for index in range(config.BATCH_SIZE)], tokenizer
     )
-    step = build_train_step(config, learner.model, learner.ema, learner.optimizer, learner.objective, compute)
+    step = build_train_step(
+        config,
+        learner.shared,
+        learner.ema,
+        learner.optimizer,
+        learner.objective,
+        compute,
+        processes,
+        learner.loss_scale,
+    )
     beside = _Steps(step, batch, compute.wait) if with_steps else None
     savers = {
         kind: _saver(learner, config, folder / kind, kind == "background") for kind in ("foreground", "background")
@@ -174,9 +187,11 @@ def _saver(learner: Learner, config: Config, checkpoints: Path, in_background: b
     return CheckpointSaver(
         checkpoints=checkpoints,
         describe=describe,
-        model=learner.model,
-        ema_model=learner.ema.model,
-        optimizer=learner.optimizer,
+        tensors=lambda: {
+            "model": learner.model.state_dict(),
+            "ema": learner.ema.model.state_dict(),
+            "optimizer": optimizer_tensors(learner.optimizer, learner.model),
+        },
         retention=Retention(1),
         in_background=in_background,
         saved_step=0,

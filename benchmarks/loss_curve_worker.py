@@ -35,7 +35,10 @@ from training.build_data import build_data
 from training.build_model import build_objective, build_tokenizer
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
+from training.loss_scale import NoLossScale
 from training.optimizer import build_optimizer, set_learning_rate
+from training.processes import Processes
+from training.shared_model import SharedModel
 from training.step import DiffusionObjective, TrainStep
 from training.validation import wrong_tokens
 
@@ -101,11 +104,13 @@ class LossCurveRun:
             weight_decay=config.WEIGHT_DECAY,
         )
         self._train_step = TrainStep(
-            model=self._model,
+            shared=SharedModel(self._model),
             ema=NoAverage(),
             optimizer=self._optimizer,
             objective=self._objective,
             compute=CPU,
+            processes=Processes(),
+            loss_scale=NoLossScale(),
             accumulation_steps=1,
             gradient_clip_norm=config.GRADIENT_CLIP_NORM,
             seed=plan.seed,

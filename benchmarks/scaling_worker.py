@@ -23,6 +23,9 @@ from training.build_model import build_model, build_objective, build_tokenizer
 from training.build_step import build_adamw, build_train_step
 from training.device import choose_device
 from training.ema import ExponentialMovingAverage
+from training.loss_scale import build_loss_scale
+from training.processes import Processes
+from training.shared_model import SharedModel
 
 MEASURE_SECONDS = 1.0
 CAPTION = "CAB"
@@ -73,7 +76,9 @@ def training_step(
     tokenizer = build_tokenizer(config, None)
     model = build_model(config, tokenizer, compute.device).train()
     ema, objective = average(model, config.EMA_DECAY), build_objective(config, compute.device)
-    step = build_train_step(config, model, ema, build_adamw(config, model), objective, compute)
+    optimizer, shared = build_adamw(config, model), SharedModel(model)
+    scale = build_loss_scale(compute)
+    step = build_train_step(config, shared, ema, optimizer, objective, compute, Processes(), scale)
     clips = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
     shape = (clips, 3, config.NUM_FRAMES, config.IMAGE_SIZE, config.IMAGE_SIZE)
     batch = Batch(

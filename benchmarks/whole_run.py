@@ -7,6 +7,8 @@ from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
 from training.build import build_training
+from training.device import choose_device
+from training.processes import Processes
 from training.signals import StopRequest
 
 
@@ -16,8 +18,10 @@ def train_whole(arguments: Sequence[str]) -> None:
     Raises:
         UserError: it cannot be built, or a signal ended it.
     """
+    loaded = load_settings(Config, PRESETS, arguments, program="main.py")
+    compute = choose_device(loaded.config.DEVICE, loaded.config.MIXED_PRECISION)
     with StopRequest() as stop, ExitStack() as held:
-        loop = build_training(load_settings(Config, PRESETS, arguments, program="main.py"), ["benchmark"], stop, held)
+        loop = build_training(loaded, ["benchmark"], stop, Processes(), compute, held)
         assert loop is not None  # the folder is new, so there are steps to do
         if loop.run() != 0:
             raise UserError("a signal ended the run before its figures were complete")

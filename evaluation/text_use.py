@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from data.order import WHOLE_WORK, Part
 from diffusion.loss import loss_terms
 from diffusion.prediction import PredictionType, add_noise
 from diffusion.schedule import NoiseSchedule
@@ -85,6 +86,8 @@ def measure_text_use(
     clips: GaugeClips,
     batch_size: int,
     seed: int,
+    part: Part = WHOLE_WORK,
+    gather: Callable[[Tensor], Tensor] = lambda errors_KB: errors_KB,
 ) -> TextUse:
     """Compare the loss with the right, a shuffled and no caption.
 
@@ -97,29 +100,35 @@ def measure_text_use(
         predict: (noisy video, timestep, tokens, drop_caption) to prediction.
         batch_size: clips a forward pass.
         seed: of the bootstrap.
+        part: which of several processes this one is; each measures every so manyth clip, in as many forward passes.
+        gather: puts together what the processes measured, [K, b] on the device, to [K, b * processes], first clips
+            first.
     """
     device = clips.video_BCTHW.device
     count = -(-clips.video_BCTHW.shape[0] // TIMESTEP_BINS) * TIMESTEP_BINS
     clip_B = torch.arange(count, device=device) % clips.video_BCTHW.shape[0]
     bins = evenly_spaced_timesteps(TIMESTEP_BINS, schedule.num_timesteps).to(device)
     bin_B = torch.arange(count, device=device) % TIMESTEP_BINS
+    # Where the processes do not divide the clips evenly, some measure one of the first ones again.
+    own = torch.arange(-(-count // part.world_size), device=device) * part.world_size + part.rank
+    own %= count
     errors: dict[str, list[Tensor]] = {"correct": [], "shuffled": [], "null": [], "zero": []}
-    for start in range(0, count, batch_size):
-        part = clip_B[start : start + batch_size]
-        video = clips.video_BCTHW[part]
-        timestep_B = bins[bin_B[start : start + batch_size]]
-        sample = add_noise(schedule, prediction_type, video, clips.noise_BCTHW[part], timestep_B)
+    for chosen in own.split(batch_size):
+        index = clip_B[chosen]
+        video = clips.video_BCTHW[index]
+        sample = add_noise(schedule, prediction_type, video, clips.noise_BCTHW[index], bins[bin_B[chosen]])
         keep = torch.zeros(video.shape[0], dtype=torch.bool, device=device)
-        variants = {"correct": (clips.tokens_BL[part], keep), "null": (clips.tokens_BL[part], ~keep)}
+        variants = {"correct": (clips.tokens_BL[index], keep), "null": (clips.tokens_BL[index], ~keep)}
         if clips.shuffled_tokens_BL is not None:
-            variants["shuffled"] = (clips.shuffled_tokens_BL[part], keep)
+            variants["shuffled"] = (clips.shuffled_tokens_BL[index], keep)
         for name, (tokens, drop) in variants.items():
             prediction = predict(sample.noisy_video, sample.timestep_B, tokens, drop)
             terms = loss_terms(schedule, prediction_type, "uniform", 1.0, sample, video, prediction)
             errors[name].append(terms.unweighted_mse)
             if name == "correct":
                 errors["zero"].append(terms.predict_zero_mse)
-    error_of = {name: torch.cat(parts).cpu() for name, parts in errors.items() if parts}
+    measured = {name: torch.cat(parts) for name, parts in errors.items() if parts}
+    error_of = dict(zip(measured, gather(torch.stack(list(measured.values())))[:, :count].cpu(), strict=True))
     gap = error_of["shuffled"] - error_of["correct"] if "shuffled" in error_of else None
     of_bin = [bin_B.cpu() == index for index in range(TIMESTEP_BINS)]
     return TextUse(
@@ -173,8 +182,8 @@ def sensitivity_interval(video_WSCTHW: Tensor, seed: int) -> Interval | None:
     noises = video_WSCTHW.shape[1]
     flat_WSV = video_WSCTHW.flatten(2).float()
     flat_SWV = flat_WSV.transpose(0, 1)
-    across_WW = torch.cdist(flat_SWV, flat_SWV).mean(dim=0).double().numpy()
-    within_W = (torch.cdist(flat_WSV, flat_WSV).sum(dim=(1, 2)) / (noises * (noises - 1))).double().numpy()
+    across_WW = torch.cdist(flat_SWV, flat_SWV).mean(dim=0).cpu().double().numpy()
+    within_W = (torch.cdist(flat_WSV, flat_WSV).sum(dim=(1, 2)) / (noises * (noises - 1))).cpu().double().numpy()
     if within_W.min() <= 0:
         return None
     return bootstrap_pairs(across_WW, (within_W[:, None] + within_W[None, :]) / 2, seed)

@@ -152,4 +152,4 @@ class RunInformation:
     resume_differences: tuple[str, ...]  # one sentence for each constant that differs from the checkpoint's
     start_step: int  # 0, or the step resumed from
     forward_flops: int | None  # of one forward pass over one clip; None where it could not be counted
-    peak_flops_per_second: float | None  # of the device, where it is known
+    peak_flops_per_second: float | None  # of all devices of the run together, where it is known

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.attention import SpatialAttention, TemporalAttention, TextAttention
 from models.blocks import Downsample, ResidualBlock, TextDraft, Upsample
@@ -58,7 +59,13 @@ class UNet3DSpecification:
 
 
 class _Stage(nn.Module):
-    """A residual block followed by the attention of its level."""
+    """A residual block followed by the attention of its level.
+
+    With `checkpoint_activations`, a forward pass that trains keeps the stage's inputs alone, and the backward pass
+    computes the rest again (Chen et al. 2016, arXiv 1604.06174). Nothing in a stage is random: it comes out the same.
+    """
+
+    checkpoint_activations = False
 
     def __init__(self, spec: UNet3DSpecification, level: int, in_channels: int, embedding_channels: int) -> None:
         super().__init__()
@@ -69,7 +76,21 @@ class _Stage(nn.Module):
         self.text = TextAttention(channels, spec.text_channels, spec.head_channels, spec.groups) if attends else None
         self.temporal = TemporalAttention(channels, spec.head_channels, spec.groups)
 
-    def forward(self, x_NCHW: Tensor, frames: int, embedding_ND: Tensor, text: TextFeatures) -> Tensor:
+    def forward(
+        self, x_NCHW: Tensor, skip_NCHW: Tensor | None, frames: int, embedding_ND: Tensor, text: TextFeatures
+    ) -> Tensor:
+        """Map frames to frames; what the way down left at this level, if given, are further channels of the input."""
+        inputs = (x_NCHW, skip_NCHW, frames, embedding_ND, text)
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            result: Tensor = checkpoint(self._compute, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return result
+        return self._compute(*inputs)
+
+    def _compute(
+        self, x_NCHW: Tensor, skip_NCHW: Tensor | None, frames: int, embedding_ND: Tensor, text: TextFeatures
+    ) -> Tensor:
+        if skip_NCHW is not None:
+            x_NCHW = torch.cat((x_NCHW, skip_NCHW), dim=1)
         x_NCHW = self.block(x_NCHW, frames, embedding_ND)
         if self.spatial is not None and self.text is not None:
             x_NCHW = self.spatial(x_NCHW)
@@ -91,7 +112,17 @@ class UNet3D(nn.Module):
     coefficient learned.
     """
 
-    def __init__(self, spec: UNet3DSpecification) -> None:
+    def __init__(self, spec: UNet3DSpecification, *, checkpoint_activations: bool = False) -> None:
+        """Build it with fresh weights.
+
+        Args:
+            spec: what fixes the weights.
+            checkpoint_activations: whether training computes each stage a second time in the backward pass, for less
+                memory. Weights and their names do not depend on it.
+
+        Raises:
+            ValueError: the sizes do not fit together.
+        """
         super().__init__()
         unknown = [size for size in spec.spatial_attention_sizes if size not in spec.level_sizes]
         if unknown:
@@ -115,6 +146,9 @@ class UNet3D(nn.Module):
         nn.init.zeros_(self.gains.weight)
         with torch.no_grad():
             self.gains.bias.copy_(torch.tensor([0.0, 1.0]))
+        for module in self.modules():
+            if isinstance(module, _Stage):
+                module.checkpoint_activations = checkpoint_activations
 
     @staticmethod
     def _build_down(spec: UNet3DSpecification, embedding_channels: int) -> tuple[nn.ModuleList, list[int]]:
@@ -167,14 +201,14 @@ class UNet3D(nn.Module):
             if isinstance(layer, Downsample):
                 x_NCHW = layer(x_NCHW)
             else:
-                x_NCHW = layer(x_NCHW, frames, embedding_ND, text)
+                x_NCHW = layer(x_NCHW, None, frames, embedding_ND, text)
                 skips.append(x_NCHW)
-        x_NCHW = self.middle(x_NCHW, frames, embedding_ND, text)
+        x_NCHW = self.middle(x_NCHW, None, frames, embedding_ND, text)
         for layer in self.up:
             if isinstance(layer, Upsample):
                 x_NCHW = layer(x_NCHW)
             else:
-                x_NCHW = layer(torch.cat((x_NCHW, skips.pop()), dim=1), frames, embedding_ND, text)
+                x_NCHW = layer(x_NCHW, skips.pop(), frames, embedding_ND, text)
         x_NCHW = self.output(nn.functional.silu(self.norm(x_NCHW)))
         prediction = unfold_frames(nn.functional.pixel_shuffle(x_NCHW, self.spec.patch_size), frames)
         clip_gain_B, draft_gain_B = self.gains(nn.functional.silu(timestep_BD)).view(-1, 2, 1, 1, 1, 1).unbind(dim=1)

@@ -1,17 +1,23 @@
 """Shared by all tests: a CUDA device that does not exist, and a finished run."""
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 # One thread, here and in the processes that tests start: the networks are tiny, and on a busy machine threads that
 # wait for each other are many times slower than one.
@@ -42,17 +48,15 @@ def ports_to_itself(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
         yield
 
 
-@pytest.fixture
-def fake_cuda() -> Iterator[str]:
-    """The name of a CUDA device under FakeTensorMode: shapes and devices are checked, nothing is computed.
+@contextmanager
+def _guarded_cuda() -> Iterator[None]:
+    """Let a PyTorch for the CPU alone name CUDA devices.
 
-    A PyTorch built for CUDA needs no help. One built for the CPU alone has no device guard for CUDA, and then plain
-    indexing fails ("PyTorch is not linked with support for cuda devices"), so it borrows the guard of the "meta"
-    device, which does nothing, for as long as the test runs.
+    It has no device guard for CUDA, and then plain indexing fails ("PyTorch is not linked with support for cuda
+    devices"), so it borrows the guard of the "meta" device, which does nothing. A PyTorch built for CUDA needs no help.
     """
     if torch.version.cuda is not None:
-        with FakeTensorMode():
-            yield "cuda:0"
+        yield
         return
     library = Path(torch.__file__).parent / "lib" / "libc10.so"
     if not library.exists():
@@ -62,10 +66,102 @@ def fake_cuda() -> Iterator[str]:
     before = guards[cuda]
     guards[cuda] = guards[meta]
     try:
-        with FakeTensorMode():
-            yield "cuda:0"
+        yield
     finally:
         guards[cuda] = before
+
+
+def _refuse_float64(result: object, function: object) -> None:
+    """Fail where something on a device is float64: MPS does not have it, and GPUs are slow in it."""
+    for value in tree_leaves(result):
+        if isinstance(value, Tensor) and value.device.type != "cpu":
+            assert value.dtype not in (torch.float64, torch.complex128), f"{function} returned float64 on the device"
+
+
+class NoFloat64(TorchDispatchMode):
+    """Fails where an operation returns float64 on a device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        _refuse_float64(result, func)
+        return result
+
+
+@pytest.fixture
+def fake_cuda() -> Iterator[str]:
+    """The name of a CUDA device under FakeTensorMode: shapes, devices and float64 are checked, nothing is computed."""
+    with _guarded_cuda(), FakeTensorMode(), NoFloat64():
+        yield "cuda:0"
+
+
+class ImaginedCuda(TorchDispatchMode):
+    """A CUDA device without values beside a CPU with them, so that what follows a transfer to the host runs as well.
+
+    Tensors on the device know shape and type alone, as under FakeTensorMode. What mixes them with CPU tensors fails.
+    What comes to the host is a stand-in: numbers between 0.25 and 0.75, ones for integers, False for bool; a mask picks
+    everything. `transfers` counts how often the host would wait for the device.
+    """
+
+    name = "cuda:0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transfers = 0
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        target = kwargs.get("device")
+        here = any(isinstance(leaf, FakeTensor) for leaf in tree_leaves((args, kwargs)))
+        if (
+            here
+            and func is torch.ops.aten._to_copy.default
+            and target is not None
+            and torch.device(target).type == "cpu"
+        ):
+            dtype = kwargs.get("dtype")
+            return self._on_host(args[0].shape, args[0].dtype if dtype is None else dtype)
+        if here and func is torch.ops.aten._local_scalar_dense.default:
+            return self._on_host((), args[0].dtype).item()
+        if here and func is torch.ops.aten.copy_.default and not isinstance(args[0], FakeTensor):
+            return args[0].copy_(self._on_host(args[1].shape, args[1].dtype))
+        if here and func is torch.ops.aten.nonzero.default:
+            return self._all_of(args[0])
+        if here or (target is not None and torch.device(target).type == "cuda"):
+            with self._fake:
+                result = func(*args, **kwargs)
+            _refuse_float64(result, func)
+            return result
+        return func(*args, **kwargs)
+
+    def _all_of(self, mask: Tensor) -> Tensor:
+        """Return the indices of a mask that is True everywhere; the host would wait for how many they are."""
+        self.transfers += 1
+        with self._fake:
+            return torch.cartesian_prod(*(torch.arange(size, device=mask.device) for size in mask.shape)).view(
+                -1, mask.ndim
+            )
+
+    def _on_host(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        self.transfers += 1
+        if not dtype.is_floating_point:
+            return torch.zeros(shape, dtype=dtype) if dtype == torch.bool else torch.ones(shape, dtype=dtype)
+        count = math.prod(shape)
+        return (0.25 + 0.5 * ((torch.arange(count) * 0.618) % 1)).view(shape).to(dtype)
+
+
+@pytest.fixture
+def imagined_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImaginedCuda]:
+    """An `ImaginedCuda`, in force while the test runs."""
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    # `new_tensor` and `torch.tensor` then make CPU tensors and move them by an operation that can be seen.
+    before = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)
+    try:
+        with _guarded_cuda(), ImaginedCuda() as device:
+            yield device
+    finally:
+        torch._C._set_only_lift_cpu_tensors(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The composition root: reads the config, builds every part, and puts them together."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Generator, Mapping
@@ -17,19 +16,18 @@ from training.build_dashboard import build_run_log, build_view
 from training.build_data import build_data
 from training.build_learner import Learner, build_learner, clips_a_step, stopping_limits
 from training.build_model import build_tokenizer
+from training.build_saver import build_saver, retention
 from training.build_step import build_train_step
-from training.checkpoint import Checkpoint, Retention, TrainingState, remove_old, set_aside_newer
-from training.checkpoint_saver import CheckpointSaver, RunProgress
+from training.checkpoint import Checkpoint
 from training.device import ComputeDevice
 from training.end_of_run import EndOfRun
 from training.loop import LoopCadence, TrainingLoop
-from training.optimizer import optimizer_tensors
 from training.processes import Processes
-from training.resume import config_for_resume
+from training.resume import config_for_resume, config_of_checkpoint
 from training.resumed_data import compare_data
-from training.run_folder import RunFolder, open_run_folder
+from training.retention import remove_old, set_aside_newer
+from training.run_folder import RunFolder, note_job, open_run_folder, run_of_job
 from training.run_log import RunLog
-from training.saving import NoSaver
 from training.signals import StopRequest
 from training.skipped_batches import SkippedBatches
 from training.skipped_steps import SkippedSteps
@@ -58,8 +56,9 @@ def build_training(
         UserError: something about the config, the data, the run folder or the device cannot work.
         Interrupted: a signal came.
     """
+    _check_parallelism(loaded.config, processes)
     with stop.interruptible():  # so far nothing is written but the lock
-        restarted = processes.remembered_run()
+        restarted = _run_to_restart(loaded.config, processes)
         resume = loaded.resume or restarted is not None
         # Before the run folder is made: what cannot work leaves nothing behind.
         splits = None if resume else _open_data(loaded.config, processes)
@@ -70,7 +69,7 @@ def build_training(
         report = dict(splits.report)
         if checkpoint is not None:
             comparison = compare_data(folder.path / "split.json", report)
-            resumed = resumed.with_differences(comparison.differences)
+            resumed = resumed.with_differences((*comparison.differences, *_other_step(config, checkpoint, processes)))
             if comparison.formerly_trained:
                 report["formerly_trained"] = comparison.formerly_trained
         tokenizer = build_tokenizer(config, splits.symbols)
@@ -80,19 +79,27 @@ def build_training(
         learner = build_learner(config, splits, tokenizer, checkpoint, compute, processes)
         view = None
         if processes.is_main:
-            view = build_view(config, learner, splits, tokenizer, compute, resumed, argv, stop)
-        validator = _validator(config, learner, splits.training, tokenizer, compute)
+            view = build_view(config, learner, splits, tokenizer, compute, resumed, argv, stop, processes)
+        validator = _validator(config, learner, splits.training, tokenizer, compute, processes)
     if processes.is_main:
         if checkpoint is not None:
             set_aside_newer(folder.checkpoints, checkpoint.state.step)
-            remove_old(folder.checkpoints, checkpoint.folder, _retention(config))  # at once: it may be to make room
+            remove_old(folder.checkpoints, checkpoint.folder, retention(config))  # at once: it may be to make room
         folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
         folder.write_json("split.json", report)
-        processes.remember_run(folder.path.name)
+        if processes.job is not None:
+            note_job(folder, processes.job)
         announce(loaded, config, splits, tokenizer, folder, compute, processes, resumed, checkpoint)
         announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
     log = build_run_log(config, folder.path, learner, view)
     return _assemble(config, loaded, learner, log, validator, splits, tokenizer, folder, compute, processes, stop)
+
+
+def _run_to_restart(config: Config, processes: Processes) -> str | None:
+    """Return the name of the run that torchrun's earlier processes have begun; None where these are the first."""
+    if not processes.is_restart or processes.job is None:
+        return None
+    return processes.from_main(run_of_job(config.LOG_DIR, processes.job) if processes.is_main else None)
 
 
 def _run_folder(
@@ -106,6 +113,22 @@ def _run_folder(
     found = processes.from_main(found)
     assert found is not None
     return found
+
+
+def _check_parallelism(config: Config, processes: Processes) -> None:
+    """Refuse what saves no memory where somebody counts on it, rather than run out of it later."""
+    if config.PARALLELISM == "fsdp" and not processes.are_several:
+        raise UserError(
+            "PARALLELISM is 'fsdp', which divides the model over several processes, and there is one. Start several "
+            "(torchrun --nproc-per-node=N main.py ...), or set PARALLELISM to 'ddp'; checkpoints load either way."
+        )
+
+
+def _other_step(config: Config, checkpoint: Checkpoint, processes: Processes) -> list[str]:
+    """Say so where a step takes another number of clips than before."""
+    then = config_of_checkpoint(checkpoint)
+    now, before = clips_a_step(config) * processes.part.world_size, clips_a_step(then) * checkpoint.state.world_size
+    return [] if now == before else [f"a step takes {now} clips, and took {before}"]
 
 
 def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint, processes: Processes) -> bool:
@@ -161,7 +184,14 @@ def _assemble(
 ) -> TrainingLoop:
     return TrainingLoop(
         step=build_train_step(
-            config, learner.shared, learner.ema, learner.optimizer, learner.objective, compute, processes
+            config,
+            learner.shared,
+            learner.ema,
+            learner.optimizer,
+            learner.objective,
+            compute,
+            processes,
+            learner.loss_scale,
         ),
         batches=_batches(config, splits, learner.start.step, tokenizer, processes),
         steps_per_epoch=learner.steps_per_epoch,
@@ -180,14 +210,18 @@ def _assemble(
         ema_model=learner.ema.model,
         log=log,
         processes=processes,
-        saver=_saver(config, loaded, folder, tokenizer, learner) if processes.is_main else NoSaver(),
+        saver=build_saver(config, loaded.file_values, folder.checkpoints, tokenizer.symbols, learner, processes),
         skipped_steps=SkippedSteps(
             already_skipped=learner.start.skipped_steps,
             limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
             compute=compute,
             rank=processes.part.rank,
             keep=SkippedBatches(
-                folder.path, learner.model, config_as_json(config), tokenizer.symbols, processes.part
+                folder.path,
+                learner.model if learner.copies is None else None,
+                config_as_json(config),
+                tokenizer.symbols,
+                processes.part,
             ).keep,
         ),
         stop=stop,
@@ -217,6 +251,7 @@ def _validator(
     training: ClipSource,
     tokenizer: Tokenizer,
     compute: ComputeDevice,
+    processes: Processes,
 ) -> Validator:
     return Validator(
         batch=learner.validation_batch,
@@ -224,40 +259,10 @@ def _validator(
         schedule=learner.objective.schedule,
         prediction_type=learner.objective.prediction_type,
         compute=compute,
+        processes=processes,
         batch_size=config.BATCH_SIZE,
         seed=config.SEED,
     )
-
-
-def _saver(
-    config: Config, loaded: LoadedSettings[Config], folder: RunFolder, tokenizer: Tokenizer, learner: Learner
-) -> CheckpointSaver:
-    def describe(progress: RunProgress) -> TrainingState:
-        return TrainingState(
-            **dataclasses.asdict(progress),
-            config=config_as_json(config),
-            config_file=loaded.file_values,
-            symbols=tokenizer.symbols,
-            # The step that failed, where one did, has moved the schedule on already.
-            schedule={**learner.schedule.state(), "last_epoch": float(progress.step)},
-        )
-
-    return CheckpointSaver(
-        checkpoints=folder.checkpoints,
-        describe=describe,
-        tensors=lambda: {
-            "model": learner.model.state_dict(),
-            "ema": learner.ema.model.state_dict(),
-            "optimizer": optimizer_tensors(learner.optimizer, learner.model),
-        },
-        retention=_retention(config),
-        in_background=config.SAVE_IN_BACKGROUND,
-        saved_step=learner.start.step,
-    )
-
-
-def _retention(config: Config) -> Retention:
-    return Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS)
 
 
 def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:

@@ -18,9 +18,11 @@ from training.build_model import build_sampler
 from training.build_recogniser import build_recogniser
 from training.device import ComputeDevice
 from training.environment import describe_environment
+from training.processes import Processes
 from training.resume import ResumedConfig
 from training.run_log import Dashboard, NoDashboard, RunLog
 from training.sampling import ClipSampler
+from training.sharded_log import ShardedRunLog
 from training.showcase import Showcase
 from training.signals import StopRequest
 from training.spelling_test import SpellingTest
@@ -30,9 +32,12 @@ from training.view import TrainerView
 def build_run_log(config: Config, run_folder: Path, learner: Learner, view: TrainerView | None) -> RunLog:
     """Build what the training loop tells of its steps; without a view, which the main process alone has, nothing."""
     settings = _logging_settings(config)
-    if view is None:
-        return NoDashboard(cadence_of(settings))
-    return Dashboard(build_dispatcher(run_folder=run_folder, settings=settings, start_step=learner.start.step), view)
+    cadence = cadence_of(settings)
+    log: RunLog = NoDashboard(cadence)
+    if view is not None:
+        dispatcher = build_dispatcher(run_folder=run_folder, settings=settings, start_step=learner.start.step)
+        log = Dashboard(dispatcher, view)
+    return log if learner.copies is None else ShardedRunLog(log, learner.copies, cadence)
 
 
 def build_view(
@@ -44,9 +49,11 @@ def build_view(
     resumed: ResumedConfig,
     argv: list[str],
     stop: StopRequest,
+    processes: Processes,
 ) -> TrainerView:
     """Build what the dashboard may look at: as of now, nothing of it is written."""
     recogniser = _recogniser(config, splits)
+    peak = compute.peak_flops_per_second
     sampler = build_sampler(config, learner.objective.schedule, tokenizer, compute)
     return TrainerView(
         run=RunInformation(
@@ -55,10 +62,10 @@ def build_view(
             resume_differences=resumed.differences,
             start_step=learner.start.step,
             forward_flops=learner.forward_flops,
-            peak_flops_per_second=compute.peak_flops_per_second,
+            peak_flops_per_second=None if peak is None else processes.part.world_size * peak,
         ),
-        model=learner.model,
-        ema=learner.ema,
+        model=learner.shown,
+        ema_model=learner.shown_average,
         schedule=learner.schedule,
         showcase=_showcase(config, splits, recogniser, learner.validation_batch, sampler, compute),
         total_steps=learner.limits.total_steps,

@@ -1,9 +1,11 @@
 """What is trained, and what training it will take. Building it writes nothing."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from config import Config
 from data.batches import batches_per_epoch
@@ -17,9 +19,12 @@ from training.ema import ExponentialMovingAverage
 from training.environment import forward_flops
 from training.estimate import TrainingEstimate, estimate_training
 from training.learning_rate import LearningRatePlan, LearningRateSchedule
-from training.optimizer import load_optimizer_tensors
+from training.loss_scale import LossScale, build_loss_scale
+from training.optimizer import load_optimizer_parts, load_optimizer_tensors
 from training.processes import Processes
 from training.progress import StartingPoint, StoppingLimits
+from training.sharded_log import Copies, PlainCopy
+from training.sharded_model import ShardedModel, is_sharded, shard
 from training.shared_model import ReplicatedModel, SharedModel
 from training.step import DiffusionObjective
 from training.validation import load_validation_batch
@@ -32,7 +37,11 @@ class Learner:
     model: nn.Module
     shared: SharedModel  # the same model, as the processes train it together
     ema: ExponentialMovingAverage
+    shown: nn.Module  # to the dashboard: the model itself, or the main process's copy of a divided one
+    shown_average: nn.Module
+    copies: Copies | None  # what fills these; None where nothing is divided
     optimizer: torch.optim.AdamW
+    loss_scale: LossScale
     objective: DiffusionObjective
     schedule: LearningRateSchedule
     limits: StoppingLimits
@@ -61,15 +70,17 @@ def build_learner(
     Raises:
         UserError: the checkpoint is of another network, or not even one clip fits into the memory.
     """
-    model = build_model(config, tokenizer, compute.device).train()
-    ema = ExponentialMovingAverage(model, config.EMA_DECAY)
+    network = _build_network(config, tokenizer, compute, processes)
+    model, ema = network.model, network.ema
     optimizer = build_adamw(config, model)
     steps_per_epoch = batches_per_epoch(splits.training, clips_a_step(config), processes.part)
     limits = stopping_limits(config, steps_per_epoch)
     schedule = LearningRateSchedule(_learning_rate_plan(config, limits.total_steps))
     start = StartingPoint(0, 0, 0)
+    loss_scale = build_loss_scale(compute)
     if checkpoint is not None:
         _restore(checkpoint, model, ema, optimizer, schedule)
+        loss_scale.load_state(checkpoint.state.loss_scale)
         state = checkpoint.state
         start = StartingPoint(
             state.step, state.samples_seen, state.skipped_steps, state.validation_is_due, state.best_validation_loss
@@ -85,11 +96,18 @@ def build_learner(
         batch_size=config.BATCH_SIZE,
         accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
     )
+    shared = _shared(model, compute, processes)
+    if config.COMPILE_MODEL:
+        shared.compile()
     return Learner(
         model=model,
-        shared=ReplicatedModel(model, compute.device) if processes.are_several else SharedModel(model),
+        shared=shared,
         ema=ema,
+        shown=network.shown,
+        shown_average=network.shown_average,
+        copies=network.copies,
         optimizer=optimizer,
+        loss_scale=loss_scale,
         objective=build_objective(config, compute.device),
         schedule=schedule,
         limits=limits,
@@ -99,6 +117,39 @@ def build_learner(
         forward_flops=clip_flops,
         estimate=estimate,
     )
+
+
+@dataclass(frozen=True)
+class _Network:
+    model: nn.Module
+    ema: ExponentialMovingAverage
+    shown: nn.Module
+    shown_average: nn.Module
+    copies: Copies | None
+
+
+def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice, processes: Processes) -> _Network:
+    """Build model and average, divided over the processes if that is asked for."""
+    if config.PARALLELISM == "ddp":
+        model = build_model(config, tokenizer, compute.device).train()
+        ema = ExponentialMovingAverage(model, config.EMA_DECAY)
+        return _Network(model, ema, model, ema.model, copies=None)
+    # On the CPU: the device may have no room for all of it.
+    model = build_model(config, tokenizer, torch.device("cpu")).train()
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    plain = (PlainCopy(model, compute.device), PlainCopy(average, compute.device)) if processes.is_main else None
+    mesh = init_device_mesh(compute.device.type, (processes.part.world_size,))
+    for network in (model, average):
+        shard(network, mesh)
+    ema = ExponentialMovingAverage(model, config.EMA_DECAY, average)
+    shown, shown_average = (each.module for each in plain) if plain is not None else (model, average)
+    return _Network(model, ema, shown, shown_average, Copies(model, average, plain, processes))
+
+
+def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> SharedModel:
+    if is_sharded(model):
+        return ShardedModel(model)
+    return ReplicatedModel(model, compute.device) if processes.are_several else SharedModel(model)
 
 
 def clips_a_step(config: Config) -> int:
@@ -138,5 +189,8 @@ def _restore(
 ) -> None:
     load_weights(model, checkpoint, "model")
     load_weights(ema.model, checkpoint, "ema")
-    load_optimizer_tensors(optimizer, model, checkpoint.weights("optimizer"))
+    if is_sharded(model):
+        load_optimizer_parts(optimizer, model, checkpoint.stored("optimizer"))
+    else:
+        load_optimizer_tensors(optimizer, model, checkpoint.weights("optimizer"))
     schedule.load_state(checkpoint.state.schedule)

@@ -55,7 +55,8 @@ def build_model(config: Config, tokenizer: Tokenizer, device: torch.device) -> T
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.SEED, "initial_weights"))
         try:
-            model = TextToVideoModel(_text_encoder(config, tokenizer), UNet3D(specification))
+            unet = UNet3D(specification, checkpoint_activations=config.ACTIVATION_CHECKPOINTING)
+            model = TextToVideoModel(_text_encoder(config, tokenizer), unet)
         except ValueError as error:
             raise UserError(f"the model cannot be built from config.py: {error}") from error
     return model.to(device)

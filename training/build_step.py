@@ -6,6 +6,7 @@ from torch import nn
 from config import Config
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
+from training.loss_scale import LossScale
 from training.optimizer import build_optimizer
 from training.processes import Processes
 from training.shared_model import SharedModel
@@ -30,6 +31,7 @@ def build_train_step(
     objective: DiffusionObjective,
     compute: ComputeDevice,
     processes: Processes,
+    loss_scale: LossScale,
 ) -> TrainStep:
     """Build the step that trains the model."""
     return TrainStep(
@@ -39,6 +41,7 @@ def build_train_step(
         objective=objective,
         compute=compute,
         processes=processes,
+        loss_scale=loss_scale,
         accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
         gradient_clip_norm=config.GRADIENT_CLIP_NORM,
         seed=config.SEED,

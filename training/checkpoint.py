@@ -9,34 +9,34 @@
         manifest.json          sha256 of each of the files above, written last
       LATEST                   name of the newest folder
 
+With CHECKPOINT_LAYOUT "sharded", files of each process stand in the place of the three of all (`sharded_writing`).
+
 Nothing here is pickled, so loading a checkpoint cannot run code.
 """
 
 import hashlib
 import json
-import math
-import os
-import re
 import sys
-import uuid
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import new_folder, remove_folder, sync_folder, write_atomically
-from training.tensor_files import load_tensors, save_tensors
+from common.files import new_folder, sync_folder, write_atomically
+from training.retention import STATE, Retention, by_validation_loss, folder_of, list_checkpoints, remove_old
+from training.sharded_model import is_sharded
+from training.sharded_reading import ShardedTensors, StoredTensors, WholeTensors
+from training.sharded_writing import shard_names
+from training.tensor_files import save_tensors
 
 FORMAT_VERSION = 2
 _MANIFEST = "manifest.json"
-_STATE = "state.json"
 WeightsName = Literal["model", "ema"]
 """The last weights, or their exponential moving average."""
-_FOLDER_NAME = re.compile(r"step_(\d{8,})")
 CheckpointTensors = Mapping[str, Mapping[str, Tensor]]
 """The tensors of "model", "ema" and "optimizer", by their names."""
 
@@ -55,21 +55,8 @@ class TrainingState:
     validation_loss: float | None  # at this very step; None where it was not validated
     best_validation_loss: float | None
     validation_is_due: bool = False  # it was to be validated at this step, and a signal came first
-
-
-@dataclass(frozen=True)
-class Retention:
-    """Which checkpoints are kept.
-
-    Attributes:
-        newest: so many of the highest steps, at least 1.
-        best: also the one with the lowest validation loss among those that were validated at their step.
-        every_steps: also the first one at or after each multiple of it; None for none.
-    """
-
-    newest: int
-    best: bool = False
-    every_steps: int | None = None
+    loss_scale: Mapping[str, float] = field(default_factory=dict)  # LossScale.state()
+    world_size: int = 1  # processes that trained together, each with BATCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -86,7 +73,18 @@ class Checkpoint:
             UserError: the file has gone since the checkpoint was verified (a training that goes on makes room for newer
                 ones), or it holds something else.
         """
-        return load_tensors(self.folder / f"{name}.safetensors")
+        return self.stored(name).read()
+
+    def stored(self, name: Literal["model", "ema", "optimizer"]) -> StoredTensors:
+        """Return "model", "ema" or "optimizer", to be read in parts."""
+        if self.is_sharded:
+            return ShardedTensors(self.folder, name)
+        return WholeTensors(self.folder / f"{name}.safetensors")
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether several processes wrote it in parts."""
+        return (self.folder / shard_names(1)[0]).exists()
 
 
 def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: CheckpointTensors, retention: Retention) -> Path:
@@ -101,12 +99,33 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: Checkpoint
     Raises:
         OSError: the disk is full or not writable; the temporary folder is removed.
     """
+    with new_checkpoint(checkpoints, state) as folder:
+        for name, of_name in tensors.items():
+            save_tensors(folder / f"{name}.safetensors", of_name)
+    return publish(checkpoints, state.step, retention)
+
+
+@contextmanager
+def new_checkpoint(checkpoints: Path, state: TrainingState) -> Iterator[Path]:
+    """Yield a folder for the files of tensors; when the ``with`` block ends, the rest is added, and it takes its name.
+
+    Raises:
+        OSError: as `save_checkpoint`.
+    """
     if not checkpoints.is_dir():
         checkpoints.mkdir(parents=True)
         sync_folder(checkpoints.parent)
-    final = checkpoints / f"step_{state.step:08d}"
-    with new_folder(final) as folder:
-        _fill(folder, state, tensors)
+    with new_folder(folder_of(checkpoints, state.step)) as folder:
+        yield folder
+        content = {"format_version": FORMAT_VERSION, **asdict(state)}
+        (folder / STATE).write_text(json.dumps(content, indent=1), "utf-8")
+        hashes = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+        (folder / _MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), "utf-8")
+
+
+def publish(checkpoints: Path, step: int, retention: Retention) -> Path:
+    """Name a checkpoint as the newest, remove those that are not to be kept beside it, and return its folder."""
+    final = folder_of(checkpoints, step)
     try:
         write_atomically(checkpoints / "LATEST", f"{final.name}\n".encode())
     except OSError as error:  # the checkpoint is there, and found without it
@@ -131,21 +150,6 @@ def load_newest(checkpoints: Path) -> Checkpoint | None:
     return newest
 
 
-def set_aside_newer(checkpoints: Path, step: int) -> None:
-    """Rename what a resume has to pass by, being damaged, so that new checkpoints of these steps do not replace it.
-
-    It is not removed: what could not be read may have been out of reach for a moment only.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    for folder in list_checkpoints(checkpoints):
-        if _step_of(folder) > step:
-            aside = checkpoints / f"damaged_{folder.name}_{uuid.uuid4().hex[:8]}"
-            os.replace(folder, aside)
-            print(f"warning: {folder.name} is set aside as {aside}", file=sys.stderr)
-
-
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Open one checkpoint folder.
 
@@ -168,7 +172,7 @@ def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint | None:
     if which == "newest":
         return load_newest(checkpoints)
     if which == "best":
-        best = _first_whole(_by_validation_loss(list_checkpoints(checkpoints)), "the next best")
+        best = _first_whole(by_validation_loss(list_checkpoints(checkpoints)), "the next best")
         if best is None:
             raise UserError(f"no checkpoint in {checkpoints} was validated at its step and is whole; take the newest")
         return best
@@ -192,7 +196,7 @@ def _first_whole(folders: list[Path], alternative: str) -> Checkpoint | None:
 def _open(folder: Path) -> Checkpoint:
     """Read a checkpoint that has just been verified; hashing it again would double the cost of a resume."""
     try:
-        content = json.loads((folder / _STATE).read_text("utf-8"))
+        content = json.loads((folder / STATE).read_text("utf-8"))
         # Not in the manifest, which no hash protects: one altered digit there would pass for another version.
         version = content.pop("format_version", 1)
         if version != FORMAT_VERSION:
@@ -203,7 +207,7 @@ def _open(folder: Path) -> Checkpoint:
         content["symbols"] = tuple(content["symbols"])
         return Checkpoint(folder, TrainingState(**content))
     except (ValueError, KeyError, TypeError) as error:  # its hash is right, so this program did not write it
-        raise UserError(f"{folder / _STATE} is no training state: {error!r}") from error
+        raise UserError(f"{folder / STATE} is no training state: {error!r}") from error
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, name: WeightsName) -> None:
@@ -213,37 +217,39 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, name: WeightsName) ->
         UserError: the file has gone, or the checkpoint was made by another version of the network, so that names or
             shapes differ.
     """
+    if is_sharded(model):
+        _load_parts(model.state_dict(), checkpoint, name)
+        return
     try:
         model.load_state_dict(checkpoint.weights(name))
     except RuntimeError as error:
-        raise UserError(
-            f"{checkpoint.folder / name}.safetensors does not fit the network of this version of the program: "
-            f"{str(error).splitlines()[1].strip()} ... Use the version that trained it, or start a new run."
-        ) from error
+        raise _misfit(checkpoint, name, str(error).splitlines()[1].strip()) from error
 
 
-def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Return checkpoint folders, newest first; unfinished ones have other names and are not listed."""
-    if not checkpoints.is_dir():
-        return []
-    folders = [folder for folder in checkpoints.iterdir() if _FOLDER_NAME.fullmatch(folder.name)]
-    return sorted(folders, key=_step_of, reverse=True)
+def _load_parts(targets: Mapping[str, Tensor], checkpoint: Checkpoint, name: WeightsName) -> None:
+    """Read what this process has of a divided model's weights."""
+    stored = checkpoint.stored(name)
+    shapes = stored.shapes()
+    for key in sorted(targets.keys() ^ shapes.keys()):
+        raise _misfit(checkpoint, name, f"{'Missing' if key in targets else 'Unexpected'} key: {key}")
+    for key, target in targets.items():
+        if target.shape != shapes[key]:
+            raise _misfit(checkpoint, name, f"{key} has the shape {list(shapes[key])} and not {list(target.shape)}")
+    stored.fill(targets)
 
 
-def _fill(folder: Path, state: TrainingState, tensors: CheckpointTensors) -> None:
-    for name, of_name in tensors.items():
-        save_tensors(folder / f"{name}.safetensors", of_name)
-    content = {"format_version": FORMAT_VERSION, **asdict(state)}
-    (folder / _STATE).write_text(json.dumps(content, indent=1), "utf-8")
-    hashes = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
-    (folder / _MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), "utf-8")
+def _misfit(checkpoint: Checkpoint, name: str, what: str) -> UserError:
+    return UserError(
+        f'"{name}" in {checkpoint.folder} does not fit the network of this version of the program: {what} ... '
+        f"Use the version that trained it, or start a new run."
+    )
 
 
 def _damage(folder: Path) -> str | None:
     """Say in a few words what is wrong with a checkpoint folder; None if nothing is."""
     try:
         hashes = json.loads((folder / _MANIFEST).read_text("utf-8"))["sha256"]
-        for name in ("model.safetensors", "ema.safetensors", "optimizer.safetensors", _STATE):
+        for name in _needed_files(folder, hashes):
             if name not in hashes:
                 return f"{_MANIFEST} does not list {name}"
             if _sha256(folder / name) != hashes[name]:
@@ -255,40 +261,15 @@ def _damage(folder: Path) -> str | None:
     return None
 
 
+def _needed_files(folder: Path, hashes: Mapping[str, str]) -> Iterator[str]:
+    """Yield what a checkpoint must have; first state.json, which says how many parts there are."""
+    yield STATE
+    if shard_names(1)[0] not in hashes:
+        yield from ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
+    else:
+        yield from shard_names(json.loads((folder / STATE).read_text("utf-8"))["world_size"])
+
+
 def _sha256(file: Path) -> str:
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def remove_old(checkpoints: Path, newest: Path, retention: Retention) -> None:
-    """Remove what is not to be kept beside the newest one, which is whole. What cannot be removed is no harm."""
-    others = [folder for folder in list_checkpoints(checkpoints) if folder != newest]
-    kept = {newest, *others[: retention.newest - 1]}
-    if retention.best:
-        kept.update(_by_validation_loss([newest, *others])[:1])
-    if retention.every_steps is not None:
-        # The first one at or after each multiple: a step that was skipped is saved a little later.
-        firsts = {_step_of(folder) // retention.every_steps: folder for folder in (newest, *others)}
-        kept.update(folder for multiple, folder in firsts.items() if multiple > 0)
-    for folder in others:
-        if folder not in kept:
-            with suppress(OSError):
-                remove_folder(folder)
-
-
-def _by_validation_loss(folders: list[Path]) -> list[Path]:
-    """Return those that were validated at their step, lowest loss first. Whether they are whole is not looked at."""
-    losses = {folder: loss for folder in folders if (loss := _validation_loss(folder)) is not None}
-    return sorted(losses, key=lambda folder: losses[folder])
-
-
-def _validation_loss(folder: Path) -> float | None:
-    try:
-        loss = json.loads((folder / _STATE).read_text("utf-8"))["validation_loss"]
-        return float(loss) if loss is not None and math.isfinite(loss) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step_"))

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.checkpoint import CheckpointTensors, Retention, TrainingState, save_checkpoint
+from training.checkpoint import CheckpointTensors, TrainingState, save_checkpoint
 from training.estimate import memory_in_use
 from training.memory import is_out_of_memory
+from training.retention import Retention
 
 SPARE_MEMORY = 1.5  # times the copy that must be free for it to be made
 
@@ -56,6 +57,8 @@ class FailedCheckpoint:
 class CheckpointSaver:
     """Writes checkpoints of one run, one at a time. Only `save` looks at the weights, on the caller's thread."""
 
+    needs_others = False
+
     def __init__(
         self,
         *,
@@ -65,12 +68,14 @@ class CheckpointSaver:
         retention: Retention,
         in_background: bool,
         saved_step: int,
+        tensors_are_copies: bool = False,
     ) -> None:
         """Make one.
 
         Args:
             describe: completes what goes into state.json.
             tensors: returns the state as it is now.
+            tensors_are_copies: whether training leaves what `tensors` returned as it is.
             saved_step: that of the checkpoint resumed from, or 0.
         """
         self._checkpoints = checkpoints
@@ -78,6 +83,7 @@ class CheckpointSaver:
         self._tensors = tensors
         self._retention = retention
         self._in_background = in_background
+        self._tensors_are_copies = tensors_are_copies
         self._begun_step: int | None = saved_step  # that is saved, or being saved
         self.last_step = saved_step
         """The step of the newest checkpoint that is known to be whole; 0 for none."""
@@ -95,8 +101,7 @@ class CheckpointSaver:
                 and a save that comes before waits for it: there is one copy of the state at most.
         """
         start = time.perf_counter()
-        self.finish()
-        if progress.step == self._begun_step:  # saved already; a second time would only put the first at risk
+        if not self.is_needed(progress.step):
             return
         write_start = time.perf_counter()
         state, tensors = self._describe(progress), self._tensors()
@@ -107,6 +112,14 @@ class CheckpointSaver:
         else:
             stall = time.perf_counter() - start
             self._running = self._thread.submit(self._write, state, copy, start, write_start, stall_seconds=stall)
+
+    def is_needed(self, step: int) -> bool:
+        """Wait for what is being written; then say whether the step is to be saved.
+
+        One that is saved already is not: a second time would only put the first at risk.
+        """
+        self.finish()
+        return step != self._begun_step
 
     def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]:
         """Return what has ended since the last call, without waiting for more."""
@@ -135,6 +148,8 @@ class CheckpointSaver:
 
     def _copy(self, tensors: CheckpointTensors) -> CheckpointTensors | None:
         """Copy the state to the CPU, as it will be written; None where the memory has no room for it."""
+        if self._tensors_are_copies:
+            return tensors
         if _has_room_for_copy(tensors):
             try:
                 return {

@@ -110,6 +110,11 @@ def choose_device(
     return ComputeDevice(device, _autocast_dtype(chosen, mixed_precision))
 
 
+def precision_elsewhere(mixed_precision: MixedPrecision) -> MixedPrecision:
+    """Return the precision for what a run has trained, on a device that may not have the run's own."""
+    return "off" if mixed_precision == "off" else "auto"
+
+
 def _own_device(device_type: str, local_rank: int, processes_here: int) -> torch.device:
     """Return the device of one of several processes, and make it the one that CUDA calls without a device mean."""
     if device_type == "mps":
@@ -122,8 +127,8 @@ def _own_device(device_type: str, local_rank: int, processes_here: int) -> torch
     gpus = torch.cuda.device_count()
     if processes_here > gpus:
         raise UserError(
-            f"{processes_here} processes were started on this machine, but PyTorch sees {gpus} CUDA device(s), and each "
-            f"process needs its own. Start torchrun with --nproc-per-node={gpus}, or set DEVICE to 'cpu'."
+            f"{processes_here} processes were started on this machine, but PyTorch sees {gpus} CUDA device(s), and "
+            f"each process needs its own. Start torchrun with --nproc-per-node={gpus}, or set DEVICE to 'cpu'."
         )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)

@@ -6,18 +6,19 @@ Training does not notice: no gradient, weight, optimizer state or random number 
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from common.errors import UserError
 from data.records import Batch
 from training.device import ComputeDevice
 from training.memory import SMALLER_CLIP, first_line, is_out_of_memory
+from training.sharded_model import gathered_bytes, is_sharded, own_part
 
 FORWARD_AND_BACKWARD = 3  # times the arithmetic of a forward pass: the backward pass makes two products for each
 BUDGET_SECONDS = 1.0  # after which no third pass begins
@@ -69,6 +70,9 @@ def estimate_training(
 ) -> TrainingEstimate:
     """Measure one clip and scale it. Call when model and averaged weights are in memory.
 
+    Call on all processes where the model is divided over several. What they send each other is then part of the
+    seconds of a clip, though it is sent once for all clips of a batch.
+
     Seconds grow with the number of clips here, which on a GPU is an upper bound; the optimizer's own time, which does
     not depend on the clips, is left out. On a GPU, what its kernels and its allocator hold beyond the tensors is not in
     the memory, so that it is a lower bound.
@@ -82,10 +86,11 @@ def estimate_training(
     """
     memory = memory_in_use(compute.device)
     clip = measure_clip(model, batch, compute)
-    weights = sum(parameter.nbytes for parameter in model.parameters())
+    weights = sum(own_part(parameter).nbytes for parameter in model.parameters())
     lasting = 1 if optimizer.state else 3  # gradients; two moments, which a resumed run has already
     held = HELD_BY_CPU_ALLOCATOR if compute.device.type == "cpu" else 1.0
-    passing = clip.cast_weight_bytes + held * batch_size * clip.activation_bytes
+    whole = gathered_bytes(model, adds_up_gradients=accumulation_steps > 1) if is_sharded(model) else 0
+    passing = whole + clip.cast_weight_bytes + held * batch_size * clip.activation_bytes
     clips = batch_size * accumulation_steps
     return TrainingEstimate(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -101,19 +106,21 @@ def estimate_training(
 def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> ClipCost:
     """Pass the first clip of a batch forward and back, once to count and warm up, then a few times to measure.
 
-    The first pass, in which kernels are chosen and loaded, is never the one that counts.
+    The first pass, in which kernels are chosen and loaded, is never the one that counts. Processes with parts of one
+    model make the same number of passes, whatever their clocks say.
 
     Raises:
         UserError: the clip does not fit into the memory.
     """
     start = time.perf_counter()
     inputs = _inputs(batch, compute.device)
-    saved = _SavedTensors(list(model.parameters()))
+    saved = _SavedTensors(model)
     try:
         with torch.autograd.graph.saved_tensors_hooks(saved.add, _unchanged):
             _time_pass(model, inputs, compute)
         seconds = [_time_pass(model, inputs, compute)]
-        while time.perf_counter() - start < BUDGET_SECONDS and len(seconds) < MOST_PASSES - 1:
+        most = 1 if is_sharded(model) else MOST_PASSES - 1
+        while time.perf_counter() - start < BUDGET_SECONDS and len(seconds) < most:
             seconds.append(_time_pass(model, inputs, compute))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -175,22 +182,37 @@ def device_name(device: torch.device) -> str:
 class _SavedTensors:
     """Adds up the bytes that autograd keeps for the backward pass, each storage once, the parameters themselves not."""
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self._seen = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-        self._parameter_shapes = {_outline(parameter) for parameter in parameters}
+    def __init__(self, model: nn.Module) -> None:
+        self._is_sharded = is_sharded(model)
+        self._parameters_of = [module._parameters for module in model.modules()]
+        self._seen = self._weights_here()
+        self._parameter_shapes = {_outline(parameter) for parameter in model.parameters()}
         self.activation_bytes = 0
         self.cast_weight_bytes = 0
 
     def add(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        # Addresses are not used twice here: what is saved stays alive until the backward pass begins.
-        if storage.data_ptr() not in self._seen:
+        # Addresses are not used twice here: what is saved stays alive until the backward pass begins. Only weights of a
+        # divided model do not, so theirs are looked up each time.
+        if storage.data_ptr() not in self._seen and not (self._is_sharded and self._is_weight(storage)):
             self._seen.add(storage.data_ptr())
             if tensor.dtype != torch.float32 and _outline(tensor) in self._parameter_shapes:
                 self.cast_weight_bytes += storage.nbytes()
             else:
                 self.activation_bytes += storage.nbytes()
         return tensor
+
+    def _is_weight(self, storage: torch.UntypedStorage) -> bool:
+        return storage.data_ptr() in self._weights_here()
+
+    def _weights_here(self) -> set[int]:
+        """Return where the parameters are: those of a divided model as far as they are put together now."""
+        own = (parameter for of_module in self._parameters_of for parameter in of_module.values())
+        return {
+            parameter.untyped_storage().data_ptr()
+            for parameter in own
+            if parameter is not None and not isinstance(parameter, DTensor)
+        }
 
 
 def _outline(tensor: Tensor) -> tuple[int, ...]:
@@ -215,8 +237,12 @@ def _time_pass(model: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, Tensor], 
     start = time.perf_counter()
     with compute.autocast():
         prediction = model(*inputs)
-    # Not `backward`, which would leave gradients in the parameters.
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    torch.autograd.grad(prediction.float().square().mean(), trained, allow_unused=True)
+    result = prediction.float().square().mean()
+    if is_sharded(model):  # its parameters themselves are not what the result was computed from
+        torch.autograd.backward(result)
+        model.zero_grad(set_to_none=True)
+    else:  # not `backward`, which would leave gradients in the parameters
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        torch.autograd.grad(result, trained, allow_unused=True)
     compute.wait()
     return time.perf_counter() - start

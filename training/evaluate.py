@@ -100,7 +100,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     wanted = [splits.split.alphabet.segment(text) for text in texts or default_words(splits.split, request.seed)]
     history = training_history(
         splits,
-        step_batch=_step_batch(run.config),
+        step_batch=run.clips_a_step,
         seed=run.config.SEED,
         steps=run.step,
         wanted=wanted,
@@ -199,10 +199,6 @@ def _not_spelled(run: Path) -> UserError:
         f"--run {run}: it was trained on clips of DATA_ROOT, and only finger-spelling can be read: watch its "
         "02_Loss_Components/Validation/Text_Gap_Shuffled and 12_Generated_Samples/Text_Sensitivity instead"
     )
-
-
-def _step_batch(config: Config) -> int:
-    return config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
 
 
 def _with_recogniser(config: Config) -> Config:

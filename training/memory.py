@@ -22,6 +22,7 @@ def first_line(error: BaseException) -> str:
 def out_of_memory_advice(error: BaseException) -> str:
     """Say which constants to lower."""
     return (
-        f"the memory is too small ({first_line(error)}). Lower {SMALLER_BATCH}, {SMALLER_CLIP}. Those of the batch can "
-        f"be changed with --resume; MODEL_CHANNELS, IMAGE_SIZE and NUM_FRAMES need a new run."
+        f"the memory is too small ({first_line(error)}). Set ACTIVATION_CHECKPOINTING, or lower {SMALLER_BATCH}, "
+        f"{SMALLER_CLIP}. ACTIVATION_CHECKPOINTING and the batch can be changed with --resume; MODEL_CHANNELS, "
+        f"IMAGE_SIZE and NUM_FRAMES need a new run."
     )

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from training.sharded_model import gathered
+from training.sharded_reading import StoredTensors
+
 
 def build_optimizer(
     model: nn.Module, *, learning_rate: float, betas: tuple[float, float], weight_decay: float
@@ -29,8 +32,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def total_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """Return the norm of the whole gradient, a scalar on the device."""
-    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    """Return the norm of the whole gradient, a scalar on the device. Call on all processes that have parts of it."""
+    return gathered(nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None]))
 
 
 def step_unless(optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
@@ -70,3 +73,22 @@ def load_optimizer_tensors(optimizer: torch.optim.AdamW, model: nn.Module, tenso
             "step": state["step"].to(parameter.device),
             **{key: torch.empty_like(parameter).copy_(state[key]) for key in ("exp_avg", "exp_avg_sq")},
         }
+
+
+def load_optimizer_parts(optimizer: torch.optim.AdamW, model: nn.Module, stored: StoredTensors) -> None:
+    """Restore what this process has of the state, for a model that is divided over several.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    shapes, targets = stored.shapes(), {}
+    for name, parameter in model.named_parameters():
+        if f"step.{name}" not in shapes:
+            continue
+        state = {
+            "step": torch.zeros((), device=parameter.device),
+            **{key: torch.zeros_like(parameter, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")},
+        }
+        targets.update({f"{key}.{name}": tensor for key, tensor in state.items()})
+        optimizer.state[parameter] = state
+    stored.fill(targets)

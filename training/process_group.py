@@ -1,12 +1,14 @@
 """Several processes that torchrun has started, connected by torch.distributed."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -21,7 +23,7 @@ Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=10)  # after which a process that does not take part in a step counts as lost
 WAIT_TIMEOUT = timedelta(days=30)  # while one prepares data or makes samples; torchrun notices if it dies
 _WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
-_FAILURE, _RUN = "failure", "text2sign_run"  # keys of the store
+_FAILURE = "failure"  # a key of the store
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Place:
     world_size: int = 1
     local_rank: int = 0
     processes_here: int = 1
-    is_by_torchrun: bool = False
+    job: str | None = None  # names the torchrun that has started it
+    restarts: int = 0  # how often torchrun has started all processes anew since, because one had failed
 
 
 def place_of_this_process() -> Place:
@@ -41,7 +44,17 @@ def place_of_this_process() -> Place:
         return Place()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     rank, world_size, local_rank, processes_here = (int(os.environ[name]) for name in names)
-    return Place(rank, world_size, local_rank, processes_here, is_by_torchrun=True)
+    restarts = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    return Place(rank, world_size, local_rank, processes_here, _job(), restarts)
+
+
+def _job() -> str:
+    """Name this torchrun: by the id that it was given or has made up, or else by its process."""
+    given = os.environ["TORCHELASTIC_RUN_ID"]
+    if given != "none":  # what it says without --rdzv-id and --standalone
+        return given
+    torchrun = psutil.Process(os.getppid())
+    return f"{socket.gethostname()}/{torchrun.pid}/{torchrun.create_time()}"
 
 
 @contextmanager
@@ -53,12 +66,14 @@ def connected_processes(place: Place, device: torch.device) -> Iterator[Processe
     Raises:
         PeerLost: the others cannot be reached.
     """
-    if not place.is_by_torchrun:
+    if place.job is None:
         yield Processes()
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        store, rank, world_size = next(iter(rendezvous("env://")))
+        lasting_store, rank, world_size = next(iter(rendezvous("env://")))
+        # Torchrun's store still holds the addresses of the processes before a restart.
+        store = PrefixStore(f"text2sign/{place.restarts}/{world_size}", lasting_store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
         waiting = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT)
     except (RuntimeError, ValueError) as error:
@@ -80,8 +95,8 @@ class ProcessGroup(Processes):
         self.device = device
         self._waiting = waiting
         self._store = store
-        # Torchrun gives each generation of processes, after a restart, keys of its own.
-        self._lasting_store = store.underlying_store if isinstance(store, PrefixStore) else store
+        self.job = place.job
+        self.is_restart = place.restarts > 0
 
     def gather_clips(self, numbers_KB: Tensor) -> Tensor:
         of_rank = [torch.empty_like(numbers_KB) for _ in range(self.part.world_size)]
@@ -108,14 +123,6 @@ class ProcessGroup(Processes):
             return done
         self.wait()
         return work()
-
-    def remember_run(self, name: str) -> None:
-        if self.is_main:
-            self._lasting_store.set(_RUN, name)
-
-    def remembered_run(self) -> str | None:
-        is_known = self.is_main and self._lasting_store.check([_RUN])
-        return self.from_main(self._lasting_store.get(_RUN).decode() if is_known else None)
 
     def report_failure(self, message: str) -> bool:
         try:

@@ -28,6 +28,10 @@ class Processes:
     def __init__(self, part: Part = WHOLE_WORK) -> None:
         """`part` is this process's rank, and how many there are."""
         self.part = part
+        self.job: str | None = None
+        """Names the torchrun that has started them, the same after a restart; None without one."""
+        self.is_restart = False
+        """Whether torchrun has started them in the place of others, one of which failed (--max-restarts)."""
 
     @property
     def is_main(self) -> bool:
@@ -63,13 +67,6 @@ class Processes:
     def first_on_each_machine(self, work: Callable[[], Value]) -> Value:
         """Let one process of each machine do some work, and the others after it, who find the files that it wrote."""
         return work()
-
-    def remember_run(self, name: str) -> None:
-        """Note the name of the run's folder for those that torchrun starts in the place of these, should one fail."""
-
-    def remembered_run(self) -> str | None:
-        """Return the name of the folder to go on with, where torchrun has started these in the place of others."""
-        return None
 
     def report_failure(self, message: str) -> bool:
         """Tell the others why this process ends; return whether it is the first to say just this."""

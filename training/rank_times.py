@@ -10,8 +10,8 @@ class RankTimes:
     """Adds up what a process does before it has to wait for the others in the same step.
 
     That is waiting for data, and the forward passes: their backward passes send gradients, so that all end at the same
-    time, however slow one may be. (With weights in parts, `PARALLELISM` "fsdp", forward passes meet as well, and waiting
-    for data is what remains to tell the processes apart.)
+    time, however slow one may be. (With weights in parts, `PARALLELISM` "fsdp", forward passes meet as well: waiting
+    for data is then what tells the processes apart.)
     """
 
     def __init__(self, processes: Processes) -> None:

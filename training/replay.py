@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +15,12 @@ from common.settings import config_from_json
 from config import Config
 from training.build_model import build_model, build_objective, build_tokenizer
 from training.build_step import build_adamw, build_train_step
-from training.device import DeviceName, choose_device
+from training.checkpoint import read_checkpoint
+from training.device import DeviceName, choose_device, precision_elsewhere
 from training.ema import ExponentialMovingAverage
+from training.loss_scale import build_loss_scale
 from training.processes import Processes
+from training.retention import list_checkpoints, step_of
 from training.shared_model import SharedModel
 from training.skipped_batches import SkippedBatch, kept_steps, load_skipped
 from training.step import StepOutcome
@@ -57,21 +60,25 @@ def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
         raise UserError(f"--step {step}: {run} kept only {', '.join(map(str, steps))}")
     skipped = load_skipped(run, steps[0] if step is None else step)
     config = config_from_json(Config, skipped.config)
-    compute = choose_device(device, config.MIXED_PRECISION)
+    compute = choose_device(device, precision_elsewhere(config.MIXED_PRECISION))
     model = build_model(config, build_tokenizer(config, skipped.symbols), compute.device).train()
-    model.load_state_dict(skipped.weights)
+    weights, origin = _weights(skipped, run)
+    if weights is not None:
+        model.load_state_dict(weights)
     watch = _FirstNonFinite()
     watch.look_at(model)
     ema, objective = ExponentialMovingAverage(model, config.EMA_DECAY), build_objective(config, compute.device)
     optimizer, processes = build_adamw(config, model), Processes(skipped.part)
-    step_again = build_train_step(config, SharedModel(model), ema, optimizer, objective, compute, processes)
+    scale = build_loss_scale(compute)
+    step_again = build_train_step(config, SharedModel(model), ema, optimizer, objective, compute, processes, scale)
     outcome = step_again.run(skipped.step, skipped.batch)
     return [
         f"Kept: step {', '.join(map(str, steps))}",
         f"Step {skipped.step} of {run}, done again on {compute.device.type} in {compute.precision}: "
         f"loss {outcome.loss.item():g}, gradient norm {outcome.gradient_norm.item():g}.",
+        *origin,
         *_clip_lines(skipped, outcome),
-        *_weight_lines(skipped),
+        *_weight_lines(weights),
         *_network_lines(model, watch),
         _verdict(outcome),
     ]
@@ -117,8 +124,23 @@ def _clip_lines(skipped: SkippedBatch, outcome: StepOutcome) -> list[str]:
     return lines
 
 
-def _weight_lines(skipped: SkippedBatch) -> list[str]:
-    wrong = [name for name, tensor in skipped.weights.items() if not torch.isfinite(tensor).all()]
+def _weights(skipped: SkippedBatch, run: Path) -> tuple[Mapping[str, Tensor] | None, list[str]]:
+    """Return the step's weights and nothing to say, or else the nearest ones before it, and which these are.
+
+    Raises:
+        UserError: the checkpoint that they would come from is damaged.
+    """
+    if skipped.weights is not None:
+        return skipped.weights, []
+    why = "The processes of this run each had a part of the weights, and these were not kept. "
+    before = [folder for folder in list_checkpoints(run / "checkpoints") if step_of(folder) <= skipped.step]
+    if not before:
+        return None, [f"{why}No checkpoint is as old as that step: these are the weights that SEED starts with."]
+    return read_checkpoint(before[0]).weights("model"), [f"{why}These are the weights of {before[0]}."]
+
+
+def _weight_lines(weights: Mapping[str, Tensor] | None) -> list[str]:
+    wrong = [name for name, tensor in (weights or {}).items() if not torch.isfinite(tensor).all()]
     return [f"Weights that are not finite: {_list(wrong)}"] if wrong else []
 
 

@@ -15,7 +15,15 @@ class LastSaveFailed(UserError):
 class Saver(Protocol):
     """What makes checkpoints, each method as in `checkpoint_saver.CheckpointSaver`."""
 
-    last_step: int
+    @property
+    def last_step(self) -> int | None:
+        """The step of the newest checkpoint that is known to be whole; 0 for none, None where only others know."""
+        ...
+
+    @property
+    def needs_others(self) -> bool:
+        """Whether only all processes together can save."""
+        ...
 
     def save(self, progress: RunProgress, *, wait: bool) -> None: ...
     def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]: ...
@@ -26,7 +34,8 @@ class Saver(Protocol):
 class NoSaver:
     """Of every process but the main one, where each has all weights."""
 
-    last_step = 0
+    last_step = None
+    needs_others = False
 
     def save(self, progress: RunProgress, *, wait: bool) -> None:
         pass
@@ -48,6 +57,7 @@ class Saving:
         self._saver = saver
         self._say = say
         self._on_saved = on_saved
+        self._is_alone = False
 
     def begin(self, progress: RunProgress) -> None:
         """Save, beside training where that can be. A failure is a warning, now or later."""
@@ -57,9 +67,13 @@ class Saving:
     def finish(self, progress: RunProgress) -> None:
         """Save, unless it is saved already; it is on the disk when this returns.
 
+        After `settle`, where the others may be gone, nothing is done that would need them.
+
         Raises:
             LastSaveFailed: it cannot be written.
         """
+        if self._is_alone and self._saver.needs_others:
+            return
         self._saver.save(progress, wait=True)
         outcomes = self._saver.collect()
         failed = next((each for each in outcomes[-1:] if isinstance(each, FailedCheckpoint)), None)
@@ -72,7 +86,8 @@ class Saving:
         self._say_all(self._saver.collect(), after_failure="; training goes on")
 
     def settle(self) -> None:
-        """Wait for what is being written and report it, before the run is given up."""
+        """Wait for what is being written and report it, before this process gives the run up."""
+        self._is_alone = True
         self._saver.finish()
         self._say_all(self._saver.collect(), after_failure="")
 
@@ -88,6 +103,8 @@ class Saving:
     def last_checkpoint(self) -> str:
         """Say in a sentence which checkpoint a resume would go on from."""
         step = self._saver.last_step
+        if step is None:
+            return "The main process knows which checkpoint is the last."
         return f"The last checkpoint is of step {step}." if step else "There is no checkpoint yet."
 
 

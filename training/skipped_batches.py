@@ -1,7 +1,8 @@
 """What a skipped step was made of, in the run folder: skipped_steps/step_00000123/, for `python -m training.replay`.
 
     batch.safetensors      video [B, 3, T, H, W] float32 and tokens [B, L] int64, as the step got them
-    model.safetensors      the weights, when the step was found to be skipped
+    model.safetensors      the weights, when the step was found to be skipped; not of a model that processes share in
+                           parts, as those that have the rest are not asked for it
     step.json              step, captions, ids, config, symbols, and which of how many processes had these clips
 
 The step itself changes no weight. On a GPU, where it is found out a step or two later, a step between may have.
@@ -31,7 +32,7 @@ class SkippedBatch:
 
     step: int
     batch: Batch
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] | None  # None where they were not kept
     config: Mapping[str, object]
     symbols: tuple[str, ...]
     part: Part  # of the step's clips: those of one process
@@ -41,8 +42,14 @@ class SkippedBatches:
     """Says which steps were skipped, and keeps the first ones. Never raises because of the disk: it then says so."""
 
     def __init__(
-        self, run_folder: Path, model: nn.Module, config: Mapping[str, object], symbols: tuple[str, ...], part: Part
+        self,
+        run_folder: Path,
+        model: nn.Module | None,
+        config: Mapping[str, object],
+        symbols: tuple[str, ...],
+        part: Part,
     ) -> None:
+        """`model` is None where this process has only a part of it."""
         self._folder = run_folder / FOLDER
         self._model = model
         self._config = config
@@ -68,7 +75,8 @@ class SkippedBatches:
 
     def _fill(self, folder: Path, step: int, batch: Batch) -> None:
         save_tensors(folder / "batch.safetensors", {"video": batch.video_BCTHW, "tokens": batch.tokens_BL})
-        save_tensors(folder / "model.safetensors", self._model.state_dict())
+        if self._model is not None:
+            save_tensors(folder / "model.safetensors", self._model.state_dict())
         facts = {
             "step": step,
             "captions": batch.captions,
@@ -95,7 +103,9 @@ def load_skipped(run_folder: Path, step: int) -> SkippedBatch:
         UserError: there is nothing of that step, or it cannot be read.
     """
     folder = run_folder / FOLDER / f"step_{step:08d}"
-    tensors, weights = (load_tensors(folder / f"{name}.safetensors") for name in ("batch", "model"))
+    tensors = load_tensors(folder / "batch.safetensors")
+    kept = folder / "model.safetensors"
+    weights = load_tensors(kept) if kept.exists() else None
     try:
         facts = json.loads((folder / "step.json").read_text("utf-8"))
         batch = Batch(

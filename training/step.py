@@ -15,6 +15,7 @@ from diffusion.timesteps import stratified_timesteps
 from logging_system.records import DiffusionTensors, SampleStatistics
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
+from training.loss_scale import LossScale
 from training.optimizer import step_unless, total_norm
 from training.processes import Processes
 from training.shared_model import SharedModel
@@ -37,7 +38,8 @@ class StepOutcome:
     """What a step leaves for the log, all on the device and, but for `tensors`, the same on every process.
 
     Attributes:
-        skipped: scalar bool: the loss or the gradient was not finite, so nothing was changed.
+        skipped: scalar bool: the loss or the gradient was not finite, so nothing was changed. Where only the scale of
+            float16 gradients was too large, nothing is changed either, but nothing is wrong, and this is False.
         fault: scalar int64, the rank whose loss was not finite; 0 where no loss was the reason.
         request: scalar, the largest number that a process told the others.
         tensors: of this process's last micro-batch.
@@ -82,6 +84,7 @@ class TrainStep:
         objective: DiffusionObjective,
         compute: ComputeDevice,
         processes: Processes,
+        loss_scale: LossScale,
         accumulation_steps: int,
         gradient_clip_norm: float,
         seed: int,
@@ -93,6 +96,7 @@ class TrainStep:
         self._objective = objective
         self._compute = compute
         self._processes = processes
+        self._loss_scale = loss_scale
         self._accumulation_steps = accumulation_steps
         self._gradient_clip_norm = gradient_clip_norm
         self._seed = seed
@@ -127,7 +131,7 @@ class TrainStep:
                     prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_part)
                 term = self._loss(sample, video, prediction)
                 own_work.append(Stretch(begun, moment(self._compute.device)))
-                torch.autograd.backward(term.loss / self._accumulation_steps)
+                torch.autograd.backward(self._loss_scale.scale(term.loss / self._accumulation_steps))
             terms.append(term)
             noisy.append(sample)
         tensors = DiffusionTensors(
@@ -139,16 +143,18 @@ class TrainStep:
             timestep=noisy[-1].timestep_B,
             is_terminal=terms[-1].is_terminal,
         )
+        self._loss_scale.unscale(self._optimizer)
         norm = total_norm(self._parameters)
         loss = torch.stack([term.loss.detach() for term in terms]).mean()
         seen = self._seen_by_all(loss, norm, request, _sample_statistics(terms, timestep, drop_caption))
         # Last of all: where anything before it fails, the weights are still those of the step before.
         self._update(step, norm, seen.skipped)
+        overflowed = self._loss_scale.update(seen.loss)
         return StepOutcome(
             loss=seen.loss,
             gradient_norm=norm,
             gradient_norm_clipped=norm.clamp(max=self._gradient_clip_norm),
-            skipped=seen.skipped,
+            skipped=seen.skipped & ~overflowed,
             fault=seen.fault,
             request=seen.request,
             samples=seen.samples,

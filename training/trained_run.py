@@ -13,7 +13,7 @@ from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer, says_nothing, shown_symbols
 from training.build_model import build_model, build_sampler, build_schedule, build_tokenizer
 from training.checkpoint import Checkpoint, WeightsName, find_checkpoint, load_weights
-from training.device import ComputeDevice, DeviceName, choose_device
+from training.device import ComputeDevice, DeviceName, choose_device, precision_elsewhere
 from training.resume import config_of_checkpoint
 from training.sampling import ClipSampler
 
@@ -36,6 +36,7 @@ class TrainedRun:
     folder: Path
     step: int  # of the checkpoint
     samples_seen: int  # clips that it was trained on, repeats included
+    clips_a_step: int  # of all processes together
     config: Config  # the run's own but for the options
     model: TextToVideoModel  # in evaluation mode
     tokenizer: Tokenizer
@@ -65,13 +66,14 @@ def open_trained_run(
     checkpoint = _find(folder, which)
     config = _with_options(config_of_checkpoint(checkpoint), options or SamplingOptions())
     tokenizer = build_tokenizer(config, checkpoint.state.symbols)
-    compute = choose_device(device, config.MIXED_PRECISION)
+    compute = choose_device(device, precision_elsewhere(config.MIXED_PRECISION))
     model = build_model(config, tokenizer, compute.device)
     load_weights(model, checkpoint, weights)
     return TrainedRun(
         folder=folder,
         step=checkpoint.state.step,
         samples_seen=checkpoint.state.samples_seen,
+        clips_a_step=config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS * checkpoint.state.world_size,
         config=config,
         model=model.eval(),
         tokenizer=tokenizer,

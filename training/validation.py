@@ -15,6 +15,7 @@ from evaluation.bootstrap import Interval
 from evaluation.text_use import GaugeClips, measure_text_use, other_captions
 from logging_system.records import ValidationRecord
 from training.device import ComputeDevice
+from training.processes import Processes
 
 
 class Validator:
@@ -28,6 +29,7 @@ class Validator:
         schedule: NoiseSchedule,
         prediction_type: PredictionType,
         compute: ComputeDevice,
+        processes: Processes,
         batch_size: int,
         seed: int,
     ) -> None:
@@ -42,11 +44,12 @@ class Validator:
         self._schedule = schedule
         self._prediction_type = prediction_type
         self._compute = compute
+        self._processes = processes
         self._batch_size = batch_size
         self._seed = seed
 
     def run(self, step: int, model: nn.Module, best_loss: float | None) -> ValidationRecord:
-        """Validate; nothing but the result remains of it.
+        """Validate; nothing but the result remains of it. Several processes share the clips, and get the same result.
 
         Args:
             step: that was done last.
@@ -60,7 +63,14 @@ class Validator:
 
         start = time.perf_counter()
         use = measure_text_use(
-            predict, self._schedule, self._prediction_type, self._clips, self._batch_size, self._seed
+            predict,
+            self._schedule,
+            self._prediction_type,
+            self._clips,
+            self._batch_size,
+            self._seed,
+            self._processes.part,
+            self._processes.gather_clips,
         )
         best_so_far = math.inf if best_loss is None else best_loss
         return ValidationRecord(

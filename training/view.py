@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from logging_system.records import GeneratedSamples, NoiseVisualisation, RunInformation
-from training.ema import ExponentialMovingAverage
 from training.learning_rate import LearningRateSchedule
 from training.showcase import Showcase
 
@@ -18,15 +17,11 @@ class TrainerView:
 
     run: RunInformation
     model: nn.Module
-    ema: ExponentialMovingAverage
+    ema_model: nn.Module
     schedule: LearningRateSchedule
     showcase: Showcase
     total_steps: int | None
     interruptible: Callable[[], AbstractContextManager[None]]  # in which a signal gives up what takes long
-
-    @property
-    def ema_model(self) -> nn.Module:
-        return self.ema.model
 
     def learning_rate_at(self, step: int) -> float | None:
         return self.schedule.planned_rate(step)
@@ -36,8 +31,8 @@ class TrainerView:
 
     def generate_samples(self) -> GeneratedSamples:
         with self.interruptible():
-            return self.showcase.generate(self.model, self.ema.model)
+            return self.showcase.generate(self.model, self.ema_model)
 
     def visualise_noise(self) -> NoiseVisualisation:
         with self.interruptible():
-            return self.showcase.visualise_noise(self.ema.model)
+            return self.showcase.visualise_noise(self.ema_model)

@@ -1,5 +1,7 @@
 """The whole network: shapes, what it listens to, and devices that are not there."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from diffusion.loss import loss_terms
 from diffusion.prediction import add_noise
 from diffusion.samplers import sample
 from diffusion.schedule import build_noise_schedule
+from models.blocks import ResidualBlock
 from models.text_encoder import CharacterEncoder
 from models.text_to_video import TextToVideoModel
 from models.unet3d import UNet3D, UNet3DSpecification
@@ -142,3 +145,71 @@ def test_forward_loss_and_sampling_stay_on_a_cuda_device_that_is_only_imagined(s
         )
     assert clip.device.type == "cuda"
     assert clip.shape == (2, 3, 4, 16, 16)
+
+
+def training_pass(
+    model: nn.Module, dtype: torch.dtype | None = None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+    """Return the prediction, the gradients, and the bytes that stay for the backward pass, weights aside."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        prediction = model(*inputs())
+    prediction.float().square().mean().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return prediction.detach(), gradients, sum(kept.values())
+
+
+def pair(**changes: object) -> tuple[nn.Module, nn.Module]:
+    """The same network without and with checkpointing."""
+    plain = awaken(build(**changes))
+    unet = UNet3D(specification(**changes), checkpoint_activations=True)
+    checkpointing = TextToVideoModel(CharacterEncoder(28, 16, 1, 2), unet)
+    checkpointing.load_state_dict(plain.state_dict())  # strict: the keys are the same
+    return plain, checkpointing
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("changes", [{}, {"channels": (16, 16, 32), "blocks_per_level": 2}])
+def test_checkpointing_changes_no_bit_and_keeps_a_quarter(
+    changes: dict[str, object], dtype: torch.dtype | None
+) -> None:
+    plain, checkpointing = pair(**changes)
+    prediction, gradients, kept = training_pass(plain, dtype)
+    same_prediction, same_gradients, less_kept = training_pass(checkpointing, dtype)
+    assert torch.equal(prediction, same_prediction)
+    assert gradients.keys() == same_gradients.keys()
+    assert all(torch.equal(gradient, same_gradients[name]) for name, gradient in gradients.items())
+    assert less_kept < kept / 4
+
+
+def count_blocks(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    compute = ResidualBlock.forward
+    monkeypatch.setattr(ResidualBlock, "forward", lambda *arguments: (calls.append(1), compute(*arguments))[1])
+    model(*inputs()).sum().backward()
+    return calls
+
+
+def test_stages_are_computed_twice_only_where_that_was_asked_for_and_the_network_trains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, checkpointing = pair()
+    stages = 5  # two levels down, the middle, two levels up
+    with monkeypatch.context() as patch:
+        assert len(count_blocks(plain, patch)) == stages
+    with monkeypatch.context() as patch:
+        assert len(count_blocks(checkpointing, patch)) == 2 * stages
+    average = copy.deepcopy(checkpointing).eval()
+    with monkeypatch.context() as patch:
+        assert len(count_blocks(average, patch)) == stages
+    with torch.no_grad():
+        assert torch.equal(average(*inputs()), plain(*inputs()))

@@ -45,14 +45,14 @@ def poisoned_steps(monkeypatch):
     def answer(*arguments):
         return forward(*arguments) * (math.nan if poisoned else 1.0)
 
-    def run(self, step, batch):
+    def run(self, step, batch, *request):
         poisoned.extend([step] if step in BAD_STEPS else [])
-        outcome = run_step(self, step, batch)
+        outcome = run_step(self, step, batch, *request)
         poisoned.clear()
         seen[step] = {
-            "gradients": not_finite(p.grad for p in self._model.parameters() if p.grad is not None),
+            "gradients": not_finite(p.grad for p in self._shared.model.parameters() if p.grad is not None),
             "predicted_noise": not_finite([outcome.tensors.predicted_noise[~outcome.tensors.is_terminal]]),
-            "weights": [parameter.detach().clone() for parameter in self._model.parameters()],
+            "weights": [parameter.detach().clone() for parameter in self._shared.model.parameters()],
         }
         return outcome
 
@@ -110,14 +110,14 @@ def test_nan_in_every_statistic(train, undisturbed, monkeypatch, capsys, value):
     run_step = TrainStep.run
     sizes = []
 
-    def poison(self, step, batch):
+    def poison(self, step, batch, *request):
         if step == 2:
-            parameters = [*self._model.parameters(), *self._ema.model.parameters()]
+            parameters = [*self._shared.model.parameters(), *self._ema.model.parameters()]
             with torch.no_grad():
                 for parameter in parameters:
                     parameter.fill_(value)
-            sizes.append(sum(parameter.numel() for parameter in self._model.parameters()))
-        return run_step(self, step, batch)
+            sizes.append(sum(parameter.numel() for parameter in self._shared.model.parameters()))
+        return run_step(self, step, batch, *request)
 
     monkeypatch.setattr(TrainStep, "run", poison)
     run = train()

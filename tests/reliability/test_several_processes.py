@@ -19,7 +19,7 @@ from tests.reliability.faults import (
     train_by_plain_gradient_descent,
     work_slowly,
 )
-from tests.reliability.launch import Launch, launch_ranks, new_store, train, train_ranks
+from tests.reliability.launch import Launch, launch_ranks, train, train_ranks
 from tests.reliability.read_back import (
     clips_of_steps,
     curve,
@@ -112,12 +112,13 @@ def test_several_processes_train_what_one_trains(
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_plain_gradient_descent_ends_with_the_same_weights(tmp_path: Path, world_size: int) -> None:
-    faults = [train_by_plain_gradient_descent]
-    one = train(tmp_path / "one", *OPTIONS, *batch_of(1), faults=faults)
+    faults, rate = [train_by_plain_gradient_descent], ("--learning-rate=0.5", "--lr-warmup-steps=0")
+    one = train(tmp_path / "one", *OPTIONS, *rate, *batch_of(1), faults=faults)
     ranks = train_ranks(
         tmp_path / "several",
         world_size,
         *OPTIONS,
+        *rate,
         *batch_of(world_size),
         faults=dict.fromkeys(range(world_size), faults),
     )
@@ -227,25 +228,26 @@ def test_what_all_processes_find_wrong_is_said_once(tmp_path: Path, option: str)
 
 
 def test_the_slowest_process_is_named(tmp_path: Path) -> None:
-    faults = {2: [functools.partial(work_slowly, 0.2)]}
+    faults = {2: [functools.partial(work_slowly, 1.0)]}
     ranks = train_ranks(tmp_path, 3, *OPTIONS, "--batch-size=2", "--max-steps=4", faults=faults)
-    run = ranks[0].run
-    assert curve(run, "05_Performance/Slowest_Rank") == dict.fromkeys(range(1, 5), 2.0)
-    for step, slowest in curve(run, "05_Performance/Rank_Seconds_Slowest").items():
-        assert slowest > 0.2 > curve(run, "05_Performance/Rank_Seconds_Fastest")[step]
-        assert curve(run, "05_Performance/Rank_Spread_Percent")[step] > 30
+    names = ("Slowest_Rank", "Rank_Seconds_Slowest", "Rank_Seconds_Fastest", "Rank_Spread_Percent")
+    curves = [curve(ranks[0].run, f"05_Performance/{name}") for name in names]
+    for step in (1, 3, 4):  # in the forward pass of the second step, DDP lets all meet once
+        rank, slowest, fastest, spread = (each[step] for each in curves)
+        assert rank == 2
+        assert slowest > 1.0 > fastest
+        assert spread > 30 or step == 1  # the first step is long
 
 
 def test_processes_that_torchrun_starts_anew_go_on_with_their_run(tmp_path: Path, alone: Launch) -> None:
     """Without --resume and with an automatic name: another run of the folder, newer by then, is none of theirs."""
-    store = new_store()
     options = (*OPTIONS, *batch_of(2), "--experiment-name=auto")
     kill = functools.partial(kill_in_step, 5, 1)
-    first = launch_ranks(tmp_path, 2, *options, faults={1: [kill]}, store=store)
+    first = launch_ranks(tmp_path, 2, *options, faults={1: [kill]})
     assert [each.end() for each in first] == [1, -signal.SIGKILL]
     [run] = (tmp_path / "logs").iterdir()
     train(tmp_path, *OPTIONS, "--experiment-name=other", "--max-steps=1")
-    again = train_ranks(tmp_path, 2, *options, store=store, restarts=1)
+    again = train_ranks(tmp_path, 2, *options, restarts=1)
     assert f"Run: {run}" in again[0].said
     assert "Going on from step 4" in again[0].said
     assert curve(run, "01_Training/Loss") == pytest.approx(curve(alone.run, "01_Training/Loss"), rel=LOSS_TOLERANCE)

@@ -11,16 +11,8 @@ from torch import nn
 from common import files
 from common.errors import UserError
 from training import checkpoint, tensor_files
-from training.checkpoint import (
-    Retention,
-    TrainingState,
-    find_checkpoint,
-    list_checkpoints,
-    load_newest,
-    read_checkpoint,
-    save_checkpoint,
-    set_aside_newer,
-)
+from training.checkpoint import TrainingState, find_checkpoint, load_newest, read_checkpoint, save_checkpoint
+from training.retention import Retention, list_checkpoints, set_aside_newer
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 
@@ -37,6 +29,7 @@ def state(step: int, validation_loss: float | None = None) -> TrainingState:
         validation_loss=validation_loss,
         best_validation_loss=0.25,
         validation_is_due=True,
+        world_size=2,
     )
 
 

@@ -10,9 +10,10 @@ from safetensors.torch import load
 from torch import nn
 
 from training import checkpoint_saver as module
-from training.checkpoint import Retention, TrainingState, list_checkpoints
+from training.checkpoint import TrainingState
 from training.checkpoint_saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
-from training.optimizer import build_optimizer
+from training.optimizer import build_optimizer, optimizer_tensors
+from training.retention import Retention, list_checkpoints
 
 
 def progress(step: int) -> RunProgress:
@@ -36,12 +37,15 @@ class Rig:
         for parameter in self.model.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
+        average = nn.Linear(2, 2)
         self.saver = CheckpointSaver(
             checkpoints=self.checkpoints,
             describe=describe,
-            model=self.model,
-            ema_model=nn.Linear(2, 2),
-            optimizer=optimizer,
+            tensors=lambda: {
+                "model": self.model.state_dict(),
+                "ema": average.state_dict(),
+                "optimizer": optimizer_tensors(optimizer, self.model),
+            },
             retention=Retention(9),
             in_background=in_background,
             saved_step=0,
@@ -122,6 +126,26 @@ def test_without_room_for_a_copy_training_waits(rig: Rig, monkeypatch: pytest.Mo
     assert isinstance(saved, SavedCheckpoint)
     assert saved.stall_seconds >= saved.write_seconds
     assert rig.threads == [threading.main_thread()]
+
+
+def test_what_training_leaves_alone_is_not_copied_once_more(tmp_path: Path) -> None:
+    copies = {name: {"weight": torch.ones(2)} for name in ("model", "ema", "optimizer")}
+    written = []
+    saver = CheckpointSaver(
+        checkpoints=tmp_path,
+        describe=describe,
+        tensors=lambda: copies,
+        retention=Retention(1),
+        in_background=True,
+        saved_step=0,
+        tensors_are_copies=True,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "save_checkpoint", lambda *arguments: written.append(arguments[2]) or tmp_path)
+        saver.save(progress(1), wait=False)
+        saver.close()
+    assert written == [copies]
+    assert written[0] is copies
 
 
 def test_it_waits_too_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,4 +29,4 @@ def test_the_allocator_of_the_cpu() -> None:
 def test_an_error_without_words_is_named_by_its_kind() -> None:
     assert first_line(MemoryError()) == "MemoryError"
     assert first_line(RuntimeError("one\ntwo")) == "one"
-    assert "(MemoryError). Lower BATCH_SIZE" in out_of_memory_advice(MemoryError())
+    assert "(MemoryError). Set ACTIVATION_CHECKPOINTING, or lower BATCH_SIZE" in out_of_memory_advice(MemoryError())

@@ -15,12 +15,14 @@ PROGRESS = RunProgress(4, 16, 0, None, None, validation_is_due=False)
 class Saver:
     """Has ended the given saves, in this order."""
 
-    def __init__(self, *outcomes: SavedCheckpoint | FailedCheckpoint, last_step: int = 0) -> None:
+    def __init__(self, *outcomes: SavedCheckpoint | FailedCheckpoint, last_step: int | None = 0) -> None:
         self.outcomes = list(outcomes)
         self.last_step = last_step
+        self.needs_others = False
+        self.saves = 0
 
     def save(self, progress: RunProgress, *, wait: bool) -> None:
-        pass
+        self.saves += 1
 
     def finish(self) -> None:
         pass
@@ -31,10 +33,11 @@ class Saver:
 
 
 class Rig:
-    def __init__(self, *outcomes: SavedCheckpoint | FailedCheckpoint, last_step: int = 0) -> None:
+    def __init__(self, *outcomes: SavedCheckpoint | FailedCheckpoint, last_step: int | None = 0) -> None:
         self.said: list[str] = []
         self.records: list[CheckpointRecord] = []
-        self.saving = Saving(Saver(*outcomes, last_step=last_step), self.said.append, self.records.append)
+        self.saver = Saver(*outcomes, last_step=last_step)
+        self.saving = Saving(self.saver, self.said.append, self.records.append)
 
 
 def saved(step: int) -> SavedCheckpoint:
@@ -67,3 +70,18 @@ def test_a_save_on_the_way_that_fails_is_a_warning() -> None:
         "warning: the checkpoint of step 2 cannot be written: [Errno 28] No space left on device; training goes on"
     ]
     assert rig.records == []
+
+
+@pytest.mark.parametrize("needs_others", [True, False])
+def test_a_process_that_gives_up_saves_only_where_it_needs_no_other(needs_others: bool) -> None:
+    rig = Rig()
+    rig.saver.needs_others = needs_others
+    rig.saving.finish(PROGRESS)
+    assert rig.saver.saves == 1
+    rig.saving.settle()
+    rig.saving.finish(PROGRESS)
+    assert rig.saver.saves == (1 if needs_others else 2)
+
+
+def test_a_process_that_does_not_write_does_not_say_that_there_is_nothing() -> None:
+    assert Rig(last_step=None).saving.last_checkpoint() == "The main process knows which checkpoint is the last."

@@ -4,34 +4,11 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from torch import Tensor
 
 from data.records import Batch
+from tests.training.late_device import LateDevice
 from training.device import ComputeDevice
 from training.skipped_steps import SkippedSteps, TooManySkippedSteps
-
-
-@dataclass
-class Late:
-    numbers: Tensor
-    device: "LateDevice"
-    is_on_host: bool = False
-
-    def read(self) -> Tensor:
-        self.device.read += 1
-        return self.numbers
-
-
-@dataclass
-class LateDevice:
-    """Counts how many of the numbers that it sent were read."""
-
-    sent: int = 0
-    read: int = 0
-
-    def send_to_host(self, numbers: Tensor) -> Late:
-        self.sent += 1
-        return Late(numbers, self)
 
 
 @dataclass

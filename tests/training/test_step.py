@@ -10,6 +10,7 @@ from data.records import Batch
 from diffusion.schedule import build_noise_schedule
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
+from training.loss_scale import NoLossScale
 from training.optimizer import build_optimizer, optimizer_tensors
 from training.processes import Processes
 from training.shared_model import SharedModel
@@ -57,6 +58,7 @@ class Rig:
             objective=DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.25),
             compute=ComputeDevice(torch.device("cpu"), None),
             processes=Processes(),
+            loss_scale=NoLossScale(),
             accumulation_steps=accumulation_steps,
             gradient_clip_norm=clip_norm,
             seed=seed,

@@ -1,0 +1,67 @@
+"""A model in parts: three processes with gloo between them agree with one that has all of it.
+
+Each test lets three processes run a check of sharded_checks.py.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch.distributed import TCPStore
+
+from tests.reliability.launch import end_all, launch
+
+pytestmark = pytest.mark.distributed
+
+WORLD_SIZE = 3
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield
+    end_all()
+
+
+def run_check(name: str, folder: Path) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "WORLD_SIZE": WORLD_SIZE,
+        "LOCAL_WORLD_SIZE": WORLD_SIZE,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": store.port,
+        "TORCHELASTIC_RUN_ID": "test",
+        "TORCHELASTIC_RESTART_COUNT": 0,
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+    }
+    launched = [
+        launch(
+            folder,
+            name,
+            str(folder),
+            program="tests.training.sharded_checks",
+            environment={key: str(value) for key, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()},
+        )
+        for rank in range(WORLD_SIZE)
+    ]
+    ends = [each.end() for each in launched]
+    assert ends == [0] * WORLD_SIZE, "\n".join(each.said for each in launched)
+
+
+def test_the_main_process_gathers_the_very_tensors(tmp_path: Path) -> None:
+    run_check("gathering", tmp_path)
+
+
+def test_a_process_reads_its_rows_from_parts_and_from_whole_files(tmp_path: Path) -> None:
+    run_check("reading", tmp_path)
+
+
+def test_weights_moments_and_average_move_as_with_one_process(tmp_path: Path) -> None:
+    run_check("training", tmp_path)
+
+
+def test_a_process_holds_its_part_and_the_main_one_copies_for_a_look(tmp_path: Path) -> None:
+    run_check("memory", tmp_path)
+
+
+def test_parts_are_saved_by_all_or_by_none_and_restored(tmp_path: Path) -> None:
+    run_check("saving", tmp_path)
