@@ -317,7 +317,8 @@ PRESETS: dict[str, dict[str, object]] = {
     "tiny": {},
     # One GPU, words of up to 8 letters at 64 x 64.
     "base": _BASE,
-    # A large GPU, words of up to 12 letters at 128 x 128: base, with these on top.
+    # A large GPU, words of up to 12 letters at 128 x 128: base, with these on top. With less than 128 GB of memory, set
+    # ACTIVATION_CHECKPOINTING (docs/scaling.md).
     "large": {
         **_BASE,
         "MAX_STEPS": 400_000,

@@ -140,6 +140,12 @@ def shards_need_shares(CHECKPOINT_LAYOUT: str, PARALLELISM: str) -> str | None:
     return None
 
 
+def a_compiled_model_is_whole(COMPILE_MODEL: bool, PARALLELISM: str) -> str | None:
+    if COMPILE_MODEL and PARALLELISM == "fsdp":
+        return "PyTorch's compiler fails on a model in parts (tried with 2.13); set COMPILE_MODEL to False or use ddp"
+    return None
+
+
 def prompts_fit_the_captions(SAMPLE_PROMPTS: tuple[str, ...], MAX_CAPTION_LENGTH: int) -> str | None:
     too_long = [repr(prompt) for prompt in SAMPLE_PROMPTS if len(prompt) > MAX_CAPTION_LENGTH]
     if too_long:
@@ -174,4 +180,5 @@ CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     kept_checkpoints_are_saved,
     divided_models_need_no_loss_scale,
     shards_need_shares,
+    a_compiled_model_is_whole,
 )

@@ -39,7 +39,7 @@ class TimedStep:
 
     seconds: float  # by the clock
     own: float  # that its threads worked
-    everybody: float  # that all processors of the machine worked
+    everybody: float  # that the cores it may use worked, for whomever
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class QuietSteps:
     """The steps of some processes that other programs disturbed least."""
 
     seconds_of_rank: tuple[float, ...]  # medians
-    other_cores: float  # that other programs, or the machine's host, kept busy meanwhile; the mean
+    other_cores: float  # of theirs, that other programs or the machine's host kept busy meanwhile; the mean
 
 
 def quietest(steps_of_rank: Sequence[Sequence[TimedStep]]) -> QuietSteps:
@@ -59,7 +59,7 @@ def quietest(steps_of_rank: Sequence[Sequence[TimedStep]]) -> QuietSteps:
         steps_of_rank: of each process as many, taken at the same time.
     """
     others = [
-        max(0.0, (steps[0].everybody - sum(step.own for step in steps)) / steps[0].seconds)
+        max(0.0, sum((step.everybody - step.own) / step.seconds for step in steps))
         for steps in zip(*steps_of_rank, strict=True)
     ]
     chosen = sorted(range(len(others)), key=others.__getitem__)[: (len(others) + 1) // 2]
@@ -88,7 +88,7 @@ class Work:
     clips_per_second: float  # of all processes
     parameters: int
     memory_gib: float  # peak of the largest process
-    other_cores: float  # that other programs, or the machine's host, kept busy during the steps that count
+    other_cores: float  # of its own, that other programs or the machine's host kept busy during the steps that count
     communication: Communication | None = None
 
 

@@ -166,9 +166,10 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _processor_seconds() -> float:
-    """Return what all processors of the machine have worked so far, for whomever, or were taken away by its host."""
-    times = psutil.cpu_times()
-    return float(sum(getattr(times, kind) for kind in ("user", "system", "irq", "softirq", "steal")))
+    """Return what the cores of this process have worked so far, for whomever, or were taken away by the host."""
+    cores = psutil.cpu_times(percpu=True)
+    kinds = ("user", "system", "irq", "softirq", "steal")
+    return float(sum(getattr(cores[core], kind) for core in os.sched_getaffinity(0) for kind in kinds))
 
 
 if __name__ == "__main__":

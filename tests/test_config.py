@@ -43,8 +43,6 @@ REFUSED = [
     ("DEVICE", "tpu", "should be 'auto', 'cpu', 'cuda' or 'mps'"),
     ("MIXED_PRECISION", "half", "should be 'auto', 'off', 'bfloat16' or 'float16'"),
     ("PATCH_SIZE", "3", "should be 1, 2 or 4"),
-    ("PARALLELISM", "zero", "should be 'ddp' or 'fsdp'"),
-    ("CHECKPOINT_LAYOUT", "parts", "should be 'whole' or 'sharded'"),
     ("IMAGE_SIZE", "33", "multiple of 2"),
     ("NOISE_SCHEDULE", "sine", "should be 'linear', 'cosine', 'sigmoid' or 'quadratic'"),
     ("PREDICTION_TYPE", "x0", "should be 'v_prediction', 'epsilon' or 'sample'"),
@@ -98,8 +96,8 @@ CROSS_FIELD = [
     ("--max-steps none --lr-schedule polynomial", "LR_SCHEDULE MAX_STEPS", "polynomial must know"),
     ("--sampling-steps 1001", "SAMPLING_STEPS NUM_TRAIN_TIMESTEPS", "lower SAMPLING_STEPS"),
     ("--checkpoint-layout sharded", "CHECKPOINT_LAYOUT PARALLELISM", "set CHECKPOINT_LAYOUT to whole or PARALLELISM"),
+    ("--compile-model --parallelism fsdp", "COMPILE_MODEL PARALLELISM", "set COMPILE_MODEL to False or use ddp"),
     ("--mixed-precision float16 --parallelism fsdp", "MIXED_PRECISION PARALLELISM", "set MIXED_PRECISION to bfloat16"),
-    ("--checkpoint-layout sharded", "CHECKPOINT_LAYOUT PARALLELISM", "set CHECKPOINT_LAYOUT to whole or PARALLELISM to"),
     (
         "--keep-checkpoint-every-steps 600",
         "KEEP_CHECKPOINT_EVERY_STEPS SAVE_EVERY_STEPS",

@@ -20,7 +20,7 @@ from training.processes import PeerLost, Processes
 
 Value = TypeVar("Value")
 
-STEP_TIMEOUT = timedelta(minutes=10)  # after which a process that does not take part in a step counts as lost
+STEP_TIMEOUT = timedelta(minutes=30)  # after which a process that does not take part in a step counts as lost
 WAIT_TIMEOUT = timedelta(days=30)  # while one prepares data or makes samples; torchrun notices if it dies
 _WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 _FAILURE = "failure"  # a key of the store

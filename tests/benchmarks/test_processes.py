@@ -71,13 +71,13 @@ def test_gradients_travel_in_a_small_message_and_then_in_large_ones() -> None:
 
 
 def test_the_half_of_the_steps_that_others_disturbed_least_counts() -> None:
-    """Two processes that work all the time; beside steps 1 and 3 another program has 0.5 and 0.9 cores."""
-    seconds, everybody = (1.0, 3.0, 2.0, 9.0), (2.0, 7.5, 4.2, 26.1)
-    ranks = [
-        [TimedStep(factor * each, each, others) for each, others in zip(seconds, everybody, strict=True)]
-        for factor in (1, 2)
-    ]
-    found = quietest(ranks)
+    """Others have 0.5 of the first core in step 2, 0.1 of it in step 3, and 0.9 of the second core in step 4.
+
+    The first process works all the time, the second half of it.
+    """
+    first = [TimedStep(each, each, everybody) for each, everybody in ((1.0, 1.0), (3.0, 4.5), (2.0, 2.2), (9.0, 9.0))]
+    second = [TimedStep(2 * each, each, everybody) for each, everybody in ((1, 1), (3, 3), (2, 2), (9, 9 + 0.9 * 18))]
+    found = quietest([first, second])
     assert found.seconds_of_rank == (1.5, 3.0)
     assert found.other_cores == pytest.approx((0 + 0.1) / 2)
 
