@@ -36,7 +36,8 @@ def announce(
     if processes.are_several:
         count = processes.part.world_size
         clips = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
-        print(f"Processes: {count}, so a step takes {count} times {clips} clips, {count * clips} together.")
+        share = "each has a part of the model" if config.PARALLELISM == "fsdp" else "each has the whole model"
+        print(f"Processes: {count}, {share}; a step takes {count} times {clips} clips, {count * clips} together.")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
         print("This machine has a GPU: --preset base trains a larger model that is meant for one.")
     for name, (old, new) in loaded.preset_changes.items():

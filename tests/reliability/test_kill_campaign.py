@@ -25,7 +25,7 @@ OPTIONS = (
 )
 STRETCH_SECONDS = 0.04  # for each of a checkpoint's five files, its two folders, and LATEST: about 0.3 s a save
 LONGEST_LIFE = 2.0  # seconds after its first sign of life
-SECONDS_IN_CI = 100.0
+SECONDS_IN_CI = 70.0
 
 
 @dataclass

@@ -143,6 +143,7 @@ def _record(step: int, *, clips: int = 6, generator: torch.Generator | None = No
         tensors=tensors,
         data_seconds=0.05,
         step_seconds=0.25,
+        rank_seconds=(0.05, 0.1),
         clip_ids=("a", "b"),
     )
     return dataclasses.replace(record, **changes)

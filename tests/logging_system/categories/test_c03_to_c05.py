@@ -128,10 +128,10 @@ def test_rates_of_an_interval(session: Callable[..., Any], make: SimpleNamespace
 
 def test_how_far_the_processes_are_apart(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("05_Performance", log_every_steps=2)
-    running.step(make.record(1, step_seconds=0.25))
+    running.step(make.record(1, step_seconds=0.25, rank_seconds=()))
     running.step(make.record(2, step_seconds=0.75, rank_seconds=(0.1, 0.4, 0.2)))
-    running.step(make.record(3, step_seconds=0.5))
-    running.step(make.record(4, step_seconds=0.5))
+    running.step(make.record(3, step_seconds=0.5, rank_seconds=()))
+    running.step(make.record(4, step_seconds=0.5, rank_seconds=()))
     reader = running.finish()
     assert reader.points("05_Performance/Rank_Seconds_Fastest") == {2: pytest.approx(0.1)}
     assert reader.points("05_Performance/Rank_Seconds_Slowest") == {2: pytest.approx(0.4)}
