@@ -128,12 +128,6 @@ def kept_checkpoints_are_saved(KEEP_CHECKPOINT_EVERY_STEPS: int | None, SAVE_EVE
     return None
 
 
-def divided_models_need_no_loss_scale(MIXED_PRECISION: str, PARALLELISM: str) -> str | None:
-    if MIXED_PRECISION == "float16" and PARALLELISM == "fsdp":
-        return "the scale of float16 gradients is not there for divided models; set MIXED_PRECISION to bfloat16 or off"
-    return None
-
-
 def shards_need_shares(CHECKPOINT_LAYOUT: str, PARALLELISM: str) -> str | None:
     if CHECKPOINT_LAYOUT == "sharded" and PARALLELISM != "fsdp":
         return "with ddp every process has all of the model; set CHECKPOINT_LAYOUT to whole or PARALLELISM to fsdp"
@@ -178,7 +172,6 @@ CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     sampler_fits_the_timesteps,
     prompts_fit_the_captions,
     kept_checkpoints_are_saved,
-    divided_models_need_no_loss_scale,
     shards_need_shares,
     a_compiled_model_is_whole,
 )

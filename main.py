@@ -32,7 +32,10 @@ def main(arguments: list[str]) -> int:
             compute = build_device(loaded.config, place)
             with ExitStack() as connection:
                 processes = connection.enter_context(connected_processes(place, compute.device))
-                with StopRequest(is_quiet=place.rank > 0) as stop, ExitStack() as held:
+                with (
+                    StopRequest(is_quiet=place.rank > 0, is_one_of_several=processes.are_several) as stop,
+                    ExitStack() as held,
+                ):
                     training = build_training(loaded, ["main.py", *arguments], stop, processes, compute, held)
                     return 0 if training is None else training.run()
         except UserError as error:

@@ -185,12 +185,12 @@ def _record(step: int) -> StepRecord:
         gradient_norm=2 * one,
         gradient_norm_clipped=one,
         skipped=torch.zeros((), dtype=torch.bool),
+        overflowed=torch.zeros((), dtype=torch.bool),
         learning_rates={"all": 1e-3},
         samples=SampleStatistics(*[one.reshape(1)] * len(dataclasses.fields(SampleStatistics))),
         tensors=DiffusionTensors(*[one.reshape(1)] * len(dataclasses.fields(DiffusionTensors))),
         data_seconds=0.0,
         step_seconds=1.0,
-        clip_ids=("one",),
     )
 
 

@@ -61,12 +61,13 @@ class StepRecord:
     gradient_norm: Tensor  # scalar, before clipping
     gradient_norm_clipped: Tensor  # scalar, after clipping; .grad holds clipped gradients when categories look
     skipped: Tensor  # scalar bool: the loss or the gradient was not finite, so no weight changed
+    overflowed: Tensor  # scalar bool: no weight changed because the scale of float16 gradients was too large alone
     learning_rates: Mapping[str, float]  # the rate this step used, by parameter-group name
     samples: SampleStatistics
     tensors: DiffusionTensors
     data_seconds: float  # waited for the batch
     step_seconds: float  # whole step on the wall clock, waiting for data included, logging excluded
-    clip_ids: tuple[str, ...]
+    loss_scale: Tensor | None = None  # scalar, what the loss was multiplied by; None unless gradients are float16
     rank_seconds: tuple[float, ...] = ()
     """By process: mean seconds of a step that it worked on its own, since the last time this was measured, which is at
     least at every step that scalars are due. Empty otherwise, and where one process trains alone."""

@@ -99,7 +99,9 @@ class ImaginedCuda(TorchDispatchMode):
 
     Tensors on the device know shape and type alone, as under FakeTensorMode. What mixes them with CPU tensors fails.
     What comes to the host is a stand-in: numbers between 0.25 and 0.75, ones for integers, False for bool; a mask picks
-    everything. `transfers` counts how often the host would wait for the device.
+    everything. `transfers` counts how often the host would wait for the device; copies that are `under_way` while it
+    goes on (non_blocking) are counted apart. float64 on the device fails, unless
+    `has_float64`.
     """
 
     name = "cuda:0"
@@ -107,6 +109,8 @@ class ImaginedCuda(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.transfers = 0
+        self.under_way = 0
+        self.has_float64 = False
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -120,7 +124,9 @@ class ImaginedCuda(TorchDispatchMode):
             and torch.device(target).type == "cpu"
         ):
             dtype = kwargs.get("dtype")
-            return self._on_host(args[0].shape, args[0].dtype if dtype is None else dtype)
+            is_waited_for = not kwargs.get("non_blocking")
+            self.under_way += not is_waited_for
+            return self._on_host(args[0].shape, args[0].dtype if dtype is None else dtype, is_waited_for=is_waited_for)
         if here and func is torch.ops.aten._local_scalar_dense.default:
             return self._on_host((), args[0].dtype).item()
         if here and func is torch.ops.aten.copy_.default and not isinstance(args[0], FakeTensor):
@@ -130,7 +136,8 @@ class ImaginedCuda(TorchDispatchMode):
         if here or (target is not None and torch.device(target).type == "cuda"):
             with self._fake:
                 result = func(*args, **kwargs)
-            _refuse_float64(result, func)
+            if not self.has_float64:
+                _refuse_float64(result, func)
             return result
         return func(*args, **kwargs)
 
@@ -142,8 +149,8 @@ class ImaginedCuda(TorchDispatchMode):
                 -1, mask.ndim
             )
 
-    def _on_host(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        self.transfers += 1
+    def _on_host(self, shape: Sequence[int], dtype: torch.dtype, *, is_waited_for: bool = True) -> Tensor:
+        self.transfers += is_waited_for
         if not dtype.is_floating_point:
             return torch.zeros(shape, dtype=dtype) if dtype == torch.bool else torch.ones(shape, dtype=dtype)
         count = math.prod(shape)

@@ -97,7 +97,6 @@ CROSS_FIELD = [
     ("--sampling-steps 1001", "SAMPLING_STEPS NUM_TRAIN_TIMESTEPS", "lower SAMPLING_STEPS"),
     ("--checkpoint-layout sharded", "CHECKPOINT_LAYOUT PARALLELISM", "set CHECKPOINT_LAYOUT to whole or PARALLELISM"),
     ("--compile-model --parallelism fsdp", "COMPILE_MODEL PARALLELISM", "set COMPILE_MODEL to False or use ddp"),
-    ("--mixed-precision float16 --parallelism fsdp", "MIXED_PRECISION PARALLELISM", "set MIXED_PRECISION to bfloat16"),
     (
         "--keep-checkpoint-every-steps 600",
         "KEEP_CHECKPOINT_EVERY_STEPS SAVE_EVERY_STEPS",

@@ -60,18 +60,20 @@ def announce_estimate(
         max_minutes: None for no limit.
     """
     on_cpu = compute.device.type == "cpu"
+    each = f" for each of the {estimate.processes_here} processes here" if estimate.processes_here > 1 else ""
+    who = "each of them" if estimate.processes_here > 1 else "this run"
     whole = "" if steps is None else f" ({steps} steps: {_duration(steps * estimate.step_seconds)})"
     print(
         f"Estimate: {estimate.parameters / 1e6:.3g} M parameters, {_flops(estimate.step_flops)} a step; "
         f"{'' if on_cpu else 'at most '}about {_duration(estimate.step_seconds)} a step on this "
         f"{device_name(compute.device)}{whole}, {'about' if on_cpu else 'at least'} "
-        f"{_gibibytes(estimate.memory_bytes)} of memory. Training alone: validation, samples and checkpoints "
+        f"{_gibibytes(estimate.memory_bytes)} of memory{each}. Training alone: validation, samples and checkpoints "
         f"come on top. Measured on one clip in {_duration(estimate.measuring_seconds)}.",
         flush=True,
     )
     if estimate.memory_bytes > estimate.memory_limit:
         print(
-            f"Warning: that is more than the {_gibibytes(estimate.memory_limit)} that this run can have; lower "
+            f"Warning: that is more than the {_gibibytes(estimate.memory_limit)} that {who} can have; lower "
             f"{SMALLER_BATCH}, {SMALLER_CLIP}.",
             flush=True,
         )

@@ -5,6 +5,8 @@ import json
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 
+import torch
+
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
 from config import Config
@@ -22,11 +24,12 @@ from training.checkpoint import Checkpoint
 from training.device import ComputeDevice
 from training.end_of_run import EndOfRun
 from training.loop import LoopCadence, TrainingLoop
+from training.process_group import ending_together
 from training.processes import Processes
 from training.resume import config_for_resume, config_of_checkpoint
 from training.resumed_data import compare_data
 from training.retention import remove_old, set_aside_newer
-from training.run_folder import RunFolder, note_job, open_run_folder, run_of_job
+from training.run_folder import RunFolder, open_run_folder
 from training.run_log import RunLog
 from training.signals import StopRequest
 from training.skipped_batches import SkippedBatches
@@ -57,8 +60,9 @@ def build_training(
         Interrupted: a signal came.
     """
     _check_parallelism(loaded.config, processes)
-    with stop.interruptible():  # so far nothing is written but the lock
-        restarted = _run_to_restart(loaded.config, processes)
+    with stop.interruptible(), ending_together(stop):  # so far nothing is written but the lock
+        _check_same_settings(loaded, compute, processes)
+        restarted = processes.remembered_run()
         resume = loaded.resume or restarted is not None
         # Before the run folder is made: what cannot work leaves nothing behind.
         splits = None if resume else _open_data(loaded.config, processes)
@@ -85,21 +89,37 @@ def build_training(
         if checkpoint is not None:
             set_aside_newer(folder.checkpoints, checkpoint.state.step)
             remove_old(folder.checkpoints, checkpoint.folder, retention(config))  # at once: it may be to make room
+        processes.remember_run(folder.path.name)
         folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
         folder.write_json("split.json", report)
-        if processes.job is not None:
-            note_job(folder, processes.job)
         announce(loaded, config, splits, tokenizer, folder, compute, processes, resumed, checkpoint)
         announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
     log = build_run_log(config, folder.path, learner, view)
     return _assemble(config, loaded, learner, log, validator, splits, tokenizer, folder, compute, processes, stop)
 
 
-def _run_to_restart(config: Config, processes: Processes) -> str | None:
-    """Return the name of the run that torchrun's earlier processes have begun; None where these are the first."""
-    if not processes.is_restart or processes.job is None:
-        return None
-    return processes.from_main(run_of_job(config.LOG_DIR, processes.job) if processes.is_main else None)
+def _check_same_settings(loaded: LoadedSettings[Config], compute: ComputeDevice, processes: Processes) -> None:
+    """Refuse processes that would train something different, or would do something at other steps.
+
+    Raises:
+        UserError: on all of them.
+    """
+    settings = {
+        **{name: value for name, value in config_as_json(loaded.config).items() if name != "CACHE_DIR"},
+        "--resume": loaded.resume,
+        "DEVICE in use": compute.device.type,
+        "MIXED_PRECISION in use": compute.precision,
+        "PyTorch": torch.__version__,
+    }
+    of_rank = processes.gather(settings)
+    for rank, theirs in enumerate(of_rank):
+        names = [name for name in settings if theirs[name] != of_rank[0][name]]
+        if names:
+            listed = "; ".join(f"{name} is {of_rank[0][name]} and {theirs[name]}" for name in names)
+            raise UserError(
+                f"ranks 0 and {rank} of this run are not set alike: {listed}. Start all with the same command, "
+                "config.py and versions, or set what differs"
+            )
 
 
 def _run_folder(

@@ -1,6 +1,5 @@
 """What is trained, and what training it will take. Building it writes nothing."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -95,6 +94,7 @@ def build_learner(
         forward_flops=clip_flops,
         batch_size=config.BATCH_SIZE,
         accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
+        processes_here=processes.processes_here,
     )
     shared = _shared(model, compute, processes)
     if config.COMPILE_MODEL:
@@ -134,16 +134,23 @@ def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice,
         model = build_model(config, tokenizer, compute.device).train()
         ema = ExponentialMovingAverage(model, config.EMA_DECAY)
         return _Network(model, ema, model, ema.model, copies=None)
-    # On the CPU: the device may have no room for all of it.
-    model = build_model(config, tokenizer, torch.device("cpu")).train()
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    plain = (PlainCopy(model, compute.device), PlainCopy(average, compute.device)) if processes.is_main else None
     mesh = init_device_mesh(compute.device.type, (processes.part.world_size,))
-    for network in (model, average):
+
+    def divided(*, is_trained: bool) -> tuple[nn.Module, PlainCopy | None]:
+        # On the CPU: the device may have no room for all of it. The average is built a second time from SEED, with the
+        # same weights, and not copied: no process ever has two whole networks.
+        network = build_model(config, tokenizer, torch.device("cpu")).train(is_trained).requires_grad_(is_trained)
+        plain = PlainCopy(network, compute.device) if processes.is_main else None
         shard(network, mesh)
+        return network, plain
+
+    model, plain_model = divided(is_trained=True)
+    average, plain_average = divided(is_trained=False)
     ema = ExponentialMovingAverage(model, config.EMA_DECAY, average)
-    shown, shown_average = (each.module for each in plain) if plain is not None else (model, average)
-    return _Network(model, ema, shown, shown_average, Copies(model, average, plain, processes))
+    if plain_model is None or plain_average is None:
+        return _Network(model, ema, model, average, Copies(model, average, None, processes))
+    copies = Copies(model, average, (plain_model, plain_average), processes)
+    return _Network(model, ema, plain_model.module, plain_average.module, copies)
 
 
 def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> SharedModel:

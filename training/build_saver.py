@@ -10,7 +10,7 @@ from common.settings import config_as_json
 from config import Config
 from training.build_learner import Learner
 from training.checkpoint import CheckpointTensors, TrainingState
-from training.checkpoint_saver import CheckpointSaver, RunProgress
+from training.checkpoint_saver import CheckpointSaver, RunProgress, bytes_of
 from training.optimizer import optimizer_tensors
 from training.process_group import WAIT_TIMEOUT
 from training.processes import Processes
@@ -80,10 +80,11 @@ def build_saver(
             retention=retention(config),
             in_background=config.SAVE_IN_BACKGROUND,
             saved_step=learner.start.step,
+            processes_here=processes.processes_here,
             tensors_are_copies=is_divided,
         )
     if is_divided:
-        return GatheringSaver(writer, gather, processes)
+        return GatheringSaver(writer, gather, lambda: bytes_of(tensors()), processes)
     return NoSaver() if writer is None else writer
 
 

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from torch import Tensor, nn
@@ -106,8 +107,15 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: Checkpoint
 
 
 @contextmanager
-def new_checkpoint(checkpoints: Path, state: TrainingState) -> Iterator[Path]:
+def new_checkpoint(
+    checkpoints: Path, state: TrainingState, known_hashes: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Path]:
     """Yield a folder for the files of tensors; when the ``with`` block ends, the rest is added, and it takes its name.
+
+    Args:
+        checkpoints: their folder.
+        state: what state.json says.
+        known_hashes: the sha256 of files by name, looked at when the block has ended; other files are hashed here.
 
     Raises:
         OSError: as `save_checkpoint`.
@@ -119,7 +127,8 @@ def new_checkpoint(checkpoints: Path, state: TrainingState) -> Iterator[Path]:
         yield folder
         content = {"format_version": FORMAT_VERSION, **asdict(state)}
         (folder / STATE).write_text(json.dumps(content, indent=1), "utf-8")
-        hashes = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+        names = sorted(file.name for file in folder.iterdir())
+        hashes = {name: known_hashes[name] if name in known_hashes else sha256(folder / name) for name in names}
         (folder / _MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), "utf-8")
 
 
@@ -252,7 +261,7 @@ def _damage(folder: Path) -> str | None:
         for name in _needed_files(folder, hashes):
             if name not in hashes:
                 return f"{_MANIFEST} does not list {name}"
-            if _sha256(folder / name) != hashes[name]:
+            if sha256(folder / name) != hashes[name]:
                 return f"{name} does not match its sha256"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
@@ -270,6 +279,11 @@ def _needed_files(folder: Path, hashes: Mapping[str, str]) -> Iterator[str]:
         yield from shard_names(json.loads((folder / STATE).read_text("utf-8"))["world_size"])
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Return the hash of a file as the manifest has it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -68,6 +68,7 @@ class CheckpointSaver:
         retention: Retention,
         in_background: bool,
         saved_step: int,
+        processes_here: int = 1,
         tensors_are_copies: bool = False,
     ) -> None:
         """Make one.
@@ -75,14 +76,17 @@ class CheckpointSaver:
         Args:
             describe: completes what goes into state.json.
             tensors: returns the state as it is now.
-            tensors_are_copies: whether training leaves what `tensors` returned as it is.
+            in_background: whether to write while training goes on.
             saved_step: that of the checkpoint resumed from, or 0.
+            processes_here: that share this machine's memory.
+            tensors_are_copies: whether training leaves what `tensors` returned as it is.
         """
         self._checkpoints = checkpoints
         self._describe = describe
         self._tensors = tensors
         self._retention = retention
         self._in_background = in_background
+        self._processes_here = processes_here
         self._tensors_are_copies = tensors_are_copies
         self._begun_step: int | None = saved_step  # that is saved, or being saved
         self.last_step = saved_step
@@ -150,7 +154,7 @@ class CheckpointSaver:
         """Copy the state to the CPU, as it will be written; None where the memory has no room for it."""
         if self._tensors_are_copies:
             return tensors
-        if _has_room_for_copy(tensors):
+        if SPARE_MEMORY * bytes_of(tensors) < free_memory(self._processes_here):
             try:
                 return {
                     name: {key: _row_major(each) for key, each in of_name.items()} for name, of_name in tensors.items()
@@ -187,7 +191,12 @@ def _row_major(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
 
 
-def _has_room_for_copy(tensors: CheckpointTensors) -> bool:
-    size = sum(tensor.nbytes for of_name in tensors.values() for tensor in of_name.values())
-    memory = memory_in_use(torch.device("cpu"))
-    return memory.limit - memory.here > SPARE_MEMORY * size
+def bytes_of(tensors: CheckpointTensors) -> int:
+    """Return what all tensors take; divided ones as if they were whole."""
+    return sum(tensor.nbytes for of_name in tensors.values() for tensor in of_name.values())
+
+
+def free_memory(processes_here: int = 1) -> int:
+    """Return how many bytes of the machine's memory are free for each of so many processes."""
+    memory = memory_in_use(torch.device("cpu"), processes_here)
+    return memory.limit - memory.here

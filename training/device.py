@@ -60,6 +60,16 @@ class ComputeDevice:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
+    def send(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor from the host to the device.
+
+        A copy to a GPU out of memory that the system may move makes the host wait until the GPU gets there, so the
+        tensor is copied to pinned memory before; one that is pinned already is not.
+        """
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
     def send_to_host(self, numbers: Tensor) -> OnItsWay:
         """Start copying a small tensor. On MPS the step has waited for it already (`optimizer.step_unless`)."""
         if self.device.type != "cuda":

@@ -54,8 +54,9 @@ class TrainingEstimate:
     step_flops: int
     step_seconds: float
     memory_bytes: int  # of this process at its peak, on the device
-    memory_limit: int
+    memory_limit: int  # that it can have
     measuring_seconds: float
+    processes_here: int = 1  # of this run, on this machine
 
 
 def estimate_training(
@@ -67,6 +68,7 @@ def estimate_training(
     forward_flops: int,
     batch_size: int,
     accumulation_steps: int,
+    processes_here: int = 1,
 ) -> TrainingEstimate:
     """Measure one clip and scale it. Call when model and averaged weights are in memory.
 
@@ -80,11 +82,12 @@ def estimate_training(
     Args:
         batch: of at least one clip, the first of which is used.
         forward_flops: of one forward pass over one clip.
+        processes_here: that share the machine.
 
     Raises:
         UserError: not even one clip fits into the memory.
     """
-    memory = memory_in_use(compute.device)
+    memory = memory_in_use(compute.device, processes_here)
     clip = measure_clip(model, batch, compute)
     weights = sum(own_part(parameter).nbytes for parameter in model.parameters())
     lasting = 1 if optimizer.state else 3  # gradients; two moments, which a resumed run has already
@@ -100,6 +103,7 @@ def estimate_training(
         memory_bytes=memory.here + lasting * weights + round(max(passing, weights)),
         memory_limit=memory.limit,
         measuring_seconds=clip.measuring_seconds,
+        processes_here=processes_here,
     )
 
 
@@ -137,15 +141,21 @@ def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> Clip
     )
 
 
-def memory_in_use(device: torch.device) -> MemoryInUse:
-    """Ask the device, or the operating system for the CPU."""
+def memory_in_use(device: torch.device, processes_here: int = 1) -> MemoryInUse:
+    """Ask the device, or the operating system for the CPU.
+
+    Args:
+        device: of this process. A GPU belongs to it alone.
+        processes_here: that share the machine's memory: each can have its part of what is free.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return MemoryInUse(torch.cuda.memory_allocated(device), free + torch.cuda.memory_reserved(device))
     if device.type == "mps":
         return MemoryInUse(torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory())
     resident: int = psutil.Process().memory_info().rss
-    return MemoryInUse(resident, resident + min(psutil.virtual_memory().available, _left_in_container()))
+    free = min(psutil.virtual_memory().available, _left_in_container())
+    return MemoryInUse(resident, resident + free // processes_here)
 
 
 def _left_in_container() -> int:

@@ -3,6 +3,7 @@
 import socket
 import sys
 
+from training.memory import first_line
 from training.process_group import Place, peer_lost
 from training.processes import PEER_LOST, PeerLost, Processes
 
@@ -21,7 +22,7 @@ def say_failure(error: BaseException, message: str, place: Place, processes: Pro
     who = f"rank {place.rank} on {socket.gethostname()}: "
     if peer_lost(error):
         if not processes.failure_is_known():
-            said = message if isinstance(error, PeerLost) else PEER_LOST
+            said = message if isinstance(error, PeerLost) else f"{PEER_LOST} ({first_line(error)})."
             print(f"error: {who}{said} torchrun tells which one.", file=sys.stderr)
     elif processes.report_failure(message):
         print(f"error: {who}{message}", file=sys.stderr)

@@ -16,10 +16,10 @@ from logging_system.records import EpochRecord, StepRecord, ValidationRecord
 from training.end_of_run import EndOfRun
 from training.ending import Ending
 from training.learning_rate import LearningRateSchedule
-from training.memory import is_out_of_memory, out_of_memory_advice
+from training.memory import first_line, is_out_of_memory, out_of_memory_advice
 from training.optimizer import set_learning_rate
 from training.position import Position
-from training.process_group import peer_lost
+from training.process_group import ending_together, peer_lost
 from training.processes import PEER_LOST, PeerLost, Processes
 from training.progress import ProgressBar, StartingPoint
 from training.rank_times import RankTimes
@@ -106,8 +106,9 @@ class TrainingLoop:
             opened.callback(lambda: self._log.close(lambda: self._stop.ending is not None))
             opened.callback(self._saver.close)
             opened.callback(self._progress.close)
-            self._log.on_start()
-            self._processes.wait()
+            with ending_together(self._stop):
+                self._log.on_start()
+                self._processes.wait()
             try:
                 ending = self._train()
             finally:  # also where the run is given up: then the closing verdict matters most
@@ -136,7 +137,7 @@ class TrainingLoop:
             if is_out_of_memory(error):
                 raise UserError(f"{out_of_memory_advice(error)} {self._saving.last_checkpoint()}") from error
             if peer_lost(error):
-                raise PeerLost(f"{PEER_LOST} {self._saving.last_checkpoint()}") from error
+                raise PeerLost(f"{PEER_LOST} ({first_line(error)}). {self._saving.last_checkpoint()}") from error
             raise
         self._log.flush()
         if self._stop.ending is not None and not ending.is_interruption:
@@ -241,13 +242,14 @@ class TrainingLoop:
             gradient_norm=outcome.gradient_norm,
             gradient_norm_clipped=outcome.gradient_norm_clipped,
             skipped=outcome.skipped,
+            overflowed=outcome.overflowed,
             learning_rates={str(group["name"]): rate for group in self._optimizer.param_groups},
             samples=outcome.samples,
             tensors=outcome.tensors,
             data_seconds=data_seconds,
             step_seconds=seconds,
             rank_seconds=self._rank_times.compare() if self._is_reported(ending) else (),
-            clip_ids=batch.ids,
+            loss_scale=outcome.loss_scale,
         )
 
     def _is_reported(self, ending: Ending | None) -> bool:

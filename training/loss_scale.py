@@ -5,6 +5,7 @@ infinite; such a step is skipped and the scale halved (Micikevicius et al. 2018,
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -14,6 +15,20 @@ from training.device import ComputeDevice
 
 INITIAL_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000  # steps in a row without an overflow after which the scale doubles
+
+
+@dataclass(frozen=True)
+class ScaledStep:
+    """What a scale has to say about a step that was done with it.
+
+    Attributes:
+        overflowed: scalar bool, whether the gradients overflowed because of the scale alone: the loss is finite, and
+            there was a scale to lower. Such a step is skipped, but nothing is wrong with it.
+        scale: scalar float32, what the loss was multiplied by; None where nothing is scaled.
+    """
+
+    overflowed: Tensor
+    scale: Tensor | None
 
 
 class LossScale(Protocol):
@@ -27,15 +42,11 @@ class LossScale(Protocol):
         """Turn the gradients back. Once a step: after the last backward pass, and the sum over processes."""
         ...
 
-    def update(self, loss: Tensor) -> Tensor:
-        """Adapt the scale after a step.
+    def update(self, loss: Tensor) -> ScaledStep:
+        """Adapt the scale after a step, and return what it was, on the loss's device.
 
         Args:
             loss: scalar, not scaled; the same in every process.
-
-        Returns:
-            Scalar bool on the loss's device, whether the gradients overflowed because of the scale alone: the loss is
-            finite, and there was a scale to lower. Such a step is skipped, but nothing is wrong with it.
         """
         ...
 
@@ -57,8 +68,8 @@ class NoLossScale:
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         pass
 
-    def update(self, loss: Tensor) -> Tensor:
-        return torch.zeros_like(loss, dtype=torch.bool)
+    def update(self, loss: Tensor) -> ScaledStep:
+        return ScaledStep(torch.zeros_like(loss, dtype=torch.bool), None)
 
     def state(self) -> dict[str, float]:
         return {}
@@ -85,11 +96,12 @@ class DynamicLossScale:
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         self._scaler.unscale_(optimizer)
 
-    def update(self, loss: Tensor) -> Tensor:
+    def update(self, loss: Tensor) -> ScaledStep:
         one = torch.ones_like(loss)
         before = self._scaler.scale(one)  # `get_scale` would wait for the device
         self._scaler.update()
-        return torch.isfinite(loss) & (self._scaler.scale(one) < before) & (before > 1)
+        overflowed = torch.isfinite(loss) & (self._scaler.scale(one) < before) & (before > 1)
+        return ScaledStep(overflowed, before)
 
     def state(self) -> dict[str, float]:
         state = self._scaler.state_dict()

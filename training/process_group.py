@@ -1,29 +1,31 @@
 """Several processes that torchrun has started, connected by torch.distributed."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from common.interruption import Interrupted
 from data.order import Part
 from training.processes import PeerLost, Processes
+from training.signals import StopRequest
+from training.starting_together import agree_on_start
 
 Value = TypeVar("Value")
 
 STEP_TIMEOUT = timedelta(minutes=30)  # after which a process that does not take part in a step counts as lost
 WAIT_TIMEOUT = timedelta(days=30)  # while one prepares data or makes samples; torchrun notices if it dies
-_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
-_FAILURE = "failure"  # a key of the store
+# What gloo and NCCL say when the other side is gone. Their other errors are shown as they are.
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+_FAILURE, _RUN = "failure", "text2sign/run"  # keys of the stores
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,7 @@ class Place:
     world_size: int = 1
     local_rank: int = 0
     processes_here: int = 1
-    job: str | None = None  # names the torchrun that has started it
-    restarts: int = 0  # how often torchrun has started all processes anew since, because one had failed
+    is_by_torchrun: bool = False
 
 
 def place_of_this_process() -> Place:
@@ -44,17 +45,7 @@ def place_of_this_process() -> Place:
         return Place()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     rank, world_size, local_rank, processes_here = (int(os.environ[name]) for name in names)
-    restarts = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-    return Place(rank, world_size, local_rank, processes_here, _job(), restarts)
-
-
-def _job() -> str:
-    """Name this torchrun: by the id that it was given or has made up, or else by its process."""
-    given = os.environ["TORCHELASTIC_RUN_ID"]
-    if given != "none":  # what it says without --rdzv-id and --standalone
-        return given
-    torchrun = psutil.Process(os.getppid())
-    return f"{socket.gethostname()}/{torchrun.pid}/{torchrun.create_time()}"
+    return Place(rank, world_size, local_rank, processes_here, is_by_torchrun=True)
 
 
 @contextmanager
@@ -66,14 +57,15 @@ def connected_processes(place: Place, device: torch.device) -> Iterator[Processe
     Raises:
         PeerLost: the others cannot be reached.
     """
-    if place.job is None:
+    if not place.is_by_torchrun:
         yield Processes()
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         lasting_store, rank, world_size = next(iter(rendezvous("env://")))
+        start = agree_on_start(lasting_store, rank, world_size, STEP_TIMEOUT)
         # Torchrun's store still holds the addresses of the processes before a restart.
-        store = PrefixStore(f"text2sign/{place.restarts}/{world_size}", lasting_store)
+        store = PrefixStore(f"text2sign/{start}", lasting_store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
         waiting = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT)
     except (RuntimeError, ValueError) as error:
@@ -81,22 +73,32 @@ def connected_processes(place: Place, device: torch.device) -> Iterator[Processe
             f"the processes of this run cannot reach each other ({error}). Check that every machine reaches "
             f"MASTER_ADDR ({os.environ.get('MASTER_ADDR')}), and GLOO_SOCKET_IFNAME where there are several networks."
         ) from error
-    yield ProcessGroup(place, device, waiting, store)
+    yield ProcessGroup(place, device, waiting, store, lasting_store)
     dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
 
 
 class ProcessGroup(Processes):
     """One of several processes."""
 
-    def __init__(self, place: Place, device: torch.device, waiting: dist.ProcessGroup, store: Store) -> None:
-        """`waiting` is a gloo group for what may take long; `store` is torchrun's, and outlives these processes."""
+    def __init__(
+        self, place: Place, device: torch.device, waiting: dist.ProcessGroup, store: Store, lasting_store: Store
+    ) -> None:
+        """Make it.
+
+        Args:
+            place: of this process.
+            device: on which it computes.
+            waiting: the same processes, connected by gloo, for what may take long.
+            store: of these processes, kept by torchrun and not by one of them.
+            lasting_store: of this torchrun, also after it has started others in the place of these.
+        """
         super().__init__(Part(place.rank, place.world_size))
+        self.processes_here = place.processes_here
         self._local_rank = place.local_rank
         self.device = device
         self._waiting = waiting
         self._store = store
-        self.job = place.job
-        self.is_restart = place.restarts > 0
+        self._lasting_store = lasting_store
 
     def gather_clips(self, numbers_KB: Tensor) -> Tensor:
         of_rank = [torch.empty_like(numbers_KB) for _ in range(self.part.world_size)]
@@ -124,10 +126,20 @@ class ProcessGroup(Processes):
         self.wait()
         return work()
 
+    def remember_run(self, name: str) -> None:
+        self._lasting_store.set(_RUN, name)
+
+    def remembered_run(self) -> str | None:
+        name = None
+        if self.is_main and self._lasting_store.check([_RUN]):
+            name = self._lasting_store.get(_RUN).decode()
+        return self.from_main(name)
+
     def report_failure(self, message: str) -> bool:
+        what = message.partition(". ")[0]  # the rest may differ, such as which checkpoint is the last
         try:
-            self._store.set(_FAILURE, message)
-            return self._store.add(f"said: {message}", 1) == 1
+            self._store.set(_FAILURE, what)
+            return self._store.add(f"said: {what}", 1) == 1
         except RuntimeError:  # torchrun itself is gone
             return True
 
@@ -140,6 +152,21 @@ class ProcessGroup(Processes):
 
 def peer_lost(error: BaseException) -> bool:
     """Say whether an error means that another process has ended. The errors of gloo have no class of their own."""
-    if isinstance(error, PeerLost | dist.DistError):
+    if isinstance(error, PeerLost):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _GONE)
+
+
+@contextmanager
+def ending_together(stop: StopRequest) -> Iterator[None]:
+    """Where others end for a signal that came here too, end for it as well in the ``with`` block: nothing failed.
+
+    Raises:
+        Interrupted: another process has ended, and a signal has come.
+    """
+    try:
+        yield
+    except Exception as error:
+        if peer_lost(error) and stop.signal_number is not None:
+            raise Interrupted(stop.signal_number) from error
+        raise

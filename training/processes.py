@@ -11,7 +11,7 @@ from data.order import WHOLE_WORK, Part
 Value = TypeVar("Value")
 
 
-PEER_LOST = "another process of this run has ended, so this one cannot go on."
+PEER_LOST = "another process of this run has ended, so this one cannot go on"
 
 
 class PeerLost(UserError):
@@ -28,10 +28,8 @@ class Processes:
     def __init__(self, part: Part = WHOLE_WORK) -> None:
         """`part` is this process's rank, and how many there are."""
         self.part = part
-        self.job: str | None = None
-        """Names the torchrun that has started them, the same after a restart; None without one."""
-        self.is_restart = False
-        """Whether torchrun has started them in the place of others, one of which failed (--max-restarts)."""
+        self.processes_here = 1
+        """How many of them share this machine."""
 
     @property
     def is_main(self) -> bool:
@@ -67,6 +65,13 @@ class Processes:
     def first_on_each_machine(self, work: Callable[[], Value]) -> Value:
         """Let one process of each machine do some work, and the others after it, who find the files that it wrote."""
         return work()
+
+    def remember_run(self, name: str) -> None:
+        """Note the name of the run's folder for those that torchrun starts in the place of these, should one fail."""
+
+    def remembered_run(self) -> str | None:
+        """Return what processes of the same torchrun, in whose place these are, have noted; None without any."""
+        return None
 
     def report_failure(self, message: str) -> bool:
         """Tell the others why this process ends; return whether it is the first to say just this."""

@@ -13,7 +13,6 @@ from training.checkpoint import Checkpoint, load_newest
 from training.run_lock import LOCK_FILES, lock_run
 
 AUTOMATIC = "auto"
-_LAUNCH_FILE = "launch.json"
 
 
 @dataclass(frozen=True)
@@ -67,24 +66,6 @@ def open_run_folder(
             known = ", ".join(sorted(config.parent.name for config in log_dir.glob("*/config.json"))) or "none"
             print(f"--resume: {path} holds no checkpoint; starting at step 0. Runs in {log_dir}: {known}")
         yield folder, checkpoint
-
-
-def run_of_job(log_dir: Path, job: str) -> str | None:
-    """Return the name of the newest run in `log_dir` that a job has begun (see `note_job`); None if it has none."""
-    mine = [file for file in log_dir.glob(f"*/{_LAUNCH_FILE}") if _job_in(file) == job]
-    return max(mine, key=lambda file: file.stat().st_mtime).parent.name if mine else None
-
-
-def note_job(folder: RunFolder, job: str) -> None:
-    """Write down which job trains the run, for those that torchrun may start in the place of this process."""
-    folder.write_json(_LAUNCH_FILE, {"torchrun": job})
-
-
-def _job_in(file: Path) -> object:
-    try:
-        return json.loads(file.read_text("utf-8"))["torchrun"]
-    except (OSError, ValueError, KeyError, TypeError):  # of another program, or half written
-        return None
 
 
 def newest_run(log_dir: Path) -> Path | None:

@@ -21,16 +21,19 @@ class PlainCopy:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        """`model` is not divided yet; it stays as it is."""
-        self.module = copy.deepcopy(model)
+        """`model` is not divided yet; it stays as it is, and its weights are not copied."""
         self._nothing = torch.full((), torch.nan, device=device)
-        self.clear()
+        # What is in the memo takes the place of what would be copied.
+        self.module = copy.deepcopy(model, {id(each): self._empty(each) for each in model.parameters()})
 
     def clear(self) -> None:
         """Let go of weights and gradients."""
         for parameter in self.module.parameters():
             parameter.grad = None
             parameter.data = self._nothing.expand(parameter.shape)
+
+    def _empty(self, parameter: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(self._nothing.expand(parameter.shape), requires_grad=parameter.requires_grad)
 
 
 class Copies:

@@ -1,7 +1,8 @@
 """Checkpoints of a model that is divided over several processes. All of them save at the same steps."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from training.checkpoint import CheckpointTensors, TrainingState, new_checkpoint, publish
-from training.checkpoint_saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
+from training.checkpoint import CheckpointTensors, TrainingState, new_checkpoint, publish, sha256
+from training.checkpoint_saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint, free_memory
 from training.processes import Processes
 from training.retention import Retention
 from training.sharded_gathering import gather_tensors
-from training.sharded_writing import write_shards
+from training.sharded_writing import shard_names, write_shards
+from training.tensor_files import save_tensors
 
 
 def gather_to_main(tensors: CheckpointTensors) -> CheckpointTensors:
@@ -30,24 +32,32 @@ def _copy(tensor: Tensor) -> Tensor:
 class GatheringSaver:
     """Lets the main process write the whole, as it does with "ddp". Its memory must hold weights, average and moments.
 
-    All processes wait while these are gathered, and train on while they are written.
+    All processes wait while these are gathered, and train on while they are written. A save for which the main process
+    has no room has failed before it begins.
     """
 
     needs_others = True
 
     def __init__(
-        self, writer: CheckpointSaver | None, gather: Callable[[], CheckpointTensors], processes: Processes
+        self,
+        writer: CheckpointSaver | None,
+        gather: Callable[[], CheckpointTensors],
+        whole_bytes: Callable[[], int],
+        processes: Processes,
     ) -> None:
         """Make one.
 
         Args:
             writer: of the main process, whose tensors come from `gather`; None on all others.
             gather: takes part in `gather_to_main`.
+            whole_bytes: returns how many bytes the main process gets from it.
             processes: that train together.
         """
         self._writer = writer
         self._gather = gather
+        self._whole_bytes = whole_bytes
         self._processes = processes
+        self._failed: list[SavedCheckpoint | FailedCheckpoint] = []
 
     @property
     def last_step(self) -> int | None:
@@ -56,7 +66,7 @@ class GatheringSaver:
 
     def save(self, progress: RunProgress, *, wait: bool) -> None:
         """Save as `CheckpointSaver.save` does. Call on all processes."""
-        if not self._processes.from_main(self._writer is not None and self._writer.is_needed(progress.step)):
+        if not self._processes.from_main(self._can_begin(progress.step)):
             return
         if self._writer is None:
             self._gather()
@@ -65,7 +75,23 @@ class GatheringSaver:
 
     def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]:
         """Return what has ended since the last call; nothing but on the main process."""
-        return [] if self._writer is None else self._writer.collect()
+        failed, self._failed = self._failed, []
+        return failed if self._writer is None else [*self._writer.collect(), *failed]
+
+    def _can_begin(self, step: int) -> bool:
+        """Say whether the step is to be saved, and the main process has room for the whole; no on the others."""
+        if self._writer is None or not self._writer.is_needed(step):
+            return False
+        whole, free = self._whole_bytes(), free_memory()
+        # Of all that is free: the others gather nothing here, and what is not begun is lost.
+        if whole <= free:
+            return True
+        error = MemoryError(
+            f"the whole of it takes {whole / 2**30:.1f} GiB of the main process's memory, and {free / 2**30:.1f} GiB "
+            "are free; set CHECKPOINT_LAYOUT to sharded, with which every process writes its part"
+        )
+        self._failed.append(FailedCheckpoint(step, error))
+        return False
 
     def finish(self) -> None:
         """Wait for what this process is writing."""
@@ -147,16 +173,42 @@ class ShardedSaver:
         outcome: Path | OSError = self._checkpoints
         try:
             with ExitStack() as opened:  # where the block raises, nothing is left of the folder
-                folder = self._new_folder(state, opened)
+                hashes: dict[str, str] = {}
+                folder = self._new_folder(state, hashes, opened)
                 write_shards(folder, self._tensors(), self._group)
+                hashes.update(self._hashes_of_all(folder))
             if self._processes.is_main:
                 outcome = publish(self._checkpoints, state.step, self._retention)
         except OSError as error:
             outcome = error
         return self._processes.from_main(outcome)
 
-    def _new_folder(self, state: TrainingState, opened: ExitStack) -> Path:
+    def _hashes_of_all(self, folder: Path) -> dict[str, str]:
+        """Return the sha256 of every process's file by its name: each reads back its own, all at the same time.
+
+        Raises:
+            OSError: on all of them.
+        """
+        part = self._processes.part
+        names = shard_names(part.world_size)
+        try:
+            own: str | OSError = _durable_hash(folder / names[part.rank])
+        except OSError as error:
+            own = error
+        hashes = {}
+        for rank, (name, found) in enumerate(zip(names, self._processes.gather(own), strict=True)):
+            if isinstance(found, OSError):
+                raise OSError(f"rank {rank}: {found}") from found
+            hashes[name] = found
+        return hashes
+
+    def _new_folder(self, state: TrainingState, hashes: MutableMapping[str, str], opened: ExitStack) -> Path:
         """Let the main process make the folder, and see to it that all see it.
+
+        Args:
+            state: what state.json says.
+            hashes: of the files of tensors, which are there when the folder is finished.
+            opened: finishes it.
 
         Raises:
             OSError: on all of them.
@@ -164,7 +216,7 @@ class ShardedSaver:
         made: Path | OSError | None = None
         if self._processes.is_main:
             try:
-                made = opened.enter_context(new_checkpoint(self._checkpoints, state))
+                made = opened.enter_context(new_checkpoint(self._checkpoints, state, hashes))
             except OSError as error:
                 made = error
         made = self._processes.from_main(made)
@@ -178,3 +230,18 @@ class ShardedSaver:
                 "machines share"
             )
         return made
+
+
+def _durable_hash(file: Path) -> str:
+    """Return the sha256 of a file of this process once it has reached the disk.
+
+    On a disk that machines share, only the one that wrote a file can force it there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if not file.exists():  # with more processes than rows, PyTorch's writer has nothing for some
+        save_tensors(file, {})
+    with open(file, "rb+") as opened:
+        os.fsync(opened.fileno())
+    return sha256(file)

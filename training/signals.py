@@ -24,9 +24,15 @@ class StopRequest:
     than IMPATIENT_AFTER_SECONDS after the first: whoever presses it again does not want to wait for the checkpoint.
     """
 
-    def __init__(self, *, is_quiet: bool = False) -> None:
-        """`is_quiet` leaves the answer on the console to another process, which gets the same signals."""
+    def __init__(self, *, is_quiet: bool = False, is_one_of_several: bool = False) -> None:
+        """Make it.
+
+        Args:
+            is_quiet: leaves the answer on the console to another process, which gets the same signals.
+            is_one_of_several: a signal may come because another process has failed, so nothing is promised.
+        """
         self._is_quiet = is_quiet
+        self._promise = "asked to end" if is_one_of_several else "ending after this step, with a checkpoint"
         self.signal_number: int | None = None
         self._received = 0.0
         self._is_interruptible = False
@@ -85,4 +91,4 @@ class StopRequest:
         """Answer at once, for the current step may take a while. (Printing is not safe within a handler.)"""
         hint = "; Ctrl-C again, after a second, ends it without" if number == signal.SIGINT else ""
         with suppress(OSError):  # the terminal may be what has just gone
-            os.write(2, f"\n{signal.Signals(number).name}: ending after this step, with a checkpoint{hint}\n".encode())
+            os.write(2, f"\n{signal.Signals(number).name}: {self._promise}{hint}\n".encode())

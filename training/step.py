@@ -38,8 +38,10 @@ class StepOutcome:
     """What a step leaves for the log, all on the device and, but for `tensors`, the same on every process.
 
     Attributes:
-        skipped: scalar bool: the loss or the gradient was not finite, so nothing was changed. Where only the scale of
-            float16 gradients was too large, nothing is changed either, but nothing is wrong, and this is False.
+        skipped: scalar bool: the loss or the gradient was not finite, so nothing was changed.
+        overflowed: scalar bool: only the scale of float16 gradients was too large. Nothing was changed either, but
+            nothing is wrong, and `skipped` is False.
+        loss_scale: scalar, what the loss was multiplied by; None where nothing is scaled.
         fault: scalar int64, the rank whose loss was not finite; 0 where no loss was the reason.
         request: scalar, the largest number that a process told the others.
         tensors: of this process's last micro-batch.
@@ -50,6 +52,8 @@ class StepOutcome:
     gradient_norm: Tensor
     gradient_norm_clipped: Tensor
     skipped: Tensor
+    overflowed: Tensor
+    loss_scale: Tensor | None
     fault: Tensor
     request: Tensor
     samples: SampleStatistics
@@ -66,6 +70,27 @@ class _Seen:
     fault: Tensor
     request: Tensor
     samples: SampleStatistics
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """What one micro-batch leaves beside its gradients, all on the device."""
+
+    video: Tensor
+    sample: NoisySample
+    terms: LossTerms
+    own_work: Stretch
+
+    def tensors(self) -> DiffusionTensors:
+        return DiffusionTensors(
+            video=self.video,
+            actual_noise=self.sample.noise,
+            noisy_video=self.sample.noisy_video,
+            predicted_noise=self.terms.predicted_noise,
+            predicted_video=self.terms.predicted_video,
+            timestep=self.sample.timestep_B,
+            is_terminal=self.terms.is_terminal,
+        )
 
 
 class TrainStep:
@@ -112,54 +137,54 @@ class TrainStep:
         readable afterwards, clipped.
         """
         noise, timestep, drop_caption = self._draw(step, batch.video_BCTHW)
+        timestep, drop_caption = self._compute.send(timestep), self._compute.send(drop_caption)
         self._optimizer.zero_grad(set_to_none=True)
-        terms: list[LossTerms] = []
-        noisy: list[NoisySample] = []
-        own_work: list[Stretch] = []
         whole = (batch.video_BCTHW, batch.tokens_BL, noise, timestep, drop_caption)
         micro_batches = list(zip(*(tensor.chunk(self._accumulation_steps) for tensor in whole), strict=True))
+        learned: list[_MicroBatch] = []
         for number, micro_batch in enumerate(micro_batches, start=1):
-            begun = moment(self._compute.device)
-            video, tokens, noise_part, timestep_part, drop_part = (
-                part.to(self._compute.device, non_blocking=True) for part in micro_batch
-            )
-            sample = add_noise(
-                self._objective.schedule, self._objective.prediction_type, video, noise_part, timestep_part
-            )
             with nullcontext() if number == len(micro_batches) else self._shared.gradients_stay_here():
-                with self._compute.autocast():
-                    prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_part)
-                term = self._loss(sample, video, prediction)
-                own_work.append(Stretch(begun, moment(self._compute.device)))
-                torch.autograd.backward(self._loss_scale.scale(term.loss / self._accumulation_steps))
-            terms.append(term)
-            noisy.append(sample)
-        tensors = DiffusionTensors(
-            video=video,
-            actual_noise=noisy[-1].noise,
-            noisy_video=noisy[-1].noisy_video,
-            predicted_noise=terms[-1].predicted_noise,
-            predicted_video=terms[-1].predicted_video,
-            timestep=noisy[-1].timestep_B,
-            is_terminal=terms[-1].is_terminal,
-        )
+                learned.append(self._add_gradients(*micro_batch))
+        samples = _sample_statistics([each.terms for each in learned], timestep, drop_caption)
+        return self._use_gradients(step, learned, samples, request)
+
+    def _add_gradients(
+        self, video: Tensor, tokens: Tensor, noise: Tensor, timestep: Tensor, drop_caption: Tensor
+    ) -> _MicroBatch:
+        """Do the forward and backward pass of a micro-batch; its video, tokens and noise are on the host."""
+        begun = moment(self._compute.device)
+        video, tokens, noise = (self._compute.send(tensor) for tensor in (video, tokens, noise))
+        sample = add_noise(self._objective.schedule, self._objective.prediction_type, video, noise, timestep)
+        with self._compute.autocast():
+            prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)
+        terms = self._loss(sample, video, prediction)
+        own_work = Stretch(begun, moment(self._compute.device))
+        torch.autograd.backward(self._loss_scale.scale(terms.loss / self._accumulation_steps))
+        return _MicroBatch(video, sample, terms, own_work)
+
+    def _use_gradients(
+        self, step: int, learned: list[_MicroBatch], samples: SampleStatistics, request: int
+    ) -> StepOutcome:
+        """Update the weights with what all micro-batches and processes have learned."""
         self._loss_scale.unscale(self._optimizer)
         norm = total_norm(self._parameters)
-        loss = torch.stack([term.loss.detach() for term in terms]).mean()
-        seen = self._seen_by_all(loss, norm, request, _sample_statistics(terms, timestep, drop_caption))
+        loss = torch.stack([each.terms.loss.detach() for each in learned]).mean()
+        seen = self._seen_by_all(loss, norm, request, samples)
         # Last of all: where anything before it fails, the weights are still those of the step before.
         self._update(step, norm, seen.skipped)
-        overflowed = self._loss_scale.update(seen.loss)
+        scaled = self._loss_scale.update(seen.loss)
         return StepOutcome(
             loss=seen.loss,
             gradient_norm=norm,
             gradient_norm_clipped=norm.clamp(max=self._gradient_clip_norm),
-            skipped=seen.skipped & ~overflowed,
+            skipped=seen.skipped & ~scaled.overflowed,
+            overflowed=scaled.overflowed,
+            loss_scale=scaled.scale,
             fault=seen.fault,
             request=seen.request,
             samples=seen.samples,
-            tensors=tensors,
-            own_work=tuple(own_work),
+            tensors=learned[-1].tensors(),
+            own_work=tuple(each.own_work for each in learned),
         )
 
     def _draw(self, step: int, video_BCTHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -221,11 +246,10 @@ class TrainStep:
 
 def _sample_statistics(terms: list[LossTerms], timestep: Tensor, drop_caption: Tensor) -> SampleStatistics:
     """Join the micro-batches' numbers."""
-    device = terms[0].weighted_loss.device
     return SampleStatistics(
-        timestep=timestep.to(device, non_blocking=True),
+        timestep=timestep,
         is_terminal=torch.cat([term.is_terminal for term in terms]),
-        is_captioned=~drop_caption.to(device, non_blocking=True),
+        is_captioned=~drop_caption,
         weighted_loss=torch.cat([term.weighted_loss for term in terms]),
         unweighted_mse=torch.cat([term.unweighted_mse for term in terms]),
         predict_zero_mse=torch.cat([term.predict_zero_mse for term in terms]),

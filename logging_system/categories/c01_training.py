@@ -38,6 +38,16 @@ TAGS = {
         "Steps of this launch whose update was left out because the loss or the gradient was not finite, counted "
         "since the run started or was last resumed. Should stay 0."
     ),
+    "01_Training/Loss_Scale": Tag(
+        "What the loss was multiplied by in this step, so that float16 holds its gradients. Halves after an overflow, "
+        "doubles after 2,000 steps without one. Below 1: the gradients themselves are too large.",
+        absent_when="gradients are not float16",
+    ),
+    "01_Training/Overflow_Steps": Tag(
+        "Steps of this launch that changed nothing because the loss scale was too large, counted since the run started "
+        "or was last resumed. A few at first, then one in 2,000 steps or so, are how the scale is found.",
+        absent_when="gradients are not float16",
+    ),
     "01_Training/Validation_Loss": Tag(
         "Unweighted squared error on fixed validation clips, noise and timesteps, right captions: comparable from "
         "point to point. Rising while Loss falls means overfitting.",
@@ -55,6 +65,7 @@ class Training(Category):
         self._moments = StepMoments()
         self._average: Tensor | None = None  # [2]: weighted sum of losses, sum of weights
         self._skipped_steps = 0
+        self._overflow_steps = 0
 
     def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
         self._accumulate(record)
@@ -69,6 +80,7 @@ class Training(Category):
                 "gradient_norm": record.gradient_norm,
                 "gradient_norm_clipped": record.gradient_norm_clipped,
                 "skipped": record.skipped,
+                "overflowed": record.overflowed,
             }
         )
         before = torch.zeros(2, device=loss.device) if self._average is None else self._average
@@ -76,9 +88,13 @@ class Training(Category):
         self._average = torch.where(torch.isfinite(loss), after, before)
 
     def _write(self, record: StepRecord, writer: Writer) -> None:
-        average = self._average
-        moments = self._moments.collect(None if average is None else {"loss_ema": average[0] / average[1]})
+        average, loss_scale = self._average, record.loss_scale
+        extra = {} if average is None else {"loss_ema": average[0] / average[1]}
+        if loss_scale is not None:
+            extra["loss_scale"] = loss_scale
+        moments = self._moments.collect(extra)
         self._skipped_steps += round(moments["skipped"].mean * moments["skipped"].count)
+        self._overflow_steps += round(moments["overflowed"].mean * moments["overflowed"].count)
         values = {
             "01_Training/Loss": moments["loss"].mean,
             "01_Training/Loss_EMA": moments["loss_ema"].mean,
@@ -89,6 +105,9 @@ class Training(Category):
             "01_Training/Samples_Seen": record.samples_seen,
             "01_Training/Skipped_Steps": self._skipped_steps,
         }
+        if loss_scale is not None:
+            values["01_Training/Loss_Scale"] = moments["loss_scale"].mean
+            values["01_Training/Overflow_Steps"] = self._overflow_steps
         write_scalars(writer, TAGS, values, record.step)
 
     def on_validation(self, record: ValidationRecord, view: TrainingView, writer: Writer) -> None:

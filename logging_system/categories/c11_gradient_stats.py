@@ -20,9 +20,12 @@ from logging_system.view import TrainingView
 from logging_system.writer import Writer
 
 NO_GRADIENT = "no parameter had a gradient"
+OVERFLOW = "float16 gradients overflowed at every diagnostics"
 
 TAGS = {
-    "11_Gradient_Stats/Total_Gradient_Norm": Tag("Euclidean norm of the whole gradient of this step before clipping."),
+    "11_Gradient_Stats/Total_Gradient_Norm": Tag(
+        "Euclidean norm of the whole gradient of this step before clipping.", OVERFLOW
+    ),
     "11_Gradient_Stats/Average_Gradient_Norm": Tag(
         "Mean of the layers' gradient norms of this step, before clipping.", NO_GRADIENT
     ),
@@ -37,7 +40,9 @@ TAGS = {
         absent_when="no step since the last point had a finite gradient",
     ),
     "11_Gradient_Stats/Non_Finite": Tag(
-        "Number of NaN or infinite gradient values of this step. Above 0 the update was skipped.", NO_GRADIENT
+        "Number of NaN or infinite gradient values of this step. Above 0 the update was skipped. A step whose loss scale "
+        "was too large has no point (01_Training/Overflow_Steps).",
+        NO_GRADIENT,
     ),
     "11_Gradient_Stats/Zero_Percent": Tag(
         "Share of gradient values of this step that are exactly 0, in percent. High: dead units or unused parameters.",
@@ -74,7 +79,10 @@ class LayerGradient:
 
 
 class GradientStats(Category):
-    """`.grad` holds clipped gradients; figures are divided by the share that clipping left of them."""
+    """`.grad` holds clipped gradients; figures are divided by the share that clipping left of them.
+
+    A step whose float16 gradients overflowed has only figures of the steps before it.
+    """
 
     name = "11_Gradient_Stats"
 
@@ -102,8 +110,11 @@ class GradientStats(Category):
     def _write(self, record: StepRecord, writer: Writer) -> None:
         with_gradient = [layer for layer in self._layers if _gradients(layer)]
         gradients = [gradient for layer in with_gradient for gradient in _gradients(layer)]
-        norms = (record.gradient_norm, record.gradient_norm_clipped)
-        statistics, (norm, norm_clipped) = tensor_statistics(gradients, norms)
+        scalars = (record.gradient_norm, record.gradient_norm_clipped, record.overflowed)
+        statistics, (norm, norm_clipped, overflowed) = tensor_statistics(gradients, scalars)
+        self._write_clipping(record.step, writer)
+        if overflowed:  # what is left of these gradients says something of the loss scale and nothing of the network
+            return
         factor = unclipping_factor(norm, norm_clipped)
         layers, start = [], 0
         for layer in with_gradient:
@@ -117,11 +128,13 @@ class GradientStats(Category):
         if self._histogram_bins is not None:
             self._write_histograms(record.step, with_gradient, factor, self._histogram_bins, writer)
 
-    def _write_totals(self, step: int, norm: float, layers: list[LayerGradient], writer: Writer) -> None:
-        values = {"11_Gradient_Stats/Total_Gradient_Norm": norm}
+    def _write_clipping(self, step: int, writer: Writer) -> None:
         clipping = self._clipping.collect()["clipped"]
         if clipping.count:
-            values["11_Gradient_Stats/Clip_Percent"] = 100 * clipping.mean
+            write_scalars(writer, TAGS, {"11_Gradient_Stats/Clip_Percent": 100 * clipping.mean}, step)
+
+    def _write_totals(self, step: int, norm: float, layers: list[LayerGradient], writer: Writer) -> None:
+        values = {"11_Gradient_Stats/Total_Gradient_Norm": norm}
         if layers:
             layer_norms = [entry.statistics.norm for entry in layers]
             count = sum(entry.statistics.count + entry.statistics.non_finite for entry in layers)

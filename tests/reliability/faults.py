@@ -112,6 +112,31 @@ def count_reductions() -> None:
     replace_part(TrainStep, "run", make_run)
 
 
+def tell_graphs() -> None:
+    """Say after each step how many graphs torch.compile has made of the network so far."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            outcome = original(*arguments)
+            say(f"graphs {torch._dynamo.utils.counters['stats']['unique_graphs']}")
+            return outcome
+
+        return run
+
+    replace_part(TrainStep, "run", make)
+
+
+def add_option(option: str) -> None:
+    """Start with another option than the other processes."""
+    import main
+
+    replace_part(
+        main,
+        "load_settings",
+        lambda original: lambda *arguments, **options: original(*arguments[:2], [*arguments[2], option], **options),
+    )
+
+
 def see_other_clips() -> None:
     """Divide the data in another way than the others do."""
     from training import build

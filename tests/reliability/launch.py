@@ -121,22 +121,21 @@ def launch_ranks(
     world_size: int,
     *arguments: str,
     faults: Mapping[int, Sequence[Fault]] | None = None,
-    restarts: int = 0,
+    store: TCPStore | None = None,
 ) -> list[Launch]:
     """Start main.py in several processes that train together, as torchrun does, but within a second.
 
     Args:
         faults: of some ranks.
-        restarts: how often torchrun would have started them before.
+        store: of an earlier start, in the place of whose processes these are; a new one by default.
     """
-    _stores.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))  # as torchrun keeps one
+    store = new_store() if store is None else store
     shared = {
         "WORLD_SIZE": world_size,
         "LOCAL_WORLD_SIZE": world_size,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": _stores[-1].port,
+        "MASTER_PORT": store.port,
         "TORCHELASTIC_RUN_ID": "test",
-        "TORCHELASTIC_RESTART_COUNT": restarts,
         "TORCHELASTIC_USE_AGENT_STORE": True,
     }
     return [
@@ -148,6 +147,12 @@ def launch_ranks(
         )
         for rank in range(world_size)
     ]
+
+
+def new_store() -> TCPStore:
+    """Start what processes of one run find each other with, as torchrun keeps one; it lives until `end_all`."""
+    _stores.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+    return _stores[-1]
 
 
 def train_ranks(folder: Path, world_size: int, *arguments: str, **options: Any) -> list[Launch]:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.faults import (
+    add_option,
     count_reductions,
     kill_in_step,
+    never_end,
     poison,
     see_other_clips,
     tell_steps,
@@ -19,7 +21,7 @@ from tests.reliability.faults import (
     train_by_plain_gradient_descent,
     work_slowly,
 )
-from tests.reliability.launch import Launch, launch_ranks, train, train_ranks
+from tests.reliability.launch import Launch, launch_ranks, new_store, train, train_ranks
 from tests.reliability.read_back import (
     clips_of_steps,
     curve,
@@ -165,7 +167,7 @@ def test_the_others_end_with_a_message_when_one_is_killed(tmp_path: Path, killed
     assert ranks[killed].end() == -signal.SIGKILL
     other = ranks[1 - killed]
     assert other.end() == 1
-    assert "another process of this run has ended, so this one cannot go on." in other.said
+    assert "another process of this run has ended, so this one cannot go on (" in other.said
     assert "Traceback" not in other.said
     if killed == 1:  # the main process has all weights, and saves the steps since the last checkpoint
         assert "error: rank 0 on " in other.said
@@ -211,6 +213,29 @@ def test_what_one_process_cannot_compute_no_process_learns_from(tmp_path: Path, 
     assert ("It would be skipped again." in lines) == (place == "batch")  # the other faults were not in the clips
 
 
+@pytest.mark.parametrize("option", ["--learning-rate=0.01", "--validate-every-steps=100000", "--resume"])
+def test_processes_that_are_not_set_alike_do_not_train(tmp_path: Path, option: str) -> None:
+    faults = {1: [functools.partial(add_option, option)]}
+    ranks = launch_ranks(tmp_path, 2, *OPTIONS, *batch_of(2), faults=faults)
+    assert [each.end() for each in ranks] == [1, 1]
+    said = "".join(each.said for each in ranks)
+    assert said.count("error: ") == 1
+    name = option.removeprefix("--").split("=")[0].replace("-", "_").upper()
+    assert f"not set alike: {'--resume' if option == '--resume' else name} is " in said
+    assert not ranks[0].run.exists()
+
+
+@pytest.mark.parametrize("world_size", [2])
+def test_a_signal_while_building_is_no_failure(tmp_path: Path, world_size: int) -> None:
+    faults = {0: [functools.partial(never_end, "building the view")]}
+    ranks = launch_ranks(tmp_path, world_size, *OPTIONS, *batch_of(world_size), "--enable-video-logging", faults=faults)
+    ranks[0].wait_for("in building the view")
+    for each in ranks:
+        each.send(signal.SIGTERM)
+    assert [each.end() for each in ranks] == [143] * world_size
+    assert "error: " not in "".join(each.said for each in ranks)
+
+
 def test_processes_that_see_other_clips_do_not_train(tmp_path: Path) -> None:
     ranks = launch_ranks(tmp_path, 2, *OPTIONS, *batch_of(2), faults={1: [see_other_clips]})
     assert [each.end() for each in ranks] == [1, 1]
@@ -241,13 +266,13 @@ def test_the_slowest_process_is_named(tmp_path: Path) -> None:
 
 def test_processes_that_torchrun_starts_anew_go_on_with_their_run(tmp_path: Path, alone: Launch) -> None:
     """Without --resume and with an automatic name: another run of the folder, newer by then, is none of theirs."""
-    options = (*OPTIONS, *batch_of(2), "--experiment-name=auto")
+    store, options = new_store(), (*OPTIONS, *batch_of(2), "--experiment-name=auto")
     kill = functools.partial(kill_in_step, 5, 1)
-    first = launch_ranks(tmp_path, 2, *options, faults={1: [kill]})
+    first = launch_ranks(tmp_path, 2, *options, faults={1: [kill]}, store=store)
     assert [each.end() for each in first] == [1, -signal.SIGKILL]
     [run] = (tmp_path / "logs").iterdir()
     train(tmp_path, *OPTIONS, "--experiment-name=other", "--max-steps=1")
-    again = train_ranks(tmp_path, 2, *options, restarts=1)
+    again = train_ranks(tmp_path, 2, *options, store=store)
     assert f"Run: {run}" in again[0].said
     assert "Going on from step 4" in again[0].said
     assert curve(run, "01_Training/Loss") == pytest.approx(curve(alone.run, "01_Training/Loss"), rel=LOSS_TOLERANCE)

@@ -32,26 +32,34 @@ OPTIONS = (
     "--no-enable-video-logging",
     "--no-enable-noise-visualization",
 )
-# One process is killed in the middle of a step, in the first generation of processes only.
+# One process is killed in the middle of a step, once. Saving takes the main one a while, so that it lives longer than
+# the other machine's torchrun waits before it starts anew.
 KILLED_ONCE = """
-import os, sys
+import os, pathlib, sys
 sys.path.insert(0, {root!r})
-if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    from tests.reliability.faults import kill_in_step
+from tests.reliability.faults import kill_in_step, stretch_saves
+killed = pathlib.Path({marker!r})
+if os.environ["RANK"] == "1" and not killed.exists():
+    killed.touch()
     kill_in_step(6, 1)
+if os.environ["RANK"] == "0":
+    stretch_saves({seconds})
 import main
 sys.exit(main.main(sys.argv[1:]))
 """
 
 
-class Torchrun:
-    """A torchrun with two processes."""
+ONE_MACHINE = ("--nproc-per-node=2", "--standalone", "--max-restarts=3")
 
-    def __init__(self, folder: Path, program: Path, *options: str, of_torchrun: tuple[str, ...] = ()) -> None:
+
+class Torchrun:
+    """A torchrun, of one of several machines perhaps."""
+
+    def __init__(self, folder: Path, program: Path, *options: str, of_torchrun: tuple[str, ...] = ONE_MACHINE) -> None:
         self.logs = folder / "logs"
-        self._output = folder / "torchrun.txt"
+        self._output = folder / f"torchrun_{time.monotonic_ns()}.txt"
         command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *of_torchrun),
+            *(sys.executable, "-m", "torch.distributed.run", *of_torchrun),
             *(str(program), *SMALLEST, *OPTIONS, *options),
             *(f"--log-dir={self.logs}", f"--cache-dir={folder / 'cache'}"),
         ]
@@ -106,18 +114,33 @@ def runs_of_dashboard(logdir: Path) -> list[str]:
             time.sleep(0.2)
 
 
-def test_a_killed_process_is_replaced_and_the_run_ends_as_if_nothing_had_been(tmp_path: Path, torchrun) -> None:
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a training that nothing disturbs."""
+    return train_ranks(tmp_path_factory.mktemp("straight"), 2, *OPTIONS)[0].run
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_killed_process_is_replaced_and_the_run_ends_as_if_nothing_had_been(
+    tmp_path: Path, torchrun, straight: Path, machines: int
+) -> None:
     program = tmp_path / "killed_once.py"
-    program.write_text(KILLED_ONCE.format(root=str(ROOT)))
-    job = torchrun(tmp_path, program, of_torchrun=("--max-restarts=1",))
-    straight = train_ranks(tmp_path / "straight", 2, *OPTIONS, "--log-every-steps=1")
-    assert job.end() == 0, job.said
-    assert "another process of this run has ended" in job.said
-    assert "Going on from step 5" in job.said  # saved by the main process when the other one was gone
-    [run] = job.logs.iterdir()  # without --resume and --experiment-name
-    assert curve(run, "01_Training/Loss") == curve(straight[0].run, "01_Training/Loss")
-    assert largest_difference(newest(run), newest(straight[0].run)) == 0
-    assert runs_of_dashboard(job.logs) == [run.name]  # one, not one for each process
+    facts = {"root": str(ROOT), "marker": str(tmp_path / "killed"), "seconds": 0.0 if machines == 1 else 0.5}
+    program.write_text(KILLED_ONCE.format(**facts))
+    options = ONE_MACHINE
+    if machines == 2:
+        port = choose_port("127.0.0.1", None)
+        options = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=test")
+        options += (f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=last_call_timeout=1")
+    jobs = [torchrun(tmp_path, program, of_torchrun=options) for _ in range(machines)]
+    assert [job.end() for job in jobs] == [0] * machines, "".join(job.said for job in jobs)
+    said = "".join(job.said for job in jobs)
+    assert "another process of this run has ended" in said
+    assert "Going on from step 5" in said  # saved by the main process when the other one was gone
+    [run] = jobs[0].logs.iterdir()  # without --resume and --experiment-name
+    assert curve(run, "01_Training/Loss") == curve(straight, "01_Training/Loss")
+    assert largest_difference(newest(run), newest(straight)) == 0
+    assert runs_of_dashboard(jobs[0].logs) == [run.name]  # one, not one for each process
 
 
 def test_a_signal_to_torchrun_ends_all_processes_with_a_checkpoint(tmp_path: Path, torchrun) -> None:
@@ -129,6 +152,6 @@ def test_a_signal_to_torchrun_ends_all_processes_with_a_checkpoint(tmp_path: Pat
     step = state_of(newest(run))["step"]
     assert f"Stopped at step {step}: SIGTERM asked for it" in job.said
     assert max(curve(run, "01_Training/Loss")) == step
-    assert job.said.count("SIGTERM: ending after this step") == 1  # one process answers for all
+    assert job.said.count("SIGTERM: asked to end") == 1  # one process answers for all
     resumed = train_ranks(tmp_path, 2, *OPTIONS, f"--max-steps={step + 2}", "--resume", faults={0: [tell_steps], 1: []})
     assert steps_done(resumed[0]) == [step + 1, step + 2]

@@ -144,11 +144,17 @@ def training(processes: Processes, folder: Path) -> None:
             torch.testing.assert_close(whole[name], wanted[name])
 
 
+def forbid_copy(parameter: nn.Parameter, memo: object) -> nn.Parameter:
+    raise AssertionError("weights are copied")
+
+
 def memory(processes: Processes, folder: Path) -> None:
     """A process holds a third of the weights, before and after passes; copies hold some while they are looked at."""
     model = Net()
     whole = {name: each.detach().clone() for name, each in model.named_parameters()}
-    plain = (PlainCopy(model, torch.device("cpu")), PlainCopy(model, torch.device("cpu")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Parameter, "__deepcopy__", forbid_copy)
+        plain = (PlainCopy(model, torch.device("cpu")), PlainCopy(model, torch.device("cpu")))
     seen = list(plain[0].module.parameters())
     average = copy.deepcopy(model).requires_grad_(False)
     for network in (model, average):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from data.order import Part
 from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from diffusion.schedule import build_noise_schedule
@@ -14,11 +15,17 @@ from models.text_encoder import CharacterEncoder
 from models.text_to_video import TextToVideoModel
 from models.tokens import CharacterTokenizer
 from models.unet3d import UNet3D, UNet3DSpecification
+from tests.training.step_rig import Rig, batch
 from training.device import ComputeDevice
 from training.ema import ExponentialMovingAverage
+from training.end_of_run import EndOfRun
 from training.estimate import MemoryInUse, memory_in_use
-from training.loss_scale import NoLossScale
+from training.loss_scale import LossScale, NoLossScale, build_loss_scale
+from training.processes import Processes
+from training.progress import StoppingLimits
 from training.sampling import ClipSampler, SamplingSettings, to_pixels
+from training.signals import StopRequest
+from training.skipped_steps import SkippedSteps
 
 
 class Backend:
@@ -110,7 +117,7 @@ def test_the_average_moves_on_the_device_without_waiting_for_it(imagined_cuda: A
 
 def test_whether_a_step_counts_is_decided_on_the_device(imagined_cuda: Any) -> None:
     loss = torch.zeros((), device=imagined_cuda.name)
-    assert NoLossScale().update(loss).device == torch.device(imagined_cuda.name)
+    assert NoLossScale().update(loss).overflowed.device == torch.device(imagined_cuda.name)
     assert imagined_cuda.transfers == 0
 
 
@@ -140,3 +147,86 @@ def test_clips_of_the_real_network_reach_the_host(imagined_cuda: Any, sampler: S
     looks_at_the_timestep = guidance.interval != (0.0, 1.0)  # once a step
     assert (imagined_cuda.transfers == 1) == (not looks_at_the_timestep)
     assert to_pixels(clips).shape == (2, 4, 8, 8, 3)
+
+
+class Mark:
+    """A `torch.cuda.Event`."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.was_waited_for = False
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        self.was_waited_for = True
+
+
+@pytest.fixture
+def imagined_training(imagined_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The imagined device with what training asks of a GPU beside arithmetic; it has no backward pass."""
+
+    def backward(loss: torch.Tensor) -> None:
+        assert loss.requires_grad
+        assert loss.device == torch.device(imagined_cuda.name)
+        for parameter in imagined_cuda.parameters:
+            parameter.grad = torch.ones_like(parameter)
+
+    monkeypatch.setattr(torch.cuda, "Event", Mark)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.autograd, "backward", backward)
+    return imagined_cuda
+
+
+def rig_on(device: Any, loss_scale: LossScale, accumulation_steps: int = 2) -> Rig:
+    rig = Rig(accumulation_steps, loss_scale=loss_scale, device=device.name)
+    device.parameters = list(rig.model.parameters())
+    return rig
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # copy.deepcopy does
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_nothing_in_a_step_waits_for_the_device(imagined_training: Any, is_scaled: bool) -> None:
+    device = torch.device(imagined_training.name)
+    imagined_training.has_float64 = is_scaled  # PyTorch's GradScaler, for CUDA alone, inverts its scale in it
+    rig = rig_on(imagined_training, build_loss_scale(ComputeDevice(device, torch.float16 if is_scaled else None)))
+    for step in (1, 2):
+        outcome = rig.run(step)
+    assert imagined_training.transfers == 0
+    left = [outcome, outcome.samples, outcome.tensors]
+    tensors = {name: each for part in left for name, each in vars(part).items() if isinstance(each, torch.Tensor)}
+    assert ("loss_scale" in tensors) == is_scaled
+    assert {name for name, each in tensors.items() if each.device != device} == set()
+    assert {parameter.grad.device for parameter in rig.model.parameters()} == {device}
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_what_the_loop_learns_of_a_step_it_waits_for_two_steps_later(
+    imagined_training: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, marks = ComputeDevice(torch.device(imagined_training.name), None), []
+
+    def mark() -> Mark:
+        marks.append(Mark())
+        return marks[-1]
+
+    rig = rig_on(imagined_training, NoLossScale())
+    of_two = Processes(Part(0, 2))
+    end = EndOfRun(StoppingLimits(10, None), StopRequest(), of_two, compute)
+    skipped = SkippedSteps(already_skipped=0, limit_in_a_row=9, compute=compute, rank=0, keep=lambda *_: None)
+    waited_for = []
+    for step in range(1, 5):
+        outcome = rig.run(step)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, "Event", mark)
+            skipped.add(step, batch(), outcome.skipped, outcome.fault)
+            assert end.after(step, outcome.request) is None
+        skipped.check()
+        assert len(marks) == 2 * step
+        waited_for.append(sum(each.was_waited_for for each in marks))
+    assert waited_for == [0, 0, 2, 4]
+    assert not any(each.was_waited_for for each in marks[4:])
+    assert (imagined_training.transfers, imagined_training.under_way) == (0, 8)
+    assert skipped.total() == 4  # a stand-in of 1 is a rank
+    assert all(each.was_waited_for for each in marks[::2])

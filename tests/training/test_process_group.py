@@ -1,8 +1,5 @@
 """What torchrun says of a process, and what a failing process says to the others and to the user."""
 
-import os
-
-import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -21,7 +18,6 @@ BY_TORCHRUN = {
     "LOCAL_RANK": "1",
     "LOCAL_WORLD_SIZE": "4",
     "TORCHELASTIC_RUN_ID": "job-17",
-    "TORCHELASTIC_RESTART_COUNT": "2",
 }
 
 
@@ -36,22 +32,16 @@ def test_without_torchrun_a_process_is_alone_whatever_else_is_in_the_environment
 def test_the_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in BY_TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    assert place_of_this_process() == Place(5, 8, 1, 4, "job-17", 2)
-
-
-def test_a_torchrun_without_a_name_is_known_by_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {**BY_TORCHRUN, "TORCHELASTIC_RUN_ID": "none"}.items():
-        monkeypatch.setenv(name, value)
-    job = place_of_this_process().job
-    assert job is not None
-    assert f"/{os.getppid()}/{psutil.Process(os.getppid()).create_time()}" in job
+    assert place_of_this_process() == Place(5, 8, 1, 4, is_by_torchrun=True)
 
 
 @pytest.mark.parametrize(
     ("error", "is_lost"),
     [
         (RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711"), True),
-        (dist.DistBackendError("NCCL error: remote process exited"), True),
+        (dist.DistBackendError("NCCL error: remote process exited or there was a network error"), True),
+        (dist.DistBackendError("ncclInvalidUsage: Duplicate GPU detected : rank 1 and rank 0"), False),
+        (RuntimeError("[../gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms"), False),
         (PeerLost(PEER_LOST), True),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
         (ValueError("gloo"), False),
@@ -79,7 +69,7 @@ class Told(Processes):
 
 
 def test_each_reason_is_said_once_by_several(capsys: pytest.CaptureFixture[str]) -> None:
-    place, processes = Place(1, 2, 1, 2, "job", 0), Told(said={"too many clips"}, failed=False)
+    place, processes = Place(1, 2, 1, 2, is_by_torchrun=True), Told(said={"too many clips"}, failed=False)
     say_failure(UserError("too many clips"), "too many clips", place, processes)
     assert capsys.readouterr().err == ""
     say_failure(UserError("a clip has gone"), "a clip has gone", place, processes)
@@ -89,17 +79,17 @@ def test_each_reason_is_said_once_by_several(capsys: pytest.CaptureFixture[str])
 
 
 def test_who_lost_another_is_silent_where_that_one_has_spoken(capsys: pytest.CaptureFixture[str]) -> None:
-    place = Place(1, 2, 1, 2, "job", 0)
-    lost = PeerLost(f"{PEER_LOST} The last checkpoint is of step 3.")
+    place = Place(1, 2, 1, 2, is_by_torchrun=True)
+    lost = PeerLost(f"{PEER_LOST} (reset). The last checkpoint is of step 3.")
     say_failure(lost, str(lost), place, Told(said=set(), failed=True))
     assert capsys.readouterr().err == ""
     say_failure(lost, str(lost), place, Told(said=set(), failed=False))
-    assert "so this one cannot go on. The last checkpoint is of step 3. torchrun" in capsys.readouterr().err
+    assert "so this one cannot go on (reset). The last checkpoint is of step 3. torchrun" in capsys.readouterr().err
 
 
 def test_before_they_are_connected_the_first_of_each_machine_speaks(capsys: pytest.CaptureFixture[str]) -> None:
     for local_rank in (0, 1):
-        place = Place(4 + local_rank, 8, local_rank, 4, "job", 0)
+        place = Place(4 + local_rank, 8, local_rank, 4, is_by_torchrun=True)
         say_failure(UserError("wrong"), "wrong", place, Processes())
     assert capsys.readouterr().err == "error: wrong\n"
 

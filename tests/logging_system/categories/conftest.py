@@ -138,13 +138,13 @@ def _record(step: int, *, clips: int = 6, generator: torch.Generator | None = No
         gradient_norm=norm,
         gradient_norm_clipped=norm.clamp(max=1.0),
         skipped=torch.tensor(False),
+        overflowed=torch.tensor(False),
         learning_rates={"weights": 1e-3},
         samples=samples,
         tensors=tensors,
         data_seconds=0.05,
         step_seconds=0.25,
         rank_seconds=(0.05, 0.1),
-        clip_ids=("a", "b"),
     )
     return dataclasses.replace(record, **changes)
 

@@ -54,3 +54,24 @@ def test_skipped_steps_accumulate_and_validation_is_written(session: Callable[..
     reader = running.finish()
     assert reader.points("01_Training/Skipped_Steps") == {2: 2, 4: 3, 6: 5}
     assert reader.points("01_Training/Validation_Loss") == {6: pytest.approx(0.3)}
+
+
+def test_overflows_accumulate_beside_the_scale_of_the_step(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("01_Training", log_every_steps=2)
+    scales = [8.0, 4.0, 2.0, 2.0, 2.0, 1.0]  # halved after steps 1, 2 and 5
+    for step, scale in enumerate(scales, 1):
+        overflowed = step in (1, 2, 5)
+        norms = {"gradient_norm": torch.tensor(math.inf)} if overflowed else {}
+        scaling = {"overflowed": torch.tensor(overflowed), "loss_scale": torch.tensor(scale)}
+        running.step(make.record(step, **norms, **scaling))
+    reader = running.finish()
+    assert reader.points("01_Training/Loss_Scale") == {2: 4.0, 4: 2.0, 6: 1.0}
+    assert reader.points("01_Training/Overflow_Steps") == {2: 2, 4: 2, 6: 3}
+    assert reader.points("01_Training/Skipped_Steps") == {2: 0, 4: 0, 6: 0}
+    assert reader.points("01_Training/Gradient_Norm")[6] == pytest.approx(0.5)  # of step 6 alone
+
+
+def test_without_a_scale_nothing_is_said_of_it(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("01_Training", log_every_steps=1)
+    running.step(make.record(1))
+    assert not {"01_Training/Loss_Scale", "01_Training/Overflow_Steps"} & running.finish().all_tags

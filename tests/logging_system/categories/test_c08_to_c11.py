@@ -125,6 +125,28 @@ def test_gradients_are_reported_as_before_clipping(session: Callable[..., Any], 
     assert reader.image_steps(f"{prefix}/Gradient_Flow") == [4]
 
 
+def test_an_overflow_leaves_no_figure_of_its_gradients(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("11_Gradient_Stats", diagnostic_log_every_steps=2, histogram_bins=8)
+    model = running.view.model
+    for step in range(1, 5):
+        make.gradients(model, step)
+        overflow = {}
+        if step == 4:
+            model.body[0].weight.grad.fill_(torch.nan)  # what clipping by an infinite norm leaves
+            overflow = {"gradient_norm": torch.tensor(torch.inf), "gradient_norm_clipped": torch.tensor(1.0)}
+            overflow["overflowed"] = torch.tensor(True)
+        running.step(make.record(step, **overflow))
+    reader = running.finish()
+    prefix = "11_Gradient_Stats"
+    clip_percent = reader.points(f"{prefix}/Clip_Percent")
+    assert clip_percent == {2: 100.0, 4: 0.0}  # norms 1.5 and 2.5, then 0.5, clipped at 1
+    assert list(reader.points(f"{prefix}/Non_Finite").values()) == [0]
+    for tag in {*reader.tags["scalars"]} - {f"{prefix}/Clip_Percent"}:
+        assert list(reader.points(tag)) == [2], tag
+    assert [event.step for event in reader.events.Histograms(f"{prefix}/body.0/Histogram")] == [2]
+    assert reader.image_steps(f"{prefix}/Gradient_Flow") == [2]
+
+
 def test_a_frozen_layer_has_no_gradient_tags(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("11_Gradient_Stats")
     make.gradients(running.view.model, 5)

@@ -1,0 +1,110 @@
+"""A network of two layers with everything that a training step needs."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.records import Batch
+from diffusion.schedule import build_noise_schedule
+from training.device import ComputeDevice
+from training.ema import ExponentialMovingAverage
+from training.loss_scale import LossScale, NoLossScale
+from training.optimizer import build_optimizer, optimizer_tensors
+from training.processes import Processes
+from training.shared_model import SharedModel
+from training.step import DiffusionObjective, StepOutcome, TrainStep
+
+
+class HalfGradient(torch.autograd.Function):
+    """Passes values on, and their gradients in float16, as a float16 network would: rounded, or infinite."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, network: "TinyNetwork") -> Tensor:
+        ctx.network = network
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        network = ctx.network
+        gradient = network.gradient_factor * gradient
+        network.largest_gradient = torch.maximum(network.largest_gradient, gradient.abs().max())
+        return gradient.half().float(), None
+
+
+class TinyNetwork(nn.Module):
+    """Depends on everything that a network is given, clip by clip."""
+
+    def __init__(self, *, is_half: bool = False) -> None:
+        super().__init__()
+        self.mix = nn.Conv3d(3, 3, 1)
+        self.embedding = nn.Embedding(10, 3)
+        self.is_half = is_half
+        self.gradient_factor = 1.0  # of gradients in float16
+        self.largest_gradient = torch.tensor(0.0)  # of a step, before it became float16
+
+    def forward(self, video: Tensor, timestep: Tensor, tokens: Tensor, drop_caption: Tensor) -> Tensor:
+        text = self.embedding(tokens).mean(1) * (~drop_caption)[:, None]
+        prediction = self.mix(video) + (text + 0.001 * timestep[:, None])[:, :, None, None, None]
+        return HalfGradient.apply(prediction, self) if self.is_half else prediction
+
+
+def batch(clips: int = 8) -> Batch:
+    generator = torch.Generator().manual_seed(5)
+    return Batch(
+        video_BCTHW=torch.rand(clips, 3, 4, 6, 6, generator=generator) * 2 - 1,
+        tokens_BL=torch.randint(2, 10, (clips, 3), generator=generator),
+        captions=("A",) * clips,
+        ids=tuple(map(str, range(clips))),
+        epoch=0,
+        index_in_epoch=0,
+    )
+
+
+class Rig:
+    """A step, and what it changes."""
+
+    def __init__(
+        self,
+        accumulation_steps: int = 1,
+        clip_norm: float = 1.0,
+        seed: int = 0,
+        loss_scale: LossScale | None = None,
+        *,
+        is_half: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        torch.manual_seed(0)
+        self.loss_scale = loss_scale or NoLossScale()
+        self.model = TinyNetwork(is_half=is_half).to(device)
+        self.ema = ExponentialMovingAverage(self.model, 0.9)
+        self.optimizer = build_optimizer(self.model, learning_rate=0.01, betas=(0.9, 0.99), weight_decay=0.0)
+        schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True).to(torch.device(device))
+        self.step = TrainStep(
+            shared=SharedModel(self.model),
+            ema=self.ema,
+            optimizer=self.optimizer,
+            objective=DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.25),
+            compute=ComputeDevice(torch.device(device), None),
+            processes=Processes(),
+            loss_scale=self.loss_scale,
+            accumulation_steps=accumulation_steps,
+            gradient_clip_norm=clip_norm,
+            seed=seed,
+        )
+
+    def run(self, step: int, factor: float = 1.0) -> StepOutcome:
+        """Do a step on the same clips as always, with gradients in float16 that are larger by a factor."""
+        self.model.gradient_factor = factor
+        self.model.largest_gradient = torch.tensor(0.0)
+        return self.step.run(step, batch())
+
+    def everything(self) -> dict[str, Tensor]:
+        state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        state |= {f"ema.{name}": value for name, value in self.ema.model.state_dict().items()}
+        return copy.deepcopy(state | optimizer_tensors(self.optimizer, self.model))
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
