@@ -48,11 +48,11 @@ class Config(Settings):
     """Where to compute; "auto" takes CUDA, then MPS, then the CPU."""
     MIXED_PRECISION: Literal["auto", "off", "bfloat16", "float16"] = "auto"
     """Number format of the heavy operations; "auto" takes bfloat16 on CUDA and on x86 CPUs that compute in it, and
-    float16 on older CUDA devices."""
+    float16, which only CUDA has here, on older devices of it."""
     ACTIVATION_CHECKPOINTING: bool = False
     """Whether the backward pass computes activations again, not keeping them: less memory, a quarter more time."""
     COMPILE_MODEL: bool = False
-    """Whether training steps run through torch.compile, which takes minutes at the start."""
+    """Whether training steps run through torch.compile, which takes minutes at the start; not with "fsdp"."""
 
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)
@@ -96,7 +96,7 @@ class Config(Settings):
 
     # --- Batch
     BATCH_SIZE: int = Field(4, ge=1, le=65536)
-    """Clips per device that pass through the model at once."""
+    """Clips that pass through the model at once, in each process where several train together."""
     GRADIENT_ACCUMULATION_STEPS: int = Field(1, ge=1, le=65536)
     """Batches whose gradients make one optimizer step."""
 

@@ -8,38 +8,39 @@ import sys
 from contextlib import ExitStack
 
 from common.console import forgiving_output, quiet_output
-from common.errors import UserError
 from common.interruption import Interrupted
 from common.settings import load_settings
 from config import PRESETS, Config
 from training.allocator import keep_freed_memory
+from training.announce import announce_place
 from training.build import build_training
 from training.build_device import build_device
-from training.failure import say_failure
-from training.memory import is_out_of_memory, out_of_memory_advice
-from training.process_group import connected_processes, peer_lost, place_of_this_process
-from training.processes import PEER_LOST, Processes
+from training.failure import Failed, failures_are_said
+from training.process_group import connected_processes, place_of_this_process
+from training.processes import Processes
 from training.signals import StopRequest
 
 
 def main(arguments: list[str]) -> int:
     """Train as config.py and the command line say; return the exit code, 0 only for a finished run."""
     keep_freed_memory()
-    place, processes = place_of_this_process(), Processes()
+    place = place_of_this_process()
     with forgiving_output(), quiet_output(place.rank > 0):
         try:
-            loaded = load_settings(Config, PRESETS, arguments, program="main.py")
-            compute = build_device(loaded.config, place)
-            with ExitStack() as connection:
+            with failures_are_said(place, Processes()), ExitStack() as connection:
+                loaded = load_settings(Config, PRESETS, arguments, program="main.py")
+                compute = build_device(loaded.config, place)
                 processes = connection.enter_context(connected_processes(place, compute.device))
+                announce_place(place, processes)
+                several = processes.are_several
                 with (
-                    StopRequest(is_quiet=place.rank > 0, is_one_of_several=processes.are_several) as stop,
+                    StopRequest(is_quiet=place.rank > 0, is_one_of_several=several) as stop,
+                    failures_are_said(place, processes),  # while torchrun's signals still find somebody
                     ExitStack() as held,
                 ):
                     training = build_training(loaded, ["main.py", *arguments], stop, processes, compute, held)
                     return 0 if training is None else training.run()
-        except UserError as error:
-            say_failure(error, str(error), place, processes)
+        except Failed:
             return 1
         except Interrupted as interruption:
             name = signal.Signals(interruption.signal_number).name
@@ -48,14 +49,6 @@ def main(arguments: list[str]) -> int:
         except KeyboardInterrupt:  # a second Ctrl-C, or one before any handler was set
             print("interrupted; the last checkpoint, if there is one, is intact", file=sys.stderr)
             return 130
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                say_failure(error, out_of_memory_advice(error), place, processes)
-            elif peer_lost(error):
-                say_failure(error, PEER_LOST, place, processes)
-            else:
-                raise
-            return 1
 
 
 if __name__ == "__main__":

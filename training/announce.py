@@ -1,5 +1,8 @@
 """What a run says on the console before it starts."""
 
+import socket
+import sys
+
 from common.settings import LoadedSettings
 from config import Config
 from data.records import ClipSource, DataSplits
@@ -8,6 +11,7 @@ from training.checkpoint import Checkpoint
 from training.device import ComputeDevice
 from training.estimate import TrainingEstimate, device_name
 from training.memory import SMALLER_BATCH, SMALLER_CLIP
+from training.process_group import Place
 from training.processes import Processes
 from training.resume import ResumedConfig
 from training.run_folder import RunFolder
@@ -48,6 +52,15 @@ def announce(
         print(f"Sample videos are made every {config.SAMPLE_EVERY_STEPS} steps and at the end.")
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
     print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}", flush=True)
+
+
+def announce_place(place: Place, processes: Processes) -> None:
+    """Say on the consoles of other machines where the run's own is. Call on all processes."""
+    host = processes.from_main(socket.gethostname())
+    if place.rank > 0 and place.local_rank == 0:
+        last = place.rank + place.processes_here - 1
+        ranks = f"ranks {place.rank} to {last}" if last > place.rank else f"rank {last}"
+        print(f"This machine has {ranks} of {place.world_size}; the run speaks on {host}.", file=sys.stderr)
 
 
 def announce_estimate(

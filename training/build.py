@@ -168,11 +168,13 @@ def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint, pro
 def _open_data(config: Config, processes: Processes) -> DataSplits:
     """Open the data and check what else depends on it."""
     splits = processes.first_on_each_machine(lambda: build_data(config))
-    if len({*processes.gather(_digest(splits.report))}) > 1:
-        raise UserError(
-            "the processes of this run do not see the same clips: DATA_ROOT must be the same on all machines, "
-            "and so must the versions of the program"
-        )
+    seen = processes.gather((_digest(splits.report), len(splits.training)))
+    for rank, (digest, clips) in enumerate(seen):
+        if digest != seen[0][0]:
+            raise UserError(
+                f"the processes of this run do not see the same clips: rank 0 has {seen[0][1]} to train on, "
+                f"rank {rank} {clips}. DATA_ROOT must be the same on all machines, and so must the program's version"
+            )
     batches_per_epoch(splits.training, clips_a_step(config), processes.part)
     tokenizer = build_tokenizer(config, splits.symbols)
     for prompt in config.SAMPLE_PROMPTS:

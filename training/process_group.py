@@ -1,6 +1,7 @@
 """Several processes that torchrun has started, connected by torch.distributed."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ class ProcessGroup(Processes):
         what = message.partition(". ")[0]  # the rest may differ, such as which checkpoint is the last
         try:
             self._store.set(_FAILURE, what)
-            return self._store.add(f"said: {what}", 1) == 1
+            return self._store.add(f"said on {socket.gethostname()}: {what}", 1) == 1
         except RuntimeError:  # torchrun itself is gone
             return True
 

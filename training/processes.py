@@ -74,7 +74,7 @@ class Processes:
         return None
 
     def report_failure(self, message: str) -> bool:
-        """Tell the others why this process ends; return whether it is the first to say just this."""
+        """Tell the others why this process ends; return whether it is the first on its machine to say just this."""
         return True
 
     def failure_is_known(self) -> bool:

@@ -48,9 +48,7 @@ def test_compiled_processes_train_as_others_do_and_send_gradients_once_a_step(tm
         assert len(expected) == 4
         assert curve(compiled[0].run, tag) == pytest.approx(expected, rel=TOLERANCE), tag
     for before, after in zip(eager, compiled, strict=True):
-        assert len(sent(before)) == 3
-        assert min(sent(before)) > 0
-        assert sent(after) == sent(before)
+        assert sent(before) == sent(after) == [1] * 3  # so small a network is one bucket
         assert graphs(before) == [0] * 4
         assert graphs(after)[0] > 0
         assert len(set(graphs(after)[1:])) == 1  # what happens within a step and at its end is known by the second one

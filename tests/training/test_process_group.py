@@ -84,7 +84,10 @@ def test_who_lost_another_is_silent_where_that_one_has_spoken(capsys: pytest.Cap
     say_failure(lost, str(lost), place, Told(said=set(), failed=True))
     assert capsys.readouterr().err == ""
     say_failure(lost, str(lost), place, Told(said=set(), failed=False))
-    assert "so this one cannot go on (reset). The last checkpoint is of step 3. torchrun" in capsys.readouterr().err
+    assert (
+        "so this one cannot go on (reset). The last checkpoint is of step 3. torchrun tells which process"
+        in capsys.readouterr().err
+    )
 
 
 def test_before_they_are_connected_the_first_of_each_machine_speaks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,57 @@
+"""The Slurm script of docs/scaling.md with stand-ins for Slurm's programs: what it returns, and when it queues again."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+GUIDE = Path(__file__).resolve().parent.parent.parent / "docs" / "scaling.md"
+# It ends by itself with CODE, or a moment after a signal, as a training that writes its last checkpoint.
+SRUN = """#!/bin/bash
+trap "sleep 0.5; echo saved; exit 1" TERM
+echo "$@" > "$FOLDER/arguments"
+for tick in $(seq "$TICKS"); do sleep 0.05; done
+exit "$CODE"
+"""
+SCONTROL = """#!/bin/bash
+[ "$1" = show ] && echo first-machine || echo "$1 $2"
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    for name, body in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(body)
+        (tmp_path / name).chmod(0o755)
+    found = re.search(r"```\n(#!/bin/bash.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    (tmp_path / "job.sh").write_text(found.group(1))
+    return tmp_path / "job.sh"
+
+
+@pytest.mark.parametrize(
+    ("ticks", "code", "signalled", "expected"),
+    [(1, 0, False, (0, "")), (1, 1, False, (1, "")), (400, 0, True, (143, "saved\nrequeue 17\n"))],
+)
+def test_a_job_is_queued_again_only_when_its_time_was_over(
+    script: Path, ticks: int, code: int, signalled: bool, expected: tuple[int, str]
+) -> None:
+    environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}", "FOLDER": str(script.parent)}
+    environment |= {"TICKS": str(ticks), "CODE": str(code), "SLURM_JOB_ID": "17", "SLURM_NNODES": "4"}
+    environment |= {"SLURM_JOB_NODELIST": "first-machine", "SLURM_RESTART_COUNT": "0"}
+    job = subprocess.Popen(["bash", str(script)], env=environment, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not (script.parent / "arguments").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if signalled:
+        time.sleep(0.2)
+        job.send_signal(signal.SIGTERM)
+    said, _ = job.communicate(timeout=30)
+    assert (job.returncode, said) == expected
+    arguments = (script.parent / "arguments").read_text()
+    assert "torchrun --nnodes=4 " in arguments
+    assert "--rdzv-endpoint=first-machine:29500 --rdzv-id=17-0 main.py " in arguments
