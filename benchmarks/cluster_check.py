@@ -143,7 +143,7 @@ def _communication_of(works: Round, work: Workload | None) -> dict[str, tuple[fl
         "a step of two processes, DDP": (alone + gradients + together, works[REPLICATED].step_seconds),
     }
     if work is not None:
-        parts = (FLOAT_BYTES * unit for unit in (*work.units, work.outer_unit))
+        parts = (FLOAT_BYTES * unit.padded(PROCESSES) for unit in (*work.units, work.outer_unit))
         divided = 3 * sum(gather_seconds(size, PROCESSES, link) for size in parts)  # weights twice, gradients once
         rows["a step of two processes, FSDP"] = (alone + divided + together, works[SHARDED].step_seconds)
     return rows

@@ -3,8 +3,8 @@
 Memory: weights, gradients, AdamW's two moments and the averaged weights are float32 (training.device), 20 bytes a
 parameter; FSDP divides them by the number of GPUs (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054, section 3). Time:
 matrix products and convolutions at a share of the peak, everything else at the memory's bandwidth, all of it not faster
-than kernels can be launched. Communication: a ring (Patarasuk and Yuan 2009, Bandwidth optimal all-reduce algorithms),
-hidden behind the pass that it belongs to, but for the first or last message.
+than the host prepares batches and launches kernels. Communication: a ring (Patarasuk and Yuan 2009, Bandwidth optimal
+all-reduce algorithms), hidden behind the pass that it belongs to, but for the first or last message.
 """
 
 import math
@@ -72,9 +72,15 @@ class StepTime:
     update: float
     sent: float  # all communication, hidden or not
     exposed: float  # what is not hidden
+    host: float  # that one thread works meanwhile: it runs ahead of the device
 
     @property
     def total(self) -> float:
+        return max(self.host, self.device)
+
+    @property
+    def device(self) -> float:
+        """All that the device does and waits for."""
         return self.compute + self.update + self.exposed
 
 
@@ -88,8 +94,7 @@ class Link:
 
 def memory_of(work: Workload, choice: Choice) -> Memory:
     """Return what one GPU holds."""
-    copy = FLOAT_BYTES * work.parameters
-    parts = choice.gpus if choice.parallelism == "fsdp" else 1
+    own = FLOAT_BYTES * _own_numbers(work, choice)
     if choice.checkpoints_activations:
         kept = choice.clips * (work.checkpointed_bytes + work.recomputed_bytes)
     else:
@@ -98,24 +103,42 @@ def memory_of(work: Workload, choice: Choice) -> Memory:
     gathered = 0.0
     if choice.parallelism == "fsdp":
         # Weights and, on the way back, gradients of the units at work; the rest belongs to the outermost unit.
-        gathered = FLOAT_BYTES * 2 * (SHARED_UNITS * work.largest_unit + work.outer_unit)
+        largest = max(unit.padded(choice.gpus) for unit in work.units)
+        gathered = FLOAT_BYTES * 2 * (SHARED_UNITS * largest + work.outer_unit.padded(choice.gpus))
     # The averaged weights move by a copy of all differences, when the activations are gone.
-    return Memory(copy / parts, copy / parts, 2 * copy / parts, copy / parts, max(passing, copy / parts), gathered)
+    return Memory(own, own, 2 * own, own, max(passing, own), gathered)
+
+
+def _own_numbers(work: Workload, choice: Choice) -> float:
+    """Return how many of the parameters a GPU has, with padding."""
+    return work.padded(choice.gpus) / choice.gpus if choice.parallelism == "fsdp" else work.parameters
 
 
 def compute_seconds(work: Workload, choice: Choice, gpu: Gpu, matmul_share: float = MATMUL_SHARE) -> float:
     """Return the seconds of the forward and backward pass."""
-    passes = (FORWARD_AND_BACKWARD + choice.checkpoints_activations) / FORWARD_AND_BACKWARD
     matmul = FORWARD_AND_BACKWARD * work.forward_flops * choice.clips / (gpu.flops_per_second * matmul_share)
     traffic = work.other_traffic_bytes * choice.clips + work.fixed_traffic_bytes
     others = traffic / (gpu.memory_bytes_per_second * MEMORY_SHARE)
-    return passes * max(matmul + others, work.kernels * LAUNCH_SECONDS)
+    return max(_passes(choice) * (matmul + others), launch_seconds(work, choice))
+
+
+def launch_seconds(work: Workload, choice: Choice) -> float:
+    """Return the seconds that the host needs to launch all kernels of a step."""
+    return _passes(choice) * work.kernels * LAUNCH_SECONDS
+
+
+def host_seconds(work: Workload, choice: Choice) -> float:
+    """Return the seconds that one thread of the host works for a step, one thing after the other."""
+    return choice.clips * work.host_seconds + launch_seconds(work, choice)
+
+
+def _passes(choice: Choice) -> float:
+    return (FORWARD_AND_BACKWARD + choice.checkpoints_activations) / FORWARD_AND_BACKWARD
 
 
 def update_seconds(work: Workload, choice: Choice, gpu: Gpu) -> float:
     """Return the seconds of clipping, AdamW and averaging, which the memory's bandwidth limits."""
-    numbers = work.parameters / (choice.gpus if choice.parallelism == "fsdp" else 1)
-    return UPDATE_PASSES * FLOAT_BYTES * numbers / (gpu.memory_bytes_per_second * MEMORY_SHARE)
+    return UPDATE_PASSES * FLOAT_BYTES * _own_numbers(work, choice) / (gpu.memory_bytes_per_second * MEMORY_SHARE)
 
 
 def all_reduce_seconds(size: float, gpus: int, link: Link) -> float:
@@ -143,7 +166,8 @@ def step_time(work: Workload, choice: Choice, cluster: Cluster, matmul_share: fl
     sending = _fsdp if choice.parallelism == "fsdp" else _ddp
     sent, exposed = sending(work, choice.gpus, link, forward, compute - forward)
     together = gather_seconds(FLOAT_BYTES * work.statistics * choice.clips * choice.gpus, choice.gpus, link)
-    return StepTime(compute, update_seconds(work, choice, cluster.gpu), sent + together, exposed + together)
+    update = update_seconds(work, choice, cluster.gpu)
+    return StepTime(compute, update, sent + together, exposed + together, host_seconds(work, choice))
 
 
 def _ddp(work: Workload, gpus: int, link: Link, forward: float, backward: float) -> tuple[float, float]:
@@ -156,8 +180,8 @@ def _fsdp(work: Workload, gpus: int, link: Link, forward: float, backward: float
     """Return seconds sent and exposed: weights on the way there and back, and gradients."""
     if gpus == 1:
         return 0.0, 0.0
-    units = [gather_seconds(FLOAT_BYTES * unit, gpus, link) for unit in work.units]
-    outer = gather_seconds(FLOAT_BYTES * work.outer_unit, gpus, link)
+    units = [gather_seconds(FLOAT_BYTES * unit.padded(gpus), gpus, link) for unit in work.units]
+    outer = gather_seconds(FLOAT_BYTES * work.outer_unit.padded(gpus), gpus, link)
     there = outer + sum(units)
     back = 2 * there
     norm = all_reduce_seconds(FLOAT_BYTES, gpus, link)

@@ -2,8 +2,9 @@
 
 Counts what each preset's network computes, keeps and moves, takes the rest from data sheets, and says for DDP and FSDP
 where the memory goes, how long a step takes, how much of the communication is not hidden, and what is left of the
-speed of one GPU. GPU figures are modelled, never measured. The formulas are checked against what can be measured here:
-peak memory of CPU processes, and two processes over gloo (--processes: the figures of benchmarks.processes).
+speed of one GPU. What the host does for a step is measured here, on this machine's processor. GPU figures are modelled,
+never measured. The formulas are checked against what can be measured here: peak memory of CPU processes, and two
+processes over gloo (--processes: the figures of benchmarks.processes).
 """
 
 import argparse
@@ -11,6 +12,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.cluster_check import (
@@ -23,6 +25,7 @@ from benchmarks.cluster_check import (
 )
 from benchmarks.cluster_formulas import Choice, memory_of, step_time
 from benchmarks.cluster_hardware import CLUSTERS, Cluster
+from benchmarks.cluster_host import host_seconds_a_clip
 from benchmarks.cluster_report import (
     GPUS,
     NOT_MEASURED,
@@ -87,8 +90,8 @@ def read_rounds(path: Path | None) -> list[Round]:
 
 
 def _counted(preset: str) -> Workload:
-    say(f"counting the network of preset {preset}")
-    return workload_of(preset)
+    say(f"counting the network of preset {preset}, and timing what the host does for its batch")
+    return replace(workload_of(preset), host_seconds=host_seconds_a_clip(preset))
 
 
 def _check(

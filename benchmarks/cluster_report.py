@@ -13,6 +13,7 @@ from benchmarks.cluster_formulas import (
     StepTime,
     clips_that_fit,
     compute_seconds,
+    host_seconds,
     memory_of,
     parameters_that_fit,
     step_time,
@@ -32,8 +33,9 @@ def workload_table(works: Sequence[Workload]) -> list[str]:
     """Return what was counted of each preset's network."""
     return [
         "| preset | parameters | GFLOP forward, a clip | activations, a clip | with checkpointing, kept + computed "
-        "again | other traffic, a clip, both passes | kernels a step | parts of FSDP, the largest |",
-        "|---|---|---|---|---|---|---|---|",
+        "again | other traffic, a clip, both passes | kernels a step | parts of FSDP, the largest | sent by "
+        f"FSDP with {GPUS[-1]} GPUs, padded | host, a batch |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(_workload_row(work) for work in works),
         "",
     ]
@@ -44,7 +46,9 @@ def _workload_row(work: Workload) -> str:
         f"| {work.preset} | {work.parameters / 1e6:.2f} M | {work.forward_flops / 1e9:.1f} | "
         f"{_giga(work.activation_bytes)} | {_giga(work.checkpointed_bytes)} + {_giga(work.recomputed_bytes)} | "
         f"{_giga(work.other_traffic_bytes)} | {work.kernels:,} | "
-        f"{len(work.units) + 1}, {work.largest_unit / 1e6:.2f} M |"
+        f"{len(work.units) + 1}, {work.largest_unit / 1e6:.2f} M | "
+        f"{work.padded(GPUS[-1]) / work.parameters:.2f} times the parameters | "
+        f"{_milli(work.batch_size * work.host_seconds)} |"
     )
 
 
@@ -87,9 +91,10 @@ def time_table(work: Workload, cluster: Cluster) -> list[str]:
     checkpoints = memory_of(work, plain).on_gpu > cluster.gpu.memory_bytes
     note = ", activations checkpointed" if checkpoints else ""
     return [
-        f"| {work.preset} on {cluster.label}{note} | step | of it compute | sent | not hidden | clips a second "
-        f"(at {100 * MATMUL_SHARES[0]:.0f} to {100 * MATMUL_SHARES[1]:.0f} %) | FLOP/s, % of peak | efficiency |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {work.preset} on {cluster.label}{note} | step | of it compute | host, meanwhile | sent | not hidden | "
+        f"clips a second (at {100 * MATMUL_SHARES[0]:.0f} to {100 * MATMUL_SHARES[1]:.0f} %) | FLOP/s, % of peak | "
+        "efficiency |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(
             _time_row(work, cluster, Choice(parallelism, gpus, work.batch_size, checkpoints))
             for gpus in GPUS
@@ -105,8 +110,9 @@ def _time_row(work: Workload, cluster: Cluster, choice: Choice) -> str:
     slow, fast = (rate(choice, step_time(work, choice, cluster, share)) for share in MATMUL_SHARES)
     flops = formulas.FORWARD_AND_BACKWARD * work.forward_flops * choice.clips / time.total
     clips = f"{rate(choice, time):,.0f} ({slow:,.0f} to {fast:,.0f})"
+    host = _milli(time.host) + (", **slower**" if time.host > time.device else "")
     return (
-        f"| {_name(choice.parallelism, choice.gpus)} | {_milli(time.total)} | {_milli(time.compute)} | "
+        f"| {_name(choice.parallelism, choice.gpus)} | {_milli(time.total)} | {_milli(time.compute)} | {host} | "
         f"{_milli(time.sent)} | {_milli(time.exposed)} ({100 * time.exposed / time.total:.1f} %) | {clips} | "
         f"{100 * flops / cluster.gpu.flops_per_second:.1f} | {100 * efficiency(work, choice, cluster):.1f} % |"
     )
@@ -141,9 +147,9 @@ def limits_table(works: Sequence[Workload], clusters: Sequence[Cluster]) -> list
 
 def _limit(work: Workload, gpu: Gpu) -> str:
     choice = Choice("ddp", 1, work.batch_size)
-    compute, launches = compute_seconds(work, choice, gpu), work.kernels * formulas.LAUNCH_SECONDS
-    if compute <= launches:
-        return "launching kernels"
+    compute = compute_seconds(work, choice, gpu)
+    if compute <= host_seconds(work, choice):
+        return "the host: preparing batches and launching kernels"
     matmul = formulas.FORWARD_AND_BACKWARD * work.forward_flops * choice.clips
     share = matmul / (gpu.flops_per_second * formulas.MATMUL_SHARE) / compute
     return f"{100 * share:.0f} % matrix products and convolutions, the rest memory bandwidth"
@@ -177,7 +183,13 @@ def assumptions() -> list[str]:
         ("SHARED_UNITS", "parts of FSDP that are together at once"),
     )
     values = vars(formulas)
-    return ["Assumed: " + "; ".join(f"{name} = {values[name]} ({meaning})" for name, meaning in names) + "."]
+    return [
+        "Assumed: " + "; ".join(f"{name} = {values[name]} ({meaning})" for name, meaning in names) + ".",
+        "",
+        "The host's time for a batch (to float32, tokens, noise, pinning) was measured on one thread of this machine; "
+        "a GPU's host may be faster or slower. It runs ahead of the device, so that the slower of the two makes the "
+        "step. What it does for the optimizer, the dashboard and the console is left out.",
+    ]
 
 
 def _name(parallelism: Parallelism, gpus: int) -> str:

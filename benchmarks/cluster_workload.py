@@ -30,6 +30,24 @@ NO_KERNEL = frozenset({"device", "_unsafe_view", "detach", "empty", "empty_like"
 
 
 @dataclass(frozen=True)
+class Unit:
+    """A part of the network that FSDP puts together in one message: rows, and numbers a row, of each parameter."""
+
+    shapes: tuple[tuple[int, int], ...]
+
+    @property
+    def numbers(self) -> int:
+        return sum(rows * columns for rows, columns in self.shapes)
+
+    def padded(self, processes: int) -> int:
+        """Return how many numbers so many processes send each other for it.
+
+        Each has as many rows of a parameter as the first, which has the most; where there are none left, it is padding.
+        """
+        return sum(-(-rows // processes) * processes * columns for rows, columns in self.shapes)
+
+
+@dataclass(frozen=True)
 class Workload:
     """What one training step takes, of a clip where nothing else is said.
 
@@ -42,9 +60,10 @@ class Workload:
         other_traffic_bytes: that operations other than matrix products and convolutions read and write, both passes.
         fixed_traffic_bytes: the same, of a step, whatever the number of clips.
         kernels: of a step, both passes.
-        units: parameters of each part that FSDP puts together for itself.
-        outer_unit: parameters of the rest.
+        units: each part that FSDP puts together for itself.
+        outer_unit: the rest.
         statistics: numbers that the processes tell each other.
+        host_seconds: that the host works for it beside launching kernels (`cluster_host`); 0 where not measured.
     """
 
     preset: str
@@ -58,13 +77,19 @@ class Workload:
     other_traffic_bytes: float
     fixed_traffic_bytes: float
     kernels: int
-    units: tuple[int, ...]
-    outer_unit: int
+    units: tuple[Unit, ...]
+    outer_unit: Unit
     statistics: int
+    host_seconds: float = 0.0
 
     @property
     def largest_unit(self) -> int:
-        return max(self.units)
+        """Numbers in it."""
+        return max(unit.numbers for unit in self.units)
+
+    def padded(self, processes: int) -> int:
+        """Return the numbers of all parts together, with their padding."""
+        return sum(unit.padded(processes) for unit in (*self.units, self.outer_unit))
 
 
 @dataclass(frozen=True)
@@ -89,7 +114,7 @@ def workload_of(preset: str, options: Sequence[str] = (), *, has_contents: bool 
     tokenizer = build_tokenizer(config, None)
     model = build_model(config, tokenizer, CPU).train()
     one, two = (_count(model, config, clips, has_contents=has_contents) for clips in (1, 2))
-    units = _units(model)
+    units, outer_unit = _units(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Workload(
         preset=preset,
@@ -104,17 +129,23 @@ def workload_of(preset: str, options: Sequence[str] = (), *, has_contents: bool 
         fixed_traffic_bytes=max(0.0, 2 * one.traffic_bytes - two.traffic_bytes),
         kernels=two.kernels,
         units=units,
-        outer_unit=parameters - sum(units),
+        outer_unit=outer_unit,
         statistics=len(fields(SampleStatistics)) + NUMBERS_OF_THE_STEP,
     )
 
 
-def _units(model: nn.Module) -> tuple[int, ...]:
-    """Return the sizes of the parts that training.sharded_model puts together for themselves."""
+def _units(model: nn.Module) -> tuple[tuple[Unit, ...], Unit]:
+    """Return the parts that training.sharded_model puts together for themselves, and the rest."""
     listed = [child for module in model.modules() if isinstance(module, nn.ModuleList) for child in module]
     kinds = tuple({type(child) for child in listed})
     units = [module for module in model.modules() if isinstance(module, kinds)]
-    return tuple(sum(parameter.numel() for parameter in unit.parameters()) for unit in units)
+    inside = {parameter for unit in units for parameter in unit.parameters()}
+    rest = [parameter for parameter in model.parameters() if parameter not in inside]
+    return tuple(_unit(list(unit.parameters())) for unit in units), _unit(rest)
+
+
+def _unit(parameters: Sequence[nn.Parameter]) -> Unit:
+    return Unit(tuple((each.shape[0], each.numel() // each.shape[0]) for each in parameters))
 
 
 def _count(model: TextToVideoModel, config: Config, clips: int, *, has_contents: bool) -> _Count:

@@ -131,9 +131,9 @@ class _Network:
 def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice, processes: Processes) -> _Network:
     """Build model and average, divided over the processes if that is asked for."""
     if config.PARALLELISM == "ddp":
-        model = build_model(config, tokenizer, compute.device).train()
-        ema = ExponentialMovingAverage(model, config.EMA_DECAY)
-        return _Network(model, ema, model, ema.model, copies=None)
+        whole = build_model(config, tokenizer, compute.device).train()
+        ema = ExponentialMovingAverage(whole, config.EMA_DECAY)
+        return _Network(whole, ema, whole, ema.model, copies=None)
     mesh = init_device_mesh(compute.device.type, (processes.part.world_size,))
 
     def divided(*, is_trained: bool) -> tuple[nn.Module, PlainCopy | None]:

@@ -80,7 +80,6 @@ def build_saver(
             retention=retention(config),
             in_background=config.SAVE_IN_BACKGROUND,
             saved_step=learner.start.step,
-            processes_here=processes.processes_here,
             tensors_are_copies=is_divided,
         )
     if is_divided:

@@ -68,7 +68,6 @@ class CheckpointSaver:
         retention: Retention,
         in_background: bool,
         saved_step: int,
-        processes_here: int = 1,
         tensors_are_copies: bool = False,
     ) -> None:
         """Make one.
@@ -78,7 +77,6 @@ class CheckpointSaver:
             tensors: returns the state as it is now.
             in_background: whether to write while training goes on.
             saved_step: that of the checkpoint resumed from, or 0.
-            processes_here: that share this machine's memory.
             tensors_are_copies: whether training leaves what `tensors` returned as it is.
         """
         self._checkpoints = checkpoints
@@ -86,7 +84,6 @@ class CheckpointSaver:
         self._tensors = tensors
         self._retention = retention
         self._in_background = in_background
-        self._processes_here = processes_here
         self._tensors_are_copies = tensors_are_copies
         self._begun_step: int | None = saved_step  # that is saved, or being saved
         self.last_step = saved_step
@@ -154,7 +151,7 @@ class CheckpointSaver:
         """Copy the state to the CPU, as it will be written; None where the memory has no room for it."""
         if self._tensors_are_copies:
             return tensors
-        if SPARE_MEMORY * bytes_of(tensors) < free_memory(self._processes_here):
+        if SPARE_MEMORY * bytes_of(tensors) < free_memory():
             try:
                 return {
                     name: {key: _row_major(each) for key, each in of_name.items()} for name, of_name in tensors.items()
@@ -196,7 +193,7 @@ def bytes_of(tensors: CheckpointTensors) -> int:
     return sum(tensor.nbytes for of_name in tensors.values() for tensor in of_name.values())
 
 
-def free_memory(processes_here: int = 1) -> int:
-    """Return how many bytes of the machine's memory are free for each of so many processes."""
-    memory = memory_in_use(torch.device("cpu"), processes_here)
+def free_memory() -> int:
+    """Return how many bytes of the machine's memory are free; one process of a run alone makes such copies."""
+    memory = memory_in_use(torch.device("cpu"))
     return memory.limit - memory.here

@@ -40,8 +40,8 @@ TAGS = {
         absent_when="no step since the last point had a finite gradient",
     ),
     "11_Gradient_Stats/Non_Finite": Tag(
-        "Number of NaN or infinite gradient values of this step. Above 0 the update was skipped. A step whose loss scale "
-        "was too large has no point (01_Training/Overflow_Steps).",
+        "Number of NaN or infinite gradient values of this step. Above 0 the update was skipped. A step whose loss "
+        "scale was too large (01_Training/Overflow_Steps) has no point.",
         NO_GRADIENT,
     ),
     "11_Gradient_Stats/Zero_Percent": Tag(

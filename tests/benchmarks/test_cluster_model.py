@@ -25,7 +25,7 @@ from benchmarks.cluster_formulas import (
 )
 from benchmarks.cluster_hardware import A100, CLUSTERS, H100, L4, Cluster, Gpu, Network
 from benchmarks.cluster_report import check_table, efficiency, memory_table, rate, time_table
-from benchmarks.cluster_workload import Workload, _Traffic, workload_of
+from benchmarks.cluster_workload import Unit, Workload, _Traffic, workload_of
 from benchmarks.limited_process import LimitError, MemoryLimitError
 from benchmarks.processes_measure import APART, REPLICATED, SHARDED
 from benchmarks.processes_plan import Communication, Work
@@ -55,8 +55,8 @@ WORK = Workload(
     other_traffic_bytes=8e5,
     fixed_traffic_bytes=4e5,
     kernels=10,
-    units=(300, 400),
-    outer_unit=300,
+    units=(Unit(((30, 10),)), Unit(((40, 10),))),
+    outer_unit=Unit(((30, 10),)),
     statistics=16,
 )
 GPU = Gpu("slow", flops_per_second=1e6, memory_bytes=10e9, memory_bytes_per_second=1e6)
@@ -97,7 +97,7 @@ def test_compute_is_matrix_operations_and_then_everything_else() -> None:
 
 def test_the_update_is_divided_with_the_weights() -> None:
     assert update_seconds(WORK, Choice("ddp", 8, 2), GPU) == pytest.approx(18 * 4000 / 0.8e6)
-    assert update_seconds(WORK, Choice("fsdp", 8, 2), GPU) == pytest.approx(18 * 500 / 0.8e6)
+    assert update_seconds(WORK, Choice("fsdp", 10, 2), GPU) == pytest.approx(18 * 400 / 0.8e6)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_the_largest_network_for_ddp_is_where_memory_ends() -> None:
 
 def test_efficiency_is_the_share_of_n_times_one_gpu() -> None:
     assert efficiency(WORK, Choice("ddp", 1, 2), CLUSTER) == 1
-    assert rate(Choice("ddp", 4, 3), StepTime(1.0, 0.25, 9.0, 0.75)) == 6
+    assert rate(Choice("ddp", 4, 3), StepTime(1.0, 0.25, 9.0, 0.75, 0.5)) == 6
     alone, together = (step_time(WORK, Choice("ddp", gpus, 2), CLUSTER).total for gpus in (1, 512))
     assert efficiency(WORK, Choice("ddp", 512, 2), CLUSTER) == pytest.approx(alone / together)
 
@@ -197,7 +197,7 @@ def test_a_network_is_counted_as_a_real_pass_is() -> None:
         epoch=0,
         index_in_epoch=0,
     )
-    assert work.parameters == sum(each.numel() for each in model.parameters()) == sum(work.units) + work.outer_unit
+    assert work.parameters == sum(each.numel() for each in model.parameters()) == work.padded(1)
     assert work.forward_flops == pytest.approx(forward_flops(model, batch, torch.device("cpu")), rel=0.01)
     clip = measure_clip(model, batch, ComputeDevice(torch.device("cpu"), torch.bfloat16))
     kept = clip.activation_bytes + clip.cast_weight_bytes
@@ -260,6 +260,7 @@ def test_the_command_says_that_nothing_was_measured_on_a_gpu(
         return Measurement(1.0, 1.0, 1000)
 
     monkeypatch.setattr(cluster_model, "workload_of", lambda preset: replace(WORK, preset=preset))
+    monkeypatch.setattr(cluster_model, "host_seconds_a_clip", lambda preset: 0.25)
     monkeypatch.setattr(cluster_model, "check_counts", lambda work: [])
     monkeypatch.setattr(cluster_model, "check_memory", lambda works, cases: check_memory(works, cases, measure))
     figures = tmp_path / "figures.json"
@@ -274,6 +275,7 @@ def test_the_command_says_that_nothing_was_measured_on_a_gpu(
     content = json.loads(figures.read_text())
     assert len(content["modelled"]) == 3 * len(CLUSTERS) * 4 * 2 * 2
     assert content["checked"][0]["measured"] == 1.0
+    assert {work["host_seconds"] for work in content["counted"]} == {0.25}
 
 
 def test_a_file_of_figures_that_is_not_there_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

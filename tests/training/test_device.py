@@ -31,6 +31,31 @@ def test_waiting_asks_the_device_that_computes(monkeypatch: pytest.MonkeyPatch) 
     assert len(calls) == 2
 
 
+class Tensor:
+    """Notes what is asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+
+    def pin_memory(self) -> "Tensor":
+        self.asked.append(("pin",))
+        return self
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Tensor":
+        self.asked.append((device.type, non_blocking))
+        return self
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("cuda", [("pin",), ("cuda", True)]), ("mps", [("mps", False)]), ("cpu", [("cpu", False)])],
+)
+def test_only_a_gpu_copies_from_pinned_memory_without_the_host(name: str, asked: list[tuple[object, ...]]) -> None:
+    tensor = Tensor()
+    assert ComputeDevice(torch.device(name), None).send(tensor) is tensor
+    assert tensor.asked == asked
+
+
 def test_something_looks_at_the_device_at_each_cadence_and_never_between() -> None:
     cadence = LoopCadence(validate_every=6, save_every=8, report_every=4, sample_every=9, diagnose_every=11)
     assert [step for step in range(1, 17) if cadence.looks_at(step)] == [4, 6, 8, 9, 11, 12, 16]

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -97,38 +96,6 @@ def test_the_first_pass_never_counts_and_slow_ones_are_few(monkeypatch: pytest.M
     assert measure_clip(model, batch(), CPU).seconds == 2.0
 
 
-@pytest.mark.parametrize(
-    ("limit", "used", "left"), [("max", "5", None), ("7000", "5000", 2000), ("7000", "8000", 0), (None, None, None)]
-)
-def test_a_container_may_have_less_memory_than_the_machine(
-    limit: str | None, used: str | None, left: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (("memory.max", limit), ("memory.current", used)):
-        if value is not None:
-            (tmp_path / name).write_text(value + "\n")
-    (tmp_path / "memory.stat").write_text("active_file 7\n")
-    monkeypatch.setattr(estimate_module, "CONTROL_GROUP", tmp_path)
-    monkeypatch.setattr(estimate_module, "OWN_CONTROL_GROUP", tmp_path / "none")
-    monkeypatch.setattr(estimate_module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
-    memory = estimate_module.memory_in_use(torch.device("cpu"))
-    assert memory.limit - memory.here == (10**9 if left is None else left)
-
-
-def test_files_in_memory_make_room_and_a_limit_above_the_own_group_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = tmp_path / "job_7" / "step_0"
-    own.mkdir(parents=True)
-    for group, limit, used, files in ((own, "max", "500", "0"), (own.parent, "1000", "900", "300")):
-        for name, text in (("memory.max", limit), ("memory.current", used), ("memory.stat", f"inactive_file {files}")):
-            (group / name).write_text(text + "\n")
-    (tmp_path / "self").write_text("0::/job_7/step_0\n")
-    monkeypatch.setattr(estimate_module, "CONTROL_GROUP", tmp_path)
-    monkeypatch.setattr(estimate_module, "OWN_CONTROL_GROUP", tmp_path / "self")
-    memory = estimate_module.memory_in_use(torch.device("cpu"))
-    assert memory.limit - memory.here == 400
-
-
 class HalfFrozen(TwoLayers):
     """Trains its first layer alone, and has one that it never uses."""
 
@@ -143,7 +110,9 @@ def test_frozen_and_unused_layers_are_no_obstacle() -> None:
 
 
 def test_one_clip_is_scaled_to_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate_module, "memory_in_use", lambda device: MemoryInUse(1000, 5000))
+    monkeypatch.setattr(
+        estimate_module, "memory_in_use", lambda device, processes_here: MemoryInUse(1000, 4000 // processes_here)
+    )
     cost = estimate_module.ClipCost(0.5, 10**6, 0, 1.0)
     monkeypatch.setattr(estimate_module, "measure_clip", lambda *_: cost)
     model = TwoLayers()
@@ -155,7 +124,10 @@ def test_one_clip_is_scaled_to_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fresh.step_flops == 3 * 7 * 8
     assert fresh.step_seconds == 0.5 * 8
     assert fresh.memory_bytes == 1000 + 3 * weights + HELD_BY_CPU_ALLOCATOR * 4 * 10**6
-    assert fresh.memory_limit == 5000
+    assert fresh.memory_limit == 4000
+    assert estimate_training(model, optimizer, batch(), CPU, **sizes, processes_here=4) == replace(
+        fresh, memory_limit=1000, processes_here=4
+    )
     optimizer.state[model.first.weight] = {"step": torch.tensor(1.0)}  # of a resumed run: the moments are there
     assert estimate_training(model, optimizer, batch(), CPU, **sizes).memory_bytes == fresh.memory_bytes - 2 * weights
     cost = replace(cost, activation_bytes=0)
@@ -233,6 +205,13 @@ def test_too_much_memory_is_a_warning_with_a_remedy(capsys: pytest.CaptureFixtur
         "Warning: that is more than the 1 GiB that this run can have; lower BATCH_SIZE (and raise "
         "GRADIENT_ACCUMULATION_STEPS, for as many clips a step), NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS."
     )
+
+
+def test_several_processes_are_told_what_each_can_have(capsys: pytest.CaptureFixture[str]) -> None:
+    announce_estimate(replace(HERE, memory_limit=GIBIBYTE, processes_here=4), CPU, steps=1200, max_minutes=None)
+    printed = capsys.readouterr().out
+    assert "about 1.1 GiB of memory for each of the 4 processes here. Training alone" in printed
+    assert "Warning: that is more than the 1 GiB that each of them can have; lower BATCH_SIZE" in printed
 
 
 @pytest.mark.parametrize(("steps", "says"), [(1200, True), (None, True), (600, False)])
