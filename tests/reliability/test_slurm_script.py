@@ -1,4 +1,4 @@
-"""The Slurm script of docs/scaling.md with stand-ins for Slurm's programs: what it returns, and when it queues again."""
+"""The Slurm script of docs/scaling.md with stand-ins for Slurm: what it returns, and when it queues again."""
 
 import os
 import re

@@ -48,7 +48,7 @@ def test_a_process_that_died_while_it_waited_is_not_taken_for_its_successor(stor
 
 
 def test_who_does_not_come_is_named(store: TCPStore) -> None:
-    with pytest.raises(RuntimeError, match="ranks 1, 2 did not come in 0:00:00.2"):
+    with pytest.raises(RuntimeError, match=r"ranks 1, 2 did not come in 0:00:00\.2"):
         agree_on_start(client(store), 0, 3, timedelta(seconds=0.2))
 
 
