@@ -248,16 +248,16 @@ class TrainingLoop:
             tensors=outcome.tensors,
             data_seconds=data_seconds,
             step_seconds=seconds,
-            rank_seconds=self._rank_times.compare() if self._is_reported(ending) else (),
+            rank_seconds=self._rank_times.compare() if self._is_reported(is_ending=ending is not None) else (),
             loss_scale=outcome.loss_scale,
         )
 
-    def _is_reported(self, ending: Ending | None) -> bool:
-        return ending is not None or self._position.step % self._cadence.report_every == 0
+    def _is_reported(self, *, is_ending: bool) -> bool:
+        return is_ending or self._position.step % self._cadence.report_every == 0
 
     def _report(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
         self._progress.advance()
-        if is_ending or record.step % self._cadence.report_every == 0:  # looking at the loss waits for the device
+        if self._is_reported(is_ending=is_ending):  # looking at the loss waits for the device
             self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
         if self._skipped_steps.are_too_many:
             record = replace(record, is_interrupted=True)

@@ -74,21 +74,18 @@ def connected_processes(place: Place, device: torch.device) -> Iterator[Processe
             f"the processes of this run cannot reach each other ({error}). Check that every machine reaches "
             f"MASTER_ADDR ({os.environ.get('MASTER_ADDR')}), and GLOO_SOCKET_IFNAME where there are several networks."
         ) from error
-    yield ProcessGroup(place, device, waiting, store, lasting_store)
+    yield ProcessGroup(place, waiting, store, lasting_store)
     dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
 
 
 class ProcessGroup(Processes):
     """One of several processes."""
 
-    def __init__(
-        self, place: Place, device: torch.device, waiting: dist.ProcessGroup, store: Store, lasting_store: Store
-    ) -> None:
+    def __init__(self, place: Place, waiting: dist.ProcessGroup, store: Store, lasting_store: Store) -> None:
         """Make it.
 
         Args:
             place: of this process.
-            device: on which it computes.
             waiting: the same processes, connected by gloo, for what may take long.
             store: of these processes, kept by torchrun and not by one of them.
             lasting_store: of this torchrun, also after it has started others in the place of these.
@@ -96,7 +93,6 @@ class ProcessGroup(Processes):
         super().__init__(Part(place.rank, place.world_size))
         self.processes_here = place.processes_here
         self._local_rank = place.local_rank
-        self.device = device
         self._waiting = waiting
         self._store = store
         self._lasting_store = lasting_store
