@@ -14,8 +14,17 @@ from logging_system.categories.c15_configuration import LAYOUT, PROMINENT_CONSTA
 from logging_system.charts import COLOURS
 from logging_system.drawing import ACCENT, LINE
 from logging_system.registry import CATEGORIES
+from tests.browser.conftest import PATIENCE_MILLISECONDS
 
 FIFTEEN = [specification.name for specification in CATEGORIES]
+
+# TensorBoard puts a new <img> in place of a picture's first whenever a property of its card arrives late, so one that
+# was found may be gone a moment later. True where the picture is loaded, in view, and has outlived a second.
+STAYS_JS = """async image => {
+    image.scrollIntoView({block: "center"});
+    await new Promise(resolve => setTimeout(resolve, 1000));
+    return image.isConnected && image.complete && image.naturalWidth > 0;
+}"""
 
 
 @pytest.fixture
@@ -42,12 +51,11 @@ def group_titles(page, selector):
 
 
 def first_picture(page, category):
-    """Return the first picture of a category in the Images tab, loaded and in view."""
+    """Return the first picture of a category in the Images tab, loaded, in view and there to stay."""
     picture = page.locator("tf-image-loader", has_text=f"tag: {category}/").locator("img").first
-    picture.wait_for()
-    picture.scroll_into_view_if_needed()
-    element = picture.element_handle()
-    page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=element)
+    deadline = time.monotonic() + PATIENCE_MILLISECONDS / 1000
+    while not picture.evaluate(STAYS_JS):
+        assert time.monotonic() < deadline, f"no picture of {category} stays"
     return picture
 
 
