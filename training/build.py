@@ -60,6 +60,7 @@ def build_training(
         Interrupted: a signal came.
     """
     _check_parallelism(loaded.config, processes)
+    _check_remembered(processes, resume=loaded.resume)
     with stop.interruptible(), ending_together(stop):  # so far nothing is written but the lock
         _check_same_settings(loaded, compute, processes)
         restarted = processes.remembered_run()
@@ -141,6 +142,15 @@ def _check_parallelism(config: Config, processes: Processes) -> None:
         raise UserError(
             "PARALLELISM is 'fsdp', which divides the model over several processes, and there is one. Start several "
             "(torchrun --nproc-per-node=N main.py ...), or set PARALLELISM to 'ddp'; checkpoints load either way."
+        )
+
+
+def _check_remembered(processes: Processes, *, resume: bool) -> None:
+    """Refuse a start after which processes in the place of these would begin the run from nothing, unnoticed."""
+    if not resume and not processes.run_is_remembered:
+        raise UserError(
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE is set, and so processes that torchrun starts in the place of these "
+            "cannot find their run. Add --resume --experiment-name NAME, which begins it too, or unset the variable."
         )
 
 

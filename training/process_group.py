@@ -123,6 +123,10 @@ class ProcessGroup(Processes):
         self.wait()
         return work()
 
+    @property
+    def run_is_remembered(self) -> bool:
+        return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # else the store is in a process of the run
+
     def remember_run(self, name: str) -> None:
         self._lasting_store.set(_RUN, name)
 

@@ -66,6 +66,11 @@ class Processes:
         """Let one process of each machine do some work, and the others after it, who find the files that it wrote."""
         return work()
 
+    @property
+    def run_is_remembered(self) -> bool:
+        """Whether what `remember_run` notes is still there when torchrun starts others in the place of these."""
+        return True
+
     def remember_run(self, name: str) -> None:
         """Note the name of the run's folder for those that torchrun starts in the place of these, should one fail."""
 

@@ -55,7 +55,14 @@ ONE_MACHINE = ("--nproc-per-node=2", "--standalone", "--max-restarts=3")
 class Torchrun:
     """A torchrun, of one of several machines perhaps."""
 
-    def __init__(self, folder: Path, program: Path, *options: str, of_torchrun: tuple[str, ...] = ONE_MACHINE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        program: Path,
+        *options: str,
+        of_torchrun: tuple[str, ...] = ONE_MACHINE,
+        shares_store: bool = True,
+    ) -> None:
         self.logs = folder / "logs"
         self._output = folder / f"torchrun_{time.monotonic_ns()}.txt"
         command = [
@@ -64,6 +71,7 @@ class Torchrun:
             *(f"--log-dir={self.logs}", f"--cache-dir={folder / 'cache'}"),
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment |= {} if shares_store else {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         with open(self._output, "wb") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=environment)
 
@@ -74,6 +82,13 @@ class Torchrun:
     def wait_for_step(self, step: int) -> None:
         deadline = time.monotonic() + 120
         while not any(reached >= step for reached in self._steps()):
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.05)
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + 120
+        while text not in self.said:
             assert self.process.poll() is None, self.said
             assert time.monotonic() < deadline, self.said
             time.sleep(0.05)
@@ -141,6 +156,42 @@ def test_a_killed_process_is_replaced_and_the_run_ends_as_if_nothing_had_been(
     assert curve(run, "01_Training/Loss") == curve(straight, "01_Training/Loss")
     assert largest_difference(newest(run), newest(straight)) == 0
     assert runs_of_dashboard(jobs[0].logs) == [run.name]  # one, not one for each process
+
+
+def test_machines_may_join_and_leave_a_run(tmp_path: Path, torchrun) -> None:
+    port = choose_port("127.0.0.1", None)
+    of_torchrun = ("--nnodes=1:2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=test", "--max-restarts=1")
+    of_torchrun += (f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=last_call_timeout=1")
+    options = ("--resume", "--experiment-name=run", "--max-steps=100000", "--save-every-steps=100000")
+
+    def machine() -> Torchrun:
+        return torchrun(tmp_path, ROOT / "main.py", *options, of_torchrun=of_torchrun, shares_store=False)
+
+    first = machine()
+    first.wait_for_step(3)
+    second = machine()
+    first.wait_for("Processes: 2")
+    joined_at = int(re.findall(r"Going on from step (\d+)", first.said)[-1])
+    first.wait_for_step(joined_at + 3)
+    second.process.send_signal(signal.SIGTERM)
+    first.wait_for("a step takes 2 clips, and took 4")
+    left_at = int(re.findall(r"Going on from step (\d+)", first.said)[-1])
+    first.wait_for_step(left_at + 3)
+    first.process.send_signal(signal.SIGTERM)
+    first.end()
+    assert "a step takes 4 clips, and took 2" in first.said
+    run = first.logs / "run"
+    state = state_of(newest(run))
+    assert list(curve(run, "01_Training/Loss")) == list(range(1, state["step"] + 1))  # none missing, none twice
+    alone = joined_at + state["step"] - left_at
+    assert state["samples_seen"] == 2 * alone + 4 * (left_at - joined_at)
+
+
+def test_processes_whose_successors_would_not_find_their_run_do_not_begin(tmp_path: Path, torchrun) -> None:
+    job = torchrun(tmp_path, ROOT / "main.py", shares_store=False)
+    assert job.end() != 0
+    assert "cannot find their run. Add --resume --experiment-name NAME" in job.said
+    assert not job.logs.exists()
 
 
 def test_a_signal_to_torchrun_ends_all_processes_with_a_checkpoint(tmp_path: Path, torchrun) -> None:
