@@ -13,7 +13,7 @@ from common.errors import UserError
 from data.cache import ClipCache
 from data.captions import normalise_caption
 from data.clip_reader import ClipReader, InspectedClip
-from data.clip_splits import ClipSplit, SplitBy, hash_order, split_clips, split_notices
+from data.clip_splits import ClipSplit, SplitBy, asks_for_unknown_words, hash_order, split_clips, split_notices
 from data.clip_units import caption_key
 from data.formats import folder
 from data.formats.data_format import ReadingOptions
@@ -151,6 +151,7 @@ def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: 
     check_usable(path, inspection)
     split = split_clips(inspection.usable, rule.split_by, rule.validation_fraction, rule.seed)
     validation = hash_order(split.held_out, rule.seed)[: rule.validation_clips]
+    trained = hash_order(split.training, rule.seed)[: rule.validation_clips]
     return ClipSetSplits(
         description=_description(path, inspection, split, len(validation)),
         notices=(
@@ -161,6 +162,7 @@ def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: 
         ),
         training=InspectedClips(reader, split.training),
         validation=InspectedClips(reader, validation),
+        validation_of_trained=InspectedClips(reader, trained) if asks_for_unknown_words(split) else None,
         symbols=None,
         default_prompts=_default_prompts(split.training, validation),
         report=_report(path, inspection, split, rule, validation),

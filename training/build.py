@@ -11,7 +11,8 @@ from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
 from config import Config
 from data.batches import batches_per_epoch, training_batches
-from data.records import Batch, ClipSource, DataSplits
+from data.records import Batch, DataSplits
+from evaluation.text_use import GaugeClips
 from models.tokens import Tokenizer, shown_symbols
 from training.announce import announce, announce_estimate
 from training.build_dashboard import build_run_log, build_view
@@ -34,7 +35,7 @@ from training.run_log import RunLog
 from training.signals import StopRequest
 from training.skipped_batches import SkippedBatches
 from training.skipped_steps import SkippedSteps
-from training.validation import Validator, wrong_tokens
+from training.validation import Validator, gauge_clips, load_validation_batch, wrong_tokens
 
 
 def build_training(
@@ -85,7 +86,7 @@ def build_training(
         view = None
         if processes.is_main:
             view = build_view(config, learner, splits, tokenizer, compute, resumed, argv, stop, processes)
-        validator = _validator(config, learner, splits.training, tokenizer, compute, processes)
+        validator = _validator(config, learner, splits, tokenizer, compute, processes)
     if processes.is_main:
         if checkpoint is not None:
             set_aside_newer(folder.checkpoints, checkpoint.state.step)
@@ -280,14 +281,19 @@ def _batches(
 def _validator(
     config: Config,
     learner: Learner,
-    training: ClipSource,
+    splits: DataSplits,
     tokenizer: Tokenizer,
     compute: ComputeDevice,
     processes: Processes,
 ) -> Validator:
+    def gauge(batch: Batch, purpose: str) -> GaugeClips:
+        shuffled = wrong_tokens(batch, splits.training, tokenizer)
+        return gauge_clips(batch, shuffled, compute.device, config.SEED, purpose)
+
+    trained = splits.validation_of_trained
     return Validator(
-        batch=learner.validation_batch,
-        shuffled_tokens_BL=wrong_tokens(learner.validation_batch, training, tokenizer),
+        clips=gauge(learner.validation_batch, "validation_noise"),
+        trained_clips=None if trained is None else gauge(load_validation_batch(trained, tokenizer), "trained_noise"),
         schedule=learner.objective.schedule,
         prediction_type=learner.objective.prediction_type,
         compute=compute,

@@ -303,6 +303,8 @@ class TrainingLoop:
         if record.gap_shuffled_interval is not None:
             low, high = record.gap_shuffled_interval
             line += f" (95 % interval {low:+.4f} to {high:+.4f})"
+        if record.trained_loss is not None and record.trained_loss_shuffled is not None:
+            line += f"; of training clips {record.trained_loss_shuffled - record.trained_loss:+.4f}"
         self._progress.say(line)
         return record
 

@@ -12,7 +12,7 @@ from data.records import Batch, ClipSource
 from diffusion.prediction import PredictionType
 from diffusion.schedule import NoiseSchedule
 from evaluation.bootstrap import Interval
-from evaluation.text_use import GaugeClips, measure_text_use, other_captions
+from evaluation.text_use import GaugeClips, TextUse, measure_text_use, other_captions
 from logging_system.records import ValidationRecord
 from training.device import ComputeDevice
 from training.processes import Processes
@@ -24,8 +24,8 @@ class Validator:
     def __init__(
         self,
         *,
-        batch: Batch,
-        shuffled_tokens_BL: Tensor | None,
+        clips: GaugeClips,
+        trained_clips: GaugeClips | None,
         schedule: NoiseSchedule,
         prediction_type: PredictionType,
         compute: ComputeDevice,
@@ -33,14 +33,8 @@ class Validator:
         batch_size: int,
         seed: int,
     ) -> None:
-        device = compute.device
-        noise = torch.randn(batch.video_BCTHW.shape, generator=torch_generator(seed, "validation_noise"))
-        self._clips = GaugeClips(
-            video_BCTHW=batch.video_BCTHW.to(device),
-            tokens_BL=batch.tokens_BL.to(device),
-            shuffled_tokens_BL=None if shuffled_tokens_BL is None else shuffled_tokens_BL.to(device),
-            noise_BCTHW=noise.to(device),
-        )
+        self._clips = clips
+        self._trained_clips = trained_clips
         self._schedule = schedule
         self._prediction_type = prediction_type
         self._compute = compute
@@ -61,17 +55,21 @@ class Validator:
             with self._compute.autocast():
                 return model(video, timestep, tokens, drop_caption)
 
+        def measure(clips: GaugeClips) -> TextUse:
+            return measure_text_use(
+                predict,
+                self._schedule,
+                self._prediction_type,
+                clips,
+                self._batch_size,
+                self._seed,
+                self._processes.part,
+                self._processes.gather_clips,
+            )
+
         start = time.perf_counter()
-        use = measure_text_use(
-            predict,
-            self._schedule,
-            self._prediction_type,
-            self._clips,
-            self._batch_size,
-            self._seed,
-            self._processes.part,
-            self._processes.gather_clips,
-        )
+        use = measure(self._clips)
+        of_trained = None if self._trained_clips is None else measure(self._trained_clips)
         best_so_far = math.inf if best_loss is None else best_loss
         return ValidationRecord(
             step=step,
@@ -82,6 +80,8 @@ class Validator:
             gap_shuffled_interval=_ends(use.shuffled_gap),
             loss_by_bin=use.correct_by_bin,
             gap_shuffled_by_bin=use.shuffled_gap_by_bin,
+            trained_loss=None if of_trained is None else of_trained.correct,
+            trained_loss_shuffled=None if of_trained is None else of_trained.shuffled,
             best_loss=min(best_so_far, use.correct) if math.isfinite(use.correct) else best_so_far,
             seconds=time.perf_counter() - start,
         )
@@ -93,8 +93,29 @@ def _ends(interval: Interval | None) -> tuple[float, float] | None:
     return interval.low, interval.high
 
 
+def gauge_clips(
+    batch: Batch, shuffled_tokens_BL: Tensor | None, device: torch.device, seed: int, purpose: str
+) -> GaugeClips:
+    """Return clips on the device, with the noise that they get every time.
+
+    Args:
+        batch: the clips.
+        shuffled_tokens_BL: see `wrong_tokens`.
+        device: where they stay.
+        seed: of the run.
+        purpose: of the noise, another one for other clips.
+    """
+    noise = torch.randn(batch.video_BCTHW.shape, generator=torch_generator(seed, purpose))
+    return GaugeClips(
+        video_BCTHW=batch.video_BCTHW.to(device),
+        tokens_BL=batch.tokens_BL.to(device),
+        shuffled_tokens_BL=None if shuffled_tokens_BL is None else shuffled_tokens_BL.to(device),
+        noise_BCTHW=noise.to(device),
+    )
+
+
 def load_validation_batch(source: ClipSource, tokenize: Tokenize) -> Batch:
-    """Load all clips of the validation split, which are few and stay in memory."""
+    """Load all clips of a source, which are few and stay in memory."""
     return load_batch(source, [source.row(0, index) for index in range(len(source))], tokenize)
 
 

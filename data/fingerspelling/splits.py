@@ -94,6 +94,7 @@ def open_fingerspelling(
         notices=(),
         training=TrainingWords(renderer, split, epoch_size, seed),
         validation=FixedWords(renderer, rows),
+        validation_of_trained=None,
         symbols=alphabet.symbols,
         default_prompts=_default_prompts(split, holds_words_out),
         report=_report(split, rows),

@@ -12,6 +12,7 @@ from logging_system.writer import Writer
 
 BINS = 8
 NO_VALIDATION = "validation is off or there are no validation clips"
+KNOWN_WORDS = "a word of the validation captions occurs in a training caption, or the data is finger-spelling"
 NO_INTERVAL = "there are fewer than two validation clips"
 
 TAGS = {
@@ -67,6 +68,16 @@ TAGS = {
     "02_Loss_Components/Validation/Text_Gap_Null": Tag(
         "Loss without a caption minus loss with the right one. Above 0: the caption carries information for the model.",
         absent_when=NO_VALIDATION,
+    ),
+    "02_Loss_Components/Validation/Trained_Loss": Tag(
+        "Unweighted squared error on fixed training clips with their own captions, where no model can know the signs "
+        "of the validation captions.",
+        absent_when=KNOWN_WORDS,
+    ),
+    "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled": Tag(
+        "The same with another clip's caption, minus Trained_Loss. Above 0: the model uses the text of what it was "
+        "trained on. It takes the place of Text_Gap_Shuffled where validation captions cannot be known.",
+        absent_when=KNOWN_WORDS,
     ),
     "02_Loss_Components/Validation/Predict_Zero_Baseline": Tag(
         "Squared error of the answer 0 on the validation clips: what a model that has learned nothing reaches.",
@@ -142,6 +153,11 @@ class LossComponents(Category):
             low, high = record.gap_shuffled_interval
             values["02_Loss_Components/Validation/Text_Gap_Shuffled_Lower_Bound"] = low
             values["02_Loss_Components/Validation/Text_Gap_Shuffled_Upper_Bound"] = high
+        if record.trained_loss is not None:
+            values["02_Loss_Components/Validation/Trained_Loss"] = record.trained_loss
+            if record.trained_loss_shuffled is not None:
+                gap = record.trained_loss_shuffled - record.trained_loss
+                values["02_Loss_Components/Validation/Trained_Text_Gap_Shuffled"] = gap
         write_scalars(writer, TAGS, values, record.step)
         for number, loss in enumerate(record.loss_by_bin, 1):
             by_bin = {"02_Loss_Components/Validation/Timestep_Bin_{number}": loss}

@@ -70,6 +70,7 @@ LAYOUT: Mapping[str, Mapping[str, list[str]]] = {
             "02_Loss_Components/Validation/Text_Gap_Shuffled_Lower_Bound",
             "02_Loss_Components/Validation/Text_Gap_Shuffled_Upper_Bound",
             "02_Loss_Components/Validation/Text_Gap_Null",
+            "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled",
         ],
     },
     "By timestep": {

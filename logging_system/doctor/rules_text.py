@@ -6,6 +6,8 @@ from logging_system.scalar_history import ScalarHistory
 
 LOSS_TAG = "02_Loss_Components/Validation/Loss"
 GAP_TAG = "02_Loss_Components/Validation/Text_Gap_Shuffled"
+TRAINED_LOSS_TAG = "02_Loss_Components/Validation/Trained_Loss"
+TRAINED_GAP_TAG = "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled"
 BASELINE_TAG = "02_Loss_Components/Validation/Predict_Zero_Baseline"
 SENSITIVITY_TAG = "12_Generated_Samples/Text_Sensitivity"
 
@@ -27,9 +29,12 @@ REMEDY = (
 
 
 def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
-    """A loss that hardly cares whose caption it is shown."""
+    """A loss that hardly cares whose caption it is shown: of training clips where no other caption can be known."""
     rule = "Text ignored"
-    steps, (loss, gap, zero) = aligned(history, LOSS_TAG, GAP_TAG, BASELINE_TAG)
+    of_trained = len(history.series(TRAINED_GAP_TAG)) > 0
+    what = "loss of training clips" if of_trained else "validation loss"
+    loss_tag, gap_tag = (TRAINED_LOSS_TAG, TRAINED_GAP_TAG) if of_trained else (LOSS_TAG, GAP_TAG)
+    steps, (loss, gap, zero) = aligned(history, loss_tag, gap_tag, BASELINE_TAG)
     if len(steps) < VALIDATIONS:
         have = points(len(steps), "validation")
         if not len(steps) and len(history.series(LOSS_TAG)):
@@ -41,7 +46,7 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
         share = f"{100 * loss[-1] / zero[-1]:.0f} %" if zero[-1] > 0 else "above all"
         return Unknown(
             rule,
-            f"The model must learn to remove noise first: its validation loss is {share} of that of always answering "
+            f"The model must learn to remove noise first: its {what} is {share} of that of always answering "
             f"0, and {100 * LEARNED_SHARE_OF_ZERO:.0f} % or less is needed.",
         )
     needed = (number(config, "LR_WARMUP_STEPS") or 0.0) + LEAST_STEPS
@@ -52,10 +57,11 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
     share_of_loss = float(gap[-VALIDATIONS:].mean() / loss[-VALIDATIONS:].mean())
     percent = 100 * share_of_loss
     figures = (
-        f"Another clip's caption raises the loss by {percent:.{0 if abs(percent) >= 10 else 2}f} % (mean of the last "
-        f"{VALIDATIONS} validations)"
+        f"Another clip's caption raises the {what if of_trained else 'loss'} by "
+        f"{percent:.{0 if abs(percent) >= 10 else 2}f} % (mean of the last {VALIDATIONS} validations"
+        f"{', whose own signs cannot be known' if of_trained else ''})"
     )
-    evidence = (Evidence(GAP_TAG, int(steps[-1]), float(gap[-1])), Evidence(LOSS_TAG, int(steps[-1]), float(loss[-1])))
+    evidence = (Evidence(gap_tag, int(steps[-1]), float(gap[-1])), Evidence(loss_tag, int(steps[-1]), float(loss[-1])))
     sensitivity = history.series(SENSITIVITY_TAG).finite()
     sampled = f", and {SENSITIVITY_TAG} is {sensitivity.values[-1]:.2f}" if len(sensitivity) else ""
     support = (last_point(sensitivity),) if len(sensitivity) else ()

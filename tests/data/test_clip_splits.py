@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from data.clip_reader import InspectedClip
-from data.clip_splits import split_clips, split_notices
+from data.clip_splits import asks_for_unknown_words, split_clips, split_notices
 from data.clip_units import content_key, units_of
 from data.manifest import ManifestRow, Media, TimeSpan
 from data.media.clips import MediaFacts
@@ -140,8 +140,10 @@ def test_parts_of_a_file_that_overlap_stay_together():
 def test_validation_on_words_that_training_does_not_have_is_said():
     apart = split_clips(words(10), "auto", 0.2, 0)
     assert "no word of the validation captions occurs" in split_notices(apart)[0]
+    assert asks_for_unknown_words(apart)
     related = split_clips([clip(number, f"see word{number}") for number in range(10)], "auto", 0.2, 0)
     assert split_notices(related) == ()
+    assert not asks_for_unknown_words(related)
     other_case = split_clips([clip(0, "Word", split="training"), clip(1, "word", split="validation")], "auto", 0.2, 0)
     assert split_notices(other_case) == ()
 

@@ -159,6 +159,8 @@ def _validation(step: int) -> ValidationRecord:
         gap_shuffled_interval=(0.05, 0.1),
         loss_by_bin=tuple(0.1 * number for number in range(1, 9)),
         gap_shuffled_by_bin=tuple(0.01 * number for number in range(1, 9)),
+        trained_loss=0.2,
+        trained_loss_shuffled=0.26,
         best_loss=0.25,
         seconds=1.5,
     )

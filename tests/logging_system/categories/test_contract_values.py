@@ -49,6 +49,8 @@ def test_every_figure_of_a_validation(session: Callable[..., Any], make: SimpleN
         "02_Loss_Components/Validation/Text_Gap_Shuffled_Lower_Bound": 0.05,
         "02_Loss_Components/Validation/Text_Gap_Shuffled_Upper_Bound": 0.1,
         "02_Loss_Components/Validation/Text_Gap_Null": 0.05,
+        "02_Loss_Components/Validation/Trained_Loss": 0.2,
+        "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled": 0.06,
         "02_Loss_Components/Validation/Predict_Zero_Baseline": 1.0,
     }
     for number in range(1, 9):
@@ -62,7 +64,11 @@ def test_every_figure_of_a_validation(session: Callable[..., Any], make: SimpleN
 def test_one_caption_for_all_clips_leaves_no_shuffled_loss(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("02_Loss_Components")
     record = dataclasses.replace(
-        make.validation(40), loss_shuffled=None, gap_shuffled_interval=None, gap_shuffled_by_bin=()
+        make.validation(40),
+        loss_shuffled=None,
+        gap_shuffled_interval=None,
+        gap_shuffled_by_bin=(),
+        trained_loss_shuffled=None,
     )
     running.dispatcher.on_validation(record, running.view)
     assert not [tag for tag in running.finish().all_tags if "Shuffled" in tag]

@@ -14,6 +14,8 @@ from logging_system.scalar_history import ScalarHistory
 Build = Callable[..., ScalarHistory]
 VALIDATION = "02_Loss_Components/Validation/Loss"
 GAP = "02_Loss_Components/Validation/Text_Gap_Shuffled"
+TRAINED = "02_Loss_Components/Validation/Trained_Loss"
+TRAINED_GAP = "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled"
 ZERO = "02_Loss_Components/Validation/Predict_Zero_Baseline"
 SENSITIVITY = "12_Generated_Samples/Text_Sensitivity"
 MOTION = "12_Generated_Samples/Motion_Energy_Ratio"
@@ -53,6 +55,20 @@ def test_a_loss_that_does_not_care_for_the_caption(
     if isinstance(opinion, Finding):
         assert (opinion.rule, opinion.severity) == ("Text ignored", "problem")
         assert opinion.evidence == (Evidence(GAP, 300, gaps[-1]), Evidence(VALIDATION, 300, 0.2))
+
+
+@pytest.mark.parametrize(("trained_gap", "expected"), [(0.0019, Finding), (0.0021, Healthy)])
+def test_where_validation_captions_cannot_be_known_the_captions_of_training_clips_count(
+    trained_gap: float, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    steps = (100, 200, 300)
+    of_trained = {TRAINED: dict.fromkeys(steps, 0.1), TRAINED_GAP: dict.fromkeys(steps, trained_gap)}
+    opinion = text_ignored(history_with({**_validations((0.0, 0.0, 0.0)), **of_trained, SENSITIVITY: None}), config)
+    assert isinstance(opinion, expected)
+    if isinstance(opinion, Finding):
+        assert opinion.evidence == (Evidence(TRAINED_GAP, 300, trained_gap), Evidence(TRAINED, 300, 0.1))
+    said = opinion.explanation if isinstance(opinion, Finding) else opinion.verdict
+    assert "raises the loss of training clips by" in said
 
 
 @pytest.mark.parametrize(("gap", "said"), [(0.00006, "by 0.03 %"), (0.0125, "by 6.25 %"), (0.262, "by 131 %")])

@@ -1,0 +1,77 @@
+"""What validation hands on, against a network that knows the captions of training clips alone."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data.records import Batch
+from diffusion.schedule import build_noise_schedule
+from evaluation.text_use import GaugeClips
+from logging_system.records import ValidationRecord
+from training.device import ComputeDevice
+from training.processes import Processes
+from training.validation import Validator, gauge_clips
+
+CPU = ComputeDevice(torch.device("cpu"), autocast_dtype=None)
+SCHEDULE = build_noise_schedule("cosine", num_timesteps=80, zero_terminal_snr=True)
+TRAINED_TOKENS = torch.arange(2, 10)[:, None]
+HELD_OUT_TOKENS = torch.arange(20, 28)[:, None]
+
+
+class KnowsTrainedCaptions(nn.Module):
+    """Predicts the clean clip, whose pixels are its token / 10, for tokens below 20, and 0 for others."""
+
+    def forward(self, noisy: Tensor, timestep: Tensor, tokens: Tensor, drop: Tensor) -> Tensor:
+        clean = (tokens[:, 0] / 10.0) * (tokens[:, 0] < 20) * ~drop
+        return clean[:, None, None, None, None].expand_as(noisy)
+
+
+def gauge(tokens: Tensor, *, has_other_captions: bool = True) -> GaugeClips:
+    video = (tokens / 10.0)[:, :, None, None, None].expand(len(tokens), 3, 4, 2, 2)
+    names = tuple(str(token) for token in tokens[:, 0].tolist())
+    batch = Batch(video, tokens, names, names, 0, 0)
+    return gauge_clips(batch, tokens.roll(1, 0) if has_other_captions else None, CPU.device, 0, "noise")
+
+
+def validate(trained: GaugeClips | None) -> ValidationRecord:
+    validator = Validator(
+        clips=gauge(HELD_OUT_TOKENS),
+        trained_clips=trained,
+        schedule=SCHEDULE,
+        prediction_type="sample",
+        compute=CPU,
+        processes=Processes(),
+        batch_size=3,
+        seed=0,
+    )
+    return validator.run(7, KnowsTrainedCaptions(), None)
+
+
+def test_the_text_of_training_clips_is_gauged_beside_that_of_held_out_ones() -> None:
+    record = validate(gauge(TRAINED_TOKENS))
+    held_out = (HELD_OUT_TOKENS / 10.0).square().mean().item()
+    assert record.loss == pytest.approx(held_out, rel=1e-5)
+    assert record.loss_shuffled == record.loss  # no caption of theirs is known
+    assert record.trained_loss == pytest.approx(0.0, abs=1e-12)
+    wrong = ((TRAINED_TOKENS - TRAINED_TOKENS.roll(1, 0)) / 10.0).square().mean().item()
+    assert record.trained_loss_shuffled == pytest.approx(wrong, rel=1e-5)
+    assert record.best_loss == record.loss
+
+
+def test_what_was_not_measured_is_absent() -> None:
+    record = validate(None)
+    assert (record.trained_loss, record.trained_loss_shuffled) == (None, None)
+    alike = validate(gauge(TRAINED_TOKENS, has_other_captions=False))
+    assert alike.trained_loss == pytest.approx(0.0, abs=1e-12)
+    assert alike.trained_loss_shuffled is None
+
+
+def test_noise_is_the_same_every_time_and_another_one_for_other_clips() -> None:
+    batch = Batch(torch.zeros(2, 3, 4, 2, 2), torch.ones(2, 1, dtype=torch.int64), ("A", "B"), ("a", "b"), 0, 0)
+    first, again, other, seeded = (
+        gauge_clips(batch, None, CPU.device, seed, purpose).noise_BCTHW
+        for seed, purpose in ((0, "one"), (0, "one"), (0, "two"), (1, "one"))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, seeded)
