@@ -27,6 +27,7 @@ class ClipSplit:
     rule: str  # for people: how it was divided
     is_shared: bool = False  # nothing could be held out: validation is on training clips
     left_out: tuple[InspectedClip, ...] = ()  # given as validation or test, but a training clip shows the same
+    nameless: tuple[InspectedClip, ...] = ()  # for want of whose signers captions were held out
 
 
 def split_clips(clips: Sequence[InspectedClip], split_by: SplitBy, fraction: float, seed: int) -> ClipSplit:
@@ -60,6 +61,10 @@ def split_clips(clips: Sequence[InspectedClip], split_by: SplitBy, fraction: flo
         split = _by_signer(training, fraction, seed)
     else:
         split = _by_caption(training, fraction, seed)
+        named = tuple(clip for clip in training if clip.row.signer is not None)
+        if split_by == "auto" and _names_signers(named):
+            nameless = tuple(clip for clip in training if clip.row.signer is None)
+            split = dataclasses.replace(split, nameless=nameless)
     return _without_trained(dataclasses.replace(split, test=test))
 
 
@@ -70,7 +75,7 @@ def hash_order(clips: Sequence[InspectedClip], seed: int) -> tuple[InspectedClip
 
 def split_notices(split: ClipSplit) -> tuple[str, ...]:
     """Return sentences on what a split cannot do, for people."""
-    return (*_left_out_notice(split), *_unseen_words_notice(split))
+    return (*_left_out_notice(split), *_nameless_notice(split), *_unseen_words_notice(split))
 
 
 def _left_out_notice(split: ClipSplit) -> tuple[str, ...]:
@@ -80,6 +85,14 @@ def _left_out_notice(split: ClipSplit) -> tuple[str, ...]:
     return (
         f"{len(split.left_out)} validation or test clips show the same as a training clip and are left out: {first}",
     )
+
+
+def _nameless_notice(split: ClipSplit) -> tuple[str, ...]:
+    if not split.nameless:
+        return ()
+    count, first = len(split.nameless), split.nameless[0].row.id
+    who = f"{first} names no signer" if count == 1 else f"{count} clips name no signer, such as {first}"
+    return (f"{who}, so captions are held out and not signers",)
 
 
 def asks_for_unknown_words(split: ClipSplit) -> bool:

@@ -193,7 +193,7 @@ class TrainingLoop:
         self._log.before_step(step, is_first=is_first, is_last=step == self._total_steps)
         step_started = time.perf_counter()
         outcome = self._step.run(step, batch, self._end_of_run.request())
-        position.count_step(self._processes.part.world_size * batch.video_BCTHW.shape[0], rate)
+        position.count_step(self._clips_in_step(batch), rate)
         ending = self._end_of_run.after(step, outcome.request)
         ends_epoch = step % self._steps_per_epoch == 0
         if is_first or ends_epoch or ending is not None or self._cadence.looks_at(step):
@@ -227,8 +227,7 @@ class TrainingLoop:
         seconds: float,
         ending: Ending | None,
     ) -> StepRecord:
-        clips, _, frames = batch.video_BCTHW.shape[:3]
-        clips *= self._processes.part.world_size
+        clips, frames = self._clips_in_step(batch), batch.video_BCTHW.shape[2]
         return StepRecord(
             step=self._position.step,
             is_first=self._position.step == self._start.step + 1,
@@ -251,6 +250,10 @@ class TrainingLoop:
             rank_seconds=self._rank_times.compare() if self._is_reported(is_ending=ending is not None) else (),
             loss_scale=outcome.loss_scale,
         )
+
+    def _clips_in_step(self, batch: Batch) -> int:
+        """Return how many clips all processes together do in one step."""
+        return self._processes.part.world_size * batch.video_BCTHW.shape[0]
 
     def _is_reported(self, *, is_ending: bool) -> bool:
         return is_ending or self._position.step % self._cadence.report_every == 0

@@ -71,6 +71,19 @@ def test_named_signers_are_held_out_unless_captions_are_asked_for():
     assert split_clips(clips, "caption", 0.25, 0).rule.startswith("by caption: ")
 
 
+def test_clips_without_a_signer_that_keep_others_from_being_held_out_are_said():
+    clips = [
+        clip(number, f"see word{number}", signer=f"signer {number % 3}" if number else None) for number in range(9)
+    ]
+    split = split_clips(clips, "auto", 0.3, 0)
+    assert split.rule.startswith("by caption")
+    said = "clip000 names no signer, so captions are held out and not signers"
+    assert split_notices(split) == (said,)
+    assert split_notices(split_clips(clips, "caption", 0.3, 0)) == ()
+    one_signer = [clip(number, f"see word{number}", signer="a" if number else None) for number in range(9)]
+    assert split_notices(split_clips(one_signer, "auto", 0.3, 0)) == ()
+
+
 @pytest.mark.parametrize("signers", [["a", None], ["a", "a"], [None, None]])
 def test_signers_that_are_not_known_are_an_error_where_they_are_asked_for(signers):
     clips = [clip(number, f"word {number}", signer) for number, signer in enumerate(signers)]
