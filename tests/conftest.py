@@ -29,19 +29,13 @@ for _name, _handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_in
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-TAKES_PORTS = {
-    "test_launch_tensorboard.py",
-    "test_dashboard_after_resume.py",
-    "test_exposure.py",
-    "test_event_files.py",
-}
+TAKES_PORTS = {"test_launch_tensorboard.py", "test_exposure.py", "test_dashboard_pictures.py"}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def ports_to_itself(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let files that start TensorBoard wait for each other: two that look for a free port would find the same one."""
-    path = request.path
-    if path.name not in TAKES_PORTS and path.parent.name != "browser":
+    """Let tests of programs that take the first free port wait for each other: two would find the same one."""
+    if request.path.name not in TAKES_PORTS:
         yield
         return
     with FileLock(tmp_path_factory.getbasetemp().parent / "ports.lock"):
@@ -173,9 +167,24 @@ def imagined_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImaginedCuda]:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a real run of a few steps with all fifteen categories, made by main.py in a process of its own."""
+    """The folder of a real run of a few steps with all fifteen categories, made by main.py in a process of its own.
+
+    One for all the processes that run tests; what is in it is not to be changed.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all of them
+    folder /= "finished_run"
+    run = folder / "logs" / "spelling"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "complete").exists():
+            _make_finished_run(folder)
+            (folder / "complete").touch()
+    return run
+
+
+def _make_finished_run(folder: Path) -> None:
     root = Path(__file__).resolve().parent.parent
-    folder = tmp_path_factory.mktemp("finished_run")
     options = {
         "max-steps": 3,
         "log-every-steps": 1,
@@ -197,4 +206,3 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "main.py", *(f"--{name}={value}" for name, value in options.items())]
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280)
     assert finished.returncode == 0, finished.stderr
-    return folder / "logs" / "spelling"

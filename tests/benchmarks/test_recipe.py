@@ -38,8 +38,9 @@ def test_every_variant_is_a_config_that_loads() -> None:
 
 
 def test_variants_are_trained_and_read_and_a_failing_one_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recipe, "threads_of_each", lambda jobs: 1)  # beside other tests, more are slower
     figures = tmp_path / "figures.json"
     # The small network has a single level, 8 pixels wide, so that attention at 4 cannot be built.
     chosen = ("min-SNR weighting", "attention at 4")

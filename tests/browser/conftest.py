@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from logging_system.dashboard_server import choose_port, tensorboard_server
+from logging_system.dashboard_server import tensorboard_server
+from tests.ports import free_port
 
 SWITCHES = [
     "--no-sandbox",
@@ -57,7 +58,7 @@ def tensorboard_url() -> Iterator[Callable[[Path], str]]:
 
         def serve(logdir: Path) -> str:
             if logdir not in addresses:
-                port = choose_port("127.0.0.1", None)
+                port = free_port()
                 servers.enter_context(tensorboard_server(logdir, "127.0.0.1", port))
                 addresses[logdir] = f"http://127.0.0.1:{port}"
             return addresses[logdir]

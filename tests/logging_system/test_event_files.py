@@ -8,9 +8,10 @@ import urllib.request
 
 import pytest
 
-from logging_system.dashboard_server import choose_port, tensorboard_server
+from logging_system.dashboard_server import tensorboard_server
 from logging_system.event_files import rewind
 from logging_system.writer import Writer
+from tests.ports import free_port
 
 
 def launch(folder, steps, *, start_step=0, epoch_length=4, partial_at_end=False):
@@ -190,7 +191,7 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, fast):
     launch(run, range(1, 11))
     rewind(run, 7)
     launch(run, range(7, 9), start_step=6)
-    port = choose_port("127.0.0.1", None)
+    port = free_port()
     with tensorboard_server(tmp_path, "127.0.0.1", port, ("--load_fast", fast)):
         expected = {
             "01_Training/Loss": list(range(1, 9)),

@@ -19,9 +19,10 @@ import numpy
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-from logging_system.dashboard_server import choose_port, tensorboard_server
+from logging_system.dashboard_server import tensorboard_server
 from logging_system.event_files import rewind
 from logging_system.writer import Writer
+from tests.ports import free_port
 from training.checkpoint import load_newest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +143,7 @@ def serve() -> Iterator[Callable[..., str]]:
     with ExitStack() as servers:
 
         def start_server(logdir: Path, fast: str) -> str:
-            port = choose_port("127.0.0.1", None)
+            port = free_port()
             options = ("--load_fast", fast, "--reload_interval", "1")
             servers.enter_context(tensorboard_server(logdir, "127.0.0.1", port, options))
             return f"http://127.0.0.1:{port}"

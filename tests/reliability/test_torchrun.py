@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from logging_system.dashboard_server import choose_port, tensorboard_server
+from logging_system.dashboard_server import tensorboard_server
+from tests.ports import free_port
 from tests.reliability.faults import tell_steps
 from tests.reliability.launch import SMALLEST, train_ranks
 from tests.reliability.read_back import curve, largest_difference, newest, state_of, steps_done
@@ -28,6 +29,7 @@ OPTIONS = (
     f"--max-steps={STEPS}",
     "--max-minutes=none",
     "--save-every-steps=3",
+    "--tensorboard-flush-every-steps=1",
     "--mixed-precision=off",
     "--no-enable-video-logging",
     "--no-enable-noise-visualization",
@@ -117,7 +119,7 @@ def torchrun() -> Iterator[functools.partial[Torchrun]]:
 
 def runs_of_dashboard(logdir: Path) -> list[str]:
     """Ask a real TensorBoard over HTTP."""
-    port = choose_port("127.0.0.1", None)
+    port = free_port()
     url = f"http://127.0.0.1:{port}/"
     with tensorboard_server(logdir, "127.0.0.1", port):
         deadline = time.monotonic() + 60
@@ -144,7 +146,7 @@ def test_a_killed_process_is_replaced_and_the_run_ends_as_if_nothing_had_been(
     program.write_text(KILLED_ONCE.format(**facts))
     options = ONE_MACHINE
     if machines == 2:
-        port = choose_port("127.0.0.1", None)
+        port = free_port()
         options = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=test")
         options += (f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=last_call_timeout=1")
     jobs = [torchrun(tmp_path, program, of_torchrun=options) for _ in range(machines)]
@@ -159,9 +161,10 @@ def test_a_killed_process_is_replaced_and_the_run_ends_as_if_nothing_had_been(
 
 
 def test_machines_may_join_and_leave_a_run(tmp_path: Path, torchrun) -> None:
-    port = choose_port("127.0.0.1", None)
+    port = free_port()
     of_torchrun = ("--nnodes=1:2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=test", "--max-restarts=1")
-    of_torchrun += (f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=last_call_timeout=1")
+    # A machine that is gone counts as there until it has not been heard of for a while.
+    of_torchrun += (f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=last_call_timeout=1,keep_alive_interval=1")
     options = ("--resume", "--experiment-name=run", "--max-steps=100000", "--save-every-steps=100000")
 
     def machine() -> Torchrun:
@@ -188,7 +191,8 @@ def test_machines_may_join_and_leave_a_run(tmp_path: Path, torchrun) -> None:
 
 
 def test_processes_whose_successors_would_not_find_their_run_do_not_begin(tmp_path: Path, torchrun) -> None:
-    job = torchrun(tmp_path, ROOT / "main.py", shares_store=False)
+    of_torchrun = ("--nproc-per-node=2", "--standalone")
+    job = torchrun(tmp_path, ROOT / "main.py", of_torchrun=of_torchrun, shares_store=False)
     assert job.end() != 0
     assert "cannot find their run. Add --resume --experiment-name NAME" in job.said
     assert not job.logs.exists()
