@@ -1,6 +1,7 @@
 """Captions as they come from files."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -26,6 +27,17 @@ def normalise_caption(text: str) -> str:
     caption = " ".join(unicodedata.normalize("NFC", printable).split())
     is_visible = any(unicodedata.category(character) not in ("Cf", "Zs") for character in caption)
     return caption if is_visible else ""
+
+
+def caption_words(caption: str) -> frozenset[str]:
+    """Return the words of a caption, without capitals and punctuation.
+
+    Scripts whose characters are as wide as two Latin letters (Chinese, Japanese, Korean) may be written without spaces:
+    each character counts as a word. Others without spaces, such as Thai, count as one word up to the next space.
+    """
+    words = re.findall(r"\w+", caption.casefold())
+    wide = {character for word in words for character in word if unicodedata.east_asian_width(character) == "W"}
+    return frozenset(word for word in words if not wide & set(word)) | wide
 
 
 def checked_caption(text: str) -> str:

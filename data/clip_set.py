@@ -151,7 +151,6 @@ def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: 
     check_usable(path, inspection)
     split = split_clips(inspection.usable, rule.split_by, rule.validation_fraction, rule.seed)
     validation = hash_order(split.held_out, rule.seed)[: rule.validation_clips]
-    trained = hash_order(split.training, rule.seed)[: rule.validation_clips]
     return ClipSetSplits(
         description=_description(path, inspection, split, len(validation)),
         notices=(
@@ -162,7 +161,7 @@ def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: 
         ),
         training=InspectedClips(reader, split.training),
         validation=InspectedClips(reader, validation),
-        validation_of_trained=InspectedClips(reader, trained) if asks_for_unknown_words(split) else None,
+        validation_of_trained=_of_trained(reader, split, rule),
         symbols=None,
         default_prompts=_default_prompts(split.training, validation),
         report=_report(path, inspection, split, rule, validation),
@@ -170,6 +169,12 @@ def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: 
         clip_by_caption={clip.row.caption: clip for clip in reversed((*split.training, *split.held_out))},
         training_captions=frozenset(caption_key(clip.row.caption) for clip in split.training),
     )
+
+
+def _of_trained(reader: ClipReader, split: ClipSplit, rule: SplitRule) -> InspectedClips | None:
+    if not asks_for_unknown_words(split):
+        return None
+    return InspectedClips(reader, hash_order(split.training, rule.seed)[: rule.validation_clips])
 
 
 def name_skipped(skipped: Sequence[SkippedRow]) -> str:

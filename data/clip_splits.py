@@ -7,6 +7,7 @@ from typing import Literal
 
 from common.errors import UserError
 from common.randomness import derive_seed
+from data.captions import caption_words
 from data.clip_reader import InspectedClip
 from data.clip_units import Unit, caption_key, content_key, units_of
 
@@ -92,26 +93,40 @@ def _nameless_notice(split: ClipSplit) -> tuple[str, ...]:
         return ()
     count, first = len(split.nameless), split.nameless[0].row.id
     who = f"{first} names no signer" if count == 1 else f"{count} clips name no signer, such as {first}"
-    return (f"{who}, so captions are held out and not signers",)
+    return (
+        f"{who}, so captions are held out and not signers: name all of them (SIGNER_FROM_FILE_NAME, or a column "
+        "`signer`), or set SPLIT_BY to caption",
+    )
 
 
 def asks_for_unknown_words(split: ClipSplit) -> bool:
-    """Return whether no word of the held-out captions is in a training caption.
+    """Return whether most of the held-out captions have no word that is in a training caption.
 
     A sign cannot be guessed from the word for it, as a finger-spelled word can be from its letters.
     """
-    trained = {word for clip in split.training for word in clip.row.caption.casefold().split()}
-    held_out = {word for clip in split.held_out for word in clip.row.caption.casefold().split()}
-    return not held_out & trained
+    unknown, held_out = _unknown_captions(split)
+    return unknown > held_out / 2
+
+
+def _unknown_captions(split: ClipSplit) -> tuple[int, int]:
+    """Return how many of the different held-out captions have no word in common with training, and how many there are.
+
+    The captions of one word alone, or of a few words, are in question here: what a sentence shares with others says
+    little about the rest of it.
+    """
+    trained = frozenset[str]().union(*(caption_words(clip.row.caption) for clip in split.training))
+    held_out = {caption_key(clip.row.caption) for clip in split.held_out}
+    return sum(not caption_words(caption) & trained for caption in held_out), len(held_out)
 
 
 def _unseen_words_notice(split: ClipSplit) -> tuple[str, ...]:
     if not asks_for_unknown_words(split):
         return ()
+    unknown, held_out = _unknown_captions(split)
     return (
-        "no word of the validation captions occurs in a training caption: unless the clips are finger-spelled, no "
-        "model can know these signs, and validation says little; whether the text is used is measured on training "
-        "clips too (02_Loss_Components/Validation/Trained_Text_Gap_Shuffled)",
+        f"{unknown} of {held_out} held-out captions have no word that occurs in a training caption: unless the clips "
+        "are finger-spelled, no model can know these signs, and validation says little; whether the text is used is "
+        "measured on training clips too (02_Loss_Components/Validation/Trained_Text_Gap_Shuffled)",
     )
 
 

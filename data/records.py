@@ -69,7 +69,7 @@ class DataSplits(ABC):
     notices: tuple[str, ...]  # further sentences for people
     training: ClipSource
     validation: ClipSource  # fixed clips: row(0, index)
-    validation_of_trained: ClipSource | None  # fixed training clips; None where validation captions can be known
+    validation_of_trained: ClipSource | None  # fixed training clips; None where most held-out captions can be known
     symbols: tuple[str, ...] | None  # what captions are made of, where the data set fixes it; may hold digraphs
     default_prompts: tuple[str, ...]  # what to sample when the user names nothing
     report: Mapping[str, object]  # the split in full, as JSON-compatible values

@@ -41,13 +41,14 @@ class GaugeClips:
 class TextUse:
     """Unweighted errors of the network's own target, on the same clips, noise and timesteps.
 
-    What concerns shuffled captions is None, or empty, where no two captions differ. `shuffled_gap` is `shuffled` minus
+    What concerns shuffled captions is None, or empty, where no two captions differ; `null` is None where it was not
+    asked for. `shuffled_gap` is `shuffled` minus
     `correct` with its 95 % interval over clips.
     """
 
     correct: float
     shuffled: float | None
-    null: float
+    null: float | None
     predict_zero: float
     shuffled_gap: Interval | None
     correct_by_bin: tuple[float, ...]
@@ -88,6 +89,8 @@ def measure_text_use(
     seed: int,
     part: Part = WHOLE_WORK,
     gather: Callable[[Tensor], Tensor] = lambda errors_KB: errors_KB,
+    *,
+    without_caption: bool = True,
 ) -> TextUse:
     """Compare the loss with the right, a shuffled and no caption.
 
@@ -103,6 +106,7 @@ def measure_text_use(
         part: which of several processes this one is; each measures every so manyth clip, in as many forward passes.
         gather: puts together what the processes measured, [K, b] on the device, to [K, b * processes], first clips
             first.
+        without_caption: whether to measure this too.
     """
     device = clips.video_BCTHW.device
     count = -(-clips.video_BCTHW.shape[0] // TIMESTEP_BINS) * TIMESTEP_BINS
@@ -118,7 +122,9 @@ def measure_text_use(
         video = clips.video_BCTHW[index]
         sample = add_noise(schedule, prediction_type, video, clips.noise_BCTHW[index], bins[bin_B[chosen]])
         keep = torch.zeros(video.shape[0], dtype=torch.bool, device=device)
-        variants = {"correct": (clips.tokens_BL[index], keep), "null": (clips.tokens_BL[index], ~keep)}
+        variants = {"correct": (clips.tokens_BL[index], keep)}
+        if without_caption:
+            variants["null"] = (clips.tokens_BL[index], ~keep)
         if clips.shuffled_tokens_BL is not None:
             variants["shuffled"] = (clips.shuffled_tokens_BL[index], keep)
         for name, (tokens, drop) in variants.items():
@@ -134,7 +140,7 @@ def measure_text_use(
     return TextUse(
         correct=error_of["correct"].mean().item(),
         shuffled=error_of["shuffled"].mean().item() if "shuffled" in error_of else None,
-        null=error_of["null"].mean().item(),
+        null=error_of["null"].mean().item() if without_caption else None,
         shuffled_gap=None if gap is None else _mean_over_clips(gap, clip_B, seed),
         predict_zero=error_of["zero"].mean().item(),
         correct_by_bin=tuple(error_of["correct"][here].mean().item() for here in of_bin),

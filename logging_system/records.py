@@ -100,8 +100,8 @@ class ValidationRecord:
     gap_shuffled_interval: tuple[float, float] | None  # 95 % interval of loss_shuffled - loss over clips, if it has one
     loss_by_bin: tuple[float, ...]  # right caption, by timestep bin, from little noise to much
     gap_shuffled_by_bin: tuple[float, ...]  # loss_shuffled - loss by bin; empty where loss_shuffled is None
-    trained_loss: float | None  # as loss, of training clips; None where validation captions can be known
-    trained_loss_shuffled: float | None  # as loss_shuffled, of the same
+    trained_loss: float | None  # as loss, of training clips; None where most held-out captions can be known
+    trained_loss_shuffled: float | None  # as loss_shuffled, of the same; None where their captions are equal too
     best_loss: float  # lowest so far, this one included
     seconds: float
 

@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ for _name, _handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_in
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-TAKES_PORTS = {"test_launch_tensorboard.py", "test_exposure.py", "test_dashboard_pictures.py"}
+TAKES_PORTS = {"test_launch_tensorboard.py", "test_dashboard_pictures.py"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -178,6 +179,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = folder / "logs" / "spelling"
     with FileLock(f"{folder}.lock"):
         if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed, so that others see why, too
             _make_finished_run(folder)
             (folder / "complete").touch()
     return run

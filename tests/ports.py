@@ -1,13 +1,21 @@
 """Ports for servers that tests start."""
 
+import random
 import socket
+
+OWN_PORTS = (10_000, 30_000)  # below those that systems give to connections
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens at, chosen by the system.
+    """Return a port of this machine that nobody listens at.
 
     `choose_port` takes the first one that is free, which two tests that run beside each other would both find.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.SystemRandom().randrange(*OWN_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

@@ -150,8 +150,9 @@ def _check_remembered(processes: Processes, *, resume: bool) -> None:
     """Refuse a start after which processes in the place of these would begin the run from nothing, unnoticed."""
     if not resume and not processes.run_is_remembered:
         raise UserError(
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE is set, and so processes that torchrun starts in the place of these "
-            "cannot find their run. Add --resume --experiment-name NAME, which begins it too, or unset the variable."
+            "torchrun does not share its store with these processes (TORCH_DISABLE_SHARE_RDZV_TCP_STORE is set, or the "
+            "rendezvous backend has none), so that others in their place could not find their run. Add --resume "
+            "--experiment-name NAME, which begins it too."
         )
 
 

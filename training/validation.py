@@ -55,7 +55,7 @@ class Validator:
             with self._compute.autocast():
                 return model(video, timestep, tokens, drop_caption)
 
-        def measure(clips: GaugeClips) -> TextUse:
+        def measure(clips: GaugeClips, *, without_caption: bool) -> TextUse:
             return measure_text_use(
                 predict,
                 self._schedule,
@@ -65,11 +65,13 @@ class Validator:
                 self._seed,
                 self._processes.part,
                 self._processes.gather_clips,
+                without_caption=without_caption,
             )
 
         start = time.perf_counter()
-        use = measure(self._clips)
-        of_trained = None if self._trained_clips is None else measure(self._trained_clips)
+        use = measure(self._clips, without_caption=True)
+        assert use.null is not None
+        of_trained = None if self._trained_clips is None else measure(self._trained_clips, without_caption=False)
         best_so_far = math.inf if best_loss is None else best_loss
         return ValidationRecord(
             step=step,

@@ -12,7 +12,7 @@ from logging_system.writer import Writer
 
 BINS = 8
 NO_VALIDATION = "validation is off or there are no validation clips"
-KNOWN_WORDS = "a word of the validation captions occurs in a training caption, or the data is finger-spelling"
+KNOWN_WORDS = "most held-out captions share a word with training captions, or the data is finger-spelling"
 NO_INTERVAL = "there are fewer than two validation clips"
 
 TAGS = {
@@ -77,7 +77,7 @@ TAGS = {
     "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled": Tag(
         "The same with another clip's caption, minus Trained_Loss. Above 0: the model uses the text of what it was "
         "trained on. It takes the place of Text_Gap_Shuffled where validation captions cannot be known.",
-        absent_when=KNOWN_WORDS,
+        absent_when=f"{KNOWN_WORDS}; or all captions are the same",
     ),
     "02_Loss_Components/Validation/Predict_Zero_Baseline": Tag(
         "Squared error of the answer 0 on the validation clips: what a model that has learned nothing reaches.",

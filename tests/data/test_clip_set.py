@@ -83,6 +83,20 @@ def test_validation_clips_are_limited(open_):
     assert len(open_(validation_fraction=0.9, validation_clips=2).validation) == 2
 
 
+def test_training_clips_are_validated_on_too_where_held_out_words_cannot_be_known(open_, folder):
+    for seed in range(4):
+        splits = open_(seed=seed)
+        of_trained = splits.validation_of_trained
+        rows = [of_trained.row(0, index) for index in range(len(of_trained))]
+        assert {row.id for row in rows} == {splits.training.row(0, index).id for index in range(len(splits.training))}
+        again = open_(seed=seed).validation_of_trained
+        assert [again.row(0, index) for index in range(len(again))] == rows
+    assert len(open_(validation_clips=2).validation_of_trained) == 2
+    for file in folder.glob("*.txt"):
+        file.write_text(f"see {file.read_text()}", encoding="utf-8")
+    assert open_().validation_of_trained is None
+
+
 def test_real_clips_and_prompts(open_):
     splits = open_()
     assert splits.real_clip("yes").shape == (5, 16, 16, 3)

@@ -77,8 +77,8 @@ def test_clips_without_a_signer_that_keep_others_from_being_held_out_are_said():
     ]
     split = split_clips(clips, "auto", 0.3, 0)
     assert split.rule.startswith("by caption")
-    said = "clip000 names no signer, so captions are held out and not signers"
-    assert split_notices(split) == (said,)
+    [said] = split_notices(split)
+    assert said.startswith("clip000 names no signer, so captions are held out and not signers: name all of them")
     assert split_notices(split_clips(clips, "caption", 0.3, 0)) == ()
     one_signer = [clip(number, f"see word{number}", signer="a" if number else None) for number in range(9)]
     assert split_notices(split_clips(one_signer, "auto", 0.3, 0)) == ()
@@ -152,13 +152,34 @@ def test_parts_of_a_file_that_overlap_stay_together():
 
 def test_validation_on_words_that_training_does_not_have_is_said():
     apart = split_clips(words(10), "auto", 0.2, 0)
-    assert "no word of the validation captions occurs" in split_notices(apart)[0]
+    count = len(apart.held_out)
+    assert f"{count} of {count} held-out captions have no word that occurs" in split_notices(apart)[0]
     assert asks_for_unknown_words(apart)
     related = split_clips([clip(number, f"see word{number}") for number in range(10)], "auto", 0.2, 0)
     assert split_notices(related) == ()
     assert not asks_for_unknown_words(related)
     other_case = split_clips([clip(0, "Word", split="training"), clip(1, "word", split="validation")], "auto", 0.2, 0)
     assert split_notices(other_case) == ()
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "unknown"),
+    [
+        (["I like dogs.", "Hello!"], ["dogs", "hello"], False),  # punctuation and capitals are no words
+        (["ice cream", "sun"], ["ice", "moon"], False),  # half of them can be known
+        (["ice cream", "sun"], ["ice", "moon", "tea"], True),
+        (["ice cream", "sun"], ["ice", "ice", "ice", "moon", "tea"], True),  # captions count, not clips
+        (["\u6211\u559c\u6b22\u732b"], ["\u732b"], False),  # "I like cats" and "cat" in Chinese, which has no spaces
+        (["\u6211\u559c\u6b22\u732b"], ["\u72d7"], True),  # "dog"
+    ],
+)
+def test_words_are_unknown_where_most_held_out_captions_share_none(trained, held_out, unknown):
+    clips = [clip(number, caption, split="training") for number, caption in enumerate(trained)]
+    clips += [clip(10 + number, caption, split="validation") for number, caption in enumerate(held_out)]
+    split = split_clips(clips, "auto", 0.2, 0)
+    assert len(split.held_out) == len(held_out)
+    assert asks_for_unknown_words(split) == unknown
+    assert bool(split_notices(split)) == unknown
 
 
 clip_lists = st.lists(

@@ -1,5 +1,7 @@
 """The gauge against networks whose use of the text is known."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -84,6 +86,19 @@ def test_without_another_caption_the_shuffled_figures_are_absent_and_not_zero() 
     assert use.shuffled is None
     assert use.shuffled_gap is None
     assert use.shuffled_gap_by_bin == ()
+
+
+def test_without_captions_is_measured_only_if_asked_for() -> None:
+    whole = measure_text_use(knows_its_caption, SCHEDULE, "sample", clips(), 4, seed=0)
+    asked: list[bool] = []
+
+    def predict(noisy: Tensor, timestep: Tensor, tokens: Tensor, drop: Tensor) -> Tensor:
+        asked.extend(drop.tolist())
+        return knows_its_caption(noisy, timestep, tokens, drop)
+
+    use = measure_text_use(predict, SCHEDULE, "sample", clips(), 4, seed=0, without_caption=False)
+    assert use == dataclasses.replace(whole, null=None)
+    assert asked == [False] * 32  # sixteen clips with the right caption, and with another one
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])

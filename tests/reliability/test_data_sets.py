@@ -14,7 +14,7 @@ from data.formats.registry import FORMAT_NAMES, read_data_set
 from data.shards import write_shards
 from tests.data.formats import replicas
 from tests.reliability.faults import kill_in_step, remove_after_step, slow_decoding, tell_steps
-from tests.reliability.launch import launch, train
+from tests.reliability.launch import launch, train, train_ranks
 from tests.reliability.read_back import clips_of_steps, curve, largest_difference, newest, state_of
 
 LEAN = ("--no-enable-video-logging", "--no-enable-noise-visualization")
@@ -62,6 +62,17 @@ def test_every_format_trains(
     gaps = curve(run.run, "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled")
     assert list(gaps) == ([] if can_be_known else [3])
     assert ("; of training clips " in run.said) != can_be_known
+
+
+def test_two_processes_gauge_training_clips_as_one_does(tmp_path: Path) -> None:
+    root = replicas.pose_lexicon_replica(tmp_path / "data")
+    options = (*LEAN, f"--data-root={root}", "--max-steps=2", "--validate-every-steps=1", "--mixed-precision=off")
+    one = train(tmp_path / "one", *options, "--batch-size=2").run
+    two = train_ranks(tmp_path / "two", 2, *options, "--batch-size=1")[0].run
+    for tag in ("Trained_Loss", "Trained_Text_Gap_Shuffled"):
+        expected = curve(one, f"02_Loss_Components/Validation/{tag}")
+        assert list(expected) == [1, 2]
+        assert curve(two, f"02_Loss_Components/Validation/{tag}") == pytest.approx(expected, abs=2e-5)
 
 
 def test_shards_are_gone_on_with_at_the_very_clip(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import inspect
 import ipaddress
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.ports import free_port
 from tests.reliability.launch import TINY, launch, train
 
 ROOT = Path(__file__).parents[2]
@@ -85,12 +85,6 @@ def is_loopback(address: str) -> bool:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("exposure"), "--recogniser-steps=2", "--max-steps=2").run
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from logging_system.dashboard_server import tensorboard_server
@@ -113,8 +114,12 @@ def torchrun() -> Iterator[functools.partial[Torchrun]]:
 
     yield start
     for each in started:
-        if each.process.poll() is None:
-            each.process.kill()
+        if each.process.poll() is None:  # of torchrun; its processes would go on without it
+            children = psutil.Process(each.process.pid).children(recursive=True)
+            for process in (each.process, *children):
+                process.kill()
+            psutil.wait_procs(children)
+            each.process.wait()
 
 
 def runs_of_dashboard(logdir: Path) -> list[str]:
@@ -167,12 +172,14 @@ def test_machines_may_join_and_leave_a_run(tmp_path: Path, torchrun) -> None:
     of_torchrun += (f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=last_call_timeout=1,keep_alive_interval=1")
     options = ("--resume", "--experiment-name=run", "--max-steps=100000", "--save-every-steps=100000")
 
-    def machine() -> Torchrun:
-        return torchrun(tmp_path, ROOT / "main.py", *options, of_torchrun=of_torchrun, shares_store=False)
+    def machine(address: str) -> Torchrun:
+        """Rank 0 is on the machine with the lowest address."""
+        of_this = (*of_torchrun, f"--local-addr={address}")
+        return torchrun(tmp_path, ROOT / "main.py", *options, of_torchrun=of_this, shares_store=False)
 
-    first = machine()
+    first = machine("127.0.0.1")
     first.wait_for_step(3)
-    second = machine()
+    second = machine("127.0.0.2")
     first.wait_for("Processes: 2")
     joined_at = int(re.findall(r"Going on from step (\d+)", first.said)[-1])
     first.wait_for_step(joined_at + 3)
@@ -194,7 +201,7 @@ def test_processes_whose_successors_would_not_find_their_run_do_not_begin(tmp_pa
     of_torchrun = ("--nproc-per-node=2", "--standalone")
     job = torchrun(tmp_path, ROOT / "main.py", of_torchrun=of_torchrun, shares_store=False)
     assert job.end() != 0
-    assert "cannot find their run. Add --resume --experiment-name NAME" in job.said
+    assert "could not find their run. Add --resume --experiment-name NAME" in job.said
     assert not job.logs.exists()
 
 

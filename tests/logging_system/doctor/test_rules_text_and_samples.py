@@ -71,6 +71,24 @@ def test_where_validation_captions_cannot_be_known_the_captions_of_training_clip
     assert "raises the loss of training clips by" in said
 
 
+def test_training_clips_count_only_while_the_newest_validation_asks_for_them(
+    history_with: Build, config: dict[str, object]
+) -> None:
+    """A resumed run may have clips whose words are known."""
+    before = {TRAINED: dict.fromkeys((100, 200, 300), 0.1), TRAINED_GAP: dict.fromkeys((100, 200, 300), 0.0)}
+    healthy = _validations((0.1,) * 6, (0.2,) * 6)
+    opinion = text_ignored(history_with({**healthy, **before, SENSITIVITY: None}), config)
+    assert isinstance(opinion, Healthy)
+    assert "training clips" not in opinion.verdict
+
+
+def test_training_clips_of_one_caption_say_nothing_of_the_text(history_with: Build, config: dict[str, object]) -> None:
+    of_trained = {TRAINED: dict.fromkeys((100, 200, 300), 0.1)}
+    opinion = text_ignored(history_with({**_validations((0.0, 0.0, 0.0)), **of_trained}), config)
+    assert isinstance(opinion, Unknown)
+    assert "All clips have the same caption" in opinion.missing
+
+
 @pytest.mark.parametrize(("gap", "said"), [(0.00006, "by 0.03 %"), (0.0125, "by 6.25 %"), (0.262, "by 131 %")])
 def test_the_gap_is_said_in_plain_numbers(
     gap: float, said: str, history_with: Build, config: dict[str, object]
