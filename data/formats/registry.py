@@ -6,6 +6,7 @@ from pathlib import Path
 from common.errors import UserError
 from data.formats import folder, how2sign, manifest, phoenix, pose_lexicon, webdataset, wlasl
 from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.media_rows import media_kind
 from data.manifest import Manifest
 
 # In the order in which they are tried. A lexicon's index is a table as well, so it comes before the lists that people
@@ -46,6 +47,11 @@ def read_data_set(path: Path, format_name: str, options: ReadingOptions) -> tupl
         return chosen.name, f"{chosen.title} (DATA_FORMAT says so)", _read_as(chosen, path, options)
     recognised = _recognise(path)
     if recognised is None:
+        if media_kind(path.name) is not None:
+            raise UserError(
+                f"DATA_ROOT={str(path)!r} is a single clip. Give the folder that holds it, {str(path.parent)!r}, "
+                "with a caption beside each clip."
+            )
         possible = "; ".join(f"{data_format.name}: {data_format.looks_like}" for data_format in FORMATS)
         raise UserError(f"DATA_ROOT={str(path)!r} is nothing that can be read. Possible are {possible}.")
     chosen, why = recognised

@@ -138,13 +138,22 @@ def test_what_is_wrong_with_the_right_format_stands_alone(tmp_path):
 
 
 def test_a_file_that_is_nothing_is_refused_with_what_is_possible(tmp_path):
-    file = replicas.write_clip(tmp_path / "clip.mp4", 0)
+    file = tmp_path / "clips.txt"
+    file.write_text("hello")
     with pytest.raises(UserError) as caught:
         read_data_set(file, "auto", OPTIONS)
     assert str(caught.value).startswith(f"DATA_ROOT={str(file)!r} is nothing that can be read. Possible are ")
+
     assert all(f"{name}: " in str(caught.value) for name in FORMAT_NAMES)
     with pytest.raises(UserError, match="It is nothing else that can be read either"):
         read_data_set(file, "folder", OPTIONS)
+
+
+def test_a_single_clip_is_refused_and_its_folder_named(tmp_path):
+    clip = replicas.write_clip(tmp_path / "clip.mp4", 0)
+    with pytest.raises(UserError, match="is a single clip") as caught:
+        read_data_set(clip, "auto", OPTIONS)
+    assert f"Give the folder that holds it, {str(tmp_path)!r}" in str(caught.value)
 
 
 def test_an_unknown_format_is_refused(tmp_path):
