@@ -196,8 +196,9 @@ def _checked_words(request: EvaluationRequest, config: Config, tokenizer: Tokeni
 
 def _not_spelled(run: Path) -> UserError:
     return UserError(
-        f"--run {run}: it was trained on clips of DATA_ROOT, and only finger-spelling can be read: watch its "
-        "02_Loss_Components/Validation/Text_Gap_Shuffled and 12_Generated_Samples/Text_Sensitivity instead"
+        f"--run {run}: it was trained on clips of DATA_ROOT, and only the embedded finger-spelling can be read: watch "
+        "its 02_Loss_Components/Validation/Text_Gap_Shuffled (Trained_Text_Gap_Shuffled where there is one) and "
+        "12_Generated_Samples/Text_Sensitivity instead"
     )
 
 

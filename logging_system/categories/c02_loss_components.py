@@ -12,7 +12,7 @@ from logging_system.writer import Writer
 
 BINS = 8
 NO_VALIDATION = "validation is off or there are no validation clips"
-KNOWN_WORDS = "most held-out captions share a word with training captions, or the data is finger-spelling"
+KNOWN_WORDS = "most words of most held-out captions occur in training captions, or the data is finger-spelling"
 NO_INTERVAL = "there are fewer than two validation clips"
 
 TAGS = {

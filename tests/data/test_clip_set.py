@@ -93,7 +93,7 @@ def test_training_clips_are_validated_on_too_where_held_out_words_cannot_be_know
         assert [again.row(0, index) for index in range(len(again))] == rows
     assert len(open_(validation_clips=2).validation_of_trained) == 2
     for file in folder.glob("*.txt"):
-        file.write_text(f"see {file.read_text()}", encoding="utf-8")
+        file.write_text(f"I see {file.read_text()}", encoding="utf-8")
     assert open_().validation_of_trained is None
 
 

@@ -73,14 +73,14 @@ def test_named_signers_are_held_out_unless_captions_are_asked_for():
 
 def test_clips_without_a_signer_that_keep_others_from_being_held_out_are_said():
     clips = [
-        clip(number, f"see word{number}", signer=f"signer {number % 3}" if number else None) for number in range(9)
+        clip(number, f"I see word{number}", signer=f"signer {number % 3}" if number else None) for number in range(9)
     ]
     split = split_clips(clips, "auto", 0.3, 0)
     assert split.rule.startswith("by caption")
     [said] = split_notices(split)
     assert said.startswith("clip000 names no signer, so captions are held out and not signers: name all of them")
     assert split_notices(split_clips(clips, "caption", 0.3, 0)) == ()
-    one_signer = [clip(number, f"see word{number}", signer="a" if number else None) for number in range(9)]
+    one_signer = [clip(number, f"I see word{number}", signer="a" if number else None) for number in range(9)]
     assert split_notices(split_clips(one_signer, "auto", 0.3, 0)) == ()
 
 
@@ -153,9 +153,9 @@ def test_parts_of_a_file_that_overlap_stay_together():
 def test_validation_on_words_that_training_does_not_have_is_said():
     apart = split_clips(words(10), "auto", 0.2, 0)
     count = len(apart.held_out)
-    assert f"{count} of {count} held-out captions have no word that occurs" in split_notices(apart)[0]
+    assert f"in {count} of {count} held-out captions occur in no training caption" in split_notices(apart)[0]
     assert asks_for_unknown_words(apart)
-    related = split_clips([clip(number, f"see word{number}") for number in range(10)], "auto", 0.2, 0)
+    related = split_clips([clip(number, f"I see word{number}") for number in range(10)], "auto", 0.2, 0)
     assert split_notices(related) == ()
     assert not asks_for_unknown_words(related)
     other_case = split_clips([clip(0, "Word", split="training"), clip(1, "word", split="validation")], "auto", 0.2, 0)
@@ -169,6 +169,8 @@ def test_validation_on_words_that_training_does_not_have_is_said():
         (["ice cream", "sun"], ["ice", "moon"], False),  # half of them can be known
         (["ice cream", "sun"], ["ice", "moon", "tea"], True),
         (["ice cream", "sun"], ["ice", "ice", "ice", "moon", "tea"], True),  # captions count, not clips
+        (["the cat", "the dog"], ["the cow"], True),  # a word that all have makes no other one known
+        (["I like the cat", "a dog"], ["I like the cow"], False),
         (["\u6211\u559c\u6b22\u732b"], ["\u732b"], False),  # "I like cats" and "cat" in Chinese, which has no spaces
         (["\u6211\u559c\u6b22\u732b"], ["\u72d7"], True),  # "dog"
     ],
