@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from common.errors import UserError
@@ -29,6 +30,17 @@ class ClipSplit:
     is_shared: bool = False  # nothing could be held out: validation is on training clips
     left_out: tuple[InspectedClip, ...] = ()  # given as validation or test, but a training clip shows the same
     nameless: tuple[InspectedClip, ...] = ()  # for want of whose signers captions were held out
+
+    @cached_property
+    def unknown_captions(self) -> tuple[int, int]:
+        """How many of the different held-out captions cannot be known, and how many there are.
+
+        Those of whose words half or more are in no training caption: "the cat" is as unknown as "cat" where all
+        captions are like that.
+        """
+        trained = frozenset[str]().union(*(caption_words(clip.row.caption) for clip in self.training))
+        held_out = {caption_key(clip.row.caption): caption_words(clip.row.caption) for clip in self.held_out}
+        return sum(len(words - trained) >= max(1, len(words) / 2) for words in held_out.values()), len(held_out)
 
 
 def split_clips(clips: Sequence[InspectedClip], split_by: SplitBy, fraction: float, seed: int) -> ClipSplit:
@@ -104,24 +116,14 @@ def asks_for_unknown_words(split: ClipSplit) -> bool:
 
     A sign cannot be guessed from the word for it, as a finger-spelled word can be from its letters.
     """
-    unknown, held_out = _unknown_captions(split)
+    unknown, held_out = split.unknown_captions
     return unknown > held_out / 2
-
-
-def _unknown_captions(split: ClipSplit) -> tuple[int, int]:
-    """Return how many of the different held-out captions cannot be known, and how many there are.
-
-    Half of the words, because "the cat" is as unknown as "cat" where all captions are like that.
-    """
-    trained = frozenset[str]().union(*(caption_words(clip.row.caption) for clip in split.training))
-    held_out = {caption_key(clip.row.caption): caption_words(clip.row.caption) for clip in split.held_out}
-    return sum(len(words - trained) >= max(1, len(words) / 2) for words in held_out.values()), len(held_out)
 
 
 def _unseen_words_notice(split: ClipSplit) -> tuple[str, ...]:
     if not asks_for_unknown_words(split):
         return ()
-    unknown, held_out = _unknown_captions(split)
+    unknown, held_out = split.unknown_captions
     return (
         f"half or more of the words in {unknown} of {held_out} held-out captions occur in no training caption: unless "
         "the clips are finger-spelled, no model can know these signs, and validation says little; whether the text is "

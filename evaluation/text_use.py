@@ -42,8 +42,7 @@ class TextUse:
     """Unweighted errors of the network's own target, on the same clips, noise and timesteps.
 
     What concerns shuffled captions is None, or empty, where no two captions differ; `null` is None where it was not
-    asked for. `shuffled_gap` is `shuffled` minus
-    `correct` with its 95 % interval over clips.
+    asked for. `shuffled_gap` is `shuffled` minus `correct` with its 95 % interval over clips.
     """
 
     correct: float

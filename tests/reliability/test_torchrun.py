@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -83,15 +83,14 @@ class Torchrun:
         return self._output.read_text("utf-8", errors="replace").replace("\r", "\n")
 
     def wait_for_step(self, step: int) -> None:
-        deadline = time.monotonic() + 120
-        while not any(reached >= step for reached in self._steps()):
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < deadline, self.said
-            time.sleep(0.05)
+        self._wait_until(lambda: any(reached >= step for reached in self._steps()))
 
     def wait_for(self, text: str) -> None:
+        self._wait_until(lambda: text in self.said)
+
+    def _wait_until(self, is_true: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 120
-        while text not in self.said:
+        while not is_true():
             assert self.process.poll() is None, self.said
             assert time.monotonic() < deadline, self.said
             time.sleep(0.05)
