@@ -244,6 +244,11 @@ class Config(Settings):
     HISTOGRAM_BINS: int = Field(64, ge=2, le=64)
     """Bins of each histogram."""
 
+    @property
+    def clips_per_step(self) -> int:
+        """Clips that one optimizer step takes in each process."""
+        return self.BATCH_SIZE * self.GRADIENT_ACCUMULATION_STEPS
+
 
 ARCHITECTURE_FIELDS = frozenset(
     {

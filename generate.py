@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from common.errors import UserError
-from training.allocator import keep_freed_memory
-from training.generation import GenerationRequest, generate
+from compute.memory import keep_freed_memory
+from sampling.generation import GenerationRequest, generate
 
 
 def parse(arguments: list[str]) -> GenerationRequest:

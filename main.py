@@ -10,15 +10,14 @@ from contextlib import ExitStack
 from common.console import forgiving_output, quiet_output
 from common.interruption import Interrupted
 from common.settings import load_settings
+from compute.device import build_device, place_of_this_process
+from compute.memory import keep_freed_memory
 from config import PRESETS, Config
-from training.allocator import keep_freed_memory
+from distributed.failure import Failed, failures_are_said
+from distributed.processes import Processes, connected_processes
 from training.announce import announce_place
 from training.build import build_training
-from training.build_device import build_device
-from training.failure import Failed, failures_are_said
-from training.process_group import connected_processes, place_of_this_process
-from training.processes import Processes
-from training.signals import StopRequest
+from training.stopping import StopRequest
 
 
 def main(arguments: list[str]) -> int:

@@ -18,7 +18,7 @@ _NOTES: dict[Allocation, str] = {
 
 
 def keeps_freed_memory(network: NetworkName, allocation: Allocation) -> bool:
-    """Say whether a network's process calls `training.allocator.keep_freed_memory`."""
+    """Say whether a network's process calls `compute.memory.keep_freed_memory`."""
     return allocation == "same" or network == OURS
 
 

@@ -10,20 +10,20 @@ from unittest.mock import patch
 
 import torch
 
-import training.build_dashboard
+import training.dashboard
 from benchmarks.spread import Spread, ratio_of, spread_of
 from benchmarks.whole_run import train_whole
 from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
-from logging_system.devices import device_readings
+from logging_system.cadence import LoggingSettings
 from logging_system.dispatcher import Dispatcher
+from logging_system.files.writer import Writer
 from logging_system.records import StepRecord
 from logging_system.registry import CATEGORIES
-from logging_system.settings import LoggingSettings
-from logging_system.system_sampler import HostReadings
+from logging_system.statistics.devices import device_readings
+from logging_system.statistics.system_sampler import HostReadings
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 WARM_UP_STEPS = 10
 NEVER = 10**9
@@ -169,7 +169,7 @@ def measure_overhead(plan: BlockPlan, folder: Path, options: Sequence[str]) -> O
         made.append(dispatcher)
         return dispatcher
 
-    with patch.object(training.build_dashboard, "build_dispatcher", build_dispatcher):
+    with patch.object(training.dashboard, "build_dispatcher", build_dispatcher):
         train_whole(arguments)
     return _overhead(made[0].times, config, folder / "logs" / "run")
 

@@ -22,23 +22,21 @@ import torch
 from benchmarks.machine import machine_line
 from benchmarks.output import INTERRUPTED, save_figures, say
 from benchmarks.spread import Spread, spread_of
+from checkpoints.checkpoint import Retention, TrainingState
+from checkpoints.saver import CheckpointSaver, RunProgress, SavedCheckpoint
 from common.errors import UserError
 from common.settings import config_as_json, load_settings
+from compute.device import choose_device
+from compute.memory import keep_freed_memory
 from config import PRESETS, Config
 from data.batches import load_batch
+from data.build import build_data
 from data.records import Batch
-from training.allocator import keep_freed_memory
-from training.build_data import build_data
-from training.build_learner import Learner, build_learner
-from training.build_model import build_tokenizer
-from training.build_step import build_train_step
-from training.checkpoint import TrainingState
-from training.checkpoint_saver import CheckpointSaver, RunProgress, SavedCheckpoint
-from training.device import choose_device
+from distributed.processes import Processes
+from models.build import build_tokenizer
+from training.learner import Learner, build_learner
 from training.optimizer import optimizer_tensors
-from training.processes import Processes
-from training.retention import Retention
-from training.step import TrainStep
+from training.step import TrainStep, build_train_step
 
 STEPS_BESIDE = 8  # training steps timed with and without a save beside them
 

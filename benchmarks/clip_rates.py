@@ -13,14 +13,14 @@ import torch
 from benchmarks.spread import Spread, ratio_of, spread_of
 from common.errors import UserError
 from config import Config
+from data.build import build_data
 from data.cache import ClipCache
 from data.clip_reader import ClipReader, InspectedClip
 from data.clip_set import inspect_data, name_skipped
 from data.formats.data_format import ReadingOptions
-from data.media.clips import ClipShape
 from data.media.decode import decode_media
+from data.media.resample import ClipShape
 from data.records import DataSplits
-from training.build_data import build_data
 
 WARM_ROUNDS = 10  # a clip from the cache takes so little that one round could not be timed well
 CACHE_BYTES = 10**12  # nothing is ever evicted

@@ -16,10 +16,10 @@ from benchmarks.scaling_axes import Setting
 from benchmarks.scaling_measure import measure_in_process
 from benchmarks.scaling_worker import Measurement
 from common.settings import load_settings
+from compute.device import ComputeDevice
 from config import PRESETS, Config
 from data.records import Batch
-from training.build_model import build_model, build_tokenizer
-from training.device import ComputeDevice
+from models.build import build_model, build_tokenizer
 from training.estimate import HELD_BY_CPU_ALLOCATOR, measure_clip
 
 MEMORY_CASES = (("tiny", 4), ("tiny", 16), ("base", 1), ("base", 2))

@@ -1,6 +1,6 @@
 """Memory and time of a training step on a cluster, modelled. Every constant that is assumed is named here.
 
-Memory: weights, gradients, AdamW's two moments and the averaged weights are float32 (training.device), 20 bytes a
+Memory: weights, gradients, AdamW's two moments and the averaged weights are float32 (compute.device), 20 bytes a
 parameter; FSDP divides them by the number of GPUs (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054, section 3). Time:
 matrix products and convolutions at a share of the peak, everything else at the memory's bandwidth, all of it not faster
 than the host prepares batches and launches kernels. Communication: a ring (Patarasuk and Yuan 2009, Bandwidth optimal

@@ -14,11 +14,11 @@ import torch
 
 from common.randomness import torch_generator
 from common.settings import load_settings
+from compute.memory import keep_freed_memory
 from config import PRESETS, Config
 from data.batches import load_batch
 from data.records import ClipRow
-from training.allocator import keep_freed_memory
-from training.build_model import build_tokenizer
+from models.build import build_tokenizer
 
 REPEATS = 7
 _ROWS = "ABCDEFGH"

@@ -17,11 +17,11 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.processes_plan import NUMBERS_OF_THE_STEP
 from common.settings import load_settings
+from compute.environment import flop_counter
 from config import PRESETS, Config
 from logging_system.records import SampleStatistics
+from models.build import build_model, build_tokenizer
 from models.text_to_video import TextToVideoModel
-from training.build_model import build_model, build_tokenizer
-from training.environment import flop_counter
 
 CPU = torch.device("cpu")
 FLOAT_BYTES = 4
@@ -135,7 +135,7 @@ def workload_of(preset: str, options: Sequence[str] = (), *, has_contents: bool 
 
 
 def _units(model: nn.Module) -> tuple[tuple[Unit, ...], Unit]:
-    """Return the parts that training.sharded_model puts together for themselves, and the rest."""
+    """Return the parts that distributed.models puts together for themselves, and the rest."""
     listed = [child for module in model.modules() if isinstance(module, nn.ModuleList) for child in module]
     kinds = tuple({type(child) for child in listed})
     units = [module for module in model.modules() if isinstance(module, kinds)]

@@ -25,8 +25,8 @@ from benchmarks.output import save_figures, say
 from benchmarks.spread import Spread
 from common.errors import UserError
 from common.settings import load_settings
+from compute.memory import keep_freed_memory
 from config import PRESETS, Config
-from training.allocator import keep_freed_memory
 
 NUM_WORKERS = (0, 1, 2)
 MOST_WAIT_PERCENT = 2.0

@@ -15,8 +15,8 @@ from benchmarks.spread import Spread, spread_of
 from benchmarks.whole_run import train_whole
 from config import Config
 from data.batches import training_batches
+from data.build import build_data
 from data.records import Batch, DataSplits
-from training.build_data import build_data
 
 NEVER = 10**9
 WAIT_TAG = "05_Performance/Data_Wait_Percent"

@@ -19,7 +19,7 @@ from logging_system.categories.c09_parameter_stats import ParameterStats
 from logging_system.categories.c10_parameter_histograms import ParameterHistograms
 from logging_system.categories.c11_gradient_stats import GradientStats
 from logging_system.category import Category, Due
-from logging_system.histogram import Histogram
+from logging_system.files.writer import Writer
 from logging_system.records import (
     DiffusionTensors,
     GeneratedSamples,
@@ -28,7 +28,7 @@ from logging_system.records import (
     SampleStatistics,
     StepRecord,
 )
-from logging_system.writer import Writer
+from logging_system.statistics.histogram import Histogram
 
 WIDTH = 24  # of the square layers
 BINS = 64

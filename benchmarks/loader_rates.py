@@ -18,11 +18,11 @@ from data.cache import ClipCache
 from data.clip_reader import ClipReader
 from data.clip_set import InspectedClips
 from data.manifest import Media
-from data.media.clips import ClipShape
 from data.media.decode import decode_media
+from data.media.resample import ClipShape
 from data.records import ClipRow, ClipSource
 from data.unusable import UnusableClip
-from training.build_model import build_tokenizer
+from models.build import build_tokenizer
 
 RENDERED_FACTOR = 4  # so many times more batches of rendered words than of decoded files, which take longer ...
 WARM_FACTOR = 40  # ... and of clips from the cache, so that each measurement takes long enough to be timed

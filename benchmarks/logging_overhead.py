@@ -19,8 +19,8 @@ from benchmarks.machine import MEMORY_NOTE, machine_line
 from benchmarks.option_types import at_least, at_least_one, output_file
 from benchmarks.output import save_figures
 from common.errors import UserError
+from compute.memory import keep_freed_memory
 from config import Config
-from training.allocator import keep_freed_memory
 
 MILLISECONDS = 1000.0
 

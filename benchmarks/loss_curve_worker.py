@@ -22,24 +22,22 @@ from benchmarks.networks import VOCABULARY, build_network
 from common.errors import UserError
 from common.randomness import derive_seed, torch_generator
 from common.settings import config_as_json, config_from_json
+from compute.device import ComputeDevice
+from compute.memory import keep_freed_memory
 from config import Config
 from data.batches import load_batch, training_batches
+from data.build import build_data
 from data.records import Batch, ClipRow, ClipSource
-from diffusion.loss import loss_terms
+from diffusion.loss import DiffusionObjective, loss_terms
 from diffusion.prediction import add_noise
 from diffusion.timesteps import evenly_spaced_timesteps
-from evaluation.text_use import TIMESTEP_BINS, GaugeClips, measure_text_use
+from distributed.models import SharedModel
+from distributed.processes import Processes
+from measures.text_use import TIMESTEP_BINS, GaugeClips, measure_text_use
+from models.build import build_objective, build_tokenizer
 from models.tokens import FIRST_TOKEN
-from training.allocator import keep_freed_memory
-from training.build_data import build_data
-from training.build_model import build_objective, build_tokenizer
-from training.device import ComputeDevice
-from training.ema import ExponentialMovingAverage
-from training.loss_scale import NoLossScale
-from training.optimizer import build_optimizer, set_learning_rate
-from training.processes import Processes
-from training.shared_model import SharedModel
-from training.step import DiffusionObjective, TrainStep
+from training.optimizer import ExponentialMovingAverage, NoLossScale, build_optimizer, set_learning_rate
+from training.step import TrainStep
 from training.validation import wrong_tokens
 
 WARM_UP_SHARE = 0.05  # of the time, not of the steps: a hundred steps are the whole run of a slow network

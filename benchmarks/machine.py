@@ -10,12 +10,12 @@ import psutil
 import torch
 
 from common.errors import UserError
-from training.device import ComputeDevice
-from training.environment import describe_environment
+from compute.device import ComputeDevice
+from compute.environment import describe_environment
 
 GIBIBYTE = 2**30
 MEMORY_NOTE = "As in a run of main.py, memory that a step frees is kept for the next one."
-"""For a report of networks that train or sample after `training.allocator.keep_freed_memory`."""
+"""For a report of networks that train or sample after `compute.memory.keep_freed_memory`."""
 _STATUS = Path("/proc/self/status")
 _PROCESSORS = Path("/proc/cpuinfo")
 

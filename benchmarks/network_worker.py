@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from benchmarks.machine import peak_memory_gib
 from benchmarks.networks import NETWORK_NAMES, NUM_TIMESTEPS, VOCABULARY, NetworkName, build_network, count_parameters
 from benchmarks.option_types import at_least_one
+from compute.environment import flop_counter
+from compute.memory import keep_freed_memory
 from config import Config
 from models.tokens import PADDING
-from training.allocator import keep_freed_memory
-from training.environment import flop_counter
 from training.optimizer import build_optimizer
 
 CAPTION_LENGTH = 8

@@ -24,7 +24,7 @@ from benchmarks.peer_figures import Cell, CellResult, Skip, compare
 from benchmarks.peer_measures import Plan, measure_cell
 from benchmarks.peer_report import report
 from common.errors import UserError
-from training.allocator import keep_freed_memory
+from compute.memory import keep_freed_memory
 
 FRAMES = 16
 IMAGE_SIZES, MILLIONS, BATCH_SIZES = (32, 64), (5, 20), (1, 4, 16)

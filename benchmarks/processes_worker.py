@@ -29,19 +29,18 @@ from benchmarks.processes_plan import (
     quietest,
 )
 from common.settings import load_settings
+from compute.device import choose_device, place_of_this_process
+from compute.memory import keep_freed_memory
 from config import PRESETS, Config
 from data.batches import load_batch
+from data.build import build_data
 from data.records import Batch
+from distributed.models import SharedModel
+from distributed.processes import Processes, connected_processes
 from logging_system.records import SampleStatistics
-from training.allocator import keep_freed_memory
-from training.build_data import build_data
-from training.build_learner import build_learner, clips_a_step
-from training.build_model import build_tokenizer
-from training.build_step import build_train_step
-from training.device import choose_device
-from training.process_group import connected_processes, place_of_this_process
-from training.processes import Processes
-from training.shared_model import SharedModel
+from models.build import build_tokenizer
+from training.learner import build_learner
+from training.step import build_train_step
 
 WARM_UP_STEPS = 2  # after the first, DDP divides the gradients into buckets anew
 REPEATS = 9  # of each thing that processes send
@@ -116,7 +115,7 @@ def _build(plan: WorkPlan, processes: Processes) -> _Trainee:
     step = build_train_step(
         config, shared, learner.ema, learner.optimizer, learner.objective, compute, together, learner.loss_scale
     )
-    clips = clips_a_step(config)
+    clips = config.clips_per_step
     batch: Batch = load_batch(splits.training, [splits.training.row(0, place) for place in range(clips)], tokenizer)
     parameters = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
     return _Trainee(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.evaluation_process import Failure, Figure, evaluate_run, figure_of, run_process
-from training.evaluation_words import LETTERS, NEW
+from evaluation.words import LETTERS, NEW
 
 QUIET = (
     "--no-enable-gradient-histograms",

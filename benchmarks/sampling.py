@@ -30,10 +30,10 @@ from benchmarks.sampling_measures import (
 )
 from benchmarks.sampling_run import START_SHARE, Cell, SampledRun, open_run
 from common.errors import UserError
+from compute.device import DeviceName
+from compute.memory import keep_freed_memory
 from diffusion.samplers import SamplerName
-from training.allocator import keep_freed_memory
-from training.device import DeviceName
-from training.trained_run import MAKE_A_RUN
+from sampling.trained_run import MAKE_A_RUN
 
 QUICK_STEPS, QUICK_ALTERNATIONS, QUICK_CLIPS = (2, 4), 2, 2
 MILLISECONDS = 1000.0

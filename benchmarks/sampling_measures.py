@@ -12,9 +12,8 @@ from benchmarks.sampling_run import NO_GUIDANCE, Cell, SampledRun
 from benchmarks.spread import Spread, ratio_of, spread_of
 from diffusion.guidance import Guidance
 from diffusion.timesteps import evenly_spaced_timesteps
-from evaluation.motion import motion_energy_ratio
-from evaluation.sharpness import sharpness_ratio
-from evaluation.text_use import TIMESTEP_BINS
+from measures.clips import motion_energy_ratio, sharpness_ratio
+from measures.text_use import TIMESTEP_BINS
 
 CLIPS_AT_ONCE = 2
 

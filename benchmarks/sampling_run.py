@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from common.randomness import torch_generator
+from compute.device import ComputeDevice, DeviceName
 from config import Config
 from data.batches import load_batch
+from data.build import build_data
 from data.records import Batch
 from diffusion.guidance import Guidance
 from diffusion.prediction import add_noise, predicted_video
@@ -16,10 +18,8 @@ from diffusion.samplers import SamplerName
 from diffusion.schedule import NoiseSchedule
 from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer
-from training.build_data import build_data
-from training.device import ComputeDevice, DeviceName
-from training.sampling import ClipSampler, SamplingSettings
-from training.trained_run import open_trained_run
+from sampling.sampler import ClipSampler, SamplingSettings
+from sampling.trained_run import open_trained_run
 
 START_SHARE = 0.8  # of the timesteps: how far real clips are noised before the samplers clean them again
 NO_GUIDANCE = Guidance(1.0)

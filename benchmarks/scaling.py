@@ -22,9 +22,9 @@ from benchmarks.scaling_measure import AxisResult, measure_axes, result_as_json
 from benchmarks.scaling_profile import Profile, profile_step
 from benchmarks.scaling_report import axis_table, growth_table, profile_table, verdicts
 from common.errors import UserError
+from compute.device import choose_device
+from compute.memory import keep_freed_memory
 from config import Config
-from training.allocator import keep_freed_memory
-from training.device import choose_device
 
 ALTERNATIONS, QUICK_ALTERNATIONS = 5, 1
 PROFILED_STEPS, QUICK_PROFILED_STEPS = 5, 1

@@ -8,7 +8,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.scaling_worker import training_step
-from training.ema import ExponentialMovingAverage
+from training.optimizer import ExponentialMovingAverage
 
 UPDATE_RANGES = ("Optimizer.step#AdamW.step", "Optimizer.zero_grad#AdamW.zero_grad", "averaged weights")
 UPDATE = "optimizer, clipping, averaged weights"

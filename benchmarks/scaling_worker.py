@@ -16,16 +16,15 @@ import torch
 
 from benchmarks.machine import GIBIBYTE, peak_memory_gib
 from common.settings import load_settings
+from compute.device import choose_device
+from compute.memory import keep_freed_memory
 from config import PRESETS, Config
 from data.records import Batch
-from training.allocator import keep_freed_memory
-from training.build_model import build_model, build_objective, build_tokenizer
-from training.build_step import build_adamw, build_train_step
-from training.device import choose_device
-from training.ema import ExponentialMovingAverage
-from training.loss_scale import build_loss_scale
-from training.processes import Processes
-from training.shared_model import SharedModel
+from distributed.models import SharedModel
+from distributed.processes import Processes
+from models.build import build_model, build_objective, build_tokenizer
+from training.optimizer import ExponentialMovingAverage, build_loss_scale
+from training.step import build_adamw, build_train_step
 
 MEASURE_SECONDS = 1.0
 CAPTION = "CAB"

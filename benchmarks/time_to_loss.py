@@ -26,7 +26,7 @@ from benchmarks.option_types import above_zero, output_file, picture_file, seed
 from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
 from common.errors import UserError
 from config import Config
-from evaluation.text_use import TIMESTEP_BINS
+from measures.text_use import TIMESTEP_BINS
 
 SET_UP_SECONDS = 300.0  # imports, rendering, the first validation
 TIMES_TRAINING = 6.0  # a run may take with its validations; slow networks validate after each of their first steps

@@ -5,11 +5,11 @@ from contextlib import ExitStack
 
 from common.errors import UserError
 from common.settings import load_settings
+from compute.device import choose_device
 from config import PRESETS, Config
+from distributed.processes import Processes
 from training.build import build_training
-from training.device import choose_device
-from training.processes import Processes
-from training.signals import StopRequest
+from training.stopping import StopRequest
 
 
 def train_whole(arguments: Sequence[str]) -> None:

@@ -20,18 +20,16 @@ from common.interruption import Interrupted, signals_raise
 from common.settings import load_settings
 from config import PRESETS, Config
 from data.batches import batches_per_epoch
+from data.build import build_inspection
 from data.clip_set import InspectedClips, check_usable, name_skipped
 from data.clip_splits import ClipSplit, split_clips
 from data.inspection import Inspection
-from data.inspection_report import LABEL_WIDTH, CaptionUse, report_json, report_lines
-from data.inspection_sheet import draw_sheet
+from data.inspection_report import LABEL_WIDTH, CaptionUse, draw_sheet, report_json, report_lines
 from data.manifest import Manifest
 from data.paths import printable
 from data.shards import check_new_folder, write_shards
+from models.build import build_tokenizer
 from models.tokens import Tokenizer, unread
-from training.build_data import build_inspection
-from training.build_learner import clips_a_step
-from training.build_model import build_tokenizer
 
 PROGRAM = "python -m data"
 MOST_SHARD_MEGABYTES = 100_000
@@ -90,7 +88,7 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
     try:
         check_usable(options.path, inspection)
         split = split_clips(inspection.usable, config.SPLIT_BY, config.VALIDATION_FRACTION, config.SEED)
-        batches_per_epoch(InspectedClips(reader, split.training), clips_a_step(config))
+        batches_per_epoch(InspectedClips(reader, split.training), config.clips_per_step)
     except UserError as error:
         problem = error  # what was found comes first
     print("\n".join(report_lines(printable(str(options.path)), inspection, captions, split)))

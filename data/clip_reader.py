@@ -7,8 +7,8 @@ import numpy
 
 from data.cache import ClipCache
 from data.manifest import ManifestRow, Media
-from data.media.clips import ClipShape, DecodedClip, MediaFacts
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
+from data.media.resample import ClipShape, DecodedClip, MediaFacts
 from data.unusable import UnusableClip
 
 

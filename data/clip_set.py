@@ -13,14 +13,21 @@ from common.errors import UserError
 from data.cache import ClipCache
 from data.captions import normalise_caption
 from data.clip_reader import ClipReader, InspectedClip
-from data.clip_splits import ClipSplit, SplitBy, asks_for_unknown_words, hash_order, split_clips, split_notices
-from data.clip_units import caption_key
+from data.clip_splits import (
+    ClipSplit,
+    SplitBy,
+    asks_for_unknown_words,
+    caption_key,
+    hash_order,
+    split_clips,
+    split_notices,
+)
 from data.formats import folder
 from data.formats.data_format import ReadingOptions
 from data.formats.registry import read_data_set
 from data.inspection import Inspection, inspect_clips
 from data.manifest import SkippedRow
-from data.media.clips import ClipShape
+from data.media.resample import ClipShape
 from data.records import ClipRow, DataSplits
 from data.unusable import UnusableClip
 from data.verdicts import VerdictStore

@@ -5,15 +5,47 @@ the cache, and what was found out is remembered: the next start looks only at wh
 """
 
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
 
 from data.clip_reader import ClipReader, InspectedClip, check_unchanged
 from data.manifest import Manifest, ManifestRow, Media, SkippedRow
 from data.media.decode import decode_media, media_digest, media_stamp
-from data.parallel import map_in_threads
 from data.unusable import UnusableClip
 from data.verdicts import Verdict, VerdictStore
+
+PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
+
+
+Thing = TypeVar("Thing")
+
+
+Result = TypeVar("Result")
+
+
+def map_in_threads(
+    work: Callable[[Thing], Result], things: Sequence[Thing], label: str, most_threads: int
+) -> list[Result]:
+    """Return what `work` makes of each thing, in order.
+
+    Args:
+        work: called in several threads; what it raises, or a signal does, ends it all without the things that wait.
+        things: may be many thousands.
+        label: of the progress bar.
+        most_threads: at least 1.
+    """
+    pool = ThreadPoolExecutor(most_threads)
+    try:
+        done = pool.map(work, things)
+        return list(tqdm(done, label, len(things), leave=False, disable=None, delay=PROGRESS_DELAY))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
 
 MOST_READERS = 8  # threads: decoding leaves Python's lock
 

@@ -5,14 +5,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from data.clip_reader import InspectedClip
-from data.clip_splits import ClipSplit, split_notices
-from data.clip_units import content_key
+import imageio.v3
+import numpy
+
+from common.filmstrip import filmstrips
+from data.clip_reader import ClipReader, InspectedClip
+from data.clip_splits import ClipSplit, content_key, hash_order, split_notices
 from data.inspection import Inspection
 from data.manifest import SkippedRow
+from data.unusable import UnusableClip
 
 LISTED_SKIPPED = 20  # clips that the text names; the JSON file names all
+
+
 LISTED_KINDS = 5  # frame rates, resolutions, signers ...
+
+
 LABEL_WIDTH = 14
 
 
@@ -178,3 +186,39 @@ def _skipped_lines(skipped: Sequence[SkippedRow]) -> list[str]:
     ]
     more = len(ordered) - LISTED_SKIPPED
     return [*lines, _line("", f"and {more} more; --json FILE names all")] if more > 0 else lines
+
+
+CLIPS_SHOWN = 24
+
+
+SHEET_LABEL_WIDTH = 260
+
+
+LONGEST_NAME = 34
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture of filmstrips."""
+
+    png: bytes
+    clips: int
+
+
+def draw_sheet(clips: Sequence[InspectedClip], reader: ClipReader, seed: int) -> Sheet | None:
+    """Draw filmstrips of a random choice of clips; None where there is no clip.
+
+    Args:
+        clips: usable ones.
+        reader: decodes them, from the cache where they are in it.
+        seed: of the choice.
+    """
+    rows: list[tuple[str, numpy.ndarray]] = []
+    for clip in hash_order(clips, seed)[:CLIPS_SHOWN]:
+        try:
+            rows.append((f"{clip.row.caption}\n{clip.row.id[-LONGEST_NAME:]}", reader.clip(clip)))
+        except UnusableClip:  # gone in this moment: the picture shows the others
+            continue
+    if not rows:
+        return None
+    return Sheet(imageio.v3.imwrite("<bytes>", filmstrips(rows, SHEET_LABEL_WIDTH), extension=".png"), len(rows))

@@ -11,6 +11,7 @@ from diffusion.schedule import NoiseSchedule
 
 LossWeighting = Literal["uniform", "min_snr"]
 
+
 _SMALLEST_SIGNAL_POWER = 1e-12  # -120 dB: keeps the logarithm finite for a clip that is 0 everywhere
 
 
@@ -141,3 +142,14 @@ def _snr_decibel(schedule: NoiseSchedule, video: Tensor, timestep_B: Tensor) -> 
     signal_power = (signal_rate_B**2 * _mean_square(video)).clamp(min=_SMALLEST_SIGNAL_POWER)
     decibel = 10 * torch.log10(signal_power / noise_rate_B**2)
     return torch.where(signal_rate_B == 0, torch.zeros_like(decibel), decibel)
+
+
+@dataclass(frozen=True)
+class DiffusionObjective:
+    """What the network learns: which quantity it predicts, at which noise, weighted how."""
+
+    schedule: NoiseSchedule
+    prediction_type: PredictionType
+    weighting: LossWeighting
+    min_snr_gamma: float
+    caption_dropout: float

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from common.errors import UserError
-from training.allocator import keep_freed_memory
-from training.device import DeviceName
-from training.evaluate import EvaluationRequest, evaluate
+from compute.device import DeviceName
+from compute.memory import keep_freed_memory
+from evaluation.evaluate import EvaluationRequest, evaluate
 
 COLUMNS = {
     "letter_error_rate": "letter error rate",

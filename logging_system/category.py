@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from logging_system.files.writer import Writer
 from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, ValidationRecord
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from common.interruption import Interrupted
-from logging_system.cadence import Cadence, cadence_of
+from logging_system.cadence import Cadence, LoggingSettings, cadence_of
 from logging_system.category import Category, Due
 from logging_system.clock import LoggingClock
 from logging_system.console import report as report_on_console
-from logging_system.event_files import rewind
+from logging_system.files.rewind import rewind
+from logging_system.files.writer import Writer
 from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, ValidationRecord
-from logging_system.registry import CATEGORIES
-from logging_system.settings import LoggingSettings
-from logging_system.specification import CategoryContext, CategorySpec
+from logging_system.registry import CATEGORIES, CategoryContext, CategorySpec
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 ERROR_FILE = "logging_errors.log"
 FAILURES_TAG = "05_Performance/Logging_Failures"

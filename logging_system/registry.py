@@ -3,6 +3,11 @@
 The dispatcher reads nothing else. What each tag means, and why it may be absent, stands in the category's own module.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from logging_system.cadence import LoggingSettings
 from logging_system.categories import (
     c01_training,
     c02_loss_components,
@@ -20,13 +25,50 @@ from logging_system.categories import (
     c14_system,
     c15_configuration,
 )
-from logging_system.specification import CategoryContext, CategorySpec
+from logging_system.category import Category
+from logging_system.clock import LoggingClock
+from logging_system.tags import Tag
+
+
+@dataclass(frozen=True)
+class CategoryContext:
+    """What a category may be built from."""
+
+    settings: LoggingSettings
+    clock: LoggingClock
+    run_folder: Path
+
+
+@dataclass(frozen=True)
+class CategorySpec:
+    """One row of the table: the category's name, its switch, its cadence and every tag it may write.
+
+    ``tags`` maps each tag, or pattern of tags, to its description (see :mod:`logging_system.tags`).
+    """
+
+    name: str  # the TensorBoard group, such as "01_Training"
+    build: Callable[[CategoryContext], Category]
+    is_enabled: Callable[[LoggingSettings], bool] = lambda settings: True
+    makes_samples: bool = False  # True: its time at sampling steps is sampling, not ordinary logging
+    cadence: str = ""  # for people: when its points appear
+    tags: Mapping[str, Tag] = field(default_factory=dict)
+
 
 SCALARS = "every LOG_EVERY_STEPS steps, and the last step"
+
+
 VALIDATIONS = f"{SCALARS}; every validation"
+
+
 DIAGNOSTICS = "every DIAGNOSTIC_LOG_EVERY_STEPS steps, the first and the last step of a launch"
+
+
 SAMPLES = "every SAMPLE_EVERY_STEPS steps, and the last step"
+
+
 EPOCHS = "every LOG_EVERY_EPOCHS epochs, and the part of one with which a run ends; the x axis is the epoch"
+
+
 START = "the start of a launch"
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from logging_system.writer import Writer
+from logging_system.files.writer import Writer
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.embeddings import POSITION_FEATURES, centred_positions, position_features
-from models.frames import from_tokens, to_tokens
-from models.normalisation import FrameNorm
+from models.layers import POSITION_FEATURES, FrameNorm, centred_positions, from_tokens, position_features, to_tokens
 
 FEW_KEYS = 64
 

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.frames import from_tokens, to_tokens
-from models.normalisation import FrameNorm
+from models.layers import FrameNorm, from_tokens, to_tokens
 
 DRAFT_SIZE = 32
 

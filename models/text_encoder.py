@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import AlignmentBias, MultiHeadAttention
-from models.embeddings import POSITION_FEATURES, centred_positions, position_features
+from models.layers import POSITION_FEATURES, centred_positions, position_features
 from models.tokens import PADDING
 
 PHASE_MOMENTS = 16

@@ -9,9 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.attention import SpatialAttention, TemporalAttention, TextAttention
 from models.blocks import Downsample, ResidualBlock, TextDraft, Upsample
-from models.embeddings import TimestepEmbedding
-from models.frames import fold_frames, unfold_frames
-from models.normalisation import FrameNorm
+from models.layers import FrameNorm, TimestepEmbedding, fold_frames, unfold_frames
 from models.text_encoder import TextFeatures
 
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -208,3 +208,31 @@ def _make_finished_run(folder: Path) -> None:
     command = [sys.executable, "main.py", *(f"--{name}={value}" for name, value in options.items())]
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280)
     assert finished.returncode == 0, finished.stderr
+
+
+SMALL = (
+    "--image-size=16",
+    "--num-frames=8",
+    "--model-channels=16,32",
+    "--spatial-attention-sizes=4",
+    "--attention-head-channels=16",
+    "--text-channels=32",
+    "--text-layers=1",
+    "--text-heads=2",
+    "--epoch-size=24",
+    "--validation-clips=4",
+    "--sampling-steps=2",
+    "--recogniser-steps=0",
+    "--num-workers=0",
+    "--device=cpu",
+)
+
+
+@pytest.fixture
+def small_arguments(tmp_path: Path) -> Callable[..., list[str]]:
+    """Command-line arguments of a small run in the test's own folders; more arguments may be added."""
+
+    def make(*more: str) -> list[str]:
+        return [*SMALL, f"--log-dir={tmp_path / 'logs'}", f"--cache-dir={tmp_path / 'cache'}", *more]
+
+    return make

@@ -17,7 +17,7 @@ import pytest
 from common.errors import UserError
 from logging_system import dashboard_server
 from logging_system.dashboard_server import FIRST_PORT, choose_port, find_runs, is_loopback
-from logging_system.writer import Writer
+from logging_system.files.writer import Writer
 
 ROOT = Path(__file__).parents[1]
 

@@ -3,18 +3,17 @@
 import socket
 import sys
 
+from checkpoints.checkpoint import Checkpoint
+from checkpoints.run_folder import RunFolder
 from common.settings import LoadedSettings
+from compute.device import ComputeDevice, Place
+from compute.memory import SMALLER_BATCH, SMALLER_CLIP, device_name
 from config import Config
 from data.records import ClipSource, DataSplits
+from distributed.processes import Processes
 from models.tokens import Tokenizer, unread
-from training.checkpoint import Checkpoint
-from training.device import ComputeDevice
-from training.estimate import TrainingEstimate, device_name
-from training.memory import SMALLER_BATCH, SMALLER_CLIP
-from training.process_group import Place
-from training.processes import Processes
+from training.estimate import TrainingEstimate
 from training.resume import ResumedConfig
-from training.run_folder import RunFolder
 
 
 def announce(

@@ -1,41 +1,121 @@
 """The composition root: reads the config, builds every part, and puts them together."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
+from checkpoints.checkpoint import (
+    Checkpoint,
+    CheckpointTensors,
+    Retention,
+    TrainingState,
+    config_of_checkpoint,
+    remove_old,
+    set_aside_newer,
+)
+from checkpoints.run_folder import RunFolder, open_run_folder
+from checkpoints.saver import CheckpointSaver, NoSaver, RunProgress, Saver, bytes_of
+from checkpoints.sharded_saver import GatheringSaver, ShardedSaver, gather_to_main
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
+from compute.device import ComputeDevice
 from config import Config
 from data.batches import batches_per_epoch, training_batches
+from data.build import build_data
 from data.records import Batch, DataSplits
-from evaluation.text_use import GaugeClips
+from distributed.processes import WAIT_TIMEOUT, Processes
+from measures.text_use import GaugeClips
+from models.build import build_tokenizer
 from models.tokens import Tokenizer, shown_symbols
 from training.announce import announce, announce_estimate
-from training.build_dashboard import build_run_log, build_view
-from training.build_data import build_data
-from training.build_learner import Learner, build_learner, clips_a_step, stopping_limits
-from training.build_model import build_tokenizer
-from training.build_saver import build_saver, retention
-from training.build_step import build_train_step
-from training.checkpoint import Checkpoint
-from training.device import ComputeDevice
-from training.end_of_run import EndOfRun
+from training.dashboard import RunLog, build_run_log, build_view
+from training.learner import Learner, build_learner, stopping_limits
 from training.loop import LoopCadence, TrainingLoop
-from training.process_group import ending_together
-from training.processes import Processes
-from training.resume import config_for_resume, config_of_checkpoint
-from training.resumed_data import compare_data
-from training.retention import remove_old, set_aside_newer
-from training.run_folder import RunFolder, open_run_folder
-from training.run_log import RunLog
-from training.signals import StopRequest
-from training.skipped_batches import SkippedBatches
-from training.skipped_steps import SkippedSteps
+from training.optimizer import optimizer_tensors
+from training.resume import compare_data, config_for_resume
+from training.skipped import SkippedBatches, SkippedSteps
+from training.step import build_train_step
+from training.stopping import EndOfRun, StopRequest, ending_together
 from training.validation import Validator, gauge_clips, load_validation_batch, wrong_tokens
+
+
+def build_saver(
+    config: Config,
+    config_file: Mapping[str, object],
+    checkpoints: Path,
+    symbols: tuple[str, ...],
+    learner: Learner,
+    processes: Processes,
+) -> Saver:
+    """Build it for this process. Call on all processes.
+
+    Args:
+        config: of the run.
+        config_file: what config.py alone says, without preset and command line.
+        checkpoints: their folder.
+        symbols: what the tokens stand for.
+        learner: whose state is saved.
+        processes: that train it together.
+    """
+
+    def describe(progress: RunProgress) -> TrainingState:
+        return TrainingState(
+            **dataclasses.asdict(progress),
+            config=config_as_json(config),
+            config_file=config_file,
+            symbols=symbols,
+            # The step that failed, where one did, has moved the schedule on already.
+            schedule={**learner.schedule.state(), "last_epoch": float(progress.step)},
+            world_size=processes.part.world_size,
+            loss_scale=learner.loss_scale.state(),
+        )
+
+    def tensors() -> CheckpointTensors:
+        return {
+            "model": learner.model.state_dict(),
+            "ema": learner.ema.model.state_dict(),
+            "optimizer": optimizer_tensors(learner.optimizer, learner.model),
+        }
+
+    def gather() -> CheckpointTensors:
+        return gather_to_main(tensors())
+
+    if config.CHECKPOINT_LAYOUT == "sharded":
+        return ShardedSaver(
+            checkpoints=checkpoints,
+            describe=describe,
+            tensors=tensors,
+            retention=retention(config),
+            processes=processes,
+            group=dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT),
+            saved_step=learner.start.step,
+        )
+    is_divided = learner.copies is not None
+    writer = None
+    if processes.is_main:
+        writer = CheckpointSaver(
+            checkpoints=checkpoints,
+            describe=describe,
+            tensors=gather if is_divided else tensors,
+            retention=retention(config),
+            in_background=config.SAVE_IN_BACKGROUND,
+            saved_step=learner.start.step,
+            tensors_are_copies=is_divided,
+        )
+    if is_divided:
+        return GatheringSaver(writer, gather, lambda: bytes_of(tensors()), processes)
+    return NoSaver() if writer is None else writer
+
+
+def retention(config: Config) -> Retention:
+    """Return which checkpoints are kept."""
+    return Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS)
 
 
 def build_training(
@@ -159,14 +239,14 @@ def _check_remembered(processes: Processes, *, resume: bool) -> None:
 def _other_step(config: Config, checkpoint: Checkpoint, processes: Processes) -> list[str]:
     """Say so where a step takes another number of clips than before."""
     then = config_of_checkpoint(checkpoint)
-    now, before = clips_a_step(config) * processes.part.world_size, clips_a_step(then) * checkpoint.state.world_size
+    now, before = config.clips_per_step * processes.part.world_size, then.clips_per_step * checkpoint.state.world_size
     return [] if now == before else [f"a step takes {now} clips, and took {before}"]
 
 
 def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint, processes: Processes) -> bool:
     """Say so on the console where all steps are done."""
     total = stopping_limits(
-        config, batches_per_epoch(splits.training, clips_a_step(config), processes.part)
+        config, batches_per_epoch(splits.training, config.clips_per_step, processes.part)
     ).total_steps
     if total is None or checkpoint.state.step < total:
         return False
@@ -187,7 +267,7 @@ def _open_data(config: Config, processes: Processes) -> DataSplits:
                 f"the processes of this run do not see the same clips: rank 0 has {seen[0][1]} to train on, "
                 f"rank {rank} {clips}. DATA_ROOT must be the same on all machines, and so must the program's version"
             )
-    batches_per_epoch(splits.training, clips_a_step(config), processes.part)
+    batches_per_epoch(splits.training, config.clips_per_step, processes.part)
     tokenizer = build_tokenizer(config, splits.symbols)
     for prompt in config.SAMPLE_PROMPTS:
         dropped = tokenizer.encode(prompt)[1]
@@ -270,7 +350,7 @@ def _batches(
 ) -> Generator[Batch, None, None]:
     return training_batches(
         splits.training,
-        batch_size=clips_a_step(config),
+        batch_size=config.clips_per_step,
         seed=config.SEED,
         start_batch=start_step,
         num_workers=config.NUM_WORKERS,

@@ -4,27 +4,28 @@ Training does not notice: no gradient, weight, optimizer state or random number 
 """
 
 import statistics
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from common.errors import UserError
+from compute.device import ComputeDevice
+from compute.memory import SMALLER_CLIP, device_name, first_line, is_out_of_memory, memory_in_use
 from data.records import Batch
-from training.device import ComputeDevice
-from training.memory import SMALLER_CLIP, first_line, is_out_of_memory
-from training.sharded_model import gathered_bytes, is_sharded, own_part
+from distributed.models import gathered_bytes, is_sharded, own_part
 
 FORWARD_AND_BACKWARD = 3  # times the arithmetic of a forward pass: the backward pass makes two products for each
+
+
 BUDGET_SECONDS = 1.0  # after which no third pass begins
+
+
 MOST_PASSES = 4
-CONTROL_GROUP = Path("/sys/fs/cgroup")
-OWN_CONTROL_GROUP = Path("/proc/self/cgroup")
+
+
 HELD_BY_CPU_ALLOCATOR = 1.5  # times what is in use, because holes stay between buffers; measured with 1 to 16 clips
 
 
@@ -36,14 +37,6 @@ class ClipCost:
     activation_bytes: int  # what the forward pass leaves for the backward pass
     cast_weight_bytes: int  # weights in a lower precision, which are left once for all clips of a batch
     measuring_seconds: float
-
-
-@dataclass(frozen=True)
-class MemoryInUse:
-    """Bytes of a device; on the CPU, of the machine's memory."""
-
-    here: int  # by this process
-    limit: int  # what this process could have
 
 
 @dataclass(frozen=True)
@@ -139,54 +132,6 @@ def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> Clip
         cast_weight_bytes=saved.cast_weight_bytes,
         measuring_seconds=time.perf_counter() - start,
     )
-
-
-def memory_in_use(device: torch.device, processes_here: int = 1) -> MemoryInUse:
-    """Ask the device, or the operating system for the CPU.
-
-    Args:
-        device: of this process. A GPU belongs to it alone.
-        processes_here: that share the machine's memory: each can have its part of what is free.
-    """
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return MemoryInUse(torch.cuda.memory_allocated(device), free + torch.cuda.memory_reserved(device))
-    if device.type == "mps":
-        return MemoryInUse(torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory())
-    resident: int = psutil.Process().memory_info().rss
-    free = min(psutil.virtual_memory().available, _left_in_container())
-    return MemoryInUse(resident, resident + free // processes_here)
-
-
-def _left_in_container() -> int:
-    """Return the bytes that control groups (version 2) leave to this process; no end of them without a limit.
-
-    Containers and schedulers of clusters limit memory with them, and end a process that goes past it. Any group above
-    the process may have a limit. What a group uses includes files that were read or written lately, which make room
-    when it is needed.
-    """
-    try:
-        own = OWN_CONTROL_GROUP.read_text("ascii").strip().splitlines()[-1].partition("::")[2].lstrip("/")
-    except (OSError, IndexError):
-        own = ""
-    groups = [CONTROL_GROUP / own, *(CONTROL_GROUP / parent for parent in Path(own).parents)]
-    return min(_left_in_group(group) for group in groups)
-
-
-def _left_in_group(group: Path) -> int:
-    try:
-        limit, used = ((group / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
-        if limit == "max":
-            return sys.maxsize
-        statistics_of_group = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
-    except OSError:
-        return sys.maxsize
-    return max(0, int(limit) - int(used) + int(statistics_of_group.get("inactive_file", 0)))
-
-
-def device_name(device: torch.device) -> str:
-    """Return "CPU" or "GPU"."""
-    return "CPU" if device.type == "cpu" else "GPU"
 
 
 class _SavedTensors:

@@ -9,25 +9,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from checkpoints.saver import LastSaveFailed, Saver, Saving
 from common.errors import UserError
 from common.interruption import Interrupted
+from compute.memory import first_line, is_out_of_memory, out_of_memory_advice
 from data.records import Batch
+from distributed.processes import PEER_LOST, PeerLost, Processes, peer_lost
+from distributed.rank_times import RankTimes
 from logging_system.records import EpochRecord, StepRecord, ValidationRecord
-from training.end_of_run import EndOfRun
-from training.ending import Ending
+from training.dashboard import RunLog
 from training.learning_rate import LearningRateSchedule
-from training.memory import first_line, is_out_of_memory, out_of_memory_advice
 from training.optimizer import set_learning_rate
-from training.position import Position
-from training.process_group import ending_together, peer_lost
-from training.processes import PEER_LOST, PeerLost, Processes
-from training.progress import ProgressBar, StartingPoint
-from training.rank_times import RankTimes
-from training.run_log import RunLog
-from training.saving import LastSaveFailed, Saver, Saving
-from training.signals import StopRequest
-from training.skipped_steps import SkippedSteps, TooManySkippedSteps
+from training.progress import Position, ProgressBar, StartingPoint
+from training.skipped import SkippedSteps, TooManySkippedSteps
 from training.step import StepOutcome, TrainStep
+from training.stopping import Ending, EndOfRun, StopRequest, ending_together
 from training.validation import Validator
 
 

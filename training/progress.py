@@ -1,12 +1,59 @@
 """Where a run stands, where it ends, and what it says on the console meanwhile."""
 
 import sys
-import time
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from training.ending import Ending
+from checkpoints.saver import RunProgress
+from logging_system.records import ValidationRecord
+
+
+@dataclass
+class Position:
+    """How far the run is, and how far its current epoch within this process.
+
+    Attributes:
+        validation_is_due: the step was to be validated, and has not been.
+        best_validation_loss: of the validations on their cadence: others depend on where a run was stopped.
+        validation: the latest one.
+        save_is_due: since a step that fell on the cadence of checkpoints.
+    """
+
+    step: int
+    samples_seen: int
+    validation_is_due: bool
+    best_validation_loss: float | None
+    validation: ValidationRecord | None = None
+    save_is_due: bool = False
+    learning_rate: float = 0.0  # of this step
+    epoch_steps: int = 0
+    epoch_clips: int = 0
+    epoch_started: float = 0.0
+
+    def count_step(self, clips: int, learning_rate: float) -> None:
+        """Take note of a step that is done."""
+        self.step += 1
+        self.learning_rate = learning_rate
+        self.samples_seen += clips
+        self.epoch_clips += clips
+        self.epoch_steps += 1
+
+    def start_epoch(self, now: float) -> None:
+        """Count its steps anew."""
+        self.epoch_steps, self.epoch_clips, self.epoch_started = 0, 0, now
+
+    def progress(self, skipped_steps: int) -> RunProgress:
+        """Return what a checkpoint says of it."""
+        is_validated = self.validation is not None and self.validation.step == self.step
+        return RunProgress(
+            step=self.step,
+            samples_seen=self.samples_seen,
+            skipped_steps=skipped_steps,
+            validation_loss=self.validation.loss if is_validated and self.validation is not None else None,
+            best_validation_loss=self.best_validation_loss,
+            validation_is_due=self.validation_is_due,
+        )
 
 
 @dataclass(frozen=True)
@@ -18,34 +65,6 @@ class StartingPoint:
     skipped_steps: int
     validation_is_due: bool = False  # the last launch was interrupted before it had validated its last step
     best_validation_loss: float | None = None
-
-
-@dataclass(frozen=True)
-class StoppingLimits:
-    """The first limit that is reached ends the run.
-
-    Attributes:
-        total_steps: the smaller of MAX_STEPS and NUM_EPOCHS in steps; None when neither is set.
-        max_minutes: wall-clock minutes of this process; None for no limit.
-    """
-
-    total_steps: int | None
-    max_minutes: float | None
-
-    def steps_are_done(self, step: int) -> Ending | None:
-        """Say that the run ends because step `step` was the last, or return None."""
-        if self.total_steps is None or step < self.total_steps:
-            return None
-        return Ending(f"all {self.total_steps} steps are done (MAX_STEPS or NUM_EPOCHS)")
-
-    def time_is_over(self, started: float) -> bool:
-        """Say whether the launch that started then, by `time.perf_counter`, has had its minutes."""
-        return self.max_minutes is not None and time.perf_counter() - started >= 60.0 * self.max_minutes
-
-    def out_of_time(self, step: int) -> Ending:
-        """Say that the run ends after step `step` because its time is over."""
-        left = "" if self.total_steps is None else f"; {self.total_steps - step} of {self.total_steps} steps are left"
-        return Ending(f"MAX_MINUTES ({self.max_minutes:g}, of each launch) is over{left}; --resume goes on")
 
 
 class ProgressBar:

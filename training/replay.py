@@ -10,20 +10,17 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from checkpoints.checkpoint import list_checkpoints, read_checkpoint, step_of
 from common.errors import UserError
 from common.settings import config_from_json
+from compute.device import DeviceName, choose_device, precision_elsewhere
 from config import Config
-from training.build_model import build_model, build_objective, build_tokenizer
-from training.build_step import build_adamw, build_train_step
-from training.checkpoint import read_checkpoint
-from training.device import DeviceName, choose_device, precision_elsewhere
-from training.ema import ExponentialMovingAverage
-from training.loss_scale import build_loss_scale
-from training.processes import Processes
-from training.retention import list_checkpoints, step_of
-from training.shared_model import SharedModel
-from training.skipped_batches import SkippedBatch, kept_steps, load_skipped
-from training.step import StepOutcome
+from distributed.models import SharedModel
+from distributed.processes import Processes
+from models.build import build_model, build_objective, build_tokenizer
+from training.optimizer import ExponentialMovingAverage, build_loss_scale
+from training.skipped import SkippedBatch, kept_steps, load_skipped
+from training.step import StepOutcome, build_adamw, build_train_step
 
 
 def main(arguments: Sequence[str]) -> int:

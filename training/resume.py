@@ -1,11 +1,15 @@
 """What of a checkpoint's config holds when a run is resumed, and what today's config says."""
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from checkpoints.checkpoint import Checkpoint
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json, config_from_json
 from config import ARCHITECTURE_FIELDS, SPLIT_FIELDS, Config
-from training.checkpoint import Checkpoint
 
 KEPT_FIELDS = ARCHITECTURE_FIELDS | SPLIT_FIELDS
 
@@ -57,19 +61,107 @@ def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | N
     return ResumedConfig(config_from_json(Config, today | kept), tuple(differences))
 
 
-def config_of_checkpoint(checkpoint: Checkpoint) -> Config:
-    """Return the config that a checkpoint was trained with, for generation.
+NAMED = 3
 
-    Constants that are newer than the checkpoint get today's default, those that no longer exist are left out.
+
+@dataclass(frozen=True)
+class DataComparison:
+    """What is to be said, and remembered, of a data set that is trained on again."""
+
+    differences: tuple[str, ...]  # sentences for people; none where the clips are the same
+    formerly_trained: tuple[Mapping[str, Any], ...]  # clips that earlier launches trained on, and today's does not
+
+
+def compare_data(split_file: Path, report: Mapping[str, Any]) -> DataComparison:
+    """Compare the split of a data set's clips with the one that the last launch wrote.
+
+    Args:
+        split_file: split.json of the run; where there is none, or of data that are made and not brought, nothing is
+            compared.
+        report: of the data set as it is today.
 
     Raises:
-        UserError: an architecture constant is missing, or a value is not valid.
+        UserError: a clip or caption that was trained on would count as held out from now on; or the file is damaged.
     """
-    saved = checkpoint.state.config
-    missing = sorted(ARCHITECTURE_FIELDS - saved.keys())
-    if missing:
-        raise UserError(
-            f"{checkpoint.folder / 'state.json'} lacks {', '.join(missing)}: another version of the program made it"
+    if "training" not in report:
+        return DataComparison((), ())
+    then = _read(split_file)
+    if "training" not in then:
+        return DataComparison((), ())
+    if "held_out" not in then:
+        unknown = "data: an earlier version did not write down what its clips hold, so they cannot be compared"
+        return DataComparison((unknown,), ())
+    trained = [*then["training"], *then.get("formerly_trained", [])]
+    _check_held_out(split_file, trained, then, report)
+    today = set(map(_content, report["training"]))
+    formerly = tuple(entry for entry in trained if _content(entry) not in today)
+    return DataComparison(_differences(then, report), formerly)
+
+
+def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, ...]:
+    before, now = set(map(_clip, then["training"])), set(map(_clip, report["training"]))
+    differences = []
+    if before != now:
+        changed = sorted({str(clip[0]) for clip in before ^ now})
+        differences.append(
+            f"data: {len(now - before)} of the training clips are new or have changed, {len(before - now)} of the last "
+            f"launch's are gone or have changed ({_named(changed)}); the order of the clips is another one from here on"
         )
-    defaults = config_as_json(Config())
-    return config_from_json(Config, {name: saved.get(name, default) for name, default in defaults.items()})
+    held_out = {_content(entry) for entry in then["held_out"]}
+    moved = [entry["clip"] for entry in report["training"] if _content(entry) in held_out]
+    if moved and not then["validation_shares_training_clips"]:
+        differences.append(f"data: {len(moved)} clips that were held out are trained on from here on: {_named(moved)}")
+    if set(map(_clip, then["validation"])) != set(map(_clip, report["validation"])):
+        differences.append(
+            "data: validation is on other clips from here on; its losses do not compare with earlier ones"
+        )
+    return tuple(differences)
+
+
+def _read(split_file: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(split_file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{split_file} cannot be read ({error}): what was held out is not known. Restore it."
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{split_file} is not a JSON object: what was held out is not known. Restore it.")
+    return content
+
+
+def _content(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what clips with the same pictures have in common, whatever they are called."""
+    return (entry["sha256"], *entry["span"])
+
+
+def _clip(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (entry["clip"], entry["caption"], *_content(entry))
+
+
+def _check_held_out(
+    split_file: Path, trained: Iterable[Mapping[str, Any]], then: Mapping[str, Any], report: Mapping[str, Any]
+) -> None:
+    if report["validation_shares_training_clips"]:
+        return  # and says so
+    contents = set(map(_content, trained))
+    captions = {entry["caption"].casefold() for entry in trained}
+    clips = [entry["clip"] for entry in (*report["held_out"], *report["test"]) if _content(entry) in contents]
+    known = set(then["held_out_captions"])  # held out then too: the last launch has seen to it
+    seen = [
+        repr(caption)
+        for caption in report["held_out_captions"]
+        if caption not in known and caption.casefold() in captions
+    ]
+    if clips or seen:
+        raise UserError(
+            f"the data set has changed since {split_file} was written: {_named([*clips, *seen])} would count as held "
+            "out, but was trained on. Put the data back as it was, or start a new run with another --experiment-name."
+        )
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

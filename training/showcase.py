@@ -1,26 +1,136 @@
 """The clips that the dashboard shows: fixed prompts from fixed noise, and one clip on its way through the model."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy
 import torch
 from torch import Tensor, nn
 
-from common.randomness import torch_generator
-from data.records import Batch, DataSplits
+from common.errors import UserError
+from common.randomness import derive_seed, torch_generator
+from compute.device import ComputeDevice
+from data.fingerspelling.words import WordSplit
+from data.records import Batch, ClipSource, DataSplits
 from diffusion.prediction import add_noise, predicted_noise, predicted_video
-from evaluation.motion import frozen_frame_percent, hold_ratio, motion_energy_ratio, to_unit_range
-from evaluation.sharpness import sharpness_ratio
-from evaluation.text_use import text_sensitivity
 from logging_system.records import GeneratedSamples, NoiseVisualisation
-from training.device import ComputeDevice
-from training.memorisation import TrainingComparison
-from training.sampling import ClipSampler, to_pixels
-from training.spelling_test import SpellingTest
+from measures.clips import frozen_frame_percent, hold_ratio, motion_energy_ratio, sharpness_ratio, to_unit_range
+from measures.memorisation import nearest_distances, pick_for_comparison, small_copies
+from measures.recogniser import LetterRecogniser
+from measures.spelling import letter_error_rate, shuffled_letter_error_rate
+from measures.text_use import text_sensitivity
+from sampling.sampler import ClipSampler, to_pixels
+
+COMPARED_CLIPS = 256
+
+
+SCANNED_CLIPS = 4096  # of a larger data set, only the first so many clips may be picked
+
+
+class TrainingComparison:
+    """Holds small copies of some training clips; they are loaded when they are first needed.
+
+    Only clips of held-out prompts are compared, where there are any: a clip of a word that was trained on is rightly
+    near that word's training clips, and real validation clips, whose captions are held out, have no such neighbours.
+    """
+
+    def __init__(
+        self, training: ClipSource, prompts: Sequence[str], held_out: Sequence[bool], validation: Batch
+    ) -> None:
+        """`held_out` says of each prompt whether no training clip shows it; `validation` holds the real clips."""
+        self._training = training
+        self._compared = [index for index, is_held_out in enumerate(held_out) if is_held_out] or list(
+            range(len(prompts))
+        )
+        self._prompts = [prompts[index] for index in self._compared]
+        self._validation = validation
+
+    def measures(self, generated_NCTHW: Tensor) -> Mapping[str, float]:
+        """Return the distances by the names of their tags, for a clip a prompt; empty without clips to compare with."""
+        if not self._copies.shape[0]:
+            return {}
+        distance = nearest_distances(small_copies(generated_NCTHW[self._compared]), self._copies).mean().item()
+        return {"Nearest_Training_Distance": distance, "Nearest_Training_Distance_Real": self._real_distance}
+
+    @cached_property
+    def _copies(self) -> Tensor:
+        rows = [self._training.row(0, index) for index in range(min(len(self._training), SCANNED_CLIPS))]
+        # A small data set may validate on training clips. They would be at 0 from themselves.
+        rows = [row for row in rows if row.id not in self._validation.ids]
+        picked = pick_for_comparison([row.caption for row in rows], self._prompts, COMPARED_CLIPS)
+        found = []
+        for index in picked:
+            try:
+                clip = self._training.load(rows[index])
+            except UserError:  # its file has gone, which the training loop reports in its turn
+                continue
+            found.append(small_copies(to_unit_range(torch.from_numpy(clip))[None]))
+        return torch.cat(found) if found else torch.empty(0, 0)
+
+    @cached_property
+    def _real_distance(self) -> float:
+        return nearest_distances(small_copies(self._validation.video_BCTHW), self._copies).mean().item()
+
+
+MOST_WORDS = 32
+
+
+NOISE_STREAM = 2  # of ClipSampler.initial_noise; the showcase's own noises are 0 and 1
+
+
+class SpellingTest:
+    """Compares what a recogniser reads in generated clips with what was asked for."""
+
+    def __init__(
+        self,
+        *,
+        recogniser: LetterRecogniser,
+        sampler: ClipSampler,
+        split: WordSplit,
+        validation_batch: Batch,
+        clips_at_once: int,
+        seed: int,
+    ) -> None:
+        """The words are those of the validation clips, which are the real clips to compare with."""
+        self._recogniser = recogniser
+        self._sampler = sampler
+        self._captions = validation_batch.captions[:MOST_WORDS]
+        self._asked = [split.alphabet.segment(caption) for caption in self._captions]
+        self._real_NCTHW = validation_batch.video_BCTHW[:MOST_WORDS]
+        self._clips_at_once = clips_at_once
+        self._seed = seed
+
+    def measures(self, model: nn.Module) -> Mapping[str, float]:
+        """Generate and read one clip a word; return the figures by the names of their tags."""
+        readings: list[tuple[str, ...]] = []
+        for start in range(0, len(self._captions), self._clips_at_once):
+            captions = self._captions[start : start + self._clips_at_once]
+            noise = [
+                self._sampler.initial_noise(self._seed, NOISE_STREAM, index)
+                for index in range(start, start + len(captions))
+            ]
+            step_noise_seed = derive_seed(self._seed, "spelling_test", start)
+            clips = self._sampler.sample(model, captions, torch.stack(noise), step_noise_seed)
+            readings += self._recogniser.read(clips)
+        measures = {
+            "Letter_Error_Rate": letter_error_rate(self._asked, readings),
+            "Real_Ceiling": self._real_ceiling,
+        }
+        floor = shuffled_letter_error_rate(self._asked, readings)
+        return measures if floor is None else {**measures, "Shuffled_Floor": floor}
+
+    @cached_property
+    def _real_ceiling(self) -> float:
+        return letter_error_rate(self._asked, self._recogniser.read(self._real_NCTHW))
+
 
 RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise
+
+
 FILMSTRIP_STAGES = 6
+
+
 NOISE_DISPLAY_RANGE = 3.0  # standard deviations that the picture of a noise spans on either side of grey
 
 

@@ -7,30 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from common.randomness import torch_generator
+from compute.device import ComputeDevice
+from config import Config
 from data.records import Batch
-from diffusion.loss import LossTerms, LossWeighting, loss_terms
-from diffusion.prediction import NoisySample, PredictionType, add_noise
-from diffusion.schedule import NoiseSchedule
+from diffusion.loss import DiffusionObjective, LossTerms, loss_terms
+from diffusion.prediction import NoisySample, add_noise
 from diffusion.timesteps import stratified_timesteps
+from distributed.models import SharedModel
+from distributed.processes import Processes
+from distributed.rank_times import Stretch, moment
 from logging_system.records import DiffusionTensors, SampleStatistics
-from training.device import ComputeDevice
-from training.ema import ExponentialMovingAverage
-from training.loss_scale import LossScale
-from training.optimizer import step_unless, total_norm
-from training.processes import Processes
-from training.shared_model import SharedModel
-from training.stopwatch import Stretch, moment
-
-
-@dataclass(frozen=True)
-class DiffusionObjective:
-    """What the network learns: which quantity it predicts, at which noise, weighted how."""
-
-    schedule: NoiseSchedule
-    prediction_type: PredictionType
-    weighting: LossWeighting
-    min_snr_gamma: float
-    caption_dropout: float
+from training.optimizer import ExponentialMovingAverage, LossScale, build_optimizer, step_unless, total_norm
 
 
 @dataclass(frozen=True)
@@ -260,4 +247,39 @@ def _sample_statistics(terms: list[LossTerms], timestep: Tensor, drop_caption: T
         snr_decibel=torch.cat([term.snr_decibel for term in terms]),
         alphas_cumprod=torch.cat([term.alphas_cumprod for term in terms]),
         beta=torch.cat([term.beta for term in terms]),
+    )
+
+
+def build_adamw(config: Config, model: nn.Module) -> torch.optim.AdamW:
+    """Build what the constants under "Optimizer" describe."""
+    return build_optimizer(
+        model,
+        learning_rate=config.LEARNING_RATE,
+        betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
+        weight_decay=config.WEIGHT_DECAY,
+    )
+
+
+def build_train_step(
+    config: Config,
+    shared: SharedModel,
+    ema: ExponentialMovingAverage,
+    optimizer: torch.optim.AdamW,
+    objective: DiffusionObjective,
+    compute: ComputeDevice,
+    processes: Processes,
+    loss_scale: LossScale,
+) -> TrainStep:
+    """Build the step that trains the model."""
+    return TrainStep(
+        shared=shared,
+        ema=ema,
+        optimizer=optimizer,
+        objective=objective,
+        compute=compute,
+        processes=processes,
+        loss_scale=loss_scale,
+        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
+        gradient_clip_norm=config.GRADIENT_CLIP_NORM,
+        seed=config.SEED,
     )

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from common.randomness import torch_generator
+from compute.device import ComputeDevice
 from data.batches import Tokenize, load_batch
 from data.records import Batch, ClipSource
 from diffusion.prediction import PredictionType
 from diffusion.schedule import NoiseSchedule
-from evaluation.bootstrap import Interval
-from evaluation.text_use import GaugeClips, TextUse, measure_text_use, other_captions
+from distributed.processes import Processes
 from logging_system.records import ValidationRecord
-from training.device import ComputeDevice
-from training.processes import Processes
+from measures.bootstrap import Interval
+from measures.text_use import GaugeClips, TextUse, measure_text_use, other_captions
 
 
 class Validator:

@@ -4,6 +4,7 @@ Paths are within the folder of the list. They may name a video, a .pose file or 
 list means the files that it names: one that does not exist is a mistake.
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,18 +13,48 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, ReadingOptions
 from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown_name
-from data.formats.json_lines import json_records
-from data.formats.listed_files import listed_media
+from data.formats.media_rows import listed_media
 from data.formats.row_collector import RowCollector
-from data.formats.tables import Record, open_table
+from data.formats.tables import Record, numbered_lines, open_table
 from data.manifest import Manifest
 from data.paths import printable
 from data.unusable import UnusableClip
 
+
+def json_records(path: Path) -> Iterator[Record]:
+    """Yield the objects of a file, their fields' names in lower case; empty lines are left out.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    for number, line in numbered_lines(path):
+        if line.strip():
+            yield _record(f"{shown_name(path.name)} line {number}", line)
+
+
+def _record(place: str, line: str) -> Record:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
+        return Record(place, {}, f"is not JSON ({reason})")
+    if not isinstance(content, dict):
+        return Record(place, {}, 'is not a JSON object such as {"path": "hello.mp4", "text": "hello"}')
+    return Record(place, {name.strip().lower(): value for name, value in content.items()})
+
+
 EXTENSIONS = (".csv", ".tsv", ".jsonl")
+
+
 NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
+
+
 NEEDED = ("path", "text")
+
+
 FIELDS = (*NEEDED, "signer", "split", "start", "end", "language")
+
+
 MOST_UNKNOWN_FIELDS = 10  # that a note names
 
 

@@ -1,18 +1,57 @@
 """What several formats share: which files are clips, and finding all files below a folder."""
 
+import glob
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
-from data.formats.fields import shown_name
-from data.manifest import MediaKind, SkippedRow
+from data.formats.fields import Values, as_text, shown, shown_name
+from data.manifest import WHOLE, Media, MediaKind, SkippedRow, TimeSpan
 from data.media.video import VIDEO_EXTENSIONS
+from data.unusable import UnusableClip
+
+
+def first_matches(root: Path, folders: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Return the files of certain names in the first folder that holds one of them.
+
+    Args:
+        root: the data set; nothing is found where it is no folder.
+        folders: patterns of folders within the root, the likeliest first; "" is the root itself.
+        names: of files, or patterns.
+
+    Returns:
+        Paths within the root, with "/", in the order of the names.
+    """
+    wanted = tuple(names)
+    for folder in folders:
+        pattern = f"{folder}/" if folder else ""
+        found = [path for name in wanted for path in sorted(glob.glob(pattern + name, root_dir=root))]
+        files = [path.replace(os.sep, "/") for path in found if os.path.isfile(root / path)]
+        if files:
+            return tuple(path for path in files if PurePosixPath(path).parent == PurePosixPath(files[0]).parent)
+    return ()
+
+
+def first_folder(root: Path, patterns: Sequence[str]) -> str | None:
+    """Return the path within the root of the first folder that matches the first pattern that has one."""
+    for pattern in patterns:
+        found = [path for path in glob.glob(pattern, root_dir=root) if os.path.isdir(root / path)]
+        if found:
+            return min(found).replace(os.sep, "/")
+    return None
+
 
 POSE_EXTENSION = ".pose"
+
+
 MEDIA_EXTENSIONS = (*VIDEO_EXTENSIONS, POSE_EXTENSION)
+
+
 NAMED_FOLDERS = 3  # that a message names where nothing was found
+
+
 LINK = "is a link to a folder, which is not followed: put the folder itself there, or set DATA_ROOT to where it leads"
 
 
@@ -87,3 +126,50 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads nowhere: it is named as a file, should it count as one
         return False
+
+
+def listed_media(root: Path, values: Values, span: TimeSpan = WHOLE) -> Media:
+    """Return the clip that the field path names, a file or a folder of frames.
+
+    That it is within the data set's folder is checked again, links included, when it is opened.
+
+    Args:
+        root: the folder that paths are within.
+        values: of one line.
+        span: the part of the file that is the clip.
+
+    Raises:
+        UnusableClip: there is no such file, or it is of a kind that cannot be read.
+    """
+    named = as_text(values, "path")
+    path = _within(root, named)
+    if not os.path.lexists(os.path.join(root, path)):
+        path = _within(root, named.replace("\\", "/"))  # the list may have been written on Windows
+        if not os.path.lexists(os.path.join(root, path)):
+            raise UnusableClip(f"names path={shown(named)}, which does not exist below {shown(str(root))}")
+    if os.path.isdir(os.path.join(root, path)):
+        return Media("frames", path, span)
+    kind = media_kind(path)
+    if kind is None:
+        possible = ", ".join(MEDIA_EXTENSIONS)
+        raise UnusableClip(f"names path={shown(named)}: a clip is one of {possible}, or a folder of frames")
+    return Media(kind, path, span)
+
+
+def _within(root: Path, named: str) -> str:
+    """Return a path as it is from the root, in its simplest form.
+
+    Raises:
+        UnusableClip: it leads elsewhere.
+    """
+    path = PurePosixPath(named)
+    if path.is_absolute():
+        try:
+            path = path.relative_to(os.path.abspath(root))
+        except ValueError as error:
+            raise UnusableClip(
+                f"names path={shown(named)}, which is not below {shown(os.path.abspath(root))}"
+            ) from error
+    if ".." in path.parts:
+        raise UnusableClip(f"names path={shown(named)}: write paths without .., from the list's own folder")
+    return str(path)

@@ -13,7 +13,7 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, ReadingOptions
 from data.formats.fields import as_name, as_text, shown_name
-from data.formats.finding import first_folder, first_matches
+from data.formats.media_rows import first_folder, first_matches
 from data.formats.row_collector import RowCollector
 from data.formats.tables import open_table
 from data.manifest import Manifest, Media, Split

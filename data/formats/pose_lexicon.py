@@ -12,7 +12,7 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, ReadingOptions
 from data.formats.fields import Values, as_name, as_number, as_text, shown_name
-from data.formats.listed_files import listed_media
+from data.formats.media_rows import listed_media
 from data.formats.row_collector import RowCollector
 from data.formats.tables import Table, open_table
 from data.manifest import WHOLE, Manifest, TimeSpan

@@ -14,7 +14,7 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, ReadingOptions
 from data.formats.fields import Values, as_name, as_split, as_text, shown_name
-from data.formats.finding import first_matches
+from data.formats.media_rows import first_matches
 from data.formats.row_collector import RowCollector
 from data.manifest import Manifest, Media
 from data.unusable import UnusableClip

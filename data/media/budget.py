@@ -1,21 +1,111 @@
 """How much work one clip may be, checked before and while it is decoded."""
 
+import contextlib
+import ctypes
+import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from data.media.memory import give_back_memory
+import av
+import av._core
+from PIL import Image, UnidentifiedImageError
+
+from data.paths import printable
 from data.unusable import UnusableClip
 
+_MOST_CHARACTERS = 120
+
+
+# Pillow lets through whatever happens when it indexes or unpacks bytes that are not what they should be.
+_FAILURES = (
+    av.FFmpegError,
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    SyntaxError,
+    MemoryError,
+)
+
+
+@contextmanager
+def failures_as_reasons(done: str = "decoded") -> Iterator[None]:
+    """Turn the errors of FFmpeg, Pillow and the file system into `UnusableClip`.
+
+    Args:
+        done: what cannot be done with the clip.
+    """
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise UnusableClip("has a picture that cannot be read") from error
+    except Image.DecompressionBombError as error:
+        raise UnusableClip("has frames that are too large") from error
+    except _FAILURES as error:
+        if isinstance(error, PermissionError) and not isinstance(error, av.FFmpegError):
+            raise UnusableClip(f"cannot be read ({error.strerror})") from error
+        raise UnusableClip(f"cannot be {done} ({_said(error)})") from error
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, without the name of a file."""
+    said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return printable(said[:_MOST_CHARACTERS])
+
+
+# A picture, a packet, or the table of all frames: a megabyte of a hostile header can ask for gigabytes of them.
+MOST_BYTES_AT_ONCE = 64 << 20
+
+
+@functools.cache
+def limit_ffmpeg_memory() -> None:
+    """Let FFmpeg, in this process, refuse to allocate more than MOST_BYTES_AT_ONCE in one piece.
+
+    PyAV has no function for it, so that of FFmpeg is called. Where it is not to be found (on Windows), what is decoded
+    is still held against the budgets of `data.media.budget`.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(av._core.__file__).av_max_alloc(ctypes.c_size_t(MOST_BYTES_AT_ONCE))
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, where the C library (glibc) keeps it.
+
+    It keeps it for each thread: after eight threads have decoded one large clip each, that is the memory of eight.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 MOST_BYTES = 1 << 30
+
+
 MOST_MEMBER_BYTES = 1 << 28  # of a file in a tar file
+
+
 MOST_PICTURE_BYTES = 1 << 26  # of one file in a folder of frames, which is held in memory
+
+
 MOST_PIXELS = 4096 * 2304  # of one frame
+
+
 LARGE_PIXELS = 1920 * 1200  # frames beyond this are decoded by one thread at a time
+
+
 MOST_FRAMES = 50_000
+
+
 MOST_PIXELS_IN_ALL = 7_500_000_000  # two minutes of 1920 x 1080 at 30 frames a second
+
+
 MOST_SECONDS = 3600.0
+
+
 LEAST_SIDE = 8  # pixels: no hand can be seen in fewer
+
+
 LEAST_FRAMES = 2  # one frame is a picture
 
 

@@ -15,8 +15,7 @@ import numpy
 
 from data.manifest import WHOLE, TimeSpan
 from data.media.budget import check_duration, check_frame_count
-from data.media.clips import ClipShape, DecodedClip, MediaFacts
-from data.media.resample import ROUNDING, square_resize, uniform_indices
+from data.media.resample import ROUNDING, ClipShape, DecodedClip, MediaFacts, square_resize, uniform_indices
 from data.unusable import UnusableClip
 
 LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE = 0.2, 0.1  # of a part, that its file may lack: lists are rounded

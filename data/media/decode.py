@@ -4,10 +4,10 @@ import hashlib
 from pathlib import Path
 
 from data.manifest import Media
-from data.media.clips import ClipShape, DecodedClip
 from data.media.files import FileInTar, PlainFile, SourceFile
 from data.media.frames import FrameFolder, decode_frames
 from data.media.pose import decode_pose
+from data.media.resample import ClipShape, DecodedClip
 from data.media.video import check_kind, decode_video
 from data.paths import inside, inside_file
 from data.unusable import UnusableClip

@@ -11,10 +11,9 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 
 from data.manifest import WHOLE, Media
-from data.media.budget import MOST_MEMBER_BYTES, check_duration, check_frame_count
+from data.media.budget import MOST_MEMBER_BYTES, check_duration, check_frame_count, failures_as_reasons
 from data.media.choosing import Frame, Frames, begins_within
 from data.media.decode import open_media
-from data.media.failures import failures_as_reasons
 from data.media.frames import FrameFolder, folder_frames
 from data.media.gif import gif_frames
 from data.media.video import check_kind, stream_frames

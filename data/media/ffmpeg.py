@@ -7,9 +7,8 @@ import av
 from av.container import InputContainer
 
 from data.manifest import TimeSpan
-from data.media.budget import LARGE_PIXELS, MOST_PIXELS, check_frame_size, is_large
+from data.media.budget import LARGE_PIXELS, MOST_PIXELS, check_frame_size, is_large, limit_ffmpeg_memory
 from data.media.files import PlainFile, SourceFile
-from data.media.memory import limit_ffmpeg_memory
 from data.unusable import UnusableClip
 
 MOST_PIXEL_ASPECT = 10.0  # beyond it, or below its inverse, a pixel's shape is a mistake and counts as square

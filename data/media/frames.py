@@ -11,12 +11,9 @@ import numpy
 from PIL import Image
 
 from data.manifest import WHOLE, TimeSpan
-from data.media.budget import MOST_BYTES, MOST_PICTURE_BYTES, Budget, check_frame_count, turn
+from data.media.budget import MOST_BYTES, MOST_PICTURE_BYTES, Budget, check_frame_count, failures_as_reasons, turn
 from data.media.choosing import Frames, begins_within, choose_frames
-from data.media.clips import ClipShape, DecodedClip
-from data.media.failures import failures_as_reasons
-from data.media.pictures import rgb_pixels
-from data.media.resample import uniform_indices
+from data.media.resample import ClipShape, DecodedClip, rgb_pixels, uniform_indices
 from data.paths import inside_file, printable
 from data.unusable import UnusableClip
 

@@ -3,13 +3,11 @@
 from data.manifest import WHOLE, TimeSpan
 from data.media.budget import check_duration, check_frame_count
 from data.media.choosing import begins_within
-from data.media.clips import ClipShape, DecodedClip, MediaFacts
 from data.media.files import SourceFile
-from data.media.pose_drawing import draw_signer
+from data.media.pose_drawing import draw_signer, place_in_window
 from data.media.pose_file import PoseFile, read_pose_file
 from data.media.pose_landmarks import find_signer
-from data.media.pose_window import place_in_window
-from data.media.resample import uniform_indices
+from data.media.resample import ClipShape, DecodedClip, MediaFacts, uniform_indices
 from data.unusable import UnusableClip
 
 MOST_POSE_FRAMES = 10_000  # of the clip: the landmarks of them all are held in memory

@@ -1,12 +1,60 @@
 """From a decoded video to the few small square frames that a model sees."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy
 import torch
+from PIL import Image
 
 from common.vision import v2
-from data.media.clips import ClipShape
+
+Fit = Literal["crop", "pad"]
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """The one shape that every clip of a training has."""
+
+    num_frames: int  # T; a clip is resampled over its whole duration
+    image_size: int  # H and W
+    fit: Fit = "crop"  # how a picture that is not square becomes square: cut, or with black borders
+
+
+@dataclass(frozen=True)
+class MediaFacts:
+    """What a clip was before it was resampled."""
+
+    width: int  # as it is shown: turned upright, with square pixels
+    height: int
+    frames: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """A clip as the training sees it."""
+
+    pixels_THWC: numpy.ndarray  # uint8 [num_frames, image_size, image_size, 3], red, green, blue
+    facts: MediaFacts
+
+
+BACKGROUND = (255, 255, 255)  # behind what is transparent: as most pages show it
+
+
+def rgb_pixels(image: Image.Image) -> numpy.ndarray:
+    """Return a picture of any mode as uint8 [H, W, 3]; what is transparent becomes white."""
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, (*BACKGROUND, 255))
+        return numpy.asarray(Image.alpha_composite(ground, layer).convert("RGB"))
+    if image.mode.startswith("I") or image.mode == "F":  # more than 8 bits a pixel: convert() would cut, not scale
+        values = numpy.asarray(image, dtype=numpy.float64)
+        grey = (values / max(float(values.max()), 255.0) * 255).round().astype(numpy.uint8)
+        return numpy.repeat(grey[:, :, None], 3, axis=2)
+    return numpy.asarray(image.convert("RGB"))
+
 
 ROUNDING = 1e-6  # seconds: a frame that appears at just this moment counts, however its time was rounded
 

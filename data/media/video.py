@@ -16,15 +16,12 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from data.manifest import WHOLE, TimeSpan
-from data.media.budget import MOST_BYTES, MOST_FRAMES, Budget, turn
+from data.media.budget import MOST_BYTES, MOST_FRAMES, Budget, failures_as_reasons, turn
 from data.media.choosing import Frames, begins_within, choose_frames
-from data.media.clips import ClipShape, DecodedClip
-from data.media.failures import failures_as_reasons
 from data.media.ffmpeg import frame_rate, header_size, opened, opened_to_decode, origin, pixel_aspect, seek
 from data.media.files import SourceFile
 from data.media.gif import gif_frames, gif_outline
-from data.media.pictures import rgb_pixels
-from data.media.resample import ROUNDING, uniform_indices
+from data.media.resample import ROUNDING, ClipShape, DecodedClip, rgb_pixels, uniform_indices
 from data.media.wholeness import check_whole
 from data.unusable import UnusableClip
 

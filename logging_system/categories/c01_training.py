@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from logging_system.category import Category, Due
+from logging_system.files.writer import Writer
 from logging_system.records import StepRecord, ValidationRecord
-from logging_system.step_moments import StepMoments
+from logging_system.statistics.moments import StepMoments
 from logging_system.tags import Tag, write_scalars
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 EMA_DECAY = 0.99  # per optimizer step
 

@@ -1,14 +1,11 @@
 """02_Loss_Components: where the loss comes from, and whether the text is used."""
 
-from logging_system.binned import TimestepBins
 from logging_system.category import Category, Due
-from logging_system.clip_buffer import ClipBuffer
-from logging_system.moments import DeviceMoments
-from logging_system.records import StepRecord, ValidationRecord
-from logging_system.run_facts import number_of_timesteps
+from logging_system.files.writer import Writer
+from logging_system.records import StepRecord, ValidationRecord, number_of_timesteps
+from logging_system.statistics.moments import ClipBuffer, DeviceMoments, TimestepBins
 from logging_system.tags import Tag, write_scalars
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 BINS = 8
 NO_VALIDATION = "validation is off or there are no validation clips"

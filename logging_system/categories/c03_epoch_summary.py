@@ -3,11 +3,11 @@
 import math
 
 from logging_system.category import Category, Due
+from logging_system.files.writer import Writer
 from logging_system.records import EpochRecord, StepRecord, ValidationRecord
-from logging_system.step_moments import StepMoments
+from logging_system.statistics.moments import StepMoments
 from logging_system.tags import Tag, write_scalars
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 VALIDATION_TAG = "01_Training/Validation_Loss"
 BEST_TAG = "03_Epoch_Summary/Best_Validation_Loss"

@@ -3,11 +3,11 @@
 import numpy
 
 from logging_system.category import Category, Due
-from logging_system.charts import line_chart
+from logging_system.files.writer import Writer
+from logging_system.pictures.charts import line_chart
 from logging_system.records import StepRecord
 from logging_system.tags import Tag, write_scalars
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 CURVE_POINTS = 400
 NO_PLAN = "the schedule follows the validation loss, so it has no plan"

@@ -5,10 +5,10 @@ import time
 
 from logging_system.category import Category, Due
 from logging_system.clock import LoggingClock
+from logging_system.files.writer import Writer
 from logging_system.records import CheckpointRecord, StepRecord, ValidationRecord
 from logging_system.tags import Tag, write_scalars
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 FORWARD_AND_BACKWARD = 3  # a backward pass costs about two forward passes (Kaplan et al. 2020, section 2.1)
 

@@ -1,26 +1,91 @@
 """07_Noise_Analysis: the noise the model predicts, the noise that was there, and the clips themselves."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from logging_system.category import Category, Due
-from logging_system.histogram import device_histograms
-from logging_system.noise_statistics import ClipMoments, clip_moments, pooled_correlation
-from logging_system.records import DiffusionTensors, StepRecord
-from logging_system.run_facts import number_of_timesteps
+from logging_system.files.writer import Writer
+from logging_system.records import DiffusionTensors, StepRecord, number_of_timesteps
+from logging_system.statistics.histogram import device_histograms
+from logging_system.statistics.video_quality import video_quality
 from logging_system.tags import Tag, write_scalars
-from logging_system.video_quality import video_quality
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
+
+
+@dataclass(frozen=True)
+class ClipMoments:
+    """Moments of one clip's predicted and actual noise over its values (population variances)."""
+
+    predicted_mean: float
+    actual_mean: float
+    predicted_variance: float
+    actual_variance: float
+    covariance: float
+
+    @property
+    def is_finite(self) -> bool:
+        return all(math.isfinite(value) for value in vars(self).values())
+
+
+def clip_moments(predicted_BX: Tensor, actual_BX: Tensor) -> Tensor:
+    """Return float32 [B, 5] in the order of `ClipMoments`, on the device; any shapes that begin with B."""
+    predicted = predicted_BX.detach().float().flatten(1)
+    actual = actual_BX.detach().float().flatten(1)
+    predicted_mean, actual_mean = predicted.mean(1), actual.mean(1)
+    predicted_centred = predicted - predicted_mean[:, None]
+    actual_centred = actual - actual_mean[:, None]
+    return torch.stack(
+        [
+            predicted_mean,
+            actual_mean,
+            predicted_centred.square().mean(1),
+            actual_centred.square().mean(1),
+            (predicted_centred * actual_centred).mean(1),
+        ],
+        dim=1,
+    )
+
+
+def pooled_correlation(clips: Sequence[ClipMoments]) -> float | None:
+    """Return Pearson's correlation over all values of all clips, which are equally long.
+
+    None where it is not defined: no clip whose moments are finite, or one side is constant.
+    """
+    finite = [clip for clip in clips if clip.is_finite]
+    if not finite:
+        return None
+    number = len(finite)
+    predicted_mean = sum(clip.predicted_mean for clip in finite) / number
+    actual_mean = sum(clip.actual_mean for clip in finite) / number
+    predicted_variance = actual_variance = covariance = 0.0
+    for clip in finite:  # within clips plus between clips
+        predicted_offset, actual_offset = clip.predicted_mean - predicted_mean, clip.actual_mean - actual_mean
+        predicted_variance += (clip.predicted_variance + predicted_offset**2) / number
+        actual_variance += (clip.actual_variance + actual_offset**2) / number
+        covariance += (clip.covariance + predicted_offset * actual_offset) / number
+    if predicted_variance <= 0 or actual_variance <= 0:
+        return None
+    return covariance / math.sqrt(predicted_variance * actual_variance)
+
 
 BINS = 8
+
+
 ALL_TERMINAL = "every clip of the micro-batch was pure noise (signal-to-noise ratio 0)"
+
+
 PREDICTED = "the predicted noise of the step's last micro-batch, pure-noise clips left out"
+
+
 ACTUAL = "the noise that was added in the step's last micro-batch"
+
+
 VIDEO = "the clean clips of the step's last micro-batch, range -1 to 1"
+
 
 TAGS = {
     "07_Noise_Analysis/Predicted_Mean": Tag(f"Mean of {PREDICTED}; should be near 0.", ALL_TERMINAL),
@@ -75,6 +140,7 @@ TAGS = {
         "clips have a single frame",
     ),
 }
+
 
 STATISTICS = ("mean", "std", "minimum", "maximum", "abs_mean", "non_finite")
 

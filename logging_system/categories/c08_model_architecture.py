@@ -7,12 +7,12 @@ in a drawing of hundreds of nodes that nobody reads. The table gives every modul
 from torch import nn
 
 from logging_system.category import Category
-from logging_system.layers import plan_layers
-from logging_system.markdown import table
-from logging_system.run_facts import first_step
+from logging_system.files.writer import Writer
+from logging_system.pictures.markdown import table
+from logging_system.records import first_step
+from logging_system.statistics.layers import plan_layers
 from logging_system.tags import Tag, write_scalars
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 DIRECT = "own_parameters"
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from logging_system.category import Category, Due
-from logging_system.layers import Layer, plan_layers
+from logging_system.files.writer import Writer
 from logging_system.records import StepRecord
+from logging_system.statistics.layers import Layer, plan_layers
+from logging_system.statistics.tensors import merge_statistics, tensor_statistics
 from logging_system.tags import Tag, write_scalars
-from logging_system.tensor_statistics import merge_statistics, tensor_statistics
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 TAGS = {
     "09_Parameter_Stats/{layer}/Mean": Tag("Mean of the layer's weights and biases together, finite ones only."),

@@ -1,12 +1,12 @@
 """10_Parameter_Histograms: the distribution of every layer's weights."""
 
 from logging_system.category import Category, Due
-from logging_system.layer_histograms import layer_histograms
-from logging_system.layers import Layer, plan_layers
+from logging_system.files.writer import Writer
 from logging_system.records import EpochRecord, StepRecord
+from logging_system.statistics.histogram import layer_histograms
+from logging_system.statistics.layers import Layer, plan_layers
 from logging_system.tags import Tag
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 TAGS = {
     "10_Parameter_Histograms/{layer}": Tag(

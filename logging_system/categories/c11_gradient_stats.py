@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from logging_system.category import Category, Due
-from logging_system.charts import bar_chart
 from logging_system.console import report
-from logging_system.layer_histograms import layer_histograms, scaled
-from logging_system.layers import Layer, plan_layers
+from logging_system.files.writer import Writer
+from logging_system.pictures.charts import bar_chart
 from logging_system.records import StepRecord
-from logging_system.step_moments import StepMoments
+from logging_system.statistics.histogram import layer_histograms, scaled
+from logging_system.statistics.layers import Layer, plan_layers
+from logging_system.statistics.moments import StepMoments
+from logging_system.statistics.tensors import TensorStatistics, merge_statistics, tensor_statistics
 from logging_system.tags import Tag, write_scalars
-from logging_system.tensor_statistics import TensorStatistics, merge_statistics, tensor_statistics
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 NO_GRADIENT = "no parameter had a gradient"
 OVERFLOW = "float16 gradients overflowed at every diagnostics"

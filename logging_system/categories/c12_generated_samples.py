@@ -6,17 +6,51 @@ from collections.abc import Sequence
 import numpy
 
 from logging_system.category import Category
-from logging_system.frames import captioned_grid, scale_to_be_seen
-from logging_system.markdown import escape
+from logging_system.files.writer import Writer
+from logging_system.pictures.frames import captioned_grid, scale_to_be_seen
+from logging_system.pictures.markdown import escape
 from logging_system.records import GeneratedSamples, StepRecord
 from logging_system.tags import Tag, write_scalars
-from logging_system.time_lapse import TimeLapse
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
+
+MAXIMUM_POINTS = 8
+
+
+MAXIMUM_PROMPTS = 3
+
+
+class TimeLapse:
+    """Keeps the first and the latest point, and points evenly between them."""
+
+    def __init__(self) -> None:
+        self._points: list[tuple[int, numpy.ndarray]] = []
+
+    def add(self, step: int, videos_NTHWC: numpy.ndarray) -> None:
+        """Keep the first prompts' clips of `step`."""
+        self._points.append((step, videos_NTHWC[:MAXIMUM_PROMPTS].copy()))
+        if len(self._points) > MAXIMUM_POINTS:
+            self._drop_most_crowded()
+
+    def _drop_most_crowded(self) -> None:
+        """Drop the inner point whose neighbours lie closest together."""
+        steps = [step for step, _ in self._points]
+        gaps = [steps[index + 1] - steps[index - 1] for index in range(1, len(steps) - 1)]
+        del self._points[1 + gaps.index(min(gaps))]
+
+    @property
+    def points(self) -> list[tuple[int, numpy.ndarray]]:
+        """(step, clips [N, T, H, W, 3]), oldest first."""
+        return list(self._points)
+
 
 GRID_COLUMNS = 4
+
+
 TIME_LAPSE_SIDE = 96
+
+
 NOT_SPELLED = "nothing has read the generated clips"
+
 
 TAGS = {
     "12_Generated_Samples/Prompt_{prompt}": Tag(

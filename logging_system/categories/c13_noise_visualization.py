@@ -1,11 +1,11 @@
 """13_Noise_Visualization: one validation clip on its way through the model."""
 
 from logging_system.category import Category
-from logging_system.frames import captioned_grid
+from logging_system.files.writer import Writer
+from logging_system.pictures.frames import captioned_grid
 from logging_system.records import NoiseVisualisation, StepRecord
 from logging_system.tags import Tag
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 TAGS = {
     "13_Noise_Visualization/Predicted_Noise": Tag("The noise that the model sees in a fixed noisy validation clip."),

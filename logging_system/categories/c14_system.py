@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 
 from logging_system.category import Category, Due
-from logging_system.devices import DeviceReadings, device_readings
+from logging_system.files.writer import Writer
 from logging_system.records import StepRecord
-from logging_system.system_sampler import HostReadings, SystemSampler
+from logging_system.statistics.devices import DeviceReadings, device_readings
+from logging_system.statistics.system_sampler import HostReadings, SystemSampler
 from logging_system.tags import Tag, write_scalars
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 NOT_CUDA = "training does not run on a CUDA device"
 NO_MANAGEMENT = "not on CUDA, or nvidia-ml-py is not installed or does not offer it"

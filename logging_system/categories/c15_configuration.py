@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from logging_system.category import Category, Due
 from logging_system.doctor.diagnosis import diagnose
 from logging_system.doctor.report import as_markdown
-from logging_system.markdown import escape, table
-from logging_system.records import StepRecord
-from logging_system.run_facts import first_step
+from logging_system.files.writer import Writer
+from logging_system.pictures.markdown import escape, table
+from logging_system.records import StepRecord, first_step
 from logging_system.tags import Tag
 from logging_system.view import TrainingView
-from logging_system.writer import Writer
 
 TAGS = {
     "15_Configuration/Config": Tag("Every constant of this launch, after presets and the command line."),

@@ -11,7 +11,7 @@ from logging_system.doctor.rules_optimizer import gradients_exploding, gradients
 from logging_system.doctor.rules_samples import blurred_samples, frozen_samples, noisy_samples
 from logging_system.doctor.rules_spelling import misspelled
 from logging_system.doctor.rules_text import text_ignored
-from logging_system.scalar_history import ScalarHistory
+from logging_system.files.scalar_history import ScalarHistory
 
 RULES: tuple[Callable[[ScalarHistory, Constants], Opinion], ...] = (
     diverged,

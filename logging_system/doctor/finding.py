@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from logging_system.scalar_history import ScalarSeries
+from logging_system.files.scalar_history import ScalarSeries
 
 Severity = Literal["problem", "warning"]
 Constants = Mapping[str, object]  # the run's config, by constant name; only JSON's types

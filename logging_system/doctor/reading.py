@@ -8,7 +8,7 @@ import numpy
 from numpy.typing import NDArray
 
 from logging_system.doctor.finding import Constants, Evidence
-from logging_system.scalar_history import ScalarHistory, ScalarSeries
+from logging_system.files.scalar_history import ScalarHistory, ScalarSeries
 from logging_system.tags import tag_expression
 
 RECENT_POINTS = 10  # "now", for curves whose single points are noisy

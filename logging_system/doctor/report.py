@@ -4,8 +4,8 @@ import dataclasses
 
 from logging_system.doctor.diagnosis import Diagnosis
 from logging_system.doctor.finding import Evidence, Finding
-from logging_system.markdown import escape
-from logging_system.scalar_history import json_number
+from logging_system.files.scalar_history import json_number
+from logging_system.pictures.markdown import escape
 
 HEALTHY = "Healthy"
 UNKNOWN = "Cannot be judged yet"

@@ -5,7 +5,7 @@ import numpy
 from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy, Opinion, Unknown, last_point
 from logging_system.doctor.reading import LOSS_EMA_TAG, aligned, launch_start, points, settled_loss
 from logging_system.doctor.rules_loss import VALIDATION_TAG
-from logging_system.scalar_history import ScalarHistory
+from logging_system.files.scalar_history import ScalarHistory
 
 GENERATED_TAG = "12_Generated_Samples/Nearest_Training_Distance"
 REAL_TAG = "12_Generated_Samples/Nearest_Training_Distance_Real"

@@ -16,7 +16,7 @@ from logging_system.doctor.reading import (
     recent_median,
     settled_loss,
 )
-from logging_system.scalar_history import ScalarHistory, ScalarSeries
+from logging_system.files.scalar_history import ScalarHistory, ScalarSeries
 
 LOSS_TAG = "01_Training/Loss"
 SKIPPED_TAG = "01_Training/Skipped_Steps"

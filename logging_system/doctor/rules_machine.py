@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from logging_system.doctor.finding import Constants, Healthy, Opinion, Signs, Unknown, last_point
 from logging_system.doctor.reading import RECENT_POINTS, launch_start, points, recent_median
-from logging_system.scalar_history import ScalarHistory, ScalarSeries
+from logging_system.files.scalar_history import ScalarHistory, ScalarSeries
 
 SPREAD_TAG = "05_Performance/Rank_Spread_Percent"
 SLOWEST_TAG = "05_Performance/Slowest_Rank"

@@ -16,7 +16,7 @@ from logging_system.doctor.reading import (
     settled_loss,
 )
 from logging_system.doctor.rules_loss import BASELINE_TAG, MSE_TAG
-from logging_system.scalar_history import ScalarHistory, ScalarSeries
+from logging_system.files.scalar_history import ScalarHistory, ScalarSeries
 
 UPDATE_PATTERN = "09_Parameter_Stats/{layer}/Update_To_Weight_Ratio"
 NORM_PATTERN = "11_Gradient_Stats/{layer}/Norm"

@@ -4,7 +4,7 @@ from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy,
 from logging_system.doctor.reading import recent_median
 from logging_system.doctor.rules_loss import BASELINE_TAG, MSE_TAG
 from logging_system.doctor.rules_text import LEARNED_SHARE_OF_ZERO
-from logging_system.scalar_history import ScalarHistory
+from logging_system.files.scalar_history import ScalarHistory
 
 MOTION_TAG = "12_Generated_Samples/Motion_Energy_Ratio"
 SHARPNESS_TAG = "12_Generated_Samples/Sharpness_Ratio"

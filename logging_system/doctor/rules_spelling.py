@@ -2,7 +2,7 @@
 
 from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy, Opinion, Unknown
 from logging_system.doctor.reading import aligned
-from logging_system.scalar_history import ScalarHistory
+from logging_system.files.scalar_history import ScalarHistory
 
 RATE_TAG = "12_Generated_Samples/Letter_Error_Rate"
 CEILING_TAG = "12_Generated_Samples/Real_Ceiling"

@@ -2,7 +2,7 @@
 
 from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy, Opinion, Unknown, last_point
 from logging_system.doctor.reading import aligned, number, points
-from logging_system.scalar_history import ScalarHistory
+from logging_system.files.scalar_history import ScalarHistory
 
 LOSS_TAG = "02_Loss_Components/Validation/Loss"
 GAP_TAG = "02_Loss_Components/Validation/Text_Gap_Shuffled"

@@ -32,11 +32,11 @@ from benchmarks.processes_plan import Communication, Work
 from benchmarks.scaling_axes import Setting
 from benchmarks.scaling_worker import Measurement
 from common.settings import load_settings
+from compute.device import ComputeDevice
+from compute.environment import forward_flops
 from config import PRESETS, Config
 from data.records import Batch
-from training.build_model import build_model, build_tokenizer
-from training.device import ComputeDevice
-from training.environment import forward_flops
+from models.build import build_model, build_tokenizer
 from training.estimate import measure_clip
 
 SMALL = (

@@ -18,9 +18,9 @@ from benchmarks.loader_rates import UncachedClips
 from benchmarks.spread import spread_of
 from common.errors import UserError
 from config import Config
-from data.media.clips import ClipShape
 from data.media.decode import decode_media
 from data.media.files import PlainFile
+from data.media.resample import ClipShape
 from data.media.video import decode_video
 
 

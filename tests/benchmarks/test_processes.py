@@ -42,8 +42,7 @@ from benchmarks.processes_worker import SendsAlways
 from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
-from training.build_learner import clips_a_step
-from training.shared_model import SharedModel
+from distributed.models import SharedModel
 
 NAMES = (ONE, ONE_DOUBLE, BOTH_CORES, APART, REPLICATED, SHARDED, SENT_ONCE, SENT_ALWAYS)
 SENT = Communication(
@@ -88,7 +87,7 @@ def test_ways_that_are_compared_train_on_the_same_number_of_clips() -> None:
     configs = {
         name: load_settings(Config, PRESETS, list(way.plan.options), program="").config for name, way in ways.items()
     }
-    clips = {name: ways[name].processes * clips_a_step(config) for name, config in configs.items()}
+    clips = {name: ways[name].processes * config.clips_per_step for name, config in configs.items()}
     assert clips == dict.fromkeys(NAMES, 8) | {ONE: 4}
     assert configs[SENT_ONCE].BATCH_SIZE == 1
     assert ways[SENT_ALWAYS].plan.sends_always

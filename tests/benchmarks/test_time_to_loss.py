@@ -25,7 +25,7 @@ from benchmarks.loss_curves import (
     validation_times,
 )
 from benchmarks.loss_report import report
-from evaluation.text_use import measure_text_use
+from measures.text_use import measure_text_use
 
 PLAN = LossCurvePlan(
     network="text2sign",

@@ -11,8 +11,8 @@ from PIL import Image
 
 from logging_system.categories import c06_diffusion
 from logging_system.categories.c15_configuration import LAYOUT, PROMINENT_CONSTANTS, RESULT_TAGS
-from logging_system.charts import COLOURS
-from logging_system.drawing import ACCENT, LINE
+from logging_system.pictures.charts import COLOURS
+from logging_system.pictures.drawing import ACCENT, LINE
 from logging_system.registry import CATEGORIES
 from tests.browser.conftest import PATIENCE_MILLISECONDS
 

@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 
 from config import PRESETS, Config
 from logging_system.categories.c08_model_architecture import parameters_by_block
-from logging_system.layers import plan_layers
 from logging_system.registry import CATEGORIES
-from training.build_model import build_model, build_tokenizer
+from logging_system.statistics.layers import plan_layers
+from models.build import build_model, build_tokenizer
 
 GOLDEN_FILE = Path(__file__).with_name("golden_tags.txt")
 TAG_BUDGET = 1000  # of a run with the default PARAMETER_TRACKING_MAX_LAYERS; thousands make TensorBoard crawl

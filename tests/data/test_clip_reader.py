@@ -7,8 +7,8 @@ import pytest
 from data.clip_reader import ClipReader, InspectedClip
 from data.clip_set import InspectedClips
 from data.manifest import ManifestRow, Media, TarMember, TimeSpan
-from data.media.clips import ClipShape, MediaFacts
 from data.media.decode import media_digest, media_stamp
+from data.media.resample import ClipShape, MediaFacts
 from data.unusable import UnusableClip
 
 FACTS = MediaFacts(48, 32, 10, 1.0)

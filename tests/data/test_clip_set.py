@@ -8,7 +8,7 @@ from common.errors import UserError
 from data.batches import load_batch
 from data.clip_set import SplitRule, inspect_data, open_clip_set
 from data.formats.data_format import ReadingOptions
-from data.media.clips import ClipShape
+from data.media.resample import ClipShape
 
 SHAPE = ClipShape(5, 16)
 

@@ -6,10 +6,9 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from data.clip_reader import InspectedClip
-from data.clip_splits import asks_for_unknown_words, split_clips, split_notices
-from data.clip_units import content_key, units_of
+from data.clip_splits import asks_for_unknown_words, content_key, split_clips, split_notices, units_of
 from data.manifest import ManifestRow, Media, TimeSpan
-from data.media.clips import MediaFacts
+from data.media.resample import MediaFacts
 
 
 def clip(number, caption="hello", signer=None, split=None, digest=None, span=None):

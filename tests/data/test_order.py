@@ -15,7 +15,7 @@ from data.clip_reader import ClipReader
 from data.clip_set import InspectedClips, inspect_data
 from data.formats import folder
 from data.formats.data_format import ReadingOptions
-from data.media.clips import ClipShape
+from data.media.resample import ClipShape
 from data.order import Part, epoch_order
 from data.records import ClipRow
 from data.shards import write_shards

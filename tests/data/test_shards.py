@@ -10,14 +10,13 @@ import pytest
 from PIL import Image
 from webdataset import WebDataset
 
-import data.shard_samples
 import data.shards
 from common.errors import UserError
 from data.formats import folder, manifest, webdataset
 from data.formats.data_format import ReadingOptions
 from data.manifest import WHOLE, Manifest, ManifestRow, Media, TimeSpan
-from data.media.clips import ClipShape
 from data.media.decode import decode_media
+from data.media.resample import ClipShape
 from data.shards import write_shards
 
 ONE_SHARD = {"shard_bytes": 10**9, "seed": 0}
@@ -170,7 +169,7 @@ def test_clips_that_cannot_be_read_are_reported_and_left_out(tmp_path, videos, m
     (tmp_path / "outside.mp4").write_bytes((videos.root / outside.media.path).read_bytes())
     (videos.root / outside.media.path).unlink()
     (videos.root / outside.media.path).symlink_to(tmp_path / "outside.mp4")
-    monkeypatch.setattr(data.shard_samples, "MOST_MEMBER_BYTES", 150_000)
+    monkeypatch.setattr(data.shards, "MOST_MEMBER_BYTES", 150_000)
     report = write_shards(videos, tmp_path / "out", shard_bytes=30_000, seed=0)
     assert {row.id: row.reason for row in report.skipped} == {
         lost.id: "does not exist",

@@ -5,7 +5,7 @@ import pytest
 
 import data.verdicts
 from data.manifest import Media, TimeSpan
-from data.media.clips import MediaFacts
+from data.media.resample import MediaFacts
 from data.verdicts import Verdict, VerdictStore
 
 MEDIA = Media("video", "a.mp4")

@@ -8,13 +8,13 @@ import numpy
 import pytest
 
 from common.interruption import Interrupted
-from logging_system import writer as writer_module
+from logging_system.cadence import LoggingSettings
 from logging_system.category import Category, Due
 from logging_system.dispatcher import DROPPED_TAG, ERROR_FILE, FAILURES_TAG, Dispatcher, build_dispatcher
-from logging_system.encoding_worker import EncodingWorker
-from logging_system.settings import LoggingSettings
-from logging_system.specification import CategorySpec
-from logging_system.writer import Writer
+from logging_system.files import writer as writer_module
+from logging_system.files.encoding_worker import EncodingWorker
+from logging_system.files.writer import Writer
+from logging_system.registry import CategorySpec
 
 SETTINGS = LoggingSettings(
     log_every_steps=2,

@@ -7,10 +7,10 @@ import numpy
 import pytest
 from PIL import Image
 
-from logging_system import encoding_worker
-from logging_system import writer as writer_module
-from logging_system.encoding_worker import EncodingWorker
-from logging_system.writer import Writer
+from logging_system.files import encoding_worker
+from logging_system.files import writer as writer_module
+from logging_system.files.encoding_worker import EncodingWorker
+from logging_system.files.writer import Writer
 
 
 @pytest.fixture

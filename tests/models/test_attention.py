@@ -6,14 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention import (
-    FEW_KEYS,
-    AlignmentBias,
-    MultiHeadAttention,
-    SpatialAttention,
-    TemporalAttention,
-    attend,
-)
+from models.attention import FEW_KEYS, AlignmentBias, MultiHeadAttention, SpatialAttention, TemporalAttention, attend
 
 
 @torch.no_grad()

@@ -13,10 +13,10 @@ from safetensors.torch import load
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 import main
+from checkpoints.checkpoint import list_checkpoints
 from logging_system import dispatcher
-from logging_system.writer import Writer
+from logging_system.files.writer import Writer
 from tests.reliability.launch import SMALLEST, end_all
-from training.checkpoint import list_checkpoints
 
 STEPS = 4
 SMALL = (

@@ -16,7 +16,7 @@ import torch
 import data.inspection
 from common import files
 from data.fingerspelling.source import TrainingWords
-from training.sampling import ClipSampler
+from sampling.sampler import ClipSampler
 from training.step import TrainStep
 from training.validation import Validator
 
@@ -70,8 +70,8 @@ def tell_weights() -> None:
 
 def train_by_plain_gradient_descent() -> None:
     """Replace AdamW, which makes large differences of the smallest gradients, by plain SGD."""
-    from training import build_learner
-    from training.build_step import build_adamw
+    from training import learner as build_learner
+    from training.step import build_adamw
 
     def build(*arguments: Any) -> torch.optim.Optimizer:
         groups = build_adamw(*arguments).param_groups
@@ -153,7 +153,7 @@ def see_other_clips() -> None:
 
 def work_slowly(seconds: float) -> None:
     """Let every forward pass of a step take a while longer."""
-    from training.shared_model import ReplicatedModel
+    from distributed.models import ReplicatedModel
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -208,7 +208,8 @@ def kill_in_step(step: int, micro_batch: int) -> None:
 
 def never_end(place: str) -> None:
     """Say "in PLACE" and then hang: in building (early or late), loading (from the ninth clip on) and so on."""
-    from training import build, build_dashboard
+    from training import build
+    from training import dashboard as build_dashboard
 
     owner, name = {
         "building": (build, "build_learner"),
@@ -284,7 +285,7 @@ def poison_weight(name: str, steps: Sequence[int]) -> None:
 def ask_for_too_much_memory(place: str, call: int) -> None:
     """Let the allocator fail for real: in the forward or backward pass, the update, validation or sampling."""
     from models.text_to_video import TextToVideoModel
-    from training.ema import ExponentialMovingAverage
+    from training.optimizer import ExponentialMovingAverage
 
     owner, name = {
         "forward": (TextToVideoModel, "forward"),
@@ -326,7 +327,7 @@ def ask_for_too_much_memory(place: str, call: int) -> None:
 
 def make_room_after_a_failed_save(ballast: Path) -> None:
     """Remove a file that takes up the disk as soon as a checkpoint has found no room."""
-    from training import checkpoint_saver
+    from checkpoints import saver as checkpoint_saver
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def save_checkpoint(*arguments: Any) -> Path:
@@ -376,7 +377,7 @@ def fail_in_statistics(call: int) -> None:
 
 def fail_saves_slowly(seconds: float) -> None:
     """Let every checkpoint fail after a while."""
-    from training import checkpoint_saver
+    from checkpoints import saver as checkpoint_saver
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def save(*arguments: Any) -> Any:
@@ -390,7 +391,7 @@ def fail_saves_slowly(seconds: float) -> None:
 
 def encode_slowly(seconds: float) -> None:
     """Let every video take a while to encode."""
-    from logging_system import writer
+    from logging_system.files import writer
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def encode(*arguments: Any) -> Any:
@@ -405,7 +406,7 @@ def encode_slowly(seconds: float) -> None:
 
 def ask_for_too_much_memory_while_building() -> None:
     """Let the allocator fail for real before there is anything to train."""
-    from training import build_learner
+    from training import learner as build_learner
 
     replace_part(build_learner, "build_adamw", lambda original: lambda *arguments, **options: torch.empty(2**50))
 

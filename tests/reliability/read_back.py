@@ -8,8 +8,8 @@ from typing import Any
 from safetensors.torch import load
 from torch import Tensor
 
+from checkpoints.checkpoint import list_checkpoints
 from tests.reliability.launch import Launch
-from training.checkpoint import list_checkpoints
 
 
 def tensors_of(checkpoint: Path) -> dict[str, Tensor]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints.checkpoint import load_newest, read_checkpoint
 from common.errors import UserError
 from tests.reliability.launch import train
-from training.checkpoint import load_newest, read_checkpoint
 
 WEIGHTS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 FILES = (*WEIGHTS, "state.json", "manifest.json")

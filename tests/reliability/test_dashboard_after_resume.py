@@ -19,11 +19,11 @@ import numpy
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
+from checkpoints.checkpoint import load_newest
 from logging_system.dashboard_server import tensorboard_server
-from logging_system.event_files import rewind
-from logging_system.writer import Writer
+from logging_system.files.rewind import rewind
+from logging_system.files.writer import Writer
 from tests.ports import free_port
-from training.checkpoint import load_newest
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVE_EVERY = 7

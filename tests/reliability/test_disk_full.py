@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from checkpoints.checkpoint import Retention, TrainingState, load_newest, read_checkpoint, save_checkpoint
 from tests.reliability import faults, launch
-from training.checkpoint import Retention, TrainingState, load_newest, read_checkpoint, save_checkpoint
 
 WEIGHTS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 FILES = (*WEIGHTS, "state.json", "manifest.json")

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy
 import pytest
 
+from checkpoints.checkpoint import list_checkpoints, load_newest
 from common.files import UNFINISHED
 from tests.reliability.faults import stretch_saves
 from tests.reliability.launch import launch, train
 from tests.reliability.read_back import largest_difference, newest
-from training.checkpoint import list_checkpoints, load_newest
 
 OPTIONS = (
     "--save-every-steps=1",

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from logging_system import dispatcher as dispatcher_module
-from logging_system import encoding_worker
-from logging_system import writer as writer_module
 from logging_system.dispatcher import ERROR_FILE, Dispatcher
-from logging_system.encoding_worker import EncodingWorker
+from logging_system.files import encoding_worker
+from logging_system.files import writer as writer_module
+from logging_system.files.encoding_worker import EncodingWorker
 from logging_system.registry import CATEGORIES
 
 FAILURES = "05_Performance/Logging_Failures"

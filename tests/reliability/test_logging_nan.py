@@ -11,7 +11,7 @@ from logging_system.dispatcher import ERROR_FILE
 from logging_system.registry import CATEGORIES
 from logging_system.tags import tag_expression
 from models.unet3d import UNet3D
-from training.sampling import ClipSampler
+from sampling.sampler import ClipSampler
 from training.step import TrainStep
 
 FAILURES = "05_Performance/Logging_Failures"

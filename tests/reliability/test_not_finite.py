@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 
+from checkpoints.checkpoint import list_checkpoints
 from tests.reliability.faults import poison, poison_weight
 from tests.reliability.launch import launch, train
 from tests.reliability.read_back import curve, largest_difference, newest, state_of
-from training.checkpoint import list_checkpoints
 
 OPTIONS = ("--no-enable-video-logging", "--no-enable-noise-visualization", "--no-save-in-background")
 BAD_STEP = 3

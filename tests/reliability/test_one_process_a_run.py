@@ -16,11 +16,12 @@ from typing import Any
 import psutil
 import pytest
 
+from checkpoints import run_folder
 from common import files
 from tests.reliability.faults import never_end, replace_part, say
 from tests.reliability.launch import Launch, launch, train
 from tests.reliability.read_back import largest_difference, newest
-from training import build, run_folder
+from training import build
 
 REFUSED_WITHIN = 20.0  # seconds, on a busy machine; a lock that is waited for would take the 100 of `Launch.end`
 ROUNDS = 2

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from checkpoints.checkpoint import list_checkpoints, read_checkpoint
+from checkpoints.consolidate import consolidate
 from tests.reliability.faults import kill_in_step, poison, tell_steps
 from tests.reliability.launch import Launch, end_all, launch_ranks, train, train_ranks
 from tests.reliability.read_back import curve, newest, state_of, steps_done
 from tests.reliability.sharded_faults import fill_the_disk_under_shards, kill_after_its_shard
-from training.checkpoint import list_checkpoints, read_checkpoint
-from training.consolidate import consolidate
 from training.replay import replay
 
 pytestmark = pytest.mark.distributed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.checkpoint import load_newest
+from checkpoints.checkpoint import load_newest
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

@@ -8,18 +8,16 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
+from compute.device import ComputeDevice, place_of_this_process
 from data.records import Batch
+from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
+from distributed.gathering import gather_tensors
+from distributed.models import ShardedModel, own_part, shard
+from distributed.processes import Processes, connected_processes
 from tests.training.step_rig import Rig, TinyNetwork, batch
-from training.device import ComputeDevice
-from training.ema import ExponentialMovingAverage
-from training.loss_scale import DynamicLossScale
-from training.optimizer import build_optimizer, optimizer_tensors
-from training.process_group import connected_processes, place_of_this_process
-from training.processes import Processes
-from training.sharded_gathering import gather_tensors
-from training.sharded_model import ShardedModel, own_part, shard
-from training.step import DiffusionObjective, TrainStep
+from training.optimizer import DynamicLossScale, ExponentialMovingAverage, build_optimizer, optimizer_tensors
+from training.step import TrainStep
 
 SCALE = 2.0**10
 

@@ -6,15 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compute.device import ComputeDevice
 from data.records import Batch
+from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
-from training.device import ComputeDevice
-from training.ema import ExponentialMovingAverage
-from training.loss_scale import LossScale, NoLossScale
-from training.optimizer import build_optimizer, optimizer_tensors
-from training.processes import Processes
-from training.shared_model import SharedModel
-from training.step import DiffusionObjective, StepOutcome, TrainStep
+from distributed.models import SharedModel
+from distributed.processes import Processes
+from training.optimizer import ExponentialMovingAverage, LossScale, NoLossScale, build_optimizer, optimizer_tensors
+from training.step import StepOutcome, TrainStep
 
 
 class HalfGradient(torch.autograd.Function):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.ema import ExponentialMovingAverage
 from training.optimizer import (
+    ExponentialMovingAverage,
     build_optimizer,
     load_optimizer_tensors,
     optimizer_tensors,

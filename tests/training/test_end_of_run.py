@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
+from compute.device import ComputeDevice
 from data.order import Part
-from tests.training.late_device import LateDevice
-from training.device import ComputeDevice
-from training.end_of_run import GO_ON, OUT_OF_TIME, EndOfRun
-from training.ending import Ending, ending_for_signal
-from training.processes import Processes
-from training.progress import StoppingLimits
+from distributed.processes import Processes
+from tests.compute.late_device import LateDevice
+from training.stopping import GO_ON, OUT_OF_TIME, Ending, EndOfRun, StoppingLimits, ending_for_signal
 
 CPU = ComputeDevice(torch.device("cpu"), None)
 

@@ -14,19 +14,14 @@ from torch import Tensor, nn
 import main
 from common.errors import UserError
 from common.settings import load_settings
+from compute.device import ComputeDevice
+from compute.memory import MemoryInUse
 from config import PRESETS, Config
 from data.records import Batch
+from models.build import build_model, build_tokenizer
 from training import estimate as estimate_module
 from training.announce import announce_estimate
-from training.build_model import build_model, build_tokenizer
-from training.device import ComputeDevice
-from training.estimate import (
-    HELD_BY_CPU_ALLOCATOR,
-    MemoryInUse,
-    TrainingEstimate,
-    estimate_training,
-    measure_clip,
-)
+from training.estimate import HELD_BY_CPU_ALLOCATOR, TrainingEstimate, estimate_training, measure_clip
 from training.optimizer import build_optimizer
 
 CPU = ComputeDevice(torch.device("cpu"), None)
@@ -243,9 +238,9 @@ from tests.training.test_estimate import batch, optimizer_of
 from common.settings import load_settings
 from config import PRESETS, Config
 from dataclasses import replace
-from training.build_model import build_model, build_tokenizer
-from training.device import ComputeDevice
-from training.ema import ExponentialMovingAverage
+from models.build import build_model, build_tokenizer
+from compute.device import ComputeDevice
+from training.optimizer import ExponentialMovingAverage
 from training.estimate import estimate_training, memory_in_use
 
 options = sys.argv[1:]

@@ -6,26 +6,23 @@ import pytest
 import torch
 from torch import nn
 
+from compute.device import ComputeDevice
+from compute.memory import MemoryInUse, memory_in_use
 from data.order import Part
 from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from diffusion.schedule import build_noise_schedule
-from logging_system.devices import CudaReadings, MpsReadings, device_readings
+from distributed.processes import Processes
+from logging_system.statistics.devices import CudaReadings, MpsReadings, device_readings
 from models.text_encoder import CharacterEncoder
 from models.text_to_video import TextToVideoModel
 from models.tokens import CharacterTokenizer
 from models.unet3d import UNet3D, UNet3DSpecification
+from sampling.sampler import ClipSampler, SamplingSettings, to_pixels
 from tests.training.step_rig import Rig, batch
-from training.device import ComputeDevice
-from training.ema import ExponentialMovingAverage
-from training.end_of_run import EndOfRun
-from training.estimate import MemoryInUse, memory_in_use
-from training.loss_scale import LossScale, NoLossScale, build_loss_scale
-from training.processes import Processes
-from training.progress import StoppingLimits
-from training.sampling import ClipSampler, SamplingSettings, to_pixels
-from training.signals import StopRequest
-from training.skipped_steps import SkippedSteps
+from training.optimizer import ExponentialMovingAverage, LossScale, NoLossScale, build_loss_scale
+from training.skipped import SkippedSteps
+from training.stopping import EndOfRun, StoppingLimits, StopRequest
 
 
 class Backend:

@@ -3,9 +3,9 @@
 import numpy
 import pytest
 
-from training.evaluation_clips import EvaluationClips
-from training.evaluation_report import look_figures
-from training.evaluation_words import AskedWord
+from evaluation.clips import EvaluationClips
+from evaluation.report import look_figures
+from evaluation.words import AskedWord
 
 WORDS = tuple(AskedWord(letter, (letter,), True, False, ()) for letter in "ABCD")
 

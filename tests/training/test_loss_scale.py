@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from compute.device import ComputeDevice
 from tests.training.step_rig import Rig, batch, equal
-from training.device import ComputeDevice
-from training.loss_scale import DynamicLossScale, LossScale, NoLossScale, build_loss_scale
+from training.optimizer import DynamicLossScale, LossScale, NoLossScale, build_loss_scale
 
 LARGEST_FLOAT16 = 65504.0
 FAR_TOO_LARGE = 1e12  # times the gradients: no scale here lets float16 hold them

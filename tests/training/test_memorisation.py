@@ -6,7 +6,7 @@ import torch
 
 from common.errors import UserError
 from data.records import Batch, ClipRow
-from training.memorisation import COMPARED_CLIPS, TrainingComparison
+from training.showcase import COMPARED_CLIPS, TrainingComparison
 
 
 class FlatClips:

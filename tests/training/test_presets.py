@@ -6,6 +6,7 @@ from torch import Tensor
 
 from common.randomness import torch_generator
 from common.settings import load_settings
+from compute.device import ComputeDevice
 from config import PRESETS, Config
 from data.fingerspelling.source import load_letters
 from diffusion.guidance import guided_prediction
@@ -13,10 +14,10 @@ from diffusion.loss import loss_terms
 from diffusion.prediction import add_noise
 from diffusion.samplers import sample
 from diffusion.timesteps import stratified_timesteps
+from models.build import build_model, build_objective, build_tokenizer
 from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer
-from training.build_model import build_model, build_objective, build_sampler, build_tokenizer
-from training.device import ComputeDevice
+from sampling.sampler import build_sampler
 
 
 @pytest.fixture(params=sorted(PRESETS))

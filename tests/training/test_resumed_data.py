@@ -3,7 +3,7 @@ import json
 import pytest
 
 from common.errors import UserError
-from training.resumed_data import compare_data
+from training.resume import compare_data
 
 
 def entry(clip, caption="hello", sha256=None, span=(0.0, None)):

@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import generate
 import main
+from checkpoints.checkpoint import list_checkpoints
+from checkpoints.run_folder import newest_run
 from training import estimate
-from training.checkpoint import list_checkpoints
-from training.run_folder import newest_run
 
 Run = Callable[..., Path]
 
@@ -207,7 +207,7 @@ def test_a_pretrained_text_encoder_trains_resumes_and_generates(
 def test_a_full_disk_at_a_save_is_a_warning_and_at_the_last_one_an_error(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import tensor_files
+    from checkpoints import tensor_files
 
     save_file = tensor_files.save_file
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from common.interruption import Interrupted
-from training import signals
-from training.signals import StopRequest
+from training import stopping as signals
+from training.stopping import StopRequest
 
 
 def test_the_first_signal_counts_and_a_flood_changes_nothing() -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from compute.device import ComputeDevice
 from data.records import Batch
-from tests.training.late_device import LateDevice
-from training.device import ComputeDevice
-from training.skipped_steps import SkippedSteps, TooManySkippedSteps
+from tests.compute.late_device import LateDevice
+from training.skipped import SkippedSteps, TooManySkippedSteps
 
 
 @dataclass

@@ -14,8 +14,8 @@ from data.fingerspelling.alphabet import Alphabet
 from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import WordSplit
 from data.records import Batch
-from evaluation.motion import to_unit_range
-from training.spelling_test import SpellingTest
+from measures.clips import to_unit_range
+from training.showcase import SpellingTest
 
 WORDS = ("A", "BC", "CAB")
 

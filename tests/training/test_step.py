@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.training.step_rig import Rig, batch, equal
-from training.loss_scale import DynamicLossScale, LossScale, NoLossScale
+from training.optimizer import DynamicLossScale, LossScale, NoLossScale
 from training.step import StepOutcome
 
 BuildScale = Callable[[], LossScale]

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compute.device import ComputeDevice
 from data.records import Batch
 from diffusion.schedule import build_noise_schedule
-from evaluation.text_use import GaugeClips
+from distributed.processes import Processes
 from logging_system.records import ValidationRecord
-from training.device import ComputeDevice
-from training.processes import Processes
+from measures.text_use import GaugeClips
 from training.validation import Validator, gauge_clips
 
 CPU = ComputeDevice(torch.device("cpu"), autocast_dtype=None)

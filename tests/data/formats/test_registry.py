@@ -5,8 +5,8 @@ import pytest
 from common.errors import UserError
 from data.formats.data_format import ReadingOptions
 from data.formats.registry import FORMAT_NAMES, FORMATS, read_data_set
-from data.media.clips import ClipShape
 from data.media.decode import decode_media
+from data.media.resample import ClipShape
 from tests.data.formats import replicas
 from tests.data.formats.replicas import write_clip
 

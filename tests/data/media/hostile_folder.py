@@ -12,7 +12,7 @@ from data.formats.data_format import ReadingOptions
 from data.formats.folder import FORMAT
 from data.inspection import Inspection, inspect_clips
 from data.manifest import Manifest
-from data.media.clips import ClipShape
+from data.media.resample import ClipShape
 from data.verdicts import VerdictStore
 from tests.data.media.hostile_pictures import GifPart, gif
 

@@ -16,7 +16,7 @@ from data.formats.data_format import ReadingOptions
 from data.formats.folder import FORMAT
 from data.inspection import inspect_clips
 from data.manifest import Manifest, ManifestRow, Media
-from data.media.clips import ClipShape
+from data.media.resample import ClipShape
 from data.verdicts import VerdictStore
 
 CODE = (".py", ".pyc", ".so")  # what Python reads of itself

@@ -8,9 +8,9 @@ from PIL import Image
 
 import data.media.encode
 from data.manifest import WHOLE, Media, TimeSpan
-from data.media.clips import ClipShape
 from data.media.decode import decode_media
 from data.media.encode import encode_clip
+from data.media.resample import ClipShape
 from data.unusable import UnusableClip
 
 

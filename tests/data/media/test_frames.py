@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from data.manifest import WHOLE, Media, TimeSpan
-from data.media.clips import ClipShape
 from data.media.decode import decode_media, media_digest
+from data.media.resample import ClipShape
 from data.unusable import UnusableClip
 
 

@@ -10,8 +10,8 @@ import numpy
 import pytest
 
 from data.manifest import WHOLE, Media, TarMember, TimeSpan
-from data.media.clips import ClipShape
 from data.media.decode import decode_media, media_digest, media_stamp
+from data.media.resample import ClipShape
 from data.unusable import UnusableClip
 from tests.data.media.hostile import HOSTILE, valid_file
 from tests.data.media.hostile_codecs import encoded, h264

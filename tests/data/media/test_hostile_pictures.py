@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data.manifest import Media
-from data.media.clips import ClipShape, DecodedClip, Fit
 from data.media.decode import decode_media
+from data.media.resample import ClipShape, DecodedClip, Fit
 from tests.data.media.hostile_codecs import encoded
 from tests.data.media.hostile_containers import Avi, Matroska, Mp4
 from tests.data.media.hostile_pictures import GifPart, gif, jpeg

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from data.manifest import WHOLE, Media, TimeSpan
-from data.media.clips import ClipShape, DecodedClip
 from data.media.decode import decode_media
+from data.media.resample import ClipShape, DecodedClip
 from data.unusable import UnusableClip
 from tests.data.media.hostile_containers import Matroska, Mp4, box, full_box, numbers
 from tests.data.media.hostile_pictures import GifPart, gif, jpeg

@@ -2,9 +2,9 @@ import numpy
 import pytest
 
 from data.manifest import TimeSpan
-from data.media.clips import ClipShape, MediaFacts
 from data.media.files import FileInTar, PlainFile
 from data.media.pose import decode_pose
+from data.media.resample import ClipShape, MediaFacts
 from data.unusable import UnusableClip
 from tests.data.media.pose_pictures import YELLOW, drawer, fingers, where
 from tests.data.media.pose_signers import BODY, CENTRE, RESTING, signer, written

@@ -9,9 +9,9 @@ from pose_format.pose_header import PoseHeaderCache
 import data.media.pose
 import data.media.pose_file
 from data.manifest import WHOLE, TimeSpan
-from data.media.clips import ClipShape
 from data.media.files import PlainFile
 from data.media.pose import decode_pose
+from data.media.resample import ClipShape
 from data.unusable import UnusableClip
 from tests.data.media.pose_signers import signer, written
 

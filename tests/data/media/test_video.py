@@ -10,9 +10,8 @@ import data.media.budget
 import data.media.choosing
 import data.media.video
 from data.manifest import WHOLE, TimeSpan
-from data.media.clips import ClipShape
 from data.media.files import PlainFile
-from data.media.resample import square_resize, uniform_indices
+from data.media.resample import ClipShape, square_resize, uniform_indices
 from data.media.video import decode_video
 from data.unusable import UnusableClip
 

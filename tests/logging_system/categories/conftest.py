@@ -11,7 +11,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from logging_system.cadence import LoggingSettings
 from logging_system.dispatcher import Dispatcher
+from logging_system.files.writer import Writer
 from logging_system.records import (
     CheckpointRecord,
     DiffusionTensors,
@@ -24,8 +26,6 @@ from logging_system.records import (
     ValidationRecord,
 )
 from logging_system.registry import CATEGORIES
-from logging_system.settings import LoggingSettings
-from logging_system.writer import Writer
 
 NUM_TIMESTEPS = 100
 NOISE_VIDEOS = ("original", "noisy", "actual_noise", "predicted_noise", "denoised")

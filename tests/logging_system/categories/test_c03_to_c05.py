@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from logging_system.categories.c03_epoch_summary import EpochSummary
-from logging_system.drawing import ACCENT
-from logging_system.writer import Writer
+from logging_system.files.writer import Writer
+from logging_system.pictures.drawing import ACCENT
 
 
 def test_epoch_average_covers_all_steps_and_the_axis_is_the_epoch(

@@ -22,8 +22,8 @@ from logging_system.categories.c14_system import System
 from logging_system.categories.c15_configuration import LAYOUT, RESULT_TAGS, hyperparameters
 from logging_system.doctor.diagnosis import diagnose
 from logging_system.doctor.report import as_markdown, as_text
+from logging_system.files.scalar_history import read_history
 from logging_system.registry import CATEGORIES
-from logging_system.scalar_history import read_history
 from logging_system.tags import tag_expression
 
 ROOT = Path(__file__).parents[3]

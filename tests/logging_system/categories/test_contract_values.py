@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from logging_system.charts import bar_chart
+from logging_system.pictures.charts import bar_chart
 
 RED, GREEN, BLUE, VIOLET, OLIVE = (230, 20, 20), (20, 200, 20), (20, 20, 230), (160, 20, 220), (120, 130, 10)
 ORANGE, TEAL, PINK = (250, 140, 20), (20, 150, 150), (250, 120, 180)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from logging_system import devices
 from logging_system.records import StepRecord
 from logging_system.registry import CATEGORIES
+from logging_system.statistics import devices
 
 STEPS = 4
 

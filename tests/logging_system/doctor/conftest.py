@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from logging_system.scalar_history import ScalarHistory
+from logging_system.files.scalar_history import ScalarHistory
 
 Curve = Mapping[int, float]
 LAST_STEP = 1200

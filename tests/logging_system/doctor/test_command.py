@@ -12,7 +12,7 @@ import pytest
 from logging_system.doctor.__main__ import main
 from logging_system.doctor.diagnosis import diagnose
 from logging_system.doctor.report import as_json, as_text
-from logging_system.scalar_history import read_history
+from logging_system.files.scalar_history import read_history
 
 ROOT = Path(__file__).parents[3]
 Write = Callable[..., Path]

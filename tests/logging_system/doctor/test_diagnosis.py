@@ -15,8 +15,8 @@ from config import Config
 from logging_system.doctor.diagnosis import RULES, diagnose
 from logging_system.doctor.finding import Finding, Unknown
 from logging_system.doctor.report import as_json, as_markdown, as_text
+from logging_system.files.scalar_history import ScalarHistory
 from logging_system.registry import CATEGORIES
-from logging_system.scalar_history import ScalarHistory
 from logging_system.tags import tag_expression
 
 Build = Callable[..., ScalarHistory]

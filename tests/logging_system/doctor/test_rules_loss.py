@@ -7,7 +7,7 @@ import pytest
 
 from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
 from logging_system.doctor.rules_loss import diverged, not_learning, plateau
-from logging_system.scalar_history import ScalarHistory
+from logging_system.files.scalar_history import ScalarHistory
 
 Build = Callable[..., ScalarHistory]
 LOG = range(10, 1201, 10)

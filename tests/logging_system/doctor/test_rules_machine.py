@@ -8,7 +8,7 @@ import pytest
 
 from logging_system.doctor.finding import Finding, Healthy, Unknown
 from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth, robust_slope, straggler
-from logging_system.scalar_history import ScalarHistory, ScalarSeries
+from logging_system.files.scalar_history import ScalarHistory, ScalarSeries
 
 Build = Callable[..., ScalarHistory]
 LOG = range(10, 1201, 10)

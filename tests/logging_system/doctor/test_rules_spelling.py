@@ -6,7 +6,7 @@ import pytest
 
 from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
 from logging_system.doctor.rules_spelling import misspelled
-from logging_system.scalar_history import ScalarHistory
+from logging_system.files.scalar_history import ScalarHistory
 
 Build = Callable[..., ScalarHistory]
 RATE = "12_Generated_Samples/Letter_Error_Rate"

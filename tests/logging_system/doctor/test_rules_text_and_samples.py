@@ -9,7 +9,7 @@ from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
 from logging_system.doctor.rules_generalisation import memorisation, overfitting
 from logging_system.doctor.rules_samples import blurred_samples, frozen_samples, noisy_samples
 from logging_system.doctor.rules_text import text_ignored
-from logging_system.scalar_history import ScalarHistory
+from logging_system.files.scalar_history import ScalarHistory
 
 Build = Callable[..., ScalarHistory]
 VALIDATION = "02_Loss_Components/Validation/Loss"

@@ -1,0 +1,63 @@
+"""Make a checkpoint that several processes wrote in parts one of whole files: python -m checkpoints.consolidate
+
+All programs here read both kinds. Others read whole files: each is a safetensors file of plain names.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from checkpoints.checkpoint import find_checkpoint, new_checkpoint
+from checkpoints.run_folder import lock_run
+from checkpoints.tensor_files import save_tensors
+from common.errors import UserError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Consolidate and say so; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m checkpoints.consolidate",
+        description="Replace a checkpoint that was written with CHECKPOINT_LAYOUT sharded by one of whole files, as "
+        "CHECKPOINT_LAYOUT whole writes them. Takes memory for the weights and the optimizer's two moments.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run, such as logs/my_run")
+    parser.add_argument("--checkpoint", default="newest", help="newest (the default), best or a step")
+    request = parser.parse_args(arguments)
+    try:
+        print(consolidate(request.run, request.checkpoint))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def consolidate(run: Path, which: str) -> str:
+    """Write the whole files beside the parts, then put them in their place; return what is to be said of it.
+
+    In place, because each step has one checkpoint: `--resume`, generate.py and retention find it as before.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or a training goes on in the run.
+        OSError: the disk is full or not writable; the checkpoint is as it was.
+    """
+    if not run.is_dir():
+        raise UserError(f"--run {run}: there is no such folder; runs are folders in LOG_DIR (logs by default)")
+    checkpoints = run / "checkpoints"
+    with lock_run(run):
+        checkpoint = find_checkpoint(checkpoints, which)
+        if checkpoint is None:
+            raise UserError(f"--run {run}: there is no checkpoint in {checkpoints}")
+        if not checkpoint.is_sharded:
+            return f"{checkpoint.folder} has whole files already"
+        with new_checkpoint(checkpoints, checkpoint.state) as folder:
+            save_tensors(folder / "model.safetensors", checkpoint.weights("model"))
+            save_tensors(folder / "ema.safetensors", checkpoint.weights("ema"))
+            save_tensors(folder / "optimizer.safetensors", checkpoint.weights("optimizer"))
+    return f"{checkpoint.folder} has whole files now"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,199 @@
+"""The folder of one run, LOG_DIR/EXPERIMENT_NAME: who may start there, and where it goes on."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from checkpoints.checkpoint import Checkpoint, load_newest
+from common.errors import UserError
+from common.files import UNFINISHED, remove_unfinished, write_atomically
+
+LOCK_FILE = "run.lock"
+
+
+HOLDER_FILE = "run.lock.json"  # who holds it; a claim of the lock itself would be unreadable on Windows
+
+
+NOTING_SECONDS = 0.5
+
+
+LOCK_FILES = frozenset({LOCK_FILE, HOLDER_FILE})
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder during the ``with`` block.
+
+    The operating system takes the lock back when the process ends, however it ends: a file that a dead process left
+    behind is no obstacle. Loader workers let go of what they inherit (`data.workers`).
+
+    Raises:
+        UserError: another process holds the lock, and the message says which; or the file system has no locks.
+        OSError: the folder cannot be written.
+    """
+    lock = FileLock(folder / LOCK_FILE, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise _in_use(folder, _holder(folder)) from error
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"{folder / LOCK_FILE} cannot be locked: {error}. Choose another --log-dir.") from error
+    try:
+        holder = _read_holder(folder)
+        if holder is not None and _lives_here(holder):  # somebody has deleted the lock that it holds
+            raise _in_use(folder, holder)
+        write_atomically(folder / HOLDER_FILE, json.dumps(_this_process()).encode())
+        try:
+            yield
+        finally:
+            (folder / HOLDER_FILE).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _in_use(folder: Path, holder: Mapping[str, object] | None) -> UserError:
+    by, hint = "another process", ""
+    if holder is not None:
+        by = f"process {holder['process']} on {holder['host']}, which started at {holder['started']}"
+        if not _lives_here(holder):  # on a file system without locks, a file is left where a machine was cut off
+            hint = f" If that process is certainly gone, delete {folder / LOCK_FILE}."
+    return UserError(f"{folder} is in use by {by}. Wait for it or stop it, or choose another --experiment-name.{hint}")
+
+
+def _this_process() -> dict[str, object]:
+    return {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "created": psutil.Process().create_time(),  # numbers of processes are used again
+    }
+
+
+def _holder(folder: Path) -> dict[str, object] | None:
+    """Read who holds the lock; who has only just taken it writes that down in a moment."""
+    deadline = time.monotonic() + NOTING_SECONDS
+    while (holder := _read_holder(folder)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holder
+
+
+def _read_holder(folder: Path) -> dict[str, object] | None:
+    try:
+        holder = json.loads((folder / HOLDER_FILE).read_text("utf-8"))
+        return {name: holder[name] for name in ("process", "host", "started", "created")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _lives_here(holder: Mapping[str, object]) -> bool:
+    """Say whether it is a process of this machine that is alive."""
+    try:
+        process = psutil.Process(int(str(holder["process"])))
+        return holder["host"] == socket.gethostname() and process.create_time() == holder["created"]
+    except (ValueError, psutil.Error):
+        return False
+
+
+AUTOMATIC = "auto"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps its event files, config.json, metrics.jsonl, checkpoints and samples."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def write_json(self, name: str, content: Mapping[str, object]) -> None:
+        """Write a JSON file that is whole or absent.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written.
+        """
+        try:
+            write_atomically(self.path / name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        except OSError as error:
+            raise UserError(f"{self.path / name} cannot be written: {error}. Choose another --log-dir.") from error
+
+
+@contextmanager
+def open_run_folder(
+    log_dir: Path, experiment_name: str, *, resume: bool
+) -> Iterator[tuple[RunFolder, Checkpoint | None]]:
+    """Make a new run folder, or find the one to go on with and its newest whole checkpoint; lock it meanwhile.
+
+    What a process that was killed left unfinished in it is removed.
+
+    Raises:
+        UserError: the folder already holds a run and `resume` is False; another process trains in it; all its
+            checkpoints are damaged; or it cannot be made.
+    """
+    with ExitStack() as held:
+        try:
+            log_dir.mkdir(parents=True, exist_ok=True)
+            path = _choose_folder(log_dir, experiment_name, resume)
+            held.enter_context(lock_run(path))
+            _refuse_old_run(path, resume)  # again: another process may have been quicker
+            remove_unfinished(path)
+        except OSError as error:
+            raise UserError(
+                f"cannot make a run folder in LOG_DIR {log_dir}: {error}. Choose another --log-dir."
+            ) from error
+        folder = RunFolder(path)
+        checkpoint = load_newest(folder.checkpoints) if resume else None
+        if resume and checkpoint is None:
+            known = ", ".join(sorted(config.parent.name for config in log_dir.glob("*/config.json"))) or "none"
+            print(f"--resume: {path} holds no checkpoint; starting at step 0. Runs in {log_dir}: {known}")
+        yield folder, checkpoint
+
+
+def newest_run(log_dir: Path) -> Path | None:
+    """Return the run folder in `log_dir` that was started or resumed last, or None."""
+    runs = [config.parent for config in log_dir.glob("*/config.json")]
+    return max(runs, key=lambda run: (run / "config.json").stat().st_mtime, default=None)
+
+
+def _choose_folder(log_dir: Path, experiment_name: str, resume: bool) -> Path:
+    if experiment_name == AUTOMATIC:
+        newest = newest_run(log_dir) if resume else None
+        return newest if newest is not None else _make_fresh(log_dir)
+    path = log_dir / experiment_name
+    _refuse_old_run(path, resume)
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def _refuse_old_run(path: Path, resume: bool) -> None:
+    if not resume and path.is_dir() and any(_is_of_a_run(file.name) for file in path.iterdir()):
+        raise UserError(
+            f"{path} already holds a run. Add --resume to go on with it, or choose another --experiment-name."
+        )
+
+
+def _is_of_a_run(name: str) -> bool:
+    """Say whether a file means that a run was begun: neither a lock nor what a killed process left half written."""
+    return name not in LOCK_FILES and not name.startswith(UNFINISHED)
+
+
+def _make_fresh(log_dir: Path) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ["", *(f"_{number}" for number in range(2, 1000))]:
+        path = log_dir / f"run_{stamp}{suffix}"
+        try:
+            path.mkdir()
+        except FileExistsError:  # another process took the name in the same second
+            continue
+        return path
+    raise UserError(f"{log_dir} already holds 999 runs of this second")

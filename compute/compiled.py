@@ -1,0 +1,70 @@
+"""The network through torch.compile: the same numbers but for rounding, sooner where kernels can be fused."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from models.tokens import PADDING
+
+CAPTION_STEP = 8
+"""Captions are padded to a multiple of this: each length is compiled anew, which takes minutes."""
+
+
+Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def compile_network(network: nn.Module, *, backend: str = "inductor") -> Forward:
+    """Return what computes as the network does, on the same weights, once its first call has compiled it.
+
+    The network itself stays as it is, with its keys, copies and other callers: those, with batches of other sizes, are
+    not compiled. Padding changes nothing, because it is masked.
+
+    Args:
+        network: takes what `models.text_to_video.TextToVideoModel` takes; it may be a wrapper, as of several processes.
+        backend: of torch.compile.
+    """
+    compiled = torch.compile(network, backend=backend)
+
+    def forward(video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
+        prediction: Tensor = compiled(video_BCTHW, timestep_B, pad_captions(tokens_BL), drop_caption_B)
+        return prediction
+
+    return forward
+
+
+def pad_captions(tokens_BL: Tensor) -> Tensor:
+    """Lengthen tokens [B, L] with PADDING to the next multiple of CAPTION_STEP."""
+    return nn.functional.pad(tokens_BL, (0, -tokens_BL.shape[1] % CAPTION_STEP), value=PADDING)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile two operations, so that what torch.compile lacks is known before a run begins. Takes some seconds.
+
+    On a CPU it needs a C++ compiler, on CUDA the package triton, a C compiler and Python's headers; no list of these
+    would be complete.
+
+    Raises:
+        UserError: it cannot compile here.
+    """
+    unseen = float(time.time_ns() % 10**9)  # a kernel from an earlier run's cache would prove nothing
+
+    def shift(x: Tensor) -> Tensor:
+        return x.sin() + unseen
+
+    try:
+        torch.compile(shift)(torch.zeros(64, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"COMPILE_MODEL is True, but torch.compile cannot compile for {device.type} here ({reason}). "
+            f"{_REMEDIES.get(device.type, '')}Or set COMPILE_MODEL to False."
+        ) from error
+
+
+_REMEDIES = {
+    "cpu": "It needs a C++ compiler: install g++ or clang++, or name one in the environment variable CXX. ",
+    "cuda": "It needs the package triton, a C compiler (gcc) and Python's header files. ",
+}

@@ -1,0 +1,77 @@
+"""Facts about machine and software, for the dashboard's configuration page."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from compute.device import ComputeDevice
+from data.records import Batch
+
+_PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pydantic-settings", "safetensors", "imageio", "av")
+
+
+_UNCOUNTED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(gradient, query, key, value)
+    ),
+}
+"""Attention as a CPU does it, which PyTorch's counter passes over, from the shapes of the tensors."""
+
+
+def describe_environment(compute: ComputeDevice, argv: list[str]) -> dict[str, str]:
+    """Return versions, device, git commit and command line."""
+    device = compute.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    facts = {
+        "command": shlex.join(argv),
+        "device": f"{device.type} ({name})",
+        "precision": compute.precision,
+        "cpu_threads": str(torch.get_num_threads()),
+        "platform": platform.platform(),
+        "python": sys.version.split()[0],
+    }
+    commit = _git_commit()
+    if commit is not None:
+        facts["git_commit"] = commit
+    return facts | {package: version(package) for package in _PACKAGES}
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the source tree, marked when files differ from it; None outside a repository."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit, status = (
+            subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.strip() + (" (modified)" if status.strip() else "")
+
+
+def flop_counter() -> FlopCounterMode:
+    """Return PyTorch's counter of floating-point operations, silent, which also counts fused attention on a CPU."""
+    return FlopCounterMode(display=False, custom_mapping=_UNCOUNTED)
+
+
+@torch.no_grad()
+def forward_flops(model: nn.Module, batch: Batch, device: torch.device) -> int:
+    """Count the floating-point operations of one forward pass over one clip by making one."""
+    with flop_counter() as counter:
+        model(
+            batch.video_BCTHW[:1].to(device),
+            torch.zeros(1, dtype=torch.int64, device=device),
+            batch.tokens_BL[:1].to(device),
+            torch.zeros(1, dtype=torch.bool, device=device),
+        )
+    return int(counter.get_total_flops())

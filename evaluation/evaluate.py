@@ -1,0 +1,252 @@
+"""Evaluation of a trained run: does it spell what it is told, and words that it has never seen?"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+
+from common.errors import UserError
+from common.files import write_atomically
+from common.randomness import derive_seed, numpy_generator
+from common.video_encoding import encode_png
+from compute.device import DeviceName
+from config import Config
+from data.build import build_data
+from data.fingerspelling import FingerspellingSplits
+from evaluation.clips import SENSITIVITY_WORDS, EvaluationClips, make_clips, make_sensitivity_clips
+from evaluation.report import (
+    Figures,
+    confusion_records,
+    figures_as_json,
+    letter_records,
+    look_figures,
+    memorisation_figures,
+    read_clips,
+    sensitivity_figures,
+    spelling_figures,
+    word_records,
+)
+from evaluation.words import (
+    AskedWord,
+    TrainingHistory,
+    asked_words,
+    default_words,
+    holds_out,
+    read_words,
+    training_history,
+)
+from measures.recogniser_store import build_recogniser
+from models.tokens import Tokenizer
+from sampling.sampler import contact_sheet
+from sampling.trained_run import SamplingOptions, TrainedRun, check_text, open_trained_run
+
+SHEET_WORDS = 16
+
+
+COMPARED_CLIPS = 8192  # of the training, for memorisation
+
+
+REFERENCE_CLIPS = 256  # real ones that training did not show
+
+
+NOTES = (
+    "Every clip counts; none was chosen.",
+    "Real clips come from one recording of each letter: between them only size, place, colour, stroke and timing vary. "
+    "The real ceiling says how well the recogniser copes with that, not with other signers.",
+    "Intervals are 95 % and come from a bootstrap over words; null where there are too few. Where all n words give the "
+    "same figure, such as a rate of 0, the interval has no width; up to 3 / n cannot be ruled out then.",
+    "memorisation is about 0.05 where nothing is copied; blurred clips are near to everything and raise it too.",
+)
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What `python -m evaluation` was asked for; None means the run's own setting."""
+
+    run: Path
+    words: Path | None
+    samples_per_word: int
+    output: Path
+    contact_sheet: Path | None
+    seed: int
+    steps: int | None
+    guidance_scale: float | None
+    sampler: str | None
+    raw_weights: bool
+    checkpoint: str  # newest, best or a step
+    device: DeviceName
+
+    @property
+    def sheet(self) -> Path:
+        """Where the contact sheet goes."""
+        return self.output.with_suffix(".png") if self.contact_sheet is None else self.contact_sheet
+
+
+def evaluate(request: EvaluationRequest) -> dict[str, object]:
+    """Generate, read, compare, and write the report and the contact sheet; return the report.
+
+    Raises:
+        UserError: no usable checkpoint, a word the run cannot take, or a place that cannot be written.
+    """
+    run = open_trained_run(
+        request.run,
+        request.device,
+        SamplingOptions(request.steps, request.guidance_scale, request.sampler),
+        "model" if request.raw_weights else "ema",
+        request.checkpoint,
+    )
+    texts = _checked_words(request, run.config, run.tokenizer)
+    _prepare_output(request)
+    splits = build_data(run.config)
+    if not isinstance(splits, FingerspellingSplits):
+        raise _not_spelled(run.folder)
+    wanted = [splits.split.alphabet.segment(text) for text in texts or default_words(splits.split, request.seed)]
+    history = training_history(
+        splits,
+        step_batch=run.clips_per_step,
+        seed=run.config.SEED,
+        steps=run.step,
+        wanted=wanted,
+        most_rows=COMPARED_CLIPS,
+    )
+    words = asked_words(wanted, history, splits.split.max_letters)
+    recogniser = build_recogniser(_with_recogniser(run.config), splits)
+    clips = make_clips(run, splits, words, request.samples_per_word, request.seed)
+    readings = read_clips(recogniser, clips)
+    figures = {
+        **spelling_figures(clips.words, readings, request.seed),
+        **look_figures(clips, request.seed),
+        **_sensitivity(run, words, request.seed),
+        **memorisation_figures(clips, history, splits.training, _unseen_real(splits, request.seed), request.seed),
+    }
+    groups: dict[str, dict[str, object]] = {}
+    for group in dict.fromkeys(word.group for word in words):
+        places = [place for place, word in enumerate(clips.words) if word.group == group]
+        members = [word for word in words if word.group == group]
+        of_group = spelling_figures([clips.words[place] for place in places], readings.of(places), request.seed)
+        of_group = {**of_group, **_sensitivity(run, members, request.seed)}
+        groups[group] = {"words": len(members), "clips": len(places), **figures_as_json(of_group)}
+    report = {
+        "run": str(run.folder),
+        "step": run.step,
+        **figures_as_json(figures),
+        "groups": groups,
+        **_conditions(request, run, history),
+        "letters": letter_records(clips.words, readings),
+        "top_confusions": confusion_records(clips.words, readings),
+        "words": word_records(clips.words, readings),
+    }
+    _write(request.output, (json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    _write(request.sheet, encode_png(_sheet(words, clips, request.samples_per_word)))
+    return report
+
+
+def _conditions(request: EvaluationRequest, run: TrainedRun, history: TrainingHistory) -> dict[str, object]:
+    """Return how the figures came about."""
+    notes = list(NOTES)
+    if run.samples_seen != history.clips:
+        notes.append(
+            f"The run has seen {run.samples_seen} clips, {history.clips} by its last BATCH_SIZE: it was resumed with "
+            "another one. Which words training showed is therefore a guess; held-out words are certain."
+        )
+    config = run.config
+    return {
+        "samples_per_word": request.samples_per_word,
+        "training_clips_compared": len(history.rows),
+        "sampler": {
+            "name": config.SAMPLER,
+            "steps": config.SAMPLING_STEPS,
+            "guidance_scale": config.GUIDANCE_SCALE,
+            "guidance_rescale": config.GUIDANCE_RESCALE,
+            "guidance_interval": list(config.GUIDANCE_INTERVAL),
+            "weights": "model" if request.raw_weights else "ema",
+            "number_format": run.compute.precision,
+        },
+        "seeds": {"run": config.SEED, "evaluation": request.seed, "recogniser": config.SEED},
+        "notes": notes,
+    }
+
+
+def _sensitivity(run: TrainedRun, words: Sequence[AskedWord], seed: int) -> Figures:
+    """Generate some of the words again, from noises that they share."""
+    count = min(len(words), SENSITIVITY_WORDS)
+    if count < 2 or run.config.SAMPLER == "ddpm":  # which adds noise of its own to every clip
+        return sensitivity_figures(None, seed)
+    picked = [words[index * len(words) // count] for index in range(count)]
+    return sensitivity_figures(make_sensitivity_clips(run, picked, seed), seed)
+
+
+def _unseen_real(splits: FingerspellingSplits, seed: int) -> numpy.ndarray:
+    """Return real clips of held-out words; of any words where none are held out."""
+    split, generator = splits.split, numpy_generator(seed, "evaluation_reference")
+    draw = split.draw_held_out_word if holds_out(split) else split.draw_training_word
+    return numpy.stack(
+        [
+            splits.renderer.render(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
+            for index in range(REFERENCE_CLIPS)
+        ]
+    )
+
+
+def _checked_words(request: EvaluationRequest, config: Config, tokenizer: Tokenizer) -> list[str]:
+    """Return the user's words, or none where the user names none."""
+    if config.DATA_ROOT is not None:
+        raise _not_spelled(request.run)
+    if request.words is None:
+        return []
+    return read_words(request.words, lambda where, text: check_text(where, text, config, tokenizer))
+
+
+def _not_spelled(run: Path) -> UserError:
+    return UserError(
+        f"--run {run}: it was trained on clips of DATA_ROOT, and only the embedded finger-spelling can be read: watch "
+        "its 02_Loss_Components/Validation/Text_Gap_Shuffled (Trained_Text_Gap_Shuffled where there is one) and "
+        "12_Generated_Samples/Text_Sensitivity instead"
+    )
+
+
+def _with_recogniser(config: Config) -> Config:
+    """Train a recogniser even where the run was told to do without one."""
+    if config.RECOGNISER_STEPS > 0:
+        return config
+    return config.model_copy(update={"RECOGNISER_STEPS": Config().RECOGNISER_STEPS})
+
+
+def _sheet(words: Sequence[AskedWord], clips: EvaluationClips, samples_per_word: int) -> numpy.ndarray:
+    """Draw the first clip of each word, or of words spread over the list, below a real one."""
+    count = min(len(words), SHEET_WORDS)
+    picked = [index * len(words) // count for index in range(count)]
+    labels = [words[index].text + ("" if words[index].in_training else "\n(not trained)") for index in picked]
+    places = [index * samples_per_word for index in picked]
+    return contact_sheet(labels, list(clips.generated[places]), list(clips.real[places]))
+
+
+def _prepare_output(request: EvaluationRequest) -> None:
+    """Fail before the work, not after it.
+
+    Raises:
+        UserError: one of the two files cannot be written.
+    """
+    if request.output.is_dir():
+        raise UserError(f"--output {request.output}: that is a folder; name a file such as report.json")
+    sheet = request.sheet
+    if sheet.suffix.lower() != ".png" or sheet.is_dir():
+        raise UserError(f"--contact-sheet {sheet}: a contact sheet is a PNG; name a file that ends in .png")
+    if sheet.absolute() == request.output.absolute():
+        raise UserError(f"--output {request.output}: the contact sheet goes there; name a file such as report.json")
+    for path in (request.output, sheet):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error

@@ -1,0 +1,194 @@
+"""The figures of an evaluation, as JSON-compatible values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from torch import Tensor
+
+from data.records import ClipSource
+from evaluation.clips import EvaluationClips, in_parts
+from evaluation.words import AskedWord, TrainingHistory
+from measures.bootstrap import Interval, bootstrap_ratio
+from measures.clips import chroma, hold_share, motion_energy, sharpness
+from measures.memorisation import are_copies, nearest_distances, small_copies
+from measures.recogniser import LetterRecogniser
+from measures.spelling import (
+    Word,
+    error_counts,
+    exact_match_interval,
+    letter_error_interval,
+    letters_read,
+    shuffled_floor_interval,
+    still_clips,
+    top_confusions,
+)
+from measures.text_use import sensitivity_interval
+
+CONFUSIONS_LISTED = 20
+
+
+Figures = Mapping[str, Interval | None]
+
+
+LOOKS = {
+    "motion_energy_ratio": motion_energy,
+    "hold_ratio": hold_share,
+    "sharpness_ratio": sharpness,
+    "chroma_ratio": chroma,
+}
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the recogniser reads in every clip of an evaluation, clip by clip."""
+
+    generated: list[Word]
+    real: list[Word]
+    still: list[Word]
+    mean: list[Word]
+
+    def of(self, places: Sequence[int]) -> "Readings":
+        """Return the readings of some clips."""
+        return Readings(
+            *([each[place] for place in places] for each in (self.generated, self.real, self.still, self.mean))
+        )
+
+
+def read_clips(recogniser: LetterRecogniser, clips: EvaluationClips) -> Readings:
+    """Read generated and real clips, and what is left of the real ones without motion and without the word."""
+    mean_NCTHW = next(in_parts(numpy.round(clips.real.mean(axis=0, keepdims=True)).astype(numpy.uint8)))
+    return Readings(
+        generated=[word for part in in_parts(clips.generated) for word in recogniser.read(part)],
+        real=[word for part in in_parts(clips.real) for word in recogniser.read(part)],
+        still=[word for part in in_parts(clips.real) for word in recogniser.read(still_clips(part))],
+        mean=recogniser.read(mean_NCTHW) * len(clips.words),
+    )
+
+
+def spelling_figures(words: Sequence[AskedWord], readings: Readings, seed: int) -> Figures:
+    """Return the figures of some clips' spelling by their names in the report; None where a single word says nothing.
+
+    Args:
+        words: of the clips.
+        readings: of the same clips.
+        seed: of the bootstrap.
+    """
+    asked = [word.symbols for word in words]
+    return {
+        "letter_error_rate": letter_error_interval(asked, readings.generated, seed),
+        "exact_match": exact_match_interval(asked, readings.generated, seed),
+        "real_ceiling": letter_error_interval(asked, readings.real, seed),
+        "real_exact_match": exact_match_interval(asked, readings.real, seed),
+        "shuffled_floor": shuffled_floor_interval(asked, readings.generated, seed),
+        "still_frame": letter_error_interval(asked, readings.still, seed),
+        "mean_clip": letter_error_interval(asked, readings.mean, seed) if len(set(asked)) > 1 else None,
+    }
+
+
+def look_figures(clips: EvaluationClips, seed: int) -> Figures:
+    """Return what generated clips have, as a ratio to what real clips of the same words have; 1 is right.
+
+    None where the real clips have nothing of it.
+    """
+    names = [word.text for word in clips.words]
+    generated, real = _looks(clips.generated), _looks(clips.real)
+    return {
+        name: bootstrap_ratio(generated[name], real[name], names, seed) if real[name].any() else None for name in LOOKS
+    }
+
+
+def _looks(videos: numpy.ndarray) -> dict[str, numpy.ndarray]:
+    parts = [{name: measure(part) for name, measure in LOOKS.items()} for part in in_parts(videos)]
+    return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in LOOKS}
+
+
+def sensitivity_figures(video_WSCTHW: Tensor | None, seed: int) -> Figures:
+    """Return how much more clips differ between words than between noises; None without clips to compare."""
+    return {"text_sensitivity": None if video_WSCTHW is None else sensitivity_interval(video_WSCTHW, seed)}
+
+
+def memorisation_figures(
+    clips: EvaluationClips, history: TrainingHistory, training: ClipSource, unseen_real: numpy.ndarray, seed: int
+) -> Figures:
+    """Compare clips of words that training did not show with training clips; of all words where it showed all.
+
+    Args:
+        unseen_real: uint8 [M, T, H, W, 3], real clips that training did not show either.
+
+    Returns:
+        memorisation is the share of generated clips that count as copied, about 0.05 where nothing is; beside it the
+        mean distances of generated and real clips to their nearest training clips.
+    """
+    chosen = [index for index, word in enumerate(clips.words) if not word.in_training] or list(range(len(clips.words)))
+    generated = torch.cat([small_copies(part) for part in in_parts(clips.generated[chosen])])
+    real = torch.cat([small_copies(part) for part in in_parts(unseen_real)])
+    nearest = torch.full((len(generated) + len(real),), torch.inf)
+    for start in range(0, len(history.rows), 512):
+        loaded = numpy.stack([training.load(row) for row in history.rows[start : start + 512]])
+        copies = torch.cat([small_copies(part) for part in in_parts(loaded)])
+        nearest = torch.minimum(nearest, nearest_distances(torch.cat((generated, real)), copies))
+    of_generated, of_real = nearest[: len(generated)], nearest[len(generated) :]
+    names = [clips.words[index].text for index in chosen]
+    ones = numpy.ones(len(chosen))
+    mean_real = float(of_real.mean())
+    return {
+        "memorisation": bootstrap_ratio(are_copies(of_generated, of_real).numpy(), ones, names, seed),
+        "nearest_training_distance": bootstrap_ratio(of_generated.double().numpy(), ones, names, seed),
+        "nearest_training_distance_real": Interval(mean_real, None, None),
+    }
+
+
+def figures_as_json(figures: Figures) -> dict[str, object]:
+    """Return the values by name, and beside them their 95 % intervals; null where there is none."""
+    return {
+        **{name: None if figure is None else figure.value for name, figure in figures.items()},
+        "intervals": {
+            name: None if figure is None or figure.low is None else [figure.low, figure.high]
+            for name, figure in figures.items()
+        },
+    }
+
+
+def word_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[str, object]]:
+    """Return one record a word, in the order of the words: what training showed of it, and what was read.
+
+    Args:
+        words: of the clips, all clips of a word in a row.
+        readings: of the same clips.
+    """
+    records: list[dict[str, object]] = []
+    for word in dict.fromkeys(words):
+        places = [index for index, other in enumerate(words) if other == word]
+        read = [readings.generated[place] for place in places]
+        errors = error_counts([word.symbols] * len(read), read).sum()
+        records.append(
+            {
+                "word": word.text,
+                "symbols": list(word.symbols),
+                "group": word.group,
+                "in_training": word.in_training,
+                "bigrams_in_training": dict(word.bigrams_in_training),
+                "letter_error_rate": float(errors / (len(read) * len(word.symbols))),
+                "read": [" ".join(reading) for reading in read],
+                "real_read": [" ".join(readings.real[place]) for place in places],
+            }
+        )
+    return records
+
+
+def confusion_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[str, object]]:
+    """Return the most frequent errors in generated clips: asked and read, null where there was nothing, and count."""
+    confusions = top_confusions([word.symbols for word in words], readings.generated, CONFUSIONS_LISTED)
+    return [{"asked": item.asked, "read": item.read, "count": item.count} for item in confusions]
+
+
+def letter_records(words: Sequence[AskedWord], readings: Readings) -> dict[str, dict[str, object]]:
+    """Return for each letter the share that was read right, in generated and in real clips, and how often it came."""
+    asked = [word.symbols for word in words]
+    generated, real = letters_read(asked, readings.generated), letters_read(asked, readings.real)
+    return {
+        symbol: {"asked": count, "read": right / count, "read_in_real_clips": real[symbol][0] / count}
+        for symbol, (right, count) in generated.items()
+    }

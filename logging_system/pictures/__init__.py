@@ -1,0 +1,1 @@
+"""What the dashboard shows as pictures and tables: charts, frames of clips, Markdown."""

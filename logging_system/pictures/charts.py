@@ -1,0 +1,258 @@
+"""The dashboard's three charts, each a function from numbers to a picture [H, W, 3] uint8."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy
+from PIL import Image
+
+from logging_system.pictures.drawing import (
+    ACCENT,
+    HEIGHT,
+    INK,
+    LINE,
+    SHADE,
+    WIDTH,
+    Plot,
+    labelled,
+    log_ticks,
+    nice_ticks,
+    short_number,
+    text_length,
+)
+
+LARGEST_SHARE = 0.5  # of all names; a larger group is split at the next dot, unless only numbers stand there
+
+
+@dataclass(frozen=True)
+class NameGroup:
+    """Neighbouring names that begin alike: names[start:stop]."""
+
+    label: str  # the last part of what they share
+    start: int
+    stop: int
+
+
+def group_names(names: Sequence[str]) -> list[NameGroup]:
+    """Return groups that cover all names in order: by their first part, and by further parts where one is too large."""
+    return _split(names, 0, len(names), depth=0)
+
+
+def _split(names: Sequence[str], start: int, stop: int, depth: int) -> list[NameGroup]:
+    groups: list[NameGroup] = []
+    for part, run in groupby(range(start, stop), key=lambda index: _part(names[index], depth)):
+        members = list(run)
+        group = NameGroup(part, members[0], members[-1] + 1)
+        can_be_split = any(_is_word(_part(names[index], depth + 1)) for index in members)
+        if len(members) > LARGEST_SHARE * len(names) and can_be_split:
+            groups += _split(names, group.start, group.stop, depth + 1)
+        else:
+            groups.append(group)
+    return groups
+
+
+def _part(name: str, depth: int) -> str:
+    parts = name.split(".")
+    return parts[depth] if depth < len(parts) else ""
+
+
+def _is_word(part: str) -> bool:
+    return bool(part) and not part.isdigit()
+
+
+# Dark is low, bright is high, readable without colour vision: a few points along the viridis map
+# (van der Walt and Smith 2015), joined by straight lines.
+COLOURS = numpy.array(
+    [
+        (68, 1, 84),
+        (72, 40, 120),
+        (62, 74, 137),
+        (49, 104, 142),
+        (38, 130, 142),
+        (31, 158, 137),
+        (53, 183, 121),
+        (109, 205, 89),
+        (180, 222, 44),
+        (253, 231, 37),
+    ],
+    dtype=float,
+)
+
+
+NO_DATA = (150, 150, 150)  # no hue: it is not among the colours of the map, and stands out less than white
+
+
+COLOUR_BAR_WIDTH = 20
+
+
+def line_chart(
+    x_N: numpy.ndarray,
+    y_N: numpy.ndarray,
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    marker: tuple[float, float],
+) -> numpy.ndarray:
+    """Return a curve from y = 0 up, with a labelled marker. All values must be finite, x increasing."""
+    top = max(float(y_N.max()), marker[1]) * 1.08
+    plot = Plot(
+        title=title, x_label=x_label, y_label=y_label, x_range=(float(x_N[0]), float(x_N[-1])), y_range=(0.0, top)
+    )
+    plot.y_axis(labelled(nice_ticks(0.0, top, 5)))
+    plot.x_axis(labelled(nice_ticks(float(x_N[0]), float(x_N[-1]), 6)))
+    points = [(plot.x(x), plot.y(y)) for x, y in zip(x_N.tolist(), y_N.tolist(), strict=True)]
+    plot.draw.line(points, fill=LINE, width=5, joint="curve")
+    plot.frame()
+    column, row = plot.x(marker[0]), plot.y(marker[1])
+    plot.draw.line((column, plot.box[1], column, plot.box[3]), fill=ACCENT, width=3)
+    plot.draw.ellipse((column - 9, row - 9, column + 9, row + 9), fill=ACCENT, outline=INK, width=2)
+    is_left = column < (plot.box[0] + plot.box[2]) / 2
+    label = f"step {marker[0]:.0f}: {marker[1]:.3g}"
+    # The label stands beside the marker's line, at its top, or at its bottom where the marker itself is near the top.
+    is_high = row < plot.box[1] + 60
+    place = (column + (14 if is_left else -14), plot.box[3] - 8 if is_high else plot.box[1] + 6)
+    plot.text(place, label, anchor=("l" if is_left else "r") + ("d" if is_high else "a"))
+    return plot.pixels()
+
+
+def bar_chart(names: Sequence[str], values_N: numpy.ndarray, *, title: str, y_label: str) -> numpy.ndarray:
+    """Return one bar a layer on a logarithmic axis, in the order given, with the smallest and the largest named.
+
+    A value of 0 stands on the lowest line with no bar; one that is not finite is marked with a cross. Below the bars
+    stand the parts of the network that they belong to, as far as there is room.
+    """
+    values = values_N.tolist()
+    low, high = _powers_of_ten(values)
+    plot = Plot(
+        title=title,
+        x_label="",
+        y_label=y_label,
+        x_range=(0.0, float(max(len(names), 1))),
+        y_range=(float(low), float(high)),
+        bottom=96,
+    )
+    spacing = max(1, math.ceil((high - low) / 6))
+    _shade_groups(plot, names)
+    plot.y_axis([(float(power), f"1e{power}") for power in range(low, high + 1, spacing)])
+    for index, value in enumerate(values):
+        half_width = min(0.4 * (plot.x(1) - plot.x(0)), 20)
+        left, right = plot.x(index + 0.5) - half_width, plot.x(index + 0.5) + half_width
+        if not math.isfinite(value):
+            plot.text(((left + right) / 2, plot.box[3] - 14), "x", anchor="mm", fill=ACCENT)
+        elif value > 0:
+            plot.draw.rectangle((left, plot.y(math.log10(value)), max(right, left + 1), plot.box[3]), fill=LINE)
+    plot.frame()
+    for line, text in enumerate(_extremes(names, values)):
+        plot.text((10, HEIGHT - 58 + 27 * line), text)
+    return plot.pixels()
+
+
+def _powers_of_ten(values: Sequence[float]) -> tuple[int, int]:
+    """Return the exponents between which all positive values lie."""
+    positive = [value for value in values if math.isfinite(value) and value > 0]
+    if not positive:
+        return -1, 0
+    low = math.floor(math.log10(min(positive)))
+    return low, max(math.ceil(math.log10(max(positive))), low + 1)
+
+
+def _shade_groups(plot: Plot, names: Sequence[str]) -> None:
+    """Set the parts of the network off from each other, and name those that are wide enough."""
+    for number, group in enumerate(group_names(names)):
+        left, right = plot.x(group.start), plot.x(group.stop)
+        if number % 2:
+            plot.draw.rectangle((left, plot.box[1], right, plot.box[3]), fill=SHADE)
+        if text_length(group.label) <= right - left:
+            plot.text(((left + right) / 2, plot.box[3] + 8), group.label, anchor="ma")
+
+
+def _extremes(names: Sequence[str], values: Sequence[float]) -> list[str]:
+    """Return a line for the smallest value above 0 and one for the largest."""
+    positive = [(value, name) for value, name in zip(values, names, strict=True) if math.isfinite(value) and value > 0]
+    if not positive:
+        return ["no value is above 0"]
+    zeros = sum(value == 0 for value in values)
+    smallest = f"smallest above 0 ({zeros} are 0):" if zeros else "smallest:"
+    return [
+        _with_name(f"{label} {value:.2g}", name)
+        for label, (value, name) in ((smallest, min(positive)), ("largest:", max(positive)))
+    ]
+
+
+def _with_name(text: str, name: str) -> str:
+    """Return both, the name shortened from its beginning to what fits below a chart."""
+    room = WIDTH - 20
+    if text_length(f"{text}, {name}") <= room:
+        return f"{text}, {name}"
+    while name and text_length(f"{text}, ...{name}") > room:
+        name = name[1:]
+    return f"{text}, ...{name}"
+
+
+def heat_map(
+    values_YX: numpy.ndarray,
+    *,
+    column_edges: numpy.ndarray,
+    y_range: tuple[float, float],
+    title: str,
+    x_label: str,
+    y_label: str,
+    value_label: str,
+) -> numpy.ndarray:
+    """Return a map of positive values with a logarithmic colour bar.
+
+    Args:
+        values_YX: row 0 is drawn at the bottom; NaN is drawn grey. Values of 0 and below get the darkest colour.
+        column_edges: [columns + 1], increasing; columns are as wide as their range.
+    """
+    first, last = float(column_edges[0]), float(column_edges[-1])
+    plot = Plot(title=title, x_label=x_label, y_label=y_label, x_range=(first, last), y_range=y_range, right=128)
+    low, high = _colour_range(values_YX)
+    left, top, right, bottom = plot.box
+    # One lookup for each pixel: which column and which row of the table does it belong to?
+    steps = first + (numpy.arange(right - left) + 0.5) / (right - left) * (last - first)
+    column_of_pixel = numpy.clip(numpy.searchsorted(column_edges, steps) - 1, 0, values_YX.shape[1] - 1)
+    heights = 1 - (numpy.arange(bottom - top) + 0.5) / (bottom - top)
+    row_of_pixel = (heights * values_YX.shape[0]).astype(int)
+    pixels = _colour(values_YX, low, high)[row_of_pixel][:, column_of_pixel]
+    plot.image.paste(Image.fromarray(pixels), (left, top))
+    plot.x_axis(labelled(nice_ticks(first, last, 6)))
+    plot.y_axis(labelled(nice_ticks(*y_range, 5)), grid=False)
+    plot.frame()
+    _colour_bar(plot, low, high, value_label)
+    return plot.pixels()
+
+
+def _colour_range(values_YX: numpy.ndarray) -> tuple[float, float]:
+    """Return powers of ten between which the colours run."""
+    usable = values_YX[numpy.isfinite(values_YX) & (values_YX > 0)]
+    if not usable.size:
+        return -1.0, 0.0
+    low, high = math.log10(usable.min()), math.log10(usable.max())
+    return (low, high) if high - low > 0.05 else (low - 0.05, high + 0.05)
+
+
+def _colour(values_YX: numpy.ndarray, low: float, high: float) -> numpy.ndarray:
+    is_known = ~numpy.isnan(values_YX)
+    positive = numpy.where(is_known & (values_YX > 0), values_YX, 10.0**low)
+    share = numpy.clip((numpy.log10(positive) - low) / (high - low), 0, 1) * (len(COLOURS) - 1)
+    index = numpy.arange(len(COLOURS))
+    channels = [numpy.interp(share, index, COLOURS[:, channel]) for channel in range(3)]
+    colours = numpy.stack(channels, axis=-1).round().astype(numpy.uint8)
+    return numpy.where(is_known[..., None], colours, numpy.array(NO_DATA, dtype=numpy.uint8))
+
+
+def _colour_bar(plot: Plot, low: float, high: float, label: str) -> None:
+    _, top, right, bottom = plot.box
+    left = right + 18
+    powers = numpy.linspace(high, low, bottom - top)
+    strip = _colour(numpy.repeat(10.0 ** powers[:, None], COLOUR_BAR_WIDTH, axis=1), low, high)
+    plot.image.paste(Image.fromarray(strip), (left, top))
+    plot.draw.rectangle((left, top, left + COLOUR_BAR_WIDTH, bottom), outline=INK, width=2)
+    plot.text((WIDTH - 10, top - 14), label, anchor="rb")
+    for tick in log_ticks(low, high):
+        row = bottom - (bottom - top) * (math.log10(tick) - low) / (high - low)
+        plot.text((left + COLOUR_BAR_WIDTH + 8, row), short_number(float(f"{tick:.2g}")), anchor="lm")

@@ -1,0 +1,3 @@
+"""Measures of clips: are they legible, sharp, in motion, copies, guided by their text? With the recogniser.
+
+Not here: when they are measured (`training.showcase`) and the report (`evaluation`)."""

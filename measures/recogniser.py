@@ -1,0 +1,91 @@
+"""Reads finger-spelled words from clips: a small network for frames, a smaller one for time, and CTC."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+BLANK = 0
+"""The CTC class of "nothing new"; symbol i of the alphabet has class i + 1."""
+
+
+FRAME_CHANNELS = (24, 48, 96)
+
+
+TIME_CHANNELS = 128
+
+
+GROUPS = 8
+
+
+CLIPS_AT_ONCE = 64
+
+
+LARGEST_SIDE = 64
+"""Pixels a side that frames are averaged down to first: letters can be told apart there, and the cost stays bounded."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the network says of clips, as unnormalised log-probabilities.
+
+    Attributes:
+        ctc_BTK: [B, T, 1 + symbols], class 0 is CTC's blank.
+        frames_BTS: [B, T, symbols], which letter each frame shows; it helps training alone.
+    """
+
+    ctc_BTK: Tensor
+    frames_BTS: Tensor
+
+
+class LetterRecogniser(nn.Module):
+    """From clips to symbols.
+
+    Every frame passes through the same convolutions; two convolutions over time look at its neighbours; a linear layer
+    gives the classes of connectionist temporal classification (CTC, Graves et al. 2006, ICML). A second linear layer
+    says which letter each frame shows. Without it, CTC may stay for thousands of steps where it begins, at "blank" for
+    every frame, because one letter in a dozen frames hardly tells the convolutions what to look for.
+    """
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        super().__init__()
+        self.symbols = tuple(symbols)
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in FRAME_CHANNELS:
+            layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.GroupNorm(GROUPS, width), nn.SiLU()]
+            channels = width
+        self.frame = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.embed = nn.Linear(16 * channels, TIME_CHANNELS)
+        self.time = nn.ModuleList(nn.Conv1d(TIME_CHANNELS, TIME_CHANNELS, 3, padding=1) for _ in range(2))
+        self.ctc = nn.Linear(TIME_CHANNELS, 1 + len(self.symbols))
+        self.letters = nn.Linear(TIME_CHANNELS, len(self.symbols))
+
+    def forward(self, video_BCTHW: Tensor) -> Reading:
+        """Read clips, [B, 3, T, H, W] in [-1, 1]; values outside are clipped, as they are when a video is written."""
+        frames = video_BCTHW.shape[2]
+        images = video_BCTHW.clamp(-1, 1).transpose(1, 2).flatten(0, 1)
+        if max(images.shape[2:]) > LARGEST_SIDE:
+            images = nn.functional.adaptive_avg_pool2d(images, LARGEST_SIDE)
+        hidden_BTD = nn.functional.silu(self.embed(self.frame(images))).unflatten(0, (-1, frames))
+        seen_BTS = self.letters(hidden_BTD)
+        hidden_BDT = hidden_BTD.transpose(1, 2)
+        for layer in self.time:
+            hidden_BDT = hidden_BDT + nn.functional.silu(layer(hidden_BDT))
+        return Reading(self.ctc(hidden_BDT.transpose(1, 2)), seen_BTS)
+
+    @torch.no_grad()
+    def read(self, video_BCTHW: Tensor) -> list[tuple[str, ...]]:
+        """Return the symbols of each clip by best path decoding: the likeliest class a frame, repeats merged.
+
+        Args:
+            video_BCTHW: [B, 3, T, H, W] float in [-1, 1], on any device.
+        """
+        device = self.ctc.weight.device
+        best = [self(part.to(device).float()).ctc_BTK.argmax(dim=2) for part in video_BCTHW.split(CLIPS_AT_ONCE)]
+        return [
+            tuple(self.symbols[kind - 1] for kind, _ in itertools.groupby(path) if kind != BLANK)
+            for path in torch.cat(best).tolist()
+        ]

@@ -1,0 +1,238 @@
+"""Trains the recogniser on real clips alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.randomness import derive_seed, numpy_generator, torch_generator
+from data.fingerspelling.source import WordRenderer
+from data.fingerspelling.words import WordSplit
+from measures.clips import to_unit_range
+from measures.recogniser import BLANK, LetterRecogniser, Reading
+from measures.spelling import Word
+
+SPOILED_SHARE = 0.35  # of the clips
+
+
+BLURRED_SIZE = 4  # pixels a side that are left of a blurred frame: too few for a finger
+
+
+MIXED_CLIPS = 6  # frames of so many clips are averaged to a smear, as a generator's first guess is
+
+
+FAINTEST = 0.3  # of a smear's contrast
+
+
+@dataclass(frozen=True)
+class SpoiledClips:
+    """Clips of which some have a letter that cannot be read.
+
+    Attributes:
+        video_BCTHW: [B, 3, T, H, W].
+        spoiled_B: for each clip the place of the letter in its word; None for a clip that is as it was.
+    """
+
+    video_BCTHW: Tensor
+    spoiled_B: tuple[int | None, ...]
+
+
+def spoil_letters(
+    video_BCTHW: Tensor,
+    words: Sequence[Word],
+    may_be_read: Callable[[Word], bool],
+    generator: torch.Generator,
+) -> SpoiledClips:
+    """Blur, smear or wipe out one letter in some of the clips.
+
+    Args:
+        video_BCTHW: real clips; letter i of L is shown in the frames i * T / L to (i + 1) * T / L.
+        words: the symbols of each clip.
+        may_be_read: says of what would be left of a word whether a recogniser may be asked for it.
+        generator: decides everything.
+    """
+    video = video_BCTHW.clone()
+    spoiled: list[int | None] = []
+    for index, word in enumerate(words):
+        chance, place, kind, contrast = torch.rand(4, generator=generator).tolist()
+        others = torch.randint(len(words), (MIXED_CLIPS,), generator=generator)
+        letter = int(place * len(word))
+        if chance >= SPOILED_SHARE or not may_be_read((*word[:letter], *word[letter + 1 :])):
+            spoiled.append(None)
+            continue
+        first, last = shown_frames(letter, len(word), video.shape[2])
+        clip = video_BCTHW[index, :, first:last]
+        if kind < 1 / 3:
+            unreadable = _blurred(clip)
+        elif kind < 2 / 3:
+            unreadable = _smeared(clip, video_BCTHW[others, :, first:last], FAINTEST + (1 - FAINTEST) * contrast)
+        else:
+            unreadable = _background(clip).expand_as(clip)
+        video[index, :, first:last] = unreadable
+        spoiled.append(letter)
+    return SpoiledClips(video, tuple(spoiled))
+
+
+def shown_frames(letter: int, letters: int, frames: int) -> tuple[int, int]:
+    """Return the first frame whose centre lies in a letter's share of the clip, and the one after the last."""
+    # Frame t has its centre at (t + 1/2) / frames: the first is the smallest t with that >= letter / letters.
+    first, last = (-(-(2 * frames * edge - letters) // (2 * letters)) for edge in (letter, letter + 1))
+    return max(first, 0), min(last, frames)
+
+
+def _background(clip_CTHW: Tensor) -> Tensor:
+    """Return the commonest value of each channel, which is the background's: [3, 1, 1, 1]."""
+    return clip_CTHW.flatten(1).mode(dim=1).values[:, None, None, None]
+
+
+def _blurred(clip_CTHW: Tensor) -> Tensor:
+    frames_TCHW = clip_CTHW.transpose(0, 1)
+    small = functional.adaptive_avg_pool2d(frames_TCHW, BLURRED_SIZE)
+    size = list(clip_CTHW.shape[2:])
+    return functional.interpolate(small, size=size, mode="bilinear", align_corners=False).transpose(0, 1)
+
+
+def _smeared(clip_CTHW: Tensor, others_NCTHW: Tensor, contrast: float) -> Tensor:
+    background = _background(clip_CTHW)
+    return background + contrast * (others_NCTHW.mean(dim=0) - background)
+
+
+BATCH_FRAMES = 384  # so that long clips do not make long steps
+
+
+FEWEST_CLIPS = 4
+
+
+LEARNING_RATE = 2e-3
+
+
+WARMUP_STEPS = 50
+
+
+WEIGHT_DECAY = 0.01
+
+
+LARGEST_GRADIENT = 1.0
+
+
+NOTHING_SHOWN = -100  # in place of a letter's class: that frame does not count
+
+
+LARGEST_GRAIN = 0.1  # standard deviation of the noise on some clips, of values in [-1, 1]
+
+
+@dataclass(frozen=True)
+class RecogniserWords:
+    """The recogniser's own clips: words that the generator may train on too, in looks of their own.
+
+    Lengths are drawn uniformly, then uniform strings of letters, so that no letter can be guessed from its neighbours.
+    Held-out words and words with a held-out pair are never drawn.
+    """
+
+    renderer: WordRenderer
+    split: WordSplit
+    seed: int
+
+    @property
+    def clips_per_step(self) -> int:
+        """Clips of one training step."""
+        return max(FEWEST_CLIPS, BATCH_FRAMES // self.renderer.num_frames)
+
+    def word(self, step: int, index: int) -> tuple[str, ...]:
+        """Return the word of clip `index` of a step."""
+        return self.split.draw_training_word(numpy_generator(self.seed, "recogniser_word", step, index))
+
+    def batch(self, step: int) -> tuple[Tensor, list[tuple[str, ...]]]:
+        """Return clips, [B, 3, T, H, W] in [-1, 1], and their words."""
+        words = [self.word(step, index) for index in range(self.clips_per_step)]
+        clips = [
+            self.renderer.render(word, derive_seed(self.seed, "recogniser_style", step, index))
+            for index, word in enumerate(words)
+        ]
+        return to_unit_range(torch.from_numpy(numpy.stack(clips))), words
+
+
+def train_recogniser(
+    words: RecogniserWords, steps: int, on_step: Callable[[int, float], None] | None = None
+) -> LetterRecogniser:
+    """Train one from scratch on the CPU and return it in evaluation mode.
+
+    Depends on `words` and `steps` alone, and leaves PyTorch's global generator as it was.
+
+    Args:
+        on_step: receives (step, loss), step 1 first.
+    """
+    symbols = words.split.alphabet.symbols
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(words.seed, "recogniser_weights"))
+        recogniser = LetterRecogniser(symbols)
+    optimizer = torch.optim.AdamW(recogniser.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    for step in range(1, steps + 1):
+        video, drawn = words.batch(step)
+        spoiling = torch_generator(words.seed, "recogniser_spoiling", step)
+        clips = spoil_letters(video, drawn, lambda rest: not words.split.is_held_out(rest), spoiling)
+        reading = recogniser(_with_grain(clips.video_BCTHW, words.seed, step))
+        loss = reading_loss(reading, drawn, clips.spoiled_B, symbols)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(recogniser.parameters(), LARGEST_GRADIENT)
+        optimizer.step()
+        schedule.step()
+        if on_step is not None:
+            on_step(step, loss.item())
+    return recogniser.eval().requires_grad_(False)
+
+
+def reading_loss(
+    reading: Reading, words: Sequence[Sequence[str]], spoiled: Sequence[int | None], symbols: Sequence[str]
+) -> Tensor:
+    """Return CTC's loss a symbol plus the cross-entropy of the letter that each frame shows.
+
+    Letter i of L is taken to be shown in the frames i * T / L to (i + 1) * T / L, where the renderer puts it but for a
+    small jitter.
+
+    Args:
+        words: the symbols of each clip.
+        spoiled: the place of a letter that cannot be read and must not be, for each clip, or None.
+        symbols: in the order of the recogniser's classes.
+    """
+    classes = {symbol: index for index, symbol in enumerate(symbols)}
+    frames = reading.ctc_BTK.shape[1]
+    readable = [
+        [classes[symbol] for place, symbol in enumerate(word) if place != gap]
+        for word, gap in zip(words, spoiled, strict=True)
+    ]
+    ctc = nn.functional.ctc_loss(
+        reading.ctc_BTK.float().log_softmax(dim=2).transpose(0, 1),
+        torch.tensor([kind + 1 for word in readable for kind in word], dtype=torch.int64),
+        input_lengths=torch.full((len(words),), frames),
+        target_lengths=torch.tensor([len(word) for word in readable]),
+        blank=BLANK,
+        zero_infinity=True,  # a word with too many doubled letters for its frames cannot be read
+    )
+    shown = torch.full((len(words), frames), NOTHING_SHOWN)
+    for index, (word, gap) in enumerate(zip(words, spoiled, strict=True)):
+        for place, symbol in enumerate(word):
+            first, last = shown_frames(place, len(word), frames)
+            if place != gap:
+                shown[index, first:last] = classes[symbol]
+    scores = reading.frames_BTS.flatten(0, 1)
+    seen = nn.functional.cross_entropy(scores, shown.flatten(), ignore_index=NOTHING_SHOWN, reduction="sum")
+    return ctc + seen / (shown != NOTHING_SHOWN).sum().clamp(min=1)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Rise over the warm-up, then fall to zero along a straight line."""
+    warmup = min(WARMUP_STEPS, steps)
+    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+
+
+def _with_grain(video_BCTHW: Tensor, seed: int, step: int) -> Tensor:
+    """Add a little noise, a different amount to each clip: a generated clip's faint grain is no letter."""
+    generator = torch_generator(seed, "recogniser_grain", step)
+    amount_B = torch.rand(video_BCTHW.shape[0], generator=generator) * LARGEST_GRAIN
+    return video_BCTHW + amount_B[:, None, None, None, None] * torch.randn(video_BCTHW.shape, generator=generator)

@@ -1,0 +1,141 @@
+"""Letter error rates, and what is read in the place of what."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jiwer
+import numpy
+from torch import Tensor
+
+from measures.bootstrap import Interval, bootstrap_pairs, bootstrap_ratio
+
+Word = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What a letter was read as, and how often; None is nothing at all."""
+
+    asked: str | None
+    read: str | None
+    count: int
+
+
+def letter_error_rate(asked: Sequence[Word], read: Sequence[Word]) -> float:
+    """Return substitutions, deletions and insertions as a share of the letters asked for (may exceed 1).
+
+    A letter is a symbol of the alphabet, which may be several characters long. All clips are counted together.
+
+    Raises:
+        ValueError: no letter was asked for, or the lists differ in length.
+    """
+    letters = sum(map(len, asked))
+    if letters == 0:
+        raise ValueError("no letter was asked for")
+    return float(error_counts(asked, read).sum() / letters)
+
+
+def error_counts(asked: Sequence[Word], read: Sequence[Word]) -> numpy.ndarray:
+    """Return the errors of each clip: [N] int64."""
+    return numpy.array([_errors(*pair) for pair in zip(asked, read, strict=True)], dtype=numpy.int64)
+
+
+def errors_against_others(
+    asked: Sequence[Word], read: Sequence[Word]
+) -> tuple[list[Word], numpy.ndarray, numpy.ndarray]:
+    """Compare what was read with all the words that were asked for, not with the right one alone.
+
+    Returns:
+        The W words, and two matrices [W, W] int64: the errors of all readings of word i against word j, and the letters
+        that they should have had. Off the diagonal, their ratio is what a model that ignores its text would score.
+    """
+    words = sorted(set(asked))
+    place = {word: index for index, word in enumerate(words)}
+    errors = numpy.zeros((len(words), len(words)), dtype=numpy.int64)
+    letters = numpy.zeros_like(errors)
+    length = numpy.array([len(word) for word in words])
+    for own, reading in zip(asked, read, strict=True):
+        errors[place[own]] += [_errors(word, reading) for word in words]
+        letters[place[own]] += length
+    return words, errors, letters
+
+
+def shuffled_letter_error_rate(asked: Sequence[Word], read: Sequence[Word]) -> float | None:
+    """Return the letter error rate against all other words, averaged; None where all words are the same."""
+    words, errors, letters = errors_against_others(asked, read)
+    others = ~numpy.eye(len(words), dtype=bool)
+    return None if len(words) < 2 else float(errors[others].sum() / letters[others].sum())
+
+
+def top_confusions(asked: Sequence[Word], read: Sequence[Word], count: int) -> list[Confusion]:
+    """Return the most frequent errors, the commonest first, each of a single letter."""
+    counter: Counter[tuple[str | None, str | None]] = Counter()
+    for word, reading, chunks in zip(asked, read, _align(asked, read).alignments, strict=True):
+        for chunk in chunks:
+            if chunk.type != "equal":
+                wanted = word[chunk.ref_start_idx : chunk.ref_end_idx]
+                found = reading[chunk.hyp_start_idx : chunk.hyp_end_idx]
+                counter.update(itertools.zip_longest(wanted, found))
+    ordered = sorted(counter.items(), key=lambda item: (-item[1], str(item[0])))
+    return [Confusion(wanted, found, number) for (wanted, found), number in ordered[:count]]
+
+
+def letters_read(asked: Sequence[Word], read: Sequence[Word]) -> dict[str, tuple[int, int]]:
+    """Return for each letter that was asked for how often it was read in its place, and how often it was asked for.
+
+    An average over all letters hides one that is never right.
+    """
+    wanted = Counter(symbol for word in asked for symbol in word)
+    right: Counter[str] = Counter()
+    for word, chunks in zip(asked, _align(asked, read).alignments, strict=True):
+        for chunk in chunks:
+            if chunk.type == "equal":
+                right.update(word[chunk.ref_start_idx : chunk.ref_end_idx])
+    return {symbol: (right[symbol], count) for symbol, count in sorted(wanted.items())}
+
+
+@lru_cache(maxsize=100_000)
+def _errors(asked: Word, read: Word) -> int:
+    output = _align([asked], [read])
+    return int(output.substitutions + output.deletions + output.insertions)
+
+
+def _align(asked: Sequence[Word], read: Sequence[Word]) -> jiwer.WordOutput:
+    return jiwer.process_words([" ".join(word) for word in asked], [" ".join(word) for word in read])
+
+
+def letter_error_interval(asked: Sequence[Word], read: Sequence[Word], seed: int) -> Interval:
+    """Return substitutions, deletions and insertions as a share of the letters asked for. Every clip counts.
+
+    Args:
+        asked: the symbols of each clip's word.
+        read: what was read, clip by clip.
+        seed: of the bootstrap.
+    """
+    letters = numpy.array([len(word) for word in asked])
+    return bootstrap_ratio(error_counts(asked, read), letters, _names(asked), seed)
+
+
+def exact_match_interval(asked: Sequence[Word], read: Sequence[Word], seed: int) -> Interval:
+    """Return the share of the clips that read exactly as asked."""
+    matches = numpy.array([word == reading for word, reading in zip(asked, read, strict=True)])
+    return bootstrap_ratio(matches, numpy.ones(len(asked)), _names(asked), seed)
+
+
+def shuffled_floor_interval(asked: Sequence[Word], read: Sequence[Word], seed: int) -> Interval | None:
+    """Return the letter error rate against all other words; None where all words are the same."""
+    words, errors, letters = errors_against_others(asked, read)
+    return None if len(words) < 2 else bootstrap_pairs(errors, letters, seed)
+
+
+def still_clips(video_NCTHW: Tensor) -> Tensor:
+    """Return each clip's middle frame, held for the whole clip: what can be read without seeing any motion."""
+    middle = video_NCTHW.shape[2] // 2
+    return video_NCTHW[:, :, middle : middle + 1].expand_as(video_NCTHW)
+
+
+def _names(words: Sequence[Word]) -> list[str]:
+    return ["\0".join(word) for word in words]

@@ -1,0 +1,195 @@
+"""Does the model use its text? Two answers: from its loss, and from its samples."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from torch import Tensor
+
+from data.order import WHOLE_WORK, Part
+from diffusion.loss import loss_terms
+from diffusion.prediction import PredictionType, add_noise
+from diffusion.schedule import NoiseSchedule
+from diffusion.timesteps import evenly_spaced_timesteps
+from measures.bootstrap import Interval, bootstrap_pairs, bootstrap_ratio
+
+TIMESTEP_BINS = 8
+
+
+Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class GaugeClips:
+    """Fixed inputs, so that figures compare from step to step.
+
+    Attributes:
+        video_BCTHW: [B, 3, T, H, W] float32 in [-1, 1].
+        tokens_BL: the right captions.
+        shuffled_tokens_BL: for each clip a caption that says something else; None where there is none.
+        noise_BCTHW: the noise, as large as the clips.
+    """
+
+    video_BCTHW: Tensor
+    tokens_BL: Tensor
+    shuffled_tokens_BL: Tensor | None
+    noise_BCTHW: Tensor
+
+
+@dataclass(frozen=True)
+class TextUse:
+    """Unweighted errors of the network's own target, on the same clips, noise and timesteps.
+
+    What concerns shuffled captions is None, or empty, where no two captions differ; `null` is None where it was not
+    asked for. `shuffled_gap` is `shuffled` minus `correct` with its 95 % interval over clips.
+    """
+
+    correct: float
+    shuffled: float | None
+    null: float | None
+    predict_zero: float
+    shuffled_gap: Interval | None
+    correct_by_bin: tuple[float, ...]
+    shuffled_gap_by_bin: tuple[float, ...]
+
+
+def other_captions(captions: Sequence[str], more: Iterable[str] = ()) -> list[str] | None:
+    """Return for each clip a caption that belongs to another one: the next one round the list that differs.
+
+    Args:
+        captions: of the clips, in order.
+        more: captions to choose from where all of the clips' own are the same.
+
+    Returns:
+        One wrong caption a clip, or None where no two captions differ, so that none can be wrong.
+    """
+    pool = list(captions)
+    if len(set(pool)) < 2:
+        pool.extend(itertools.islice((caption for caption in more if caption not in pool), 1))
+    if len(set(pool)) < 2:
+        return None
+    count = len(pool)
+    return [
+        next(
+            pool[(index + distance) % count] for distance in range(1, count) if pool[(index + distance) % count] != own
+        )
+        for index, own in enumerate(captions)
+    ]
+
+
+@torch.no_grad()
+def measure_text_use(
+    predict: Predict,
+    schedule: NoiseSchedule,
+    prediction_type: PredictionType,
+    clips: GaugeClips,
+    batch_size: int,
+    seed: int,
+    part: Part = WHOLE_WORK,
+    gather: Callable[[Tensor], Tensor] = lambda errors_KB: errors_KB,
+    *,
+    without_caption: bool = True,
+) -> TextUse:
+    """Compare the loss with the right, a shuffled and no caption.
+
+    Clip i is noised to timestep bin i modulo 8, so that B clips cover each bin B / 8 times at the cost of B forward
+    passes a caption kind; where B is no multiple of 8, the first clips are used again, so that every bin counts the
+    same. The gap between shuffled and right is the gauge: 0 means that the text is ignored. Its interval takes clips
+    for alike whatever bin they are in, which makes it too wide rather than too narrow.
+
+    Args:
+        predict: (noisy video, timestep, tokens, drop_caption) to prediction.
+        batch_size: clips a forward pass.
+        seed: of the bootstrap.
+        part: which of several processes this one is; each measures every so manyth clip, in as many forward passes.
+        gather: puts together what the processes measured, [K, b] on the device, to [K, b * processes], first clips
+            first.
+        without_caption: whether to measure this too.
+    """
+    device = clips.video_BCTHW.device
+    count = -(-clips.video_BCTHW.shape[0] // TIMESTEP_BINS) * TIMESTEP_BINS
+    clip_B = torch.arange(count, device=device) % clips.video_BCTHW.shape[0]
+    bins = evenly_spaced_timesteps(TIMESTEP_BINS, schedule.num_timesteps).to(device)
+    bin_B = torch.arange(count, device=device) % TIMESTEP_BINS
+    # Where the processes do not divide the clips evenly, some measure one of the first ones again.
+    own = torch.arange(-(-count // part.world_size), device=device) * part.world_size + part.rank
+    own %= count
+    errors: dict[str, list[Tensor]] = {"correct": [], "shuffled": [], "null": [], "zero": []}
+    for chosen in own.split(batch_size):
+        index = clip_B[chosen]
+        video = clips.video_BCTHW[index]
+        sample = add_noise(schedule, prediction_type, video, clips.noise_BCTHW[index], bins[bin_B[chosen]])
+        keep = torch.zeros(video.shape[0], dtype=torch.bool, device=device)
+        variants = {"correct": (clips.tokens_BL[index], keep)}
+        if without_caption:
+            variants["null"] = (clips.tokens_BL[index], ~keep)
+        if clips.shuffled_tokens_BL is not None:
+            variants["shuffled"] = (clips.shuffled_tokens_BL[index], keep)
+        for name, (tokens, drop) in variants.items():
+            prediction = predict(sample.noisy_video, sample.timestep_B, tokens, drop)
+            terms = loss_terms(schedule, prediction_type, "uniform", 1.0, sample, video, prediction)
+            errors[name].append(terms.unweighted_mse)
+            if name == "correct":
+                errors["zero"].append(terms.predict_zero_mse)
+    measured = {name: torch.cat(parts) for name, parts in errors.items() if parts}
+    error_of = dict(zip(measured, gather(torch.stack(list(measured.values())))[:, :count].cpu(), strict=True))
+    gap = error_of["shuffled"] - error_of["correct"] if "shuffled" in error_of else None
+    of_bin = [bin_B.cpu() == index for index in range(TIMESTEP_BINS)]
+    return TextUse(
+        correct=error_of["correct"].mean().item(),
+        shuffled=error_of["shuffled"].mean().item() if "shuffled" in error_of else None,
+        null=error_of["null"].mean().item() if without_caption else None,
+        shuffled_gap=None if gap is None else _mean_over_clips(gap, clip_B, seed),
+        predict_zero=error_of["zero"].mean().item(),
+        correct_by_bin=tuple(error_of["correct"][here].mean().item() for here in of_bin),
+        shuffled_gap_by_bin=() if gap is None else tuple(gap[here].mean().item() for here in of_bin),
+    )
+
+
+def _mean_over_clips(gap_B: Tensor, clip_B: Tensor, seed: int) -> Interval:
+    gaps = gap_B.double().numpy()
+    return bootstrap_ratio(gaps, numpy.ones(len(gaps)), [str(clip) for clip in clip_B.tolist()], seed)
+
+
+def text_sensitivity(same_noise_NCTHW: Tensor, other_noise_MCTHW: Tensor) -> float | None:
+    """Return how much more clips differ between prompts than between two noises of one prompt.
+
+    The ratio of two mean root-mean-square distances: over all pairs of `same_noise_NCTHW` (N prompts, one noise), and
+    between each of the first M of them and `other_noise_MCTHW` (the same M prompts, another noise). A model that
+    ignores its text gives about 0, because clips from one noise are then the same clip.
+
+    Returns:
+        The ratio, or None where there is nothing to compare: fewer than two prompts, or no second noise.
+    """
+    count, repeats = same_noise_NCTHW.shape[0], other_noise_MCTHW.shape[0]
+    if count < 2 or repeats < 1:
+        return None
+    flat = same_noise_NCTHW.flatten(1).float()
+    distance = torch.cdist(flat, flat)
+    across = distance.sum() / (count * (count - 1))
+    within = (flat[:repeats] - other_noise_MCTHW.flatten(1).float()).norm(dim=1).mean()
+    return None if within == 0 else (across / within).item()
+
+
+def sensitivity_interval(video_WSCTHW: Tensor, seed: int) -> Interval | None:
+    """Return the text sensitivity of clips with its 95 % interval over prompts.
+
+    Args:
+        video_WSCTHW: [W, S, 3, T, H, W], W prompts from the same S initial noises; at least two of each. The interval
+            is one for these noises.
+        seed: of the bootstrap.
+
+    Returns:
+        The mean distance between clips of different prompts and one noise, divided by that between clips of one prompt
+        and different noises; None where a prompt's clips are all the same.
+    """
+    noises = video_WSCTHW.shape[1]
+    flat_WSV = video_WSCTHW.flatten(2).float()
+    flat_SWV = flat_WSV.transpose(0, 1)
+    across_WW = torch.cdist(flat_SWV, flat_SWV).mean(dim=0).cpu().double().numpy()
+    within_W = (torch.cdist(flat_WSV, flat_WSV).sum(dim=(1, 2)) / (noises * (noises - 1))).cpu().double().numpy()
+    if within_W.min() <= 0:
+        return None
+    return bootstrap_pairs(across_WW, (within_W[:, None] + within_W[None, :]) / 2, seed)

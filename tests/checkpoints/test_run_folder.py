@@ -1,0 +1,115 @@
+"""Who may start in a run folder, and what a resume takes from the checkpoint."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from checkpoints.checkpoint import Checkpoint, TrainingState
+from checkpoints.run_folder import newest_run, open_run_folder
+from common.errors import UserError
+from common.settings import config_as_json, load_settings
+from config import PRESETS, Config
+from training.resume import config_for_resume
+
+
+def test_a_fresh_name_every_time_and_a_given_name_once(tmp_path: Path) -> None:
+    with (
+        open_run_folder(tmp_path, "auto", resume=False) as (first, _),
+        open_run_folder(tmp_path, "auto", resume=False) as (second, _),
+    ):
+        assert first.path != second.path
+    with open_run_folder(tmp_path, "mine", resume=False) as (named, checkpoint):
+        assert named.path == tmp_path / "mine"
+        assert checkpoint is None
+    with open_run_folder(tmp_path, "mine", resume=False):  # still empty: nothing to lose
+        named.write_json("config.json", {})
+    with (
+        pytest.raises(UserError, match=r"mine already holds a run. Add --resume"),
+        open_run_folder(tmp_path, "mine", resume=False),
+    ):
+        pass
+
+
+def test_resume_without_a_name_takes_the_run_used_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for age, name in ((30, "old"), (10, "new"), (20, "older")):
+        with open_run_folder(tmp_path, name, resume=False) as (folder, _):
+            folder.write_json("config.json", {})
+        stamp = folder.path.stat().st_mtime - age
+        os.utime(folder.path / "config.json", (stamp, stamp))
+    assert newest_run(tmp_path) == tmp_path / "new"
+    with open_run_folder(tmp_path, "auto", resume=True) as (folder, checkpoint):
+        assert folder.path == tmp_path / "new"
+        assert checkpoint is None
+    assert "holds no checkpoint; starting at step 0. Runs in" in capsys.readouterr().out
+
+
+def test_a_log_dir_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("")
+    with (
+        pytest.raises(UserError, match=r"cannot make a run folder in LOG_DIR .*logs"),
+        open_run_folder(tmp_path / "logs", "auto", resume=False),
+    ):
+        pass
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(tmp_path: Path) -> None:
+    for name in ("checkpoints/.tmp-step_00000002-abc/model.safetensors", "samples/.tmp-a.mp4-1", ".tmp-config.json-2"):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("half")
+    (tmp_path / "run" / "samples" / "a.mp4").write_text("whole")
+    with open_run_folder(tmp_path, "run", resume=True):
+        pass
+    left = {path.name for path in (tmp_path / "run").rglob("*")}
+    assert left == {"run.lock", "checkpoints", "samples", "a.mp4"}
+
+
+def checkpoint_with(config_file: dict[str, object] | None = None, **changes: object) -> Checkpoint:
+    config = config_as_json(Config()) | changes
+    state = TrainingState(
+        step=5,
+        samples_seen=20,
+        skipped_steps=0,
+        config=config,
+        config_file=config_as_json(Config()) if config_file is None else config_file,
+        symbols=("A",),
+        schedule={"last_epoch": 5.0},
+        validation_loss=None,
+        best_validation_loss=None,
+    )
+    return Checkpoint(Path("c"), state)
+
+
+def test_architecture_comes_from_the_checkpoint_and_the_rest_from_today() -> None:
+    loaded = load_settings(Config, PRESETS, ["--learning-rate=0.5"], program="main.py")
+    resumed = config_for_resume(loaded, checkpoint_with(MODEL_CHANNELS=[32, 64], LEARNING_RATE=0.25))
+    assert resumed.config.MODEL_CHANNELS == (32, 64)
+    assert resumed.config.LEARNING_RATE == 0.5
+    channels = list(Config().MODEL_CHANNELS)
+    assert set(resumed.differences) == {
+        "LEARNING_RATE: 0.25 in the checkpoint, 0.5 now; today's is used",
+        f"MODEL_CHANNELS: [32, 64] in the checkpoint, {channels} now; the checkpoint's is kept",
+    }
+
+
+def test_an_architecture_asked_for_that_differs_is_an_error_with_both_values() -> None:
+    loaded = load_settings(Config, PRESETS, ["--num-frames=8", "--image-size=64"], program="main.py")
+    with pytest.raises(UserError) as caught:
+        config_for_resume(loaded, checkpoint_with(NUM_FRAMES=12, IMAGE_SIZE=48))
+    assert "NUM_FRAMES is 8 now (command line or preset) and 12 in the checkpoint" in str(caught.value)
+    assert "IMAGE_SIZE is 64 now (command line or preset) and 48 in the checkpoint" in str(caught.value)
+
+
+def test_an_architecture_edited_in_the_file_since_is_an_error_too() -> None:
+    """The file said 16 frames when the run began, with 16; today it says another number."""
+    loaded = load_settings(Config, PRESETS, [], program="main.py")
+    then = config_as_json(Config()) | {"NUM_FRAMES": 20, "LEARNING_RATE": 0.25}
+    with pytest.raises(UserError, match=r"NUM_FRAMES is 16 now \(config.py\) and 20 in the checkpoint"):
+        config_for_resume(loaded, checkpoint_with(then, NUM_FRAMES=20, LEARNING_RATE=0.25))
+    resumed = config_for_resume(loaded, checkpoint_with(then | {"NUM_FRAMES": 16}, NUM_FRAMES=20))
+    assert resumed.config.NUM_FRAMES == 20  # came from the command line then, and the file is as it was
+
+
+def test_without_a_checkpoint_today_holds() -> None:
+    loaded = load_settings(Config, PRESETS, ["--num-frames=8"], program="main.py")
+    assert config_for_resume(loaded, None).config.NUM_FRAMES == 8

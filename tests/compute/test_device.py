@@ -1,0 +1,234 @@
+"""Choosing a device and a precision, and waiting for a device that is behind, with devices that are not there."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import main
+import training.estimate
+from common.errors import UserError
+from compute.device import ComputeDevice, OnItsWay, choose_device
+from training.estimate import ClipCost
+from training.loop import LoopCadence
+
+LAG_SECONDS = 0.3
+
+
+def test_waiting_asks_the_device_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append(device))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: calls.append("mps"))
+    ComputeDevice(torch.device("cuda", 1), None).wait()
+    assert calls == [torch.device("cuda", 1)]
+    ComputeDevice(torch.device("mps"), None).wait()
+    assert calls[1:] == ["mps"]
+    ComputeDevice(torch.device("cpu"), None).wait()
+    assert len(calls) == 2
+
+
+class Tensor:
+    """Notes what is asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+
+    def pin_memory(self) -> "Tensor":
+        self.asked.append(("pin",))
+        return self
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Tensor":
+        self.asked.append((device.type, non_blocking))
+        return self
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("cuda", [("pin",), ("cuda", True)]), ("mps", [("mps", False)]), ("cpu", [("cpu", False)])],
+)
+def test_only_a_gpu_copies_from_pinned_memory_without_the_host(name: str, asked: list[tuple[object, ...]]) -> None:
+    tensor = Tensor()
+    assert ComputeDevice(torch.device(name), None).send(tensor) is tensor
+    assert tensor.asked == asked
+
+
+def test_something_looks_at_the_device_at_each_cadence_and_never_between() -> None:
+    cadence = LoopCadence(validate_every=6, save_every=8, report_every=4, sample_every=9, diagnose_every=11)
+    assert [step for step in range(1, 17) if cadence.looks_at(step)] == [4, 6, 8, 9, 11, 12, 16]
+
+
+def test_work_that_the_device_still_has_counts_as_training_and_not_as_logging(
+    small_arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+
+    def lag(device: ComputeDevice) -> None:
+        waits.append(1)
+        time.sleep(LAG_SECONDS)
+
+    monkeypatch.setattr(ComputeDevice, "wait", lag)
+    # The estimate before the first step waits as well; it is not what is counted here.
+    monkeypatch.setattr(training.estimate, "measure_clip", lambda *_: ClipCost(1.0, 0, 0, 0.0))
+    arguments = small_arguments(
+        "--experiment-name=lag",
+        "--max-steps=7",
+        "--log-every-steps=4",
+        "--no-enable-video-logging",
+        "--no-enable-noise-visualization",
+    )
+    assert main.main(arguments) == 0
+    assert len(waits) == 4  # steps 1 and 4, 6, which ends an epoch, and 7, which ends the run; not once a step
+    points = map(json.loads, (tmp_path / "logs" / "lag" / "metrics.jsonl").read_text().splitlines())
+    seconds = [point["value"] for point in points if point["tag"] == "05_Performance/Step_Time_Seconds"]
+    assert seconds[0] >= 2 * LAG_SECONDS / 4
+    assert seconds[1] >= 2 * LAG_SECONDS / 3
+
+
+@pytest.mark.parametrize(
+    ("mixed_precision", "has_avx512", "has_amx", "expected"),
+    [
+        ("auto", True, False, torch.bfloat16),
+        ("auto", False, True, torch.bfloat16),
+        ("auto", False, False, None),
+        ("off", True, True, None),
+        ("bfloat16", False, False, torch.bfloat16),
+    ],
+)
+def test_a_cpu_takes_bfloat16_where_it_computes_in_it_or_is_told_to(
+    mixed_precision: str,
+    has_avx512: bool,
+    has_amx: bool,
+    expected: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    compute = choose_device("cpu", mixed_precision)
+    assert compute.autocast_dtype is expected
+    with compute.autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype is (expected or torch.float32)
+
+
+class Machine:
+    """A machine as PyTorch would describe it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.patch = patch
+        self.own: list[torch.device] = []
+        self.has(gpus=0)
+
+    def has(self, *, gpus: int, capability: tuple[int, int] = (8, 0), macos: int | None = None) -> None:
+        self.patch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        self.patch.setattr(torch.cuda, "device_count", lambda: gpus)
+        self.patch.setattr(torch.cuda, "set_device", self.own.append)
+        self.patch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        self.patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
+        self.patch.setattr(torch.backends.mps, "is_available", lambda: macos is not None)
+        self.patch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, _: (macos or 0) >= major)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("capability", "mixed_precision", "expected"),
+    [
+        ((9, 0), "auto", torch.bfloat16),
+        ((7, 5), "auto", torch.float16),
+        ((7, 0), "auto", torch.float16),
+        ((6, 1), "auto", None),
+        ((8, 0), "float16", torch.float16),
+        ((7, 5), "bfloat16", torch.bfloat16),
+        ((8, 0), "off", None),
+    ],
+)
+def test_a_gpu_takes_what_it_computes_in_or_what_it_is_told(
+    machine: Machine, capability: tuple[int, int], mixed_precision: str, expected: torch.dtype | None
+) -> None:
+    machine.has(gpus=1, capability=capability)
+    compute = choose_device("auto", mixed_precision)
+    assert compute.device == torch.device("cuda")
+    assert compute.autocast_dtype is expected
+
+
+@pytest.mark.parametrize(
+    ("macos", "mixed_precision", "expected"),
+    [(15, "auto", None), (14, "bfloat16", torch.bfloat16), (13, "auto", None), (13, "off", None)],
+)
+def test_mps_takes_bfloat16_only_where_told_to(
+    machine: Machine, macos: int, mixed_precision: str, expected: torch.dtype | None
+) -> None:
+    machine.has(gpus=0, macos=macos)
+    compute = choose_device("auto", mixed_precision)
+    assert (compute.device, compute.autocast_dtype) == (torch.device("mps"), expected)
+
+
+@pytest.mark.parametrize("name", ["cpu", "mps"])
+def test_float16_anywhere_but_on_cuda_is_refused(machine: Machine, name: str) -> None:
+    machine.has(gpus=0, macos=15)
+    with pytest.raises(UserError, match=f"'float16', which is for CUDA devices; this run is on {name}. Set MIXED_PREC"):
+        choose_device(name, "float16")
+
+
+def test_bfloat16_on_an_old_macos_is_refused(machine: Machine) -> None:
+    machine.has(gpus=0, macos=13)
+    with pytest.raises(UserError, match=r"MPS has from macOS 14 on\. Set MIXED_PRECISION to 'auto'"):
+        choose_device("mps", "bfloat16")
+
+
+def test_a_device_that_is_not_there_is_refused(machine: Machine) -> None:
+    with pytest.raises(UserError, match="DEVICE is 'cuda', but PyTorch sees only: cpu"):
+        choose_device("cuda", "auto")
+
+
+def test_each_of_several_processes_gets_a_gpu_of_its_own(machine: Machine) -> None:
+    machine.has(gpus=4)
+    devices = [choose_device("auto", "auto", local_rank, 4).device for local_rank in range(4)]
+    assert devices == machine.own == [torch.device("cuda", index) for index in range(4)]
+
+
+def test_one_process_leaves_the_choice_of_the_gpu_to_cuda(machine: Machine) -> None:
+    machine.has(gpus=4)
+    assert choose_device("cuda", "auto").device == torch.device("cuda")
+    assert machine.own == []
+
+
+def test_more_processes_than_gpus_are_refused_with_both_numbers(machine: Machine) -> None:
+    machine.has(gpus=2)
+    with pytest.raises(UserError, match=r"4 processes .* sees 2 CUDA device\(s\).*--nproc-per-node=2, or set DEVICE"):
+        choose_device("auto", "auto", 0, 4)
+
+
+def test_several_processes_on_mps_are_refused_and_on_a_cpu_are_not(machine: Machine) -> None:
+    machine.has(gpus=0, macos=15)
+    with pytest.raises(UserError, match=r"2 processes cannot share .* MPS device. .* set DEVICE to 'cpu'"):
+        choose_device("auto", "auto", 1, 2)
+    assert choose_device("cpu", "off", 1, 2) == ComputeDevice(torch.device("cpu"), None)
+
+
+def test_float16_autocast_computes_products_in_float16_and_is_named() -> None:
+    compute = ComputeDevice(torch.device("cpu"), torch.float16)
+    with compute.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float16
+    assert compute.precision == "float16"
+
+
+def test_numbers_on_the_cpu_are_on_the_host_at_once() -> None:
+    sent = ComputeDevice(torch.device("cpu"), None).send_to_host(torch.tensor([1, 2]))
+    assert sent.is_on_host
+    assert sent.read().tolist() == [1, 2]
+
+
+def test_numbers_on_their_way_are_waited_for_before_they_are_read() -> None:
+    calls: list[str] = []
+    sent = OnItsWay(torch.tensor([3]), SimpleNamespace(synchronize=lambda: calls.append("waited")))
+    assert not sent.is_on_host
+    assert sent.read().tolist() == [3]
+    assert calls == ["waited"]

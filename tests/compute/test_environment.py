@@ -1,0 +1,27 @@
+"""What a forward pass takes is counted, attention included."""
+
+import torch
+from torch import nn
+
+from compute.environment import forward_flops
+from data.records import Batch
+
+
+class Attention(nn.Module):
+    """One linear layer on the pixels of each frame, then PyTorch's fused attention between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, video_BCTHW, timestep_B, tokens_BL, drop_caption_B):
+        pixels = self.linear(video_BCTHW.permute(0, 2, 3, 4, 1).flatten(2, 3))  # [B, T, pixels, 3]
+        return nn.functional.scaled_dot_product_attention(pixels, pixels, pixels)
+
+
+def test_the_operations_of_one_clip_are_counted_and_attention_on_a_cpu_is_among_them():
+    frames, pixels = 5, 8 * 8
+    video, tokens = torch.rand(2, 3, frames, 8, 8), torch.zeros(2, 4, dtype=torch.int64)
+    batch = Batch(video, tokens, ("A", "B"), ("a", "b"), epoch=0, index_in_epoch=0)
+    linear, product = 2 * frames * pixels * 3 * 3, 2 * frames * pixels * pixels * 3
+    assert forward_flops(Attention(), batch, torch.device("cpu")) == linear + 2 * product

@@ -1,0 +1,99 @@
+"""The self-check finds kernels that are wrong, here operations that are wrong on purpose: there is no MPS device."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from compute.self_check import KernelCase, check_kernels, kernel_cases
+
+CPU = torch.device("cpu")
+NAMES = [case.name for case in kernel_cases()]
+
+
+def wrong_on_the_device(case: KernelCase, spoil: Callable[[Tensor], Tensor]) -> KernelCase:
+    """The right operation when it is asked first, which the CPU is, and a spoiled one after that."""
+    calls: list[int] = []
+
+    def operation(*inputs: Tensor) -> Tensor:
+        calls.append(1)
+        result = case.operation(*inputs)
+        return result if len(calls) == 1 else spoil(result)
+
+    return replace(case, operation=operation)
+
+
+def test_the_cpu_agrees_with_itself_and_soon() -> None:
+    check_kernels(CPU)
+    start = time.perf_counter()
+    check_kernels(CPU)
+    assert time.perf_counter() - start < 1.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_operation_has_a_gradient_for_each_input_that_is_not_zero(name: str) -> None:
+    case = next(case for case in kernel_cases() if case.name == name)
+    result, *gradients = case.run(CPU)
+    assert result.isfinite().all()
+    assert [gradient.shape for gradient in gradients] == [each.shape for each in case.inputs]
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
+
+
+class NoGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient * 1.01
+
+
+SPOILT = {
+    "one value": lambda x: (
+        x + torch.nn.functional.one_hot(torch.tensor(3), x.numel()).view(x.shape) * x.abs().max() / 99
+    ),
+    "another order": lambda x: x.flip(0),
+    "NaN": lambda x: torch.where(x == x.max(), torch.nan, x),
+    "a gradient alone": NoGradient.apply,
+    "nothing": lambda x: 0 * x,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT.keys())
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_kernel_is_found_and_named(name: str, spoil: Callable[[Tensor], Tensor]) -> None:
+    cases = [wrong_on_the_device(case, spoil) if case.name == name else case for case in kernel_cases()]
+    with pytest.raises(UserError) as caught:
+        check_kernels(CPU, cases)
+    assert f"than on the CPU: {name} (" in str(caught.value)
+    assert "; " not in str(caught.value)  # no other operation is blamed
+
+
+def test_rounding_in_another_order_is_no_fault() -> None:
+    check_kernels(CPU, [wrong_on_the_device(case, lambda x: x * (1 + 2e-6)) for case in kernel_cases()])
+
+
+def test_the_message_says_what_by_how_much_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "mac_ver", lambda: ("14.4.1", ("", "", ""), "arm64"))
+    double = KernelCase("double", lambda x: 2 * x, (torch.tensor([1.0, 2.0]),))
+    with pytest.raises(UserError) as caught:
+        check_kernels(CPU, [wrong_on_the_device(double, lambda x: x + 0.5 * x.detach())])
+    message = str(caught.value)
+    assert "double (result by 50.0% of the largest value)" in message
+    assert f"PyTorch ({torch.__version__}, macOS 14.4.1)" in message
+    assert "Set DEVICE to 'cpu'" in message
+
+
+def test_an_operation_that_the_device_does_not_have_is_named() -> None:
+    def refuse(x: Tensor) -> Tensor:
+        raise NotImplementedError("not implemented for MPS")
+
+    case = wrong_on_the_device(kernel_cases()[0], refuse)
+    with pytest.raises(UserError, match=r"conv3d fails \(not implemented for MPS\)"):
+        check_kernels(CPU, [case])

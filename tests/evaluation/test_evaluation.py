@@ -1,0 +1,235 @@
+"""python -m evaluation on the checkpoint of a real run."""
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import evaluation.__main__ as program
+from common.errors import UserError
+from config import Config
+from data.batches import training_batches
+from data.build import build_data
+from evaluation.evaluate import EvaluationRequest, _checked_words
+from models.build import build_tokenizer
+from models.tokens import CharacterTokenizer
+from sampling.trained_run import open_trained_run
+
+FIGURES = {"letter_error_rate", "exact_match", "real_ceiling", "shuffled_floor", "text_sensitivity", "memorisation"}
+FIGURES |= {"motion_energy_ratio", "hold_ratio", "sharpness_ratio", "chroma_ratio"}
+
+
+def edits(asked: list[str], read: list[str]) -> int:
+    """Count insertions, deletions and substitutions, by the definition."""
+
+    @functools.cache
+    def distance(i: int, j: int) -> int:
+        if i == 0 or j == 0:
+            return i + j
+        replaced = distance(i - 1, j - 1) + (asked[i - 1] != read[j - 1])
+        return min(replaced, distance(i - 1, j) + 1, distance(i, j - 1) + 1)
+
+    return distance(len(asked), len(read))
+
+
+@pytest.fixture(scope="module")
+def words_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("words") / "words.txt"
+    path.write_text("A\ncab\nZQ\nHI\nHELLO\nCAB\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished_run: Path, words_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    output = tmp_path_factory.mktemp("evaluation") / "new" / "report.json"
+    options = [f"--run={finished_run}", f"--words={words_file}", "--samples-per-word=3", f"--output={output}"]
+    assert program.main(options) == 0
+    return output, json.loads(output.read_text(encoding="utf-8"))
+
+
+def test_the_report_has_the_figures_with_their_intervals(evaluated: tuple[Path, dict]) -> None:
+    _, report = evaluated
+    assert report.keys() >= FIGURES
+    assert report["intervals"].keys() >= FIGURES
+    for name in FIGURES:
+        low, high = report["intervals"][name]
+        assert low <= report[name] <= high
+    assert report["sampler"] == {
+        "name": "dpm_solver++",
+        "steps": 4,
+        "guidance_scale": 2.0,
+        "guidance_rescale": 0.0,
+        "guidance_interval": [0.0, 1.0],
+        "weights": "ema",
+        "number_format": "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32",
+    }
+    assert report["seeds"] == {"run": 0, "evaluation": 0, "recogniser": 0}
+    assert report["step"] == 3
+
+
+def test_words_come_once_in_their_order_each_with_all_its_clips(evaluated: tuple[Path, dict]) -> None:
+    _, report = evaluated
+    assert [record["word"] for record in report["words"]] == ["A", "CAB", "ZQ", "HI", "HELLO"]
+    assert all(len(record["read"]) == len(record["real_read"]) == 3 for record in report["words"])
+
+
+def test_the_rates_are_those_of_all_readings(evaluated: tuple[Path, dict]) -> None:
+    _, report = evaluated
+    records = report["words"]
+
+    def rate(field: str, of: list[dict]) -> float:
+        errors = sum(edits(list(record["word"]), read.split()) for record in of for read in record[field])
+        return errors / sum(len(record["word"]) * len(record[field]) for record in of)
+
+    assert report["letter_error_rate"] == pytest.approx(rate("read", records))
+    assert report["real_ceiling"] == pytest.approx(rate("real_read", records))
+    exact = [read == " ".join(record["word"]) for record in records for read in record["read"]]
+    assert report["exact_match"] == pytest.approx(sum(exact) / len(exact))
+    others = [(one, other) for one in records for other in records if one is not other]
+    errors = sum(edits(list(other["word"]), read.split()) for one, other in others for read in one["read"])
+    letters = sum(len(other["word"]) * len(one["read"]) for one, other in others)
+    assert report["shuffled_floor"] == pytest.approx(errors / letters)
+    assert {record["word"]: record["group"] for record in records}["HELLO"] == "longer than in training"
+    for group, figures in report["groups"].items():
+        members = [record for record in records if record["group"] == group]
+        assert figures["words"] == len(members)
+        assert figures["letter_error_rate"] == pytest.approx(rate("read", members))
+
+
+def test_what_was_in_training_is_what_the_trainer_was_given(evaluated: tuple[Path, dict], finished_run: Path) -> None:
+    _, report = evaluated
+    run = open_trained_run(finished_run, "cpu")
+    splits = build_data(run.config)
+    batches = training_batches(
+        splits.training, batch_size=4, seed=0, start_batch=0, num_workers=0, tokenize=build_tokenizer(run.config, None)
+    )
+    shown = {caption for _ in range(3) for caption in next(batches).captions}
+    held_out = json.loads((finished_run / "split.json").read_text())["held_out_words"]
+    for record in report["words"]:
+        word = record["word"]
+        assert record["in_training"] == (word in shown)
+        assert word not in held_out.get(str(len(word)), []) or not record["in_training"]
+        pairs = [word[place : place + 2] for place in range(len(word) - 1)]
+        assert record["bigrams_in_training"] == {pair: any(pair in other for other in shown) for pair in pairs}
+
+
+def test_the_contact_sheet_has_two_rows_a_word(evaluated: tuple[Path, dict]) -> None:
+    output, _ = evaluated
+    sheet = Image.open(output.with_suffix(".png"))
+    assert sheet.height == 2 * 5 * (96 + 6) - 6
+
+
+def test_the_same_seed_gives_the_same_report_and_another_one_another(
+    evaluated: tuple[Path, dict], finished_run: Path, words_file: Path, tmp_path: Path
+) -> None:
+    _, report = evaluated
+    options = [f"--run={finished_run}", f"--words={words_file}", "--samples-per-word=3"]
+    assert program.main([*options, f"--output={tmp_path / 'again.json'}"]) == 0
+    assert json.loads((tmp_path / "again.json").read_text()) == report
+    assert program.main([*options, f"--output={tmp_path / 'other.json'}", "--seed=1"]) == 0
+    assert json.loads((tmp_path / "other.json").read_text())["text_sensitivity"] != report["text_sensitivity"]
+
+
+def test_without_words_letters_and_held_out_words_are_asked_for(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "report.json"
+    options = [f"--run={finished_run}", "--samples-per-word=1", "--steps=1", "--guidance-scale=1"]
+    assert program.main([*options, f"--output={output}", f"--contact-sheet={tmp_path / 'sheet.png'}"]) == 0
+    report = json.loads(output.read_text())
+    words = [record["word"] for record in report["words"]]
+    assert words[:26] == list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    held_out = json.loads((finished_run / "split.json").read_text())["held_out_words"]
+    assert {len(word) for word in words[26:]} == {2, 3}
+    assert all(word in held_out[str(len(word))] for word in words[26:])
+    assert report["groups"].keys() == {"letters", "words not in training"}
+    printed = capsys.readouterr().out
+    assert "letter error rate" in printed
+    assert "one recording of each letter" in printed
+    assert (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("A\nC4B\n", "line 2: 'C4B': the run knows no '4'"),
+        ("A\n\nB\n", "line 2: '': there is nothing to sign"),
+        ("A\nABCDEFGHI\n", "line 2: 'ABCDEFGHI': 9 letters are too many for a clip of 8 frames"),
+        ("", "the file is empty"),
+        (None, "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_words_that_the_run_cannot_take_are_named(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes | None, message: str
+) -> None:
+    path = tmp_path / "words.txt"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert program.main([f"--run={finished_run}", f"--words={path}", f"--output={tmp_path / 'report.json'}"]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps=0"], "--steps 0: must be between"),
+        (["--guidance-scale=nan"], "--guidance-scale nan"),
+        (["--guidance-scale=101"], "--guidance-scale 101: must be between 0 and 100"),
+        (["--sampler=magic"], "--sampler magic: choose from"),
+        (["--contact-sheet=sheet.jpg"], "name a file that ends in .png"),
+        (["--output=report.png"], "--output report.png: the contact sheet goes there"),
+    ],
+)
+def test_bad_options_are_named(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert program.main([f"--run={finished_run}", f"--output={tmp_path / 'report.json'}", *options]) == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_word_has_no_figures_that_compare_words(finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("\ufeffcab\nCAB", encoding="utf-8")
+    output = tmp_path / "report.json"
+    assert program.main([f"--run={finished_run}", f"--words={tmp_path / 'words.txt'}", f"--output={output}"]) == 0
+    report = json.loads(output.read_text())
+    assert [record["word"] for record in report["words"]] == ["CAB"]
+    assert report["shuffled_floor"] is report["text_sensitivity"] is report["mean_clip"] is None
+    assert report["intervals"]["letter_error_rate"] is None
+    assert report["letter_error_rate"] >= 0
+
+
+def test_places_that_cannot_be_written_are_named(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main([f"--run={finished_run}", f"--output={tmp_path}"]) == 1
+    assert "that is a folder" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert program.main([f"--run={finished_run}", f"--output={tmp_path / 'file' / 'report.json'}"]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+    assert program.main([f"--run={tmp_path / 'none'}", f"--output={tmp_path / 'report.json'}"]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_a_run_on_other_clips_is_refused_with_what_to_look_at_instead(tmp_path: Path) -> None:
+    request = EvaluationRequest(
+        run=tmp_path,
+        words=None,
+        samples_per_word=1,
+        output=tmp_path / "report.json",
+        contact_sheet=None,
+        seed=0,
+        steps=None,
+        guidance_scale=None,
+        sampler=None,
+        raw_weights=False,
+        checkpoint="newest",
+        device="cpu",
+    )
+    with pytest.raises(UserError, match="Text_Gap_Shuffled"):
+        _checked_words(request, Config(DATA_ROOT=tmp_path), CharacterTokenizer(("A",), 8))

@@ -1,0 +1,150 @@
+"""The recogniser: its decoding, its loss against a count of all paths, what it is trained on, and that it learns."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.batches import BatchOrder
+from data.cache import ClipCache
+from data.fingerspelling.alphabet import Alphabet
+from data.fingerspelling.source import TrainingWords, WordRenderer, load_letters
+from data.fingerspelling.words import WordSplit
+from measures.clips import to_unit_range
+from measures.recogniser import LetterRecogniser, Reading
+from measures.recogniser_training import RecogniserWords, reading_loss, train_recogniser
+from measures.spelling import letter_error_rate
+
+
+def words_of(folder: Path, symbols: str, *, max_letters: int = 3, frames: int = 12, size: int = 16) -> RecogniserWords:
+    _, letters = load_letters("ase")
+    alphabet = Alphabet(tuple(symbols), "en", "ase")
+    split = WordSplit(alphabet, max_letters, word_fraction=0.2, bigram_fraction=0.1, seed=0)
+    return RecogniserWords(WordRenderer(alphabet, letters, frames, size, ClipCache(folder, 10**6)), split, seed=0)
+
+
+def test_reading_merges_repeats_and_drops_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser = LetterRecogniser(("A", "SCH"))
+    path = torch.tensor([[0, 1, 1, 0, 1, 2, 2, 0], [0, 0, 0, 0, 0, 0, 0, 0]])
+    scores = torch.nn.functional.one_hot(path, 3).float()
+    monkeypatch.setattr(recogniser, "forward", lambda video: Reading(scores, scores))
+    assert recogniser.read(torch.zeros(2, 3, 8, 16, 16)) == [("A", "A", "SCH"), ()]
+
+
+def test_many_clips_are_read_in_parts_with_the_same_result() -> None:
+    torch.manual_seed(0)
+    recogniser = LetterRecogniser(tuple("ABC")).eval()
+    clips = torch.rand(70, 3, 4, 16, 16) * 2 - 1
+    assert recogniser.read(clips) == [reading for clip in clips for reading in recogniser.read(clip[None])]
+
+
+@pytest.mark.parametrize("size", [16, 32, 50])
+def test_clips_of_any_size_give_a_class_a_frame(size: int) -> None:
+    reading = LetterRecogniser(tuple("ABCDE"))(torch.zeros(2, 3, 7, size, size))
+    assert reading.ctc_BTK.shape == (2, 7, 6)
+    assert reading.frames_BTS.shape == (2, 7, 5)
+
+
+def test_values_that_a_video_cannot_hold_are_clipped_before_reading() -> None:
+    torch.manual_seed(0)
+    recogniser = LetterRecogniser(tuple("AB"))
+    clip = torch.randn(1, 3, 4, 16, 16) * 2
+    assert torch.equal(recogniser(clip).ctc_BTK, recogniser(clip.clamp(-1, 1)).ctc_BTK)
+
+
+def test_the_loss_sums_all_paths_and_the_letters_of_the_frames() -> None:
+    symbols, word, frames = ("A", "B"), ("A", "B"), 5
+    generator = torch.Generator().manual_seed(0)
+    ctc, seen = torch.randn(1, frames, 3, generator=generator), torch.randn(1, frames, 2, generator=generator)
+    probability = ctc.softmax(2)[0]
+    total = 0.0
+    for path in itertools.product(range(3), repeat=frames):
+        if [kind for kind, _ in itertools.groupby(path) if kind] == [1, 2]:
+            total += math.prod(probability[time, kind].item() for time, kind in enumerate(path))
+    # Frame centres 0.5 to 4.5 of 5: the first letter has those below 2.5, the second the others.
+    shown = seen.log_softmax(2)[0, range(frames), [0, 0, 1, 1, 1]].mean().item()
+    loss = reading_loss(Reading(ctc, seen), [word], [None], symbols).item()
+    assert loss == pytest.approx(-math.log(total) / len(word) - shown, rel=1e-5)
+
+
+def test_a_word_that_cannot_fit_costs_nothing_and_breaks_nothing() -> None:
+    ctc = torch.zeros(1, 2, 2, requires_grad=True)
+    loss = reading_loss(
+        Reading(ctc, torch.zeros(1, 2, 1)), [("A", "A")], [None], ("A",)
+    )  # CTC needs a blank in between
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert ctc.grad is not None
+    assert torch.isfinite(ctc.grad).all()
+
+
+def test_a_spoiled_letter_is_not_asked_for_and_its_frames_do_not_count() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ctc, seen = torch.randn(1, 4, 3, generator=generator), torch.randn(1, 4, 2, generator=generator)
+    loss = reading_loss(Reading(ctc, seen), [("A", "B")], [0], ("A", "B")).item()
+    only_b = reading_loss(Reading(ctc, torch.zeros(1, 4, 2)), [("B",)], [None], ("A", "B")).item() - math.log(2)
+    shown = seen.log_softmax(2)[0, 2:, 1].mean().item()
+    assert loss == pytest.approx(only_b - shown, rel=1e-5)
+
+
+def test_a_clip_whose_only_letter_is_spoiled_is_to_be_read_as_nothing() -> None:
+    ctc = torch.zeros(1, 4, 3)
+    ctc[..., 0] = 9.0  # blank
+    loss = reading_loss(Reading(ctc, torch.zeros(1, 4, 2)), [("A",)], [0], ("A", "B"))
+    assert loss.item() == pytest.approx(4 * math.log(1 + 2 * math.exp(-9)), rel=1e-3)  # of four blanks
+
+
+def test_no_held_out_word_or_bigram_reaches_the_recogniser_or_the_generator(tmp_path: Path) -> None:
+    words = words_of(tmp_path, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    held_out_words = {word for length in (2, 3) for word in words.split.held_out_words(length)}
+    held_out_bigrams = set(words.split.held_out_bigrams)
+    assert len(held_out_bigrams) == 68  # a tenth of 676, rounded up
+    assert len(held_out_words) > 0.2 * (26**2 + 26**3)
+    read = {"".join(words.word(step, index)) for step in range(1, 501) for index in range(words.clips_per_step)}
+    training = TrainingWords(words.renderer, words.split, 2048, seed=0)
+    keys = itertools.islice(BatchOrder(training, 4, 0, 0), 2500)
+    generated = {training.row(key.epoch, index).caption for key in keys for index in key.clip_indices}
+    for shown in (read, generated):
+        assert len(shown) > 3000
+        assert shown.isdisjoint(held_out_words)
+        assert {word[place : place + 2] for word in shown for place in range(len(word) - 1)}.isdisjoint(
+            held_out_bigrams
+        )
+
+
+def test_the_recognisers_clips_are_none_of_the_generators(tmp_path: Path) -> None:
+    words = words_of(tmp_path, "AB", max_letters=1)
+    video, drawn = words.batch(1)
+    training = TrainingWords(words.renderer, words.split, 64, seed=0)
+    theirs = [to_unit_range(torch.from_numpy(training.load(training.row(0, index)))) for index in range(64)]
+    assert set(drawn) == {("A",), ("B",)}
+    assert not any(torch.equal(clip, other) for clip in video for other in theirs)
+
+
+def test_training_depends_on_its_seed_alone_and_leaves_the_global_generator(tmp_path: Path) -> None:
+    words = words_of(tmp_path, "ABC")
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = train_recogniser(words, steps=2)
+    assert torch.equal(torch.rand(1), expected)
+    second = train_recogniser(words, steps=2)
+    assert all(torch.equal(one, other) for one, other in zip(first.parameters(), second.parameters(), strict=True))
+    assert not first.training
+
+
+def test_it_learns_to_read_words_that_it_was_not_trained_on(tmp_path: Path) -> None:
+    words = words_of(tmp_path, "ABCDFHILVWXY", max_letters=2)
+    losses: list[float] = []
+    recogniser = train_recogniser(words, steps=200, on_step=lambda _, loss: losses.append(loss))
+    asked = [tuple(word) for word in words.split.held_out_words(2)] + [
+        (symbol,) for symbol in words.split.alphabet.symbols
+    ]
+    clips = torch.stack(
+        [to_unit_range(torch.from_numpy(words.renderer.render(word, 7 + index))) for index, word in enumerate(asked)]
+    )
+    assert len(losses) == 200
+    assert letter_error_rate(asked, recogniser.read(clips)) < 0.1, recogniser.read(clips)
+    assert letter_error_rate(asked, recogniser.read(torch.zeros_like(clips))) > 0.5

@@ -1,0 +1,202 @@
+"""What is trained, and what training it will take. Building it writes nothing."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from checkpoints.checkpoint import Checkpoint, load_weights
+from compute.device import ComputeDevice
+from compute.environment import forward_flops
+from config import Config
+from data.batches import batches_per_epoch
+from data.records import Batch, DataSplits
+from diffusion.loss import DiffusionObjective
+from distributed.gathering import Copies, PlainCopy
+from distributed.models import ReplicatedModel, ShardedModel, SharedModel, is_sharded, shard
+from distributed.processes import Processes
+from models.build import build_model, build_objective
+from models.tokens import Tokenizer
+from training.estimate import TrainingEstimate, estimate_training
+from training.learning_rate import LearningRatePlan, LearningRateSchedule
+from training.optimizer import (
+    ExponentialMovingAverage,
+    LossScale,
+    build_loss_scale,
+    load_optimizer_parts,
+    load_optimizer_tensors,
+)
+from training.progress import StartingPoint
+from training.step import build_adamw
+from training.stopping import StoppingLimits
+from training.validation import load_validation_batch
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model on its way, with what moves it."""
+
+    model: nn.Module
+    shared: SharedModel  # the same model, as the processes train it together
+    ema: ExponentialMovingAverage
+    shown: nn.Module  # to the dashboard: the model itself, or the main process's copy of a divided one
+    shown_average: nn.Module
+    copies: Copies | None  # what fills these; None where nothing is divided
+    optimizer: torch.optim.AdamW
+    loss_scale: LossScale
+    objective: DiffusionObjective
+    schedule: LearningRateSchedule
+    limits: StoppingLimits
+    steps_per_epoch: int
+    start: StartingPoint
+    validation_batch: Batch
+    forward_flops: int  # of one forward pass over one clip
+    estimate: TrainingEstimate
+
+    @property
+    def steps_left(self) -> int | None:
+        """Steps until a limit of steps or epochs; None where only the time limits the run."""
+        return None if self.limits.total_steps is None else self.limits.total_steps - self.start.step
+
+
+def build_learner(
+    config: Config,
+    splits: DataSplits,
+    tokenizer: Tokenizer,
+    checkpoint: Checkpoint | None,
+    compute: ComputeDevice,
+    processes: Processes,
+) -> Learner:
+    """Build it, as it was at the checkpoint if there is one.
+
+    Raises:
+        UserError: the checkpoint is of another network, or not even one clip fits into the memory.
+    """
+    network = _build_network(config, tokenizer, compute, processes)
+    model, ema = network.model, network.ema
+    optimizer = build_adamw(config, model)
+    steps_per_epoch = batches_per_epoch(splits.training, config.clips_per_step, processes.part)
+    limits = stopping_limits(config, steps_per_epoch)
+    schedule = LearningRateSchedule(_learning_rate_plan(config, limits.total_steps))
+    start = StartingPoint(0, 0, 0)
+    loss_scale = build_loss_scale(compute)
+    if checkpoint is not None:
+        _restore(checkpoint, model, ema, optimizer, schedule)
+        loss_scale.load_state(checkpoint.state.loss_scale)
+        state = checkpoint.state
+        start = StartingPoint(
+            state.step, state.samples_seen, state.skipped_steps, state.validation_is_due, state.best_validation_loss
+        )
+    validation_batch = load_validation_batch(splits.validation, tokenizer)
+    clip_flops = forward_flops(model, validation_batch, compute.device)
+    estimate = estimate_training(
+        model,
+        optimizer,
+        validation_batch,
+        compute,
+        forward_flops=clip_flops,
+        batch_size=config.BATCH_SIZE,
+        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
+        processes_here=processes.processes_here,
+    )
+    shared = _shared(model, compute, processes)
+    if config.COMPILE_MODEL:
+        shared.compile()
+    return Learner(
+        model=model,
+        shared=shared,
+        ema=ema,
+        shown=network.shown,
+        shown_average=network.shown_average,
+        copies=network.copies,
+        optimizer=optimizer,
+        loss_scale=loss_scale,
+        objective=build_objective(config, compute.device),
+        schedule=schedule,
+        limits=limits,
+        steps_per_epoch=steps_per_epoch,
+        start=start,
+        validation_batch=validation_batch,
+        forward_flops=clip_flops,
+        estimate=estimate,
+    )
+
+
+@dataclass(frozen=True)
+class _Network:
+    model: nn.Module
+    ema: ExponentialMovingAverage
+    shown: nn.Module
+    shown_average: nn.Module
+    copies: Copies | None
+
+
+def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice, processes: Processes) -> _Network:
+    """Build model and average, divided over the processes if that is asked for."""
+    if config.PARALLELISM == "ddp":
+        whole = build_model(config, tokenizer, compute.device).train()
+        ema = ExponentialMovingAverage(whole, config.EMA_DECAY)
+        return _Network(whole, ema, whole, ema.model, copies=None)
+    mesh = init_device_mesh(compute.device.type, (processes.part.world_size,))
+
+    def divided(*, is_trained: bool) -> tuple[nn.Module, PlainCopy | None]:
+        # On the CPU: the device may have no room for all of it. The average is built a second time from SEED, with the
+        # same weights, and not copied: no process ever has two whole networks.
+        network = build_model(config, tokenizer, torch.device("cpu")).train(is_trained).requires_grad_(is_trained)
+        plain = PlainCopy(network, compute.device) if processes.is_main else None
+        shard(network, mesh)
+        return network, plain
+
+    model, plain_model = divided(is_trained=True)
+    average, plain_average = divided(is_trained=False)
+    ema = ExponentialMovingAverage(model, config.EMA_DECAY, average)
+    if plain_model is None or plain_average is None:
+        return _Network(model, ema, model, average, Copies(model, average, None, processes))
+    copies = Copies(model, average, (plain_model, plain_average), processes)
+    return _Network(model, ema, plain_model.module, plain_average.module, copies)
+
+
+def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> SharedModel:
+    if is_sharded(model):
+        return ShardedModel(model)
+    return ReplicatedModel(model, compute.device) if processes.are_several else SharedModel(model)
+
+
+def stopping_limits(config: Config, steps_per_epoch: int) -> StoppingLimits:
+    """Return when a run ends, its epochs counted in steps."""
+    totals = [] if config.MAX_STEPS is None else [config.MAX_STEPS]
+    if config.NUM_EPOCHS is not None:
+        totals.append(config.NUM_EPOCHS * steps_per_epoch)
+    return StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
+
+
+def _learning_rate_plan(config: Config, total_steps: int | None) -> LearningRatePlan:
+    return LearningRatePlan(
+        name=config.LR_SCHEDULE,
+        rate=config.LEARNING_RATE,
+        total_steps=total_steps,
+        warmup_steps=config.LR_WARMUP_STEPS,
+        final_fraction=config.LR_FINAL_FRACTION,
+        restart_every_steps=config.LR_RESTART_EVERY_STEPS,
+        exponential_decay=config.LR_EXPONENTIAL_DECAY,
+        polynomial_power=config.LR_POLYNOMIAL_POWER,
+        plateau_patience=config.LR_PLATEAU_PATIENCE,
+        plateau_factor=config.LR_PLATEAU_FACTOR,
+    )
+
+
+def _restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    ema: ExponentialMovingAverage,
+    optimizer: torch.optim.AdamW,
+    schedule: LearningRateSchedule,
+) -> None:
+    load_weights(model, checkpoint, "model")
+    load_weights(ema.model, checkpoint, "ema")
+    if is_sharded(model):
+        load_optimizer_parts(optimizer, model, checkpoint.stored("optimizer"))
+    else:
+        load_optimizer_tensors(optimizer, model, checkpoint.weights("optimizer"))
+    schedule.load_state(checkpoint.state.schedule)
