@@ -1,12 +1,11 @@
 """Every constant does something: the programs read each one."""
 
 import ast
-from pathlib import Path
 
 from config import Config
+from tests.sources import ROOMS, python_files
 
-ROOT = Path(__file__).parents[1]
-PROGRAMS = [ROOT / "main.py", ROOT / "generate.py", *sorted((ROOT / "training").glob("*.py"))]
+PROGRAMS = python_files(*ROOMS)
 
 
 def constants_read_in(source: str) -> set[str]:
@@ -28,6 +27,6 @@ def test_finder_finds_what_it_should() -> None:
 
 
 def test_every_constant_is_used() -> None:
-    used = set().union(*(constants_read_in(path.read_text(encoding="utf-8")) for path in PROGRAMS if path.exists()))
+    used = set().union(*(constants_read_in(path.read_text(encoding="utf-8")) for path in PROGRAMS))
     assert not set(Config.model_fields) - used, "constants of config.py that do nothing"
     assert not used - set(Config.model_fields), "constants that config.py does not have"

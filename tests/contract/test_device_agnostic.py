@@ -3,13 +3,12 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("common", "data", "models", "diffusion", "logging_system", "evaluation", "training")
-SOURCES = [*sorted(ROOT.glob("*.py")), *(path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")))]
+from tests.sources import ROOMS, ROOT, python_files
+
+SOURCES = python_files(*ROOMS)
 CUDA_ONLY = (
     "apex",
     "bitsandbytes",

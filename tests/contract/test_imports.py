@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.sources import ROOT
+
 MAY_IMPORT: dict[str, set[str]] = {
     "common": set(),
     "config_checks": {"common"},

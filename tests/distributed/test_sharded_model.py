@@ -22,7 +22,7 @@ def nothing_is_left() -> Iterator[None]:
     end_all()
 
 
-def run_check(name: str, folder: Path, *, world_size: int = WORLD_SIZE, program: str = "sharded_checks") -> None:
+def run_check(name: str, folder: Path, *, world_size: int = WORLD_SIZE, program: str = "checkpoints.sharded_checks") -> None:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         "WORLD_SIZE": world_size,
@@ -38,7 +38,7 @@ def run_check(name: str, folder: Path, *, world_size: int = WORLD_SIZE, program:
             folder,
             name,
             str(folder),
-            program=f"tests.training.{program}",
+            program=f"tests.{program}",
             environment={key: str(value) for key, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()},
         )
         for rank in range(world_size)
@@ -68,16 +68,16 @@ def test_parts_are_saved_by_all_or_by_none_and_restored(tmp_path: Path) -> None:
 
 
 def test_a_process_without_any_rows_has_a_file_too(tmp_path: Path) -> None:
-    run_check("saving_without_rows", tmp_path, world_size=4, program="sharded_saver_checks")
+    run_check("saving_without_rows", tmp_path, world_size=4, program="checkpoints.sharded_saver_checks")
 
 
 def test_each_process_hashes_its_own_file_and_one_that_cannot_stops_all(tmp_path: Path) -> None:
-    run_check("hashing", tmp_path, world_size=2, program="sharded_saver_checks")
+    run_check("hashing", tmp_path, world_size=2, program="checkpoints.sharded_saver_checks")
 
 
 def test_a_whole_that_the_main_process_has_no_room_for_is_not_gathered(tmp_path: Path) -> None:
-    run_check("no_room", tmp_path, world_size=2, program="sharded_saver_checks")
+    run_check("no_room", tmp_path, world_size=2, program="checkpoints.sharded_saver_checks")
 
 
 def test_scaled_gradients_in_parts_train_as_unscaled_ones_and_overflow_on_all(tmp_path: Path) -> None:
-    run_check("loss_scale", tmp_path, world_size=2, program="sharded_step_checks")
+    run_check("loss_scale", tmp_path, world_size=2, program="training.sharded_step_checks")

@@ -17,9 +17,8 @@ from config import Config
 from tests.reliability.launch import TINY, train
 from tests.reliability.payloads import run_each
 from tests.reliability.read_back import curve, newest, state_of
+from tests.sources import ROOMS, ROOT
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("common", "data", "diffusion", "evaluation", "logging_system", "models", "training")
 LEAN = ("--no-enable-video-logging", "--no-enable-noise-visualization")
 KEPT = ("--text-layers", "--text-heads", "--text-channels", "--image-size", "--num-frames", "--model-channels")
 KEPT += ("--spatial-attention-sizes", "--attention-head-channels", "--max-word-letters")
@@ -45,7 +44,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("program")
     for source in ROOT.glob("*.py"):
         shutil.copy2(source, folder)
-    for package in PACKAGES:
+    for package in ROOMS:
         shutil.copytree(ROOT / package, folder / package)
     return folder
 
