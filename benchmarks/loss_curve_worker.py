@@ -28,9 +28,8 @@ from config import Config
 from data.batches import load_batch, training_batches
 from data.build import build_data
 from data.records import Batch, ClipRow, ClipSource
-from diffusion.loss import DiffusionObjective, loss_terms
-from diffusion.prediction import add_noise
-from diffusion.timesteps import evenly_spaced_timesteps
+from diffusion.loss import DiffusionObjective
+from diffusion.schedule import evenly_spaced_timesteps
 from distributed.models import SharedModel
 from distributed.processes import Processes
 from measures.text_use import TIMESTEP_BINS, GaugeClips, measure_text_use
@@ -147,8 +146,7 @@ class LossCurveRun:
         self._model.eval()
         use = measure_text_use(
             self._model,
-            self._objective.schedule,
-            self._objective.prediction_type,
+            self._objective,
             self._gauge,
             self._plan.batch_size,
             self._plan.seed,
@@ -209,15 +207,14 @@ def validation_loss(model: nn.Module, objective: DiffusionObjective, clips: Gaug
     Args:
         clips: a multiple of 8, so that every bin counts the same.
     """
-    schedule, bins = objective.schedule, evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps)
+    bins = evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps)
     timestep_B = bins[torch.arange(clips.video_BCTHW.shape[0]) % TIMESTEP_BINS]
     losses: list[Tensor] = []
     whole = (clips.video_BCTHW, clips.tokens_BL, clips.noise_BCTHW, timestep_B)
     for video, tokens, noise, timestep in zip(*(tensor.split(batch_size) for tensor in whole), strict=True):
-        noisy = add_noise(schedule, objective.prediction_type, video, noise, timestep)
+        noisy = objective.noise(video, noise, timestep)
         prediction = model(noisy.noisy_video, timestep, tokens, torch.zeros(video.shape[0], dtype=torch.bool))
-        terms = loss_terms(schedule, objective.prediction_type, "uniform", 1.0, noisy, video, prediction)
-        losses.append(terms.unweighted_mse)
+        losses.append(objective.loss(noisy, video, prediction).clips.unweighted_mse)
     return torch.cat(losses).mean().item()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.sampling_run import NO_GUIDANCE, Cell, SampledRun
 from benchmarks.spread import Spread, ratio_of, spread_of
 from diffusion.guidance import Guidance
-from diffusion.timesteps import evenly_spaced_timesteps
+from diffusion.schedule import evenly_spaced_timesteps
 from measures.clips import motion_energy_ratio, sharpness_ratio
 from measures.text_use import TIMESTEP_BINS
 

@@ -375,8 +375,7 @@ def _validator(
     return Validator(
         clips=gauge(learner.validation_batch, "validation_noise"),
         trained_clips=None if trained is None else gauge(load_validation_batch(trained, tokenizer), "trained_noise"),
-        schedule=learner.objective.schedule,
-        prediction_type=learner.objective.prediction_type,
+        objective=learner.objective,
         compute=compute,
         processes=processes,
         batch_size=config.BATCH_SIZE,

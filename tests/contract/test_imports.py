@@ -13,7 +13,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config_checks": {"common"},
     "config": {"common", "config_checks"},
     "diffusion": {"common"},
-    "logging_system": {"common", "config"},
+    "logging_system": {"common", "config", "diffusion"},
     "models": {"common", "config", "diffusion"},
     "data": {"common", "config", "models"},
     "compute": {"common", "config", "data", "models"},
