@@ -99,10 +99,10 @@ class DiffusionObjective:
         ``min_snr`` is min(SNR, gamma) / SNR on the error of the noise and min(SNR, gamma) / (SNR + 1) on that of v. At
         zero SNR it is 0 for ``sample`` and ``v_prediction``: with zero terminal SNR, the last timestep is not trained.
         """
-        signal_power = self.schedule.sqrt_alphas_cumprod_N.index_select(0, timestep_B) ** 2
+        signal_rate_B, noise_rate_B = self.schedule.rates(timestep_B)
         if self.weighting == "uniform":
-            return torch.ones_like(signal_power)
-        noise_power = self.schedule.sqrt_one_minus_alphas_cumprod_N.index_select(0, timestep_B) ** 2
+            return torch.ones_like(signal_rate_B)
+        signal_power, noise_power = signal_rate_B**2, noise_rate_B**2
         # Written without SNR itself, which is 0 or infinite at the ends: SNR = signal / noise and signal + noise = 1.
         if self.prediction_type == "epsilon":
             return (self.min_snr_gamma * noise_power / signal_power).clamp(max=1)
@@ -165,8 +165,7 @@ def _temporal_difference_mse(error_BCTHW: Tensor) -> Tensor:
 
 
 def _snr_decibel(schedule: NoiseSchedule, video: Tensor, timestep_B: Tensor) -> Tensor:
-    signal_rate_B = schedule.sqrt_alphas_cumprod_N.index_select(0, timestep_B)
-    noise_rate_B = schedule.sqrt_one_minus_alphas_cumprod_N.index_select(0, timestep_B)
+    signal_rate_B, noise_rate_B = schedule.rates(timestep_B)
     signal_power = (signal_rate_B**2 * _mean_square(video)).clamp(min=_SMALLEST_SIGNAL_POWER)
     decibel = 10 * torch.log10(signal_power / noise_rate_B**2)
     return torch.where(signal_rate_B == 0, torch.zeros_like(decibel), decibel)

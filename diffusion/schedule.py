@@ -1,9 +1,10 @@
 """How much noise each timestep has, and which timesteps a batch is noised to."""
 
 import math
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
@@ -40,11 +41,17 @@ class NoiseSchedule:
     def num_timesteps(self) -> int:
         return len(self.alphas_cumprod)
 
+    def rates(self, timestep_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors of the clean video and of the noise for each clip of a batch: two times [B]."""
+        return (
+            self.sqrt_alphas_cumprod_N.index_select(0, timestep_B),
+            self.sqrt_one_minus_alphas_cumprod_N.index_select(0, timestep_B),
+        )
+
     def to(self, device: torch.device | str) -> "NoiseSchedule":
         """Return the same schedule with its tensors on `device`."""
-        return NoiseSchedule(
-            alphas_cumprod=self.alphas_cumprod,
-            has_zero_terminal_snr=self.has_zero_terminal_snr,
+        return replace(
+            self,
             betas_N=self.betas_N.to(device),
             alphas_cumprod_N=self.alphas_cumprod_N.to(device),
             sqrt_alphas_cumprod_N=self.sqrt_alphas_cumprod_N.to(device),
@@ -78,7 +85,7 @@ def build_noise_schedule(
         raise ValueError(f"shift must be a finite number above 0, not {shift}")
     if name not in _BETAS:
         raise ValueError(f"unknown noise schedule {name!r}; choose from {', '.join(_BETAS)}")
-    alphas_cumprod = _cumulative_products(_BETAS[name](num_timesteps))
+    alphas_cumprod = list(accumulate((1 - beta for beta in _BETAS[name](num_timesteps)), operator.mul))
     if zero_terminal_snr:
         alphas_cumprod = _rescale_to_zero_terminal_snr(alphas_cumprod)
     alphas_cumprod = [value / (value + shift**2 * (1 - value)) for value in alphas_cumprod]
@@ -92,17 +99,12 @@ def build_noise_schedule(
     )
 
 
-def at_timestep(table_N: Tensor, timestep_B: Tensor, like: Tensor) -> Tensor:
-    """Look up a table for each clip of a batch, shaped [B, 1, ...] so that it multiplies `like` [B, ...]."""
-    return table_N.index_select(0, timestep_B).reshape(-1, *[1] * (like.ndim - 1))
-
-
 def stratified_timesteps(count: int, num_timesteps: int, generator: torch.Generator) -> Tensor:
     """Draw training timesteps: int64 [count] on the CPU, in 0 to num_timesteps - 1.
 
     The range is cut into `count` equal strata and each gives one draw, in random order (Kingma et al. 2021,
     appendix I.1, describe such low-discrepancy draws). Every timestep has the same probability, and the loss varies
-    less from step to step than with independent draws. Draw once for a whole accumulated batch: the random order
+    less from step to step than with independent draws. Draw once for all clips of a step: the random order
     gives each micro-batch a mixture.
 
     Args:
@@ -172,14 +174,6 @@ def _rescale_to_zero_terminal_snr(alphas_cumprod: list[float]) -> list[float]:
     roots = [math.sqrt(value) for value in alphas_cumprod]
     scale = roots[0] / (roots[0] - roots[-1])
     return [((root - roots[-1]) * scale) ** 2 for root in roots]
-
-
-def _cumulative_products(betas: list[float]) -> list[float]:
-    products, product = [], 1.0
-    for beta in betas:
-        product *= 1 - beta
-        products.append(product)
-    return products
 
 
 def _evenly_spaced(first: float, last: float, count: int) -> list[float]:
