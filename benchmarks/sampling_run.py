@@ -19,7 +19,7 @@ from diffusion.schedule import NoiseSchedule
 from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer
 from sampling.sampler import ClipSampler, SamplingSettings
-from sampling.trained_run import open_trained_run
+from sampling.trained_run import SamplingRequest, open_trained_run
 
 START_SHARE = 0.8  # of the timesteps: how far real clips are noised before the samplers clean them again
 NO_GUIDANCE = Guidance(1.0)
@@ -128,7 +128,7 @@ def open_run(folder: Path, device: DeviceName, held_out_clips: int) -> SampledRu
     Raises:
         UserError: no such run, no usable checkpoint, or its data has gone.
     """
-    run = open_trained_run(folder, device)
+    run = open_trained_run(SamplingRequest(run=folder, device=device))
     validation = build_data(run.config).validation
     rows = [validation.row(0, index) for index in range(min(held_out_clips, len(validation)))]
     return SampledRun(

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("compute", "measures", "distributed", "checkpoints", "sampling"),
     },
     "main": {"common", "config", "compute", "distributed", "training"},
-    "generate": {"common", "compute", "sampling"},
+    "generate": {"common", "compute", "config", "data", "models", "sampling"},
     "launch_tensorboard": {"common", "config", "logging_system"},
 }
 """What each room and each program may import: only what comes before it, so that no two depend on each other."""
