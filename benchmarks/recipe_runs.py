@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.evaluation_process import Failure, Figure, evaluate_run, figure_of, run_process
-from evaluation.words import LETTERS, NEW
+from evaluation.clips import LETTERS, NEW
 
 QUIET = (
     "--no-enable-gradient-histograms",

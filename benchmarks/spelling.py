@@ -28,7 +28,7 @@ from benchmarks.option_types import at_least_one, output_file, seed
 from benchmarks.output import say
 from common.field_types import LARGEST_GUIDANCE_SCALE
 from diffusion.samplers import SamplerName
-from evaluation.words import LETTERS, NEW
+from evaluation.clips import LETTERS, NEW
 
 GUIDANCE_SCALES = (1.0, 1.5, 2.5, 4.0)
 SAMPLERS = ("ddim:50", "dpm_solver++:6", "dpm_solver++:10", "ddim:10", "euler:12", "heun:6")

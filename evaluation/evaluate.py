@@ -15,7 +15,18 @@ from common.video_encoding import encode_png
 from config import Config
 from data.build import build_data
 from data.fingerspelling import FingerspellingSplits
-from evaluation.clips import SENSITIVITY_WORDS, EvaluationClips, make_clips, make_sensitivity_clips
+from evaluation.clips import (
+    AskedWord,
+    EvaluationClips,
+    TrainingHistory,
+    asked_words,
+    default_words,
+    holds_out,
+    make_clips,
+    make_sensitivity_clips,
+    read_words,
+    training_history,
+)
 from evaluation.report import (
     Figures,
     confusion_records,
@@ -24,33 +35,19 @@ from evaluation.report import (
     look_figures,
     memorisation_figures,
     read_clips,
-    sensitivity_figures,
     spelling_figures,
     word_records,
 )
-from evaluation.words import (
-    AskedWord,
-    TrainingHistory,
-    asked_words,
-    default_words,
-    holds_out,
-    read_words,
-    training_history,
-)
 from measures.recogniser_store import build_recogniser
+from measures.text_use import sensitivity_interval
 from models.tokens import Tokenizer
 from sampling.sampler import contact_sheet
 from sampling.trained_run import SamplingRequest, TrainedRun, check_text, open_trained_run
 
 SHEET_WORDS = 16
-
-
+SENSITIVITY_WORDS = 8
 COMPARED_CLIPS = 8192  # of the training, for memorisation
-
-
 REFERENCE_CLIPS = 256  # real ones that training did not show
-
-
 NOTES = (
     "Every clip counts; none was chosen.",
     "Real clips come from one recording of each letter: between them only size, place, colour, stroke and timing vary. "
@@ -160,12 +157,12 @@ def _conditions(request: EvaluationRequest, run: TrainedRun, history: TrainingHi
 
 
 def _sensitivity(run: TrainedRun, words: Sequence[AskedWord], seed: int) -> Figures:
-    """Generate some of the words again, from noises that they share."""
+    """Generate some of the words again, from noises that they share: do words differ more than noises?"""
     count = min(len(words), SENSITIVITY_WORDS)
     if count < 2 or run.config.SAMPLER == "ddpm":  # which adds noise of its own to every clip
-        return sensitivity_figures(None, seed)
+        return {"text_sensitivity": None}
     picked = [words[index * len(words) // count] for index in range(count)]
-    return sensitivity_figures(make_sensitivity_clips(run, picked, seed), seed)
+    return {"text_sensitivity": sensitivity_interval(make_sensitivity_clips(run, picked, seed), seed)}
 
 
 def _unseen_real(splits: FingerspellingSplits, seed: int) -> numpy.ndarray:
