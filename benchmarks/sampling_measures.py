@@ -12,7 +12,7 @@ from benchmarks.sampling_run import NO_GUIDANCE, Cell, SampledRun
 from benchmarks.spread import Spread, ratio_of, spread_of
 from diffusion.guidance import Guidance
 from diffusion.schedule import evenly_spaced_timesteps
-from measures.clips import motion_energy_ratio, sharpness_ratio
+from measures.clips import motion_energy, ratio_to_real, sharpness
 from measures.text_use import TIMESTEP_BINS
 
 CLIPS_AT_ONCE = 2
@@ -93,8 +93,8 @@ def measure_generation(run: SampledRun, cells: Sequence[Cell], alternations: int
             seconds=tuple(seconds[cell]),
             seconds_spread=spread_of(seconds[cell]),
             ratio_to_default=ratio_of(seconds[cell], seconds[run.default]),
-            motion_energy_ratio=motion_energy_ratio(torch.cat(made[cell]), real),
-            sharpness_ratio=sharpness_ratio(torch.cat(made[cell]), real),
+            motion_energy_ratio=ratio_to_real(motion_energy, torch.cat(made[cell]), real),
+            sharpness_ratio=ratio_to_real(sharpness, torch.cat(made[cell]), real),
         )
         for cell in cells
     ]

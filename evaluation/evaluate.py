@@ -38,7 +38,7 @@ from evaluation.report import (
     spelling_figures,
     word_records,
 )
-from measures.recogniser_store import build_recogniser
+from measures.recogniser_training import build_recogniser
 from measures.text_use import sensitivity_interval
 from models.tokens import Tokenizer
 from sampling.sampler import contact_sheet

@@ -7,22 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-BLANK = 0
-"""The CTC class of "nothing new"; symbol i of the alphabet has class i + 1."""
-
-
+BLANK = 0  # the CTC class of "nothing new"; symbol i of the alphabet has class i + 1
 FRAME_CHANNELS = (24, 48, 96)
-
-
 TIME_CHANNELS = 128
-
-
 GROUPS = 8
-
-
 CLIPS_AT_ONCE = 64
-
-
 LARGEST_SIDE = 64
 """Pixels a side that frames are averaged down to first: letters can be told apart there, and the cost stays bounded."""
 
@@ -33,7 +22,7 @@ class Reading:
 
     Attributes:
         ctc_BTK: [B, T, 1 + symbols], class 0 is CTC's blank.
-        frames_BTS: [B, T, symbols], which letter each frame shows; it helps training alone.
+        frames_BTS: [B, T, symbols], which letter each frame shows; only training uses it.
     """
 
     ctc_BTK: Tensor

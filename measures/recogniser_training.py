@@ -1,127 +1,45 @@
-"""Trains the recogniser on real clips alone."""
+"""Trains the recogniser on real clips alone, and keeps what it has trained next to the cached clips."""
 
+import hashlib
+import json
+import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.files import write_atomically
 from common.randomness import derive_seed, numpy_generator, torch_generator
-from data.fingerspelling.source import WordRenderer
+from config import Config
+from data.fingerspelling import FingerspellingSplits
+from data.fingerspelling.source import RENDERING_VERSION, WordRenderer
 from data.fingerspelling.words import WordSplit
 from measures.clips import to_unit_range
-from measures.recogniser import BLANK, LetterRecogniser, Reading
+from measures.recogniser import BLANK, LARGEST_SIDE, LetterRecogniser, Reading
 from measures.spelling import Word
 
-SPOILED_SHARE = 0.35  # of the clips
-
-
-BLURRED_SIZE = 4  # pixels a side that are left of a blurred frame: too few for a finger
-
-
-MIXED_CLIPS = 6  # frames of so many clips are averaged to a smear, as a generator's first guess is
-
-
-FAINTEST = 0.3  # of a smear's contrast
-
-
-@dataclass(frozen=True)
-class SpoiledClips:
-    """Clips of which some have a letter that cannot be read.
-
-    Attributes:
-        video_BCTHW: [B, 3, T, H, W].
-        spoiled_B: for each clip the place of the letter in its word; None for a clip that is as it was.
-    """
-
-    video_BCTHW: Tensor
-    spoiled_B: tuple[int | None, ...]
-
-
-def spoil_letters(
-    video_BCTHW: Tensor,
-    words: Sequence[Word],
-    may_be_read: Callable[[Word], bool],
-    generator: torch.Generator,
-) -> SpoiledClips:
-    """Blur, smear or wipe out one letter in some of the clips.
-
-    Args:
-        video_BCTHW: real clips; letter i of L is shown in the frames i * T / L to (i + 1) * T / L.
-        words: the symbols of each clip.
-        may_be_read: says of what would be left of a word whether a recogniser may be asked for it.
-        generator: decides everything.
-    """
-    video = video_BCTHW.clone()
-    spoiled: list[int | None] = []
-    for index, word in enumerate(words):
-        chance, place, kind, contrast = torch.rand(4, generator=generator).tolist()
-        others = torch.randint(len(words), (MIXED_CLIPS,), generator=generator)
-        letter = int(place * len(word))
-        if chance >= SPOILED_SHARE or not may_be_read((*word[:letter], *word[letter + 1 :])):
-            spoiled.append(None)
-            continue
-        first, last = shown_frames(letter, len(word), video.shape[2])
-        clip = video_BCTHW[index, :, first:last]
-        if kind < 1 / 3:
-            unreadable = _blurred(clip)
-        elif kind < 2 / 3:
-            unreadable = _smeared(clip, video_BCTHW[others, :, first:last], FAINTEST + (1 - FAINTEST) * contrast)
-        else:
-            unreadable = _background(clip).expand_as(clip)
-        video[index, :, first:last] = unreadable
-        spoiled.append(letter)
-    return SpoiledClips(video, tuple(spoiled))
-
-
-def shown_frames(letter: int, letters: int, frames: int) -> tuple[int, int]:
-    """Return the first frame whose centre lies in a letter's share of the clip, and the one after the last."""
-    # Frame t has its centre at (t + 1/2) / frames: the first is the smallest t with that >= letter / letters.
-    first, last = (-(-(2 * frames * edge - letters) // (2 * letters)) for edge in (letter, letter + 1))
-    return max(first, 0), min(last, frames)
-
-
-def _background(clip_CTHW: Tensor) -> Tensor:
-    """Return the commonest value of each channel, which is the background's: [3, 1, 1, 1]."""
-    return clip_CTHW.flatten(1).mode(dim=1).values[:, None, None, None]
-
-
-def _blurred(clip_CTHW: Tensor) -> Tensor:
-    frames_TCHW = clip_CTHW.transpose(0, 1)
-    small = functional.adaptive_avg_pool2d(frames_TCHW, BLURRED_SIZE)
-    size = list(clip_CTHW.shape[2:])
-    return functional.interpolate(small, size=size, mode="bilinear", align_corners=False).transpose(0, 1)
-
-
-def _smeared(clip_CTHW: Tensor, others_NCTHW: Tensor, contrast: float) -> Tensor:
-    background = _background(clip_CTHW)
-    return background + contrast * (others_NCTHW.mean(dim=0) - background)
-
-
+VERSION = 1  # raised when the same words would give another recogniser: stored ones then do not count
 BATCH_FRAMES = 384  # so that long clips do not make long steps
-
-
 FEWEST_CLIPS = 4
-
-
 LEARNING_RATE = 2e-3
-
-
 WARMUP_STEPS = 50
-
-
 WEIGHT_DECAY = 0.01
-
-
 LARGEST_GRADIENT = 1.0
-
-
-NOTHING_SHOWN = -100  # in place of a letter's class: that frame does not count
-
-
+NOTHING_SHOWN = -100  # the class of a frame that does not count
 LARGEST_GRAIN = 0.1  # standard deviation of the noise on some clips, of values in [-1, 1]
+SPOILED_SHARE = 0.35  # of the clips
+BLURRED_SIZE = 4  # pixels a side that are left of a blurred frame: too few for a finger
+MIXED_CLIPS = 6  # frames of this many clips are averaged to a smear, as a generator's first guess is
+FAINTEST = 0.3  # of a smear's contrast
+SECONDS_BETWEEN_REPORTS = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -192,7 +110,7 @@ def reading_loss(
 ) -> Tensor:
     """Return CTC's loss a symbol plus the cross-entropy of the letter that each frame shows.
 
-    Letter i of L is taken to be shown in the frames i * T / L to (i + 1) * T / L, where the renderer puts it but for a
+    Letter i of L counts as shown in the frames i * T / L to (i + 1) * T / L, where the renderer puts it, apart from a
     small jitter.
 
     Args:
@@ -236,3 +154,148 @@ def _with_grain(video_BCTHW: Tensor, seed: int, step: int) -> Tensor:
     generator = torch_generator(seed, "recogniser_grain", step)
     amount_B = torch.rand(video_BCTHW.shape[0], generator=generator) * LARGEST_GRAIN
     return video_BCTHW + amount_B[:, None, None, None, None] * torch.randn(video_BCTHW.shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class SpoiledClips:
+    """Clips of which some have a letter that cannot be read.
+
+    Attributes:
+        video_BCTHW: [B, 3, T, H, W].
+        spoiled_B: for each clip the place of the letter in its word; None for a clip that is as it was.
+    """
+
+    video_BCTHW: Tensor
+    spoiled_B: tuple[int | None, ...]
+
+
+def spoil_letters(
+    video_BCTHW: Tensor,
+    words: Sequence[Word],
+    may_be_read: Callable[[Word], bool],
+    generator: torch.Generator,
+) -> SpoiledClips:
+    """Blur, smear or wipe out one letter in some of the clips.
+
+    Args:
+        video_BCTHW: real clips; letter i of L is shown in the frames i * T / L to (i + 1) * T / L.
+        words: the symbols of each clip.
+        may_be_read: whether a recogniser may be asked for what is left of a word.
+        generator: decides everything.
+    """
+    video = video_BCTHW.clone()
+    spoiled: list[int | None] = []
+    for index, word in enumerate(words):
+        chance, place, kind, contrast = torch.rand(4, generator=generator).tolist()
+        others = torch.randint(len(words), (MIXED_CLIPS,), generator=generator)
+        letter = int(place * len(word))
+        if chance >= SPOILED_SHARE or not may_be_read((*word[:letter], *word[letter + 1 :])):
+            spoiled.append(None)
+            continue
+        first, last = shown_frames(letter, len(word), video.shape[2])
+        clip = video_BCTHW[index, :, first:last]
+        if kind < 1 / 3:
+            unreadable = _blurred(clip)
+        elif kind < 2 / 3:
+            unreadable = _smeared(clip, video_BCTHW[others, :, first:last], FAINTEST + (1 - FAINTEST) * contrast)
+        else:
+            unreadable = _background(clip).expand_as(clip)
+        video[index, :, first:last] = unreadable
+        spoiled.append(letter)
+    return SpoiledClips(video, tuple(spoiled))
+
+
+def shown_frames(letter: int, letters: int, frames: int) -> tuple[int, int]:
+    """Return the first frame whose centre lies in a letter's share of the clip, and the one after the last."""
+    # Frame t has its centre at (t + 1/2) / frames: the first is the smallest t with that >= letter / letters.
+    first, last = (-(-(2 * frames * edge - letters) // (2 * letters)) for edge in (letter, letter + 1))
+    return max(first, 0), min(last, frames)
+
+
+def _background(clip_CTHW: Tensor) -> Tensor:
+    """Return the commonest value of each channel, which is the background's: [3, 1, 1, 1]."""
+    return clip_CTHW.flatten(1).mode(dim=1).values[:, None, None, None]
+
+
+def _blurred(clip_CTHW: Tensor) -> Tensor:
+    frames_TCHW = clip_CTHW.transpose(0, 1)
+    small = functional.adaptive_avg_pool2d(frames_TCHW, BLURRED_SIZE)
+    size = list(clip_CTHW.shape[2:])
+    return functional.interpolate(small, size=size, mode="bilinear", align_corners=False).transpose(0, 1)
+
+
+def _smeared(clip_CTHW: Tensor, others_NCTHW: Tensor, contrast: float) -> Tensor:
+    background = _background(clip_CTHW)
+    return background + contrast * (others_NCTHW.mean(dim=0) - background)
+
+
+def build_recogniser(config: Config, splits: FingerspellingSplits) -> LetterRecogniser:
+    """Return the recogniser of the data's alphabet and clips; train it and report that where none is cached."""
+    # The recogniser would average larger pictures down.
+    renderer = replace(splits.renderer, image_size=min(splits.renderer.image_size, LARGEST_SIDE))
+    words = RecogniserWords(renderer, splits.split, config.SEED)
+    steps, reported = config.RECOGNISER_STEPS, time.monotonic()
+
+    def report(step: int, loss: float) -> None:
+        """Say why the run does not begin yet."""
+        nonlocal reported
+        if step == 1:
+            print("Training the recogniser that reads generated letters; it is kept in CACHE_DIR for later runs.")
+        elif time.monotonic() - reported > SECONDS_BETWEEN_REPORTS or step == steps:
+            print(f"recogniser: step {step} of {steps}, loss {loss:.3f}", flush=True)
+        else:
+            return
+        reported = time.monotonic()
+
+    return open_recogniser(words, steps, config.CACHE_DIR, report)
+
+
+def open_recogniser(
+    words: RecogniserWords, steps: int, cache_folder: Path, on_step: Callable[[int, float], None]
+) -> LetterRecogniser:
+    """Return the recogniser in evaluation mode on the CPU, from the cache or freshly trained.
+
+    Where the cache cannot be written, this is logged, and the next run trains again.
+
+    Args:
+        words: what it is trained on.
+        steps: how long.
+        cache_folder: CACHE_DIR.
+        on_step: receives (step, loss) while it is trained.
+    """
+    path = cache_folder / "recognisers" / f"{_key(words, steps)}.safetensors"
+    stored = _read(path, words.split.alphabet.symbols)
+    if stored is not None:
+        return stored
+    recogniser = train_recogniser(words, steps, on_step)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, safetensors.torch.save(recogniser.state_dict()))
+    except OSError as error:
+        _log.warning("The recogniser cannot be kept in %s (%s): the next run trains it again.", path.parent, error)
+    return recogniser
+
+
+def _read(path: Path, symbols: tuple[str, ...]) -> LetterRecogniser | None:
+    """Return a stored recogniser; None if there is none or it is damaged."""
+    with torch.device("meta"):  # without initial weights, which would be drawn from the global generator
+        recogniser = LetterRecogniser(symbols)
+    try:
+        recogniser.load_state_dict(safetensors.torch.load_file(path), assign=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        _log.warning("The stored recogniser %s cannot be used and is trained again: %s", path, error)
+        return None
+    return recogniser.eval().requires_grad_(False)
+
+
+def _key(words: RecogniserWords, steps: int) -> str:
+    """Return a name that depends on everything the recogniser depends on."""
+    split, renderer = words.split, words.renderer
+    parts = (
+        *(VERSION, RENDERING_VERSION, steps, words.seed),
+        *(split.alphabet.signed_language, split.alphabet.symbols, renderer.num_frames, renderer.image_size),
+        *(split.max_letters, split.word_fraction, split.bigram_fraction, split.seed),
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

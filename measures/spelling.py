@@ -1,4 +1,4 @@
-"""Letter error rates, and what is read in the place of what."""
+"""Letter error rates, and which letters are read as which."""
 
 import itertools
 from collections import Counter
@@ -46,7 +46,7 @@ def error_counts(asked: Sequence[Word], read: Sequence[Word]) -> numpy.ndarray:
 def errors_against_others(
     asked: Sequence[Word], read: Sequence[Word]
 ) -> tuple[list[Word], numpy.ndarray, numpy.ndarray]:
-    """Compare what was read with all the words that were asked for, not with the right one alone.
+    """Compare what was read with every word that was asked for, not only with the right one.
 
     Returns:
         The W words, and two matrices [W, W] int64: the errors of all readings of word i against word j, and the letters
@@ -84,7 +84,7 @@ def top_confusions(asked: Sequence[Word], read: Sequence[Word], count: int) -> l
 
 
 def letters_read(asked: Sequence[Word], read: Sequence[Word]) -> dict[str, tuple[int, int]]:
-    """Return for each letter that was asked for how often it was read in its place, and how often it was asked for.
+    """Return for each letter how often it was read where it was asked for, and how often it was asked for.
 
     An average over all letters hides one that is never right.
     """
@@ -132,7 +132,7 @@ def shuffled_floor_interval(asked: Sequence[Word], read: Sequence[Word], seed: i
 
 
 def still_clips(video_NCTHW: Tensor) -> Tensor:
-    """Return each clip's middle frame, held for the whole clip: what can be read without seeing any motion."""
+    """Return each clip's middle frame, held as long as the clip: what can be read without any motion."""
     middle = video_NCTHW.shape[2] // 2
     return video_NCTHW[:, :, middle : middle + 1].expand_as(video_NCTHW)
 

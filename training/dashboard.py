@@ -30,7 +30,7 @@ from logging_system.records import (
 )
 from logging_system.view import TrainingView
 from measures.recogniser import LetterRecogniser
-from measures.recogniser_store import build_recogniser
+from measures.recogniser_training import build_recogniser
 from models.tokens import Tokenizer
 from sampling.sampler import ClipSampler, build_sampler
 from training.learner import Learner

@@ -11,8 +11,7 @@ from data.cache import ClipCache
 from data.fingerspelling.alphabet import Alphabet
 from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import WordSplit
-from measures.recogniser_store import open_recogniser
-from measures.recogniser_training import RecogniserWords
+from measures.recogniser_training import RecogniserWords, open_recogniser
 
 
 class Counter:
