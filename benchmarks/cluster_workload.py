@@ -21,7 +21,7 @@ from compute.environment import flop_counter
 from config import PRESETS, Config
 from logging_system.records import SampleStatistics
 from models.build import build_model, build_tokenizer
-from models.text_to_video import TextToVideoModel
+from models.unet3d import TextToVideoModel
 
 CPU = torch.device("cpu")
 FLOAT_BYTES = 4

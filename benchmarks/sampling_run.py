@@ -16,8 +16,8 @@ from diffusion.guidance import Guidance
 from diffusion.prediction import add_noise, predicted_video
 from diffusion.samplers import SamplerName
 from diffusion.schedule import NoiseSchedule
-from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer
+from models.unet3d import TextToVideoModel
 from sampling.sampler import ClipSampler, SamplingSettings
 from sampling.trained_run import SamplingRequest, open_trained_run
 

@@ -23,7 +23,7 @@ def compile_network(network: nn.Module, *, backend: str = "inductor") -> Forward
     not compiled. Padding changes nothing, because it is masked.
 
     Args:
-        network: takes what `models.text_to_video.TextToVideoModel` takes; it may be a wrapper, as of several processes.
+        network: takes what `models.unet3d.TextToVideoModel` takes; it may be a wrapper, as of several processes.
         backend: of torch.compile.
     """
     compiled = torch.compile(network, backend=backend)

@@ -23,7 +23,7 @@ class SharedModel:
         self._forward: Forward = model
 
     def __call__(self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
-        """Predict as `models.text_to_video.TextToVideoModel` does."""
+        """Predict as `models.unet3d.TextToVideoModel` does."""
         return self._forward(video_BCTHW, timestep_B, tokens_BL, drop_caption_B)
 
     def compile(self) -> None:

@@ -71,7 +71,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class AlignmentBias(nn.Module):
-    """A penalty on attending to characters that stand far from a frame's own place in the clip.
+    """A penalty on attending to characters that are far from a frame's own place in the clip.
 
     As ALiBi (Press et al. 2022, arXiv 2108.12409, section 3) penalises distance between tokens, this penalises the
     distance between a frame and a character, both on the normalised scale and counted in characters: -slope * distance.

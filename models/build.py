@@ -9,9 +9,8 @@ from diffusion.loss import DiffusionObjective
 from diffusion.schedule import NoiseSchedule, build_noise_schedule
 from models.pretrained_text import PretrainedEmbedding, PretrainedTokenizer, load_language_model
 from models.text_encoder import CharacterEncoder, TextEncoder
-from models.text_to_video import TextToVideoModel
 from models.tokens import FIRST_TOKEN, LATIN_SYMBOLS, CharacterTokenizer, Tokenizer
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 CHARACTERS = "characters"
 """The TEXT_ENCODER that is trained from scratch."""

@@ -10,9 +10,8 @@ from torch import Tensor
 
 PADDING = 0
 NULL_CAPTION = 1
-FIRST_TOKEN = 2
+FIRST_TOKEN = 2  # ids from here on mean what captions are made of
 SHOWN_SYMBOLS = 60  # more than any finger-spelling alphabet has
-"""Ids from here on stand for what captions are made of."""
 
 _ASCII = "abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/"
 _PUNCTUATION = "‘’“”„‚«»‹›–—…·¿¡§°€£$@#*+=_<>[]{}|~^`\\"

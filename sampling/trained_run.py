@@ -13,8 +13,8 @@ from compute.device import ComputeDevice, DeviceName, choose_device, precision_e
 from config import Config
 from diffusion.samplers import SamplerName
 from models.build import build_model, build_schedule, build_tokenizer
-from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer, says_nothing, shown_symbols
+from models.unet3d import TextToVideoModel
 from sampling.sampler import ClipSampler, build_sampler
 
 MAKE_A_RUN = "train one with `python main.py --experiment-name NAME`, then give `--run logs/NAME`"

@@ -21,8 +21,7 @@ from measures.clips import (
 from measures.recogniser import LetterRecogniser
 from measures.text_use import GaugeClips, measure_text_use, sensitivity_interval, text_sensitivity
 from models.text_encoder import CharacterEncoder
-from models.text_to_video import TextToVideoModel
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 SPECIFICATION = UNet3DSpecification(
     image_size=16,
