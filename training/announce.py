@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from collections.abc import Sequence
 
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.run_folder import RunFolder
@@ -13,44 +14,52 @@ from data.records import ClipSource, DataSplits
 from distributed.processes import Processes
 from models.tokens import Tokenizer, unread
 from training.estimate import TrainingEstimate
-from training.resume import ResumedConfig
+from training.learner import Learner
 
 
 def announce(
     loaded: LoadedSettings[Config],
-    config: Config,
+    learner: Learner,
     splits: DataSplits,
-    tokenizer: Tokenizer,
     folder: RunFolder,
-    compute: ComputeDevice,
-    processes: Processes,
-    resumed: ResumedConfig,
+    differences: Sequence[str],
     checkpoint: Checkpoint | None,
 ) -> None:
-    """Say where the run lives, what it trains on, what a preset or a resume changed, and how to watch it."""
+    """Say where the run lives, what it trains on, what a preset or a resume changed, and how to watch it.
+
+    Args:
+        loaded: says what the preset changed.
+        learner: what is trained.
+        splits: the data.
+        folder: of the run.
+        differences: from the checkpoint, a sentence each.
+        checkpoint: that the run resumes from.
+    """
+    config, compute, processes = learner.config, learner.compute, learner.processes
     print(f"Run: {folder.path}")
     if checkpoint is not None:
         print(f"Going on from step {checkpoint.state.step}: {checkpoint.folder}")
     print(f"Data: {splits.description}")
     for notice in splits.notices:
         print(f"Data: {notice}")
-    _announce_dropped_characters(splits.training, tokenizer)
+    _announce_dropped_characters(splits.training, learner.tokenizer)
     print(f"Device: {compute.device.type}, {compute.precision}")
     if processes.are_several:
         count = processes.part.world_size
-        clips = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
+        clips = config.clips_per_step
         share = "each has a part of the model" if config.PARALLELISM == "fsdp" else "each has the whole model"
         print(f"Processes: {count}, {share}; a step takes {count} times {clips} clips, {count * clips} together.")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
         print("This machine has a GPU: --preset base trains a larger model that is meant for one.")
     for name, (old, new) in loaded.preset_changes.items():
         print(f"Preset {loaded.preset}: {name} = {new!r} (config.py says {old!r})")
-    for difference in resumed.differences:
+    for difference in differences:
         print(f"Differs from the checkpoint: {difference}")
     if config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION:
         print(f"Sample videos are made every {config.SAMPLE_EVERY_STEPS} steps and at the end.")
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
     print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}", flush=True)
+    _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
 
 
 def announce_place(place: Place, processes: Processes) -> None:
@@ -62,7 +71,7 @@ def announce_place(place: Place, processes: Processes) -> None:
         print(f"This machine has {ranks} of {place.world_size}; the run speaks on {host}.", file=sys.stderr)
 
 
-def announce_estimate(
+def _announce_estimate(
     estimate: TrainingEstimate, compute: ComputeDevice, *, steps: int | None, max_minutes: float | None
 ) -> None:
     """Say what the run will take, and warn where its memory or its time will not do.

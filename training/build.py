@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,44 +33,133 @@ from distributed.processes import WAIT_TIMEOUT, Processes
 from measures.text_use import GaugeClips
 from models.build import build_tokenizer
 from models.tokens import Tokenizer, shown_symbols
-from training.announce import announce, announce_estimate
-from training.dashboard import RunLog, build_run_log, build_view
+from training.announce import announce
+from training.dashboard import build_run_log, build_view
 from training.learner import Learner, build_learner, stopping_limits
-from training.loop import LoopCadence, TrainingLoop
+from training.loop import TrainingLoop
 from training.optimizer import optimizer_tensors
 from training.resume import compare_data, config_for_resume
 from training.skipped import SkippedBatches, SkippedSteps
-from training.step import build_train_step
-from training.stopping import EndOfRun, StopRequest, ending_together
+from training.step import TrainStep
+from training.stopping import StopRequest, ending_together
 from training.validation import Validator, gauge_clips, load_validation_batch, wrong_tokens
 
 
-def build_saver(
-    config: Config,
-    config_file: Mapping[str, object],
-    checkpoints: Path,
-    symbols: tuple[str, ...],
-    learner: Learner,
+def build_training(
+    loaded: LoadedSettings[Config],
+    argv: list[str],
+    stop: StopRequest,
     processes: Processes,
-) -> Saver:
-    """Build it for this process. Call on all processes.
+    compute: ComputeDevice,
+    held: ExitStack,
+) -> TrainingLoop | None:
+    """Build everything that a run needs; None where a resumed run has no step left to do, and nothing was touched.
 
     Args:
-        config: of the run.
+        loaded: the config, and where its values come from.
+        argv: the command line, for the log.
+        stop: tells of signals; one that comes while this builds gives it up.
+        processes: that train together; the main one alone writes.
+        compute: where this one computes.
+        held: keeps the lock of the run folder; close it when the training has ended.
+
+    Raises:
+        UserError: something about the config, the data, the run folder or the device cannot work.
+        Interrupted: a signal came.
+    """
+    _check_parallelism(loaded.config, processes)
+    _check_remembered(processes, resume=loaded.resume)
+    with stop.interruptible(), ending_together(stop):  # so far nothing is written but the lock
+        _check_same_settings(loaded, compute, processes)
+        restarted = processes.remembered_run()
+        resume = loaded.resume or restarted is not None
+        # Before the run folder is made: what cannot work leaves nothing behind.
+        splits = None if resume else _open_data(loaded.config, processes)
+        folder, checkpoint = _run_folder(loaded.config, restarted, processes, held, resume=resume)
+        config, differences = config_for_resume(loaded, checkpoint)
+        splits = splits if splits is not None else _open_data(config, processes)
+        report = dict(splits.report)
+        if checkpoint is not None:
+            comparison = compare_data(folder.path / "split.json", report)
+            differences += (*comparison.differences, *_other_step(config, checkpoint, processes))
+            if comparison.formerly_trained:
+                report["formerly_trained"] = comparison.formerly_trained
+        tokenizer = build_tokenizer(config, splits.symbols)
+        _check_symbols(checkpoint, tokenizer)
+        if checkpoint is not None and _is_finished(config, splits, checkpoint, processes):
+            return None
+        learner = build_learner(config, splits, tokenizer, checkpoint, compute, processes)
+        view = None
+        if processes.is_main:
+            view = build_view(learner, splits, differences, argv, stop)
+        validator = _validator(learner, splits)
+    if processes.is_main:
+        if checkpoint is not None:
+            set_aside_newer(folder.checkpoints, checkpoint.state.step)
+            remove_old(folder.checkpoints, checkpoint.folder, retention(config))  # at once: it may be to make room
+        processes.remember_run(folder.path.name)
+        folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
+        folder.write_json("split.json", report)
+        announce(loaded, learner, splits, folder, differences, checkpoint)
+    keep = SkippedBatches(
+        folder.path,
+        learner.model if learner.copies is None else None,
+        config_as_json(config),
+        tokenizer.symbols,
+        processes.part,
+    ).keep
+    return TrainingLoop(
+        learner,
+        step=TrainStep(
+            shared=learner.shared,
+            ema=learner.ema,
+            optimizer=learner.optimizer,
+            loss_scale=learner.loss_scale,
+            objective=learner.objective,
+            compute=compute,
+            processes=processes,
+            config=config,
+        ),
+        batches=training_batches(
+            splits.training,
+            batch_size=config.clips_per_step,
+            seed=config.SEED,
+            start_batch=learner.start.step,
+            num_workers=config.NUM_WORKERS,
+            tokenize=tokenizer,
+            part=processes.part,
+        ),
+        validator=validator,
+        log=build_run_log(config, folder.path, learner, view),
+        saver=build_saver(learner, loaded.file_values, folder.checkpoints),
+        skipped_steps=SkippedSteps(
+            already_skipped=learner.start.skipped_steps,
+            limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
+            compute=compute,
+            rank=processes.part.rank,
+            keep=keep,
+        ),
+        stop=stop,
+    )
+
+
+def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints: Path) -> Saver:
+    """Build what this process saves with. Call on all processes.
+
+    Args:
+        learner: whose state is saved.
         config_file: what config.py alone says, without preset and command line.
         checkpoints: their folder.
-        symbols: what the tokens stand for.
-        learner: whose state is saved.
-        processes: that train it together.
     """
+    config, processes = learner.config, learner.processes
 
     def describe(progress: RunProgress) -> TrainingState:
         return TrainingState(
             **dataclasses.asdict(progress),
             config=config_as_json(config),
             config_file=config_file,
-            symbols=symbols,
-            # The step that failed, where one did, has moved the schedule on already.
+            symbols=learner.tokenizer.symbols,
+            # The step that failed, if one did, has moved the schedule on already.
             schedule={**learner.schedule.state(), "last_epoch": float(progress.step)},
             world_size=processes.part.world_size,
             loss_scale=learner.loss_scale.state(),
@@ -116,68 +205,6 @@ def build_saver(
 def retention(config: Config) -> Retention:
     """Return which checkpoints are kept."""
     return Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS)
-
-
-def build_training(
-    loaded: LoadedSettings[Config],
-    argv: list[str],
-    stop: StopRequest,
-    processes: Processes,
-    compute: ComputeDevice,
-    held: ExitStack,
-) -> TrainingLoop | None:
-    """Build everything that a run needs; None where a resumed run has no step left to do, and nothing was touched.
-
-    Args:
-        loaded: the config, and where its values come from.
-        argv: the command line, for the log.
-        stop: tells of signals; one that comes while this builds gives it up.
-        processes: that train together; the main one alone writes.
-        compute: where this one computes.
-        held: keeps the lock of the run folder; close it when the training has ended.
-
-    Raises:
-        UserError: something about the config, the data, the run folder or the device cannot work.
-        Interrupted: a signal came.
-    """
-    _check_parallelism(loaded.config, processes)
-    _check_remembered(processes, resume=loaded.resume)
-    with stop.interruptible(), ending_together(stop):  # so far nothing is written but the lock
-        _check_same_settings(loaded, compute, processes)
-        restarted = processes.remembered_run()
-        resume = loaded.resume or restarted is not None
-        # Before the run folder is made: what cannot work leaves nothing behind.
-        splits = None if resume else _open_data(loaded.config, processes)
-        folder, checkpoint = _run_folder(loaded.config, restarted, processes, held, resume=resume)
-        resumed = config_for_resume(loaded, checkpoint)
-        config = resumed.config
-        splits = splits if splits is not None else _open_data(config, processes)
-        report = dict(splits.report)
-        if checkpoint is not None:
-            comparison = compare_data(folder.path / "split.json", report)
-            resumed = resumed.with_differences((*comparison.differences, *_other_step(config, checkpoint, processes)))
-            if comparison.formerly_trained:
-                report["formerly_trained"] = comparison.formerly_trained
-        tokenizer = build_tokenizer(config, splits.symbols)
-        _check_symbols(checkpoint, tokenizer)
-        if checkpoint is not None and _is_finished(config, splits, checkpoint, processes):
-            return None
-        learner = build_learner(config, splits, tokenizer, checkpoint, compute, processes)
-        view = None
-        if processes.is_main:
-            view = build_view(config, learner, splits, tokenizer, compute, resumed, argv, stop, processes)
-        validator = _validator(config, learner, splits, tokenizer, compute, processes)
-    if processes.is_main:
-        if checkpoint is not None:
-            set_aside_newer(folder.checkpoints, checkpoint.state.step)
-            remove_old(folder.checkpoints, checkpoint.folder, retention(config))  # at once: it may be to make room
-        processes.remember_run(folder.path.name)
-        folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
-        folder.write_json("split.json", report)
-        announce(loaded, config, splits, tokenizer, folder, compute, processes, resumed, checkpoint)
-        announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
-    log = build_run_log(config, folder.path, learner, view)
-    return _assemble(config, loaded, learner, log, validator, splits, tokenizer, folder, compute, processes, stop)
 
 
 def _check_same_settings(loaded: LoadedSettings[Config], compute: ComputeDevice, processes: Processes) -> None:
@@ -283,93 +310,12 @@ def _digest(report: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
 
 
-def _assemble(
-    config: Config,
-    loaded: LoadedSettings[Config],
-    learner: Learner,
-    log: RunLog,
-    validator: Validator,
-    splits: DataSplits,
-    tokenizer: Tokenizer,
-    folder: RunFolder,
-    compute: ComputeDevice,
-    processes: Processes,
-    stop: StopRequest,
-) -> TrainingLoop:
-    return TrainingLoop(
-        step=build_train_step(
-            config,
-            learner.shared,
-            learner.ema,
-            learner.optimizer,
-            learner.objective,
-            compute,
-            processes,
-            learner.loss_scale,
-        ),
-        batches=_batches(config, splits, learner.start.step, tokenizer, processes),
-        steps_per_epoch=learner.steps_per_epoch,
-        total_steps=learner.limits.total_steps,
-        end_of_run=EndOfRun(learner.limits, stop, processes, compute),
-        cadence=LoopCadence(
-            validate_every=config.VALIDATE_EVERY_STEPS,
-            save_every=config.SAVE_EVERY_STEPS,
-            report_every=config.LOG_EVERY_STEPS,
-            sample_every=config.SAMPLE_EVERY_STEPS,
-            diagnose_every=config.DIAGNOSTIC_LOG_EVERY_STEPS,
-        ),
-        schedule=learner.schedule,
-        optimizer=learner.optimizer,
-        validator=validator,
-        ema_model=learner.ema.model,
-        log=log,
-        processes=processes,
-        saver=build_saver(config, loaded.file_values, folder.checkpoints, tokenizer.symbols, learner, processes),
-        skipped_steps=SkippedSteps(
-            already_skipped=learner.start.skipped_steps,
-            limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
-            compute=compute,
-            rank=processes.part.rank,
-            keep=SkippedBatches(
-                folder.path,
-                learner.model if learner.copies is None else None,
-                config_as_json(config),
-                tokenizer.symbols,
-                processes.part,
-            ).keep,
-        ),
-        stop=stop,
-        start=learner.start,
-        wait_for_device=compute.wait,
-        makes_samples=config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION,
-    )
+def _validator(learner: Learner, splits: DataSplits) -> Validator:
+    config, tokenizer = learner.config, learner.tokenizer
 
-
-def _batches(
-    config: Config, splits: DataSplits, start_step: int, tokenizer: Tokenizer, processes: Processes
-) -> Generator[Batch, None, None]:
-    return training_batches(
-        splits.training,
-        batch_size=config.clips_per_step,
-        seed=config.SEED,
-        start_batch=start_step,
-        num_workers=config.NUM_WORKERS,
-        tokenize=tokenizer,
-        part=processes.part,
-    )
-
-
-def _validator(
-    config: Config,
-    learner: Learner,
-    splits: DataSplits,
-    tokenizer: Tokenizer,
-    compute: ComputeDevice,
-    processes: Processes,
-) -> Validator:
     def gauge(batch: Batch, purpose: str) -> GaugeClips:
         shuffled = wrong_tokens(batch, splits.training, tokenizer)
-        return gauge_clips(batch, shuffled, compute.device, config.SEED, purpose)
+        return gauge_clips(batch, shuffled, learner.compute.device, config.SEED, purpose)
 
     trained = splits.validation_of_trained
     return Validator(
@@ -377,8 +323,8 @@ def _validator(
         trained_clips=None if trained is None else gauge(load_validation_batch(trained, tokenizer), "trained_noise"),
         schedule=learner.objective.schedule,
         prediction_type=learner.objective.prediction_type,
-        compute=compute,
-        processes=processes,
+        compute=learner.compute,
+        processes=learner.processes,
         batch_size=config.BATCH_SIZE,
         seed=config.SEED,
     )

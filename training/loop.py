@@ -3,24 +3,21 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
-
-import torch
-from torch import nn
 
 from checkpoints.saver import LastSaveFailed, Saver, Saving
 from common.errors import UserError
 from common.interruption import Interrupted
 from compute.memory import first_line, is_out_of_memory, out_of_memory_advice
 from data.records import Batch
-from distributed.processes import PEER_LOST, PeerLost, Processes, peer_lost
+from distributed.processes import PEER_LOST, PeerLost, peer_lost
 from distributed.rank_times import RankTimes
 from logging_system.records import EpochRecord, StepRecord, ValidationRecord
 from training.dashboard import RunLog
-from training.learning_rate import LearningRateSchedule
+from training.learner import Learner
 from training.optimizer import set_learning_rate
-from training.progress import Position, ProgressBar, StartingPoint
+from training.progress import Position, ProgressBar
 from training.skipped import SkippedSteps, TooManySkippedSteps
 from training.step import StepOutcome, TrainStep
 from training.stopping import Ending, EndOfRun, StopRequest, ending_together
@@ -47,45 +44,36 @@ class TrainingLoop:
 
     def __init__(
         self,
+        learner: Learner,
         *,
         step: TrainStep,
         batches: Generator[Batch, None, None],
-        steps_per_epoch: int,
-        total_steps: int | None,
-        end_of_run: EndOfRun,
-        cadence: LoopCadence,
-        schedule: LearningRateSchedule,
-        optimizer: torch.optim.Optimizer,
         validator: Validator,
-        ema_model: nn.Module,
         log: RunLog,
-        processes: Processes,
         saver: Saver,
         skipped_steps: SkippedSteps,
         stop: StopRequest,
-        start: StartingPoint,
-        wait_for_device: Callable[[], None],
-        makes_samples: bool,
     ) -> None:
+        self._learner = learner
+        self._config = learner.config
+        self._processes = learner.processes
         self._step = step
         self._batches = batches
-        self._steps_per_epoch = steps_per_epoch
-        self._total_steps = total_steps
-        self._end_of_run = end_of_run
-        self._cadence = cadence
-        self._schedule = schedule
-        self._optimizer = optimizer
         self._validator = validator
-        self._ema_model = ema_model
         self._log = log
-        self._processes = processes
-        self._rank_times = RankTimes(processes)
         self._saver = saver
         self._skipped_steps = skipped_steps
         self._stop = stop
-        self._start = start
-        self._wait_for_device = wait_for_device
-        self._makes_samples = makes_samples
+        self._end_of_run = EndOfRun(learner.limits, stop, learner.processes, learner.compute)
+        self._cadence = LoopCadence(
+            validate_every=self._config.VALIDATE_EVERY_STEPS,
+            save_every=self._config.SAVE_EVERY_STEPS,
+            report_every=self._config.LOG_EVERY_STEPS,
+            sample_every=self._config.SAMPLE_EVERY_STEPS,
+            diagnose_every=self._config.DIAGNOSTIC_LOG_EVERY_STEPS,
+        )
+        self._rank_times = RankTimes(learner.processes)
+        start = learner.start
         self._position = Position(start.step, start.samples_seen, start.validation_is_due, start.best_validation_loss)
 
     def run(self) -> int:
@@ -95,7 +83,9 @@ class TrainingLoop:
             UserError: MAX_SKIPPED_STEPS_IN_A_ROW steps were not finite, a clip can no longer be loaded, the memory is
                 too small, or the last checkpoint cannot be written.
         """
-        self._progress = ProgressBar(self._start.step, self._total_steps, is_shown=self._processes.is_main)
+        self._progress = ProgressBar(
+            self._learner.start.step, self._learner.limits.total_steps, is_shown=self._processes.is_main
+        )
         self._saving = Saving(self._saver, self._progress.say, self._log.on_checkpoint)
         with contextlib.ExitStack() as opened:
             opened.callback(self._batches.close)
@@ -152,7 +142,7 @@ class TrainingLoop:
             ending = self._end_of_run.between_steps()
             record = replace(record, is_interrupted=ending is not None)
         self._report(record, validation, is_ending=ending is not None)
-        if record.step % self._steps_per_epoch == 0 or ending is not None:
+        if record.step % self._learner.steps_per_epoch == 0 or ending is not None:
             self._end_epoch(is_last=ending is not None)
         self._position.save_is_due |= record.step % self._cadence.save_every == 0
         if ending is not None:
@@ -183,19 +173,19 @@ class TrainingLoop:
         batch = self._next_batch()
         data_seconds = time.perf_counter() - wait_started
         step = position.step + 1
-        rate = self._schedule.rate_for(step)
-        set_learning_rate(self._optimizer, rate)
-        is_first = step == self._start.step + 1
-        self._log.before_step(step, is_first=is_first, is_last=step == self._total_steps)
+        rate = self._learner.schedule.rate_for(step)
+        set_learning_rate(self._learner.optimizer, rate)
+        is_first = step == self._learner.start.step + 1
+        self._log.before_step(step, is_first=is_first, is_last=step == self._learner.limits.total_steps)
         step_started = time.perf_counter()
         outcome = self._step.run(step, batch, self._end_of_run.request())
         position.count_step(self._clips_in_step(batch), rate)
         ending = self._end_of_run.after(step, outcome.request)
-        ends_epoch = step % self._steps_per_epoch == 0
+        ends_epoch = step % self._learner.steps_per_epoch == 0
         if is_first or ends_epoch or ending is not None or self._cadence.looks_at(step):
             # A GPU is behind the host by now. What it still has to do belongs to the steps since the last look, and not
             # to the logging, validation or saving that would otherwise wait for it.
-            self._wait_for_device()
+            self._learner.compute.wait()
         seconds = data_seconds + time.perf_counter() - step_started
         self._rank_times.add(data_seconds, outcome.own_work)
         self._skipped_steps.add(step, batch, outcome.skipped, outcome.fault)
@@ -226,7 +216,7 @@ class TrainingLoop:
         clips, frames = self._clips_in_step(batch), batch.video_BCTHW.shape[2]
         return StepRecord(
             step=self._position.step,
-            is_first=self._position.step == self._start.step + 1,
+            is_first=self._position.step == self._learner.start.step + 1,
             is_last=ending is not None and not ending.is_interruption,
             is_interrupted=ending is not None and ending.is_interruption,
             epoch=batch.epoch,
@@ -238,7 +228,7 @@ class TrainingLoop:
             gradient_norm_clipped=outcome.gradient_norm_clipped,
             skipped=outcome.skipped,
             overflowed=outcome.overflowed,
-            learning_rates={str(group["name"]): rate for group in self._optimizer.param_groups},
+            learning_rates={str(group["name"]): rate for group in self._learner.optimizer.param_groups},
             samples=outcome.samples,
             tensors=outcome.tensors,
             data_seconds=data_seconds,
@@ -268,7 +258,7 @@ class TrainingLoop:
     def _make_samples(self, record: StepRecord) -> None:
         if not self._log.samples_are_due(record):
             return
-        if self._makes_samples:
+        if self._config.ENABLE_VIDEO_LOGGING or self._config.ENABLE_NOISE_VISUALIZATION:
             self._progress.say(f"Step {record.step}: making sample videos ...")
         self._log.on_samples(record)
         self._processes.wait()  # for the main one, which alone makes them
@@ -290,11 +280,11 @@ class TrainingLoop:
 
     def _validate(self, step: int, on_cadence: bool) -> ValidationRecord:
         with self._given_up_at_a_signal():
-            record = self._validator.run(step, self._ema_model, self._position.best_validation_loss)
+            record = self._validator.run(step, self._learner.ema.model, self._position.best_validation_loss)
         self._position.validation_is_due = False
         self._position.validation = record
         if on_cadence:  # the closing one depends on where a run was stopped, and must not change a resumed run
-            self._schedule.on_validation(record.loss)
+            self._learner.schedule.on_validation(record.loss)
             self._position.best_validation_loss = record.best_loss if math.isfinite(record.best_loss) else None
         line = f"Step {step}: validation loss {record.loss:.4f}; without caption {record.loss_null - record.loss:+.4f}"
         if record.loss_shuffled is not None:
@@ -310,13 +300,13 @@ class TrainingLoop:
     def _end_epoch(self, *, is_last: bool) -> None:
         position, now = self._position, time.perf_counter()
         epoch_record = EpochRecord(
-            epoch=(position.step - 1) // self._steps_per_epoch + 1,
+            epoch=(position.step - 1) // self._learner.steps_per_epoch + 1,
             step=position.step,
             optimizer_steps=position.epoch_steps,
             clips=position.epoch_clips,
             seconds=now - position.epoch_started,
             learning_rate=position.learning_rate,
-            is_partial=position.step % self._steps_per_epoch != 0,
+            is_partial=position.step % self._learner.steps_per_epoch != 0,
             is_last=is_last,
         )
         self._log.on_epoch(epoch_record)

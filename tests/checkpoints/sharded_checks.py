@@ -16,13 +16,14 @@ from checkpoints.saver import FailedCheckpoint, RunProgress, SavedCheckpoint
 from checkpoints.sharded_saver import ShardedSaver
 from checkpoints.tensor_files import ShardedTensors, WholeTensors, write_shards
 from compute.device import place_of_this_process
+from config import Config
 from distributed import gathering as sharded_gathering
 from distributed.gathering import Copies, PlainCopy, gather_tensors
 from distributed.models import ShardedModel, gathered_bytes, own_part, shard
 from distributed.processes import Processes, connected_processes
 from training.optimizer import (
     ExponentialMovingAverage,
-    build_optimizer,
+    build_adamw,
     load_optimizer_parts,
     optimizer_tensors,
     step_unless,
@@ -113,7 +114,7 @@ def training(processes: Processes, folder: Path) -> None:
         shard(network, mesh_of(processes))
     shared = ShardedModel(model)
     ema, plain_ema = ExponentialMovingAverage(model, 0.5, average), ExponentialMovingAverage(plain, 0.5)
-    optimizers = [build_optimizer(each, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
+    optimizers = [build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.3), each)
                   for each in (model, plain)]  # fmt: skip
     names = [name for name, _ in plain.named_parameters()]
     assert [name for name, _ in model.named_parameters()] == names
@@ -191,7 +192,7 @@ def saving(processes: Processes, folder: Path) -> None:
     model, average = Net(), Net()
     for network in (model, average):
         shard(network, mesh_of(processes))
-    optimizer = build_optimizer(model, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
+    optimizer = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.3), model)
     loss_of(model, processes.part.rank).backward()
     optimizer.step()
     tensors = {
@@ -234,7 +235,7 @@ def saving(processes: Processes, folder: Path) -> None:
 
     other = Net()
     shard(other, mesh_of(processes))
-    restored = build_optimizer(other, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
+    restored = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.3), other)
     checkpoint.stored("model").fill(other.state_dict())
     load_optimizer_parts(restored, other, checkpoint.stored("optimizer"))
     for network, its_optimizer in ((model, optimizer), (other, restored)):

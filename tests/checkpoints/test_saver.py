@@ -12,7 +12,8 @@ from torch import nn
 from checkpoints import saver as module
 from checkpoints.checkpoint import Retention, TrainingState, list_checkpoints
 from checkpoints.saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
-from training.optimizer import build_optimizer, optimizer_tensors
+from config import Config
+from training.optimizer import build_adamw, optimizer_tensors
 
 
 def progress(step: int) -> RunProgress:
@@ -32,7 +33,7 @@ class Rig:
         self.may_write = threading.Event()
         self.error: OSError | None = None
         self.threads: list[threading.Thread] = []
-        optimizer = build_optimizer(self.model, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.0)
+        optimizer = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.0), self.model)
         for parameter in self.model.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()

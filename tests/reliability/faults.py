@@ -71,7 +71,7 @@ def tell_weights() -> None:
 def train_by_plain_gradient_descent() -> None:
     """Replace AdamW, which makes large differences of the smallest gradients, by plain SGD."""
     from training import learner as build_learner
-    from training.step import build_adamw
+    from training.optimizer import build_adamw
 
     def build(*arguments: Any) -> torch.optim.Optimizer:
         groups = build_adamw(*arguments).param_groups
