@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from checkpoints.checkpoint import RunState
 from checkpoints.saver import LastSaveFailed, Saver, Saving
 from common.errors import UserError
 from common.interruption import Interrupted
@@ -20,7 +21,7 @@ from logging_system.records import EpochRecord, StepRecord, ValidationRecord
 from training.dashboard import RunLog
 from training.learning_rate import LearningRateSchedule
 from training.optimizer import set_learning_rate
-from training.progress import Position, ProgressBar, StartingPoint
+from training.progress import Position, ProgressBar
 from training.skipped import SkippedSteps, TooManySkippedSteps
 from training.step import StepOutcome, TrainStep
 from training.stopping import Ending, EndOfRun, StopRequest, ending_together
@@ -63,7 +64,7 @@ class TrainingLoop:
         saver: Saver,
         skipped_steps: SkippedSteps,
         stop: StopRequest,
-        start: StartingPoint,
+        start: RunState,
         wait_for_device: Callable[[], None],
         makes_samples: bool,
     ) -> None:
