@@ -22,8 +22,8 @@ import torch
 from benchmarks.machine import machine_line
 from benchmarks.output import INTERRUPTED, save_figures, say
 from benchmarks.spread import Spread, spread_of
-from checkpoints.checkpoint import Retention, TrainingState
-from checkpoints.saver import CheckpointSaver, RunProgress, SavedCheckpoint
+from checkpoints.checkpoint import Retention, RunState, TrainingState
+from checkpoints.saver import CheckpointSaver, SavedCheckpoint
 from common.errors import UserError
 from common.settings import config_as_json, load_settings
 from compute.device import choose_device
@@ -139,7 +139,7 @@ def _one_round(
     learner: Learner, folder: Path, savers: Mapping[str, CheckpointSaver], number: int, beside: _Steps | None
 ) -> _Round:
     plain, synced = (_torch_save(learner, folder / "plain.pt", sync=sync) for sync in (False, True))
-    progress = RunProgress(number, 0, 0, None, None, validation_is_due=False)
+    progress = RunState(number, 0, 0)
     os.sync()
     foreground = _saved(savers["foreground"], progress)
     alone = None if beside is None else beside.seconds()
@@ -149,7 +149,7 @@ def _one_round(
     return _Round(plain, synced, foreground, _saved(savers["background"], progress), alone, with_save)
 
 
-def _saved(saver: CheckpointSaver, progress: RunProgress) -> SavedCheckpoint:
+def _saved(saver: CheckpointSaver, progress: RunState) -> SavedCheckpoint:
     """Wait for the save of this step, which may have been begun, and return it."""
     saver.save(progress, wait=True)
     (outcome,) = saver.collect()
@@ -178,7 +178,7 @@ def _saver(learner: Learner, config: Config, checkpoints: Path, in_background: b
     checkpoints.mkdir()
     saved = config_as_json(config)
 
-    def describe(progress: RunProgress) -> TrainingState:
+    def describe(progress: RunState) -> TrainingState:
         facts = dataclasses.asdict(progress)
         return TrainingState(**facts, config=saved, config_file=saved, symbols=(), schedule=learner.schedule.state())
 

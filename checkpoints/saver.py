@@ -11,24 +11,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from checkpoints.checkpoint import CheckpointTensors, Retention, TrainingState, save_checkpoint
+from checkpoints.checkpoint import CheckpointTensors, Retention, RunState, TrainingState, save_checkpoint
 from common.errors import UserError
 from compute.memory import is_out_of_memory, memory_in_use
 from logging_system.records import CheckpointRecord
 
 SPARE_MEMORY = 1.5  # times the copy that must be free for it to be made
-
-
-@dataclass(frozen=True)
-class RunProgress:
-    """What only the training loop knows about the state it is in."""
-
-    step: int
-    samples_seen: int
-    skipped_steps: int
-    validation_loss: float | None
-    best_validation_loss: float | None
-    validation_is_due: bool
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class CheckpointSaver:
         self,
         *,
         checkpoints: Path,
-        describe: Callable[[RunProgress], TrainingState],
+        describe: Callable[[RunState], TrainingState],
         tensors: Callable[[], CheckpointTensors],
         retention: Retention,
         in_background: bool,
@@ -94,26 +82,26 @@ class CheckpointSaver:
         self._done: list[SavedCheckpoint | FailedCheckpoint] = []
         self._has_warned = False
 
-    def save(self, progress: RunProgress, *, wait: bool) -> None:
+    def save(self, state: RunState, *, wait: bool) -> None:
         """Save the state as it is now; what came of it is in `collect`.
 
         Args:
-            progress: of the state.
+            state: how far the run is, whose weights are as they are now.
             wait: return when it is on the disk, or has failed. Otherwise it may still be written when this returns,
                 and a save that comes before waits for it: there is one copy of the state at most.
         """
         start = time.perf_counter()
-        if not self.is_needed(progress.step):
+        if not self.is_needed(state.step):
             return
         write_start = time.perf_counter()
-        state, tensors = self._describe(progress), self._tensors()
+        described, tensors = self._describe(state), self._tensors()
         copy = None if wait or not self._in_background else self._copy(tensors)
-        self._begun_step = progress.step
+        self._begun_step = state.step
         if copy is None:
-            self._note(self._write(state, tensors, start, write_start, stall_seconds=None))
+            self._note(self._write(described, tensors, start, write_start, stall_seconds=None))
         else:
             stall = time.perf_counter() - start
-            self._running = self._thread.submit(self._write, state, copy, start, write_start, stall_seconds=stall)
+            self._running = self._thread.submit(self._write, described, copy, start, write_start, stall_seconds=stall)
 
     def is_needed(self, step: int) -> bool:
         """Wait for what is being written; then say whether the step is to be saved.
@@ -217,7 +205,7 @@ class Saver(Protocol):
         """Whether only all processes together can save."""
         ...
 
-    def save(self, progress: RunProgress, *, wait: bool) -> None: ...
+    def save(self, state: RunState, *, wait: bool) -> None: ...
     def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]: ...
     def finish(self) -> None: ...
     def close(self) -> None: ...
@@ -229,7 +217,7 @@ class NoSaver:
     last_step = None
     needs_others = False
 
-    def save(self, progress: RunProgress, *, wait: bool) -> None:
+    def save(self, state: RunState, *, wait: bool) -> None:
         pass
 
     def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]:
@@ -251,12 +239,12 @@ class Saving:
         self._on_saved = on_saved
         self._is_alone = False
 
-    def begin(self, progress: RunProgress) -> None:
+    def begin(self, state: RunState) -> None:
         """Save, beside training where that can be. A failure is a warning, now or later."""
-        self._saver.save(progress, wait=False)
+        self._saver.save(state, wait=False)
         self.report()
 
-    def finish(self, progress: RunProgress) -> None:
+    def finish(self, state: RunState) -> None:
         """Save, unless it is saved already; it is on the disk when this returns.
 
         After `settle`, where the others may be gone, nothing is done that would need them.
@@ -266,7 +254,7 @@ class Saving:
         """
         if self._is_alone and self._saver.needs_others:
             return
-        self._saver.save(progress, wait=True)
+        self._saver.save(state, wait=True)
         outcomes = self._saver.collect()
         failed = next((each for each in outcomes[-1:] if isinstance(each, FailedCheckpoint)), None)
         self._say_all(outcomes if failed is None else outcomes[:-1], after_failure="")

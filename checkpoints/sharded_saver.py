@@ -10,8 +10,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from checkpoints.checkpoint import CheckpointTensors, Retention, TrainingState, new_checkpoint, publish, sha256
-from checkpoints.saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint, free_memory
+from checkpoints.checkpoint import (
+    CheckpointTensors,
+    Retention,
+    RunState,
+    TrainingState,
+    new_checkpoint,
+    publish,
+    sha256,
+)
+from checkpoints.saver import CheckpointSaver, FailedCheckpoint, SavedCheckpoint, free_memory
 from checkpoints.tensor_files import save_tensors, shard_names, write_shards
 from distributed.gathering import gather_tensors
 from distributed.processes import Processes
@@ -62,14 +70,14 @@ class GatheringSaver:
         """The step of the newest checkpoint that is known to be whole; 0 for none, None where only others know."""
         return None if self._writer is None else self._writer.last_step
 
-    def save(self, progress: RunProgress, *, wait: bool) -> None:
+    def save(self, state: RunState, *, wait: bool) -> None:
         """Save as `CheckpointSaver.save` does. Call on all processes."""
-        if not self._processes.from_main(self._can_begin(progress.step)):
+        if not self._processes.from_main(self._can_begin(state.step)):
             return
         if self._writer is None:
             self._gather()
         else:
-            self._writer.save(progress, wait=wait)
+            self._writer.save(state, wait=wait)
 
     def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]:
         """Return what has ended since the last call; nothing but on the main process."""
@@ -111,7 +119,7 @@ class ShardedSaver:
         self,
         *,
         checkpoints: Path,
-        describe: Callable[[RunProgress], TrainingState],
+        describe: Callable[[RunState], TrainingState],
         tensors: Callable[[], CheckpointTensors],
         retention: Retention,
         processes: Processes,
@@ -138,22 +146,22 @@ class ShardedSaver:
         self.last_step = saved_step
         self._done: list[SavedCheckpoint | FailedCheckpoint] = []
 
-    def save(self, progress: RunProgress, *, wait: bool) -> None:
+    def save(self, state: RunState, *, wait: bool) -> None:
         """Save the state as it is now; it is on the disk when this returns, or has failed. Call on all processes.
 
         What came of it is in `collect`, the same on all of them.
         """
-        if not self._processes.from_main(progress.step != self.last_step):
+        if not self._processes.from_main(state.step != self.last_step):
             return
         start = time.perf_counter()
-        outcome = self._write(self._describe(progress))
+        outcome = self._write(self._describe(state))
         if isinstance(outcome, OSError):
-            self._done.append(FailedCheckpoint(progress.step, outcome))
+            self._done.append(FailedCheckpoint(state.step, outcome))
             return
-        self.last_step = progress.step
+        self.last_step = state.step
         seconds = time.perf_counter() - start
         size = sum(file.stat().st_size for file in outcome.iterdir()) if self._processes.is_main else 0
-        self._done.append(SavedCheckpoint(progress.step, outcome, size, seconds, seconds))
+        self._done.append(SavedCheckpoint(state.step, outcome, size, seconds, seconds))
 
     def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]:
         """Return what has ended since the last call."""

@@ -1,6 +1,5 @@
 """The composition root: reads the config, builds every part, and puts them together."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,13 +13,14 @@ from checkpoints.checkpoint import (
     Checkpoint,
     CheckpointTensors,
     Retention,
+    RunState,
     TrainingState,
     config_of_checkpoint,
     remove_old,
     set_aside_newer,
 )
 from checkpoints.run_folder import RunFolder, open_run_folder
-from checkpoints.saver import CheckpointSaver, NoSaver, RunProgress, Saver, bytes_of
+from checkpoints.saver import CheckpointSaver, NoSaver, Saver, bytes_of
 from checkpoints.sharded_saver import GatheringSaver, ShardedSaver, gather_to_main
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
@@ -153,14 +153,14 @@ def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints
     """
     config, processes = learner.config, learner.processes
 
-    def describe(progress: RunProgress) -> TrainingState:
+    def describe(state: RunState) -> TrainingState:
         return TrainingState(
-            **dataclasses.asdict(progress),
+            **vars(state),
             config=config_as_json(config),
             config_file=config_file,
             symbols=learner.tokenizer.symbols,
             # The step that failed, if one did, has moved the schedule on already.
-            schedule={**learner.schedule.state(), "last_epoch": float(progress.step)},
+            schedule={**learner.schedule.state(), "last_epoch": float(state.step)},
             world_size=processes.part.world_size,
             loss_scale=learner.loss_scale.state(),
         )

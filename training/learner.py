@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from checkpoints.checkpoint import Checkpoint, load_weights
+from checkpoints.checkpoint import Checkpoint, RunState, load_weights
 from compute.device import ComputeDevice
 from compute.environment import forward_flops
 from config import Config
@@ -28,7 +28,6 @@ from training.optimizer import (
     load_optimizer_parts,
     load_optimizer_tensors,
 )
-from training.progress import StartingPoint
 from training.stopping import StoppingLimits
 from training.validation import load_validation_batch
 
@@ -61,7 +60,7 @@ class Learner:
     schedule: LearningRateSchedule
     limits: StoppingLimits
     steps_per_epoch: int
-    start: StartingPoint
+    start: RunState
     validation_batch: Batch
     forward_flops: int
     estimate: TrainingEstimate
@@ -91,15 +90,12 @@ def build_learner(
     steps_per_epoch = batches_per_epoch(splits.training, config.clips_per_step, processes.part)
     limits = stopping_limits(config, steps_per_epoch)
     schedule = LearningRateSchedule(config, limits.total_steps)
-    start = StartingPoint(0, 0, 0)
+    start = RunState(0, 0, 0)
     loss_scale = build_loss_scale(compute)
     if checkpoint is not None:
         _restore(checkpoint, model, ema, optimizer, schedule)
         loss_scale.load_state(checkpoint.state.loss_scale)
-        state = checkpoint.state
-        start = StartingPoint(
-            state.step, state.samples_seen, state.skipped_steps, state.validation_is_due, state.best_validation_loss
-        )
+        start = checkpoint.state.run_state
     validation_batch = load_validation_batch(splits.validation, tokenizer)
     clip_flops = forward_flops(model, validation_batch, compute.device)
     estimate = estimate_training(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from checkpoints.saver import RunProgress
+from checkpoints.checkpoint import RunState
 from logging_system.records import ValidationRecord
 
 
@@ -43,10 +43,10 @@ class Position:
         """Count its steps anew."""
         self.epoch_steps, self.epoch_clips, self.epoch_started = 0, 0, now
 
-    def progress(self, skipped_steps: int) -> RunProgress:
+    def progress(self, skipped_steps: int) -> RunState:
         """Return what a checkpoint says of it."""
         is_validated = self.validation is not None and self.validation.step == self.step
-        return RunProgress(
+        return RunState(
             step=self.step,
             samples_seen=self.samples_seen,
             skipped_steps=skipped_steps,
@@ -54,17 +54,6 @@ class Position:
             best_validation_loss=self.best_validation_loss,
             validation_is_due=self.validation_is_due,
         )
-
-
-@dataclass(frozen=True)
-class StartingPoint:
-    """What a run has behind it: zeros for a fresh one."""
-
-    step: int
-    samples_seen: int
-    skipped_steps: int
-    validation_is_due: bool = False  # the last launch was interrupted before it had validated its last step
-    best_validation_loss: float | None = None
 
 
 class ProgressBar:

@@ -11,8 +11,15 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from checkpoints.checkpoint import Retention, TrainingState, list_checkpoints, read_checkpoint, save_checkpoint
-from checkpoints.saver import FailedCheckpoint, RunProgress, SavedCheckpoint
+from checkpoints.checkpoint import (
+    Retention,
+    RunState,
+    TrainingState,
+    list_checkpoints,
+    read_checkpoint,
+    save_checkpoint,
+)
+from checkpoints.saver import FailedCheckpoint, SavedCheckpoint
 from checkpoints.sharded_saver import ShardedSaver
 from checkpoints.tensor_files import ShardedTensors, WholeTensors, write_shards
 from compute.device import place_of_this_process
@@ -85,7 +92,7 @@ def reading(processes: Processes, folder: Path) -> None:
     mesh, wanted = mesh_of(processes), whole_tensors()
     parts = divided(wanted, mesh)
     group = dist.new_group(backend="gloo")
-    state = TrainingState(1, 4, 0, {}, {}, ("A",), {}, None, None)
+    state = TrainingState(1, 4, 0, config={}, config_file={}, symbols=("A",), schedule={})
     if processes.is_main:
         save_checkpoint(folder, state, dict.fromkeys(("model", "ema", "optimizer"), wanted), Retention(1))
         (folder / "parts").mkdir()
@@ -202,8 +209,8 @@ def saving(processes: Processes, folder: Path) -> None:
     }
     saver = ShardedSaver(
         checkpoints=folder / "checkpoints",
-        describe=lambda progress: TrainingState(
-            **vars(progress), config={}, config_file={}, symbols=("A",), schedule={}, world_size=3
+        describe=lambda state: TrainingState(
+            **vars(state), config={}, config_file={}, symbols=("A",), schedule={}, world_size=3
         ),
         tensors=lambda: tensors,
         retention=Retention(2),
@@ -212,7 +219,7 @@ def saving(processes: Processes, folder: Path) -> None:
         saved_step=0,
     )
     for step in (0, 1, 1):  # 0 was resumed from
-        saver.save(RunProgress(step, 4, 0, None, None, validation_is_due=False), wait=False)
+        saver.save(RunState(step, 4, 0), wait=False)
     outcomes = saver.collect()
     assert len(outcomes) == 1, outcomes
     (saved,) = outcomes
@@ -224,7 +231,7 @@ def saving(processes: Processes, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if processes.part.rank == 2:
             patch.setattr(Path, "is_dir", lambda path: False)
-        saver.save(RunProgress(2, 8, 0, None, None, validation_is_due=False), wait=True)
+        saver.save(RunState(2, 8, 0), wait=True)
     (failed,) = saver.collect()
     assert isinstance(failed, FailedCheckpoint)
     assert "rank 2 does not see " in str(failed.error)

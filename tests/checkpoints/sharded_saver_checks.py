@@ -10,8 +10,15 @@ import torch.distributed as dist
 from torch import nn
 
 from checkpoints import sharded_saver as sharded_saving
-from checkpoints.checkpoint import CheckpointTensors, Retention, TrainingState, list_checkpoints, read_checkpoint
-from checkpoints.saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
+from checkpoints.checkpoint import (
+    CheckpointTensors,
+    Retention,
+    RunState,
+    TrainingState,
+    list_checkpoints,
+    read_checkpoint,
+)
+from checkpoints.saver import CheckpointSaver, FailedCheckpoint, SavedCheckpoint
 from checkpoints.sharded_saver import GatheringSaver, ShardedSaver, gather_to_main
 from checkpoints.tensor_files import shard_names
 from compute.device import place_of_this_process
@@ -20,8 +27,8 @@ from distributed.processes import Processes, connected_processes
 from tests.checkpoints.sharded_checks import Net, mesh_of
 
 
-def progress(step: int) -> RunProgress:
-    return RunProgress(step, 4, 0, None, None, validation_is_due=False)
+def at(step: int) -> RunState:
+    return RunState(step, 4, 0)
 
 
 def sharded_saver(processes: Processes, model: nn.Module, checkpoints: Path) -> ShardedSaver:
@@ -46,7 +53,7 @@ def saving_without_rows(processes: Processes, folder: Path) -> None:
     for each in (model, other):
         shard(each, mesh_of(processes))
     saver = sharded_saver(processes, model, folder)
-    saver.save(progress(1), wait=True)
+    saver.save(at(1), wait=True)
     (saved,) = saver.collect()
     assert isinstance(saved, SavedCheckpoint), saved
     checkpoint = read_checkpoint(saved.folder)
@@ -78,7 +85,7 @@ def hashing(processes: Processes, folder: Path) -> None:
         patch.setattr(sharded_saving, "sha256", sha256)
         patch.setattr("checkpoints.checkpoint.sha256", sha256)
         patch.setattr(sharded_saving.os, "fsync", noted)
-        saver.save(progress(1), wait=True)
+        saver.save(at(1), wait=True)
     (saved,) = saver.collect()
     assert isinstance(saved, SavedCheckpoint), saved
     assert hashed == [own, "state.json"][: 2 - processes.part.rank]  # state.json is the main process's
@@ -97,7 +104,7 @@ def hashing(processes: Processes, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if processes.part.rank == 1:
             patch.setattr(sharded_saving, "sha256", fails)
-        saver.save(progress(2), wait=True)
+        saver.save(at(2), wait=True)
     (failed,) = saver.collect()
     assert isinstance(failed, FailedCheckpoint)
     assert "rank 1: " in str(failed.error)
@@ -131,7 +138,7 @@ def no_room(processes: Processes, folder: Path) -> None:
     saver = GatheringSaver(writer, gather, lambda: 3 * 2**30, processes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharded_saving, "free_memory", lambda: 2 * 2**30)
-        saver.save(progress(1), wait=False)
+        saver.save(at(1), wait=False)
     assert gathered == []
     failed = saver.collect()
     if processes.is_main:
@@ -142,7 +149,7 @@ def no_room(processes: Processes, folder: Path) -> None:
         assert failed == []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharded_saving, "free_memory", lambda: 3 * 2**30)
-        saver.save(progress(1), wait=True)
+        saver.save(at(1), wait=True)
     assert gathered == [1]
     assert [type(each) for each in saver.collect()] == [SavedCheckpoint] * processes.is_main
     saver.close()

@@ -10,17 +10,17 @@ from safetensors.torch import load
 from torch import nn
 
 from checkpoints import saver as module
-from checkpoints.checkpoint import Retention, TrainingState, list_checkpoints
-from checkpoints.saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
+from checkpoints.checkpoint import Retention, RunState, TrainingState, list_checkpoints
+from checkpoints.saver import CheckpointSaver, FailedCheckpoint, SavedCheckpoint
 from config import Config
 from training.optimizer import build_adamw, optimizer_tensors
 
 
-def progress(step: int) -> RunProgress:
-    return RunProgress(step, 4 * step, 0, 0.5, 0.5, validation_is_due=False)
+def at(step: int) -> RunState:
+    return RunState(step, 4 * step, 0, 0.5, 0.5)
 
 
-def describe(of: RunProgress) -> TrainingState:
+def describe(of: RunState) -> TrainingState:
     return TrainingState(**vars(of), config={}, config_file={}, symbols=("A",), schedule={})
 
 
@@ -74,7 +74,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
 
 def test_what_is_written_is_the_state_of_the_moment_of_saving(rig: Rig) -> None:
     before = rig.model.weight.detach().clone()
-    rig.saver.save(progress(1), wait=False)
+    rig.saver.save(at(1), wait=False)
     assert rig.saver.collect() == []  # it is still being written
     with torch.no_grad():
         rig.model.weight += 1  # training goes on
@@ -89,9 +89,9 @@ def test_what_is_written_is_the_state_of_the_moment_of_saving(rig: Rig) -> None:
 
 
 def test_the_next_save_waits_for_the_one_before_and_the_last_one_for_itself(rig: Rig) -> None:
-    rig.saver.save(progress(1), wait=False)
+    rig.saver.save(at(1), wait=False)
     threading.Timer(0.2, rig.may_write.set).start()
-    rig.saver.save(progress(2), wait=True)
+    rig.saver.save(at(2), wait=True)
     assert [folder.name for folder in list_checkpoints(rig.checkpoints)] == ["step_00000002", "step_00000001"]
     assert [type(outcome) for outcome in rig.saver.collect()] == [SavedCheckpoint, SavedCheckpoint]
     assert rig.threads[1] is threading.main_thread()  # no copy is needed where nothing changes the weights
@@ -99,10 +99,10 @@ def test_the_next_save_waits_for_the_one_before_and_the_last_one_for_itself(rig:
 
 def test_a_step_is_saved_once(rig: Rig) -> None:
     rig.may_write.set()
-    rig.saver.save(progress(0), wait=True)  # the one that was resumed from
+    rig.saver.save(at(0), wait=True)  # the one that was resumed from
     assert rig.threads == []
-    rig.saver.save(progress(1), wait=False)
-    rig.saver.save(progress(1), wait=True)
+    rig.saver.save(at(1), wait=False)
+    rig.saver.save(at(1), wait=True)
     assert len(rig.threads) == 1
     assert len(list_checkpoints(rig.checkpoints)) == 1  # and it is there
 
@@ -110,18 +110,18 @@ def test_a_step_is_saved_once(rig: Rig) -> None:
 def test_a_failure_comes_back_and_the_step_can_be_saved_again(rig: Rig) -> None:
     rig.error = OSError(28, "No space left on device")
     rig.may_write.set()
-    rig.saver.save(progress(1), wait=False)
-    rig.saver.save(progress(1), wait=True)
+    rig.saver.save(at(1), wait=False)
+    rig.saver.save(at(1), wait=True)
     failures = rig.saver.collect()
     assert [(type(each), each.step) for each in failures] == [(FailedCheckpoint, 1)] * 2
     rig.error = None
-    rig.saver.save(progress(1), wait=True)
+    rig.saver.save(at(1), wait=True)
     assert isinstance(rig.saver.collect()[0], SavedCheckpoint)
 
 
 def test_without_room_for_a_copy_training_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SPARE_MEMORY", 1e15)
-    rig.saver.save(progress(1), wait=False)
+    rig.saver.save(at(1), wait=False)
     (saved,) = rig.saver.collect()
     assert isinstance(saved, SavedCheckpoint)
     assert saved.stall_seconds >= saved.write_seconds
@@ -142,7 +142,7 @@ def test_what_training_leaves_alone_is_not_copied_once_more(tmp_path: Path) -> N
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "save_checkpoint", lambda *arguments: written.append(arguments[2]) or tmp_path)
-        saver.save(progress(1), wait=False)
+        saver.save(at(1), wait=False)
         saver.close()
     assert written == [copies]
     assert written[0] is copies
@@ -150,7 +150,7 @@ def test_what_training_leaves_alone_is_not_copied_once_more(tmp_path: Path) -> N
 
 def test_it_waits_too_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(tmp_path, monkeypatch, in_background=False)
-    rig.saver.save(progress(1), wait=False)
+    rig.saver.save(at(1), wait=False)
     assert rig.threads == [threading.main_thread()]
     assert len(rig.saver.collect()) == 1
 
@@ -160,22 +160,22 @@ def test_a_copy_that_does_not_fit_and_a_fault_in_the_other_thread_lose_nothing(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(module, "_row_major", lambda tensor: torch.empty(2**50))  # fails as it does in earnest
-        rig.saver.save(progress(1), wait=False)
+        rig.saver.save(at(1), wait=False)
     assert isinstance(rig.saver.collect()[0], SavedCheckpoint)
     rig.error = RuntimeError("something that nobody thought of")  # type: ignore[assignment]
     rig.may_write.set()
-    rig.saver.save(progress(2), wait=False)
+    rig.saver.save(at(2), wait=False)
     rig.saver.finish()
     assert isinstance(rig.saver.collect()[0], FailedCheckpoint)
     rig.error = None
-    rig.saver.save(progress(2), wait=True)
+    rig.saver.save(at(2), wait=True)
     assert rig.saver.last_step == 2
 
 
 def test_the_stall_includes_the_wait_for_the_save_before(rig: Rig) -> None:
-    rig.saver.save(progress(1), wait=False)
+    rig.saver.save(at(1), wait=False)
     threading.Timer(0.3, rig.may_write.set).start()
-    rig.saver.save(progress(2), wait=False)
+    rig.saver.save(at(2), wait=False)
     rig.saver.close()
     first, second = rig.saver.collect()
     assert first.stall_seconds < 0.2

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.saver import FailedCheckpoint, LastSaveFailed, RunProgress, SavedCheckpoint, Saving
+from checkpoints.checkpoint import RunState
+from checkpoints.saver import FailedCheckpoint, LastSaveFailed, SavedCheckpoint, Saving
 from logging_system.records import CheckpointRecord
 
 FULL = OSError(28, "No space left on device")
-PROGRESS = RunProgress(4, 16, 0, None, None, validation_is_due=False)
+STATE = RunState(4, 16, 0)
 
 
 class Saver:
@@ -20,7 +21,7 @@ class Saver:
         self.needs_others = False
         self.saves = 0
 
-    def save(self, progress: RunProgress, *, wait: bool) -> None:
+    def save(self, state: RunState, *, wait: bool) -> None:
         self.saves += 1
 
     def finish(self) -> None:
@@ -45,7 +46,7 @@ def saved(step: int) -> SavedCheckpoint:
 
 def test_a_last_save_that_works_at_the_second_attempt_is_no_failure() -> None:
     rig = Rig(FailedCheckpoint(4, FULL), saved(4))
-    rig.saving.finish(PROGRESS)
+    rig.saving.finish(STATE)
     assert rig.said == [
         "warning: the checkpoint of step 4 cannot be written: [Errno 28] No space left on device",
         "Step 4: checkpoint step_4",
@@ -56,15 +57,15 @@ def test_a_last_save_that_works_at_the_second_attempt_is_no_failure() -> None:
 def test_a_last_save_that_fails_says_where_a_resume_would_begin() -> None:
     rig = Rig(saved(2), FailedCheckpoint(4, FULL), last_step=2)
     with pytest.raises(LastSaveFailed, match=r"step 4 cannot be written: .*\. The last checkpoint is of step 2\."):
-        rig.saving.finish(PROGRESS)
+        rig.saving.finish(STATE)
     assert rig.said == ["Step 2: checkpoint step_2"]
     with pytest.raises(LastSaveFailed, match="There is no checkpoint yet"):
-        Rig(FailedCheckpoint(4, FULL)).saving.finish(PROGRESS)
+        Rig(FailedCheckpoint(4, FULL)).saving.finish(STATE)
 
 
 def test_a_save_on_the_way_that_fails_is_a_warning() -> None:
     rig = Rig(FailedCheckpoint(2, FULL))
-    rig.saving.begin(PROGRESS)
+    rig.saving.begin(STATE)
     assert rig.said == [
         "warning: the checkpoint of step 2 cannot be written: [Errno 28] No space left on device; training goes on"
     ]
@@ -75,10 +76,10 @@ def test_a_save_on_the_way_that_fails_is_a_warning() -> None:
 def test_a_process_that_gives_up_saves_only_where_it_needs_no_other(needs_others: bool) -> None:
     rig = Rig()
     rig.saver.needs_others = needs_others
-    rig.saving.finish(PROGRESS)
+    rig.saving.finish(STATE)
     assert rig.saver.saves == 1
     rig.saving.settle()
-    rig.saving.finish(PROGRESS)
+    rig.saving.finish(STATE)
     assert rig.saver.saves == (1 if needs_others else 2)
 
 
