@@ -1,8 +1,10 @@
-"""What a run says on the console before it starts."""
+"""What a run says on the console: before it starts, and the progress bar while it trains."""
 
 import socket
 import sys
 from collections.abc import Sequence
+
+from tqdm import tqdm
 
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.run_folder import RunFolder
@@ -133,3 +135,38 @@ def _announce_dropped_characters(training: ClipSource, tokenizer: Tokenizer) -> 
             f"Captions: nothing is left of {len(set(lost.silent))} of {len(set(captions))}, which then look all the "
             f"same, such as {min(lost.silent)[:60]!r}: choose a TEXT_ENCODER that knows their script (docs/data.md)"
         )
+
+
+class ProgressBar:
+    """A bar with loss, learning rate and remaining time."""
+
+    def __init__(self, start_step: int, total_steps: int | None, *, is_shown: bool) -> None:
+        # A log file gets a line now and then, a terminal a smooth bar.
+        interval = 0.5 if sys.stderr.isatty() else 30.0
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start_step,
+            unit="step",
+            mininterval=interval,
+            dynamic_ncols=True,
+            smoothing=0.05,
+            disable=not is_shown,
+        )
+
+    def advance(self) -> None:
+        """Count one step."""
+        self._bar.update()
+
+    def show(self, loss: float, learning_rate: float) -> None:
+        """Show figures behind the bar, at its next redraw."""
+        self._bar.set_postfix({"loss": f"{loss:.4f}", "learning rate": f"{learning_rate:.2e}"}, refresh=False)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Draw the last state and leave it on the screen."""
+        self._bar.refresh()
+        self._bar.close()

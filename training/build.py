@@ -101,13 +101,6 @@ def build_training(
         folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
         folder.write_json("split.json", report)
         announce(loaded, learner, splits, folder, differences, checkpoint)
-    keep = SkippedBatches(
-        folder.path,
-        learner.model if learner.copies is None else None,
-        config_as_json(config),
-        tokenizer.symbols,
-        processes.part,
-    ).keep
     return TrainingLoop(
         learner,
         step=TrainStep(
@@ -137,7 +130,7 @@ def build_training(
             limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
             compute=compute,
             rank=processes.part.rank,
-            keep=keep,
+            keep=SkippedBatches(folder.path, learner).keep,
         ),
         stop=stop,
     )
