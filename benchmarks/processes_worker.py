@@ -1,7 +1,7 @@
 """One of the processes that train together: a worker of benchmarks.processes, started alone or by torchrun.
 
-One argument, a `WorkPlan` as JSON. The trainer's own parts are built as main.py builds them, and take steps on clips
-that are ready in memory. The first process prints a `Work` as one JSON object.
+Its one argument is a `WorkPlan` as JSON. The trainer's own parts are built as main.py builds them, and take steps on
+clips that are ready in memory. The first process prints a `Work` as one JSON object.
 """
 
 import dataclasses
@@ -18,16 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from benchmarks.machine import peak_memory_gib
-from benchmarks.processes_plan import (
-    NUMBERS_OF_THE_STEP,
-    Communication,
-    TimedStep,
-    Work,
-    WorkPlan,
-    gradient_buckets,
-    quietest,
-)
+from benchmarks.common import seconds_of
+from benchmarks.worker_process import peak_memory_gib, read_plan
 from common.settings import load_settings
 from config import PRESETS, Config
 from data.batches import load_batch
@@ -45,7 +37,91 @@ from training.shared_model import SharedModel
 
 WARM_UP_STEPS = 2  # after the first, DDP divides the gradients into buckets anew
 REPEATS = 9  # of each thing that processes send
-PROBE_BYTES = (4, 2**22, 2**26)  # of all-reduces that show latency and bandwidth
+NUMBERS_OF_THE_STEP = 3  # that a step gathers with each clip's: loss, norm, request (training.step)
+FIRST_BUCKET_BYTES = 2**20  # of torch.nn.parallel.DistributedDataParallel, so that sending begins early
+BUCKET_BYTES = 25 * 2**20  # its `bucket_cap_mb`
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkPlan:
+    """One way of training.
+
+    Attributes:
+        options: of main.py.
+        steps: that are measured; the less disturbed half counts.
+        threads: of PyTorch, of each process.
+        is_pinned: whether each process keeps to one core, the first to the first.
+        is_apart: whether several processes train each on its own, only starting together.
+        sends_always: whether gradients are sent after every micro-batch.
+        measures_communication: whether to time what a step sends, too.
+    """
+
+    options: tuple[str, ...]
+    steps: int
+    threads: int = 1
+    is_pinned: bool = True
+    is_apart: bool = False
+    sends_always: bool = False
+    measures_communication: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TimedStep:
+    """A step of one process, in seconds."""
+
+    seconds: float  # by the clock
+    own: float  # that its threads worked
+    everybody: float  # that the cores it may use worked, for anyone
+
+
+@dataclasses.dataclass(frozen=True)
+class Communication:
+    """Seconds that sending takes by itself, medians."""
+
+    gradient_bytes: int
+    gradients_seconds: float  # the all-reduce of all gradients, in the buckets of DDP
+    statistics_seconds: float  # of gathering what each process has to tell
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one way of training took."""
+
+    step_seconds: float  # median of the steps that count; of the slowest process
+    clips_per_second: float  # of all processes
+    parameters: int
+    memory_gib: float  # peak of the largest process
+    other_cores: float  # of its own, that other programs or the machine's host kept busy during the steps that count
+    communication: Communication | None = None
+
+
+def quietest(steps_of_rank: Sequence[Sequence[TimedStep]]) -> tuple[list[float], float]:
+    """Choose the half of the steps that other programs disturbed least, not those that took least.
+
+    Args:
+        steps_of_rank: of each process as many, taken at the same time.
+
+    Returns:
+        The median seconds of each process, and how many cores other programs kept busy meanwhile.
+    """
+    others = [
+        max(0.0, sum((step.everybody - step.own) / step.seconds for step in steps))
+        for steps in zip(*steps_of_rank, strict=True)
+    ]
+    chosen = sorted(range(len(others)), key=others.__getitem__)[: (len(others) + 1) // 2]
+    medians = [statistics.median(steps[place].seconds for place in chosen) for steps in steps_of_rank]
+    return medians, statistics.fmean(others[place] for place in chosen)
+
+
+def gradient_buckets(gradient_bytes: int) -> list[int]:
+    """Return the sizes of the messages in which DDP sends gradients, in the order of the backward pass.
+
+    Buckets end between two tensors, so that the real ones are a little larger.
+    """
+    sizes = [min(FIRST_BUCKET_BYTES, gradient_bytes)]
+    while sum(sizes) < gradient_bytes:
+        sizes.append(min(BUCKET_BYTES, gradient_bytes - sum(sizes)))
+    return sizes
 
 
 class SendsAlways(SharedModel):
@@ -75,7 +151,7 @@ class _Trainee:
 
 def main(arguments: Sequence[str]) -> None:
     """Do the plan and print."""
-    plan = WorkPlan(**json.loads(arguments[0]))
+    plan = WorkPlan(**read_plan(arguments, __doc__))
     place = place_of_this_process()
     if plan.is_pinned:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[place.local_rank]})
@@ -92,15 +168,15 @@ def _work(plan: WorkPlan, processes: Processes) -> Work:
     for _ in range(WARM_UP_STEPS):
         trainee.step()
     processes.wait()
-    steps = quietest(processes.gather([_timed(trainee.step) for _ in range(plan.steps)]))
+    seconds_of_rank, others = quietest(processes.gather([_timed(trainee.step) for _ in range(plan.steps)]))
     memory_gib = max(processes.gather(peak_memory_gib()))
     communicates = plan.measures_communication and processes.are_several
     return Work(
-        step_seconds=max(steps.seconds_of_rank),
-        clips_per_second=sum(trainee.clips / each for each in steps.seconds_of_rank),
+        step_seconds=max(seconds_of_rank),
+        clips_per_second=sum(trainee.clips / each for each in seconds_of_rank),
         parameters=trainee.parameters,
         memory_gib=memory_gib,
-        other_cores=steps.other_cores,
+        other_cores=others,
         communication=_communication(trainee, processes) if communicates else None,
     )
 
@@ -130,17 +206,11 @@ def _build(plan: WorkPlan, processes: Processes) -> _Trainee:
 def _communication(trainee: _Trainee, processes: Processes) -> Communication:
     """Time what a step sends, with nothing else to do."""
     buckets = [torch.zeros(size // 4) for size in gradient_buckets(trainee.gradient_bytes)]
-    probes = {size: torch.zeros(size // 4) for size in PROBE_BYTES}
     numbers_KB = torch.zeros(len(dataclasses.fields(SampleStatistics)) + NUMBERS_OF_THE_STEP, trainee.clips)
     return Communication(
         gradient_bytes=trainee.gradient_bytes,
         gradients_seconds=_typical(lambda: [dist.all_reduce(bucket) for bucket in buckets], processes),
-        statistics_numbers=numbers_KB.numel(),
         statistics_seconds=_typical(lambda: processes.gather_clips(numbers_KB), processes),
-        seconds_of_bytes={
-            str(size): _typical(lambda probe=probe: dist.all_reduce(probe), processes)  # type: ignore[misc]
-            for size, probe in probes.items()
-        },
     )
 
 
@@ -149,20 +219,14 @@ def _typical(work: Callable[[], object], processes: Processes) -> float:
     seconds = []
     for _ in range(REPEATS + 1):
         processes.wait()
-        seconds.append(_seconds(work))
+        seconds.append(seconds_of(work))
     return statistics.median(seconds[1:])
 
 
 def _timed(step: Callable[[], object]) -> TimedStep:
     own, everybody = time.process_time(), _processor_seconds()
-    seconds = _seconds(step)
+    seconds = seconds_of(step)
     return TimedStep(seconds, time.process_time() - own, _processor_seconds() - everybody)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def _processor_seconds() -> float:

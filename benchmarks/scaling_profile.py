@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.common import table
 from benchmarks.scaling_worker import training_step
-from training.ema import ExponentialMovingAverage
 
-UPDATE_RANGES = ("Optimizer.step#AdamW.step", "Optimizer.zero_grad#AdamW.zero_grad", "averaged weights")
 UPDATE = "optimizer, clipping, averaged weights"
+UPDATE_PREFIXES = ("Optimizer.", "aten::_foreach", "aten::_fused_adamw", "aten::linalg_vector_norm")
+"""Of the operators of the update. What they call belongs to it too, whatever it is named."""
 REST = "rest"
 GROUPS = {
     "convolution, forward": (
@@ -42,10 +42,6 @@ GROUPS = {
         *("aten::pixel_shuffle", "aten::repeat_interleave", "aten::repeat", "aten::index_select", "aten::fill_"),
         *("aten::zero_", "aten::upsample_nearest2d", "aten::upsample_nearest2d_backward", "aten::_to_copy"),
     ),
-    UPDATE: (
-        *("aten::_fused_adamw_", "aten::linalg_vector_norm", "aten::_foreach_norm", "aten::_foreach_mul_"),
-        *("aten::_foreach_sub", "aten::_foreach_add_", *UPDATE_RANGES),
-    ),
 }
 _GROUP_OF_OPERATOR = {operator: group for group, operators in GROUPS.items() for operator in operators}
 
@@ -55,7 +51,7 @@ class Operator:
     """One operator with its own time, those that it calls left out."""
 
     name: str
-    inside_update: bool  # called by the optimizer or by the averaged weights
+    inside_update: bool
     seconds: float
 
 
@@ -63,39 +59,36 @@ class Operator:
 class Profile:
     """Where the time of a training step goes, in percent of all operators' own time."""
 
-    title: str
     percent_by_group: dict[str, float]  # all groups, in order; the last is the rest
     percent_by_rest_operator: dict[str, float]  # the most costly ones that no group names
     seconds: float  # the operators' own time in one step, profiler included
 
+    def table(self) -> list[str]:
+        """Return the groups as a table, and the most costly operators of the rest."""
+        rows = [[group, f"{percent:.1f} %"] for group, percent in self.percent_by_group.items()]
+        rows.append(["that time, a step, with the profiler", f"{self.seconds:.2f} s"])
+        rest = ", ".join(f"`{name}` {percent:.2f} %" for name, percent in self.percent_by_rest_operator.items())
+        return [*table(["part", "share of the operators' own time"], rows), f"Most of the rest: {rest or 'nothing'}."]
 
-class RecordedAverage(ExponentialMovingAverage):
-    """Names its updates in a profile: their operators have the names of elementwise ones."""
 
-    def update(self, updates: int, skipped: Tensor) -> None:
-        with record_function(UPDATE_RANGES[-1]):
-            super().update(updates, skipped)
-
-
-def profile_step(title: str, options: Sequence[str], steps: int) -> Profile:
+def profile_step(options: Sequence[str], steps: int) -> Profile:
     """Profile some steps on the CPU after one to warm up.
 
     Args:
-        title: for people.
         options: of main.py.
         steps: at least 1.
     """
-    step, _ = training_step(options, RecordedAverage)
+    step, _ = training_step(options)
     step()
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         for _ in range(steps):
             step()
-    return summarise(title, [_operator(event) for event in profiler.events() or ()], steps)
+    return summarise([_operator(event) for event in profiler.events() or ()], steps)
 
 
-def summarise(title: str, operators: Iterable[Operator], steps: int, shown: int = 5) -> Profile:
+def summarise(operators: Iterable[Operator], steps: int, shown: int = 5) -> Profile:
     """Add the operators up by group, and name the `shown` most costly ones of the rest."""
-    groups = dict.fromkeys([*GROUPS, REST], 0.0)
+    groups = dict.fromkeys([*GROUPS, UPDATE, REST], 0.0)
     rest: dict[str, float] = {}
     for operator in operators:
         group = UPDATE if operator.inside_update else _GROUP_OF_OPERATOR.get(operator.name, REST)
@@ -105,7 +98,6 @@ def summarise(title: str, operators: Iterable[Operator], steps: int, shown: int 
     costliest = sorted(rest, key=rest.__getitem__, reverse=True)[:shown]
     total = sum(groups.values())
     return Profile(
-        title=title,
         percent_by_group={name: 100 * seconds / total for name, seconds in groups.items()},
         percent_by_rest_operator={name: 100 * rest[name] / total for name in costliest},
         seconds=total / steps,
@@ -113,8 +105,8 @@ def summarise(title: str, operators: Iterable[Operator], steps: int, shown: int 
 
 
 def _operator(event: FunctionEvent) -> Operator:
-    ancestor, inside = event.cpu_parent, False
-    while ancestor is not None and not inside:
-        inside = ancestor.name in UPDATE_RANGES
-        ancestor = ancestor.cpu_parent
-    return Operator(event.name, inside, event.self_cpu_time_total / 1e6)
+    """Look for the update among the operator and all that called it."""
+    caller: FunctionEvent | None = event
+    while caller is not None and not caller.name.startswith(UPDATE_PREFIXES):
+        caller = caller.cpu_parent
+    return Operator(event.name, caller is not None, event.self_cpu_time_total / 1e6)

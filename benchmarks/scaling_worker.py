@@ -1,20 +1,20 @@
-"""Time training steps of one setting in a process of its own: python -m benchmarks.scaling_worker [main.py options]
+"""Time training steps of one setting: a worker of benchmarks.scaling.
 
-A worker of benchmarks.scaling; prints one JSON object. A process of its own, because what one setting held would count
-in the peak of the next. Freed memory is kept for the next step, as main.py does.
+Its one argument is a JSON object, whose "options" are main.py's; it prints a `Measurement` as JSON. A process of its
+own, because what one setting held would count in the peak of the next. Freed memory is kept as in a run of main.py.
 """
 
 import dataclasses
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 import psutil
 import torch
 
-from benchmarks.machine import GIBIBYTE, peak_memory_gib
+from benchmarks.common import seconds_of
+from benchmarks.worker_process import GIBIBYTE, peak_memory_gib, read_plan
 from common.settings import load_settings
 from config import PRESETS, Config
 from data.records import Batch
@@ -40,10 +40,11 @@ class Measurement:
     parameters: int
 
 
-def main(options: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Measure and print."""
     keep_freed_memory()
-    print(json.dumps(dataclasses.asdict(measure(options))))
+    plan = read_plan(arguments, __doc__)
+    print(json.dumps(dataclasses.asdict(measure(plan["options"]))))
 
 
 def measure(options: Sequence[str]) -> Measurement:
@@ -53,20 +54,15 @@ def measure(options: Sequence[str]) -> Measurement:
     step()
     seconds: list[float] = []
     while not seconds or sum(seconds) < MEASURE_SECONDS:
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(seconds_of(step))
     return Measurement(statistics.median(seconds), peak_memory_gib() - before, parameters)
 
 
-def training_step(
-    options: Sequence[str], average: type[ExponentialMovingAverage] = ExponentialMovingAverage
-) -> tuple[Callable[[], object], int]:
+def training_step(options: Sequence[str]) -> tuple[Callable[[], object], int]:
     """Build the trainer's own step, on clips of noise; return a call that does one, and the number of parameters.
 
     Args:
         options: of main.py.
-        average: the class of the averaged weights.
 
     Raises:
         UserError: the options do not fit together.
@@ -75,7 +71,7 @@ def training_step(
     compute = choose_device(config.DEVICE, config.MIXED_PRECISION)
     tokenizer = build_tokenizer(config, None)
     model = build_model(config, tokenizer, compute.device).train()
-    ema, objective = average(model, config.EMA_DECAY), build_objective(config, compute.device)
+    ema, objective = ExponentialMovingAverage(model, config.EMA_DECAY), build_objective(config, compute.device)
     optimizer, shared = build_adamw(config, model), SharedModel(model)
     scale = build_loss_scale(compute)
     step = build_train_step(config, shared, ema, optimizer, objective, compute, Processes(), scale)
