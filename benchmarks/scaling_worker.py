@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 
 import psutil
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.common import seconds_of
+from benchmarks import runner
 from benchmarks.worker_process import GIBIBYTE, peak_memory_gib, read_plan
 from common.settings import load_settings
 from config import PRESETS, Config
@@ -54,7 +55,7 @@ def measure(options: Sequence[str]) -> Measurement:
     step()
     seconds: list[float] = []
     while not seconds or sum(seconds) < MEASURE_SECONDS:
-        seconds.append(seconds_of(step))
+        seconds.append(runner.seconds_of(step))
     return Measurement(statistics.median(seconds), peak_memory_gib() - before, parameters)
 
 
@@ -86,6 +87,26 @@ def training_step(options: Sequence[str]) -> tuple[Callable[[], object], int]:
         index_in_epoch=0,
     )
     return lambda: step.run(1, batch), sum(parameter.numel() for parameter in model.parameters())
+
+
+def profile_step(options: Sequence[str], steps: int) -> dict[str, float]:
+    """Profile some steps on the CPU after one to warm up.
+
+    Args:
+        options: of main.py.
+        steps: at least 1.
+
+    Returns:
+        The percentage of the time that each operator takes itself, those that it calls left out; the largest first.
+    """
+    step, _ = training_step(options)
+    step()
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
+        for _ in range(steps):
+            step()
+    seconds = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(seconds.values())
+    return {name: 100 * seconds[name] / total for name in sorted(seconds, key=seconds.__getitem__, reverse=True)}
 
 
 if __name__ == "__main__":

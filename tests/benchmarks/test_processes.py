@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks import processes
-from benchmarks.common import SMALL_NETWORK
+from benchmarks.runner import SMALL_NETWORK
 from benchmarks.processes import (
     APART,
     BOTH_CORES,

@@ -26,7 +26,6 @@ INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended."""
 MEMORY_NOTE = "As in a run of main.py, memory that a step frees is kept for the next one."
 """For a report of networks that train or sample after `training.allocator.keep_freed_memory`."""
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000")  # told apart by the colour-blind too
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 SMALL_NETWORK = (
     *("--image-size=16", "--num-frames=4", "--model-channels=16,32", "--spatial-attention-sizes=4"),
@@ -205,16 +204,11 @@ def _processor() -> str:
 
 
 def build_parser(
-    name: str, description: str | None, *, alternations: int = 0, quick: str = "", plots: bool = False
+    name: str, description: str | None, *, alternations: int = 0, quick: str = ""
 ) -> argparse.ArgumentParser:
     """Return a parser of `python -m benchmarks.NAME` with the options that several benchmarks have.
 
-    Args:
-        name: of the module.
-        description: its docstring.
-        alternations: default of --alternations; 0 for no such option.
-        quick: what --quick does; empty for no such option.
-        plots: whether there is --plot.
+    --alternations and --quick are left out without a default for the one or words for what the other does.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
@@ -228,8 +222,6 @@ def build_parser(
     if quick:
         parser.add_argument("--quick", action="store_true", help=f"a small try: {quick}")
     parser.add_argument("--json", type=output_file, metavar="PATH", help="also write all figures to this file")
-    if plots:
-        parser.add_argument("--plot", type=picture_file, metavar="PATH", help="also draw them (png, svg or pdf)")
     return parser
 
 

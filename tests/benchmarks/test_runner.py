@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.common import (
+from benchmarks.runner import (
     alternate,
     build_parser,
     machine_line,
