@@ -11,7 +11,6 @@ import dataclasses
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -92,12 +91,10 @@ def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> tup
     savers = {way: _saver(learner, config, folder / way, way == BESIDE) for way in (WAITING, BESIDE)}
     sizes: list[int] = []
 
-    def train() -> float:
-        start = time.perf_counter()
+    def train() -> None:
         for number in range(1, STEPS_BESIDE + 1):
             step.run(number, batch)
         compute.wait()
-        return time.perf_counter() - start
 
     def save(way: str, number: int) -> Saved:
         os.sync()  # each way begins with nothing left to write, or it would wait for what the one before has left
@@ -105,12 +102,12 @@ def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> tup
             seconds = _torch_save(learner, folder / "plain.pt", sync=way == SYNCED)
             return Saved(seconds, seconds)
         if way == STEPS:
-            return Saved(steps=train())
+            return Saved(steps=runner.seconds_of(train))
         progress = RunProgress(number + 1, 0, 0, None, None, validation_is_due=False)
         steps = 0.0
         if way == BESIDE:
             savers[way].save(progress, wait=False)
-            steps = train() if with_steps else 0.0
+            steps = runner.seconds_of(train) if with_steps else 0.0
         savers[way].save(progress, wait=True)  # of this step, which may have been begun
         (outcome,) = savers[way].collect()
         if not isinstance(outcome, SavedCheckpoint):
@@ -128,18 +125,15 @@ def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> tup
 
 
 def _torch_save(learner: Learner, path: Path, *, sync: bool) -> float:
-    start = time.perf_counter()
-    state = {
-        "model": learner.model.state_dict(),
-        "ema": learner.ema.model.state_dict(),
-        "optimizer": learner.optimizer.state_dict(),
-    }
-    with path.open("wb") as file:
-        torch.save(state, file)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    return time.perf_counter() - start
+    def save() -> None:
+        weights = {"model": learner.model.state_dict(), "ema": learner.ema.model.state_dict()}
+        with path.open("wb") as file:
+            torch.save({**weights, "optimizer": learner.optimizer.state_dict()}, file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+
+    return runner.seconds_of(save)
 
 
 def _saver(learner: Learner, config: Config, checkpoints: Path, in_background: bool) -> CheckpointSaver:

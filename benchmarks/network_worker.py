@@ -19,8 +19,8 @@ from benchmarks.worker_process import peak_memory_gib, read_plan
 from config import Config
 from models.tokens import FIRST_TOKEN, PADDING
 from training.allocator import keep_freed_memory
+from training.build_step import build_adamw
 from training.environment import flop_counter
-from training.optimizer import build_optimizer
 
 CAPTION_LENGTH = 8
 DEFAULTS = Config()
@@ -44,12 +44,7 @@ class NetworkExercise:
 
     def __init__(self, network: nn.Module, *, batch_size: int, frames: int, image_size: int) -> None:
         self._network = network
-        self._optimizer = build_optimizer(
-            network,
-            learning_rate=DEFAULTS.LEARNING_RATE,
-            betas=(DEFAULTS.ADAM_BETA_1, DEFAULTS.ADAM_BETA_2),
-            weight_decay=DEFAULTS.WEIGHT_DECAY,
-        )
+        self._optimizer = build_adamw(DEFAULTS, network)
         generator = torch.Generator().manual_seed(0)
         self._video_BCTHW = torch.rand(batch_size, 3, frames, image_size, image_size, generator=generator) * 2 - 1
         self._timestep_B = torch.randint(NUM_TIMESTEPS, (batch_size,), generator=generator)

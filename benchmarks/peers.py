@@ -206,22 +206,25 @@ def measure_cell(
     clients = {name: Client(plan) for name, plan in plans.items()}
     matmul: dict[NetworkName, list[float]] = {name: [] for name in plans}
 
+    def ask(name: NetworkName, request: str) -> dict[str, float]:
+        for other, client in clients.items():
+            if other != name and psutil.virtual_memory().available / GIBIBYTE < clients[name].missing_gib():
+                client.stop()
+        return clients[name].ask(request)
+
     def turn(name: NetworkName, number: int) -> dict[str, float]:
         for result in before:
             if name in result.skips and dataclasses.replace(result.cell, batch_size=cell.batch_size) == cell:
                 raise type(result.skips[name])(f"not tried: batch {result.cell.batch_size} was skipped")
-        for other, client in clients.items():
-            if other != name and psutil.virtual_memory().available / GIBIBYTE < clients[name].missing_gib():
-                client.stop()
         matmul[name].append(matmul_flops_per_second())
-        return clients[name].ask("turn")
+        return ask(name, "turn")
 
     try:
         rounds = runner.alternate(clients, alternations, turn)
         measurements = {
             name: Measurement(
                 parameters=clients[name].parameters,
-                step_flops=int(clients[name].ask("count")["clip_flops"]) * cell.batch_size,
+                step_flops=int(ask(name, "count")["clip_flops"]) * cell.batch_size,
                 step_seconds=[found["step_seconds"] for found in turns],
                 forward_seconds=[found["forward_seconds"] for found in turns],
                 matmul_flops_per_second=matmul[name][: len(turns)],

@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace) -> int:
         "runs": [dataclasses.asdict(curve) for curve in curves],
         "leads": [dataclasses.asdict(lead) | {"ratio": lead.ratio} for lead in found],
     }
-    runner.publish(machine, report(plan, len(seeds), curves, rounds.failures), figures, options.json)
+    runner.publish(machine, report(plan, curves, rounds.failures), figures, options.json)
     if options.plot is not None:
         plot_loss_curves(curves, found, options.plot)
     return rounds.exit_code
@@ -157,15 +157,8 @@ def leads(curves: Sequence[LossCurve]) -> list[Lead]:
     return [lead for lead in found if lead is not None]
 
 
-def report(
-    plan: LossCurvePlan, seeds: int, curves: Sequence[LossCurve], failures: Mapping[NetworkName, WorkerError]
-) -> list[str]:
-    """Return the tables, in Markdown.
-
-    Args:
-        plan: any of the runs' plans, for what they have in common.
-        seeds: how many were to be trained.
-    """
+def report(plan: LossCurvePlan, curves: Sequence[LossCurve], failures: Mapping[NetworkName, WorkerError]) -> list[str]:
+    """Return the tables, in Markdown; `plan` is any of the runs', for what they have in common."""
     networks = dict.fromkeys(curve.network for curve in curves)
     rows = [_network_row(name, [curve for curve in curves if curve.network == name]) for name in networks]
     rows += [[name, f"failed: {error}"] for name, error in failures.items()]
@@ -178,7 +171,7 @@ def report(
         "",
         *runner.table(HEAD, rows),
         *runner.table(LEAD_HEAD, _leads(found)),
-        *_conclusion(found, seeds),
+        *_conclusion(found, len({curve.seed for curve in curves})),
     ]
 
 

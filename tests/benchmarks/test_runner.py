@@ -12,6 +12,7 @@ from benchmarks.runner import (
     alternate,
     build_parser,
     machine_line,
+    picture_file,
     publish,
     ratio_of,
     run_command,
@@ -117,11 +118,17 @@ def test_the_machine_is_named_with_the_libraries_and_the_commit() -> None:
         machine_line("no-such-library")
 
 
-@pytest.mark.parametrize("option", ["--alternations=0", "--alternations=x", "--json=/none/x.json", "--plot=a.txt"])
+@pytest.mark.parametrize("option", ["--alternations=0", "--alternations=x", "--json=/none/x.json"])
 def test_bad_options_end_with_the_usage(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    parser: argparse.ArgumentParser = build_parser("any", "What it does.", alternations=5, plots=True)
+    parser: argparse.ArgumentParser = build_parser("any", "What it does.", alternations=5)
     assert parser.parse_args([]).alternations == 5
     with pytest.raises(SystemExit) as ended:
         parser.parse_args([option])
     assert ended.value.code == 2
     assert f"error: argument {option.split('=')[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["a.txt", "/none/a.png"])
+def test_a_picture_that_cannot_be_drawn_is_refused(path: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        picture_file(path)
