@@ -46,7 +46,8 @@ WARM_ROUNDS = 10  # a clip from the cache takes so little that one round could n
 STEP_TAG = "05_Performance/Step_Time_Seconds"
 WAIT_TAG = "05_Performance/Data_Wait_Percent"
 BARE, DECODED = "MP4: bare PyAV, all frames to RGB, not resized", "MP4: decode, resample, resize"
-RENDERED, WARM_MP4, WARM_WORDS = "finger-spelling: render", "MP4: warm cache", "finger-spelling: warm cache"
+WARM_MP4, WARM_WORDS = "MP4: warm cache", "finger-spelling: warm cache"
+RENDERED = "finger-spelling: cold cache (render, write)"
 NEVER = ("diagnostic-log", "tensorboard-flush", "validate", "save", "sample")
 
 
