@@ -74,7 +74,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    _check_machine()
+    if not hasattr(os, "sched_getaffinity"):
+        raise UserError("processes cannot be kept to one core each on this system: run this benchmark on Linux")
+    if len(os.sched_getaffinity(0)) < PROCESSES:
+        raise UserError(f"this benchmark needs {PROCESSES} cores, and there are {len(os.sched_getaffinity(0))}")
     with tempfile.TemporaryDirectory() as cache:
         where = (f"--cache-dir={cache}", "--device=cpu")
         if options.quick:
@@ -86,13 +89,6 @@ def _run(options: argparse.Namespace) -> int:
     figures = {name: [dataclasses.asdict(work) for work in works] for name, works in rounds.results.items()}
     runner.publish(runner.machine_line(), report(ways, rounds.results), {"works": figures}, options.json)
     return rounds.exit_code
-
-
-def _check_machine() -> None:
-    if not hasattr(os, "sched_getaffinity"):
-        raise UserError("processes cannot be kept to one core each on this system: run this benchmark on Linux")
-    if len(os.sched_getaffinity(0)) < PROCESSES:
-        raise UserError(f"this benchmark needs {PROCESSES} cores, and there are {len(os.sched_getaffinity(0))}")
 
 
 def measure_in_processes(way: Way) -> Work:

@@ -21,7 +21,6 @@ from benchmarks.worker_process import peak_memory_gib, read_plan
 from common.settings import load_settings
 from config import PRESETS, Config
 from data.batches import load_batch
-from data.records import Batch
 from training.allocator import keep_freed_memory
 from training.build_data import build_data
 from training.build_learner import build_learner, clips_a_step
@@ -124,7 +123,7 @@ def _build(plan: WorkPlan, processes: Processes) -> tuple[Callable[[], object], 
     parts = (learner.shared, learner.ema, learner.optimizer, learner.objective)
     step = build_train_step(config, *parts, compute, together, learner.loss_scale)
     clips = clips_a_step(config)
-    batch: Batch = load_batch(splits.training, [splits.training.row(0, place) for place in range(clips)], tokenizer)
+    batch = load_batch(splits.training, [splits.training.row(0, place) for place in range(clips)], tokenizer)
     return lambda: step.run(1, batch), clips, sum(parameter.numel() for parameter in learner.model.parameters())
 
 

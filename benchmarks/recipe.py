@@ -53,18 +53,12 @@ HEAD = (
 def main(arguments: Sequence[str]) -> int:
     """Train, evaluate and print; return the exit code."""
     parser = runner.build_parser("recipe", __doc__)
-    parser.add_argument(
-        "--steps", type=runner.at_least_one, default=300, metavar="N", help="of every training (default 300)"
-    )
+    parser.add_argument("--steps", type=runner.at_least_one, default=300, metavar="N", help="(default 300)")
     parser.add_argument("--seed", type=runner.seed, default=0, metavar="N")
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS)[1:], metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS)[1:])
     parser.add_argument("--samples-per-word", type=runner.at_least_one, default=1, metavar="N")
     parser.add_argument("--folder", type=Path, default=None, metavar="PATH", help="keep the runs here")
-    parser.add_argument("--list", action="store_true", help="name the variants with their options, and end")
     options, for_training = parser.parse_known_args(arguments)
-    if options.list:
-        print("\n".join(f"{name}: {' '.join(changes)}" for name, changes in VARIANTS.items() if changes))
-        return 0
     return runner.run_command(lambda: _run(options, for_training))
 
 
