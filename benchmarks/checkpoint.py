@@ -116,9 +116,7 @@ def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> tup
         return Saved(outcome.stall_seconds, outcome.write_seconds, steps)
 
     ways = [PLAIN, SYNCED, WAITING, *([STEPS] if with_steps else []), BESIDE]
-    rounds = runner.alternate(ways, 1 + repeats, save).results
-    if len(rounds[PLAIN]) < 2:  # Ctrl-C came in the first one that counts
-        raise KeyboardInterrupt
+    rounds = runner.alternate(ways, 1 + repeats, save).complete()
     parameters = sum(parameter.numel() for parameter in learner.model.parameters())
     about = f"Preset {preset}: {parameters / 1e6:.3g} M parameters, {sizes[0] / 1e6:.0f} MB a checkpoint; median "
     return about + "(smallest to largest).", {way: found[1:] for way, found in rounds.items()}

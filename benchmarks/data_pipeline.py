@@ -150,7 +150,7 @@ def measure_clip_rates(clips: Path, alternations: int, config: Config, folder: P
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {max(cores)})
     try:
-        return runner.alternate([BARE, DECODED, WARM_MP4, RENDERED, WARM_WORDS], alternations, measure).results
+        return runner.alternate([BARE, DECODED, WARM_MP4, RENDERED, WARM_WORDS], alternations, measure).complete()
     finally:
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)

@@ -84,6 +84,16 @@ class Alternations(Generic[WayT, ResultT]):
             return INTERRUPTED
         return 1 if any(error.bound is None for error in self.failures.values()) else 0
 
+    def complete(self) -> dict[WayT, list[ResultT]]:
+        """Return the results.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C ended them early.
+        """
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self.results
+
 
 def alternate(
     ways: Iterable[WayT], alternations: int, measure: Callable[[WayT, int], ResultT]
@@ -119,7 +129,7 @@ def alternate(
         if not complete:
             raise
         interrupted = True
-        say("interrupted: the report is of the complete alternations so far")
+        say("interrupted: only complete alternations count")
     return Alternations({way: found[:complete] for way, found in results.items()}, failures, interrupted)
 
 
@@ -143,7 +153,7 @@ def run_command(command: Callable[[], int]) -> int:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted before anything was measured")
+        say("interrupted")
         return INTERRUPTED
 
 

@@ -163,7 +163,7 @@ def measure(run: SampledRun, cells: Sequence[Cell], alternations: int) -> list[G
 
     run.generate(run.default, 0, CLIPS_AT_ONCE)  # a first call prepares memory and kernels
     handle = run.trained.model.register_forward_hook(lambda *_: called.append(None))
-    seconds = runner.alternate(cells, alternations, sample).results
+    seconds = runner.alternate(cells, alternations, sample).complete()
     handle.remove()
     generations = []
     for cell, found in seconds.items():

@@ -25,6 +25,7 @@ SMALL = Extent(
 )
 
 
+@pytest.mark.slow
 def test_a_small_measurement_from_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data_pipeline, "QUICK", SMALL)
     path = tmp_path / "figures.json"
@@ -48,6 +49,7 @@ def test_a_small_measurement_from_end_to_end(tmp_path, capsys, monkeypatch):
         assert f"| {wait['data']} | {wait['cache']} |" in printed
 
 
+@pytest.mark.slow
 def test_opening_a_folder_decodes_every_video_so_that_its_steps_find_the_cache_warm(tmp_path, monkeypatch):
     decoded = []
 

@@ -29,6 +29,7 @@ TINY = (
 )
 
 
+@pytest.mark.slow
 def test_a_small_measurement_from_end_to_end(tmp_path, capsys):
     path = tmp_path / "figures.json"
     arguments = ["--alternations=2", "--steps-per-block=4", f"--json={path}", *TINY]

@@ -52,12 +52,15 @@ def test_all_ways_are_measured_in_turn() -> None:
     rounds = alternate(["a", "b"], 2, lambda way, number: asked.append((way, number)))
     assert asked == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     assert (rounds.interrupted, rounds.exit_code, rounds.failures) == (False, 0, {})
+    assert rounds.complete() == rounds.results == {"a": [None] * 2, "b": [None] * 2}
 
 
 def test_ctrl_c_keeps_the_complete_alternations() -> None:
     rounds = alternate(["a", "b"], 5, measure_until(3))
     assert rounds.results == {"a": [("a", 0)], "b": [("b", 0)]}
     assert (rounds.interrupted, rounds.exit_code) == (True, 130)
+    with pytest.raises(KeyboardInterrupt):
+        rounds.complete()
     with pytest.raises(KeyboardInterrupt):
         alternate(["a", "b"], 5, measure_until(1))
 

@@ -205,6 +205,7 @@ def test_a_run_in_a_process_of_its_own(tmp_path, capsys):
     assert "1 of 1 seeds have nothing to compare" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_small_comparison_from_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(time_to_loss, "train", lambda plan: LossCurveRun(plan).train())  # saves importing PyTorch anew
     path, picture = tmp_path / "figures.json", tmp_path / "curves.png"
