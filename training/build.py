@@ -103,16 +103,7 @@ def build_training(
         announce(loaded, learner, splits, folder, differences, checkpoint)
     return TrainingLoop(
         learner,
-        step=TrainStep(
-            shared=learner.shared,
-            ema=learner.ema,
-            optimizer=learner.optimizer,
-            loss_scale=learner.loss_scale,
-            objective=learner.objective,
-            compute=compute,
-            processes=processes,
-            config=config,
-        ),
+        step=build_train_step(learner),
         batches=training_batches(
             splits.training,
             batch_size=config.clips_per_step,
@@ -133,6 +124,20 @@ def build_training(
             keep=SkippedBatches(folder.path, learner).keep,
         ),
         stop=stop,
+    )
+
+
+def build_train_step(learner: Learner) -> TrainStep:
+    """Build the optimizer step that trains the learner's model."""
+    return TrainStep(
+        shared=learner.shared,
+        ema=learner.ema,
+        optimizer=learner.optimizer,
+        loss_scale=learner.loss_scale,
+        objective=learner.objective,
+        compute=learner.compute,
+        processes=learner.processes,
+        config=learner.config,
     )
 
 

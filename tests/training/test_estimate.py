@@ -232,8 +232,8 @@ def test_a_run_and_its_resume_say_it_with_the_steps_that_are_left(
 MEASURE_MEMORY = """
 import json, sys
 import torch
-from benchmarks.machine import peak_memory_gib
 from benchmarks.scaling_worker import training_step
+from benchmarks.worker_process import peak_memory_gib
 from tests.training.test_estimate import batch, optimizer_of
 from common.settings import load_settings
 from config import PRESETS, Config
