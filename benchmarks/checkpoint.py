@@ -23,7 +23,7 @@ from benchmarks.machine import machine_line
 from benchmarks.output import INTERRUPTED, save_figures, say
 from benchmarks.spread import Spread, spread_of
 from checkpoints.checkpoint import Retention, RunState, TrainingState
-from checkpoints.saver import CheckpointSaver, SavedCheckpoint
+from checkpoints.saver import CheckpointSaver
 from common.errors import UserError
 from common.settings import config_as_json, load_settings
 from compute.device import choose_device
@@ -33,6 +33,7 @@ from data.batches import load_batch
 from data.build import build_data
 from data.records import Batch
 from distributed.processes import Processes
+from logging_system.records import CheckpointRecord
 from models.build import build_tokenizer
 from training.learner import Learner, build_learner
 from training.optimizer import optimizer_tensors
@@ -129,8 +130,8 @@ class _Steps:
 class _Round:
     torch_save: float
     torch_save_synced: float
-    foreground: SavedCheckpoint
-    background: SavedCheckpoint
+    foreground: CheckpointRecord
+    background: CheckpointRecord
     steps_alone: float | None
     steps_beside: float | None
 
@@ -149,11 +150,11 @@ def _one_round(
     return _Round(plain, synced, foreground, _saved(savers["background"], progress), alone, with_save)
 
 
-def _saved(saver: CheckpointSaver, progress: RunState) -> SavedCheckpoint:
+def _saved(saver: CheckpointSaver, progress: RunState) -> CheckpointRecord:
     """Wait for the save of this step, which may have been begun, and return it."""
     saver.save(progress, wait=True)
     (outcome,) = saver.collect()
-    if not isinstance(outcome, SavedCheckpoint):
+    if not isinstance(outcome, CheckpointRecord):
         raise UserError(f"a checkpoint could not be written: {outcome.error}")
     return outcome
 
@@ -193,6 +194,7 @@ def _saver(learner: Learner, config: Config, checkpoints: Path, in_background: b
         retention=Retention(1),
         in_background=in_background,
         saved_step=0,
+        processes=Processes(),
     )
 
 
