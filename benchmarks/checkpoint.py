@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import runner
 from checkpoints.checkpoint import Retention, RunState, TrainingState
-from checkpoints.saver import CheckpointSaver, SavedCheckpoint
+from checkpoints.saver import CheckpointSaver
 from common.errors import UserError
 from common.settings import config_as_json, load_settings
 from compute.device import choose_device
@@ -29,6 +29,7 @@ from config import PRESETS, Config
 from data.batches import load_batch
 from data.build import build_data
 from distributed.processes import Processes
+from logging_system.records import CheckpointRecord
 from models.build import build_tokenizer
 from training.build import build_train_step
 from training.learner import Learner, build_learner
@@ -108,7 +109,7 @@ def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> tup
             steps = runner.seconds_of(train) if with_steps else 0.0
         savers[way].save(progress, wait=True)  # of this step, which may have been begun
         (outcome,) = savers[way].collect()
-        if not isinstance(outcome, SavedCheckpoint):
+        if not isinstance(outcome, CheckpointRecord):
             raise UserError(f"a checkpoint could not be written: {outcome.error}")
         sizes.append(outcome.size_bytes)
         return Saved(outcome.stall_seconds, outcome.write_seconds, steps)
@@ -151,6 +152,7 @@ def _saver(learner: Learner, config: Config, checkpoints: Path, in_background: b
         retention=Retention(1),
         in_background=in_background,
         saved_step=0,
+        processes=Processes(),
     )
 
 

@@ -20,8 +20,8 @@ from checkpoints.checkpoint import (
     set_aside_newer,
 )
 from checkpoints.run_folder import RunFolder, open_run_folder
-from checkpoints.saver import CheckpointSaver, NoSaver, Saver, bytes_of
-from checkpoints.sharded_saver import GatheringSaver, ShardedSaver, gather_to_main
+from checkpoints.saver import CheckpointSaver, Saver
+from checkpoints.sharded_saver import ShardedSaver
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
 from compute.device import ComputeDevice
@@ -170,9 +170,6 @@ def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints
             "optimizer": optimizer_tensors(learner.optimizer, learner.model),
         }
 
-    def gather() -> CheckpointTensors:
-        return gather_to_main(tensors())
-
     if config.CHECKPOINT_LAYOUT == "sharded":
         return ShardedSaver(
             checkpoints=checkpoints,
@@ -184,20 +181,17 @@ def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints
             saved_step=learner.start.step,
         )
     is_divided = learner.copies is not None
-    writer = None
-    if processes.is_main:
-        writer = CheckpointSaver(
-            checkpoints=checkpoints,
-            describe=describe,
-            tensors=gather if is_divided else tensors,
-            retention=retention(config),
-            in_background=config.SAVE_IN_BACKGROUND,
-            saved_step=learner.start.step,
-            tensors_are_copies=is_divided,
-        )
-    if is_divided:
-        return GatheringSaver(writer, gather, lambda: bytes_of(tensors()), processes)
-    return NoSaver() if writer is None else writer
+    if not processes.is_main and not is_divided:
+        return Saver()
+    return CheckpointSaver(
+        checkpoints=checkpoints,
+        describe=describe,
+        tensors=tensors,
+        retention=retention(config),
+        in_background=config.SAVE_IN_BACKGROUND,
+        saved_step=learner.start.step,
+        processes=processes if is_divided else Processes(),
+    )
 
 
 def retention(config: Config) -> Retention:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 
 from checkpoints.checkpoint import RunState
-from checkpoints.saver import LastSaveFailed, Saver, Saving
+from checkpoints.saver import LastSaveFailed, Saver
 from common.errors import UserError
 from common.interruption import Interrupted
 from compute.memory import first_line, is_out_of_memory, out_of_memory_advice
@@ -97,7 +97,7 @@ class TrainingLoop:
         self._progress = ProgressBar(
             self._learner.start.step, self._learner.limits.total_steps, is_shown=self._processes.is_main
         )
-        self._saving = Saving(self._saver, self._progress.say, self._log.on_checkpoint)
+        self._saver.report_to(self._progress.say, self._log.on_checkpoint)
         with contextlib.ExitStack() as opened:
             opened.callback(self._batches.close)
             opened.callback(lambda: self._log.close(lambda: self._stop.ending is not None))
@@ -130,11 +130,11 @@ class TrainingLoop:
         except Exception as error:
             self._save_what_there_is(error)
             if isinstance(error, TooManySkippedSteps):
-                raise UserError(f"{error} {self._saving.last_checkpoint()}") from error
+                raise UserError(f"{error} {self._saver.last_checkpoint()}") from error
             if is_out_of_memory(error):
-                raise UserError(f"{out_of_memory_advice(error)} {self._saving.last_checkpoint()}") from error
+                raise UserError(f"{out_of_memory_advice(error)} {self._saver.last_checkpoint()}") from error
             if peer_lost(error):
-                raise PeerLost(f"{PEER_LOST} ({first_line(error)}). {self._saving.last_checkpoint()}") from error
+                raise PeerLost(f"{PEER_LOST} ({first_line(error)}). {self._saver.last_checkpoint()}") from error
             raise
         self._log.flush()
         if self._stop.ending is not None and not ending.is_interruption:
@@ -160,10 +160,10 @@ class TrainingLoop:
             self._finish_checkpoint()  # before the samples, which may take long, or fail
         elif self._save_is_due and not self._skipped_steps.end_in_one():
             self._log.flush()  # no checkpoint is ahead of its curves
-            self._saving.begin(self._state_to_save())
+            self._saver.begin(self._state_to_save())
             self._save_is_due = False
         self._make_samples(record)
-        self._saving.report()
+        self._saver.report()
         if ending is None and self._end_of_run.between_steps() is not None:  # it came while sampling or saving
             ending = self._end_between_steps()
         return ending
@@ -331,12 +331,12 @@ class TrainingLoop:
 
     def _finish_checkpoint(self) -> None:
         self._log.flush()
-        self._saving.finish(self._state_to_save())
+        self._saver.save_last(self._state_to_save())
 
     def _save_what_there_is(self, error: Exception) -> None:
         """Before the run is given up: save the steps since the last checkpoint, where the weights are to be trusted."""
         try:
-            self._saving.settle()
+            self._saver.settle()
             if not isinstance(error, TooManySkippedSteps | LastSaveFailed) and not self._step.is_updating:
                 self._finish_checkpoint()
         except Exception as second:  # noqa: BLE001  the first error is the one to report

@@ -19,7 +19,7 @@ from checkpoints.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from checkpoints.saver import FailedCheckpoint, SavedCheckpoint
+from checkpoints.saver import FailedCheckpoint
 from checkpoints.sharded_saver import ShardedSaver
 from checkpoints.tensor_files import ShardedTensors, WholeTensors, write_shards
 from compute.device import place_of_this_process
@@ -28,6 +28,7 @@ from distributed import gathering as sharded_gathering
 from distributed.gathering import Copies, PlainCopy, gather_tensors
 from distributed.models import ShardedModel, gathered_bytes, own_part, shard
 from distributed.processes import Processes, connected_processes
+from logging_system.records import CheckpointRecord
 from training.optimizer import (
     ExponentialMovingAverage,
     build_adamw,
@@ -223,7 +224,7 @@ def saving(processes: Processes, folder: Path) -> None:
     outcomes = saver.collect()
     assert len(outcomes) == 1, outcomes
     (saved,) = outcomes
-    assert isinstance(saved, SavedCheckpoint)
+    assert isinstance(saved, CheckpointRecord)
     assert saver.last_step == 1
     checkpoint = read_checkpoint(folder / "checkpoints" / "step_00000001")
     assert saved.folder == checkpoint.folder

@@ -11,8 +11,11 @@ from torch import nn
 
 from checkpoints import saver as module
 from checkpoints.checkpoint import Retention, RunState, TrainingState, list_checkpoints
-from checkpoints.saver import CheckpointSaver, FailedCheckpoint, SavedCheckpoint
+from checkpoints.saver import CheckpointSaver, FailedCheckpoint
 from config import Config
+from data.order import Part
+from distributed.processes import Processes
+from logging_system.records import CheckpointRecord
 from training.optimizer import build_adamw, optimizer_tensors
 
 
@@ -49,6 +52,7 @@ class Rig:
             retention=Retention(9),
             in_background=in_background,
             saved_step=0,
+            processes=Processes(),
         )
         monkeypatch.setattr(module, "save_checkpoint", self._held_up(module.save_checkpoint))
 
@@ -81,7 +85,7 @@ def test_what_is_written_is_the_state_of_the_moment_of_saving(rig: Rig) -> None:
     rig.may_write.set()
     rig.saver.close()
     (saved,) = rig.saver.collect()
-    assert isinstance(saved, SavedCheckpoint)
+    assert isinstance(saved, CheckpointRecord)
     assert torch.equal(rig.weight_on_disk(1), before)
     assert saved.stall_seconds < saved.write_seconds
     assert saved.size_bytes == sum(file.stat().st_size for file in saved.folder.iterdir())
@@ -93,7 +97,7 @@ def test_the_next_save_waits_for_the_one_before_and_the_last_one_for_itself(rig:
     threading.Timer(0.2, rig.may_write.set).start()
     rig.saver.save(at(2), wait=True)
     assert [folder.name for folder in list_checkpoints(rig.checkpoints)] == ["step_00000002", "step_00000001"]
-    assert [type(outcome) for outcome in rig.saver.collect()] == [SavedCheckpoint, SavedCheckpoint]
+    assert [type(outcome) for outcome in rig.saver.collect()] == [CheckpointRecord, CheckpointRecord]
     assert rig.threads[1] is threading.main_thread()  # no copy is needed where nothing changes the weights
 
 
@@ -116,14 +120,14 @@ def test_a_failure_comes_back_and_the_step_can_be_saved_again(rig: Rig) -> None:
     assert [(type(each), each.step) for each in failures] == [(FailedCheckpoint, 1)] * 2
     rig.error = None
     rig.saver.save(at(1), wait=True)
-    assert isinstance(rig.saver.collect()[0], SavedCheckpoint)
+    assert isinstance(rig.saver.collect()[0], CheckpointRecord)
 
 
 def test_without_room_for_a_copy_training_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SPARE_MEMORY", 1e15)
     rig.saver.save(at(1), wait=False)
     (saved,) = rig.saver.collect()
-    assert isinstance(saved, SavedCheckpoint)
+    assert isinstance(saved, CheckpointRecord)
     assert saved.stall_seconds >= saved.write_seconds
     assert rig.threads == [threading.main_thread()]
 
@@ -134,13 +138,14 @@ def test_what_training_leaves_alone_is_not_copied_once_more(tmp_path: Path) -> N
     saver = CheckpointSaver(
         checkpoints=tmp_path,
         describe=describe,
-        tensors=lambda: copies,
+        tensors=lambda: {},
         retention=Retention(1),
         in_background=True,
         saved_step=0,
-        tensors_are_copies=True,
+        processes=Processes(Part(0, 2)),
     )
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "gather_to_main", lambda tensors: copies)
         patch.setattr(module, "save_checkpoint", lambda *arguments: written.append(arguments[2]) or tmp_path)
         saver.save(at(1), wait=False)
         saver.close()
@@ -161,11 +166,11 @@ def test_a_copy_that_does_not_fit_and_a_fault_in_the_other_thread_lose_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(module, "_row_major", lambda tensor: torch.empty(2**50))  # fails as it does in earnest
         rig.saver.save(at(1), wait=False)
-    assert isinstance(rig.saver.collect()[0], SavedCheckpoint)
+    assert isinstance(rig.saver.collect()[0], CheckpointRecord)
     rig.error = RuntimeError("something that nobody thought of")  # type: ignore[assignment]
     rig.may_write.set()
     rig.saver.save(at(2), wait=False)
-    rig.saver.finish()
+    rig.saver.wait()
     assert isinstance(rig.saver.collect()[0], FailedCheckpoint)
     rig.error = None
     rig.saver.save(at(2), wait=True)
