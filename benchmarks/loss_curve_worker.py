@@ -31,9 +31,8 @@ from config import PRESETS, Config
 from data.batches import load_batch, training_batches
 from data.build import build_data
 from data.records import ClipRow, ClipSource
-from diffusion.loss import DiffusionObjective, loss_terms
-from diffusion.prediction import add_noise
-from diffusion.timesteps import evenly_spaced_timesteps
+from diffusion.loss import DiffusionObjective
+from diffusion.schedule import evenly_spaced_timesteps
 from distributed.models import SharedModel
 from distributed.processes import Processes
 from measures.text_use import TIMESTEP_BINS, GaugeClips, measure_text_use
@@ -209,8 +208,7 @@ class LossCurveRun:
                 points.append(LossPoint(seconds, step, self._validate()))
                 waiting = [moment for moment in waiting if moment > seconds]
         self._model.eval()
-        schedule, kind = self._objective.schedule, self._objective.prediction_type
-        use = measure_text_use(self._model, schedule, kind, self._gauge, self._batch_size, self._plan.seed)
+        use = measure_text_use(self._model, self._objective, self._gauge, self._batch_size, self._plan.seed)
         return LossCurve(
             network=self._plan.network,
             seed=self._plan.seed,
@@ -244,15 +242,14 @@ def validation_loss(model: nn.Module, objective: DiffusionObjective, clips: Gaug
     Args:
         clips: a multiple of 8, so that every bin counts the same.
     """
-    schedule, bins = objective.schedule, evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps)
+    bins = evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps)
     timestep_B = bins[torch.arange(clips.video_BCTHW.shape[0]) % TIMESTEP_BINS]
     losses: list[Tensor] = []
     whole = (clips.video_BCTHW, clips.tokens_BL, clips.noise_BCTHW, timestep_B)
     for video, tokens, noise, timestep in zip(*(tensor.split(batch_size) for tensor in whole), strict=True):
-        noisy = add_noise(schedule, objective.prediction_type, video, noise, timestep)
+        noisy = objective.noise(video, noise, timestep)
         prediction = model(noisy.noisy_video, timestep, tokens, torch.zeros(video.shape[0], dtype=torch.bool))
-        terms = loss_terms(schedule, objective.prediction_type, "uniform", 1.0, noisy, video, prediction)
-        losses.append(terms.unweighted_mse)
+        losses.append(objective.loss(noisy, video, prediction).clips.unweighted_mse)
     return torch.cat(losses).mean().item()
 
 

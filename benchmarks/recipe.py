@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import runner
 from benchmarks.evaluated_rows import Figures, evaluate_run, figure_of, measure_rows, percent, run_process
-from evaluation.words import LETTERS, NEW
+from evaluation.clips import LETTERS, NEW
 
 QUIET = (
     *("--no-enable-gradient-histograms", "--no-enable-parameter-tracking"),

@@ -28,7 +28,7 @@ from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from measures.clips import motion_energy_ratio, sharpness_ratio
 from sampling.sampler import ClipSampler, SamplingSettings
-from sampling.trained_run import MAKE_A_RUN, TrainedRun, open_trained_run
+from sampling.trained_run import MAKE_A_RUN, SamplingRequest, TrainedRun, open_trained_run
 
 STEPS, QUICK_STEPS = (4, 8, 12, 25, 50), (2, 4)
 HELD_OUT_CLIPS = 8
@@ -134,7 +134,7 @@ def open_run(folder: Path, device: DeviceName, held_out_clips: int) -> SampledRu
     Raises:
         UserError: no such run, no usable checkpoint, or its data has gone.
     """
-    run = open_trained_run(folder, device)
+    run = open_trained_run(SamplingRequest(folder, device))
     validation = build_data(run.config).validation
     rows = [validation.row(0, index) for index in range(min(held_out_clips, len(validation)))]
     return SampledRun(run, run.sampler.settings, load_batch(validation, rows, run.tokenizer))

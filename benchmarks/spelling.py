@@ -15,7 +15,7 @@ from benchmarks import runner
 from benchmarks.evaluated_rows import Figures, evaluate_run, figure_of, measure_rows, percent
 from common.field_types import LARGEST_GUIDANCE_SCALE
 from diffusion.samplers import SamplerName
-from evaluation.words import LETTERS, NEW
+from evaluation.clips import LETTERS, NEW
 
 GUIDANCE_SCALES = ("1", "1.5", "2.5", "4")
 SAMPLERS = ("ddim:50", "dpm_solver++:6", "dpm_solver++:10", "ddim:10", "euler:12", "heun:6")

@@ -313,8 +313,7 @@ def _validator(learner: Learner, splits: DataSplits) -> Validator:
     return Validator(
         clips=gauge(learner.validation_batch, "validation_noise"),
         trained_clips=None if trained is None else gauge(load_validation_batch(trained, tokenizer), "trained_noise"),
-        schedule=learner.objective.schedule,
-        prediction_type=learner.objective.prediction_type,
+        objective=learner.objective,
         compute=learner.compute,
         processes=learner.processes,
         batch_size=config.BATCH_SIZE,

@@ -10,9 +10,9 @@ from common.randomness import torch_generator
 from compute.device import ComputeDevice
 from config import Config
 from data.records import Batch
-from diffusion.loss import DiffusionObjective, LossTerms, loss_terms
-from diffusion.prediction import NoisySample, add_noise
-from diffusion.timesteps import stratified_timesteps
+from diffusion.loss import ClipStatistics, DiffusionObjective, LossTerms
+from diffusion.prediction import NoisySample
+from diffusion.schedule import stratified_timesteps
 from distributed.models import SharedModel
 from distributed.processes import Processes
 from distributed.rank_times import Stretch, moment
@@ -76,7 +76,7 @@ class _MicroBatch:
             predicted_noise=self.terms.predicted_noise,
             predicted_video=self.terms.predicted_video,
             timestep=self.sample.timestep_B,
-            is_terminal=self.terms.is_terminal,
+            is_terminal=self.terms.clips.is_terminal,
         )
 
 
@@ -130,7 +130,8 @@ class TrainStep:
         for number, micro_batch in enumerate(micro_batches, start=1):
             with nullcontext() if number == len(micro_batches) else self._shared.gradients_stay_here():
                 learned.append(self._add_gradients(*micro_batch))
-        samples = _sample_statistics([each.terms for each in learned], timestep, drop_caption)
+        clips = ClipStatistics.concatenate([each.terms.clips for each in learned])
+        samples = SampleStatistics(**vars(clips), is_captioned=~drop_caption)
         return self._use_gradients(step, learned, samples, request)
 
     def _add_gradients(
@@ -139,10 +140,10 @@ class TrainStep:
         """Do the forward and backward pass of a micro-batch; its video, tokens and noise are on the host."""
         begun = moment(self._compute.device)
         video, tokens, noise = (self._compute.send(tensor) for tensor in (video, tokens, noise))
-        sample = add_noise(self._objective.schedule, self._objective.prediction_type, video, noise, timestep)
+        sample = self._objective.noise(video, noise, timestep)
         with self._compute.autocast():
             prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)
-        terms = self._loss(sample, video, prediction)
+        terms = self._objective.loss(sample, video, prediction)
         own_work = Stretch(begun, moment(self._compute.device))
         torch.autograd.backward(self._loss_scale.scale(terms.loss / self._config.GRADIENT_ACCUMULATION_STEPS))
         return _MicroBatch(video, sample, terms, own_work)
@@ -189,18 +190,6 @@ class TrainStep:
         chance = torch.rand(count, generator=torch_generator(self._config.SEED, "caption_dropout", step))
         return noise, timestep[mine], (chance < self._objective.caption_dropout)[mine]
 
-    def _loss(self, sample: NoisySample, video: Tensor, prediction: Tensor) -> LossTerms:
-        objective = self._objective
-        return loss_terms(
-            objective.schedule,
-            objective.prediction_type,
-            objective.weighting,
-            objective.min_snr_gamma,
-            sample,
-            video,
-            prediction,
-        )
-
     def _seen_by_all(self, loss: Tensor, norm: Tensor, request: int, samples: SampleStatistics) -> _Seen:
         """Put together what the processes have seen, and decide for all of them whether the step counts."""
         of_clips = {field.name: getattr(samples, field.name) for field in fields(SampleStatistics)}
@@ -227,22 +216,3 @@ class TrainStep:
         step_unless(self._optimizer, skipped)
         self._ema.update(step - 1, skipped)
         self.is_updating = False
-
-
-def _sample_statistics(terms: list[LossTerms], timestep: Tensor, drop_caption: Tensor) -> SampleStatistics:
-    """Join the micro-batches' numbers."""
-    return SampleStatistics(
-        timestep=timestep,
-        is_terminal=torch.cat([term.is_terminal for term in terms]),
-        is_captioned=~drop_caption,
-        weighted_loss=torch.cat([term.weighted_loss for term in terms]),
-        unweighted_mse=torch.cat([term.unweighted_mse for term in terms]),
-        predict_zero_mse=torch.cat([term.predict_zero_mse for term in terms]),
-        temporal_difference_mse=torch.cat([term.temporal_difference_mse for term in terms]),
-        noise_mse=torch.cat([term.noise_mse for term in terms]),
-        noise_mae=torch.cat([term.noise_mae for term in terms]),
-        x0_mse=torch.cat([term.x0_mse for term in terms]),
-        snr_decibel=torch.cat([term.snr_decibel for term in terms]),
-        alphas_cumprod=torch.cat([term.alphas_cumprod for term in terms]),
-        beta=torch.cat([term.beta for term in terms]),
-    )

@@ -167,7 +167,7 @@ def test_a_run_learns_and_its_loss_is_the_trainers(tmp_path, monkeypatch):
     assert result.last.seconds >= PLAN.training_seconds > result.points[-2].seconds
     run._model.eval()
     objective = run._objective
-    use = measure_text_use(run._model, objective.schedule, objective.prediction_type, run._gauge, 3, seed=0)
+    use = measure_text_use(run._model, objective, run._gauge, 3, seed=0)
     assert validation_loss(run._model, objective, run._gauge, 2) == pytest.approx(use.correct, rel=1e-5)
     assert result.last.loss == pytest.approx(use.correct, rel=1e-5)
     assert result.text_gap == pytest.approx(use.shuffled - use.correct, abs=1e-6)
