@@ -12,7 +12,11 @@ from torch import nn
 from checkpoints import saver as module
 from checkpoints.checkpoint import Retention, TrainingState, list_checkpoints
 from checkpoints.saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
+from tests.held_clock import HeldClock
 from training.optimizer import build_optimizer, optimizer_tensors
+
+COPYING_SECONDS = 1.0
+WRITING_SECONDS = 5.0
 
 
 def progress(step: int) -> RunProgress:
@@ -24,11 +28,12 @@ def describe(of: RunProgress) -> TrainingState:
 
 
 class Rig:
-    """A saver of one layer, whose writing can be held up or made to fail."""
+    """A saver of one layer, whose writing can be held up or made to fail, and a clock that only it moves."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, in_background: bool = True) -> None:
         self.model = nn.Linear(2, 2)
         self.checkpoints = folder / "checkpoints"
+        self.clock = HeldClock()
         self.may_write = threading.Event()
         self.error: OSError | None = None
         self.threads: list[threading.Thread] = []
@@ -36,31 +41,48 @@ class Rig:
         for parameter in self.model.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-        average = nn.Linear(2, 2)
+        self._optimizer = optimizer
+        self._average = nn.Linear(2, 2)
         self.saver = CheckpointSaver(
             checkpoints=self.checkpoints,
             describe=describe,
-            tensors=lambda: {
-                "model": self.model.state_dict(),
-                "ema": average.state_dict(),
-                "optimizer": optimizer_tensors(optimizer, self.model),
-            },
+            tensors=self._tensors,
             retention=Retention(9),
             in_background=in_background,
             saved_step=0,
         )
         monkeypatch.setattr(module, "save_checkpoint", self._held_up(module.save_checkpoint))
+        monkeypatch.setattr(module, "time", self.clock)
+
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        self.clock.now += COPYING_SECONDS
+        return {
+            "model": self.model.state_dict(),
+            "ema": self._average.state_dict(),
+            "optimizer": optimizer_tensors(self._optimizer, self.model),
+        }
 
     def _held_up(self, original: Callable[..., Path]) -> Callable[..., Path]:
         def save(*arguments: object) -> Path:
             self.threads.append(threading.current_thread())
             if threading.current_thread() is not threading.main_thread():
                 assert self.may_write.wait(60)
+            self.clock.now += WRITING_SECONDS
             if self.error is not None:
                 raise self.error
             return original(*arguments)
 
         return save
+
+    def write_once_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Hold the writing up until somebody waits for it."""
+        finish = self.saver.finish
+
+        def release_and_finish() -> None:
+            self.may_write.set()
+            finish()
+
+        monkeypatch.setattr(self.saver, "finish", release_and_finish)
 
     def weight_on_disk(self, step: int) -> torch.Tensor:
         return load((self.checkpoints / f"step_{step:08d}" / "model.safetensors").read_bytes())["weight"]
@@ -82,14 +104,16 @@ def test_what_is_written_is_the_state_of_the_moment_of_saving(rig: Rig) -> None:
     (saved,) = rig.saver.collect()
     assert isinstance(saved, SavedCheckpoint)
     assert torch.equal(rig.weight_on_disk(1), before)
-    assert saved.stall_seconds < saved.write_seconds
+    assert (saved.stall_seconds, saved.write_seconds) == (COPYING_SECONDS, COPYING_SECONDS + WRITING_SECONDS)
     assert saved.size_bytes == sum(file.stat().st_size for file in saved.folder.iterdir())
     assert rig.threads[0] is not threading.main_thread()
 
 
-def test_the_next_save_waits_for_the_one_before_and_the_last_one_for_itself(rig: Rig) -> None:
+def test_the_next_save_waits_for_the_one_before_and_the_last_one_for_itself(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.saver.save(progress(1), wait=False)
-    threading.Timer(0.2, rig.may_write.set).start()
+    rig.write_once_waited_for(monkeypatch)
     rig.saver.save(progress(2), wait=True)
     assert [folder.name for folder in list_checkpoints(rig.checkpoints)] == ["step_00000002", "step_00000001"]
     assert [type(outcome) for outcome in rig.saver.collect()] == [SavedCheckpoint, SavedCheckpoint]
@@ -123,7 +147,7 @@ def test_without_room_for_a_copy_training_waits(rig: Rig, monkeypatch: pytest.Mo
     rig.saver.save(progress(1), wait=False)
     (saved,) = rig.saver.collect()
     assert isinstance(saved, SavedCheckpoint)
-    assert saved.stall_seconds >= saved.write_seconds
+    assert saved.stall_seconds == saved.write_seconds == COPYING_SECONDS + WRITING_SECONDS
     assert rig.threads == [threading.main_thread()]
 
 
@@ -171,11 +195,11 @@ def test_a_copy_that_does_not_fit_and_a_fault_in_the_other_thread_lose_nothing(
     assert rig.saver.last_step == 2
 
 
-def test_the_stall_includes_the_wait_for_the_save_before(rig: Rig) -> None:
+def test_the_stall_includes_the_wait_for_the_save_before(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.saver.save(progress(1), wait=False)
-    threading.Timer(0.3, rig.may_write.set).start()
+    rig.write_once_waited_for(monkeypatch)
     rig.saver.save(progress(2), wait=False)
     rig.saver.close()
     first, second = rig.saver.collect()
-    assert first.stall_seconds < 0.2
-    assert second.stall_seconds >= 0.2
+    assert first.stall_seconds == COPYING_SECONDS
+    assert second.stall_seconds == WRITING_SECONDS + COPYING_SECONDS
