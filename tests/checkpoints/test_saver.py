@@ -16,7 +16,11 @@ from config import Config
 from data.order import Part
 from distributed.processes import Processes
 from logging_system.records import CheckpointRecord
+from tests.held_clock import HeldClock
 from training.optimizer import build_adamw, optimizer_tensors
+
+COPYING_SECONDS = 1.0
+WRITING_SECONDS = 5.0
 
 
 def at(step: int) -> RunState:
@@ -28,11 +32,12 @@ def describe(of: RunState) -> TrainingState:
 
 
 class Rig:
-    """A saver of one layer, whose writing can be held up or made to fail."""
+    """A saver of one layer, whose writing can be held up or made to fail, and a clock that only it moves."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, in_background: bool = True) -> None:
         self.model = nn.Linear(2, 2)
         self.checkpoints = folder / "checkpoints"
+        self.clock = HeldClock()
         self.may_write = threading.Event()
         self.error: OSError | None = None
         self.threads: list[threading.Thread] = []
@@ -40,32 +45,49 @@ class Rig:
         for parameter in self.model.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-        average = nn.Linear(2, 2)
+        self._optimizer = optimizer
+        self._average = nn.Linear(2, 2)
         self.saver = CheckpointSaver(
             checkpoints=self.checkpoints,
             describe=describe,
-            tensors=lambda: {
-                "model": self.model.state_dict(),
-                "ema": average.state_dict(),
-                "optimizer": optimizer_tensors(optimizer, self.model),
-            },
+            tensors=self._tensors,
             retention=Retention(9),
             in_background=in_background,
             saved_step=0,
             processes=Processes(),
         )
         monkeypatch.setattr(module, "save_checkpoint", self._held_up(module.save_checkpoint))
+        monkeypatch.setattr(module, "time", self.clock)
+
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        self.clock.now += COPYING_SECONDS
+        return {
+            "model": self.model.state_dict(),
+            "ema": self._average.state_dict(),
+            "optimizer": optimizer_tensors(self._optimizer, self.model),
+        }
 
     def _held_up(self, original: Callable[..., Path]) -> Callable[..., Path]:
         def save(*arguments: object) -> Path:
             self.threads.append(threading.current_thread())
             if threading.current_thread() is not threading.main_thread():
                 assert self.may_write.wait(60)
+            self.clock.now += WRITING_SECONDS
             if self.error is not None:
                 raise self.error
             return original(*arguments)
 
         return save
+
+    def write_once_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Hold the writing up until somebody waits for it."""
+        wait = self.saver.wait
+
+        def release_and_wait() -> None:
+            self.may_write.set()
+            wait()
+
+        monkeypatch.setattr(self.saver, "wait", release_and_wait)
 
     def weight_on_disk(self, step: int) -> torch.Tensor:
         return load((self.checkpoints / f"step_{step:08d}" / "model.safetensors").read_bytes())["weight"]
@@ -87,14 +109,16 @@ def test_what_is_written_is_the_state_of_the_moment_of_saving(rig: Rig) -> None:
     (saved,) = rig.saver.collect()
     assert isinstance(saved, CheckpointRecord)
     assert torch.equal(rig.weight_on_disk(1), before)
-    assert saved.stall_seconds < saved.write_seconds
+    assert (saved.stall_seconds, saved.write_seconds) == (COPYING_SECONDS, COPYING_SECONDS + WRITING_SECONDS)
     assert saved.size_bytes == sum(file.stat().st_size for file in saved.folder.iterdir())
     assert rig.threads[0] is not threading.main_thread()
 
 
-def test_the_next_save_waits_for_the_one_before_and_the_last_one_for_itself(rig: Rig) -> None:
+def test_the_next_save_waits_for_the_one_before_and_the_last_one_for_itself(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.saver.save(at(1), wait=False)
-    threading.Timer(0.2, rig.may_write.set).start()
+    rig.write_once_waited_for(monkeypatch)
     rig.saver.save(at(2), wait=True)
     assert [folder.name for folder in list_checkpoints(rig.checkpoints)] == ["step_00000002", "step_00000001"]
     assert [type(outcome) for outcome in rig.saver.collect()] == [CheckpointRecord, CheckpointRecord]
@@ -128,7 +152,7 @@ def test_without_room_for_a_copy_training_waits(rig: Rig, monkeypatch: pytest.Mo
     rig.saver.save(at(1), wait=False)
     (saved,) = rig.saver.collect()
     assert isinstance(saved, CheckpointRecord)
-    assert saved.stall_seconds >= saved.write_seconds
+    assert saved.stall_seconds == saved.write_seconds == COPYING_SECONDS + WRITING_SECONDS
     assert rig.threads == [threading.main_thread()]
 
 
@@ -177,11 +201,11 @@ def test_a_copy_that_does_not_fit_and_a_fault_in_the_other_thread_lose_nothing(
     assert rig.saver.last_step == 2
 
 
-def test_the_stall_includes_the_wait_for_the_save_before(rig: Rig) -> None:
+def test_the_stall_includes_the_wait_for_the_save_before(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.saver.save(at(1), wait=False)
-    threading.Timer(0.3, rig.may_write.set).start()
+    rig.write_once_waited_for(monkeypatch)
     rig.saver.save(at(2), wait=False)
     rig.saver.close()
     first, second = rig.saver.collect()
-    assert first.stall_seconds < 0.2
-    assert second.stall_seconds >= 0.2
+    assert first.stall_seconds == COPYING_SECONDS
+    assert second.stall_seconds == WRITING_SECONDS + COPYING_SECONDS

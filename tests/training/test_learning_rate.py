@@ -38,6 +38,7 @@ def test_warm_up_is_linear_and_reaches_the_peak(name: str) -> None:
         ("warm_restarts", lambda done: 0.1 + 0.9 * (1 + math.cos(math.pi * (done % 40) / 40)) / 2),
         ("exponential", lambda done: max(0.1, 0.9**done)),
     ],
+    ids=["constant", "cosine", "polynomial", "warm_restarts", "exponential"],
 )
 def test_after_the_warm_up_each_schedule_follows_its_formula(name: str, share) -> None:
     for done in (0, 1, 25, 39, 40, 99, 100):
