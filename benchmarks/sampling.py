@@ -134,7 +134,7 @@ def open_run(folder: Path, device: DeviceName, held_out_clips: int) -> SampledRu
     Raises:
         UserError: no such run, no usable checkpoint, or its data has gone.
     """
-    run = open_trained_run(SamplingRequest(folder, device))
+    run = open_trained_run(SamplingRequest(run=folder, device=device))
     validation = build_data(run.config).validation
     rows = [validation.row(0, index) for index in range(min(held_out_clips, len(validation)))]
     return SampledRun(run, run.sampler.settings, load_batch(validation, rows, run.tokenizer))
