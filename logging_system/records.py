@@ -5,6 +5,7 @@ Every tensor is detached and stays on the training device: making a record costs
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 from torch import Tensor
@@ -94,11 +95,12 @@ class ValidationRecord:
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """A checkpoint that has reached the disk, while later steps were done perhaps."""
+    """A checkpoint that has reached the disk, perhaps while training did later steps."""
 
     step: int  # whose state it holds
+    folder: Path
     size_bytes: int
-    stall_seconds: float  # that training stood still for it
+    stall_seconds: float  # training waited for it, including the wait for the save before it
     write_seconds: float  # from its beginning until it was durable
 
 

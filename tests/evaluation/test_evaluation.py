@@ -160,7 +160,7 @@ def test_without_words_letters_and_held_out_words_are_asked_for(
         ("A\nABCDEFGHI\n", "line 2: 'ABCDEFGHI': 9 letters are too many for a clip of 8 frames"),
         ("", "the file is empty"),
         (None, "cannot be read"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        pytest.param(b"\xff\xfe\x00", "cannot be read", id="not UTF-8"),
     ],
 )
 def test_words_that_the_run_cannot_take_are_named(
