@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy
 from PIL import Image, ImageDraw, ImageFilter
 
-from common.fonts import font_for
+from common.filmstrip import font_for
 
 WIDTH, HEIGHT = 700, 430
 
