@@ -18,15 +18,10 @@ LARGEST_SIDE = 64
 
 @dataclass(frozen=True)
 class Reading:
-    """What the network says of clips, as unnormalised log-probabilities.
+    """What the network says of clips, as unnormalised log-probabilities."""
 
-    Attributes:
-        ctc_BTK: [B, T, 1 + symbols], class 0 is CTC's blank.
-        frames_BTS: [B, T, symbols], which letter each frame shows; only training uses it.
-    """
-
-    ctc_BTK: Tensor
-    frames_BTS: Tensor
+    ctc_BTK: Tensor  # [B, T, 1 + symbols], class 0 is CTC's blank
+    frames_BTS: Tensor  # [B, T, symbols], which letter each frame shows; only training uses it
 
 
 class LetterRecogniser(nn.Module):

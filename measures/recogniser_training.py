@@ -158,15 +158,10 @@ def _with_grain(video_BCTHW: Tensor, seed: int, step: int) -> Tensor:
 
 @dataclass(frozen=True)
 class SpoiledClips:
-    """Clips of which some have a letter that cannot be read.
+    """Clips of which some have a letter that cannot be read."""
 
-    Attributes:
-        video_BCTHW: [B, 3, T, H, W].
-        spoiled_B: for each clip the place of the letter in its word; None for a clip that is as it was.
-    """
-
-    video_BCTHW: Tensor
-    spoiled_B: tuple[int | None, ...]
+    video_BCTHW: Tensor  # [B, 3, T, H, W]
+    spoiled_B: tuple[int | None, ...]  # the place of that letter in each clip's word; None for a clip as it was
 
 
 def spoil_letters(

@@ -19,34 +19,26 @@ TIMESTEP_BINS = 8
 
 @dataclass(frozen=True)
 class GaugeClips:
-    """Fixed inputs, so that figures compare from step to step.
+    """Fixed inputs, so that figures compare from step to step."""
 
-    Attributes:
-        video_BCTHW: [B, 3, T, H, W] float32 in [-1, 1].
-        tokens_BL: the right captions.
-        shuffled_tokens_BL: for each clip a caption that says something else; None where there is none.
-        noise_BCTHW: the noise, as large as the clips.
-    """
-
-    video_BCTHW: Tensor
-    tokens_BL: Tensor
-    shuffled_tokens_BL: Tensor | None
-    noise_BCTHW: Tensor
+    video_BCTHW: Tensor  # [B, 3, T, H, W] float32 in [-1, 1]
+    tokens_BL: Tensor  # the right captions
+    shuffled_tokens_BL: Tensor | None  # for each clip a caption that says something else; None where there is none
+    noise_BCTHW: Tensor  # as large as the clips
 
 
 @dataclass(frozen=True)
 class TextUse:
     """Unweighted errors of the network's own target, on the same clips, noise and timesteps.
 
-    What concerns shuffled captions is None, or empty, where no two captions differ; `null` is None where it was not
-    asked for. `shuffled_gap` is `shuffled` minus `correct` with its 95 % interval over clips.
+    What concerns shuffled captions is None, or empty, where no two captions differ.
     """
 
     correct: float
     shuffled: float | None
-    null: float | None
+    null: float | None  # without a caption; None where it was not asked for
     predict_zero: float
-    shuffled_gap: Interval | None
+    shuffled_gap: Interval | None  # shuffled - correct, with its 95 % interval over clips
     correct_by_bin: tuple[float, ...]
     shuffled_gap_by_bin: tuple[float, ...]
 

@@ -24,30 +24,17 @@ from models.tokens import NULL_CAPTION, PADDING
 
 @dataclass(frozen=True)
 class UNet3DSpecification:
-    """Everything that fixes the shape of the network.
+    """Everything that fixes the shape of the network."""
 
-    Attributes:
-        image_size: height and width of a frame in pixels.
-        num_timesteps: length of the noise schedule.
-        channels: width of each level, from the finest to the coarsest.
-        blocks_per_level: residual blocks a level on the way down, and again on the way up.
-        patch_size: the stem folds patches of this many pixels a side into channels, so that the finest level works at
-            image_size / patch_size.
-        spatial_attention_sizes: side lengths of the levels with attention over space and text.
-        head_channels: channels of one attention head.
-        groups: groups of every GroupNorm.
-        text_channels: width of the text features.
-    """
-
-    image_size: int
-    num_timesteps: int
-    channels: tuple[int, ...]
-    blocks_per_level: int
-    patch_size: int
-    spatial_attention_sizes: tuple[int, ...]
-    head_channels: int
-    groups: int
-    text_channels: int
+    image_size: int  # height and width of a frame in pixels
+    num_timesteps: int  # length of the noise schedule
+    channels: tuple[int, ...]  # width of each level, from the finest to the coarsest
+    blocks_per_level: int  # residual blocks a level on the way down, and again on the way up
+    patch_size: int  # pixels a side that the stem folds into channels: the finest level is image_size / patch_size wide
+    spatial_attention_sizes: tuple[int, ...]  # side lengths of the levels with attention over space and text
+    head_channels: int  # of one attention head
+    groups: int  # of every GroupNorm
+    text_channels: int  # width of the text features
 
     @property
     def level_sizes(self) -> tuple[int, ...]:
@@ -134,8 +121,8 @@ class UNet3D(nn.Module):
         super().__init__()
         unknown = [size for size in spec.spatial_attention_sizes if size not in spec.level_sizes]
         if unknown:
-            raise ValueError(f"SPATIAL_ATTENTION_SIZES {unknown} match no level; the levels are {spec.level_sizes} "
-                             f"pixels wide")  # fmt: skip
+            levels = f"the levels are {spec.level_sizes} pixels wide"
+            raise ValueError(f"SPATIAL_ATTENTION_SIZES {unknown} match no level; {levels}")
         self.spec = spec
         embedding_channels = 4 * spec.channels[0]
         pixels = 3 * spec.patch_size**2
