@@ -1,4 +1,4 @@
-"""Trains the recogniser on real clips alone, and keeps what it has trained next to the cached clips."""
+"""Trains the recogniser, on real clips only, and keeps what it has trained next to the cached clips."""
 
 import hashlib
 import json
@@ -78,7 +78,7 @@ def train_recogniser(
 ) -> LetterRecogniser:
     """Train one from scratch on the CPU and return it in evaluation mode.
 
-    Depends on `words` and `steps` alone, and leaves PyTorch's global generator as it was.
+    Depends only on `words` and `steps`, and leaves PyTorch's global generator as it was.
 
     Args:
         on_step: receives (step, loss), step 1 first.

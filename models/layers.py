@@ -121,7 +121,7 @@ class ResidualBlock(nn.Module):
     norm -> SiLU -> (1, 3, 3) -> (3, 1, 1) -> norm * (1 + scale) + shift -> SiLU -> (1, 3, 3), added to the input. The
     last convolution starts at zero, so that the block starts as the identity (Zhang et al. 2019, arXiv 1901.09321).
     The scale-and-shift projection (FiLM, Perez et al. 2018, arXiv 1709.07871) does not: behind a zero tail it
-    disturbs nothing, and a caption that is heard from the first step on is learned sooner.
+    disturbs nothing, and a caption that acts from the first step on is learned sooner.
     """
 
     def __init__(self, in_channels: int, out_channels: int, embedding_channels: int, groups: int) -> None:
@@ -178,7 +178,7 @@ class Upsample(nn.Module):
 class TextDraft(nn.Module):
     """Draws each frame's text vector as a picture: what the frame would look like by its caption alone.
 
-    Scaling and shifting channels says the same thing to every pixel, so a network that starts from noise learns only
+    Scaling and shifting channels does the same to every pixel, so a network that starts from noise learns only
     slowly where to put which finger. A linear map from text to pixels learns the mean picture of every letter within
     some dozens of steps, and hands the text encoder a gradient that passes through no other layer. Pictures of more
     than 32 pixels a side are enlarged: a draft need not be sharp.

@@ -98,7 +98,7 @@ class UNet3D(nn.Module):
 
     A UNet (Ronneberger et al. 2015, arXiv 1505.04597) over frames with factorised space-time convolutions and attention
     (Ho et al. 2022, Video Diffusion Models, arXiv 2204.03458, section 3). The caption reaches it in three ways: every
-    frame's text vector is drawn as a picture, which the layers see beside the noisy frame; every residual block is
+    frame's text vector is drawn as a picture, which the layers see next to the noisy frame; every residual block is
     scaled and shifted by that vector; and every level with spatial attention also attends to the characters.
 
     The noisy clip and the drawn one are added to the output of the layers, each times a learned function of the
