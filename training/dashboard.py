@@ -14,7 +14,7 @@ from compute.environment import describe_environment
 from config import Config
 from data.fingerspelling import FingerspellingSplits
 from data.records import DataSplits
-from distributed.gathering import Copies
+from distributed.gathering import GatheredCopies
 from logging_system.cadence import Cadence, LoggingSettings, cadence_of
 from logging_system.dispatcher import Dispatcher, build_dispatcher
 from logging_system.records import (
@@ -135,7 +135,7 @@ class NoDashboard:
 class ShardedRunLog:
     """Tells a log what it is told, with the copies at hand that the main process's log looks at then."""
 
-    def __init__(self, log: RunLog, copies: Copies, cadence: Cadence) -> None:
+    def __init__(self, log: RunLog, copies: GatheredCopies, cadence: Cadence) -> None:
         """Make it.
 
         Args:
@@ -148,32 +148,32 @@ class ShardedRunLog:
         self._cadence = cadence
 
     def on_start(self) -> None:
-        with self._copies.of_model():
+        with self._copies.model.filled():
             self._log.on_start()
 
     def before_step(self, step: int, *, is_first: bool, is_last: bool) -> None:
         due = self._cadence.due(step, is_first=is_first, is_last=is_last)
-        with self._if_due(due.diagnostics, self._copies.of_model):
+        with self._if_due(due.diagnostics, self._copies.model.filled):
             self._log.before_step(step, is_first=is_first, is_last=is_last)
 
     def on_step(self, record: StepRecord) -> None:
         due = self._cadence.due(record.step, is_first=record.is_first, is_last=record.is_last)
         is_due = due.diagnostics and not record.is_interrupted
-        with self._if_due(is_due, lambda: self._copies.of_model(with_gradients=True)):
+        with self._if_due(is_due, lambda: self._copies.model.filled(with_gradients=True)):
             self._log.on_step(record)
 
     def samples_are_due(self, record: StepRecord) -> bool:
         return self._log.samples_are_due(record)
 
     def on_samples(self, record: StepRecord) -> None:
-        with self._copies.of_both():
+        with self._copies.model.filled(), self._copies.average.filled():
             self._log.on_samples(record)
 
     def on_validation(self, record: ValidationRecord) -> None:
         self._log.on_validation(record)
 
     def on_epoch(self, record: EpochRecord) -> None:
-        with self._if_due(self._cadence.epoch_due(record.epoch, is_last=record.is_last), self._copies.of_model):
+        with self._if_due(self._cadence.epoch_due(record.epoch, is_last=record.is_last), self._copies.model.filled):
             self._log.on_epoch(record)
 
     def on_checkpoint(self, record: CheckpointRecord) -> None:
