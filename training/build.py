@@ -30,13 +30,14 @@ from data.batches import batches_per_epoch, training_batches
 from data.build import build_data
 from data.records import Batch, DataSplits
 from distributed.processes import WAIT_TIMEOUT, Processes
+from logging_system.dispatcher import RunLog
 from measures.text_use import GaugeClips
 from models.build import build_tokenizer
 from models.tokens import Tokenizer, shown_symbols
 from training.announce import announce, announce_estimate
-from training.dashboard import RunLog, build_run_log, build_view
+from training.dashboard import build_run_log, build_view
 from training.learner import Learner, build_learner, stopping_limits
-from training.loop import LoopCadence, TrainingLoop
+from training.loop import TrainingLoop
 from training.optimizer import optimizer_tensors
 from training.resume import compare_data, config_for_resume
 from training.skipped import SkippedBatches, SkippedSteps
@@ -311,13 +312,7 @@ def _assemble(
         steps_per_epoch=learner.steps_per_epoch,
         total_steps=learner.limits.total_steps,
         end_of_run=EndOfRun(learner.limits, stop, processes, compute),
-        cadence=LoopCadence(
-            validate_every=config.VALIDATE_EVERY_STEPS,
-            save_every=config.SAVE_EVERY_STEPS,
-            report_every=config.LOG_EVERY_STEPS,
-            sample_every=config.SAMPLE_EVERY_STEPS,
-            diagnose_every=config.DIAGNOSTIC_LOG_EVERY_STEPS,
-        ),
+        cadence=log.cadence,
         schedule=learner.schedule,
         optimizer=learner.optimizer,
         validator=validator,

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -16,8 +16,9 @@ from compute.memory import first_line, is_out_of_memory, out_of_memory_advice
 from data.records import Batch
 from distributed.processes import PEER_LOST, PeerLost, Processes, peer_lost
 from distributed.rank_times import RankTimes
+from logging_system.cadence import Cadence
+from logging_system.dispatcher import RunLog
 from logging_system.records import EpochRecord, StepRecord, ValidationRecord
-from training.dashboard import RunLog
 from training.learning_rate import LearningRateSchedule
 from training.optimizer import set_learning_rate
 from training.progress import Position, ProgressBar, StartingPoint
@@ -25,21 +26,6 @@ from training.skipped import SkippedSteps, TooManySkippedSteps
 from training.step import StepOutcome, TrainStep
 from training.stopping import Ending, EndOfRun, StopRequest, ending_together
 from training.validation import Validator
-
-
-@dataclass(frozen=True)
-class LoopCadence:
-    """Every how many optimizer steps, each at least 1; all but `report_every` also happen at the last step."""
-
-    validate_every: int
-    save_every: int
-    report_every: int
-    sample_every: int
-    diagnose_every: int
-
-    def looks_at(self, step: int) -> bool:
-        """Say whether something after this step asks the device for a result, and would wait for it."""
-        return any(step % every == 0 for every in vars(self).values())
 
 
 class TrainingLoop:
@@ -53,7 +39,7 @@ class TrainingLoop:
         steps_per_epoch: int,
         total_steps: int | None,
         end_of_run: EndOfRun,
-        cadence: LoopCadence,
+        cadence: Cadence,
         schedule: LearningRateSchedule,
         optimizer: torch.optim.Optimizer,
         validator: Validator,
@@ -154,7 +140,7 @@ class TrainingLoop:
         self._report(record, validation, is_ending=ending is not None)
         if record.step % self._steps_per_epoch == 0 or ending is not None:
             self._end_epoch(is_last=ending is not None)
-        self._position.save_is_due |= record.step % self._cadence.save_every == 0
+        self._position.save_is_due |= record.step % self._cadence.save_every_steps == 0
         if ending is not None:
             self._finish_checkpoint()  # before the samples, which may take long, or fail
         elif self._position.save_is_due and not self._skipped_steps.end_in_one():
@@ -192,7 +178,7 @@ class TrainingLoop:
         position.count_step(self._clips_in_step(batch), rate)
         ending = self._end_of_run.after(step, outcome.request)
         ends_epoch = step % self._steps_per_epoch == 0
-        if is_first or ends_epoch or ending is not None or self._cadence.looks_at(step):
+        if is_first or ends_epoch or ending is not None or self._cadence.needs_results(step):
             # A GPU is behind the host by now. What it still has to do belongs to the steps since the last look, and not
             # to the logging, validation or saving that would otherwise wait for it.
             self._wait_for_device()
@@ -252,7 +238,7 @@ class TrainingLoop:
         return self._processes.part.world_size * batch.video_BCTHW.shape[0]
 
     def _is_reported(self, *, is_ending: bool) -> bool:
-        return is_ending or self._position.step % self._cadence.report_every == 0
+        return is_ending or self._position.step % self._cadence.log_every_steps == 0
 
     def _report(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
         self._progress.advance()
@@ -275,7 +261,7 @@ class TrainingLoop:
 
     def _validation_after(self, record: StepRecord) -> ValidationRecord | None:
         """Validate if it is the time to; None if it is not, or a signal came meanwhile."""
-        on_cadence = record.step % self._cadence.validate_every == 0
+        on_cadence = record.step % self._cadence.validate_every_steps == 0
         if not on_cadence and not record.is_last:
             return None
         self._position.validation_is_due = on_cadence  # a resumed run makes up for it where a signal comes first

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from logging_system.doctor.finding import Constants, Evidence
 from logging_system.files.scalar_history import ScalarHistory, ScalarSeries
-from logging_system.tags import tag_expression
 
 RECENT_POINTS = 10  # "now", for curves whose single points are noisy
 EMA_MEMORY_STEPS = 100  # of 01_Training/Loss_EMA: 1 / (1 - 0.99)
@@ -56,7 +55,7 @@ class LayerValues:
 
 def per_layer(history: ScalarHistory, pattern: str, after: float) -> LayerValues | None:
     """Return the values of a tag pattern with {layer} at its latest step beyond `after`; None where there are none."""
-    found = [series.finite() for series in history.matching(tag_expression(pattern))]
+    found = [series.finite() for series in history.matching(pattern)]
     step = max((int(series.steps[-1]) for series in found if len(series)), default=0)
     here = {series.tag.split("/")[1]: series.at(step) for series in found}
     values = {layer: value for layer, value in here.items() if value is not None}
