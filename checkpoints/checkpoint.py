@@ -23,7 +23,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -135,21 +135,32 @@ CheckpointTensors = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class TrainingState:
-    """What a resume needs besides weights and optimizer moments. Order of data and randomness follow from `step`."""
+class RunState:
+    """How far a run is: what the training loop counts, saves and resumes from. Zeros for a fresh run."""
 
     step: int
     samples_seen: int
     skipped_steps: int
+    validation_loss: float | None = None  # at this very step; None if it was not validated
+    best_validation_loss: float | None = None  # of the validations on their cadence
+    validation_is_due: bool = False  # this step should have been validated, but a signal came first
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState(RunState):
+    """What a resume needs besides weights and optimizer moments. Order of data and randomness follow from `step`."""
+
     config: Mapping[str, object]
     config_file: Mapping[str, object]  # what config.py alone said, without preset and command line
-    symbols: tuple[str, ...]  # what the character encoder's tokens stand for
+    symbols: tuple[str, ...]  # the symbol of each token of the character encoder
     schedule: Mapping[str, float]  # LearningRateSchedule.state()
-    validation_loss: float | None  # at this very step; None where it was not validated
-    best_validation_loss: float | None
-    validation_is_due: bool = False  # it was to be validated at this step, and a signal came first
     loss_scale: Mapping[str, float] = field(default_factory=dict)  # LossScale.state()
     world_size: int = 1  # processes that trained together, each with BATCH_SIZE
+
+    @property
+    def run_state(self) -> RunState:
+        """The part that the training loop goes on from."""
+        return RunState(**{each.name: getattr(self, each.name) for each in fields(RunState)})
 
 
 @dataclass(frozen=True)

@@ -6,33 +6,20 @@ making a record costs no synchronisation.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy
 from torch import Tensor, nn
 
+from diffusion.loss import ClipStatistics
+
 
 @dataclass(frozen=True)
-class SampleStatistics:
-    """One number for each clip of a step's whole (accumulated) batch; every tensor has shape [B].
+class SampleStatistics(ClipStatistics):
+    """One number for each clip of a step's accumulated batch."""
 
-    `is_terminal` marks clips noised at a step where the signal-to-noise ratio is 0. Converting a prediction to
-    noise divides by the signal there, so noise errors and SNR leave these clips out.
-    """
-
-    timestep: Tensor  # int64, 0 .. number of timesteps - 1
-    is_terminal: Tensor  # bool
     is_captioned: Tensor  # bool, False where caption dropout replaced the text
-    weighted_loss: Tensor  # float32, what the optimizer minimises
-    unweighted_mse: Tensor  # float32, error of the network's own target
-    predict_zero_mse: Tensor  # float32, the error that a network which always says 0 would have
-    temporal_difference_mse: Tensor  # float32, error of the frame-to-frame change of the target
-    noise_mse: Tensor  # float32, after converting the prediction to noise
-    noise_mae: Tensor  # float32
-    x0_mse: Tensor  # float32, after converting the prediction to the clean clip
-    snr_decibel: Tensor  # float32, 10 log10(alphas_cumprod * E[x0^2] / (1 - alphas_cumprod))
-    alphas_cumprod: Tensor  # float32
-    beta: Tensor  # float32
 
 
 @dataclass(frozen=True)
@@ -110,11 +97,12 @@ class ValidationRecord:
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """A checkpoint that has reached the disk, while later steps were done perhaps."""
+    """A checkpoint that has reached the disk, perhaps while training did later steps."""
 
     step: int  # whose state it holds
+    folder: Path
     size_bytes: int
-    stall_seconds: float  # that training stood still for it
+    stall_seconds: float  # training waited for it, including the wait for the save before it
     write_seconds: float  # from its beginning until it was durable
 
 

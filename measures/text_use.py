@@ -9,16 +9,12 @@ import torch
 from torch import Tensor
 
 from data.order import WHOLE_WORK, Part
-from diffusion.loss import loss_terms
-from diffusion.prediction import PredictionType, add_noise
-from diffusion.schedule import NoiseSchedule
-from diffusion.timesteps import evenly_spaced_timesteps
+from diffusion.guidance import Predict
+from diffusion.loss import DiffusionObjective
+from diffusion.schedule import evenly_spaced_timesteps
 from measures.bootstrap import Interval, bootstrap_pairs, bootstrap_ratio
 
 TIMESTEP_BINS = 8
-
-
-Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,8 +78,7 @@ def other_captions(captions: Sequence[str], more: Iterable[str] = ()) -> list[st
 @torch.no_grad()
 def measure_text_use(
     predict: Predict,
-    schedule: NoiseSchedule,
-    prediction_type: PredictionType,
+    objective: DiffusionObjective,
     clips: GaugeClips,
     batch_size: int,
     seed: int,
@@ -111,7 +106,7 @@ def measure_text_use(
     device = clips.video_BCTHW.device
     count = -(-clips.video_BCTHW.shape[0] // TIMESTEP_BINS) * TIMESTEP_BINS
     clip_B = torch.arange(count, device=device) % clips.video_BCTHW.shape[0]
-    bins = evenly_spaced_timesteps(TIMESTEP_BINS, schedule.num_timesteps).to(device)
+    bins = evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps).to(device)
     bin_B = torch.arange(count, device=device) % TIMESTEP_BINS
     # Where the processes do not divide the clips evenly, some measure one of the first ones again.
     own = torch.arange(-(-count // part.world_size), device=device) * part.world_size + part.rank
@@ -120,7 +115,7 @@ def measure_text_use(
     for chosen in own.split(batch_size):
         index = clip_B[chosen]
         video = clips.video_BCTHW[index]
-        sample = add_noise(schedule, prediction_type, video, clips.noise_BCTHW[index], bins[bin_B[chosen]])
+        sample = objective.noise(video, clips.noise_BCTHW[index], bins[bin_B[chosen]])
         keep = torch.zeros(video.shape[0], dtype=torch.bool, device=device)
         variants = {"correct": (clips.tokens_BL[index], keep)}
         if without_caption:
@@ -129,10 +124,10 @@ def measure_text_use(
             variants["shuffled"] = (clips.shuffled_tokens_BL[index], keep)
         for name, (tokens, drop) in variants.items():
             prediction = predict(sample.noisy_video, sample.timestep_B, tokens, drop)
-            terms = loss_terms(schedule, prediction_type, "uniform", 1.0, sample, video, prediction)
-            errors[name].append(terms.unweighted_mse)
+            found = objective.loss(sample, video, prediction).clips
+            errors[name].append(found.unweighted_mse)
             if name == "correct":
-                errors["zero"].append(terms.predict_zero_mse)
+                errors["zero"].append(found.predict_zero_mse)
     measured = {name: torch.cat(parts) for name, parts in errors.items() if parts}
     error_of = dict(zip(measured, gather(torch.stack(list(measured.values())))[:, :count].cpu(), strict=True))
     gap = error_of["shuffled"] - error_of["correct"] if "shuffled" in error_of else None

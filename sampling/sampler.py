@@ -1,4 +1,4 @@
-"""From prompts to clips: used by the dashboard and by generate.py alike."""
+"""From prompts to clips: what the dashboard, generate.py and the evaluation share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,27 +16,6 @@ from diffusion.prediction import PredictionType
 from diffusion.samplers import SamplerName, sample
 from diffusion.schedule import NoiseSchedule
 from models.tokens import Tokenizer
-
-
-def contact_sheet(
-    texts: Sequence[str], generated: Sequence[numpy.ndarray], real: Sequence[numpy.ndarray | None]
-) -> numpy.ndarray:
-    """Draw every text's clips as rows of evenly spread frames: real above generated, or generated alone.
-
-    Args:
-        texts: one label a clip.
-        generated: uint8 [T, H, W, 3] a text, all of one shape.
-        real: the same, or None where there is no real clip.
-
-    Returns:
-        uint8 [height, width, 3].
-    """
-    rows: list[tuple[str, numpy.ndarray]] = []
-    for text, generated_clip, real_clip in zip(texts, generated, real, strict=True):
-        if real_clip is not None:
-            rows.append((f"{text}\nreal", real_clip))
-        rows.append((f"{text}\ngenerated", generated_clip))
-    return filmstrips(rows)
 
 
 @dataclass(frozen=True)
@@ -115,6 +94,27 @@ def to_pixels(video: Tensor) -> numpy.ndarray:
     """Turn [..., 3, T, H, W] in [-1, 1] into uint8 [..., T, H, W, 3]; values outside are clipped."""
     pixels = ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return pixels.movedim(-4, -1).cpu().numpy()
+
+
+def contact_sheet(
+    texts: Sequence[str], generated: Sequence[numpy.ndarray], real: Sequence[numpy.ndarray | None]
+) -> numpy.ndarray:
+    """Draw every text's clips as rows of evenly spread frames: real above generated, or generated alone.
+
+    Args:
+        texts: one label a clip.
+        generated: uint8 [T, H, W, 3] a text, all of one shape.
+        real: the same, or None where there is no real clip.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    rows: list[tuple[str, numpy.ndarray]] = []
+    for text, generated_clip, real_clip in zip(texts, generated, real, strict=True):
+        if real_clip is not None:
+            rows.append((f"{text}\nreal", real_clip))
+        rows.append((f"{text}\ngenerated", generated_clip))
+    return filmstrips(rows)
 
 
 def build_sampler(config: Config, schedule: NoiseSchedule, tokenizer: Tokenizer, compute: ComputeDevice) -> ClipSampler:

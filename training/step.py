@@ -10,14 +10,14 @@ from common.randomness import torch_generator
 from compute.device import ComputeDevice
 from config import Config
 from data.records import Batch
-from diffusion.loss import DiffusionObjective, LossTerms, loss_terms
-from diffusion.prediction import NoisySample, add_noise
-from diffusion.timesteps import stratified_timesteps
+from diffusion.loss import ClipStatistics, DiffusionObjective, LossTerms
+from diffusion.prediction import NoisySample
+from diffusion.schedule import stratified_timesteps
 from distributed.models import SharedModel
 from distributed.processes import Processes
 from distributed.rank_times import Stretch, moment
 from logging_system.records import DiffusionTensors, SampleStatistics
-from training.optimizer import ExponentialMovingAverage, LossScale, build_optimizer, step_unless, total_norm
+from training.optimizer import ExponentialMovingAverage, LossScale, step_unless, total_norm
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _MicroBatch:
             predicted_noise=self.terms.predicted_noise,
             predicted_video=self.terms.predicted_video,
             timestep=self.sample.timestep_B,
-            is_terminal=self.terms.is_terminal,
+            is_terminal=self.terms.clips.is_terminal,
         )
 
 
@@ -93,25 +93,21 @@ class TrainStep:
         shared: SharedModel,
         ema: ExponentialMovingAverage,
         optimizer: torch.optim.Optimizer,
+        loss_scale: LossScale,
         objective: DiffusionObjective,
         compute: ComputeDevice,
         processes: Processes,
-        loss_scale: LossScale,
-        accumulation_steps: int,
-        gradient_clip_norm: float,
-        seed: int,
+        config: Config,
     ) -> None:
         self._shared = shared
         self._parameters = [parameter for parameter in shared.model.parameters() if parameter.requires_grad]
         self._ema = ema
         self._optimizer = optimizer
+        self._loss_scale = loss_scale
         self._objective = objective
         self._compute = compute
         self._processes = processes
-        self._loss_scale = loss_scale
-        self._accumulation_steps = accumulation_steps
-        self._gradient_clip_norm = gradient_clip_norm
-        self._seed = seed
+        self._config = config
         self.is_updating = False
         """True while weights, optimizer and average are changed, and for good where that failed half way."""
 
@@ -127,12 +123,15 @@ class TrainStep:
         timestep, drop_caption = self._compute.send(timestep), self._compute.send(drop_caption)
         self._optimizer.zero_grad(set_to_none=True)
         whole = (batch.video_BCTHW, batch.tokens_BL, noise, timestep, drop_caption)
-        micro_batches = list(zip(*(tensor.chunk(self._accumulation_steps) for tensor in whole), strict=True))
+        micro_batches = list(
+            zip(*(tensor.chunk(self._config.GRADIENT_ACCUMULATION_STEPS) for tensor in whole), strict=True)
+        )
         learned: list[_MicroBatch] = []
         for number, micro_batch in enumerate(micro_batches, start=1):
             with nullcontext() if number == len(micro_batches) else self._shared.gradients_stay_here():
                 learned.append(self._add_gradients(*micro_batch))
-        samples = _sample_statistics([each.terms for each in learned], timestep, drop_caption)
+        clips = ClipStatistics.concatenate([each.terms.clips for each in learned])
+        samples = SampleStatistics(**vars(clips), is_captioned=~drop_caption)
         return self._use_gradients(step, learned, samples, request)
 
     def _add_gradients(
@@ -141,12 +140,12 @@ class TrainStep:
         """Do the forward and backward pass of a micro-batch; its video, tokens and noise are on the host."""
         begun = moment(self._compute.device)
         video, tokens, noise = (self._compute.send(tensor) for tensor in (video, tokens, noise))
-        sample = add_noise(self._objective.schedule, self._objective.prediction_type, video, noise, timestep)
+        sample = self._objective.noise(video, noise, timestep)
         with self._compute.autocast():
             prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)
-        terms = self._loss(sample, video, prediction)
+        terms = self._objective.loss(sample, video, prediction)
         own_work = Stretch(begun, moment(self._compute.device))
-        torch.autograd.backward(self._loss_scale.scale(terms.loss / self._accumulation_steps))
+        torch.autograd.backward(self._loss_scale.scale(terms.loss / self._config.GRADIENT_ACCUMULATION_STEPS))
         return _MicroBatch(video, sample, terms, own_work)
 
     def _use_gradients(
@@ -163,7 +162,7 @@ class TrainStep:
         return StepOutcome(
             loss=seen.loss,
             gradient_norm=norm,
-            gradient_norm_clipped=norm.clamp(max=self._gradient_clip_norm),
+            gradient_norm_clipped=norm.clamp(max=self._config.GRADIENT_CLIP_NORM),
             skipped=seen.skipped & ~scaled.overflowed,
             overflowed=scaled.overflowed,
             loss_scale=scaled.scale,
@@ -184,24 +183,12 @@ class TrainStep:
         mine = slice(rank, None, world_size)
         noise = torch.empty(video_BCTHW.shape)
         for own, place in zip(noise, range(count)[mine], strict=True):
-            own.normal_(generator=torch_generator(self._seed, "training_noise", step, place))
+            own.normal_(generator=torch_generator(self._config.SEED, "training_noise", step, place))
         timestep = stratified_timesteps(
-            count, self._objective.schedule.num_timesteps, torch_generator(self._seed, "training_timestep", step)
+            count, self._objective.schedule.num_timesteps, torch_generator(self._config.SEED, "training_timestep", step)
         )
-        chance = torch.rand(count, generator=torch_generator(self._seed, "caption_dropout", step))
+        chance = torch.rand(count, generator=torch_generator(self._config.SEED, "caption_dropout", step))
         return noise, timestep[mine], (chance < self._objective.caption_dropout)[mine]
-
-    def _loss(self, sample: NoisySample, video: Tensor, prediction: Tensor) -> LossTerms:
-        objective = self._objective
-        return loss_terms(
-            objective.schedule,
-            objective.prediction_type,
-            objective.weighting,
-            objective.min_snr_gamma,
-            sample,
-            video,
-            prediction,
-        )
 
     def _seen_by_all(self, loss: Tensor, norm: Tensor, request: int, samples: SampleStatistics) -> _Seen:
         """Put together what the processes have seen, and decide for all of them whether the step counts."""
@@ -225,61 +212,7 @@ class TrainStep:
 
     def _update(self, step: int, norm: Tensor, skipped: Tensor) -> None:
         self.is_updating = True
-        nn.utils.clip_grads_with_norm_(self._parameters, self._gradient_clip_norm, norm)
+        nn.utils.clip_grads_with_norm_(self._parameters, self._config.GRADIENT_CLIP_NORM, norm)
         step_unless(self._optimizer, skipped)
         self._ema.update(step - 1, skipped)
         self.is_updating = False
-
-
-def _sample_statistics(terms: list[LossTerms], timestep: Tensor, drop_caption: Tensor) -> SampleStatistics:
-    """Join the micro-batches' numbers."""
-    return SampleStatistics(
-        timestep=timestep,
-        is_terminal=torch.cat([term.is_terminal for term in terms]),
-        is_captioned=~drop_caption,
-        weighted_loss=torch.cat([term.weighted_loss for term in terms]),
-        unweighted_mse=torch.cat([term.unweighted_mse for term in terms]),
-        predict_zero_mse=torch.cat([term.predict_zero_mse for term in terms]),
-        temporal_difference_mse=torch.cat([term.temporal_difference_mse for term in terms]),
-        noise_mse=torch.cat([term.noise_mse for term in terms]),
-        noise_mae=torch.cat([term.noise_mae for term in terms]),
-        x0_mse=torch.cat([term.x0_mse for term in terms]),
-        snr_decibel=torch.cat([term.snr_decibel for term in terms]),
-        alphas_cumprod=torch.cat([term.alphas_cumprod for term in terms]),
-        beta=torch.cat([term.beta for term in terms]),
-    )
-
-
-def build_adamw(config: Config, model: nn.Module) -> torch.optim.AdamW:
-    """Build what the constants under "Optimizer" describe."""
-    return build_optimizer(
-        model,
-        learning_rate=config.LEARNING_RATE,
-        betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
-        weight_decay=config.WEIGHT_DECAY,
-    )
-
-
-def build_train_step(
-    config: Config,
-    shared: SharedModel,
-    ema: ExponentialMovingAverage,
-    optimizer: torch.optim.AdamW,
-    objective: DiffusionObjective,
-    compute: ComputeDevice,
-    processes: Processes,
-    loss_scale: LossScale,
-) -> TrainStep:
-    """Build the step that trains the model."""
-    return TrainStep(
-        shared=shared,
-        ema=ema,
-        optimizer=optimizer,
-        objective=objective,
-        compute=compute,
-        processes=processes,
-        loss_scale=loss_scale,
-        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
-        gradient_clip_norm=config.GRADIENT_CLIP_NORM,
-        seed=config.SEED,
-    )

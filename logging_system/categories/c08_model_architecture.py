@@ -7,7 +7,7 @@ in a drawing of hundreds of nodes that nobody reads. The table gives every modul
 from torch import nn
 
 from logging_system.category import START, Category, Tag
-from logging_system.pictures.markdown import table
+from logging_system.files.summaries import table
 from logging_system.statistics.layers import plan_layers
 
 DIRECT = "own_parameters"

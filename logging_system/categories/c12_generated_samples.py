@@ -7,8 +7,8 @@ import numpy
 
 from config import Config
 from logging_system.category import SAMPLES, Category, CategoryContext, Tag
+from logging_system.files.summaries import escape
 from logging_system.pictures.frames import captioned_grid, scale_to_be_seen
-from logging_system.pictures.markdown import escape
 from logging_system.records import GeneratedSamples, StepRecord
 
 MAXIMUM_POINTS = 8

@@ -5,8 +5,7 @@ import torch
 from logging_system.cadence import Due
 from logging_system.category import SCALARS, Category, CategoryContext, Tag
 from logging_system.records import StepRecord
-from logging_system.statistics.devices import DeviceReadings, device_readings
-from logging_system.statistics.system_sampler import HostReadings, SystemSampler
+from logging_system.statistics.system import DeviceReadings, HostReadings, SystemSampler, device_readings
 
 NOT_CUDA = "training does not run on a CUDA device"
 NO_MANAGEMENT = "not on CUDA, or nvidia-ml-py is not installed or does not offer it"

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, START, Category, CategoryContext, Tag
-from logging_system.doctor.diagnosis import diagnose
-from logging_system.doctor.report import as_markdown
-from logging_system.pictures.markdown import escape, table
+from logging_system.doctor.diagnosis import as_markdown, diagnose
+from logging_system.files.summaries import escape, table
 from logging_system.records import StepRecord
 
 TAGS = {

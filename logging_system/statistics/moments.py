@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy
 import torch
@@ -197,7 +197,4 @@ class ClipBuffer:
     def take(self) -> SampleStatistics | None:
         """Return the clips of all steps since the last call, concatenated on the device; None if there were none."""
         pending, self._pending = self._pending, []
-        if not pending:
-            return None
-        names = [field.name for field in fields(SampleStatistics)]
-        return SampleStatistics(**{name: torch.cat([getattr(step, name) for step in pending]) for name in names})
+        return SampleStatistics.concatenate(pending) if pending else None

@@ -11,18 +11,27 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from checkpoints.checkpoint import Retention, TrainingState, list_checkpoints, read_checkpoint, save_checkpoint
-from checkpoints.saver import FailedCheckpoint, RunProgress, SavedCheckpoint
+from checkpoints.checkpoint import (
+    Retention,
+    RunState,
+    TrainingState,
+    list_checkpoints,
+    read_checkpoint,
+    save_checkpoint,
+)
+from checkpoints.saver import FailedCheckpoint
 from checkpoints.sharded_saver import ShardedSaver
 from checkpoints.tensor_files import ShardedTensors, WholeTensors, write_shards
 from compute.device import place_of_this_process
+from config import Config
 from distributed import gathering as sharded_gathering
 from distributed.gathering import Copies, PlainCopy, gather_tensors
 from distributed.models import ShardedModel, gathered_bytes, own_part, shard
 from distributed.processes import Processes, connected_processes
+from logging_system.records import CheckpointRecord
 from training.optimizer import (
     ExponentialMovingAverage,
-    build_optimizer,
+    build_adamw,
     load_optimizer_parts,
     optimizer_tensors,
     step_unless,
@@ -84,7 +93,7 @@ def reading(processes: Processes, folder: Path) -> None:
     mesh, wanted = mesh_of(processes), whole_tensors()
     parts = divided(wanted, mesh)
     group = dist.new_group(backend="gloo")
-    state = TrainingState(1, 4, 0, {}, {}, ("A",), {}, None, None)
+    state = TrainingState(1, 4, 0, config={}, config_file={}, symbols=("A",), schedule={})
     if processes.is_main:
         save_checkpoint(folder, state, dict.fromkeys(("model", "ema", "optimizer"), wanted), Retention(1))
         (folder / "parts").mkdir()
@@ -113,7 +122,7 @@ def training(processes: Processes, folder: Path) -> None:
         shard(network, mesh_of(processes))
     shared = ShardedModel(model)
     ema, plain_ema = ExponentialMovingAverage(model, 0.5, average), ExponentialMovingAverage(plain, 0.5)
-    optimizers = [build_optimizer(each, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
+    optimizers = [build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.3), each)
                   for each in (model, plain)]  # fmt: skip
     names = [name for name, _ in plain.named_parameters()]
     assert [name for name, _ in model.named_parameters()] == names
@@ -191,7 +200,7 @@ def saving(processes: Processes, folder: Path) -> None:
     model, average = Net(), Net()
     for network in (model, average):
         shard(network, mesh_of(processes))
-    optimizer = build_optimizer(model, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
+    optimizer = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.3), model)
     loss_of(model, processes.part.rank).backward()
     optimizer.step()
     tensors = {
@@ -201,8 +210,8 @@ def saving(processes: Processes, folder: Path) -> None:
     }
     saver = ShardedSaver(
         checkpoints=folder / "checkpoints",
-        describe=lambda progress: TrainingState(
-            **vars(progress), config={}, config_file={}, symbols=("A",), schedule={}, world_size=3
+        describe=lambda state: TrainingState(
+            **vars(state), config={}, config_file={}, symbols=("A",), schedule={}, world_size=3
         ),
         tensors=lambda: tensors,
         retention=Retention(2),
@@ -211,11 +220,11 @@ def saving(processes: Processes, folder: Path) -> None:
         saved_step=0,
     )
     for step in (0, 1, 1):  # 0 was resumed from
-        saver.save(RunProgress(step, 4, 0, None, None, validation_is_due=False), wait=False)
+        saver.save(RunState(step, 4, 0), wait=False)
     outcomes = saver.collect()
     assert len(outcomes) == 1, outcomes
     (saved,) = outcomes
-    assert isinstance(saved, SavedCheckpoint)
+    assert isinstance(saved, CheckpointRecord)
     assert saver.last_step == 1
     checkpoint = read_checkpoint(folder / "checkpoints" / "step_00000001")
     assert saved.folder == checkpoint.folder
@@ -223,7 +232,7 @@ def saving(processes: Processes, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if processes.part.rank == 2:
             patch.setattr(Path, "is_dir", lambda path: False)
-        saver.save(RunProgress(2, 8, 0, None, None, validation_is_due=False), wait=True)
+        saver.save(RunState(2, 8, 0), wait=True)
     (failed,) = saver.collect()
     assert isinstance(failed, FailedCheckpoint)
     assert "rank 2 does not see " in str(failed.error)
@@ -234,7 +243,7 @@ def saving(processes: Processes, folder: Path) -> None:
 
     other = Net()
     shard(other, mesh_of(processes))
-    restored = build_optimizer(other, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
+    restored = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.3), other)
     checkpoint.stored("model").fill(other.state_dict())
     load_optimizer_parts(restored, other, checkpoint.stored("optimizer"))
     for network, its_optimizer in ((model, optimizer), (other, restored)):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffusion.timesteps import evenly_spaced_timesteps, stratified_timesteps
+from diffusion.schedule import evenly_spaced_timesteps, stratified_timesteps
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -1,9 +1,9 @@
-import time
-
 import pytest
 
 from config import Config
+from logging_system import cadence as cadence_module
 from logging_system.cadence import Cadence, Due, LoggingClock
+from tests.held_clock import HeldClock
 
 
 @pytest.fixture
@@ -67,22 +67,29 @@ def test_numbers_below_one_are_refused(cadence):
         Cadence(**{**vars(cadence), "sample_every_steps": 0})
 
 
-def test_logging_and_sampling_are_kept_apart():
+@pytest.fixture
+def time(monkeypatch):
+    held = HeldClock()
+    monkeypatch.setattr(cadence_module, "time", held)
+    return held
+
+
+def test_logging_and_sampling_are_kept_apart(time):
     clock = LoggingClock()
     with clock.measure():
-        time.sleep(0.02)
+        time.now += 0.25
     with clock.measure(sampling=True):
-        time.sleep(0.05)
-    assert 0.02 <= clock.logging_seconds < 0.05 <= clock.sampling_seconds
+        time.now += 0.5
+    assert (clock.logging_seconds, clock.sampling_seconds) == (0.25, 0.5)
 
 
-def test_time_counts_also_when_the_block_raises():
+def test_time_counts_also_when_the_block_raises(time):
     clock = LoggingClock()
 
-    def sleep_and_fail():
-        time.sleep(0.01)
+    def work_and_fail():
+        time.now += 0.25
         raise RuntimeError
 
     with pytest.raises(RuntimeError), clock.measure():
-        sleep_and_fail()
-    assert clock.logging_seconds >= 0.01
+        work_and_fail()
+    assert clock.logging_seconds == 0.25

@@ -1,6 +1,5 @@
 """The dispatcher with small categories of its own; the fifteen real ones have their own tests."""
 
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,12 +9,14 @@ import pytest
 
 from common.interruption import Interrupted
 from config import Config
+from logging_system import cadence as cadence_module
 from logging_system.cadence import Cadence, Due
 from logging_system.category import Category
 from logging_system.dispatcher import DROPPED_TAG, ERROR_FILE, FAILURES_TAG, Dispatcher, RunLog, build_dispatcher
 from logging_system.files import writer as writer_module
 from logging_system.files.encoding_worker import EncodingWorker
 from logging_system.files.writer import Writer
+from tests.held_clock import HeldClock
 
 CONFIG = Config(
     LOG_EVERY_STEPS=2,
@@ -29,15 +30,15 @@ NOTHING = Due(scalars=False, diagnostics=False)
 
 
 class Recorder(Category):
-    """Notes every call, and raises in the hooks it is told to."""
+    """Notes every call, takes a second by its clock, and raises in the hooks it is told to."""
 
-    def __init__(self, fails_in=(), error=BROKEN, seconds=0.0):
+    def __init__(self, fails_in=(), error=BROKEN, clock=None):
         self.calls = []
-        self.fails_in, self.error, self.seconds = fails_in, error, seconds
+        self.fails_in, self.error, self.clock = fails_in, error, clock or HeldClock()
 
     def _note(self, hook, *details):
         self.calls.append((hook, *details))
-        time.sleep(self.seconds)
+        self.clock.now += 1.0
         if hook in self.fails_in:
             raise self.error
 
@@ -388,12 +389,13 @@ def test_files_are_flushed_at_their_cadence(make, tmp_path, read_metrics):
     ("makes_samples", "hook", "is_sampling"),
     [(True, "on_samples", True), (True, "on_step", False), (False, "on_samples", False)],
 )
-def test_time_of_sampling_is_kept_apart(make, makes_samples, hook, is_sampling):
-    dispatcher, _ = make(Recorder(seconds=0.05), makes_samples=makes_samples)
+def test_time_of_sampling_is_kept_apart(make, monkeypatch, makes_samples, hook, is_sampling):
+    clock = HeldClock()
+    monkeypatch.setattr(cadence_module, "time", clock)
+    dispatcher, _ = make(Recorder(clock=clock), makes_samples=makes_samples)
     getattr(dispatcher, hook)(step_record(6))
     reading = dispatcher.clock
-    assert (reading.sampling_seconds >= 0.05) is is_sampling
-    assert (reading.logging_seconds >= 0.05) is not is_sampling
+    assert (reading.sampling_seconds, reading.logging_seconds) == ((1.0, 0.0) if is_sampling else (0.0, 1.0))
 
 
 def test_resume_takes_back_what_lies_beyond_the_checkpoint(tmp_path, accumulate, capsys):

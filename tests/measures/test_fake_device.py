@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
 from measures.clips import frozen_frame_percent, hold_ratio, hold_share, motion_energy_ratio, sharpness_ratio
 from measures.memorisation import are_copies, nearest_distances, small_copies
@@ -39,7 +40,8 @@ def test_text_use_of_the_real_network(imagined_cuda: Any, has_shuffled: bool) ->
     tokens = torch.ones(5, 3, dtype=torch.int64, device=device)
     gauge = GaugeClips(clips(device), tokens, tokens if has_shuffled else None, clips(device))
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True).to(device)
-    use = measure_text_use(model, schedule, "v_prediction", gauge, batch_size=4, seed=0)
+    objective = DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.1)
+    use = measure_text_use(model, objective, gauge, batch_size=4, seed=0)
     assert 0.25 <= use.correct <= 0.75  # a stand-in came to the host
     assert len(use.correct_by_bin) == 8
     assert (use.shuffled_gap is None) == (not has_shuffled)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import data.inspection
 from common import files
 from data.fingerspelling.source import TrainingWords
 from sampling.sampler import ClipSampler
+from tests.held_clock import HeldClock
 from training.step import TrainStep
 from training.validation import Validator
 
@@ -71,7 +73,7 @@ def tell_weights() -> None:
 def train_by_plain_gradient_descent() -> None:
     """Replace AdamW, which makes large differences of the smallest gradients, by plain SGD."""
     from training import learner as build_learner
-    from training.step import build_adamw
+    from training.optimizer import build_adamw
 
     def build(*arguments: Any) -> torch.optim.Optimizer:
         groups = build_adamw(*arguments).param_groups
@@ -151,18 +153,40 @@ def see_other_clips() -> None:
     replace_part(build, "build_data", make)
 
 
-def work_slowly(seconds: float) -> None:
-    """Let every forward pass of a step take a while longer."""
+def work_by_a_held_clock(seconds: float) -> None:
+    """Let a forward pass of a step take these seconds, and everything else none, by the clock of a process."""
+    from distributed import rank_times as stopwatch
     from distributed.models import ReplicatedModel
+    from training import loop
+
+    clock = HeldClock()
+    loop.time = stopwatch.time = clock
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            time.sleep(seconds)
+            clock.now += seconds
             return original(*arguments)
 
         return call
 
     replace_part(ReplicatedModel, "__call__", make)
+
+
+def wait_after_steps(every: int, was_read: Path) -> None:
+    """Say when every N-th step is done, and go on once the folder has a file with the step's number."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: TrainStep, step: int, batch: Any, *request: int) -> Any:
+            outcome = original(self, step, batch, *request)
+            if step % every == 0:
+                say(f"waits after {step}")
+                while not (was_read / str(step)).exists():
+                    time.sleep(0.001)
+            return outcome
+
+        return run
+
+    replace_part(TrainStep, "run", make)
 
 
 def stretch_saves(seconds: float) -> None:
@@ -411,12 +435,17 @@ def ask_for_too_much_memory_while_building() -> None:
     replace_part(build_learner, "build_adamw", lambda original: lambda *arguments, **options: torch.empty(2**50))
 
 
-def slow_decoding(seconds: float) -> None:
-    """Say which clip an inspection decodes, and take long for it."""
+def slow_decoding(seconds: float, held_from: str = "", gate: Path | None = None) -> None:
+    """Say which clip an inspection decodes, and take long for it; from one clip on, wait until there is a gate file."""
+    is_held = threading.Event()
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def run(root: Path, media: Any, shape: Any) -> Any:
             say(f"decoding {media.path}")
+            if media.path == held_from:
+                is_held.set()
+            while is_held.is_set() and gate is not None and not gate.exists():
+                time.sleep(0.001)
             time.sleep(seconds)
             return original(root, media, shape)
 

@@ -246,7 +246,7 @@ def test_an_encoder_that_hangs(train, undisturbed, monkeypatch, capsys, assert_s
     monkeypatch.setattr(EncodingWorker, "submit", watched)
     monkeypatch.setattr(encoding_worker, "MAXIMUM_JOBS", 2)
     monkeypatch.setattr(writer_module, "_CLOSE_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(writer_module, "encode_gif", lambda *arguments: release.wait(60) and b"")
+    monkeypatch.setattr(writer_module, "encode_gif", lambda *arguments: release.wait() and b"")
     try:
         run = train()
     finally:

@@ -244,7 +244,7 @@ def make(config: Config, tmp_path: Path) -> SimpleNamespace:
         record=_record,
         validation=_validation,
         epoch=_epoch,
-        checkpoint=lambda step: CheckpointRecord(step, 12_500_000, 0.25, 1.5),
+        checkpoint=lambda step: CheckpointRecord(step, Path("step"), 12_500_000, 0.25, 1.5),
         run=_run_information,
         view=lambda model=None, **facts: View(model or _seeded_network(), _run_information(**facts)),
         gradients=_fill_gradients,

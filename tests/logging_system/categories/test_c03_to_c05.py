@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from logging_system.categories import c05_performance
 from logging_system.categories.c03_epoch_summary import EpochSummary
 from logging_system.files.writer import Writer
 from logging_system.pictures.drawing import ACCENT
+from tests.held_clock import HeldClock
 
 
 def test_epoch_average_covers_all_steps_and_the_axis_is_the_epoch(
@@ -175,11 +176,12 @@ def test_overhead_and_sampling_come_from_the_clock(session: Callable[..., Any], 
     assert reader.points("05_Performance/Sampling_Seconds") == {2: 4.0, 3: 5.0}
 
 
-def test_time_left_follows_the_pace_of_the_launch(session: Callable[..., Any], make: SimpleNamespace) -> None:
+def test_time_left_follows_the_pace_of_the_launch(
+    session: Callable[..., Any], make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HeldClock()
+    monkeypatch.setattr(c05_performance, "time", clock)
     running = session("05_Performance", log_every_steps=1)
-    start = time.perf_counter()
-    time.sleep(0.2)
+    clock.now += 0.25
     running.step(make.record(1000))
-    elapsed = time.perf_counter() - start
-    eta = running.finish().last("05_Performance/ETA_Seconds")
-    assert 0.2 * 1000 <= eta <= (elapsed + 0.2) * 1000
+    assert running.finish().last("05_Performance/ETA_Seconds") == 0.25 * 1000

@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +19,11 @@ from PIL import Image
 from logging_system.categories.c12_generated_samples import prompt_names
 from logging_system.categories.c14_system import System
 from logging_system.categories.c15_configuration import LAYOUT, RESULT_TAGS, hyperparameters
-from logging_system.doctor.diagnosis import diagnose
-from logging_system.doctor.report import as_markdown, as_text
+from logging_system.doctor.diagnosis import as_markdown, as_text, diagnose
 from logging_system.files.scalar_history import read_history, tag_expression
+from logging_system.statistics.system import _busy_and_total
 from tests.dashboard_tags import TAG_TABLE
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -117,7 +117,8 @@ def test_noise_videos_move_and_are_large_enough(session: Callable[..., Any], mak
 def test_system_readings_always_have_a_point(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("14_System", log_every_steps=2)
     for step in range(1, 8):
-        time.sleep(0.03)  # the computer counts its CPU time in hundredths of a second
+        begun = _busy_and_total()[1]
+        wait_until(lambda begun=begun: _busy_and_total()[1] > begun)  # it is counted in hundredths of a second
         running.step(make.record(step, is_last=step == 7))
     reader = running.finish()
     assert list(reader.points("14_System/RAM_Used_GB")) == [2, 7]  # nothing new between: the period is a minute
@@ -139,7 +140,7 @@ def test_system_writes_what_the_device_offers_and_stops_its_thread(
     category.on_start()
     due = running.dispatcher.cadence.due(2, is_first=False, is_last=False)
     for step in (2, 4):
-        time.sleep(0.1)
+        wait_until(lambda: category._sampler._newest)
         category.on_step(make.record(step), due)
     category.close()
     assert not category._sampler._thread.is_alive()

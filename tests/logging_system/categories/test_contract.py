@@ -1,9 +1,9 @@
 """What holds for all fifteen categories."""
 
 import dataclasses
+import itertools
 import random
 import re
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 
 from logging_system.files.scalar_history import tag_expression
 from logging_system.registry import CATEGORIES
+from logging_system.statistics import system
 from tests.dashboard_tags import TAG_TABLE, tags_of
 
 STEPS = 7
@@ -86,8 +87,14 @@ FLAGS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let CPU time pass between any two readings: the computer counts it in hundredths of a second."""
+    seconds = itertools.count()
+    monkeypatch.setattr(system, "_busy_and_total", lambda: (0.0, float(next(seconds))))
+
+
 def drive(session: Any, make: SimpleNamespace, steps: int = STEPS) -> Any:
-    time.sleep(0.03)  # the computer counts its CPU time in hundredths of a second
     for step in range(1, steps + 1):
         is_first, is_last = step == 1, step == steps
         session.dispatcher.before_step(step, is_first=is_first, is_last=is_last)
@@ -114,7 +121,6 @@ def launch(running: Any, make: SimpleNamespace, first: int, last: int) -> None:
         is_first, is_last = step == first, step == last
         dispatcher.before_step(step, is_first=is_first, is_last=is_last)
         make.gradients(view.model, step)
-        time.sleep(0.005)  # in all more than the hundredths of a second in which CPU time is counted
         running.step(make.record(step, is_first=is_first, is_last=is_last))
         if step % 5 == 0 or is_last:
             dispatcher.on_validation(make.validation(step))

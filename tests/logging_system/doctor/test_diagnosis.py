@@ -12,9 +12,8 @@ import pytest
 
 import logging_system.doctor
 from config import Config
-from logging_system.doctor.diagnosis import RULES, diagnose
+from logging_system.doctor.diagnosis import RULES, as_json, as_markdown, as_text, diagnose
 from logging_system.doctor.finding import Finding, Unknown
-from logging_system.doctor.report import as_json, as_markdown, as_text
 from logging_system.files.scalar_history import ScalarHistory, tag_expression
 from tests.dashboard_tags import TAG_TABLE
 

@@ -1,8 +1,6 @@
 """CUDA and MPS readings with devices that are not there, and the sampler thread."""
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +8,16 @@ import psutil
 import pytest
 import torch
 
-from logging_system.statistics.devices import CudaReadings, MpsReadings, NoReadings, device_readings
-from logging_system.statistics.system_sampler import HostReadings, SystemSampler
+from logging_system.statistics.system import (
+    CudaReadings,
+    HostReadings,
+    MpsReadings,
+    NoReadings,
+    SystemSampler,
+    _busy_and_total,
+    device_readings,
+)
+from tests.waiting import wait_until
 
 
 class Cuda:
@@ -96,7 +102,8 @@ def test_device_decides_the_readings() -> None:
 
 def test_host_readings_agree_with_psutil(tmp_path: Path) -> None:
     host = HostReadings(tmp_path, NoReadings())
-    time.sleep(0.05)
+    begun = _busy_and_total()[1]
+    wait_until(lambda: _busy_and_total()[1] > begun)  # it is counted in hundredths of a second
     readings = host.read()
     assert readings["RAM_Used_GB"] == pytest.approx(psutil.virtual_memory().used / 1e9, rel=0.2)
     assert readings["Process_RSS_GB"] == pytest.approx(psutil.Process().memory_info().rss / 1e9, rel=0.1)
@@ -119,13 +126,6 @@ def test_children_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "Loader_RSS_GB" not in HostReadings(tmp_path, NoReadings()).read()
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_sampler_reads_on_its_own_thread_and_ends() -> None:
     threads = set()
 
@@ -135,7 +135,7 @@ def test_sampler_reads_on_its_own_thread_and_ends() -> None:
 
     sampler = SystemSampler(read, 0.01)
     sampler.start()
-    _wait_until(lambda: bool(sampler._newest))
+    wait_until(lambda: sampler._newest)
     assert sampler.take() == {"x": 1.0}
     sampler.close()
     sampler.take()
@@ -150,7 +150,7 @@ def test_a_failed_reading_is_raised_once_where_it_can_be_reported() -> None:
 
     sampler = SystemSampler(read, 0.01)
     sampler.start()
-    _wait_until(lambda: not sampler._thread.is_alive())
+    wait_until(lambda: not sampler._thread.is_alive())
     with pytest.raises(OSError, match="the disk is gone"):
         sampler.take()
     assert sampler.take() == {}
