@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +72,16 @@ class GatheredCopies:
 
     model: GatheredCopy
     average: GatheredCopy
+
+    def of_model(self, *, with_gradients: bool = False) -> AbstractContextManager[None]:
+        """Fill the copy of the network in the ``with`` block. Call on all processes."""
+        return self.model.filled(with_gradients=with_gradients)
+
+    @contextmanager
+    def of_both(self) -> Iterator[None]:
+        """Fill both copies in the ``with`` block. Call on all processes."""
+        with self.model.filled(), self.average.filled():
+            yield
 
 
 def gather_tensors(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
