@@ -13,11 +13,10 @@ import torch
 from benchmarks.spread import Spread, ratio_of, spread_of
 from common.errors import UserError
 from config import Config
-from data.build import build_data
+from data.build import build_data, inspect_data
 from data.cache import ClipCache
-from data.clip_reader import ClipReader, InspectedClip
-from data.clip_set import inspect_data, name_skipped
-from data.formats.data_format import ReadingOptions
+from data.clip_set import name_skipped
+from data.inspection import ClipReader, InspectedClip
 from data.media.decode import decode_media
 from data.media.resample import ClipShape
 from data.records import DataSplits
@@ -61,8 +60,8 @@ def find_videos(kind: str, root: Path, config: Config, folder: Path) -> VideoFil
     Raises:
         UserError: there is none.
     """
-    cache = ClipCache(folder, CACHE_BYTES)
-    inspection, reader = inspect_data(root, "auto", ReadingOptions(), clip_shape(config), folder, cache)
+    changes = {"DATA_ROOT": root, "DATA_FORMAT": "auto", "CACHE_DIR": folder, "CACHE_LIMIT_GB": CACHE_BYTES / 1e9}
+    inspection, reader = inspect_data(config.model_copy(update=changes))
     videos = tuple(
         clip for clip in inspection.usable if clip.row.media.kind == "video" and clip.row.media.member is None
     )

@@ -15,13 +15,12 @@ from common.errors import UserError
 from config import Config
 from data.batches import PREFETCHED_BATCHES, training_batches
 from data.cache import ClipCache
-from data.clip_reader import ClipReader
 from data.clip_set import InspectedClips
-from data.manifest import Media
+from data.inspection import ClipReader
 from data.media.decode import decode_media
 from data.media.resample import ClipShape
 from data.records import ClipRow, ClipSource
-from data.unusable import UnusableClip
+from data.rows import Media, UnusableClip
 from models.build import build_tokenizer
 
 RENDERED_FACTOR = 4  # so many times more batches of rendered words than of decoded files, which take longer ...

@@ -112,7 +112,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
         wanted=wanted,
         most_rows=COMPARED_CLIPS,
     )
-    words = asked_words(wanted, history, splits.split.max_letters)
+    words = asked_words(wanted, history, splits.split.max_word_letters)
     recogniser = build_recogniser(_with_recogniser(run.config), splits)
     clips = make_clips(run, splits, words, request.samples_per_word, request.seed)
     readings = read_clips(recogniser, clips)

@@ -78,7 +78,7 @@ def test_opening_a_folder_decodes_every_video_so_that_its_steps_find_the_cache_w
         return decode_media(root, media, shape)
 
     monkeypatch.setattr("data.inspection.decode_media", decode)
-    monkeypatch.setattr("data.clip_reader.decode_media", decode)
+    monkeypatch.setattr("data.inspection.decode_media", decode)
     folders = write_clip_folders(tmp_path, 4, ClipSize(32, 24, 6))
     options = [*SMALL.options, f"--data-root={folders['MP4']}"]
     for cache, expected in (("cold", 4), ("warm", 0)):
