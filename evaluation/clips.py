@@ -86,7 +86,7 @@ def default_words(split: WordSplit, seed: int) -> list[str]:
     A run that holds no words out is asked for training words.
     """
     words = list(split.alphabet.symbols)
-    for length in range(2, split.max_letters + 1):
+    for length in range(2, split.max_word_letters + 1):
         generator = numpy_generator(seed, "evaluation_words", length)
         drawn = (
             "".join(split.draw_word(length, generator, held_out=holds_out(split))) for _ in range(20 * WORDS_A_LENGTH)
@@ -97,7 +97,7 @@ def default_words(split: WordSplit, seed: int) -> list[str]:
 
 def holds_out(split: WordSplit) -> bool:
     """Return whether there are held-out words no longer than the longest training word."""
-    return split.max_letters > 1 and max(split.word_fraction, split.bigram_fraction) > 0
+    return split.max_word_letters > 1 and max(split.held_out_word_fraction, split.held_out_bigram_fraction) > 0
 
 
 def asked_words(symbols: Sequence[Word], history: TrainingHistory, max_letters: int) -> list[AskedWord]:

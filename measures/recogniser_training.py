@@ -291,6 +291,6 @@ def _key(words: RecogniserWords, steps: int) -> str:
     parts = (
         *(VERSION, RENDERING_VERSION, steps, words.seed),
         *(split.alphabet.signed_language, split.alphabet.symbols, renderer.num_frames, renderer.image_size),
-        *(split.max_letters, split.word_fraction, split.bigram_fraction, split.seed),
+        *(split.max_word_letters, split.held_out_word_fraction, split.held_out_bigram_fraction, split.seed),
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
