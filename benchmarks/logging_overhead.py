@@ -27,14 +27,11 @@ from common.errors import UserError
 from common.settings import load_settings
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
-from logging_system.cadence import LoggingSettings
-from logging_system.dispatcher import Dispatcher
+from logging_system.dispatcher import Dispatcher, WeightCopies
 from logging_system.files.writer import Writer
-from logging_system.records import StepRecord
+from logging_system.records import StepRecord, TrainingView
 from logging_system.registry import CATEGORIES
-from logging_system.statistics.devices import device_readings
-from logging_system.statistics.system_sampler import HostReadings
-from logging_system.view import TrainingView
+from logging_system.statistics.system import HostReadings, device_readings
 from main import main as train
 
 WARM_UP_STEPS = 10
@@ -96,19 +93,19 @@ class AlternatingDispatcher(Dispatcher):
         self._before_seconds = self._flush_seconds = 0.0
         self._step_started = self._processor_started = 0.0
 
-    def before_step(self, step: int, view: TrainingView, *, is_first: bool, is_last: bool) -> None:
+    def before_step(self, step: int, *, is_first: bool, is_last: bool) -> None:
         if self._plan.is_logged(step):
             start = time.perf_counter()
             wants_diagnostics = is_first or self._plan.ends_block(step)
-            super().before_step(step, view, is_first=wants_diagnostics, is_last=is_last)
+            super().before_step(step, is_first=wants_diagnostics, is_last=is_last)
             self._before_seconds = time.perf_counter() - start
 
-    def on_step(self, record: StepRecord, view: TrainingView) -> None:
+    def on_step(self, record: StepRecord) -> None:
         if self._plan.is_logged(record.step):
             self._flush_seconds = 0.0
             ends_block = self._plan.ends_block(record.step)
             start = time.perf_counter()
-            super().on_step(replace(record, is_first=record.is_first or ends_block), view)
+            super().on_step(replace(record, is_first=record.is_first or ends_block))
             self._note(record.step, time.perf_counter() - start)
         now, processor_now, block = time.perf_counter(), time.process_time(), self._plan.block(record.step)
         if block is not None and not self._plan.ends_block(record.step):
@@ -183,9 +180,13 @@ def measure_overhead(plan: BlockPlan, folder: Path, options: Sequence[str]) -> O
     ]
     made: list[AlternatingDispatcher] = []
 
-    def build_dispatcher(*, run_folder: Path, settings: LoggingSettings, start_step: int) -> Dispatcher:
+    def build_dispatcher(
+        run_config: Config, run_folder: Path, view: TrainingView, start_step: int, copies: WeightCopies | None
+    ) -> Dispatcher:
         writer = Writer(run_folder, first_new_step=start_step)
-        dispatcher = AlternatingDispatcher(CATEGORIES, settings=settings, run_folder=run_folder, writer=writer)
+        dispatcher = AlternatingDispatcher(
+            CATEGORIES, config=run_config, run_folder=run_folder, view=view, writer=writer, copies=copies
+        )
         dispatcher.set_plan(plan, config.LOG_EVERY_STEPS)
         made.append(dispatcher)
         return dispatcher

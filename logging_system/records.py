@@ -1,14 +1,16 @@
-"""What the training loop tells the logging system: frozen records, passed once, never changed.
+"""What the training loop tells the logging system, and what categories may look at.
 
-Every tensor is detached and stays on the training device: making a record costs no synchronisation.
+Records are frozen: passed once, never changed. Their tensors are detached and stay on the training device, so that
+making a record costs no synchronisation.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion.loss import ClipStatistics
 
@@ -145,24 +147,55 @@ class RunInformation:
     forward_flops: int | None  # of one forward pass over one clip; None where it could not be counted
     peak_flops_per_second: float | None  # of all devices of the run together, where it is known
 
+    @property
+    def first_step(self) -> int:
+        """The step at which what belongs to the launch is written: 0, or the first step after a resume.
 
-def number_of_timesteps(run: RunInformation) -> int:
-    """Return NUM_TRAIN_TIMESTEPS.
-
-    Raises:
-        KeyError: the run's configuration lacks it.
-        TypeError: it is not a whole number.
-    """
-    value = run.config["NUM_TRAIN_TIMESTEPS"]
-    if not isinstance(value, int):
-        raise TypeError(f"NUM_TRAIN_TIMESTEPS must be a whole number, got {value!r}")
-    return value
+        Not the step resumed from: a second resume from the same checkpoint takes back what came after it, and would
+        find that step's points a second time.
+        """
+        return self.start_step + 1 if self.start_step else 0
 
 
-def first_step(run: RunInformation) -> int:
-    """Return the step at which what belongs to the launch as a whole is written: 0, or the first step after a resume.
+class TrainingView(Protocol):
+    """What a category may look at. The trainer implements it; nobody here changes anything through it."""
 
-    Not the step resumed from: a second resume from the same checkpoint takes back what came after it, and would find
-    that step's points a second time.
-    """
-    return run.start_step + 1 if run.start_step else 0
+    @property
+    def run(self) -> RunInformation: ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The network being trained; `.grad` of its parameters holds the clipped gradients of the last step."""
+        ...
+
+    @property
+    def ema_model(self) -> nn.Module: ...
+
+    @property
+    def total_steps(self) -> int | None:
+        """Where the learning-rate plan ends; None when only MAX_MINUTES ends the run."""
+        ...
+
+    def learning_rate_at(self, step: int) -> float | None:
+        """Return the planned rate of an optimizer step; None for schedules that follow the validation loss."""
+        ...
+
+    def scheduler_state(self) -> Mapping[str, float]:
+        """Return the schedule's own numbers, such as last_epoch, best, num_bad_epochs."""
+        ...
+
+    def generate_samples(self) -> GeneratedSamples:
+        """Sample the fixed prompts. Expensive; from a private random stream, so training is not disturbed.
+
+        Raises:
+            Interrupted: a signal asks for the end; what was begun is given up.
+        """
+        ...
+
+    def visualise_noise(self) -> NoiseVisualisation:
+        """Noise and denoise one fixed validation clip. Expensive; from a private random stream.
+
+        Raises:
+            Interrupted: a signal asks for the end.
+        """
+        ...

@@ -14,30 +14,15 @@ from compute.memory import first_line, is_out_of_memory, out_of_memory_advice
 from data.records import Batch
 from distributed.processes import PEER_LOST, PeerLost, peer_lost
 from distributed.rank_times import RankTimes
+from logging_system.dispatcher import RunLog
 from logging_system.records import EpochRecord, StepRecord, ValidationRecord
 from training.announce import ProgressBar
-from training.dashboard import RunLog
 from training.learner import Learner
 from training.optimizer import set_learning_rate
 from training.skipped import SkippedSteps, TooManySkippedSteps
 from training.step import StepOutcome, TrainStep
 from training.stopping import Ending, EndOfRun, StopRequest, ending_together
 from training.validation import Validator
-
-
-@dataclass(frozen=True)
-class LoopCadence:
-    """Every how many optimizer steps, each at least 1; all but `report_every` also happen at the last step."""
-
-    validate_every: int
-    save_every: int
-    report_every: int
-    sample_every: int
-    diagnose_every: int
-
-    def looks_at(self, step: int) -> bool:
-        """Say whether something after this step asks the device for a result, and would wait for it."""
-        return any(step % every == 0 for every in vars(self).values())
 
 
 @dataclass
@@ -75,13 +60,7 @@ class TrainingLoop:
         self._skipped_steps = skipped_steps
         self._stop = stop
         self._end_of_run = EndOfRun(learner.limits, stop, learner.processes, learner.compute)
-        self._cadence = LoopCadence(
-            validate_every=self._config.VALIDATE_EVERY_STEPS,
-            save_every=self._config.SAVE_EVERY_STEPS,
-            report_every=self._config.LOG_EVERY_STEPS,
-            sample_every=self._config.SAMPLE_EVERY_STEPS,
-            diagnose_every=self._config.DIAGNOSTIC_LOG_EVERY_STEPS,
-        )
+        self._cadence = log.cadence
         self._rank_times = RankTimes(learner.processes)
         self._state = learner.start
         self._epoch = _EpochSoFar()
@@ -155,7 +134,7 @@ class TrainingLoop:
         self._report(record, validation, is_ending=ending is not None)
         if record.step % self._learner.steps_per_epoch == 0 or ending is not None:
             self._end_epoch(is_last=ending is not None)
-        self._save_is_due |= record.step % self._cadence.save_every == 0
+        self._save_is_due |= record.step % self._cadence.save_every_steps == 0
         if ending is not None:
             self._finish_checkpoint()  # before the samples, which may take long, or fail
         elif self._save_is_due and not self._skipped_steps.end_in_one():
@@ -192,7 +171,7 @@ class TrainingLoop:
         self._count_step(batch)
         ending = self._end_of_run.after(step, outcome.request)
         ends_epoch = step % self._learner.steps_per_epoch == 0
-        if is_first or ends_epoch or ending is not None or self._cadence.looks_at(step):
+        if is_first or ends_epoch or ending is not None or self._cadence.needs_results(step):
             # A GPU is behind the host by now. What it still has to do belongs to the steps since the last look, and not
             # to the logging, validation or saving that would otherwise wait for it.
             self._learner.compute.wait()
@@ -258,7 +237,7 @@ class TrainingLoop:
         return self._processes.part.world_size * batch.video_BCTHW.shape[0]
 
     def _is_reported(self, *, is_ending: bool) -> bool:
-        return is_ending or self._state.step % self._cadence.report_every == 0
+        return is_ending or self._state.step % self._cadence.log_every_steps == 0
 
     def _report(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
         self._progress.advance()
@@ -281,7 +260,7 @@ class TrainingLoop:
 
     def _validation_after(self, record: StepRecord) -> ValidationRecord | None:
         """Validate if it is the time to; None if it is not, or a signal came meanwhile."""
-        on_cadence = record.step % self._cadence.validate_every == 0
+        on_cadence = record.step % self._cadence.validate_every_steps == 0
         if not on_cadence and not record.is_last:
             return None
         # A resumed run makes up for it if a signal comes first.

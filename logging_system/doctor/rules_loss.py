@@ -4,11 +4,16 @@ import math
 
 import numpy
 
-from logging_system.doctor.finding import Constants, Finding, Healthy, Opinion, Unknown, last_point
-from logging_system.doctor.reading import (
+from logging_system.doctor.finding import (
     LEARNING_RATE_TAG,
     LOSS_EMA_TAG,
     RECENT_POINTS,
+    Constants,
+    Finding,
+    Healthy,
+    Opinion,
+    Unknown,
+    last_point,
     launch_start,
     number,
     points,

@@ -3,8 +3,18 @@
 import numpy
 from numpy.typing import NDArray
 
-from logging_system.doctor.finding import Constants, Healthy, Opinion, Signs, Unknown, last_point
-from logging_system.doctor.reading import RECENT_POINTS, launch_start, points, recent_median
+from logging_system.doctor.finding import (
+    RECENT_POINTS,
+    Constants,
+    Healthy,
+    Opinion,
+    Signs,
+    Unknown,
+    last_point,
+    launch_start,
+    points,
+    recent_median,
+)
 from logging_system.files.scalar_history import ScalarHistory, ScalarSeries
 
 SPREAD_TAG = "05_Performance/Rank_Spread_Percent"

@@ -4,10 +4,16 @@ import math
 
 import numpy
 
-from logging_system.doctor.finding import Constants, Evidence, Healthy, Opinion, Signs, Unknown, last_point
-from logging_system.doctor.reading import (
+from logging_system.doctor.finding import (
     LOSS_EMA_TAG,
     RECENT_POINTS,
+    Constants,
+    Evidence,
+    Healthy,
+    Opinion,
+    Signs,
+    Unknown,
+    last_point,
     launch_start,
     number,
     per_layer,

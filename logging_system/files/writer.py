@@ -9,6 +9,7 @@ flush, and TENSORBOARD_FLUSH_EVERY_STEPS means what it says.
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,10 +20,10 @@ from types import MappingProxyType
 import numpy
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tqdm import tqdm
 
 from common.files import write_atomically
 from common.video_encoding import check_video, encode_gif, encode_mp4, encode_png
-from logging_system.console import report as report_on_console
 from logging_system.files import summaries
 from logging_system.files.append_log import AppendLog, BinaryFile, open_unbuffered
 from logging_system.files.encoding_worker import EncodingWorker
@@ -32,12 +33,14 @@ from logging_system.files.scalar_history import ScalarHistory, json_number, read
 from logging_system.statistics.histogram import Histogram
 
 SAMPLES_FOLDER = "samples"
-
-
 _CLOSE_TIMEOUT_SECONDS = 120.0
-
-
 _HURRIED_CLOSE_SECONDS = 2.0
+
+
+def report_on_console(message: str) -> None:
+    """Write one line to the standard error stream, above a tqdm bar if there is one."""
+    tqdm.write(message, file=sys.stderr)
+    sys.stderr.flush()
 
 
 class Writer:

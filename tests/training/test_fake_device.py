@@ -13,7 +13,7 @@ from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from diffusion.schedule import build_noise_schedule
 from distributed.processes import Processes
-from logging_system.statistics.devices import CudaReadings, MpsReadings, device_readings
+from logging_system.statistics.system import CudaReadings, MpsReadings, device_readings
 from models.text_encoder import CharacterEncoder
 from models.tokens import CharacterTokenizer
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
-from logging_system.doctor.rules_spelling import misspelled
+from logging_system.doctor.rules_text import misspelled
 from logging_system.files.scalar_history import ScalarHistory
 
 Build = Callable[..., ScalarHistory]

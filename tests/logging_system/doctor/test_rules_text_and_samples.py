@@ -6,8 +6,13 @@ from collections.abc import Callable
 import pytest
 
 from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
-from logging_system.doctor.rules_generalisation import memorisation, overfitting
-from logging_system.doctor.rules_samples import blurred_samples, frozen_samples, noisy_samples
+from logging_system.doctor.rules_samples import (
+    blurred_samples,
+    frozen_samples,
+    memorisation,
+    noisy_samples,
+    overfitting,
+)
 from logging_system.doctor.rules_text import text_ignored
 from logging_system.files.scalar_history import ScalarHistory
 

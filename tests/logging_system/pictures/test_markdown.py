@@ -1,6 +1,6 @@
 """Tables whose cells cannot break out of them."""
 
-from logging_system.pictures.markdown import escape, table
+from logging_system.files.summaries import escape, table
 
 
 def test_table() -> None:

@@ -8,8 +8,15 @@ import psutil
 import pytest
 import torch
 
-from logging_system.statistics.devices import CudaReadings, MpsReadings, NoReadings, device_readings
-from logging_system.statistics.system_sampler import HostReadings, SystemSampler, _busy_and_total
+from logging_system.statistics.system import (
+    CudaReadings,
+    HostReadings,
+    MpsReadings,
+    NoReadings,
+    SystemSampler,
+    _busy_and_total,
+    device_readings,
+)
 from tests.waiting import wait_until
 
 
