@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from logging_system.statistics import video_quality
+from logging_system.statistics import tensors
 
 
 def chroma(video_NCTHW: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def to_unit_range(video_THWC: Tensor) -> Tensor:
 
 def sharpness(video_NCTHW: Tensor) -> Tensor:
     """Return how much the brightness of neighbouring pixels differs in each clip, as a mean: [N], for [-1, 1]."""
-    return video_quality.sharpness(video_quality.brightness(video_NCTHW))
+    return tensors.sharpness(tensors.brightness(video_NCTHW))
 
 
 def sharpness_ratio(generated_NCTHW: Tensor, real_MCTHW: Tensor) -> float | None:

@@ -6,8 +6,8 @@ from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, SCALARS, Category, CategoryContext, Tag
 from logging_system.pictures.charts import heat_map
 from logging_system.records import StepRecord
-from logging_system.statistics.histogram import Histogram
 from logging_system.statistics.moments import BinSums, ClipBuffer, DeviceMeans, TimestepBins
+from logging_system.statistics.tensors import Histogram
 
 MAXIMUM_COLUMNS = 120
 CLIPS_A_BIN = 4  # in a finished column, on average: fewer would leave holes where by chance no clip was drawn

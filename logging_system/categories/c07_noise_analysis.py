@@ -10,8 +10,7 @@ from torch import Tensor
 from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, Category, Tag
 from logging_system.records import DiffusionTensors, StepRecord
-from logging_system.statistics.histogram import device_histograms
-from logging_system.statistics.video_quality import video_quality
+from logging_system.statistics.tensors import device_histograms, video_quality
 
 
 @dataclass(frozen=True)

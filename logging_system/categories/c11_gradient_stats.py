@@ -12,10 +12,15 @@ from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.files.writer import report_on_console
 from logging_system.pictures.charts import bar_chart
 from logging_system.records import StepRecord
-from logging_system.statistics.histogram import layer_histograms, scaled
 from logging_system.statistics.layers import Layer, plan_layers
 from logging_system.statistics.moments import DeviceMeans
-from logging_system.statistics.tensors import TensorStatistics, merge_statistics, tensor_statistics
+from logging_system.statistics.tensors import (
+    TensorStatistics,
+    layer_histograms,
+    merge_statistics,
+    scaled,
+    tensor_statistics,
+)
 
 NO_GRADIENT = "no parameter had a gradient"
 OVERFLOW = "float16 gradients overflowed at every diagnostics"

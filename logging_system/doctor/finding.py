@@ -33,7 +33,7 @@ class Evidence:
 class Finding:
     """Something is wrong, or looks so."""
 
-    rule: str
+    rule: str = field(default="", kw_only=True)  # its name; filled in by `diagnose`
     severity: Severity
     verdict: str  # one sentence
     explanation: str  # the figures, and what they were compared with
@@ -45,7 +45,7 @@ class Finding:
 class Healthy:
     """Nothing is wrong."""
 
-    rule: str
+    rule: str = field(default="", kw_only=True)
     verdict: str  # one sentence with the figure
 
 
@@ -53,7 +53,7 @@ class Healthy:
 class Unknown:
     """It cannot be judged yet, or in this run."""
 
-    rule: str
+    rule: str = field(default="", kw_only=True)
     missing: str  # what would be needed, as a sentence
 
 
@@ -79,9 +79,9 @@ class Signs:
         if severity == "problem":
             self.severity = severity
 
-    def finding(self, rule: str, verdict: str, remedy: str) -> Finding:
+    def finding(self, verdict: str, remedy: str) -> Finding:
         """Return the finding; only for signs of which there is at least one."""
-        return Finding(rule, self.severity, verdict, " ".join(self.sentences), tuple(self.evidence), remedy)
+        return Finding(self.severity, verdict, " ".join(self.sentences), tuple(self.evidence), remedy)
 
 
 def launch_start(history: ScalarHistory) -> int:

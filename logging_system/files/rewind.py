@@ -16,29 +16,15 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from common.files import sync_folder, write_atomically
-from logging_system.files.event_records import EventRecord, read_records
+from logging_system.files.append_log import EventRecord, read_records
 
 METRICS_FILE = "metrics.jsonl"
-
-
 EVENT_FILE_PREFIX = "events.out.tfevents."
-
-
 EPOCH_CATEGORY = "03_Epoch_Summary/"  # the one category whose x axis is the epoch
-
-
 EPOCH_MARK = "epoch"
-
-
 PARTIAL_EPOCH_MARK = "partial epoch"
-
-
 BACKUP_FOLDER = "rewound"
-
-
 _ONE_OF_A_RUN = ("_hparams_/", CONFIG_SUMMARY_TAG)  # each launch writes them anew, and TensorBoard shows the first
-
-
 Span = tuple[int, int]  # first byte, byte after the last
 
 

@@ -25,12 +25,11 @@ from tqdm import tqdm
 from common.files import write_atomically
 from common.video_encoding import check_video, encode_gif, encode_mp4, encode_png
 from logging_system.files import summaries
-from logging_system.files.append_log import AppendLog, BinaryFile, open_unbuffered
+from logging_system.files.append_log import AppendLog, BinaryFile, frame_record, open_unbuffered
 from logging_system.files.encoding_worker import EncodingWorker
-from logging_system.files.event_records import frame_record
 from logging_system.files.rewind import EPOCH_MARK, EVENT_FILE_PREFIX, METRICS_FILE, PARTIAL_EPOCH_MARK
 from logging_system.files.scalar_history import ScalarHistory, json_number, read_history
-from logging_system.statistics.histogram import Histogram
+from logging_system.statistics.tensors import Histogram
 
 SAMPLES_FOLDER = "samples"
 _CLOSE_TIMEOUT_SECONDS = 120.0

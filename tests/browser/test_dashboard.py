@@ -9,11 +9,9 @@ import numpy
 import pytest
 from PIL import Image
 
-from logging_system.categories import c06_diffusion
+from logging_system.categories import CATEGORIES, c06_diffusion
 from logging_system.categories.c15_configuration import LAYOUT, PROMINENT_CONSTANTS, RESULT_TAGS
-from logging_system.pictures.charts import COLOURS
-from logging_system.pictures.drawing import ACCENT, LINE
-from logging_system.registry import CATEGORIES
+from logging_system.pictures.charts import ACCENT, COLOURS, LINE
 from tests.browser.conftest import PATIENCE_MILLISECONDS
 from tests.waiting import wait_until
 

@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 
 from logging_system import dispatcher as dispatcher_module
+from logging_system.categories import CATEGORIES
 from logging_system.dispatcher import ERROR_FILE, Dispatcher
 from logging_system.files import encoding_worker
 from logging_system.files import writer as writer_module
 from logging_system.files.encoding_worker import EncodingWorker
-from logging_system.registry import CATEGORIES
 
 FAILURES = "05_Performance/Logging_Failures"
 DROPPED = "05_Performance/Dropped_Videos"

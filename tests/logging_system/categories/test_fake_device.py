@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from logging_system.categories import CATEGORIES
 from logging_system.records import StepRecord
-from logging_system.registry import CATEGORIES
 from logging_system.statistics import system
 from tests.dashboard_tags import tags_of
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from logging_system.doctor.diagnosis import RULES
 from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
 from logging_system.doctor.rules_samples import (
     blurred_samples,
@@ -58,7 +59,7 @@ def test_a_loss_that_does_not_care_for_the_caption(
     opinion = text_ignored(history_with({**_validations(gaps), SENSITIVITY: None}), config)
     assert isinstance(opinion, expected)
     if isinstance(opinion, Finding):
-        assert (opinion.rule, opinion.severity) == ("Text ignored", "problem")
+        assert (RULES["Text ignored"], opinion.severity) == (text_ignored, "problem")
         assert opinion.evidence == (Evidence(GAP, 300, gaps[-1]), Evidence(VALIDATION, 300, 0.2))
 
 

@@ -2,7 +2,7 @@ import numpy
 import pytest
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from logging_system.files.event_records import masked_checksum
+from logging_system.files.append_log import masked_checksum
 
 
 @pytest.mark.parametrize("length", [0, 1, 12, 255, 4095, 4096, 4097, 4351, 4352, 20_000])

@@ -4,7 +4,7 @@ import numpy
 import pytest
 import torch
 
-from logging_system.statistics.histogram import device_histograms
+from logging_system.statistics.tensors import device_histograms
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
