@@ -117,11 +117,11 @@ class Histogram:
 
 
 def device_histograms(tensors: Sequence[Tensor], bins: int) -> list[Histogram]:
-    """Return one histogram for each tensor, after a single transfer to the host for each device involved.
+    """Return one histogram for each tensor, after a single transfer to the host.
 
     Args:
-        tensors: any shapes and real dtypes; computed in float32. Values that are not finite are left out. An empty
-            tensor gives an empty histogram, a constant one a single bin that holds everything.
+        tensors: on one device, of any shapes and real dtypes; computed in float32. Values that are not finite are left
+            out. An empty tensor gives an empty histogram, a constant one a single bin that holds everything.
         bins: 1 to 64. More would not be visible in TensorBoard, which draws 30 at most.
 
     Raises:
@@ -130,10 +130,9 @@ def device_histograms(tensors: Sequence[Tensor], bins: int) -> list[Histogram]:
     if not 1 <= bins <= MAXIMUM_BINS:
         raise ValueError(f"bins is {bins}; it must be between 1 and {MAXIMUM_BINS}")
     with torch.no_grad():
-        packed = [_count(tensor.detach(), bins) if tensor.numel() else None for tensor in tensors]
-        rows = _to_host([row for row in packed if row is not None])
-    remaining = iter(rows)
-    return [_empty() if row is None else _unpack(next(remaining), bins) for row in packed]
+        packed = [_count(tensor.detach(), bins) for tensor in tensors if tensor.numel()]
+    rows = iter(torch.stack(packed).cpu() if packed else ())
+    return [_unpack(next(rows), bins) if tensor.numel() else _empty() for tensor in tensors]
 
 
 def _count(tensor: Tensor, bins: int) -> Tensor:
@@ -155,19 +154,6 @@ def _count(tensor: Tensor, bins: int) -> Tensor:
     counts.scatter_add_(0, index, torch.ones_like(index, dtype=torch.int32))
     statistics = torch.stack([minimum, maximum, clean.sum(), clean.square().sum()])
     return torch.cat([statistics.view(torch.int32), counts[:bins]])
-
-
-def _to_host(rows: list[Tensor]) -> list[Tensor]:
-    """Copy equally long rows to the host, one transfer for each device, in the order given."""
-    by_device: dict[torch.device, list[int]] = {}
-    for number, row in enumerate(rows):
-        by_device.setdefault(row.device, []).append(number)
-    result: list[Tensor] = list(rows)
-    for numbers in by_device.values():
-        stacked = torch.stack([rows[number] for number in numbers]).cpu()
-        for number, row in zip(numbers, stacked, strict=True):
-            result[number] = row
-    return result
 
 
 def _unpack(row: Tensor, bins: int) -> Histogram:
@@ -219,24 +205,24 @@ GREY_LEVEL = 2 / 255  # one step of an 8-bit picture in the range -1 to 1
 
 
 def video_quality(video_BCTHW: Tensor) -> dict[str, Tensor]:
-    """Return scalars on the device: contrast, sharpness and, for two frames and more, motion_energy and frozen_share.
+    """Return four scalars on the device that expose grey, blurred or frozen data, in units of brightness (-1 to 1).
+
+    Contrast is the standard deviation of a frame's brightness, Sharpness the mean absolute difference of neighbouring
+    pixels. Clips of two frames and more also have Motion_Energy, the mean absolute change from frame to frame, and
+    Frozen_Frame_Percent, as a share: frame pairs in which no pixel changes by more than one grey level.
 
     Args:
         video_BCTHW: RGB in [-1, 1], any float dtype. Clips with a non-finite value are the caller's to leave out.
-
-    contrast is the standard deviation of a frame's brightness, sharpness the mean absolute difference of neighbouring
-    pixels, motion_energy the mean absolute change from frame to frame, all in units of brightness (range -1 to 1).
-    frozen_share is the share of frame pairs in which no pixel changes by more than one grey level.
     """
     brightness_BTHW = brightness(video_BCTHW)
     quality = {
-        "contrast": brightness_BTHW.flatten(2).std(dim=2, correction=0).mean(),
-        "sharpness": sharpness(brightness_BTHW).mean(),
+        "Contrast": brightness_BTHW.flatten(2).std(dim=2, correction=0).mean(),
+        "Sharpness": sharpness(brightness_BTHW).mean(),
     }
     if brightness_BTHW.shape[1] > 1:
         change_BTHW = (brightness_BTHW[:, 1:] - brightness_BTHW[:, :-1]).abs()
-        quality["motion_energy"] = change_BTHW.mean()
-        quality["frozen_share"] = (change_BTHW.amax(dim=(2, 3)) <= GREY_LEVEL).float().mean()
+        quality["Motion_Energy"] = change_BTHW.mean()
+        quality["Frozen_Frame_Percent"] = (change_BTHW.amax(dim=(2, 3)) <= GREY_LEVEL).float().mean()
     return quality
 
 
