@@ -141,6 +141,9 @@ class BinSums:
     sums: numpy.ndarray
     counts: numpy.ndarray
 
+    def __add__(self, other: "BinSums") -> "BinSums":
+        return BinSums(self.sums + other.sums, self.counts + other.counts)
+
     @property
     def means(self) -> numpy.ndarray:
         """[bins], NaN where no clip fell."""

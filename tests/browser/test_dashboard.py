@@ -133,7 +133,7 @@ def test_description_opens(open_tab):
     page.get_by_title("Show summary description").first.click()
     description = page.locator("tf-markdown-view p", has_text="Mean unweighted squared error").first
     description.wait_for()
-    assert description.inner_text().strip() == c06_diffusion.TAGS[tag].description
+    assert description.inner_text().strip() == c06_diffusion.TAGS[tag.split("/")[1]].description
 
 
 def test_custom_scalars_show_the_whole_layout(open_tab):

@@ -161,13 +161,13 @@ def test_all_fifteen_raise_in_the_middle(train, monkeypatch, capsys, assert_same
 def test_all_fifteen_fail_to_start(train, monkeypatch, capsys, assert_same_weights):
     """What was to be prepared is missing then; whatever comes of it, training does not notice."""
 
-    def refuse(self, view):
+    def refuse(self):
         with pytest.MonkeyPatch.context() as patch:
-            for _, category in self._categories:
+            for category in self._categories:
                 patch.setattr(category, "on_start", broken)
-            on_start(self, view)
+            on_start(self)
 
-    def broken(view, writer):
+    def broken():
         raise RuntimeError("no start")
 
     on_start = Dispatcher.on_start
