@@ -23,7 +23,7 @@ from measures.text_use import text_sensitivity
 from sampling.sampler import ClipSampler, to_pixels
 
 COMPARED_CLIPS = 256
-SCANNED_CLIPS = 4096  # of a larger data set, only the first so many clips may be picked
+SCANNED_CLIPS = 4096  # of a larger data set, only the first clips may be picked
 
 
 class TrainingComparison:

@@ -138,7 +138,7 @@ class Diffusion(Category):
         num_timesteps = self.config.NUM_TRAIN_TIMESTEPS
         drawn = self._timestep_counts.collect()
         bins, counts = self._timestep_counts.bins, drawn.counts.tolist()
-        # Bins cover the whole range, not only what was drawn, so that histograms of different steps line up.
+        # Bins cover all timesteps, not only those that were drawn, so that histograms of different steps line up.
         # The sum of squares, which TensorBoard does not draw, takes each bin's mean for its timesteps.
         histogram = Histogram(
             minimum=0.0,

@@ -55,7 +55,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """The whole in one line."""
+        """The result in one line."""
         if not (self.problems or self.warnings or self.healthy):
             return f"Step {self.step}: too early to judge."
         counts = [

@@ -93,7 +93,7 @@ def launch_start(history: ScalarHistory) -> int:
 def settled_loss(history: ScalarHistory) -> ScalarSeries:
     """Return the finite points of Loss_EMA without the first steps after each resume.
 
-    The average starts anew with each launch, and is as noisy as single batches until it has seen EMA_MEMORY_STEPS.
+    The average restarts with each launch, and is as noisy as single batches until it has seen EMA_MEMORY_STEPS.
     """
     series = history.series(LOSS_EMA_TAG).finite()
     for start in history.series(LAUNCH_TAG).steps:

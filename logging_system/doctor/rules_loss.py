@@ -32,7 +32,7 @@ BASELINE_TAG = "02_Loss_Components/Predict_Zero_Baseline"
 # Diverged. A healthy average stays within a few percent of its lowest value, so three times is no noise; the second
 # condition leaves alone a loss that was tiny and is still far better than knowing nothing.
 RISE_THAT_IS_DIVERGENCE = 3.0
-SKIPPED_SHARE = 0.5  # with every other step left out, training stands still
+SKIPPED_SHARE = 0.5  # with every second step skipped, the model hardly trains
 FATAL_SHARE = 0.4  # of an interval: a run that is given up may have logged rarely
 
 # Not learning. Within the warm-up nothing is expected; afterwards the default model takes under 50 steps to get here.

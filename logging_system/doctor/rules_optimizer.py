@@ -53,7 +53,7 @@ ZERO_PERCENT = 50.0  # the default model has below 0.1
 SHRINK = 1e-3  # of the gradient norm since warm-up, while the loss is still high
 GROWTH = 5.0  # of the gradient norm; in healthy runs it falls
 LEAST_NORM_POINTS = 30
-TIMES_USUAL_NORM = 10.0  # one layer alone, against the recent norm of the whole gradient
+TIMES_USUAL_NORM = 10.0  # one layer, compared with the recent norm of all gradients together
 # The first steps pass through layers that begin at 0 and rightly have no gradient behind them.
 FIRST_STEPS = 20
 REMEDY_RATE = "Lower LEARNING_RATE (try half of it), or raise LR_WARMUP_STEPS or BATCH_SIZE."

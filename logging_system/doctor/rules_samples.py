@@ -25,7 +25,7 @@ MOTION_TAG = "12_Generated_Samples/Motion_Energy_Ratio"
 SHARPNESS_TAG = "12_Generated_Samples/Sharpness_Ratio"
 
 # Both measures are generated divided by real, so 1 is right. Motion varies more from prompt to prompt than sharpness
-# does, hence the wider bounds. Grain counts as motion and as sharpness; blur takes both away.
+# does, so its bounds are wider. Grain counts as motion and as sharpness; blur takes both away.
 STILL = 0.3
 RESTLESS = 2.0
 BLURRED = 0.6
@@ -36,7 +36,7 @@ NEEDS_SAMPLES = "It needs generated clips (ENABLE_VIDEO_LOGGING, SAMPLE_EVERY_ST
 
 
 def frozen_samples(history: ScalarHistory, config: Constants) -> Opinion:
-    """Clips that stand still."""
+    """Clips that hardly move."""
     motion = _latest(history, MOTION_TAG)
     if motion is None:
         return Unknown(f"{NEEDS_SAMPLES} and {MOTION_TAG}.")

@@ -82,7 +82,7 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
 
 
 def _asks_for_unknown_words(history: ScalarHistory) -> bool:
-    """Say whether the newest validation asked for training clips too; a resumed run may have other clips."""
+    """Return whether the newest validation also measured training clips; a resumed run may have other clips."""
     newest = history.series(LOSS_TAG).steps
     of_trained = history.series(TRAINED_LOSS_TAG).steps
     return len(newest) > 0 and len(of_trained) > 0 and bool(of_trained[-1] >= newest[-1])

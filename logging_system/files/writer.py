@@ -48,7 +48,7 @@ class Writer:
     Such a failure is counted in :attr:`failures`, reported once on the console and tried again at the next flush. Wrong
     arguments do raise ValueError, for they are mistakes of the caller. Safe to use from several threads.
 
-    ``description`` says what a tag is, with its unit; TensorBoard shows it beside the chart. It is stored with the
+    ``description`` says what a tag is, with its unit; TensorBoard shows it next to the chart. It is stored with the
     tag's first point of this process.
 
     Attributes:
@@ -176,7 +176,7 @@ class Writer:
     ) -> None:
         """Show this run in the HParams tab with its settings and the latest values of the scalar tags ``metrics``.
 
-        The settings named in ``prominent`` stand first.
+        The settings named in ``prominent`` come first.
         """
         values = summaries.hparams_start_values(hparams, metrics, self._run_folder.name, prominent)
         self._append_event(Event(step=0, summary=Summary(value=values)))

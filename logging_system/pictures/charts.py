@@ -147,12 +147,12 @@ def _widened(limits: tuple[float, float]) -> tuple[float, float]:
     return low - margin, low + margin
 
 
-LARGEST_SHARE = 0.5  # of all names; a larger group is split at the next dot, unless only numbers stand there
+LARGEST_SHARE = 0.5  # of all names; a larger group is split at the next dot, unless only numbers follow
 
 
 @dataclass(frozen=True)
 class NameGroup:
-    """Neighbouring names that begin alike: names[start:stop]."""
+    """Neighbouring names with the same beginning: names[start:stop]."""
 
     label: str  # the last part of what they share
     start: int
@@ -205,7 +205,7 @@ COLOURS = numpy.array(
 )
 
 
-NO_DATA = (150, 150, 150)  # no hue: it is not among the colours of the map, and stands out less than white
+NO_DATA = (150, 150, 150)  # no hue: it is not among the colours of the map, and is less conspicuous than white
 COLOUR_BAR_WIDTH = 20
 
 
@@ -233,7 +233,7 @@ def line_chart(
     plot.draw.ellipse((column - 9, row - 9, column + 9, row + 9), fill=ACCENT, outline=INK, width=2)
     is_left = column < (plot.box[0] + plot.box[2]) / 2
     label = f"step {marker[0]:.0f}: {marker[1]:.3g}"
-    # The label stands beside the marker's line, at its top, or at its bottom where the marker itself is near the top.
+    # The label is next to the marker's line: at its top, or at its bottom if the marker itself is near the top.
     is_high = row < plot.box[1] + 60
     place = (column + (14 if is_left else -14), plot.box[3] - 8 if is_high else plot.box[1] + 6)
     plot.text(place, label, anchor=("l" if is_left else "r") + ("d" if is_high else "a"))
@@ -243,8 +243,8 @@ def line_chart(
 def bar_chart(names: Sequence[str], values_N: numpy.ndarray, *, title: str, y_label: str) -> numpy.ndarray:
     """Return one bar a layer on a logarithmic axis, in the order given, with the smallest and the largest named.
 
-    A value of 0 stands on the lowest line with no bar; one that is not finite is marked with a cross. Below the bars
-    stand the parts of the network that they belong to, as far as there is room.
+    A value of 0 has no bar; one that is not finite is marked with a cross. The parts of the network are named below
+    their bars, as far as there is room.
     """
     values = values_N.tolist()
     low, high = _powers_of_ten(values)

@@ -1,4 +1,4 @@
-"""Putting clips beside each other, with captions. Every clip is uint8 [T, H, W, 3]."""
+"""Clips laid out in a grid, with captions. Every clip is uint8 [T, H, W, 3]."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ STRIP_MARGIN = 7  # above and below a caption together
 
 
 def scale_to_be_seen(side: int, wanted: int = VISIBLE_SIDE) -> int:
-    """Return the whole factor that brings `side` pixels to at least `wanted`."""
+    """Return the integer factor that brings `side` pixels to at least `wanted`."""
     return max(1, -(-wanted // side))
 
 

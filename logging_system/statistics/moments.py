@@ -171,7 +171,7 @@ class TimestepBins:
         self._totals += pair_2B @ member_BN
 
     def collect(self) -> BinSums:
-        """Return what was added since the last call and start anew. One transfer."""
+        """Return what was added since the last call and start again. One transfer."""
         if self._totals is None:
             return BinSums(numpy.zeros(self.bins), numpy.zeros(self.bins))
         sums, counts = numpy.asarray(self._totals.tolist())

@@ -17,7 +17,7 @@ GIGABYTE = 1e9
 class DeviceReadings:
     """Readings of the training device, by the last part of their tags. This base class has none.
 
-    It stands for a device that shares the computer's own memory and load.
+    Used as it is for a device that shares the computer's own memory and load.
     """
 
     def read(self) -> dict[str, float]:
@@ -128,7 +128,7 @@ class HostReadings:
         for child in self._process.children(recursive=True):
             try:
                 sizes.append(child.memory_info().rss)
-            except psutil.Error:  # it ended between the two calls, or belongs to somebody else
+            except psutil.Error:  # it ended between the two calls, or belongs to another user
                 continue
         return sum(sizes) if sizes else None
 
@@ -172,7 +172,7 @@ class SystemSampler:
             self._thread.join(timeout=2.0)
 
     def _run(self) -> None:
-        # The first readings would cover no time at all, hence the wait comes first.
+        # Readings taken at once would cover no time, so the wait comes first.
         while not self._stopped.wait(self._period_seconds):
             try:
                 self.sample_now()
