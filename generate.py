@@ -65,8 +65,8 @@ def parse(arguments: list[str]) -> GenerationRequest:
 def generate(request: GenerationRequest) -> list[Path]:
     """Sample one clip a text and write it; return the files in the order of the texts, a contact sheet last.
 
-    Each text's initial noise depends on the seed and the text's place alone, so that more texts do not change the first
-    ones. (The sampler "ddpm" draws further noise for all clips together.)
+    Each text's initial noise depends only on the seed and the text's place, so that further texts do not change the
+    first ones. (The sampler "ddpm" draws further noise for all clips together.)
 
     Raises:
         UserError: no usable checkpoint, a text the model cannot read, or a place that cannot be written.

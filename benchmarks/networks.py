@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 import common.vision  # noqa: F401  # before the libraries import torchvision, see there
 from models.text_encoder import CharacterEncoder, TextFeatures
-from models.text_to_video import TextToVideoModel
 from models.tokens import NULL_CAPTION, PADDING
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 NetworkName = Literal["text2sign", "diffusers", "video-diffusion-pytorch"]
 NETWORK_NAMES: tuple[NetworkName, ...] = get_args(NetworkName)

@@ -26,7 +26,7 @@ from data.build import build_data
 from data.records import Batch
 from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
-from measures.clips import motion_energy_ratio, sharpness_ratio
+from measures.clips import motion_energy, ratio_to_real, sharpness
 from sampling.sampler import ClipSampler, SamplingSettings
 from sampling.trained_run import MAKE_A_RUN, SamplingRequest, TrainedRun, open_trained_run
 
@@ -168,7 +168,7 @@ def measure(run: SampledRun, cells: Sequence[Cell], alternations: int) -> list[G
     for cell, found in seconds.items():
         clips = torch.cat(made[cell][: len(found)])
         real = run.clips.video_BCTHW[run.real_indices(0, len(clips))]
-        looks = (motion_energy_ratio(clips, real), sharpness_ratio(clips, real))
+        looks = (ratio_to_real(motion_energy, clips, real), ratio_to_real(sharpness, clips, real))
         generations.append(Generation(cell, calls[cell], found, *looks))
     return generations
 

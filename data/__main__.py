@@ -20,13 +20,13 @@ from common.interruption import Interrupted, signals_raise
 from common.settings import load_settings
 from config import PRESETS, Config
 from data.batches import batches_per_epoch
-from data.build import build_inspection
+from data.build import inspect_data
 from data.clip_set import InspectedClips, check_usable, name_skipped
 from data.clip_splits import ClipSplit, split_clips
 from data.inspection import Inspection
 from data.inspection_report import LABEL_WIDTH, CaptionUse, draw_sheet, report_json, report_lines
-from data.manifest import Manifest
-from data.paths import printable
+from data.media.files import printable
+from data.rows import Manifest
 from data.shards import check_new_folder, write_shards
 from models.build import build_tokenizer
 from models.tokens import Tokenizer, unread
@@ -81,7 +81,7 @@ def _check_output(option: str, path: Path | None, suffix: str) -> None:
 
 
 def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) -> None:
-    inspection, reader = build_inspection(config)
+    inspection, reader = inspect_data(config)
     captions = _caption_use(config, tokenizer, inspection)
     split: ClipSplit | None = None
     problem: UserError | None = None
@@ -122,7 +122,7 @@ def _caption_use(config: Config, tokenizer: Tokenizer, inspection: Inspection) -
 
 
 def _shard(options: argparse.Namespace, config: Config) -> None:
-    inspection, _ = build_inspection(config)
+    inspection, _ = inspect_data(config)
     check_usable(options.path, inspection)
     usable = Manifest(inspection.root, tuple(clip.row for clip in inspection.usable), ())
     report = write_shards(usable, options.output, shard_bytes=options.shard_megabytes * 1_000_000, seed=config.SEED)

@@ -5,8 +5,8 @@ import re
 import unicodedata
 from pathlib import Path
 
-from data.paths import inside_file, printable
-from data.unusable import UnusableClip
+from data.media.files import inside_file, printable
+from data.rows import UnusableClip
 
 MOST_CAPTION_BYTES = 16_384
 _TURNING_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -1,6 +1,5 @@
-"""Clips that people bring, in any format, as the trainer sees them."""
+"""Clips that people bring, in any format, divided for the trainer."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,41 +9,23 @@ from pathlib import Path
 import numpy
 
 from common.errors import UserError
-from data.cache import ClipCache
+from config import Config
 from data.captions import normalise_caption
-from data.clip_reader import ClipReader, InspectedClip
 from data.clip_splits import (
     ClipSplit,
-    SplitBy,
     asks_for_unknown_words,
     caption_key,
     hash_order,
     split_clips,
     split_notices,
 )
-from data.formats import folder
-from data.formats.data_format import ReadingOptions
-from data.formats.registry import read_data_set
-from data.inspection import Inspection, inspect_clips
-from data.manifest import SkippedRow
-from data.media.resample import ClipShape
+from data.inspection import ClipReader, InspectedClip, Inspection
 from data.records import ClipRow, DataSplits
-from data.unusable import UnusableClip
-from data.verdicts import VerdictStore
+from data.rows import SkippedRow, UnusableClip
 
 LARGEST_UNUSABLE_SHARE = 0.5
 NAMED_CLIPS = 5  # skipped clips that a message names
 PROMPTS_OF_EACH_KIND = 3
-
-
-@dataclass(frozen=True)
-class SplitRule:
-    """What is held out."""
-
-    split_by: SplitBy
-    validation_fraction: float  # share that is held out where the data set does not say
-    validation_clips: int  # no more clips than this are validated on
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -103,31 +84,6 @@ class ClipSetSplits(DataSplits):
             return None
 
 
-def inspect_data(
-    path: Path, format_name: str, options: ReadingOptions, shape: ClipShape, cache_folder: Path, cache: ClipCache
-) -> tuple[Inspection, ClipReader]:
-    """Read a data set and look at every clip of it.
-
-    Args:
-        path: DATA_ROOT, a folder or a file.
-        format_name: DATA_FORMAT; "auto" recognises.
-        options: how to read it.
-        shape: of the clips that are decoded into the cache on the way.
-        cache_folder: CACHE_DIR, where what was found out is remembered.
-        cache: keeps the decoded clips.
-
-    Raises:
-        UserError: the data set cannot be read at all.
-    """
-    name, recognised, manifest = read_data_set(path, format_name, options)
-    if options.signer_from_file_name and name != folder.FORMAT.name:
-        note = f"SIGNER_FROM_FILE_NAME changes nothing: it is for folders, and this is {recognised}"
-        manifest = dataclasses.replace(manifest, notes=(*manifest.notes, note))
-    reader = ClipReader(manifest.root, shape, cache)
-    store = VerdictStore(cache_folder, manifest.root)
-    return inspect_clips(name, recognised, manifest, reader, store), reader
-
-
 def check_usable(path: Path, inspection: Inspection) -> None:
     """Refuse a data set of which too little can be used.
 
@@ -149,15 +105,18 @@ def check_usable(path: Path, inspection: Inspection) -> None:
     )
 
 
-def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: SplitRule) -> DataSplits:
-    """Turn an inspected data set into what is trained on and what is held out. Clips are never mirrored.
+def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader) -> DataSplits:
+    """Turn the inspected clips of DATA_ROOT into what is trained on and what is held out. Clips are never mirrored.
 
     Raises:
-        UserError: too little of it can be used, or it cannot be divided as asked.
+        UserError: too little of the data set can be used, or it cannot be divided as asked.
     """
+    path = config.DATA_ROOT
+    assert path is not None
     check_usable(path, inspection)
-    split = split_clips(inspection.usable, rule.split_by, rule.validation_fraction, rule.seed)
-    validation = hash_order(split.held_out, rule.seed)[: rule.validation_clips]
+    split = split_clips(inspection.usable, config.SPLIT_BY, config.VALIDATION_FRACTION, config.SEED)
+    validation = hash_order(split.held_out, config.SEED)[: config.VALIDATION_CLIPS]
+    trained = hash_order(split.training, config.SEED)[: config.VALIDATION_CLIPS]
     return ClipSetSplits(
         description=_description(path, inspection, split, len(validation)),
         notices=(
@@ -168,20 +127,14 @@ def open_clip_set(path: Path, inspection: Inspection, reader: ClipReader, rule: 
         ),
         training=InspectedClips(reader, split.training),
         validation=InspectedClips(reader, validation),
-        validation_of_trained=_of_trained(reader, split, rule),
+        validation_of_trained=InspectedClips(reader, trained) if asks_for_unknown_words(split) else None,
         symbols=None,
         default_prompts=_default_prompts(split.training, validation),
-        report=_report(path, inspection, split, rule, validation),
+        report=_report(config, inspection, split, validation),
         reader=reader,
         clip_by_caption={clip.row.caption: clip for clip in reversed((*split.training, *split.held_out))},
         training_captions=frozenset(caption_key(clip.row.caption) for clip in split.training),
     )
-
-
-def _of_trained(reader: ClipReader, split: ClipSplit, rule: SplitRule) -> InspectedClips | None:
-    if not asks_for_unknown_words(split):
-        return None
-    return InspectedClips(reader, hash_order(split.training, rule.seed)[: rule.validation_clips])
 
 
 def name_skipped(skipped: Sequence[SkippedRow]) -> str:
@@ -212,7 +165,6 @@ def _absent(inspection: Inspection) -> tuple[str, ...]:
 
 
 def _cache_notice(reader: ClipReader, split: ClipSplit) -> tuple[str, ...]:
-    """Say so where the cache cannot hold the clips of one epoch."""
     shape = reader.shape
     needed = len(split.training) * shape.num_frames * shape.image_size**2 * 3
     if needed <= reader.cache.limit_bytes:
@@ -224,7 +176,7 @@ def _cache_notice(reader: ClipReader, split: ClipSplit) -> tuple[str, ...]:
 
 
 def _report(
-    path: Path, inspection: Inspection, split: ClipSplit, rule: SplitRule, validation: Sequence[InspectedClip]
+    config: Config, inspection: Inspection, split: ClipSplit, validation: Sequence[InspectedClip]
 ) -> dict[str, object]:
     """Return the split in full, for the run folder."""
 
@@ -244,8 +196,8 @@ def _report(
     captions = {clip.row.caption for clip in inspection.usable}
     return {
         "data": inspection.format_name,
-        "root": str(path),
-        "seed": rule.seed,
+        "root": str(config.DATA_ROOT),
+        "seed": config.SEED,
         "rule": split.rule,
         "validation_shares_training_clips": split.is_shared,
         "held_out_captions": sorted(caption for caption in captions if caption_key(caption) not in seen),

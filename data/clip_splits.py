@@ -9,8 +9,8 @@ from typing import Literal
 from common.errors import UserError
 from common.randomness import derive_seed
 from data.captions import caption_words
-from data.clip_reader import InspectedClip
-from data.manifest import TimeSpan
+from data.inspection import InspectedClip
+from data.rows import TimeSpan
 
 
 def content_key(clip: InspectedClip) -> tuple[str, TimeSpan]:

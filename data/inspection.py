@@ -1,7 +1,7 @@
-"""Going through a data set before anything is trained on it: which clips can be used, and what is wrong with the rest.
+"""Reading every clip of a data set before anything is trained on it: which can be used, and what is wrong with others.
 
-Every clip is decoded once from beginning to end, because nothing less tells whether it can be. What comes out goes into
-the cache, and what was found out is remembered: the next start looks only at what is new or has changed.
+Every clip is decoded once from beginning to end, because nothing less tells whether it can be. The result goes into the
+cache, and what was found out is remembered: the next start reads only what is new or has changed.
 """
 
 import os
@@ -11,43 +11,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy
 from tqdm import tqdm
 
-from data.clip_reader import ClipReader, InspectedClip, check_unchanged
-from data.manifest import Manifest, ManifestRow, Media, SkippedRow
-from data.media.decode import decode_media, media_digest, media_stamp
-from data.unusable import UnusableClip
+from data.cache import ClipCache
+from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
+from data.media.resample import ClipShape, DecodedClip, MediaFacts
+from data.rows import Manifest, ManifestRow, Media, SkippedRow, UnusableClip
 from data.verdicts import Verdict, VerdictStore
 
 PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
-
+MOST_READERS = 8  # threads: decoding leaves Python's lock
 
 Thing = TypeVar("Thing")
-
-
 Result = TypeVar("Result")
 
 
-def map_in_threads(
-    work: Callable[[Thing], Result], things: Sequence[Thing], label: str, most_threads: int
-) -> list[Result]:
-    """Return what `work` makes of each thing, in order.
+@dataclass(frozen=True)
+class InspectedClip:
+    """A clip that was decoded once from beginning to end, at this start or an earlier one."""
 
-    Args:
-        work: called in several threads; what it raises, or a signal does, ends it all without the things that wait.
-        things: may be many thousands.
-        label: of the progress bar.
-        most_threads: at least 1.
-    """
-    pool = ThreadPoolExecutor(most_threads)
-    try:
-        done = pool.map(work, things)
-        return list(tqdm(done, label, len(things), leave=False, disable=None, delay=PROGRESS_DELAY))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-MOST_READERS = 8  # threads: decoding leaves Python's lock
+    row: ManifestRow
+    digest: str  # sha256 of its content
+    stamp: str  # what the file system said of it then (data.media.decode.media_stamp)
+    facts: MediaFacts
 
 
 @dataclass(frozen=True)
@@ -67,22 +54,75 @@ class Inspection:
         return tuple(row for row in self.skipped if not row.is_absent)
 
 
+@dataclass(frozen=True)
+class ClipReader:
+    """Decodes the clips of one data set into arrays of one shape, through the cache."""
+
+    root: Path
+    shape: ClipShape
+    cache: ClipCache
+
+    def clip(self, clip: InspectedClip) -> numpy.ndarray:
+        """Return a clip as uint8 [T, H, W, 3], from the cache if it was decoded before.
+
+        Raises:
+            UnusableClip: it cannot be decoded any more, or is no longer the one that was inspected.
+        """
+        return self.cache.get_or_make(self._key(clip.row, clip.digest), lambda: self._decode(clip))
+
+    def keep(self, row: ManifestRow, digest: str, decoded: DecodedClip) -> None:
+        """Put a clip that has just been decoded into the cache, unless it is there."""
+        self.cache.get_or_make(self._key(row, digest), lambda: decoded.pixels_THWC)
+
+    def _key(self, row: ManifestRow, digest: str) -> tuple[str | int | float, ...]:
+        span = row.media.span
+        end = "end" if span.end is None else span.end
+        source = ("clip", DECODING_VERSION, row.media.kind, digest, span.start, end, row.media.frames_per_second)
+        return (*source, self.shape.num_frames, self.shape.image_size, self.shape.fit)
+
+    def _decode(self, clip: InspectedClip) -> numpy.ndarray:
+        media = clip.row.media
+        stamp = media_stamp(self.root, media)
+        if stamp != clip.stamp and not self._is_same(clip):
+            raise UnusableClip("has changed since the data set was opened")
+        decoded = decode_media(self.root, media, self.shape)
+        check_unchanged(self.root, media, stamp)
+        return decoded.pixels_THWC
+
+    def _is_same(self, clip: InspectedClip) -> bool:
+        """Return whether the content is what it was; it may have been copied or touched."""
+        try:
+            return media_digest(self.root, clip.row.media) == clip.digest
+        except UnusableClip:
+            return False
+
+
+def check_unchanged(root: Path, media: Media, stamp: str) -> None:
+    """Refuse a clip whose files have changed while they were read: its pixels and its digest may not belong together.
+
+    Raises:
+        UnusableClip: they have.
+    """
+    if media_stamp(root, media) != stamp:
+        raise UnusableClip("was written to while it was read")
+
+
 def inspect_clips(
     format_name: str, recognised: str, manifest: Manifest, reader: ClipReader, store: VerdictStore
 ) -> Inspection:
-    """Look at every clip of a manifest.
+    """Read every clip of a manifest.
 
     Args:
         format_name: as DATA_FORMAT calls it.
         recognised: why it was taken for that.
         manifest: the clips.
         reader: puts what is decoded into its cache.
-        store: what is known from earlier.
+        store: what is known from earlier starts.
     """
     inspector = _Inspector(reader, store)
     try:
         threads = min(MOST_READERS, os.cpu_count() or 1)
-        found = map_in_threads(inspector.look_at, manifest.rows, "Reading clips", threads)
+        found = map_in_threads(inspector.inspect, manifest.rows, "Reading clips", threads)
     finally:
         store.write()
     store.tidy()
@@ -95,25 +135,25 @@ class _Inspector:
     def __init__(self, reader: ClipReader, store: VerdictStore) -> None:
         self._reader = reader
         self._store = store
-        self._digests: dict[tuple[str, str], str] = {}  # of whole files, of which many clips may be parts
+        self._digests: dict[tuple[str, str], str] = {}  # of complete files, of which many clips may be parts
 
-    def look_at(self, row: ManifestRow) -> InspectedClip | SkippedRow:
+    def inspect(self, row: ManifestRow) -> InspectedClip | SkippedRow:
         try:
-            return self._inspected(row)
+            stamp = media_stamp(self._reader.root, row.media)
+            verdict = self._store.get(row.media, stamp)
+            if verdict is None:
+                verdict = self._decode(row, stamp)
+                self._store.add(row.media, stamp, verdict)
         except UnusableClip as error:
             return SkippedRow(row.id, str(error))
-
-    def _inspected(self, row: ManifestRow) -> InspectedClip:
-        stamp = media_stamp(self._reader.root, row.media)
-        verdict = self._store.get(row.media, stamp)
-        if verdict is None:
-            digest = self._digest(row.media, stamp)
-            decoded = decode_media(self._reader.root, row.media, self._reader.shape)
-            check_unchanged(self._reader.root, row.media, stamp)
-            self._reader.keep(row, digest, decoded)
-            verdict = Verdict(digest, decoded.facts)
-            self._store.add(row.media, stamp, verdict)
         return InspectedClip(row, verdict.digest, stamp, verdict.facts)
+
+    def _decode(self, row: ManifestRow, stamp: str) -> Verdict:
+        digest = self._digest(row.media, stamp)
+        decoded = decode_media(self._reader.root, row.media, self._reader.shape)
+        check_unchanged(self._reader.root, row.media, stamp)
+        self._reader.keep(row, digest, decoded)
+        return Verdict(digest, decoded.facts)
 
     def _digest(self, media: Media, stamp: str) -> str:
         if media.member is not None:
@@ -122,3 +162,22 @@ class _Inspector:
         if key not in self._digests:
             self._digests[key] = media_digest(self._reader.root, media)
         return self._digests[key]
+
+
+def map_in_threads(
+    work: Callable[[Thing], Result], things: Sequence[Thing], label: str, most_threads: int
+) -> list[Result]:
+    """Return what `work` makes of each thing, in order.
+
+    Args:
+        work: called in several threads. If it raises, or a signal comes, the things that wait are dropped.
+        things: may be many thousands.
+        label: of the progress bar.
+        most_threads: at least 1.
+    """
+    pool = ThreadPoolExecutor(most_threads)
+    try:
+        done = pool.map(work, things)
+        return list(tqdm(done, label, len(things), leave=False, disable=None, delay=PROGRESS_DELAY))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

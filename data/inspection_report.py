@@ -9,11 +9,9 @@ import imageio.v3
 import numpy
 
 from common.filmstrip import filmstrips
-from data.clip_reader import ClipReader, InspectedClip
 from data.clip_splits import ClipSplit, content_key, hash_order, split_notices
-from data.inspection import Inspection
-from data.manifest import SkippedRow
-from data.unusable import UnusableClip
+from data.inspection import ClipReader, InspectedClip, Inspection
+from data.rows import SkippedRow, UnusableClip
 
 LISTED_SKIPPED = 20  # clips that the text names; the JSON file names all
 

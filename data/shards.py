@@ -20,13 +20,12 @@ from common.errors import UserError
 from common.files import new_folder
 from common.randomness import numpy_generator
 from data.inspection import PROGRESS_DELAY
-from data.manifest import WHOLE, Manifest, ManifestRow, SkippedRow
-from data.media.budget import MOST_MEMBER_BYTES
+from data.media.containers import check_kind
 from data.media.decode import open_media
 from data.media.encode import ENCODED_SUFFIX, encode_clip
+from data.media.files import MOST_MEMBER_BYTES
 from data.media.frames import FrameFolder
-from data.media.video import check_kind
-from data.unusable import UnusableClip
+from data.rows import WHOLE, Manifest, ManifestRow, SkippedRow, UnusableClip
 
 _BLOCK = 512  # bytes: of a header in a tar file, and what contents are filled up to
 

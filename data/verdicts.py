@@ -17,9 +17,9 @@ import av
 import PIL
 
 from common.files import write_atomically
-from data.manifest import Media
 from data.media.decode import DECODING_VERSION
 from data.media.resample import MediaFacts
+from data.rows import Media
 
 WRITTEN_EVERY_SECONDS = 2.0
 MOST_STALE_LINES = 1000  # and more than half of the file: then it is written anew

@@ -63,23 +63,15 @@ class LossTerms:
 class DiffusionObjective:
     """What the network learns: which quantity it predicts, at which noise, weighted how.
 
-    Attributes:
-        schedule: on the device of the tensors that the methods are given.
-        prediction_type: the target, see :func:`diffusion.prediction.add_noise`.
-        weighting: ``uniform`` weighs every clip the same. ``min_snr`` is Hang et al. 2023, section 3.4: min(SNR, gamma)
-            on the error of the clean video.
-        min_snr_gamma: gamma; without effect on ``uniform``.
-        caption_dropout: share of the clips that are learned without a caption.
-
     Raises:
         ValueError: an unknown weighting, gamma not above 0, or a prediction type that does not go with the schedule.
     """
 
-    schedule: NoiseSchedule
+    schedule: NoiseSchedule  # on the device of the tensors that the methods are given
     prediction_type: PredictionType
-    weighting: LossWeighting
+    weighting: LossWeighting  # "min_snr" is Hang et al. 2023, section 3.4: min(SNR, gamma) on the clean video's error
     min_snr_gamma: float
-    caption_dropout: float
+    caption_dropout: float  # share of the clips that are learned without a caption
 
     def __post_init__(self) -> None:
         check_prediction_type(self.schedule, self.prediction_type)

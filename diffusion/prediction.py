@@ -24,8 +24,8 @@ def check_prediction_type(schedule: NoiseSchedule, prediction_type: PredictionTy
     """Refuse combinations that have no answer.
 
     Raises:
-        ValueError: an unknown type; or ``epsilon`` with zero terminal SNR: pure noise in, pure noise out says nothing
-            about the clean video, so the first sampling step would divide by zero (Lin et al. 2023, section 3.2).
+        ValueError: an unknown type; or ``epsilon`` with zero terminal SNR: pure noise in, pure noise out tells
+            nothing of the clean video, so the first sampling step would divide by zero (Lin et al. 2023, section 3.2).
     """
     if prediction_type not in get_args(PredictionType):
         known = ", ".join(get_args(PredictionType))

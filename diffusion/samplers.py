@@ -86,7 +86,7 @@ def ddim(step: Step) -> Tensor:
 
 
 def ddpm(step: Step) -> Tensor:
-    """Draw from the posterior of Ho et al. 2020, equations 6 and 7, with beta taken over the whole stride."""
+    """Draw from the posterior of Ho et al. 2020, equations 6 and 7, with beta taken over all of the stride."""
     alpha = step.current.alphas_cumprod / step.following.alphas_cumprod
     beta = 1 - alpha
     noise_power, noise_power_following = 1 - step.current.alphas_cumprod, 1 - step.following.alphas_cumprod

@@ -52,20 +52,12 @@ class AskedWord:
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """What the steps of a training showed.
-
-    Attributes:
-        words: every word.
-        pairs: every pair of neighbouring symbols.
-        rows: clips to compare generated ones with: those of the words that are asked for first, then clips spread
-            evenly over the training.
-        clips: how many there were.
-    """
+    """What the steps of a training showed."""
 
     words: frozenset[Word]
-    pairs: frozenset[tuple[str, str]]
-    rows: tuple[ClipRow, ...]
-    clips: int
+    pairs: frozenset[tuple[str, str]]  # of neighbouring symbols
+    rows: tuple[ClipRow, ...]  # to compare generated clips with: first those of asked words, then others spread evenly
+    clips: int  # how many there were
 
 
 def read_words(path: Path, check: Callable[[str, str], None]) -> list[str]:
@@ -94,7 +86,7 @@ def default_words(split: WordSplit, seed: int) -> list[str]:
     A run that holds no words out is asked for training words.
     """
     words = list(split.alphabet.symbols)
-    for length in range(2, split.max_letters + 1):
+    for length in range(2, split.max_word_letters + 1):
         generator = numpy_generator(seed, "evaluation_words", length)
         drawn = (
             "".join(split.draw_word(length, generator, held_out=holds_out(split))) for _ in range(20 * WORDS_A_LENGTH)
@@ -105,7 +97,7 @@ def default_words(split: WordSplit, seed: int) -> list[str]:
 
 def holds_out(split: WordSplit) -> bool:
     """Return whether there are held-out words no longer than the longest training word."""
-    return split.max_letters > 1 and max(split.word_fraction, split.bigram_fraction) > 0
+    return split.max_word_letters > 1 and max(split.held_out_word_fraction, split.held_out_bigram_fraction) > 0
 
 
 def asked_words(symbols: Sequence[Word], history: TrainingHistory, max_letters: int) -> list[AskedWord]:
@@ -122,30 +114,22 @@ def asked_words(symbols: Sequence[Word], history: TrainingHistory, max_letters: 
 
 
 def training_history(
-    splits: FingerspellingSplits,
-    *,
-    step_batch: int,
-    seed: int,
-    steps: int,
-    wanted: Sequence[Word],
-    most_rows: int,
+    run: TrainedRun, splits: FingerspellingSplits, wanted: Sequence[Word], most_rows: int
 ) -> TrainingHistory:
-    """Go through the clips of a training's first steps again, without drawing them.
+    """Go through the clips that the run was trained on again, without drawing them.
 
     Args:
-        step_batch: clips a step.
-        seed: SEED of the run.
-        steps: how many it has made.
         wanted: words that are asked for; at most half of `rows` show these.
         most_rows: of `rows`.
     """
+    steps, step_batch = run.step, run.clips_per_step
     segment = splits.split.alphabet.segment
     every = max(1, -(-2 * steps * step_batch // most_rows))
     words: set[Word] = set()
     same: list[ClipRow] = []
     spread: list[ClipRow] = []
     clips = 0
-    keys = itertools.islice(BatchOrder(splits.training, step_batch, seed, 0), steps)
+    keys = itertools.islice(BatchOrder(splits.training, step_batch, run.config.SEED, 0), steps)
     for key in tqdm(keys, total=steps, desc="replaying the training's order", file=sys.stderr, disable=None):
         for index in key.clip_indices:
             row = splits.training.row(key.epoch, index)
@@ -162,17 +146,11 @@ def training_history(
 
 @dataclass(frozen=True)
 class EvaluationClips:
-    """Clip by clip, all of a word in a row, as videos hold them.
+    """Clip by clip, all of a word in a row, as videos hold them."""
 
-    Attributes:
-        words: what each clip was asked to show.
-        generated: uint8 [N, T, H, W, 3], each from a noise of its own.
-        real: the same, each in a look of its own that no training clip has.
-    """
-
-    words: tuple[AskedWord, ...]
-    generated: numpy.ndarray
-    real: numpy.ndarray
+    words: tuple[AskedWord, ...]  # what each clip was asked to show
+    generated: numpy.ndarray  # uint8 [N, T, H, W, 3], each from a noise of its own
+    real: numpy.ndarray  # the same, each in a look of its own that no training clip has
 
 
 def make_clips(

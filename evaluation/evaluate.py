@@ -38,7 +38,7 @@ from evaluation.report import (
     spelling_figures,
     word_records,
 )
-from measures.recogniser_store import build_recogniser
+from measures.recogniser_training import build_recogniser
 from measures.text_use import sensitivity_interval
 from models.tokens import Tokenizer
 from sampling.sampler import contact_sheet
@@ -87,15 +87,8 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     if not isinstance(splits, FingerspellingSplits):
         raise _not_spelled(run.folder)
     wanted = [splits.split.alphabet.segment(text) for text in texts or default_words(splits.split, request.seed)]
-    history = training_history(
-        splits,
-        step_batch=run.clips_per_step,
-        seed=run.config.SEED,
-        steps=run.step,
-        wanted=wanted,
-        most_rows=COMPARED_CLIPS,
-    )
-    words = asked_words(wanted, history, splits.split.max_letters)
+    history = training_history(run, splits, wanted, COMPARED_CLIPS)
+    words = asked_words(wanted, history, splits.split.max_word_letters)
     recogniser = build_recogniser(_with_recogniser(run.config), splits)
     clips = make_clips(run, splits, words, request.samples_per_word, request.seed)
     readings = read_clips(recogniser, clips)

@@ -9,8 +9,15 @@ import torch
 from data.records import ClipSource
 from evaluation.clips import AskedWord, EvaluationClips, TrainingHistory, in_parts
 from measures.bootstrap import Interval, bootstrap_ratio
-from measures.clips import chroma, hold_share, motion_energy, sharpness
-from measures.memorisation import are_copies, nearest_distances, small_copies
+from measures.clips import (
+    are_copies,
+    chroma,
+    hold_share,
+    motion_energy,
+    nearest_distances,
+    sharpness,
+    small_copies,
+)
 from measures.recogniser import LetterRecogniser
 from measures.spelling import (
     Word,

@@ -19,34 +19,26 @@ TIMESTEP_BINS = 8
 
 @dataclass(frozen=True)
 class GaugeClips:
-    """Fixed inputs, so that figures compare from step to step.
+    """Fixed inputs, so that figures compare from step to step."""
 
-    Attributes:
-        video_BCTHW: [B, 3, T, H, W] float32 in [-1, 1].
-        tokens_BL: the right captions.
-        shuffled_tokens_BL: for each clip a caption that says something else; None where there is none.
-        noise_BCTHW: the noise, as large as the clips.
-    """
-
-    video_BCTHW: Tensor
-    tokens_BL: Tensor
-    shuffled_tokens_BL: Tensor | None
-    noise_BCTHW: Tensor
+    video_BCTHW: Tensor  # [B, 3, T, H, W] float32 in [-1, 1]
+    tokens_BL: Tensor  # the right captions
+    shuffled_tokens_BL: Tensor | None  # for each clip a caption that says something else; None where there is none
+    noise_BCTHW: Tensor  # as large as the clips
 
 
 @dataclass(frozen=True)
 class TextUse:
     """Unweighted errors of the network's own target, on the same clips, noise and timesteps.
 
-    What concerns shuffled captions is None, or empty, where no two captions differ; `null` is None where it was not
-    asked for. `shuffled_gap` is `shuffled` minus `correct` with its 95 % interval over clips.
+    What concerns shuffled captions is None, or empty, where no two captions differ.
     """
 
     correct: float
     shuffled: float | None
-    null: float | None
+    null: float | None  # without a caption; None where it was not asked for
     predict_zero: float
-    shuffled_gap: Interval | None
+    shuffled_gap: Interval | None  # shuffled - correct, with its 95 % interval over clips
     correct_by_bin: tuple[float, ...]
     shuffled_gap_by_bin: tuple[float, ...]
 
@@ -91,17 +83,17 @@ def measure_text_use(
 
     Clip i is noised to timestep bin i modulo 8, so that B clips cover each bin B / 8 times at the cost of B forward
     passes a caption kind; where B is no multiple of 8, the first clips are used again, so that every bin counts the
-    same. The gap between shuffled and right is the gauge: 0 means that the text is ignored. Its interval takes clips
-    for alike whatever bin they are in, which makes it too wide rather than too narrow.
+    same. The gap between shuffled and right is the gauge: 0 means that the text is ignored. Its interval treats
+    clips of all bins alike, which makes it too wide rather than too narrow.
 
     Args:
         predict: (noisy video, timestep, tokens, drop_caption) to prediction.
         batch_size: clips a forward pass.
         seed: of the bootstrap.
-        part: which of several processes this one is; each measures every so manyth clip, in as many forward passes.
-        gather: puts together what the processes measured, [K, b] on the device, to [K, b * processes], first clips
-            first.
-        without_caption: whether to measure this too.
+        part: which of several processes this one is; each measures every N-th clip, in as many forward passes.
+        gather: joins what the processes measured, [K, b] on the device, to [K, b * processes], in the order of the
+            clips.
+        without_caption: whether to measure the loss without captions too.
     """
     device = clips.video_BCTHW.device
     count = -(-clips.video_BCTHW.shape[0] // TIMESTEP_BINS) * TIMESTEP_BINS
@@ -130,22 +122,22 @@ def measure_text_use(
                 errors["zero"].append(found.predict_zero_mse)
     measured = {name: torch.cat(parts) for name, parts in errors.items() if parts}
     error_of = dict(zip(measured, gather(torch.stack(list(measured.values())))[:, :count].cpu(), strict=True))
+    mean_of = {name: error.mean().item() for name, error in error_of.items()}
     gap = error_of["shuffled"] - error_of["correct"] if "shuffled" in error_of else None
+    interval = None
+    if gap is not None:
+        names = [str(clip) for clip in clip_B.tolist()]
+        interval = bootstrap_ratio(gap.double().numpy(), numpy.ones(count), names, seed)
     of_bin = [bin_B.cpu() == index for index in range(TIMESTEP_BINS)]
     return TextUse(
-        correct=error_of["correct"].mean().item(),
-        shuffled=error_of["shuffled"].mean().item() if "shuffled" in error_of else None,
-        null=error_of["null"].mean().item() if without_caption else None,
-        shuffled_gap=None if gap is None else _mean_over_clips(gap, clip_B, seed),
-        predict_zero=error_of["zero"].mean().item(),
+        correct=mean_of["correct"],
+        shuffled=mean_of.get("shuffled"),
+        null=mean_of.get("null"),
+        predict_zero=mean_of["zero"],
+        shuffled_gap=interval,
         correct_by_bin=tuple(error_of["correct"][here].mean().item() for here in of_bin),
         shuffled_gap_by_bin=() if gap is None else tuple(gap[here].mean().item() for here in of_bin),
     )
-
-
-def _mean_over_clips(gap_B: Tensor, clip_B: Tensor, seed: int) -> Interval:
-    gaps = gap_B.double().numpy()
-    return bootstrap_ratio(gaps, numpy.ones(len(gaps)), [str(clip) for clip in clip_B.tolist()], seed)
 
 
 def text_sensitivity(same_noise_NCTHW: Tensor, other_noise_MCTHW: Tensor) -> float | None:

@@ -99,7 +99,7 @@ def to_pixels(video: Tensor) -> numpy.ndarray:
 def contact_sheet(
     texts: Sequence[str], generated: Sequence[numpy.ndarray], real: Sequence[numpy.ndarray | None]
 ) -> numpy.ndarray:
-    """Draw every text's clips as rows of evenly spread frames: real above generated, or generated alone.
+    """Draw every text's clips as rows of evenly spread frames: real above generated, or only generated ones.
 
     Args:
         texts: one label a clip.

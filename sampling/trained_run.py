@@ -13,8 +13,8 @@ from compute.device import ComputeDevice, DeviceName, choose_device, precision_e
 from config import Config
 from diffusion.samplers import SamplerName
 from models.build import build_model, build_schedule, build_tokenizer
-from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer, says_nothing, shown_symbols
+from models.unet3d import TextToVideoModel
 from sampling.sampler import ClipSampler, build_sampler
 
 MAKE_A_RUN = "train one with `python main.py --experiment-name NAME`, then give `--run logs/NAME`"
@@ -57,7 +57,7 @@ class TrainedRun:
     step: int  # of the checkpoint
     samples_seen: int  # clips that it was trained on, repeats included
     clips_per_step: int  # of all processes together
-    config: Config  # the run's own but for the options
+    config: Config  # the run's own, with the options of the request
     model: TextToVideoModel  # in evaluation mode
     tokenizer: Tokenizer
     sampler: ClipSampler
@@ -99,7 +99,7 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
         UserError: the text is empty, too long, or has a symbol that the run does not know.
     """
     tokens, dropped = tokenizer.encode(text)
-    # Finger-spelling shows each letter; of a sentence, training leaves out what it does not know, and says so.
+    # Finger-spelling shows each letter. Training leaves out what it does not know of a sentence, and reports it.
     if dropped and (config.DATA_ROOT is None or says_nothing(text, dropped)):
         known = shown_symbols(tokenizer.symbols) or "what its text encoder knows"
         raise UserError(f"{name} {text!r}: the run knows no {dropped[0]!r}; it was trained on: {known}")

@@ -16,7 +16,7 @@ from data.records import DataSplits
 from logging_system.cadence import Cadence
 from logging_system.dispatcher import RunLog, build_dispatcher
 from logging_system.records import GeneratedSamples, NoiseVisualisation, RunInformation
-from measures.recogniser_store import build_recogniser
+from measures.recogniser_training import build_recogniser
 from sampling.sampler import ClipSampler, build_sampler
 from training.learner import Learner
 from training.learning_rate import LearningRateSchedule

@@ -13,7 +13,7 @@ from config import Config
 from data.batches import batches_per_epoch
 from data.records import Batch, DataSplits
 from diffusion.loss import DiffusionObjective
-from distributed.gathering import Copies, PlainCopy
+from distributed.gathering import GatheredCopies, GatheredCopy
 from distributed.models import ReplicatedModel, ShardedModel, SharedModel, is_sharded, shard
 from distributed.processes import Processes
 from models.build import build_model, build_objective
@@ -53,7 +53,7 @@ class Learner:
     ema: ExponentialMovingAverage
     dashboard_model: nn.Module
     dashboard_average: nn.Module
-    copies: Copies | None
+    copies: GatheredCopies | None
     optimizer: torch.optim.AdamW
     loss_scale: LossScale
     objective: DiffusionObjective
@@ -137,7 +137,7 @@ class _Network:
     ema: ExponentialMovingAverage
     dashboard_model: nn.Module
     dashboard_average: nn.Module
-    copies: Copies | None
+    copies: GatheredCopies | None
 
 
 def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice, processes: Processes) -> _Network:
@@ -148,21 +148,18 @@ def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice,
         return _Network(whole, ema, whole, ema.model, copies=None)
     mesh = init_device_mesh(compute.device.type, (processes.part.world_size,))
 
-    def divided(*, is_trained: bool) -> tuple[nn.Module, PlainCopy | None]:
+    def divided(*, is_trained: bool) -> GatheredCopy:
         # On the CPU: the device may have no room for all of it. The average is built a second time from SEED, with the
         # same weights, and not copied: no process ever has two whole networks.
         network = build_model(config, tokenizer, torch.device("cpu")).train(is_trained).requires_grad_(is_trained)
-        plain = PlainCopy(network, compute.device) if processes.is_main else None
+        copy = GatheredCopy(network, compute.device, processes)
         shard(network, mesh)
-        return network, plain
+        return copy
 
-    model, plain_model = divided(is_trained=True)
-    average, plain_average = divided(is_trained=False)
-    ema = ExponentialMovingAverage(model, config.EMA_DECAY, average)
-    if plain_model is None or plain_average is None:
-        return _Network(model, ema, model, average, Copies(model, average, None, processes))
-    copies = Copies(model, average, (plain_model, plain_average), processes)
-    return _Network(model, ema, plain_model.module, plain_average.module, copies)
+    copies = GatheredCopies(divided(is_trained=True), divided(is_trained=False))
+    model = copies.model.network
+    ema = ExponentialMovingAverage(model, config.EMA_DECAY, copies.average.network)
+    return _Network(model, ema, copies.model.module, copies.average.module, copies)
 
 
 def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> SharedModel:

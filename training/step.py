@@ -128,7 +128,7 @@ class TrainStep:
         )
         learned: list[_MicroBatch] = []
         for number, micro_batch in enumerate(micro_batches, start=1):
-            with nullcontext() if number == len(micro_batches) else self._shared.gradients_stay_here():
+            with nullcontext() if number == len(micro_batches) else self._shared.no_sync():
                 learned.append(self._add_gradients(*micro_batch))
         clips = ClipStatistics.concatenate([each.terms.clips for each in learned])
         samples = SampleStatistics(**vars(clips), is_captioned=~drop_caption)

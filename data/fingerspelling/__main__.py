@@ -1,16 +1,24 @@
 """Look at the real thing: `python -m data.fingerspelling render --words FILE --output DIR` writes words as videos."""
 
 import argparse
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import av
+import imageio.v3
+
 from common.errors import UserError
-from data.fingerspelling.export import export_words, read_words
+from common.randomness import derive_seed
 from data.fingerspelling.lexicon import available_languages, language_entries
+from data.fingerspelling.source import draw_word, load_letters
 
 LARGEST_SIZE = 2048
 MOST_FRAMES = 10_000
+MOST_WORD_LIST_BYTES = 10_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,6 +84,78 @@ def _rate(text: str) -> float:
     if not 1 <= value <= 120:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 120")
     return value
+
+
+def read_words(path: Path) -> tuple[str, ...]:
+    """Return the words of a text file, one a line; empty lines do not count.
+
+    Raises:
+        UserError: the file cannot be read, is not UTF-8, or holds no word.
+    """
+    try:
+        if path.stat().st_size > MOST_WORD_LIST_BYTES:
+            raise UserError(f"--words {path}: larger than {MOST_WORD_LIST_BYTES} bytes, which is no list of words.")
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"--words {path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--words {path}: not UTF-8 text. Save the list as UTF-8, one word a line.") from error
+    words = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not words:
+        raise UserError(f"--words {path}: holds no word. Write one word a line.")
+    return words
+
+
+def export_words(
+    words: Sequence[str],
+    output: Path,
+    *,
+    signed_language: str,
+    num_frames: int,
+    image_size: int,
+    frames_per_second: float,
+    seed: int,
+) -> int:
+    """Write WORD.mp4 (H.264, yuv420p) and WORD.txt for each different word; return the number of words.
+
+    All words are checked before anything is written, and the files appear together when the last is finished.
+
+    Raises:
+        UserError: a word cannot be spelled or is too long for the frames, or the folder cannot be written.
+    """
+    alphabet, letters = load_letters(signed_language)
+    spelled = {"".join(symbols): symbols for symbols in map(alphabet.segment, words)}
+    for word, symbols in spelled.items():
+        if len(symbols) > num_frames:
+            raise UserError(f"{word!r} has {len(symbols)} letters: too many for --frames {num_frames}.")
+    created = not output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".tmp-render-", dir=output))
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written ({error.strerror}).") from error
+    try:
+        for word, symbols in spelled.items():
+            style_seed = derive_seed(seed, f"exported_word/{word}")
+            video_THWC = draw_word([letters[symbol] for symbol in symbols], num_frames, image_size, style_seed)
+            imageio.v3.imwrite(
+                staging / f"{word}.mp4",
+                video_THWC,
+                plugin="pyav",
+                codec="libx264",
+                fps=frames_per_second,
+                out_pixel_format="yuv420p",
+            )
+            (staging / f"{word}.txt").write_text(word + "\n", encoding="utf-8")
+        for file in sorted(staging.iterdir()):
+            os.replace(file, output / file.name)
+    except (OSError, av.FFmpegError) as error:
+        raise UserError(f"--output {output}: cannot be written ({error}).") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if created and not any(output.iterdir()):
+            output.rmdir()
+    return len(spelled)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Finger-spelled words as training and validation clips."""
+"""The embedded data set: finger-spelled words as training and validation clips."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,25 @@ import numpy
 
 from common.errors import UserError
 from common.randomness import derive_seed, numpy_generator
+from config import Config
 from data.cache import ClipCache
-from data.fingerspelling.alphabet import Alphabet
 from data.fingerspelling.composition import compose_word
 from data.fingerspelling.lexicon import language_entries, read_recording
 from data.fingerspelling.renderer import NEUTRAL_STYLE, random_style, render_word
 from data.fingerspelling.strokes import LetterMotion, letter_motions
-from data.fingerspelling.words import WordSplit
-from data.records import ClipRow
+from data.fingerspelling.words import Alphabet, WordSplit
+from data.records import ClipRow, DataSplits
 
 RENDERING_VERSION = 2  # raised when the same word and style would look different: old cache entries then do not count
 TIMING_JITTER = 0.1  # of a letter's frames: how far a change of letters may move
+LETTER_PROMPTS = 3
+WORD_PROMPTS = 3
+LISTED_LENGTHS = (2, 3)  # of which the report lists every held-out word
+# Words that mean something, tried first as prompts where they are held out and can be spelled.
+READABLE_WORDS = (
+    *("HI", "CAT", "DOG", "SUN", "BUS", "TEA", "MAP", "RED", "BOX", "JAM", "ICE", "YES", "CAB", "FOX", "KEY", "VAN"),
+    *("WEB", "ZIP", "ON", "UP", "GO", "NO", "WE", "DIA", "SOL", "MAR", "EIS", "TAG", "ALBA", "SIGN", "HAND"),
+)
 
 
 @lru_cache(maxsize=4)
@@ -34,10 +42,24 @@ def load_letters(signed_language: str) -> tuple[Alphabet, Mapping[str, LetterMot
     return alphabet, {motion.symbol: motion for motion in motions}
 
 
-def jittered_boundaries(num_letters: int, num_frames: int, generator: numpy.random.Generator) -> numpy.ndarray:
-    """Return the times, in frames, at which letters change: even ones, each moved a little. Shape [L - 1]."""
-    jitter = generator.uniform(-TIMING_JITTER, TIMING_JITTER, num_letters - 1)
-    return numpy.asarray((numpy.arange(1, num_letters) + jitter) * num_frames / num_letters)
+def draw_word(
+    letters: Sequence[LetterMotion], num_frames: int, image_size: int, style_seed: int | None
+) -> numpy.ndarray:
+    """Return letters, no more than there are frames, as uint8 [T, image_size, image_size, 3].
+
+    Args:
+        letters: one or more.
+        num_frames: T.
+        image_size: in pixels.
+        style_seed: of the look and the timing; None for the neutral style and even timing.
+    """
+    style, boundaries = NEUTRAL_STYLE, None
+    if style_seed is not None:
+        generator = numpy_generator(style_seed, "fingerspelling_style")
+        style = random_style(generator)
+        jitter = generator.uniform(-TIMING_JITTER, TIMING_JITTER, len(letters) - 1)
+        boundaries = (numpy.arange(1, len(letters)) + jitter) * num_frames / len(letters)
+    return render_word(compose_word(letters, num_frames, boundaries), image_size, style)
 
 
 @dataclass(frozen=True)
@@ -72,13 +94,8 @@ class WordRenderer:
 
     def render(self, symbols: Sequence[str], style_seed: int | None) -> numpy.ndarray:
         """Return symbols, no more than the clip has frames, as `clip` does, but draw them anew and keep nothing."""
-        style, boundaries = NEUTRAL_STYLE, None
-        if style_seed is not None:
-            generator = numpy_generator(style_seed, "fingerspelling_style")
-            style = random_style(generator)
-            boundaries = jittered_boundaries(len(symbols), self.num_frames, generator)
-        motion = compose_word([self.letters[symbol] for symbol in symbols], self.num_frames, boundaries)
-        return render_word(motion, self.image_size, style)
+        letters = [self.letters[symbol] for symbol in symbols]
+        return draw_word(letters, self.num_frames, self.image_size, style_seed)
 
 
 @dataclass(frozen=True)
@@ -127,3 +144,118 @@ class FixedWords:
 
     def load(self, row: ClipRow) -> numpy.ndarray:
         return self.renderer.clip(row.caption, row.style_seed)
+
+
+@dataclass(frozen=True)
+class FingerspellingSplits(DataSplits):
+    """See `open_fingerspelling`."""
+
+    renderer: WordRenderer
+    split: WordSplit
+
+    def is_held_out(self, caption: str) -> bool:
+        """Return whether no training clip shows the caption; also True of what cannot be spelled at all."""
+        if not self.split.alphabet.can_spell(caption):
+            return True
+        return self.split.is_held_out(self.split.alphabet.segment(caption))
+
+    def real_clip(self, caption: str) -> numpy.ndarray | None:
+        """Return the caption in a neutral style; None if it cannot be spelled or needs more frames."""
+        try:
+            return self.renderer.clip(caption, None)
+        except UserError:
+            return None
+
+
+def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
+    """Open the embedded data set of SIGNED_LANGUAGE.
+
+    Training words have 1 to MAX_WORD_LETTERS letters, drawn uniformly; validation clips show held-out words.
+
+    Raises:
+        UserError: the language is unknown, there are more letters than frames, or the fractions leave no words.
+    """
+    num_frames, max_word_letters, seed = config.NUM_FRAMES, config.MAX_WORD_LETTERS, config.SEED
+    if max_word_letters > num_frames:
+        raise UserError(
+            f"MAX_WORD_LETTERS={max_word_letters} needs at least as many frames, but NUM_FRAMES={num_frames}: "
+            "lower the one or raise the other."
+        )
+    alphabet, letters = load_letters(config.SIGNED_LANGUAGE)
+    fractions = config.HELD_OUT_WORD_FRACTION, config.HELD_OUT_BIGRAM_FRACTION
+    split = WordSplit(alphabet, max_word_letters, *fractions, seed)
+    split.check()
+    renderer = WordRenderer(alphabet, letters, num_frames, config.IMAGE_SIZE, cache)
+    holds_words_out = max_word_letters >= 2 and max(fractions) > 0
+    rows = _validation_rows(split, config.VALIDATION_CLIPS, holds_words_out)
+    kind = "held-out words" if holds_words_out else "training words in other styles (no words are held out)"
+    return FingerspellingSplits(
+        description=(
+            f"Finger-spelling of {config.SIGNED_LANGUAGE!r}: {len(alphabet.symbols)} letters, words of 1 to "
+            f"{max_word_letters}, {config.EPOCH_SIZE} clips an epoch; validation on {len(rows)} {kind}"
+        ),
+        notices=(),
+        training=TrainingWords(renderer, split, config.EPOCH_SIZE, seed),
+        validation=FixedWords(renderer, rows),
+        validation_of_trained=None,
+        symbols=alphabet.symbols,
+        default_prompts=_default_prompts(split, holds_words_out),
+        report=_report(split, rows),
+        renderer=renderer,
+        split=split,
+    )
+
+
+def _validation_rows(split: WordSplit, count: int, holds_words_out: bool) -> tuple[ClipRow, ...]:
+    """Return fixed clips of distinct words as far as there are enough of them."""
+    rows: list[ClipRow] = []
+    seen: set[str] = set()
+    generator = numpy_generator(split.seed, "validation_words")
+    tries = 0
+    while len(rows) < count:
+        draw = split.draw_held_out_word if holds_words_out else split.draw_training_word
+        word = "".join(draw(generator))
+        tries += 1
+        if word in seen and tries < 20 * count:
+            continue
+        seen.add(word)
+        index = len(rows)
+        rows.append(ClipRow(f"validation/{index}/{word}", word, derive_seed(split.seed, "validation_style", index)))
+    return tuple(rows)
+
+
+def _default_prompts(split: WordSplit, holds_words_out: bool) -> tuple[str, ...]:
+    """Return the first letters, then held-out words, readable ones first."""
+    prompts = list(split.alphabet.symbols[:LETTER_PROMPTS])
+    candidates = [word for word in READABLE_WORDS if split.alphabet.can_spell(word)]
+    usable = [
+        symbols for symbols in map(split.alphabet.segment, candidates) if 2 <= len(symbols) <= split.max_word_letters
+    ]
+    words = ["".join(symbols) for symbols in usable if split.is_held_out(symbols) or not holds_words_out][:2]
+    generator = numpy_generator(split.seed, "default_prompts")
+    for _ in range(100):
+        if len(words) == WORD_PROMPTS:
+            break
+        draw = split.draw_held_out_word if holds_words_out else split.draw_training_word
+        word = "".join(draw(generator))
+        if word not in words and word not in prompts:
+            words.append(word)
+    return tuple(prompts + words)
+
+
+def _report(split: WordSplit, rows: tuple[ClipRow, ...]) -> dict[str, object]:
+    return {
+        "data": "fingerspelling",
+        "signed_language": split.alphabet.signed_language,
+        "symbols": list(split.alphabet.symbols),
+        "seed": split.seed,
+        "max_word_letters": split.max_word_letters,
+        "held_out_word_fraction": split.held_out_word_fraction,
+        "held_out_bigram_fraction": split.held_out_bigram_fraction,
+        "held_out_bigrams": list(split.held_out_bigrams),
+        "held_out_words": {
+            str(length): split.held_out_words(length) for length in LISTED_LENGTHS if length <= split.max_word_letters
+        },
+        "other_lengths": f"by the same rule; every word of more than {split.max_word_letters} letters is held out",
+        "validation": [{"id": row.id, "caption": row.caption} for row in rows],
+    }

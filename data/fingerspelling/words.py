@@ -1,13 +1,15 @@
-"""Which words are trained on and which are held out, as a pure function of the seed and the alphabet.
+"""Which words can be spelled, which of them are trained on, and which are held out.
 
 Held out are a share of the bigrams (pairs of neighbouring symbols), every word that contains one of them, a share of
 the words of each length from two symbols up, and every word longer than the longest training word. Single letters are
-always trained on. Nobody needs a list of the words: each one's place is decided by a hash.
+always trained on. This is a pure function of the seed and the alphabet: a hash decides for each word, so no list of the
+words is needed.
 """
 
 import hashlib
 import itertools
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +17,80 @@ from functools import cached_property
 import numpy
 
 from common.errors import UserError
-from data.fingerspelling.alphabet import Alphabet
 
-ENUMERATED_WORDS = 120_000  # lengths with at most so many words get an exact share, longer ones a safe threshold
+ENUMERATED_WORDS = 120_000  # lengths with at most this many words get an exact share, longer ones a safe threshold
 HASH_RANGE = 2.0**64
 MOST_TRIES = 20_000
+
+
+class Alphabet:
+    """The symbols of one sign language's lexicon.
+
+    A symbol may be several characters long (German SCH, Italian bb): the longest symbol that fits is taken. Upper and
+    lower case are accepted for one another where only one symbol can be meant.
+    """
+
+    def __init__(self, symbols: Sequence[str], spoken_language: str, signed_language: str) -> None:
+        self.symbols = tuple(symbols)
+        self.signed_language = signed_language
+        self._spoken_language = spoken_language
+        self._exact = frozenset(symbols)
+        self._longest = max(len(symbol) for symbol in symbols)
+        folded: dict[str, str | None] = {}
+        for symbol in symbols:
+            key = self._fold(symbol)
+            folded[key] = None if key in folded else symbol  # None: two symbols differ in their case alone
+        self._folded = folded
+
+    def segment(self, word: str) -> tuple[str, ...]:
+        """Return the symbols that spell a word.
+
+        Raises:
+            UserError: the word is empty or needs a symbol that the lexicon lacks; the message lists what exists.
+        """
+        word = unicodedata.normalize("NFC", word.strip())
+        if not word:
+            raise UserError("An empty word cannot be finger-spelled: give at least one letter.")
+        symbols: list[str] = []
+        position = 0
+        while position < len(word):
+            found = self._symbol_at(word, position)
+            if found is None:
+                raise UserError(
+                    f"{word!r} cannot be finger-spelled: the lexicon of {self.signed_language!r} has no symbol "
+                    f"{word[position]!r}. It has: {' '.join(self.symbols)}."
+                )
+            symbol, length = found
+            symbols.append(symbol)
+            position += length
+        return tuple(symbols)
+
+    def can_spell(self, word: str) -> bool:
+        """Return whether `segment` accepts the word."""
+        try:
+            self.segment(word)
+        except UserError:
+            return False
+        return True
+
+    def is_unambiguous(self, symbols: Sequence[str]) -> bool:
+        """Return whether the written word reads back as these very symbols (C, H reads as CH where that exists)."""
+        return self._longest == 1 or self.segment("".join(symbols)) == tuple(symbols)
+
+    def _symbol_at(self, word: str, position: int) -> tuple[str, int] | None:
+        for length in range(min(self._longest, len(word) - position), 0, -1):
+            text = word[position : position + length]
+            if text in self._exact:
+                return text, length
+            symbol = self._folded.get(self._fold(text))
+            if symbol is not None:
+                return symbol, length
+        return None
+
+    def _fold(self, text: str) -> str:
+        if self._spoken_language == "tr":  # Turkish pairs i with İ and ı with I
+            text = text.replace("İ", "i").replace("I", "ı")
+        return text.lower()
 
 
 @dataclass(frozen=True)
@@ -27,9 +98,9 @@ class WordSplit:
     """Decides for every word whether it is held out."""
 
     alphabet: Alphabet
-    max_letters: int
-    word_fraction: float
-    bigram_fraction: float
+    max_word_letters: int
+    held_out_word_fraction: float
+    held_out_bigram_fraction: float
     seed: int
 
     @cached_property
@@ -40,30 +111,30 @@ class WordSplit:
     @cached_property
     def _held_out_pairs(self) -> frozenset[tuple[str, ...]]:
         pairs = list(itertools.product(self.alphabet.symbols, repeat=2))
-        count = min(math.ceil(self.bigram_fraction * len(pairs) - 1e-9), len(pairs))
+        count = min(math.ceil(self.held_out_bigram_fraction * len(pairs) - 1e-9), len(pairs))
         return frozenset(sorted(pairs, key=lambda pair: self._hash("bigram", pair))[:count])
 
     @cached_property
     def _thresholds(self) -> dict[int, float]:
         """For each length, the hash below which a word is held out, whatever its bigrams."""
-        return {length: self._threshold(length) for length in range(2, self.max_letters + 1)}
+        return {length: self._threshold(length) for length in range(2, self.max_word_letters + 1)}
 
     def _threshold(self, length: int) -> float:
         total = len(self.alphabet.symbols) ** length
-        if self.word_fraction <= 0:
+        if self.held_out_word_fraction <= 0:
             return 0.0
         if total <= ENUMERATED_WORDS:
             words = itertools.product(self.alphabet.symbols, repeat=length)
             hashes = numpy.sort(numpy.fromiter((self._hash("word", word) for word in words), numpy.float64, total))
-            rank = min(math.ceil(self.word_fraction * total - 1e-9), total)
+            rank = min(math.ceil(self.held_out_word_fraction * total - 1e-9), total)
             return float(numpy.nextafter(hashes[rank - 1], numpy.inf))
         # Four standard deviations more than the fraction, so that the share is reached for any seed.
-        spread = math.sqrt(self.word_fraction * (1 - self.word_fraction) / total)
-        return min(self.word_fraction + 4 * spread, 1.0) * HASH_RANGE
+        spread = math.sqrt(self.held_out_word_fraction * (1 - self.held_out_word_fraction) / total)
+        return min(self.held_out_word_fraction + 4 * spread, 1.0) * HASH_RANGE
 
     def is_held_out(self, symbols: Sequence[str]) -> bool:
         """Return whether no training clip may show this word."""
-        if len(symbols) > self.max_letters:
+        if len(symbols) > self.max_word_letters:
             return True
         if len(symbols) < 2:
             return False
@@ -82,15 +153,15 @@ class WordSplit:
         Raises:
             UserError: practically every word of that length is held out.
         """
-        return self.draw_word(int(generator.integers(1, self.max_letters + 1)), generator, held_out=False)
+        return self.draw_word(int(generator.integers(1, self.max_word_letters + 1)), generator, held_out=False)
 
     def draw_held_out_word(self, generator: numpy.random.Generator) -> tuple[str, ...]:
         """Draw a length of two or more uniformly, then uniformly one of that length's held-out words."""
-        return self.draw_word(int(generator.integers(2, self.max_letters + 1)), generator, held_out=True)
+        return self.draw_word(int(generator.integers(2, self.max_word_letters + 1)), generator, held_out=True)
 
     def check(self) -> None:
         """Raise a UserError if a length has (practically) no training words."""
-        for length in range(2, self.max_letters + 1):
+        for length in range(2, self.max_word_letters + 1):
             self.draw_word(length, numpy.random.default_rng(0), held_out=False)
 
     def draw_word(self, length: int, generator: numpy.random.Generator, *, held_out: bool) -> tuple[str, ...]:
@@ -106,7 +177,8 @@ class WordSplit:
                 return word
         kind = "held-out" if held_out else "training"
         raise UserError(
-            f"HELD_OUT_WORD_FRACTION={self.word_fraction} and HELD_OUT_BIGRAM_FRACTION={self.bigram_fraction} leave "
+            f"HELD_OUT_WORD_FRACTION={self.held_out_word_fraction} and "
+            f"HELD_OUT_BIGRAM_FRACTION={self.held_out_bigram_fraction} leave "
             f"practically no {kind} words of {length} letters: change the fractions or MAX_WORD_LETTERS."
         )
 

@@ -1,12 +1,11 @@
-"""Values in lists of clips that people wrote: what is accepted, and what to say of the rest."""
+"""Values in lists of clips that people wrote: what is accepted, and the message for the rest."""
 
 import math
 import re
 from collections.abc import Mapping
 
-from data.manifest import WHOLE, Split, TimeSpan
-from data.paths import printable
-from data.unusable import UnusableClip
+from data.media.files import printable
+from data.rows import WHOLE, Split, TimeSpan, UnusableClip
 
 MOST_SHOWN = 60  # characters of a value that a message repeats
 MOST_SHOWN_OF_NAME = 200  # of the name of a file, or of its path
@@ -35,7 +34,7 @@ def shown(value: object) -> str:
 
 
 def shown_name(name: str) -> str:
-    """Return the name or the path of a file as a message repeats it: on one line, without the middle of a long one."""
+    """Return the name or path of a file as a message repeats it: on one line, without the middle of a long one."""
     text = printable(name)
     half = MOST_SHOWN_OF_NAME // 2
     return text if len(text) <= MOST_SHOWN_OF_NAME else f"{text[:half]}...{text[-half:]}"
@@ -48,17 +47,15 @@ def as_text(values: Values, field: str) -> str:
         UnusableClip: it is missing, empty, or something else.
     """
     value = values.get(field)
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         raise UnusableClip(f"has no {field}: fill in the field {field!r}")
     if not isinstance(value, str):
         raise UnusableClip(f"has {field}={shown(value)}: it must be a text")
-    if not value.strip():
-        raise UnusableClip(f"has no {field}: fill in the field {field!r}")
     return value.strip()
 
 
 def as_name(values: Values, field: str) -> str | None:
-    """Return a field that is a text or a whole number, printable; None where it is missing or empty.
+    """Return a field that is a text or a whole number, printable; None if it is missing or empty.
 
     Raises:
         UnusableClip: it is something else, or far too long.
@@ -75,7 +72,7 @@ def as_name(values: Values, field: str) -> str | None:
 
 
 def as_split(values: Values) -> Split | None:
-    """Return what the field split says; None where it is missing or empty.
+    """Return what the field split says; None if it is missing or empty.
 
     Raises:
         UnusableClip: it is none that is known.
@@ -89,9 +86,9 @@ def as_split(values: Values) -> Split | None:
 
 
 def as_number(values: Values, field: str, unit: str) -> float | None:
-    """Return a field that is a number, or a text that is one; None where it is missing or empty.
+    """Return a field that is a number, or a text that is one; None if it is missing or empty.
 
-    A comma may stand for the decimal point, as Excel writes it in much of Europe.
+    The decimal point may be a comma, as Excel writes it in much of Europe.
 
     Raises:
         UnusableClip: it is something else, negative, or not finite.
@@ -108,7 +105,7 @@ def as_number(values: Values, field: str, unit: str) -> float | None:
 
 
 def as_span(values: Values) -> TimeSpan:
-    """Return the part of a file that the fields start and end give, in seconds; the whole where they are empty.
+    """Return the part of a file that the fields start and end give, in seconds; all of it if they are empty.
 
     Raises:
         UnusableClip: they are no numbers, or the end does not come after the start.

@@ -1,17 +1,17 @@
-"""A folder of clips, each beside its caption: ``name.mp4`` and ``name.txt``."""
+"""A folder of clips, each next to its caption: ``name.mp4`` and ``name.txt``."""
 
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import read_caption
-from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.data_format import DataFormat
 from data.formats.fields import shown_name
 from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
-from data.formats.media_rows import MEDIA_EXTENSIONS, media_kind, walk_files
-from data.manifest import Manifest, ManifestRow, Media, SkippedRow
-from data.paths import printable
-from data.unusable import UnusableClip
+from data.formats.search import MEDIA_EXTENSIONS, media_kind, walk_files
+from data.media.files import printable
+from data.rows import Manifest, ManifestRow, Media, SkippedRow, UnusableClip
 
 NAMED_LISTS = 3  # that a note names
 OTHER_VIDEOS = (".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv", ".webp", ".apng")
@@ -21,7 +21,7 @@ def _recognise(path: Path) -> str | None:
     return "it is a folder, and nothing in it tells of another format" if path.is_dir() else None
 
 
-def _read(path: Path, options: ReadingOptions) -> Manifest:
+def _read(path: Path) -> Manifest:
     found = walk_files(path)
     clips = [name for name in found.names if media_kind(name) is not None]
     if not clips:
@@ -41,22 +41,25 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
         except UnusableClip as error:
             skipped.append(SkippedRow(clip_id, str(error)))
             continue
-        signer = _signer(name) if options.signer_from_file_name else None
         kind = media_kind(name)
         assert kind is not None
-        rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption, signer)
+        rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
     return Manifest(path, tuple(rows.values()), tuple(skipped), _notes(found.names, clips))
+
+
+def with_signers(manifest: Manifest) -> Manifest:
+    """Return the clips of a folder with the signer that each file's name begins with: alice_hello.mp4."""
+    rows = []
+    for row in manifest.rows:
+        before, underscore, _ = PurePosixPath(row.media.path).stem.partition("_")
+        rows.append(replace(row, signer=printable(before) if underscore and before else None))
+    return replace(manifest, rows=tuple(rows))
 
 
 def _caption_of(name: str, known: Set[str]) -> str:
     """Return the name of a clip's caption; it may be in capitals, as some cameras and systems write names."""
     capitals = str(PurePosixPath(name).with_suffix(".TXT"))
     return capitals if capitals in known else str(PurePosixPath(name).with_suffix(".txt"))
-
-
-def _signer(name: str) -> str | None:
-    before, underscore, _ = PurePosixPath(name).stem.partition("_")
-    return printable(before) if underscore and before else None
 
 
 def _notes(names: Sequence[str], clips: Sequence[str]) -> tuple[str, ...]:
@@ -66,8 +69,7 @@ def _notes(names: Sequence[str], clips: Sequence[str]) -> tuple[str, ...]:
     notes = []
     if lonely := captions - wanted:
         notes.append(f"{len(lonely)} .txt files have no clip beside them, such as {shown_name(min(lonely))}")
-    others = [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]
-    if others:
+    if others := [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]:
         notes.append(
             f"{len(others)} videos are of kinds that are not read, such as {shown_name(others[0])}: encode anew"
         )

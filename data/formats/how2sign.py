@@ -11,13 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import checked_caption
-from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import Values, as_text, shown_name
-from data.formats.media_rows import first_matches, walk_files
-from data.formats.row_collector import RowCollector
+from data.formats.search import first_matches, walk_files
 from data.formats.tables import open_table
-from data.manifest import Manifest, Media, Split
-from data.unusable import UnusableClip
+from data.rows import Manifest, Media, Split, UnusableClip
 
 LANGUAGE = "ase"
 _SPLITS: dict[str, Split] = {"train": "training", "val": "validation", "test": "test"}
@@ -33,7 +31,7 @@ def _recognise(path: Path) -> str | None:
     return f"it holds {PurePosixPath(found[0]).name}" if found else None
 
 
-def _read(path: Path, options: ReadingOptions) -> Manifest:
+def _read(path: Path) -> Manifest:
     lists: dict[str, str] = {}  # by split
     notes: list[str] = []
     clip_paths: dict[str, list[str]] = {}  # by file name

@@ -1,7 +1,7 @@
 """A list of clips that somebody wrote: a CSV, TSV or JSONL file with the fields path and text.
 
-Paths are within the folder of the list. They may name a video, a .pose file or a folder of frames. Whoever writes a
-list means the files that it names: one that does not exist is a mistake.
+Paths are within the folder of the list. They may name a video, a .pose file or a folder of frames. A file that the
+list names but that does not exist is a mistake.
 """
 
 import json
@@ -11,50 +11,17 @@ from pathlib import Path
 
 from common.errors import UserError
 from data.captions import checked_caption
-from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown_name
-from data.formats.media_rows import listed_media
-from data.formats.row_collector import RowCollector
+from data.formats.search import listed_media
 from data.formats.tables import Record, numbered_lines, open_table
-from data.manifest import Manifest
-from data.paths import printable
-from data.unusable import UnusableClip
-
-
-def json_records(path: Path) -> Iterator[Record]:
-    """Yield the objects of a file, their fields' names in lower case; empty lines are left out.
-
-    Raises:
-        UserError: the file cannot be read, or is not UTF-8.
-    """
-    for number, line in numbered_lines(path):
-        if line.strip():
-            yield _record(f"{shown_name(path.name)} line {number}", line)
-
-
-def _record(place: str, line: str) -> Record:
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
-        return Record(place, {}, f"is not JSON ({reason})")
-    if not isinstance(content, dict):
-        return Record(place, {}, 'is not a JSON object such as {"path": "hello.mp4", "text": "hello"}')
-    return Record(place, {name.strip().lower(): value for name, value in content.items()})
-
+from data.media.files import printable
+from data.rows import Manifest, UnusableClip
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl")
-
-
 NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
-
-
 NEEDED = ("path", "text")
-
-
 FIELDS = (*NEEDED, "signer", "split", "start", "end", "language")
-
-
 MOST_UNKNOWN_FIELDS = 10  # that a note names
 
 
@@ -70,7 +37,7 @@ def _lists_in(folder: Path) -> list[str]:
     return [name for name in NAMES if os.path.isfile(folder / name)]
 
 
-def _read(path: Path, options: ReadingOptions) -> Manifest:
+def _read(path: Path) -> Manifest:
     file = path if os.path.isfile(path) else _only_list_in(path)
     root, clips, unknown = file.parent, RowCollector(), dict[str, None]()
     for record in _records(file, unknown):
@@ -96,10 +63,29 @@ def _only_list_in(folder: Path) -> Path:
 
 def _records(file: Path, unknown: dict[str, None]) -> Iterator[Record]:
     if file.suffix.lower() == ".jsonl":
-        return json_records(file)
+        return _json_records(file)
     table = open_table(file, NEEDED)
     _note_unknown(dict.fromkeys(name for name in table.columns if name), unknown)
     return table.records()
+
+
+def _json_records(path: Path) -> Iterator[Record]:
+    """Yield the object in each line, the names of its fields in lower case; empty lines are left out."""
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        place = f"{shown_name(path.name)} line {number}"
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
+            yield Record(place, {}, f"is not JSON ({reason})")
+            continue
+        if isinstance(content, dict):
+            yield Record(place, {name.strip().lower(): value for name, value in content.items()})
+        else:
+            example = '{"path": "hello.mp4", "text": "hello"}'
+            yield Record(place, {}, f"is not a JSON object such as {example}")
 
 
 def _note_unknown(values: Values, unknown: dict[str, None]) -> None:

@@ -6,18 +6,15 @@ folder. The text that is signed is the column translation; orth are its glosses.
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import checked_caption
-from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import as_name, as_text, shown_name
-from data.formats.media_rows import first_folder, first_matches
-from data.formats.row_collector import RowCollector
+from data.formats.search import first_folder, first_matches, names_in
 from data.formats.tables import open_table
-from data.manifest import Manifest, Media, Split
-from data.unusable import UnusableClip
+from data.rows import Manifest, Media, Split, UnusableClip
 
 LANGUAGE = "gsg"
 FRAMES_PER_SECOND = 25.0
@@ -33,7 +30,7 @@ def _recognise(path: Path) -> str | None:
     return f"it holds {PurePosixPath(found[0]).name}" if found else None
 
 
-def _read(path: Path, options: ReadingOptions) -> Manifest:
+def _read(path: Path) -> Manifest:
     lists = first_matches(path, _FOLDERS, _LISTS)
     if not lists:
         raise UserError(f"DATA_ROOT={str(path)!r} holds none of {', '.join(_LISTS)}.")
@@ -42,8 +39,7 @@ def _read(path: Path, options: ReadingOptions) -> Manifest:
     by_split = {_LISTS[PurePosixPath(name).name]: name for name in lists}
     for split in _SPLITS:
         if split in by_split:
-            folder = f"{frames}/{split}"
-            _read_list(path / by_split[split], split, _clip_folders(path, folder), folder, clips)
+            _read_list(path, by_split[split], split, f"{frames}/{split}", clips)
     return clips.manifest(path, " and ".join(shown_name(name) for name in lists))
 
 
@@ -62,37 +58,21 @@ def _frames_folder(root: Path, lists_folder: str) -> str:
     return found
 
 
-def _clip_folders(root: Path, folder: str) -> Mapping[str, str]:
-    """Return the path within the root of each clip's frames, by the clip's name.
-
-    Raises:
-        UserError: the folder cannot be listed.
-    """
-    if not os.path.isdir(root / folder):
-        return {}
-    try:
-        with os.scandir(root / folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
-    except OSError as error:
-        shown = shown_name(str(root / folder))
-        raise UserError(f"DATA_ROOT: the folder {shown} cannot be read: {error.strerror}.") from error
-    return {
-        name: f"{folder}/{name}/1" if os.path.isdir(root / folder / name / "1") else f"{folder}/{name}"
-        for name in names
-    }
-
-
-def _read_list(file: Path, split: str, clip_folders: Mapping[str, str], folder: str, clips: RowCollector) -> None:
-    for record in open_table(file, ("name", "translation"), "none").records():
+def _read_list(root: Path, file: str, split: str, folder: str, clips: RowCollector) -> None:
+    names = frozenset(names_in(root / folder, only_folders=True))
+    for record in open_table(root / file, ("name", "translation"), "none").records():
         try:
             values = record.values()
             name = as_text(values, "name")
-            if name not in clip_folders:
+            if name not in names:
                 clips.skip(name, f"has no folder of frames in {shown_name(folder)}", is_absent=True)
                 continue
+            frames = f"{folder}/{name}"
+            if os.path.isdir(root / frames / "1"):
+                frames += "/1"
             clips.add(
                 name,
-                Media("frames", clip_folders[name], frames_per_second=FRAMES_PER_SECOND),
+                Media("frames", frames, frames_per_second=FRAMES_PER_SECOND),
                 checked_caption(as_text(values, "translation")),
                 signer=as_name(values, "speaker"),
                 split=_SPLITS[split],

@@ -10,13 +10,11 @@ from pathlib import Path
 
 from common.errors import UserError
 from data.captions import checked_caption
-from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_number, as_text, shown_name
-from data.formats.media_rows import listed_media
-from data.formats.row_collector import RowCollector
+from data.formats.search import listed_media
 from data.formats.tables import Table, open_table
-from data.manifest import WHOLE, Manifest, TimeSpan
-from data.unusable import UnusableClip
+from data.rows import WHOLE, Manifest, TimeSpan, UnusableClip
 
 INDEX = "index.csv"
 COLUMNS = ("path", "spoken_language", "signed_language", "start", "end", "words", "glosses", "priority")
@@ -33,7 +31,7 @@ def _recognise(path: Path) -> str | None:
     return f"{'it has' if file == path else f'its {INDEX} has'} the columns words and glosses"
 
 
-def _read(path: Path, options: ReadingOptions) -> Manifest:
+def _read(path: Path) -> Manifest:
     file = _index_file(path)
     table = open_table(file, COLUMNS)
     clips = RowCollector()

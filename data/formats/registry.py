@@ -5,9 +5,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from data.formats import folder, how2sign, manifest, phoenix, pose_lexicon, webdataset, wlasl
-from data.formats.data_format import DataFormat, ReadingOptions
-from data.formats.media_rows import media_kind
-from data.manifest import Manifest
+from data.formats.data_format import DataFormat
+from data.formats.search import media_kind
+from data.rows import Manifest
 
 # In the order in which they are tried. A lexicon's index is a table as well, so it comes before the lists that people
 # write; such a list comes before the published sets, because whoever puts one into a set's folder means it to count.
@@ -17,34 +17,37 @@ FORMATS: tuple[DataFormat, ...] = (
     how2sign.FORMAT,
     phoenix.FORMAT,
     wlasl.FORMAT,
-    webdataset.FORMAT,  # after those, which may still have their archives beside them
+    webdataset.FORMAT,  # after those, which may still have their archives next to them
     folder.FORMAT,
 )
 FORMAT_NAMES = tuple(data_format.name for data_format in FORMATS)
 
 
-def read_data_set(path: Path, format_name: str, options: ReadingOptions) -> tuple[str, str, Manifest]:
+def read_data_set(path: Path, format_name: str) -> tuple[str, str, Manifest]:
     """Read what a data set says of its clips; none of them is opened.
 
     Args:
         path: DATA_ROOT.
         format_name: DATA_FORMAT, one of `FORMAT_NAMES`, or "auto" for the first that recognises the path.
-        options: how to read it.
 
     Returns:
         The format's name; what the data set was taken for and why, for people: "PHOENIX-2014T (it holds
         PHOENIX-2014-T.train.corpus.csv)"; the clips.
 
     Raises:
-        UserError: there is no such path, it does not look like any format, or it cannot be read.
+        UserError: there is no such path, it is in no known format, or it cannot be read.
     """
     if not os.path.exists(path):
         raise UserError(
             f"DATA_ROOT={str(path)!r} does not exist. Give the folder of your clips, or the file that lists them."
         )
     if format_name != "auto":
-        chosen = _named(format_name)
-        return chosen.name, f"{chosen.title} (DATA_FORMAT says so)", _read_as(chosen, path, options)
+        chosen = next((each for each in FORMATS if each.name == format_name), None)
+        if chosen is None:
+            raise UserError(
+                f"DATA_FORMAT={format_name!r} is not known. Choose one of: auto, {', '.join(FORMAT_NAMES)}."
+            )
+        return chosen.name, f"{chosen.title} (DATA_FORMAT says so)", _read_as(chosen, path)
     recognised = _recognise(path)
     if recognised is None:
         if media_kind(path.name) is not None:
@@ -52,10 +55,10 @@ def read_data_set(path: Path, format_name: str, options: ReadingOptions) -> tupl
                 f"DATA_ROOT={str(path)!r} is a single clip. Give the folder that holds it, {str(path.parent)!r}, "
                 "with a caption beside each clip."
             )
-        possible = "; ".join(f"{data_format.name}: {data_format.looks_like}" for data_format in FORMATS)
+        possible = "; ".join(f"{data_format.name}: {data_format.needs}" for data_format in FORMATS)
         raise UserError(f"DATA_ROOT={str(path)!r} is nothing that can be read. Possible are {possible}.")
     chosen, why = recognised
-    return chosen.name, f"{chosen.title} ({why})", chosen.read(path, options)
+    return chosen.name, f"{chosen.title} ({why})", chosen.read(path)
 
 
 def _recognise(path: Path) -> tuple[DataFormat, str] | None:
@@ -66,21 +69,10 @@ def _recognise(path: Path) -> tuple[DataFormat, str] | None:
     return None
 
 
-def _named(name: str) -> DataFormat:
-    for data_format in FORMATS:
-        if data_format.name == name:
-            return data_format
-    raise UserError(f"DATA_FORMAT={name!r} is not known. Choose one of: auto, {', '.join(FORMAT_NAMES)}.")
-
-
-def _read_as(chosen: DataFormat, path: Path, options: ReadingOptions) -> Manifest:
-    """Read a data set as the format that the user named, whatever it looks like.
-
-    Raises:
-        UserError: it cannot be read; where it does not look like that format either, with what it looks like instead.
-    """
+def _read_as(chosen: DataFormat, path: Path) -> Manifest:
+    """Read a data set as the format that the user named, and say what else it may be if that fails."""
     try:
-        return chosen.read(path, options)
+        return chosen.read(path)
     except UserError as error:
         if chosen.recognise(path) is not None:
             raise
@@ -88,4 +80,4 @@ def _read_as(chosen: DataFormat, path: Path, options: ReadingOptions) -> Manifes
         if (recognised := _recognise(path)) is not None:
             other, why = recognised
             instead = f"It looks like {other.title} ({why}): set DATA_FORMAT to {other.name!r} or 'auto'."
-        raise UserError(f"{error} DATA_FORMAT={chosen.name!r} means {chosen.looks_like}. {instead}") from error
+        raise UserError(f"{error} DATA_FORMAT={chosen.name!r} means {chosen.needs}. {instead}") from error

@@ -10,8 +10,8 @@ from typing import Literal
 
 from common.errors import UserError
 from data.formats.fields import shown_name
-from data.paths import printable
-from data.unusable import UnusableClip
+from data.media.files import printable
+from data.rows import UnusableClip
 
 MOST_TABLE_BYTES = 1 << 30
 MOST_LINE = 1 << 20  # characters

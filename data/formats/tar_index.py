@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, cast
 
-from data.unusable import UnusableClip
+from data.rows import UnusableClip
 
 BLOCK = 512  # bytes; everything in a tar file begins at a multiple
 MOST_HEADER_BYTES = 1 << 16  # of one member, with all that extends it

@@ -15,14 +15,13 @@ from typing import BinaryIO
 
 from common.errors import UserError
 from data.captions import MOST_CAPTION_BYTES, checked_caption, decode_caption
-from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.data_format import DataFormat
 from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown_name
-from data.formats.media_rows import MEDIA_EXTENSIONS, FoundFiles, media_kind, walk_files
+from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, media_kind, walk_files
 from data.formats.tar_index import MOST_NAME_LENGTH, Member, index_tar
 from data.inspection import map_in_threads
-from data.manifest import Manifest, ManifestRow, Media, SkippedRow, TarMember
-from data.paths import inside_file, printable
-from data.unusable import UnusableClip
+from data.media.files import inside_file, printable
+from data.rows import Manifest, ManifestRow, Media, SkippedRow, TarMember, UnusableClip
 
 MOST_JSON_BYTES = 1 << 18
 
@@ -211,7 +210,7 @@ def _recognise(path: Path) -> str | None:
     return f"it holds {shown_name(min(tars, key=lambda name: (os.sep in name, name)))}" if tars else None
 
 
-def _read(path: Path, options: ReadingOptions) -> Manifest:
+def _read(path: Path) -> Manifest:
     found = walk_files(path) if path.is_dir() else FoundFiles((), ())
     shards = _shard_names(path, found)
     threads = min(MOST_READERS, len(shards))

@@ -6,18 +6,15 @@ but not there are the rule.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import checked_caption
-from data.formats.data_format import DataFormat, ReadingOptions
+from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_split, as_text, shown_name
-from data.formats.media_rows import first_matches
-from data.formats.row_collector import RowCollector
-from data.manifest import Manifest, Media
-from data.unusable import UnusableClip
+from data.formats.search import first_matches, names_in
+from data.rows import Manifest, Media, UnusableClip
 
 LANGUAGE = "ase"
 BEST_LIST = "WLASL_v0.3.json"
@@ -37,12 +34,12 @@ def _lists(path: Path) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (PurePosixPath(name).name != BEST_LIST, name)))
 
 
-def _read(path: Path, options: ReadingOptions) -> Manifest:
+def _read(path: Path) -> Manifest:
     lists = _lists(path)
     if not lists:
         raise UserError(f"DATA_ROOT={str(path)!r} holds no {BEST_LIST}, nor another WLASL*.json.")
     videos = str(PurePosixPath(lists[0]).parent / "videos")
-    there = _names_in(path / videos)
+    there = frozenset(names_in(path / videos))
     clips = RowCollector()
     for place, values in _instances(path / lists[0]):
         try:
@@ -98,21 +95,6 @@ def _entries(file: Path) -> list[object]:
     if not isinstance(entries, list):
         raise UserError(f"{shown} is not a list of WLASL: that is a JSON list of objects with gloss and instances.")
     return entries
-
-
-def _names_in(folder: Path) -> frozenset[str]:
-    """Return the names in a folder; none where there is no such folder.
-
-    Raises:
-        UserError: it cannot be listed.
-    """
-    if not os.path.isdir(folder):
-        return frozenset()
-    try:
-        return frozenset(os.listdir(folder))
-    except OSError as error:
-        shown = shown_name(str(folder))
-        raise UserError(f"DATA_ROOT: the folder {shown} cannot be read: {error.strerror}.") from error
 
 
 FORMAT = DataFormat("wlasl", "WLASL", f"a folder with {BEST_LIST}", _recognise, _read)

@@ -1,4 +1,4 @@
-"""How much work one clip may be, checked before and while it is decoded."""
+"""Limits on the work of decoding one clip, checked before and while it is decoded, and failures as reasons."""
 
 import contextlib
 import ctypes
@@ -11,102 +11,27 @@ import av
 import av._core
 from PIL import Image, UnidentifiedImageError
 
-from data.paths import printable
-from data.unusable import UnusableClip
-
-_MOST_CHARACTERS = 120
-
-
-# Pillow lets through whatever happens when it indexes or unpacks bytes that are not what they should be.
-_FAILURES = (
-    av.FFmpegError,
-    OSError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    SyntaxError,
-    MemoryError,
-)
-
-
-@contextmanager
-def failures_as_reasons(done: str = "decoded") -> Iterator[None]:
-    """Turn the errors of FFmpeg, Pillow and the file system into `UnusableClip`.
-
-    Args:
-        done: what cannot be done with the clip.
-    """
-    try:
-        yield
-    except UnidentifiedImageError as error:
-        raise UnusableClip("has a picture that cannot be read") from error
-    except Image.DecompressionBombError as error:
-        raise UnusableClip("has frames that are too large") from error
-    except _FAILURES as error:
-        if isinstance(error, PermissionError) and not isinstance(error, av.FFmpegError):
-            raise UnusableClip(f"cannot be read ({error.strerror})") from error
-        raise UnusableClip(f"cannot be {done} ({_said(error)})") from error
-
-
-def _said(error: Exception) -> str:
-    """Return what an error says, without the name of a file."""
-    said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    return printable(said[:_MOST_CHARACTERS])
-
+from data.media.files import printable
+from data.rows import UnusableClip
 
 # A picture, a packet, or the table of all frames: a megabyte of a hostile header can ask for gigabytes of them.
 MOST_BYTES_AT_ONCE = 64 << 20
-
-
-@functools.cache
-def limit_ffmpeg_memory() -> None:
-    """Let FFmpeg, in this process, refuse to allocate more than MOST_BYTES_AT_ONCE in one piece.
-
-    PyAV has no function for it, so that of FFmpeg is called. Where it is not to be found (on Windows), what is decoded
-    is still held against the budgets of `data.media.budget`.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(av._core.__file__).av_max_alloc(ctypes.c_size_t(MOST_BYTES_AT_ONCE))
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system, where the C library (glibc) keeps it.
-
-    It keeps it for each thread: after eight threads have decoded one large clip each, that is the memory of eight.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-MOST_BYTES = 1 << 30
-
-
-MOST_MEMBER_BYTES = 1 << 28  # of a file in a tar file
-
-
 MOST_PICTURE_BYTES = 1 << 26  # of one file in a folder of frames, which is held in memory
-
-
 MOST_PIXELS = 4096 * 2304  # of one frame
-
-
 LARGE_PIXELS = 1920 * 1200  # frames beyond this are decoded by one thread at a time
-
-
 MOST_FRAMES = 50_000
-
-
 MOST_PIXELS_IN_ALL = 7_500_000_000  # two minutes of 1920 x 1080 at 30 frames a second
-
-
 MOST_SECONDS = 3600.0
-
-
 LEAST_SIDE = 8  # pixels: no hand can be seen in fewer
-
-
 LEAST_FRAMES = 2  # one frame is a picture
+_MOST_ERROR_CHARACTERS = 120
+
+# Pillow lets through whatever happens when it indexes or unpacks bytes that are not what they should be.
+_FAILURES = (
+    *(av.FFmpegError, OSError, ValueError, LookupError),
+    *(ArithmeticError, EOFError, SyntaxError, MemoryError),
+)
+_large_frames = threading.Lock()
 
 
 def check_frame_size(width: int, height: int) -> None:
@@ -133,30 +58,6 @@ def check_duration(seconds: float) -> None:
         raise UnusableClip(f"lasts {seconds:.6g} seconds by its timestamps; the most is {MOST_SECONDS:g}")
 
 
-_large_frames = threading.Lock()
-
-
-def is_large(width: int, height: int) -> bool:
-    """Return whether frames are so large, or of unknown size (0), that only one clip of such is decoded at a time."""
-    return not 0 < width * height <= LARGE_PIXELS
-
-
-@contextmanager
-def turn(width: int, height: int) -> Iterator[None]:
-    """Wait, where frames are large, until no other thread decodes large ones.
-
-    A decoder may hold seventeen frames, and eight threads may decode. It must be gone when the turn is over.
-    """
-    if not is_large(width, height):
-        yield
-        return
-    with _large_frames:
-        try:
-            yield
-        finally:
-            give_back_memory()
-
-
 class Budget:
     """Counts the frames and pixels of one clip while it is decoded, and stops it when there are too many."""
 
@@ -177,3 +78,62 @@ class Budget:
             raise UnusableClip(f"has more than {MOST_FRAMES} frames")
         if self._pixels > MOST_PIXELS_IN_ALL:
             raise UnusableClip(f"is too long (stopped after {self.frames} frames of {width} x {height})")
+
+
+def is_large(width: int, height: int) -> bool:
+    """Return whether frames are so large, or of unknown size (0), that only one clip of such is decoded at a time."""
+    return not 0 < width * height <= LARGE_PIXELS
+
+
+@contextmanager
+def turn(width: int, height: int) -> Iterator[None]:
+    """Wait, if frames are large, until no other thread decodes large ones.
+
+    A decoder may hold seventeen frames, and eight threads may decode. It must be gone when the turn is over.
+    """
+    if not is_large(width, height):
+        yield
+        return
+    with _large_frames:
+        try:
+            yield
+        finally:
+            _release_freed_memory()
+
+
+def _release_freed_memory() -> None:
+    """Return freed memory to the system. The C library (glibc) keeps it for each thread that has decoded."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def limit_ffmpeg_memory() -> None:
+    """Let FFmpeg, in this process, refuse to allocate more than MOST_BYTES_AT_ONCE in one piece.
+
+    PyAV has no function for it, so FFmpeg's is called. Where it cannot be found (on Windows), the other budgets still
+    hold.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(av._core.__file__).av_max_alloc(ctypes.c_size_t(MOST_BYTES_AT_ONCE))
+
+
+@contextmanager
+def failures_as_reasons(done: str = "decoded") -> Iterator[None]:
+    """Turn the errors of FFmpeg, Pillow and the file system into `UnusableClip`.
+
+    Args:
+        done: what cannot be done with the clip.
+    """
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise UnusableClip("has a picture that cannot be read") from error
+    except Image.DecompressionBombError as error:
+        raise UnusableClip("has frames that are too large") from error
+    except _FAILURES as error:
+        if isinstance(error, PermissionError) and not isinstance(error, av.FFmpegError):
+            raise UnusableClip(f"cannot be read ({error.strerror})") from error
+        # Without the name of a file, which `str(error)` would hold.
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise UnusableClip(f"cannot be {done} ({printable(reason[:_MOST_ERROR_CHARACTERS])})") from error

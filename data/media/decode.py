@@ -1,22 +1,25 @@
-"""Any clip of a manifest: whether it is still the same, and what it shows."""
+"""Any clip of a data set: what it shows, and whether it is still the same."""
 
 import hashlib
 from pathlib import Path
 
-from data.manifest import Media
-from data.media.files import FileInTar, PlainFile, SourceFile
+from data.media.budget import check_duration, check_frame_count
+from data.media.containers import check_kind
+from data.media.files import FileInTar, PlainFile, SourceFile, inside, inside_file
 from data.media.frames import FrameFolder, decode_frames
-from data.media.pose import decode_pose
-from data.media.resample import ClipShape, DecodedClip
-from data.media.video import check_kind, decode_video
-from data.paths import inside, inside_file
-from data.unusable import UnusableClip
+from data.media.pose_drawing import draw_signer, place_in_window
+from data.media.pose_file import PoseFile, read_pose_file
+from data.media.pose_landmarks import find_signer
+from data.media.resample import ClipShape, DecodedClip, MediaFacts, begins_within, uniform_indices
+from data.media.video import decode_video
+from data.rows import WHOLE, Media, TimeSpan, UnusableClip
 
 DECODING_VERSION = 3  # raised when the same file would decode differently: old cache entries then do not count
+MOST_POSE_FRAMES = 10_000  # of the clip: the landmarks of them all are held in memory
 
 
 def decode_media(root: Path, media: Media, shape: ClipShape) -> DecodedClip:
-    """Return a clip, resampled over its whole duration.
+    """Return a clip, resampled over its full duration.
 
     Raises:
         UnusableClip: it cannot be used; the message says why.
@@ -27,6 +30,48 @@ def decode_media(root: Path, media: Media, shape: ClipShape) -> DecodedClip:
     if media.kind == "pose":
         return decode_pose(opened, shape, media.span)
     return decode_video(opened, shape, media.span)
+
+
+def decode_pose(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> DecodedClip:
+    """Return a pose file, or a part of it, resampled over its full duration and drawn as a signer seen from the front.
+
+    Drawn is the upper body and everything that the hands do. If a file holds more than one person, only the first is
+    drawn. The window is square and stays where it is, so the shape's `fit` makes no difference.
+
+    Args:
+        file: of format version 0.1 or 0.2, with the landmarks of MediaPipe Holistic.
+        shape: of the result.
+        span: the part of the file that is the clip. An end after the file's end means the file's end.
+
+    Raises:
+        UnusableClip: the file is damaged, empty, too large, no pose, or shows no hand; or the span begins after it.
+    """
+    pose = read_pose_file(file)
+    frames, start_times, seconds = _frames_within(pose, span)
+    placed = place_in_window(find_signer(pose, frames))
+    pixels = draw_signer(placed, uniform_indices(start_times, seconds, shape.num_frames), shape.image_size)
+    return DecodedClip(pixels, MediaFacts(pose.width, pose.height, len(start_times), seconds))
+
+
+def _frames_within(pose: PoseFile, span: TimeSpan) -> tuple[slice, list[float], float]:
+    """Return which frames a span has, when each begins, and their seconds."""
+    total = len(pose.points)
+    times = [number / pose.frames_per_second for number in range(total)]
+    within = [number for number, time in enumerate(times) if begins_within(time, span)]
+    if not within:
+        end = "the end" if span.end is None else f"{span.end:g}"
+        raise UnusableClip(
+            f"has no frames between {span.start:g} and {end} seconds: it lasts {total / pose.frames_per_second:.3g}"
+        )
+    check_frame_count(len(within))
+    if len(within) > MOST_POSE_FRAMES:
+        raise UnusableClip(f"has {len(within)} frames; {MOST_POSE_FRAMES} is the most for a pose")
+    frames = slice(within[0], within[-1] + 1)
+    seconds = len(within) / pose.frames_per_second
+    if span.end is not None:
+        seconds = min(seconds, span.end - times[within[0]])
+    check_duration(seconds)
+    return frames, times[frames], seconds
 
 
 def media_digest(root: Path, media: Media) -> str:
@@ -58,7 +103,7 @@ def media_stamp(root: Path, media: Media) -> str:
         if isinstance(opened, FrameFolder):
             statuses = [(root / name).stat() for name in opened.names()]
         else:
-            statuses = [(opened.tar if isinstance(opened, FileInTar) else opened.path).stat()]
+            statuses = [opened.path.stat()]
     except OSError as error:
         raise UnusableClip(f"cannot be read ({error.strerror})") from error
     # Only the time of the last change (ctime) cannot be set back by whoever writes a file anew.

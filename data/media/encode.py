@@ -1,4 +1,4 @@
-"""Writing a clip anew as a video file of its own, at its full size and with its own times."""
+"""Encoding a clip as a video file of its own, at its full size and with its own times."""
 
 import io
 from contextlib import closing
@@ -10,14 +10,15 @@ import numpy
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 
-from data.manifest import WHOLE, Media
-from data.media.budget import MOST_MEMBER_BYTES, check_duration, check_frame_count, failures_as_reasons
-from data.media.choosing import Frame, Frames, begins_within
+from data.media.budget import check_duration, check_frame_count, failures_as_reasons
+from data.media.containers import check_kind
 from data.media.decode import open_media
+from data.media.files import MOST_MEMBER_BYTES
 from data.media.frames import FrameFolder, folder_frames
 from data.media.gif import gif_frames
-from data.media.video import check_kind, stream_frames
-from data.unusable import UnusableClip
+from data.media.resample import Frame, Frames, begins_within
+from data.media.video import stream_frames
+from data.rows import WHOLE, Media, UnusableClip
 
 ENCODED_SUFFIX = ".mp4"
 TICKS = 1_000_000  # a second: half of one is less than what counts when frames are chosen (resample.ROUNDING)
@@ -34,11 +35,10 @@ _OPTIONS = {
 def encode_clip(root: Path, media: Media) -> bytes:
     """Return a part of a video, or a folder of frames, as a video that holds the clip and nothing else.
 
-    It is MP4 with H.264, in a quality at which hardly a difference can be seen (crf 10) and with the colour of every
-    pixel (yuv444p), because whatever is made of it later should be as good as if it were made of the original. It is
-    upright, as large as the original and in the same shape, and each frame appears as long after the first one as it
-    did there. The last one is shown for as long as the original's frames are on average, even if the clip ends sooner.
-    The same clip gives the same bytes.
+    It is MP4 with H.264, in a quality that can hardly be told from the original (crf 10) and with the colour of every
+    pixel (yuv444p). It is upright, as large as the original and in the same shape, and each frame appears as long after
+    the first one as it did there. The last one is shown for as long as the original's frames are on average, even if
+    the clip ends sooner. The same clip gives the same bytes.
 
     Raises:
         UnusableClip: it cannot be decoded, has frames of different sizes, or is too large.

@@ -6,10 +6,9 @@ from contextlib import ExitStack, contextmanager
 import av
 from av.container import InputContainer
 
-from data.manifest import TimeSpan
 from data.media.budget import LARGE_PIXELS, MOST_PIXELS, check_frame_size, is_large, limit_ffmpeg_memory
 from data.media.files import PlainFile, SourceFile
-from data.unusable import UnusableClip
+from data.rows import TimeSpan, UnusableClip
 
 MOST_PIXEL_ASPECT = 10.0  # beyond it, or below its inverse, a pixel's shape is a mistake and counts as square
 _SEEK_MARGIN = 1.0  # seconds: a frame may be stored this long before it is shown

@@ -1,4 +1,7 @@
-"""Files as bytes: on their own, or within a tar file. Their content is never unpacked onto the disk."""
+"""Files that other people named and filled: where a name may lead, and the content as bytes.
+
+A file is one of its own or a part of a tar file, which is never unpacked onto the disk.
+"""
 
 import hashlib
 import io
@@ -8,22 +11,82 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.media.budget import MOST_BYTES, MOST_MEMBER_BYTES
-from data.unusable import UnusableClip
+from data.rows import UnusableClip
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+MOST_BYTES = 1 << 30  # of a file or a folder of frames
+MOST_MEMBER_BYTES = 1 << 28  # of a file in a tar file
 
-class _Content(ABC):
-    """Something that can be opened and read."""
+
+def printable(name: str) -> str:
+    """Return a name on one line that any terminal and any JSON file can take.
+
+    Line breaks, other control characters and bytes that are not UTF-8 become escapes such as ``\\n``.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in name
+    )
+
+
+def inside(root: Path, name: str) -> Path:
+    """Return the path of something within a folder; neither ``..`` nor links may lead out of it.
+
+    Raises:
+        UnusableClip: they do, or there is nothing of this name.
+    """
+    try:
+        path = root / name
+        resolved = path.resolve(strict=True)
+        is_within = resolved.is_relative_to(root.resolve())
+    except FileNotFoundError as error:
+        kind = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
+        raise UnusableClip(kind) from error
+    except RuntimeError as error:  # Python 3.11 and 3.12 on a circle of links
+        raise UnusableClip("is a link that leads nowhere") from error
+    except ValueError as error:  # a zero byte
+        raise UnusableClip("has a name that no file can have") from error
+    except OSError as error:
+        raise UnusableClip(f"cannot be read ({error.strerror})") from error
+    if not is_within:
+        raise UnusableClip("leads out of the data set's folder")
+    return path
+
+
+def inside_file(root: Path, name: str) -> Path:
+    """Return the path of a regular file within a folder.
+
+    Raises:
+        UnusableClip: see `inside`; or it is a folder, a pipe or a device.
+    """
+    path = inside(root, name)
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise UnusableClip(f"cannot be read ({error.strerror})") from error
+    if not is_file:
+        raise UnusableClip("is not a regular file")
+    return path
+
+
+class SourceFile(ABC):
+    """A file that can be opened and read."""
+
+    path: Path  # on the disk; of the tar file that holds it
+    suffix: str  # extension of its name, in lower case
+
+    @abstractmethod
+    def check_size(self) -> None:
+        """Refuse what is empty or too large to be read in reasonable time."""
 
     @abstractmethod
     def open(self) -> io.BufferedReader:
         """Return the content as an open file."""
 
     def read_bytes(self, most: int | None = None) -> bytes:
-        """Return the content, or the first `most` bytes of it."""
+        """Return the content, or its first `most` bytes."""
         with self.open() as file:
             return file.read(-1 if most is None else most)
 
@@ -33,37 +96,30 @@ class _Content(ABC):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class PlainFile(_Content):
+class PlainFile(SourceFile):
     """A file on the disk."""
 
-    path: Path
-
-    @property
-    def suffix(self) -> str:
-        """Return the name's extension, in lower case."""
-        return self.path.suffix.lower()
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.suffix = path.suffix.lower()
 
     def check_size(self) -> None:
-        """Refuse what is empty or too large to be looked at in reasonable time."""
         _check_size(self.path.stat().st_size, MOST_BYTES)
 
     def open(self) -> io.BufferedReader:
-        """Return the content as an open file."""
         return open(self.path, "rb")
 
 
 @dataclass(frozen=True)
-class FileInTar(_Content):
+class FileInTar(SourceFile):
     """A part of an uncompressed tar file."""
 
-    tar: Path
+    path: Path
     offset: int
     size: int
-    suffix: str  # in lower case
+    suffix: str
 
     def check_size(self) -> None:
-        """Refuse what is empty or too large for a clip in a shard."""
         _check_size(self.size, MOST_MEMBER_BYTES)
 
     def open(self) -> io.BufferedReader:
@@ -72,14 +128,11 @@ class FileInTar(_Content):
         Raises:
             UnusableClip: the tar file ends before it does.
         """
-        file = io.FileIO(self.tar)
+        file = io.FileIO(self.path)
         if os.fstat(file.fileno()).st_size < self.offset + self.size:
             file.close()
             raise UnusableClip("is cut off: its tar file ends before it")
         return io.BufferedReader(_Window(file, self.offset, self.size))
-
-
-SourceFile = PlainFile | FileInTar
 
 
 class _Window(io.RawIOBase):

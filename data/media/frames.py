@@ -10,12 +10,18 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
-from data.manifest import WHOLE, TimeSpan
-from data.media.budget import MOST_BYTES, MOST_PICTURE_BYTES, Budget, check_frame_count, failures_as_reasons, turn
-from data.media.choosing import Frames, begins_within, choose_frames
-from data.media.resample import ClipShape, DecodedClip, rgb_pixels, uniform_indices
-from data.paths import inside_file, printable
-from data.unusable import UnusableClip
+from data.media.budget import MOST_PICTURE_BYTES, Budget, check_frame_count, failures_as_reasons, turn
+from data.media.files import MOST_BYTES, inside_file, printable
+from data.media.resample import (
+    ClipShape,
+    DecodedClip,
+    Frames,
+    begins_within,
+    choose_frames,
+    rgb_pixels,
+    uniform_indices,
+)
+from data.rows import WHOLE, TimeSpan, UnusableClip
 
 FRAME_EXTENSIONS = (".png", ".jpg", ".jpeg")
 _PILLOW_FORMATS = ["PNG", "JPEG"]
@@ -37,7 +43,12 @@ class FrameFolder:
             OSError: the folder cannot be listed.
         """
         files = sorted((file.name for file in (self.root / self.path).iterdir()), key=_by_number)
-        names = tuple(f"{self.path}/{name}" for name in files if _is_frame(name))
+        names = tuple(
+            f"{self.path}/{name}"
+            for name in files
+            if Path(name).suffix.lower() in FRAME_EXTENSIONS
+            and not name.startswith(".")  # some systems put such files there
+        )
         check_frame_count(len(names))
         return names
 
@@ -71,11 +82,6 @@ def _by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _is_frame(name: str) -> bool:
-    """Return whether a file is a picture; some systems put hidden files of the same kind beside it."""
-    return Path(name).suffix.lower() in FRAME_EXTENSIONS and not name.startswith(".")
-
-
 @dataclass(frozen=True)
 class _Picture:
     image: Image.Image
@@ -88,7 +94,7 @@ class _Picture:
 
 
 def decode_frames(folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE) -> DecodedClip:
-    """Return a folder of frames, or a part of it, resampled over its whole duration.
+    """Return a folder of frames, or a part of it, resampled over its full duration.
 
     Every picture is decoded, wanted or not, so that whether a clip can be used does not depend on its new length.
 

@@ -19,145 +19,46 @@ from data.hand_drawing import (
     draw_hand,
 )
 from data.media.pose_landmarks import Signer, palm_length, shoulder_width
-from data.unusable import UnusableClip
+from data.rows import UnusableClip
 
-PALETTE = HandPalette.of()
-
-
-@dataclass(frozen=True)
-class Pen:
-    """Draws one frame. Points are [N, 2 or 3] in the drawing's pixels, NaN where they are missing."""
-
-    draw: ImageDraw.ImageDraw
-    unit: float  # width of the shoulders in the drawing's pixels; widths are given as shares of it
-    oversampling: int  # pixels of the drawing for one of the finished picture
-
-    def limb(self, ends: numpy.ndarray, width: float, colour: Colour, rim: float = 0.0) -> None:
-        """Draw a thick line with round ends, with a dark rim along its sides, if both ends are known."""
-        if are_known(ends):
-            start, end = ends.tolist()
-            draw_bone(self.draw, start, end, width * self.unit, rim * self.unit, colour, PALETTE.rim)
-
-    def stroke(self, points: numpy.ndarray, width: float, colour: Colour) -> None:
-        """Draw a line through the points that are known."""
-        known = points[numpy.isfinite(points).all(-1), :2]
-        if len(known) > 1:
-            self.draw.line(known.ravel().tolist(), fill=colour, width=max(1, round(width * self.unit)), joint="curve")
-
-    def shape(self, points: numpy.ndarray, colour: Colour) -> None:
-        """Fill the closed line through the points that are known."""
-        known = points[numpy.isfinite(points).all(-1), :2]
-        if len(known) > 2:
-            self.draw.polygon(known.ravel().tolist(), fill=colour)
-
-    def oval(self, centre: numpy.ndarray, half_width: float, half_height: float, colour: Colour) -> None:
-        """Fill an oval around a point that is known; its halves are in the drawing's pixels."""
-        x, y = centre[:2].tolist()
-        self.draw.ellipse((x - half_width, y - half_height, x + half_width, y + half_height), fill=colour)
-
-
-def are_known(points: numpy.ndarray) -> bool:
-    """Return whether no point is missing."""
-    return bool(numpy.isfinite(points).all())
-
-
-LEAST_PUPIL = 0.8  # pixels of the finished picture: a smaller one would only darken the eye
-
-
-HAIR_COLOUR = (48, 42, 50)
-
-
-_FACE_COLOUR = (112, 98, 90)
-
-
-_EYE_COLOUR = (255, 255, 255)
-
-
-_LIPS_COLOUR = (230, 110, 120)
-
-
-_DARK = (16, 12, 18)
-
-
-_BROW, _MOUTH, _EYE_RADIUS = 0.045, 0.06, 0.032  # in shoulder widths
-
-
-# The skull, from the outline of the face: so much larger, and moved up by this share of the face's height.
-_SKULL_SIZE, _SKULL_RISE = 1.18, 0.1
-
-
-# Where only eyes and mouth are known, in distances between them: centre below the eyes, half height, half width.
-_CENTRE, _HALF_HEIGHT, _HALF_WIDTH = 0.38, 1.34, 1.11
-
-
-def draw_face(pen: Pen, signer: Signer) -> None:
-    """Draw the face of a single frame, from the face's landmarks or, without them, from the body's."""
-    outline = signer.face_line("outline")
-    if not are_known(outline):
-        _draw_plain_face(pen, signer.head)
-        return
-    middle, up = outline.mean(0), outline[0] - outline[len(outline) // 2]
-    pen.shape(middle + (outline - middle) * _SKULL_SIZE + _SKULL_RISE * up, HAIR_COLOUR)
-    pen.shape(outline, _FACE_COLOUR)
-    for side in ("right", "left"):
-        upper, lower = numpy.split(signer.face_line(f"{side}_brow"), 2)
-        pen.stroke((upper + lower[::-1]) / 2, _BROW, _DARK)
-        eye = signer.face_line(f"{side}_eye")
-        pen.shape(eye, _EYE_COLOUR)
-        _draw_pupil(pen, eye, signer.face_line(f"{side}_iris"))
-    pen.shape(signer.face_line("lips"), _LIPS_COLOUR)
-    pen.shape(signer.face_line("mouth"), _DARK)
-
-
-def _draw_pupil(pen: Pen, eye: numpy.ndarray, iris: numpy.ndarray) -> None:
-    """Show where the eye looks, no higher than the eye is open."""
-    if not (are_known(eye) and are_known(iris)):
-        return
-    radius = float(numpy.ptp(iris[:, 0])) / 2
-    if radius >= LEAST_PUPIL * pen.oversampling:
-        pen.oval(iris.mean(0), radius, min(radius, float(numpy.ptp(eye[:, 1])) / 2), _DARK)
-
-
-def _draw_plain_face(pen: Pen, head: numpy.ndarray) -> None:
-    eyes, mouth = head[1:3, :2], head[5:7, :2]
-    if not (are_known(eyes) and are_known(mouth)):
-        return
-    down = mouth.mean(0) - eyes.mean(0)
-    aside = numpy.array([down[1], -down[0]])
-    angles = numpy.linspace(0, 2 * numpy.pi, 36, endpoint=False)[:, None]
-    outline = _HALF_WIDTH * numpy.cos(angles) * aside + _HALF_HEIGHT * numpy.sin(angles) * down
-    middle = eyes.mean(0) + _CENTRE * down
-    pen.shape(middle + outline * _SKULL_SIZE - 2 * _HALF_HEIGHT * _SKULL_RISE * down, HAIR_COLOUR)
-    pen.shape(middle + outline, _FACE_COLOUR)
-    for eye in eyes:
-        pen.oval(eye, _EYE_RADIUS * pen.unit, _EYE_RADIUS * pen.unit, _EYE_COLOUR)
-    pen.stroke(mouth, _MOUTH, _LIPS_COLOUR)
-
-
-# In shoulder widths, which is the distance between the two shoulder joints.
+# The window. Lengths are in shoulder widths, which is the distance between the two shoulder joints.
 HEAD_TOP = 1.02  # above the shoulders
-
-
 HIGHEST_HEAD = 2.0  # above the shoulders: a face that is higher is a mistake of the tracker
-
-
 WAIST = 1.05  # below the shoulders
-
-
 SKULL = 0.25  # above the top of the face, as a share of the face's height
-
-
 SMALLEST_PALM, USUAL_PALM, LARGEST_PALM = 0.2, 0.28, 0.4
-
-
 # In sides of the window.
 MARGIN = 0.03  # for the width of a finger
-
-
-HAND_MARGIN = 0.1  # around a file that has hands alone
-
-
+HAND_MARGIN = 0.1  # around a file that has only hands
 FARTHEST = 2.0  # from the middle: what lies beyond is not drawn
+
+# Small pictures are drawn at more times their size: a finger is then a few of the drawing's pixels wide.
+DRAWN_SIDE = 384  # pixels
+MOST_OVERSAMPLING = 6
+# Fingers are drawn wider than they are, up to this many pixels of the finished picture and this many times as wide. At
+# 32 pixels, of 144 letters that were moved by parts of a pixel, 3 were nearest to another at 1.6 times, none at 2.4.
+FINGER_PIXELS = 2.2
+WIDEST_FINGERS = 2.4
+LEAST_PUPIL = 0.8  # pixels of the finished picture: a smaller one would only darken the eye
+
+PALETTE = HandPalette.of()
+HAIR_COLOUR = (48, 42, 50)
+_TRUNK_COLOUR = (38, 44, 68)
+_UPPER_ARM_COLOUR = (62, 66, 92)
+_FOREARM_COLOUR = (92, 86, 84)
+_FACE_COLOUR = (112, 98, 90)
+_EYE_COLOUR = (255, 255, 255)
+_LIPS_COLOUR = (230, 110, 120)
+_DARK = (16, 12, 18)
+
+# In shoulder widths.
+_TRUNK_EDGE, _NECK, _UPPER_ARM, _FOREARM, _ARM_RIM = 0.22, 0.26, 0.16, 0.13, 0.03
+_TRUNK_LENGTH = 1.43  # from the shoulders to the hips
+_BROW, _MOUTH, _EYE_RADIUS = 0.045, 0.06, 0.032
+# The skull, from the outline of the face: this much larger, and moved up by this share of the face's height.
+_SKULL_SIZE, _SKULL_RISE = 1.18, 0.1
+# If only eyes and mouth are known, in distances between them: centre below the eyes, half height, half width.
+_CENTRE, _HALF_HEIGHT, _HALF_WIDTH = 0.38, 1.34, 1.11
 
 
 @dataclass(frozen=True)
@@ -188,6 +89,56 @@ def place_in_window(signer: Signer) -> PlacedSigner:
     points[(numpy.abs(points[..., :2] - 0.5) > FARTHEST).any(-1)] = numpy.nan
     palm = float(numpy.clip(palm, SMALLEST_PALM * width, LARGEST_PALM * width))
     return PlacedSigner(replace(signer, points=points), width / side, HAND_SIZE_PALMS * palm / side)
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """Draws one frame. Points are [N, 2 or 3] in the drawing's pixels, NaN where they are missing."""
+
+    draw: ImageDraw.ImageDraw
+    unit: float  # width of the shoulders in the drawing's pixels; widths are given as shares of it
+    oversampling: int  # pixels of the drawing for one of the finished picture
+
+    def limb(self, ends: numpy.ndarray, width: float, colour: Colour, rim: float = 0.0) -> None:
+        """Draw a thick line with round ends, with a dark rim along its sides, if both ends are known."""
+        if _are_known(ends):
+            start, end = ends.tolist()
+            draw_bone(self.draw, start, end, width * self.unit, rim * self.unit, colour, PALETTE.rim)
+
+    def stroke(self, points: numpy.ndarray, width: float, colour: Colour) -> None:
+        """Draw a line through the points that are known."""
+        known = points[numpy.isfinite(points).all(-1), :2]
+        if len(known) > 1:
+            self.draw.line(known.ravel().tolist(), fill=colour, width=max(1, round(width * self.unit)), joint="curve")
+
+    def shape(self, points: numpy.ndarray, colour: Colour) -> None:
+        """Fill the closed line through the points that are known."""
+        known = points[numpy.isfinite(points).all(-1), :2]
+        if len(known) > 2:
+            self.draw.polygon(known.ravel().tolist(), fill=colour)
+
+    def oval(self, centre: numpy.ndarray, half_width: float, half_height: float, colour: Colour) -> None:
+        """Fill an oval around a point that is known; its halves are in the drawing's pixels."""
+        x, y = centre[:2].tolist()
+        self.draw.ellipse((x - half_width, y - half_height, x + half_width, y + half_height), fill=colour)
+
+
+def _are_known(points: numpy.ndarray) -> bool:
+    return bool(numpy.isfinite(points).all())
+
+
+def draw_signer(placed: PlacedSigner, frames: Sequence[int], image_size: int) -> numpy.ndarray:
+    """Draw some frames, which may repeat, as uint8 [T, image_size, image_size, 3]."""
+    oversampling = min(max(math.ceil(DRAWN_SIDE / image_size), OVERSAMPLING), MOST_OVERSAMPLING)
+    side = image_size * oversampling
+    drawn: dict[int, numpy.ndarray] = {}
+    for number in set(frames):
+        image = Image.new("RGB", (side, side), PALETTE.background)
+        pen = _Pen(ImageDraw.Draw(image), placed.shoulder_width * side, oversampling)
+        signer = Signer(placed.signer.points[number] * side, placed.signer.left_is_nearer[number])
+        _draw_frame(pen, signer, placed.hand_size * side)
+        drawn[number] = numpy.asarray(image.reduce(oversampling))
+    return numpy.stack([drawn[number] for number in frames])
 
 
 def _around_upper_body(signer: Signer, width: float) -> tuple[float, float, float]:
@@ -224,64 +175,18 @@ def _around_everything(signer: Signer) -> tuple[float, float, float]:
     return left, top, side
 
 
-# Small pictures are drawn at more times their size: a finger is then a few of the drawing's pixels wide.
-DRAWN_SIDE = 384  # pixels
-
-
-MOST_OVERSAMPLING = 6
-
-
-# Fingers are drawn wider than they are, up to so many pixels of the finished picture, and so many times as wide. At 32
-# pixels, of 144 letters that were moved by parts of a pixel, 3 were nearest to another one at 1.6 times, none at 2.4.
-FINGER_PIXELS = 2.2
-
-
-WIDEST_FINGERS = 2.4
-
-
-_TRUNK_COLOUR = (38, 44, 68)
-
-
-_UPPER_ARM_COLOUR = (62, 66, 92)
-
-
-_FOREARM_COLOUR = (92, 86, 84)
-
-
-# In shoulder widths.
-_TRUNK_EDGE, _NECK, _UPPER_ARM, _FOREARM, _ARM_RIM = 0.22, 0.26, 0.16, 0.13, 0.03
-
-
-_TRUNK_LENGTH = 1.43  # from the shoulders to the hips
-
-
-def draw_signer(placed: PlacedSigner, frames: Sequence[int], image_size: int) -> numpy.ndarray:
-    """Draw some frames, which may repeat, as uint8 [T, image_size, image_size, 3]."""
-    oversampling = min(max(math.ceil(DRAWN_SIDE / image_size), OVERSAMPLING), MOST_OVERSAMPLING)
-    side = image_size * oversampling
-    drawn: dict[int, numpy.ndarray] = {}
-    for number in set(frames):
-        image = Image.new("RGB", (side, side), PALETTE.background)
-        pen = Pen(ImageDraw.Draw(image), placed.shoulder_width * side, oversampling)
-        signer = Signer(placed.signer.points[number] * side, placed.signer.left_is_nearer[number])
-        _draw_frame(pen, signer, placed.hand_size * side)
-        drawn[number] = numpy.asarray(image.reduce(oversampling))
-    return numpy.stack([drawn[number] for number in frames])
-
-
-def _draw_frame(pen: Pen, signer: Signer, hand_size: float) -> None:
-    """Draw a single frame, the farthest part first."""
+def _draw_frame(pen: _Pen, signer: Signer, hand_size: float) -> None:
+    # The farthest part comes first.
     _draw_trunk(pen, signer)
-    draw_face(pen, signer)
+    _draw_face(pen, signer)
     for arm in (0, 1) if signer.left_is_nearer else (1, 0):
         _draw_arm(pen, signer, arm)
         _draw_hand(pen, signer.hands[arm], hand_size)
 
 
-def _draw_trunk(pen: Pen, signer: Signer) -> None:
-    """Draw shoulders, neck, and the trunk down to the picture's edge."""
+def _draw_trunk(pen: _Pen, signer: Signer) -> None:
     shoulders, hips = signer.pair("SHOULDER"), signer.pair("HIP")
-    if not are_known(shoulders):
+    if not _are_known(shoulders):
         return
     down = numpy.array([0.0, _TRUNK_LENGTH * pen.unit, 0.0])
     hips = numpy.where(numpy.isfinite(hips), hips, shoulders + down)
@@ -291,17 +196,60 @@ def _draw_trunk(pen: Pen, signer: Signer) -> None:
     pen.limb(numpy.stack([middle, (middle + nose) / 2]), _NECK, HAIR_COLOUR)
 
 
-def _draw_arm(pen: Pen, signer: Signer, arm: int) -> None:
+def _draw_arm(pen: _Pen, signer: Signer, arm: int) -> None:
     shoulder, elbow, wrist = (signer.pair(joint)[arm] for joint in ("SHOULDER", "ELBOW", "WRIST"))
-    if are_known(signer.hands[arm, 0]):
+    if _are_known(signer.hands[arm, 0]):
         wrist = signer.hands[arm, 0]  # the hand's own is the more exact one
     pen.limb(numpy.stack([shoulder, elbow]), _UPPER_ARM, _UPPER_ARM_COLOUR, rim=_ARM_RIM)
     pen.limb(numpy.stack([elbow, wrist]), _FOREARM, _FOREARM_COLOUR, rim=_ARM_RIM)
 
 
-def _draw_hand(pen: Pen, hand: numpy.ndarray, hand_size: float) -> None:
+def _draw_hand(pen: _Pen, hand: numpy.ndarray, hand_size: float) -> None:
     """Draw a hand, with a rim around its palm that parts it from face and body."""
     palm = hand[list(PALM_OUTLINE)]
     pen.stroke(numpy.concatenate([palm, palm[:1]]), 4 * RIM_WIDTH * hand_size / pen.unit, PALETTE.rim)
     wished = FINGER_PIXELS * pen.oversampling / (FINGER_WIDTH * hand_size)
     draw_hand(pen.draw, hand.tolist(), hand_size, min(max(wished, 1.0), WIDEST_FINGERS), PALETTE)
+
+
+def _draw_face(pen: _Pen, signer: Signer) -> None:
+    outline = signer.face_line("outline")
+    if not _are_known(outline):
+        _draw_plain_face(pen, signer.head)
+        return
+    middle, up = outline.mean(0), outline[0] - outline[len(outline) // 2]
+    pen.shape(middle + (outline - middle) * _SKULL_SIZE + _SKULL_RISE * up, HAIR_COLOUR)
+    pen.shape(outline, _FACE_COLOUR)
+    for side in ("right", "left"):
+        upper, lower = numpy.split(signer.face_line(f"{side}_brow"), 2)
+        pen.stroke((upper + lower[::-1]) / 2, _BROW, _DARK)
+        eye = signer.face_line(f"{side}_eye")
+        pen.shape(eye, _EYE_COLOUR)
+        _draw_pupil(pen, eye, signer.face_line(f"{side}_iris"))
+    pen.shape(signer.face_line("lips"), _LIPS_COLOUR)
+    pen.shape(signer.face_line("mouth"), _DARK)
+
+
+def _draw_pupil(pen: _Pen, eye: numpy.ndarray, iris: numpy.ndarray) -> None:
+    """Show where the eye looks, no higher than the eye is open."""
+    if not (_are_known(eye) and _are_known(iris)):
+        return
+    radius = float(numpy.ptp(iris[:, 0])) / 2
+    if radius >= LEAST_PUPIL * pen.oversampling:
+        pen.oval(iris.mean(0), radius, min(radius, float(numpy.ptp(eye[:, 1])) / 2), _DARK)
+
+
+def _draw_plain_face(pen: _Pen, head: numpy.ndarray) -> None:
+    eyes, mouth = head[1:3, :2], head[5:7, :2]
+    if not (_are_known(eyes) and _are_known(mouth)):
+        return
+    down = mouth.mean(0) - eyes.mean(0)
+    aside = numpy.array([down[1], -down[0]])
+    angles = numpy.linspace(0, 2 * numpy.pi, 36, endpoint=False)[:, None]
+    outline = _HALF_WIDTH * numpy.cos(angles) * aside + _HALF_HEIGHT * numpy.sin(angles) * down
+    middle = eyes.mean(0) + _CENTRE * down
+    pen.shape(middle + outline * _SKULL_SIZE - 2 * _HALF_HEIGHT * _SKULL_RISE * down, HAIR_COLOUR)
+    pen.shape(middle + outline, _FACE_COLOUR)
+    for eye in eyes:
+        pen.oval(eye, _EYE_RADIUS * pen.unit, _EYE_RADIUS * pen.unit, _EYE_COLOUR)
+    pen.stroke(mouth, _MOUTH, _LIPS_COLOUR)

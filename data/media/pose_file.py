@@ -14,9 +14,8 @@ from pose_format.pose_header import PoseHeader
 from pose_format.utils.reader import BufferReader
 
 from data.media.budget import check_duration, check_frame_count
-from data.media.files import PlainFile, SourceFile
-from data.paths import printable
-from data.unusable import UnusableClip
+from data.media.files import SourceFile, printable
+from data.rows import UnusableClip
 
 MOST_POSE_BYTES = 1 << 26  # four minutes of MediaPipe Holistic at 30 frames a second; reading takes three times as much
 MOST_HEADER_READS = 50_000  # MediaPipe Holistic takes 4,000
@@ -69,12 +68,12 @@ def read_pose_file(file: SourceFile) -> PoseFile:
 def _content(file: SourceFile) -> bytes:
     try:
         file.check_size()
-        size = file.path.stat().st_size if isinstance(file, PlainFile) else file.size
-        if size > MOST_POSE_BYTES:
-            raise UnusableClip(f"is larger than {MOST_POSE_BYTES >> 20} MiB, the most for a pose")
-        return file.read_bytes(size)
+        content = file.read_bytes(MOST_POSE_BYTES + 1)
     except OSError as error:
         raise UnusableClip(f"cannot be read ({error.strerror})") from error
+    if len(content) > MOST_POSE_BYTES:
+        raise UnusableClip(f"is larger than {MOST_POSE_BYTES >> 20} MiB, the most for a pose")
+    return content
 
 
 class _BoundedReader(BufferReader):  # type: ignore[misc]  # the package is not annotated

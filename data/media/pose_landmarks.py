@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy
 
+from data.media.files import printable
 from data.media.pose_file import PoseFile
-from data.paths import printable
-from data.unusable import UnusableClip
+from data.rows import UnusableClip
 
 LONGEST_GAP = 0.3  # seconds: a point that is missed for longer is not there
 ARM_REACH = 3.2  # shoulder widths from the middle of the shoulders: hands beyond are mistakes of the tracker

@@ -1,14 +1,27 @@
-"""From a decoded video to the few small square frames that a model sees."""
+"""From decoded frames to the few small square ones that a model sees.
 
-from collections.abc import Sequence
+Which frames a clip consists of is known only when all have been decoded, counted and timed. Decoding is what takes
+long, so a guess from the container's timestamps says in advance which frames those will probably be. Every frame is
+then decoded once and only the expected ones are kept, resized: memory holds no more than one full-sized frame at a
+time. If the guess was wrong, the file is decoded once more.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy
 import torch
 from PIL import Image
 
 from common.vision import v2
+from data.media.budget import check_duration, check_frame_count
+from data.rows import WHOLE, TimeSpan, UnusableClip
+
+BACKGROUND = (255, 255, 255)  # behind what is transparent: as most pages show it
+ROUNDING = 1e-6  # seconds: a frame that appears at just this moment counts, however its time was rounded
+LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE = 0.2, 0.1  # of a part, that its file may lack: lists are rounded
 
 Fit = Literal["crop", "pad"]
 
@@ -17,7 +30,7 @@ Fit = Literal["crop", "pad"]
 class ClipShape:
     """The one shape that every clip of a training has."""
 
-    num_frames: int  # T; a clip is resampled over its whole duration
+    num_frames: int  # T; a clip is resampled over its full duration
     image_size: int  # H and W
     fit: Fit = "crop"  # how a picture that is not square becomes square: cut, or with black borders
 
@@ -40,7 +53,120 @@ class DecodedClip:
     facts: MediaFacts
 
 
-BACKGROUND = (255, 255, 255)  # behind what is transparent: as most pages show it
+class Frame(Protocol):
+    """One decoded frame. Valid until the next one is asked for."""
+
+    @property
+    def start_time(self) -> float:
+        """Seconds after the file's first frame."""
+        ...
+
+    @property
+    def duration(self) -> float:
+        """Seconds for which it is shown if it is the last one."""
+        ...
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a pixel over its height, of what `pixels` returns."""
+        ...
+
+    def pixels(self) -> numpy.ndarray:
+        """Return uint8 [H, W, 3], upright."""
+        ...
+
+
+Frames = Generator[Frame, None, None]
+
+
+def choose_frames(
+    open_frames: Callable[[], Frames], expected: frozenset[int], shape: ClipShape, span: TimeSpan
+) -> DecodedClip:
+    """Resample a clip over its full duration.
+
+    Args:
+        open_frames: starts a pass through the file; it may begin before the span and go on after it.
+        expected: guess at the numbers, within the span, of the frames that will be wanted. Only speed depends on it.
+        shape: of the result.
+        span: the part of the file that is the clip.
+
+    Raises:
+        UnusableClip: there are too few or too many frames, or their times make no sense.
+    """
+    taken = _one_pass(open_frames(), shape, span, kept=expected)
+    wanted = uniform_indices(taken.start_times, taken.seconds, shape.num_frames)
+    if not taken.kept.keys() >= set(wanted):
+        taken = _one_pass(open_frames(), shape, span, kept=frozenset(wanted))
+    facts = MediaFacts(*taken.size, frames=len(taken.start_times), seconds=taken.seconds)
+    return DecodedClip(numpy.stack([taken.kept[index] for index in wanted]), facts)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What one pass through a file found within the span."""
+
+    start_times: Sequence[float]  # seconds, rising
+    seconds: float  # from the first frame's appearance to the end of the last
+    kept: dict[int, numpy.ndarray]  # by the number of the frame: uint8 [image_size, image_size, 3]
+    size: tuple[int, int]  # width and height as shown, of the last frame that was kept
+
+
+def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozenset[int]) -> _Taken:
+    """Decode, count and time all frames, and keep some."""
+    start_times: list[float] = []
+    last_duration = 0.0
+    images: dict[int, numpy.ndarray] = {}
+    size = (0, 0)
+    with closing(frames):
+        for frame in frames:
+            if not begins_within(frame.start_time, span):
+                continue
+            if len(start_times) in kept:
+                pixels = frame.pixels()
+                images[len(start_times)] = square_resize(pixels, shape, frame.pixel_aspect)
+                size = (round(pixels.shape[1] * frame.pixel_aspect), pixels.shape[0])
+            start_times.append(frame.start_time)
+            last_duration = frame.duration
+    if not start_times and span != WHOLE:
+        raise UnusableClip(f"has no frames between {span.start:g} and {span.end or 'the end'} seconds")
+    check_frame_count(len(start_times))
+    start_times.sort()
+    if start_times[0] == start_times[-1]:
+        raise UnusableClip("shows all of its frames at one moment, by their timestamps")
+    seconds = start_times[-1] - start_times[0] + last_duration
+    if span.end is not None:
+        _check_end(start_times[-1] + last_duration, span.start, span.end)
+        seconds = min(seconds, span.end - start_times[0])
+    check_duration(seconds)
+    return _Taken(start_times, seconds, images, size)
+
+
+def _check_end(ends: float, start: float, end: float) -> None:
+    """Refuse a part that goes on well after its file has ended: it would lack signs that its caption names."""
+    if ends < end - max(LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE * (end - start)):
+        raise UnusableClip(f"ends after {ends:.6g} seconds, before its part from {start:g} to {end:g} does")
+
+
+def begins_within(start_time: float, span: TimeSpan) -> bool:
+    """Return whether a frame that appears at this moment belongs to the span."""
+    return start_time >= span.start - ROUNDING and (span.end is None or start_time < span.end - ROUNDING)
+
+
+def uniform_indices(start_times: Sequence[float], duration: float, num_frames: int) -> list[int]:
+    """Return which frames are on the screen in the middles of `num_frames` equal parts of the duration.
+
+    The clip is always shown from beginning to end: a part of it against its full caption would teach the wrong thing.
+    Short clips repeat frames.
+
+    Args:
+        start_times: when each frame appears, in seconds, rising; the first counts as the beginning.
+        duration: seconds from the first frame's appearance to the end of the last.
+        num_frames: T.
+    """
+    times = (numpy.arange(num_frames) + 0.5) / num_frames * duration + ROUNDING
+    starts = numpy.asarray(start_times) - start_times[0]
+    indices = numpy.searchsorted(starts, times, side="right") - 1
+    return [int(index) for index in numpy.clip(indices, 0, len(starts) - 1)]
 
 
 def rgb_pixels(image: Image.Image) -> numpy.ndarray:
@@ -56,26 +182,6 @@ def rgb_pixels(image: Image.Image) -> numpy.ndarray:
     return numpy.asarray(image.convert("RGB"))
 
 
-ROUNDING = 1e-6  # seconds: a frame that appears at just this moment counts, however its time was rounded
-
-
-def uniform_indices(start_times: Sequence[float], duration: float, num_frames: int) -> list[int]:
-    """Return which frames are on the screen in the middles of `num_frames` equal parts of the whole duration.
-
-    The clip is always shown from beginning to end: a part of it against its whole caption would teach the wrong thing.
-    Short clips repeat frames.
-
-    Args:
-        start_times: when each frame appears, in seconds, rising; the first counts as the beginning.
-        duration: seconds from the first frame's appearance to the end of the last.
-        num_frames: T.
-    """
-    times = (numpy.arange(num_frames) + 0.5) / num_frames * duration + ROUNDING
-    starts = numpy.asarray(start_times) - start_times[0]
-    indices = numpy.searchsorted(starts, times, side="right") - 1
-    return [int(index) for index in numpy.clip(indices, 0, len(starts) - 1)]
-
-
 def square_resize(frame: numpy.ndarray, shape: ClipShape, pixel_aspect: float = 1.0) -> numpy.ndarray:
     """Make a frame square without distorting it, and resize it, antialiased.
 
@@ -87,23 +193,19 @@ def square_resize(frame: numpy.ndarray, shape: ClipShape, pixel_aspect: float = 
     Returns:
         uint8 [image_size, image_size, 3].
     """
+    size = shape.image_size
+    height, width = frame.shape[0], frame.shape[1] * pixel_aspect  # in heights of a pixel
     if shape.fit == "crop":
-        return _resize(_centre_square(frame, pixel_aspect), shape.image_size, shape.image_size)
-    height, width = frame.shape[0], frame.shape[1] * pixel_aspect
-    scale = shape.image_size / max(height, width)
+        side = min(height, width)
+        rows, columns = max(1, round(side)), max(1, min(frame.shape[1], round(side / pixel_aspect)))
+        top, left = (height - rows) // 2, (frame.shape[1] - columns) // 2
+        return _resize(frame[top : top + rows, left : left + columns], size, size)
+    scale = size / max(height, width)
     inner = _resize(frame, max(1, round(height * scale)), max(1, round(width * scale)))
-    square = numpy.zeros((shape.image_size, shape.image_size, 3), numpy.uint8)
-    top, left = (shape.image_size - inner.shape[0]) // 2, (shape.image_size - inner.shape[1]) // 2
+    square = numpy.zeros((size, size, 3), numpy.uint8)
+    top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
     square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return square
-
-
-def _centre_square(frame: numpy.ndarray, pixel_aspect: float) -> numpy.ndarray:
-    height, width = frame.shape[:2]
-    side = min(height, width * pixel_aspect)  # in units of a pixel's height
-    rows, columns = max(1, round(side)), max(1, min(width, round(side / pixel_aspect)))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return frame[top : top + rows, left : left + columns]
 
 
 def _resize(frame: numpy.ndarray, height: int, width: int) -> numpy.ndarray:

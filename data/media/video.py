@@ -1,8 +1,4 @@
-"""Reading video files that may be damaged, mislabelled or hostile.
-
-The kind of a file is told from its first bytes and must agree with its name; the demuxer is then chosen by us. (Left to
-guess, FFmpeg would also follow playlists, which can name any other file or address.)
-"""
+"""The frames of a video file, which may be damaged, mislabelled or hostile."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -15,24 +11,28 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from data.manifest import WHOLE, TimeSpan
-from data.media.budget import MOST_BYTES, MOST_FRAMES, Budget, failures_as_reasons, turn
-from data.media.choosing import Frames, begins_within, choose_frames
+from data.media.budget import MOST_FRAMES, Budget, failures_as_reasons, turn
+from data.media.containers import check_kind
 from data.media.ffmpeg import frame_rate, header_size, opened, opened_to_decode, origin, pixel_aspect, seek
-from data.media.files import SourceFile
+from data.media.files import MOST_BYTES, SourceFile
 from data.media.gif import gif_frames, gif_outline
-from data.media.resample import ROUNDING, ClipShape, DecodedClip, rgb_pixels, uniform_indices
-from data.media.wholeness import check_whole
-from data.unusable import UnusableClip
+from data.media.resample import (
+    ROUNDING,
+    ClipShape,
+    DecodedClip,
+    Frames,
+    begins_within,
+    choose_frames,
+    rgb_pixels,
+    uniform_indices,
+)
+from data.rows import WHOLE, TimeSpan, UnusableClip
 
 LEAST_SHARE_OF_FRAMES = 0.9  # of those that a table in the file names; fewer means that the file is cut off
 
-VIDEO_EXTENSIONS = (".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv")
-_FAMILIES = {".gif": "gif", ".mp4": "mov", ".mov": "mov", ".webm": "matroska", ".mkv": "matroska", ".avi": "avi"}
-
 
 def decode_video(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> DecodedClip:
-    """Return a video file, or a part of it, resampled over its whole duration.
+    """Return a video file, or a part of it, resampled over its full duration.
 
     Raises:
         UnusableClip: the file is damaged, empty, too large, or not what its name says.
@@ -45,32 +45,6 @@ def decode_video(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> 
         return choose_frames(lambda: stream_frames(file, family, span), expected, shape, span)
 
 
-def check_kind(file: SourceFile) -> str:
-    """Return the family of containers that a file belongs to, by its first bytes.
-
-    Raises:
-        UnusableClip: it is empty, too large, none that is known, another than its name says, or cut off.
-        OSError: it cannot be read.
-    """
-    file.check_size()
-    head = file.read_bytes(16)
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        family = "gif"
-    elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
-        family = "mov"
-    elif head[:4] == b"\x1a\x45\xdf\xa3":
-        family = "matroska"
-    elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        family = "avi"
-    else:
-        raise UnusableClip("is not a video of a known kind")
-    if _FAMILIES.get(file.suffix) != family:
-        raise UnusableClip(f"is not a {file.suffix} file: its content is {family}")
-    if family != "gif":  # whose blocks are gone through anyway
-        check_whole(file, family)
-    return family
-
-
 def _expected_indices(file: SourceFile, family: str, num_frames: int, span: TimeSpan) -> frozenset[int]:
     """Guess from the container's timestamps, without decoding, which frames will be wanted; empty if it does not say.
 
@@ -79,25 +53,22 @@ def _expected_indices(file: SourceFile, family: str, num_frames: int, span: Time
     """
     try:
         start_times, seconds = _gif_times(file, span) if family == "gif" else _packet_times(file, family, span)
-    except av.FFmpegError:  # decoding will meet the error again, and say so
+    except av.FFmpegError:  # decoding will meet the error again and report it
         return frozenset()
-    if not start_times:
-        return frozenset()
-    return frozenset(uniform_indices(start_times, seconds, num_frames))
+    return frozenset(uniform_indices(start_times, seconds, num_frames) if start_times else ())
 
 
 def _gif_times(file: SourceFile, span: TimeSpan) -> tuple[list[float], float]:
-    """Return the rising times of the frames of a span, and its seconds."""
-    durations = gif_outline(file).seconds
+    _, _, durations = gif_outline(file)
     starts = [0.0, *numpy.cumsum(durations).tolist()]
     within = [index for index in range(len(durations)) if begins_within(starts[index], span)]
     return [starts[index] for index in within], starts[within[-1] + 1] - starts[within[0]] if within else 0.0
 
 
 def _packet_times(file: SourceFile, family: str, span: TimeSpan) -> tuple[list[float], float]:
-    """Return the rising times of the packets of a span and its seconds; no times if one of the packets has none.
+    """Return the rising times of the packets of a span and its seconds.
 
-    Nor are there any for a file with more bytes in its packets than a usable one can have.
+    No times if a packet has none, or if the packets have more bytes than those of a usable file can have.
     """
     start_times: list[float] = []
     packets, bytes_read = 0, 0
@@ -131,9 +102,8 @@ def _packet_times(file: SourceFile, family: str, span: TimeSpan) -> tuple[list[f
 def _times(packet: "av.Packet[av.VideoStream]", family: str) -> tuple[float | None, float | None]:
     """Return when a packet's frame is shown and when it is decoded, in seconds.
 
-    AVI has the second alone, and what FFmpeg makes up for the first is wrong where frames are stored in another order
-    than they are shown in. All frames last equally long, though: the times at which they are decoded are then, put in
-    order, those at which they are shown.
+    AVI has only the second, and FFmpeg's guess of the first is wrong if frames are stored in another order than shown.
+    But all frames last equally long, so the sorted times of decoding are those of showing.
     """
     if packet.time_base is None or packet.pts is None:
         return None, None

@@ -6,8 +6,7 @@ import numpy
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from common.filmstrip import cut_to_width
-from common.fonts import font_for
+from common.filmstrip import cut_to_width, font_for
 from common.vision import make_grid
 from logging_system.pictures.charts import INK, PAPER
 

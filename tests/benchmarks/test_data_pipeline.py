@@ -58,7 +58,6 @@ def test_opening_a_folder_decodes_every_video_so_that_its_steps_find_the_cache_w
         return decode_media(root, media, shape)
 
     monkeypatch.setattr("data.inspection.decode_media", decode)
-    monkeypatch.setattr("data.clip_reader.decode_media", decode)
     root = write_clips(tmp_path / "clips", 4, (32, 24, 6))
     options = [*SMALL.options, f"--data-root={root}", f"--cache-dir={tmp_path / 'cache'}"]
     for cache, expected in (("cold", 4), ("warm", 0)):

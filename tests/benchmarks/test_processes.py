@@ -26,7 +26,6 @@ from benchmarks.worker_process import TimeLimitError
 from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
-from training.learner import clips_a_step
 
 NAMES = (ONE, ONE_DOUBLE, BOTH_CORES, APART, REPLICATED, SHARDED)
 
@@ -58,7 +57,7 @@ def test_ways_that_are_compared_train_on_the_same_number_of_clips() -> None:
     configs = {
         name: load_settings(Config, PRESETS, list(way.plan.options), program="").config for name, way in ways.items()
     }
-    clips = {name: ways[name].processes * clips_a_step(config) for name, config in configs.items()}
+    clips = {name: ways[name].processes * config.clips_per_step for name, config in configs.items()}
     assert clips == dict.fromkeys(NAMES, 8) | {ONE: 4}
     assert [name for name in NAMES if not ways[name].plan.is_pinned] == [BOTH_CORES]
     assert [name for name in NAMES if configs[name].PARALLELISM == "fsdp"] == [SHARDED]

@@ -25,7 +25,7 @@ from checkpoints.tensor_files import ShardedTensors, WholeTensors, write_shards
 from compute.device import place_of_this_process
 from config import Config
 from distributed import gathering as sharded_gathering
-from distributed.gathering import Copies, PlainCopy, gather_tensors
+from distributed.gathering import GatheredCopies, GatheredCopy, gather_tensors
 from distributed.models import ShardedModel, gathered_bytes, own_part, shard
 from distributed.processes import Processes, connected_processes
 from logging_system.records import CheckpointRecord
@@ -129,7 +129,7 @@ def training(processes: Processes, folder: Path) -> None:
     world_size, rank = processes.part.world_size, processes.part.rank
     for step in range(3):
         seeds = [[100 * step + 10 * micro + each for each in range(world_size)] for micro in range(2)]
-        with shared.gradients_stay_here():
+        with shared.no_sync():
             (loss_of(model, seeds[0][rank]) / 2).backward()
         assert all(parameter.grad is None for parameter in model.parameters())  # nothing was sent yet
         (loss_of(model, seeds[1][rank]) / 2).backward()
@@ -166,9 +166,12 @@ def memory(processes: Processes, folder: Path) -> None:
     whole = {name: each.detach().clone() for name, each in model.named_parameters()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Parameter, "__deepcopy__", forbid_copy)
-        plain = (PlainCopy(model, torch.device("cpu")), PlainCopy(model, torch.device("cpu")))
-    seen = list(plain[0].module.parameters())
+        copy_of_model = GatheredCopy(model, torch.device("cpu"), processes)
     average = copy.deepcopy(model).requires_grad_(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Parameter, "__deepcopy__", forbid_copy)
+        copies = GatheredCopies(copy_of_model, GatheredCopy(average, torch.device("cpu"), processes))
+    seen = list(copies.model.module.parameters()) if processes.is_main else []
     for network in (model, average):
         shard(network, mesh_of(processes))
     # 5 x 3 + 5, 5 x 3 + 3 and 3 x 2 + 2 numbers of 4 bytes; 20 of them are the most in one.
@@ -179,18 +182,17 @@ def memory(processes: Processes, folder: Path) -> None:
     loss_of(model, 5).backward()
     for network in (model, average):
         assert all(isinstance(parameter, DTensor) for parameter in network.parameters())  # nothing is put together
-    copies = Copies(model, average, plain if processes.is_main else None, processes)
-    with copies.of_model(with_gradients=True):
+    with copies.model.filled(with_gradients=True):
         if processes.is_main:
-            for (name, parameter), kept in zip(plain[0].module.named_parameters(), seen, strict=True):
+            for (name, parameter), kept in zip(copies.model.module.named_parameters(), seen, strict=True):
                 assert parameter is kept
                 assert torch.equal(parameter, whole[name])
                 assert parameter.grad is not None
                 assert parameter.grad.shape == parameter.shape
-                assert bool(plain[1].module.get_parameter(name).isnan().all())
-    with copies.of_both():
+                assert bool(copies.average.module.get_parameter(name).isnan().all())
+    with copies.model.filled(), copies.average.filled():
         if processes.is_main:
-            assert all(torch.equal(each, whole[name]) for name, each in plain[1].module.named_parameters())
+            assert all(torch.equal(each, whole[name]) for name, each in copies.average.module.named_parameters())
             assert all(parameter.grad is None for parameter in seen)
     assert all(bool(each.isnan().all()) and each.untyped_storage().nbytes() == 4 for each in seen)
 

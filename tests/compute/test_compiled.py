@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from compute.compiled import Forward, compile_network, pad_captions
 from config import Config
 from models.text_encoder import CharacterEncoder
-from models.text_to_video import TextToVideoModel
 from models.tokens import PADDING
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 from training.optimizer import build_adamw
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from config import Config
 from data.cache import ClipCache
 from data.fingerspelling import open_fingerspelling
 from data.records import DataSplits
@@ -36,19 +37,19 @@ def open_words(cache: ClipCache) -> Callable[..., DataSplits]:
     """Open the embedded data, small; keyword arguments override."""
 
     def open_(**changes: object) -> DataSplits:
-        arguments: dict[str, object] = {
-            "signed_language": "ase",
-            "num_frames": 8,
-            "image_size": 16,
-            "max_word_letters": 3,
-            "epoch_size": 40,
-            "held_out_word_fraction": 0.2,
-            "held_out_bigram_fraction": 0.1,
-            "validation_clips": 6,
-            "seed": 0,
-            "cache": cache,
+        constants: dict[str, object] = {
+            "SIGNED_LANGUAGE": "ase",
+            "NUM_FRAMES": 8,
+            "IMAGE_SIZE": 16,
+            "MAX_WORD_LETTERS": 3,
+            "EPOCH_SIZE": 40,
+            "HELD_OUT_WORD_FRACTION": 0.2,
+            "HELD_OUT_BIGRAM_FRACTION": 0.1,
+            "VALIDATION_CLIPS": 6,
+            "SEED": 0,
         }
-        return open_fingerspelling(**{**arguments, **changes})  # type: ignore[arg-type]
+        constants |= {name.upper(): value for name, value in changes.items()}
+        return open_fingerspelling(Config.model_construct(**constants), cache)  # type: ignore[arg-type]
 
     return open_
 

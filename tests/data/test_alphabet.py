@@ -1,7 +1,7 @@
 import pytest
 
 from common.errors import UserError
-from data.fingerspelling.alphabet import Alphabet
+from data.fingerspelling.words import Alphabet
 
 
 @pytest.fixture

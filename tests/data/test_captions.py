@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data.captions import MOST_CAPTION_BYTES, checked_caption, decode_caption, normalise_caption, read_caption
-from data.unusable import UnusableClip
+from data.rows import UnusableClip
 
 
 def is_clean(caption):

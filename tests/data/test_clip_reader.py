@@ -4,12 +4,11 @@ import shutil
 
 import pytest
 
-from data.clip_reader import ClipReader, InspectedClip
 from data.clip_set import InspectedClips
-from data.manifest import ManifestRow, Media, TarMember, TimeSpan
+from data.inspection import ClipReader, InspectedClip
 from data.media.decode import media_digest, media_stamp
 from data.media.resample import ClipShape, MediaFacts
-from data.unusable import UnusableClip
+from data.rows import ManifestRow, Media, TarMember, TimeSpan, UnusableClip
 
 FACTS = MediaFacts(48, 32, 10, 1.0)
 
@@ -62,7 +61,7 @@ def test_what_is_in_the_cache_needs_no_file(root, read):
 def test_equal_content_is_decoded_once_whatever_its_name(root, read, monkeypatch):
     shutil.copy(root / "a.gif", root / "c.gif")
     first = read(inspected(root))
-    monkeypatch.setattr("data.clip_reader.decode_media", lambda *arguments: pytest.fail("decoded again"))
+    monkeypatch.setattr("data.inspection.decode_media", lambda *arguments: pytest.fail("decoded again"))
     assert (read(inspected(root, "c.gif")) == first).all()
 
 

@@ -5,12 +5,9 @@ import numpy
 import pytest
 
 from common.errors import UserError
+from config import Config
 from data.batches import load_batch
-from data.clip_set import SplitRule, inspect_data, open_clip_set
-from data.formats.data_format import ReadingOptions
-from data.media.resample import ClipShape
-
-SHAPE = ClipShape(5, 16)
+from data.build import build_data, inspect_data
 
 
 @pytest.fixture
@@ -36,11 +33,20 @@ def folder(tmp_path, write_video, brightening_video):
 
 
 @pytest.fixture
-def open_(folder, cache, tmp_path):
-    def run(root=folder, shape=SHAPE, **changes):
-        rule = {"split_by": "auto", "validation_fraction": 0.25, "validation_clips": 16, "seed": 0}
-        inspection, reader = inspect_data(root, "auto", ReadingOptions(), shape, tmp_path / "cache", cache)
-        return open_clip_set(root, inspection, reader, SplitRule(**{**rule, **changes}))
+def open_(folder, tmp_path):
+    def run(root=folder, **changes):
+        constants = {
+            "DATA_ROOT": root,
+            "CACHE_DIR": tmp_path / "cache",
+            "NUM_FRAMES": 5,
+            "IMAGE_SIZE": 16,
+            "SPLIT_BY": "auto",
+            "VALIDATION_FRACTION": 0.25,
+            "VALIDATION_CLIPS": 16,
+            "SEED": 0,
+        }
+        constants |= {name.upper(): value for name, value in changes.items()}
+        return build_data(Config.model_construct(**constants))
 
     return run
 
@@ -165,17 +171,18 @@ def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):
         open_(tmp_path / "nothing")
 
 
-def test_a_cache_that_is_too_small_for_the_clips_is_said(open_, cache):
+def test_a_cache_that_is_too_small_for_the_clips_is_said(open_):
     assert not any("CACHE_LIMIT_GB" in notice for notice in open_().notices)
-    cache.limit_bytes = len(open_().training) * 5 * 16 * 16 * 3 - 1
-    assert any("decoded clips take 0.0 GB, more than CACHE_LIMIT_GB" in notice for notice in open_().notices)
+    limit = len(open_().training) * 5 * 16 * 16 * 3 - 1
+    notices = open_(cache_limit_gb=limit / 1e9).notices
+    assert any("decoded clips take 0.0 GB, more than CACHE_LIMIT_GB" in notice for notice in notices)
 
 
-def test_an_option_for_folders_is_said_to_change_nothing_elsewhere(folder, cache, tmp_path):
+def test_an_option_for_folders_is_said_to_change_nothing_elsewhere(folder, tmp_path):
     (tmp_path / "list.csv").write_text("path,text\nvideos/clip0.gif,hello\n")
     for path, said in ((folder, ()), (tmp_path / "list.csv", ("SIGNER_FROM_FILE_NAME changes nothing",))):
-        options = ReadingOptions(signer_from_file_name=True)
-        inspection, _ = inspect_data(path, "auto", options, SHAPE, tmp_path / "cache", cache)
+        constants = {"DATA_ROOT": path, "SIGNER_FROM_FILE_NAME": True, "CACHE_DIR": tmp_path / "cache"}
+        inspection, _ = inspect_data(Config.model_construct(**constants))
         assert tuple(note.split(":")[0] for note in inspection.notes) == said
 
 
@@ -187,7 +194,6 @@ def test_each_file_is_decoded_once(open_, folder, monkeypatch):
 
     monkeypatch.setattr("data.inspection.decode_media", refuse)
     monkeypatch.setattr("data.inspection.media_digest", refuse)
-    monkeypatch.setattr("data.clip_reader.decode_media", refuse)
     splits = open_()
     assert splits.training.load(splits.training.row(0, 0)).shape == (5, 16, 16, 3)
 

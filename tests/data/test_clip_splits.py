@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from data.clip_reader import InspectedClip
 from data.clip_splits import asks_for_unknown_words, content_key, split_clips, split_notices, units_of
-from data.manifest import ManifestRow, Media, TimeSpan
+from data.inspection import InspectedClip
 from data.media.resample import MediaFacts
+from data.rows import ManifestRow, Media, TimeSpan
 
 
 def clip(number, caption="hello", signer=None, split=None, digest=None, span=None):

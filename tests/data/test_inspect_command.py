@@ -104,7 +104,6 @@ def test_what_was_inspected_is_not_decoded_again_by_the_next_start(inspect, monk
         raise AssertionError("decoded again")
 
     monkeypatch.setattr("data.inspection.decode_media", refuse)
-    monkeypatch.setattr("data.clip_reader.decode_media", refuse)
     assert inspect() == 0
     assert capsys.readouterr().out == first
 

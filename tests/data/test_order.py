@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.randomness import numpy_generator
+from config import Config
 from data.batches import BatchOrder, batches_per_epoch, training_batches
+from data.build import inspect_data
 from data.cache import ClipCache
-from data.clip_reader import ClipReader
-from data.clip_set import InspectedClips, inspect_data
+from data.clip_set import InspectedClips
 from data.formats import folder
-from data.formats.data_format import ReadingOptions
-from data.media.resample import ClipShape
+from data.inspection import ClipReader
 from data.order import Part, epoch_order
 from data.records import ClipRow
 from data.shards import write_shards
@@ -245,7 +245,7 @@ def test_two_ranks_with_two_workers_load_each_clip_once(tokenize, grouped):
 
 
 @pytest.fixture
-def shards(tmp_path, write_video, cache):
+def shards(tmp_path, write_video):
     """Clips in shards; the caption of each is its mean shade of grey. Nothing is in the cache."""
     videos, out = tmp_path / "videos", tmp_path / "shards"
     videos.mkdir()
@@ -253,9 +253,10 @@ def shards(tmp_path, write_video, cache):
         frames = [numpy.full((16, 16, 3), value, numpy.uint8) for value in (shade - 2, shade + 2)]
         write_video(videos / f"{shade}.gif", numpy.stack(frames))
         (videos / f"{shade}.txt").write_text(str(shade))
-    report = write_shards(folder.FORMAT.read(videos, ReadingOptions()), out, shard_bytes=20_000, seed=0)
+    report = write_shards(folder.FORMAT.read(videos), out, shard_bytes=20_000, seed=0)
     assert (report.clips, report.shards) == (24, 8)
-    inspection, reader = inspect_data(out, "auto", ReadingOptions(), ClipShape(2, 16), tmp_path / "cache", cache)
+    constants = {"DATA_ROOT": out, "CACHE_DIR": tmp_path / "cache", "NUM_FRAMES": 2, "IMAGE_SIZE": 16}
+    inspection, reader = inspect_data(Config.model_construct(**constants))
     assert inspection.unusable == ()
     empty_cache = ClipCache(tmp_path / "empty", 50_000_000)
     return InspectedClips(ClipReader(reader.root, reader.shape, empty_cache), inspection.usable)

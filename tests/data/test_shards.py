@@ -13,10 +13,9 @@ from webdataset import WebDataset
 import data.shards
 from common.errors import UserError
 from data.formats import folder, manifest, webdataset
-from data.formats.data_format import ReadingOptions
-from data.manifest import WHOLE, Manifest, ManifestRow, Media, TimeSpan
 from data.media.decode import decode_media
 from data.media.resample import ClipShape
+from data.rows import WHOLE, Manifest, ManifestRow, Media, TimeSpan
 from data.shards import write_shards
 
 ONE_SHARD = {"shard_bytes": 10**9, "seed": 0}
@@ -33,11 +32,11 @@ def videos(tmp_path, write_video, brightening_video):
         extension = (".mp4", ".gif", ".webm")[number % 3]
         write_video(name.with_name(name.name + extension), numpy.roll(brightening_video, number, axis=0))
         name.with_name(name.name + ".txt").write_text(f"caption {number} ü")
-    return folder.FORMAT.read(root, ReadingOptions(signer_from_file_name=True))
+    return folder.with_signers(folder.FORMAT.read(root))
 
 
 def read(root):
-    return webdataset.FORMAT.read(root, ReadingOptions())
+    return webdataset.FORMAT.read(root)
 
 
 def by_original_id(root):
@@ -121,7 +120,7 @@ def test_parts_and_frames_are_encoded_and_each_clip_stands_for_itself(tmp_path, 
         "path,text,start,end,split,language\n"
         "long.mp4,first,0,0.5,train,ase\nlong.mp4,second,0.5,,dev,gsg\nframes,third,,,,\nlong.mp4,whole,,,test,\n"
     )
-    rows = manifest.FORMAT.read(root, ReadingOptions())
+    rows = manifest.FORMAT.read(root)
     report = write_shards(rows, tmp_path / "out", **ONE_SHARD)
     assert (report.clips, report.encoded) == (4, 3)
     samples = by_original_id(tmp_path / "out")

@@ -4,8 +4,8 @@ import logging
 import pytest
 
 import data.verdicts
-from data.manifest import Media, TimeSpan
 from data.media.resample import MediaFacts
+from data.rows import Media, TimeSpan
 from data.verdicts import Verdict, VerdictStore
 
 MEDIA = Media("video", "a.mp4")

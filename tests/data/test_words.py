@@ -5,8 +5,7 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from data.fingerspelling.alphabet import Alphabet
-from data.fingerspelling.words import WordSplit
+from data.fingerspelling.words import Alphabet, WordSplit
 
 LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
 GOLDEN_BIGRAMS = ("AC", "AE", "AI", "AV")

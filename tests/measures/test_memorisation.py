@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from measures.memorisation import COMPARED_SIZE, are_copies, nearest_distances, pick_for_comparison, small_copies
+from measures.clips import COMPARED_SIZE, are_copies, nearest_distances, pick_for_comparison, small_copies
 
 
 def flat_clips(*levels: float, size: int = 32) -> torch.Tensor:

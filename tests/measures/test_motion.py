@@ -6,10 +6,9 @@ import torch
 
 from measures.clips import (
     frozen_frame_percent,
-    hold_ratio,
     hold_share,
     motion_energy,
-    motion_energy_ratio,
+    ratio_to_real,
     to_unit_range,
 )
 
@@ -25,10 +24,10 @@ def test_motion_energy_is_the_mean_squared_change() -> None:
 
 def test_ratio_is_1_for_the_real_thing_0_for_a_still_and_absent_without_real_motion() -> None:
     real = moving(0.0, 0.5, 0.0)
-    assert motion_energy_ratio(real, real) == pytest.approx(1.0)
-    assert motion_energy_ratio(moving(0.2, 0.2, 0.2), real) == 0.0
-    assert motion_energy_ratio(2 * real, real) == pytest.approx(4.0)
-    assert motion_energy_ratio(real, moving(0.2, 0.2)) is None
+    assert ratio_to_real(motion_energy, real, real) == pytest.approx(1.0)
+    assert ratio_to_real(motion_energy, moving(0.2, 0.2, 0.2), real) == 0.0
+    assert ratio_to_real(motion_energy, 2 * real, real) == pytest.approx(4.0)
+    assert ratio_to_real(motion_energy, real, moving(0.2, 0.2)) is None
 
 
 def test_frozen_frames_are_counted_over_all_changes_of_frame() -> None:
@@ -49,10 +48,10 @@ def test_holds_are_counted_over_all_changes_of_frame_and_grain_is_no_motion() ->
 
 def test_hold_ratio_is_1_for_the_real_thing_0_without_rest_and_absent_without_real_holds() -> None:
     real, restless = moving(0.0, 0.0, 0.5, 0.5), moving(0.0, 0.3, 0.6, 0.9)
-    assert hold_ratio(real, real) == pytest.approx(1.0)
-    assert hold_ratio(restless, real) == 0.0
-    assert hold_ratio(moving(0.0, 0.0, 0.0, 0.0), real) == pytest.approx(1.5)
-    assert hold_ratio(real, restless) is None
+    assert ratio_to_real(hold_share, real, real) == pytest.approx(1.0)
+    assert ratio_to_real(hold_share, restless, real) == 0.0
+    assert ratio_to_real(hold_share, moving(0.0, 0.0, 0.0, 0.0), real) == pytest.approx(1.5)
+    assert ratio_to_real(hold_share, real, restless) is None
 
 
 def test_bytes_become_the_unit_range_channels_first() -> None:

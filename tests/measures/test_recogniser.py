@@ -9,9 +9,8 @@ import torch
 
 from data.batches import BatchOrder
 from data.cache import ClipCache
-from data.fingerspelling.alphabet import Alphabet
 from data.fingerspelling.source import TrainingWords, WordRenderer, load_letters
-from data.fingerspelling.words import WordSplit
+from data.fingerspelling.words import Alphabet, WordSplit
 from measures.clips import to_unit_range
 from measures.recogniser import LetterRecogniser, Reading
 from measures.recogniser_training import RecogniserWords, reading_loss, train_recogniser
@@ -21,7 +20,7 @@ from measures.spelling import letter_error_rate
 def words_of(folder: Path, symbols: str, *, max_letters: int = 3, frames: int = 12, size: int = 16) -> RecogniserWords:
     _, letters = load_letters("ase")
     alphabet = Alphabet(tuple(symbols), "en", "ase")
-    split = WordSplit(alphabet, max_letters, word_fraction=0.2, bigram_fraction=0.1, seed=0)
+    split = WordSplit(alphabet, max_letters, held_out_word_fraction=0.2, held_out_bigram_fraction=0.1, seed=0)
     return RecogniserWords(WordRenderer(alphabet, letters, frames, size, ClipCache(folder, 10**6)), split, seed=0)
 
 

@@ -8,11 +8,9 @@ import pytest
 import torch
 
 from data.cache import ClipCache
-from data.fingerspelling.alphabet import Alphabet
 from data.fingerspelling.source import WordRenderer, load_letters
-from data.fingerspelling.words import WordSplit
-from measures.recogniser_store import open_recogniser
-from measures.recogniser_training import RecogniserWords
+from data.fingerspelling.words import Alphabet, WordSplit
+from measures.recogniser_training import RecogniserWords, open_recogniser
 
 
 class Counter:
@@ -49,8 +47,8 @@ def test_anything_that_matters_makes_another_one(words: RecogniserWords, tmp_pat
     open_recogniser(words, 2, tmp_path, Counter())
     changed = {
         "seed": dataclasses.replace(words, seed=1),
-        "max_letters": dataclasses.replace(words, split=dataclasses.replace(words.split, max_letters=3)),
-        "word_fraction": dataclasses.replace(words, split=dataclasses.replace(words.split, word_fraction=0.3)),
+        "max_letters": dataclasses.replace(words, split=dataclasses.replace(words.split, max_word_letters=3)),
+        "word_fraction": dataclasses.replace(words, split=dataclasses.replace(words.split, held_out_word_fraction=0.3)),
         "image_size": dataclasses.replace(words, renderer=dataclasses.replace(words.renderer, image_size=18)),
         "num_frames": dataclasses.replace(words, renderer=dataclasses.replace(words.renderer, num_frames=5)),
     }.get(change, words)

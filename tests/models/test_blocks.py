@@ -4,8 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from models.blocks import Downsample, ResidualBlock, TemporalConvolution, Upsample
-from models.layers import fold_frames, from_tokens, to_tokens, unfold_frames
+from models.layers import (
+    Downsample,
+    ResidualBlock,
+    TemporalConvolution,
+    Upsample,
+    fold_frames,
+    from_tokens,
+    to_tokens,
+    unfold_frames,
+)
 
 
 def test_folding_and_tokens_are_undone_exactly_and_share_memory() -> None:

@@ -10,10 +10,9 @@ from diffusion.guidance import Guidance, guided_prediction
 from diffusion.loss import DiffusionObjective
 from diffusion.samplers import sample
 from diffusion.schedule import build_noise_schedule
-from models.blocks import ResidualBlock
+from models.layers import ResidualBlock
 from models.text_encoder import CharacterEncoder
-from models.text_to_video import TextToVideoModel
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 
 def specification(**changes: object) -> UNet3DSpecification:

@@ -204,7 +204,7 @@ def stretch_saves(seconds: float) -> None:
 
 def kill_in_step(step: int, micro_batch: int) -> None:
     """SIGKILL itself when the network is asked about a micro-batch (1 for the first) of a step."""
-    from models.text_to_video import TextToVideoModel
+    from models.unet3d import TextToVideoModel
 
     position = {"step": 0, "micro_batch": 0}
 
@@ -308,7 +308,7 @@ def poison_weight(name: str, steps: Sequence[int]) -> None:
 
 def ask_for_too_much_memory(place: str, call: int) -> None:
     """Let the allocator fail for real: in the forward or backward pass, the update, validation or sampling."""
-    from models.text_to_video import TextToVideoModel
+    from models.unet3d import TextToVideoModel
     from training.optimizer import ExponentialMovingAverage
 
     owner, name = {

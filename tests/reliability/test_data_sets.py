@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from data.formats.data_format import ReadingOptions
 from data.formats.registry import FORMAT_NAMES, read_data_set
 from data.shards import write_shards
 from tests.data.formats import replicas
@@ -47,7 +46,7 @@ def test_every_format_trains(
     assert split["data"] == name
     assert tuple(len(split[part]) for part in ("training", "validation", "test")) == sizes
     captions = {entry["caption"] for part in ("training", "validation", "test") for entry in split[part]}
-    assert captions == {row.caption for row in read_data_set(root, "auto", ReadingOptions())[2].rows}
+    assert captions == {row.caption for row in read_data_set(root, "auto")[2].rows}
     losses = curve(run.run, "01_Training/Loss")
     assert set(losses) == {1, 2, 3}
     assert all(math.isfinite(loss) for loss in losses.values())
@@ -71,7 +70,7 @@ def test_two_processes_gauge_training_clips_as_one_does(tmp_path: Path) -> None:
 
 
 def test_shards_are_gone_on_with_at_the_very_clip(tmp_path: Path) -> None:
-    manifest = read_data_set(replicas.folder_replica(tmp_path / "clips", 12), "auto", ReadingOptions())[2]
+    manifest = read_data_set(replicas.folder_replica(tmp_path / "clips", 12), "auto")[2]
     write_shards(manifest, tmp_path / "shards", shard_bytes=30_000, seed=0)
     assert len(list((tmp_path / "shards").glob("*.tar"))) > 2
     options = (*LEAN, f"--data-root={tmp_path / 'shards'}", "--save-every-steps=2", "--no-save-in-background")

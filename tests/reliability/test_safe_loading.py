@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 
 from common.video_encoding import encode_gif
 from data.cache import ClipCache
-from data.media.video import VIDEO_EXTENSIONS
+from data.media.containers import VIDEO_EXTENSIONS
 from tests.reliability.faults import poison, replace_part
 from tests.reliability.launch import TINY, train
 from tests.reliability.payloads import KINDS, Answer, open_carelessly, run_each, seal, with_checksum

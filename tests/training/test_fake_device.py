@@ -15,9 +15,8 @@ from diffusion.schedule import build_noise_schedule
 from distributed.processes import Processes
 from logging_system.statistics.system import CudaReadings, MpsReadings, device_readings
 from models.text_encoder import CharacterEncoder
-from models.text_to_video import TextToVideoModel
 from models.tokens import CharacterTokenizer
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 from sampling.sampler import ClipSampler, SamplingSettings, to_pixels
 from tests.training.step_rig import Rig, batch
 from training.optimizer import ExponentialMovingAverage, LossScale, build_loss_scale

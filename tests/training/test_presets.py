@@ -13,8 +13,8 @@ from diffusion.guidance import guided_prediction
 from diffusion.samplers import sample
 from diffusion.schedule import stratified_timesteps
 from models.build import build_model, build_objective, build_tokenizer
-from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer
+from models.unet3d import TextToVideoModel
 from sampling.sampler import build_sampler
 
 

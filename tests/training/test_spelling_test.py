@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 import main
 from data.cache import ClipCache
-from data.fingerspelling.alphabet import Alphabet
 from data.fingerspelling.source import WordRenderer, load_letters
-from data.fingerspelling.words import WordSplit
+from data.fingerspelling.words import Alphabet, WordSplit
 from data.records import Batch
 from measures.clips import to_unit_range
 from training.showcase import SpellingTest

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from data.captions import normalise_caption
-from data.formats.data_format import ReadingOptions
 from data.formats.registry import read_data_set
-from data.manifest import WHOLE, Manifest, TimeSpan
-from data.paths import printable
+from data.media.files import printable
+from data.rows import WHOLE, Manifest, TimeSpan
 from tests.data.formats.replicas import HOW2SIGN_HEADER
 
-OPTIONS = ReadingOptions()
 PATHS = ("a.mp4", "b c.webm", "sub/d.pose")
 SPLITS = {"": None, "train": "training", "Val": "validation", "dev": "validation", "TEST": "test"}
 
@@ -69,9 +67,9 @@ def expected(wanted):
 def check(file, wanted):
     if not wanted:
         with pytest.raises(UserError, match="lists no clip"):
-            read_data_set(file, "auto", OPTIONS)
+            read_data_set(file, "auto")
         return
-    _, _, manifest = read_data_set(file, "auto", OPTIONS)
+    _, _, manifest = read_data_set(file, "auto")
     found = [(row.media.path, row.media.span, row.caption, row.signer, row.split) for row in manifest.rows]
     assert (found, len(manifest.skipped)) == expected(wanted)
     assert len({row.id for row in manifest.rows}) == len(manifest.rows)
@@ -184,7 +182,7 @@ def check_content(name, content):
 def check_outcome(path, data_format):
     """Read it, which may end with a message but with no other exception."""
     try:
-        _, _, manifest = read_data_set(path, data_format, OPTIONS)
+        _, _, manifest = read_data_set(path, data_format)
     except UserError:
         return
     assert isinstance(manifest, Manifest)

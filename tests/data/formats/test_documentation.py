@@ -7,9 +7,8 @@ from typing import Any, get_args
 import pytest
 
 from config import Config
-from data.formats.data_format import ReadingOptions
 from data.formats.registry import FORMAT_NAMES, read_data_set
-from data.manifest import TimeSpan
+from data.rows import TimeSpan
 from tests.data.formats.replicas import write_clip
 
 PAGE = (Path(__file__).parents[3] / "docs" / "data.md").read_text("utf-8")
@@ -36,7 +35,7 @@ def test_the_format_that_is_shown_reads_a_folder(tmp_path: Path) -> None:
     assert shown.recognise(tmp_path) is None
     (tmp_path / "phrases.here").touch()
     assert shown.recognise(tmp_path) == "it holds phrases.here"
-    manifest = shown.read(tmp_path, ReadingOptions())
+    manifest = shown.read(tmp_path)
     assert [(row.id, row.caption) for row in manifest.rows] == [
         ("good morning/1.mp4", "good morning"),
         ("see you/1.mp4", "see you"),
@@ -49,7 +48,7 @@ def test_the_list_that_is_shown_is_read(tmp_path: Path) -> None:
     for name in ("monday", "tuesday"):
         write_clip(tmp_path / "talks" / f"{name}.mp4", 0)
     (tmp_path / "clips.csv").write_text(lines, encoding="utf-8")
-    _, _, manifest = read_data_set(tmp_path / "clips.csv", "auto", ReadingOptions())
+    _, _, manifest = read_data_set(tmp_path / "clips.csv", "auto")
     assert not manifest.skipped
     assert [(row.caption, row.signer, row.split, row.media.span) for row in manifest.rows] == [
         ("Good morning.", "amy", "training", TimeSpan(0.0, 1.6)),

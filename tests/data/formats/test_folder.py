@@ -1,11 +1,10 @@
 import pytest
 
-from data.formats.data_format import ReadingOptions
 from data.formats.folder import FORMAT
 
 
 def notes(root):
-    return FORMAT.read(root, ReadingOptions()).notes
+    return FORMAT.read(root).notes
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_only_lists_in_the_root_are_pointed_to_and_only_a_few(root):
 def test_a_caption_may_be_named_in_capitals(root):
     for name in ("a.TXT", "b.txt"):
         (root / name).write_text(f"hello {name}")
-    assert [row.caption for row in FORMAT.read(root, ReadingOptions()).rows] == ["hello a.TXT", "hello b.txt"]
+    assert [row.caption for row in FORMAT.read(root).rows] == ["hello a.TXT", "hello b.txt"]
 
 
 def test_videos_of_kinds_that_are_not_read_are_said(root):

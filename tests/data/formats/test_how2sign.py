@@ -4,12 +4,9 @@ import shutil
 import pytest
 
 from common.errors import UserError
-from data.formats.data_format import ReadingOptions
 from data.formats.how2sign import FORMAT
-from data.manifest import ManifestRow, Media, SkippedRow
+from data.rows import ManifestRow, Media, SkippedRow
 from tests.data.formats.replicas import HOW2SIGN_HEADER, how2sign_replica, write_clip
-
-OPTIONS = ReadingOptions()
 
 
 @pytest.fixture
@@ -23,7 +20,7 @@ def rows_of(manifest):
 
 def test_clips_are_found_with_their_sentences_splits_and_signers(root):
     assert FORMAT.recognise(root) == "it holds how2sign_realigned_train.csv"
-    manifest = FORMAT.read(root, OPTIONS)
+    manifest = FORMAT.read(root)
     assert len(manifest.rows) == 6
     assert rows_of(manifest)["-d5dN54tH2E_0-1-rgb_front"] == ManifestRow(
         "-d5dN54tH2E_0-1-rgb_front",
@@ -52,7 +49,7 @@ def test_the_layout_of_the_official_download_is_found(root, tmp_path):
         shutil.copytree(root / f"{split}_rgb_front_clips", target / "rgb_front")
     for folder in (official, official / "How2Sign", official / "How2Sign" / "sentence_level"):
         assert FORMAT.recognise(folder) == "it holds how2sign_realigned_train.csv"
-        assert len(FORMAT.read(folder, OPTIONS).rows) == 6
+        assert len(FORMAT.read(folder).rows) == 6
 
 
 def test_a_copy_saved_with_commas_is_read(root):
@@ -60,7 +57,7 @@ def test_a_copy_saved_with_commas_is_read(root):
     (root / "how2sign_realigned_val.csv").write_text(
         HOW2SIGN_HEADER.replace("\t", ",") + f"\nG3di9jJTqDs,v,s,G3di9jJTqDs_2-8-rgb_front,0,1,{sentence}\n",
     )
-    manifest = FORMAT.read(root, OPTIONS)
+    manifest = FORMAT.read(root)
     assert rows_of(manifest)["G3di9jJTqDs_2-8-rgb_front"].caption == "It is raw, really."
 
 
@@ -71,7 +68,7 @@ def test_quotes_that_do_not_fit_together_stand_as_they_are(root, sentence):
     (root / "how2sign_realigned_val.csv").write_text(f"{HOW2SIGN_HEADER}\n{line}{other}")
     (root / "how2sign_realigned_train.csv").unlink()
     (root / "how2sign_realigned_test.csv").unlink()
-    assert [row.caption for row in FORMAT.read(root, OPTIONS).rows] == [sentence, "Other."]
+    assert [row.caption for row in FORMAT.read(root).rows] == [sentence, "Other."]
 
 
 def test_of_two_files_with_one_name_that_of_the_split_is_taken(root):
@@ -79,15 +76,15 @@ def test_of_two_files_with_one_name_that_of_the_split_is_taken(root):
     write_clip(root / "a_train_copy" / f"{name}.mp4", 1)
     write_clip(root / "zz" / "VAL" / f"{name}.mp4", 1)
     shutil.rmtree(root / "val_rgb_front_clips")
-    assert rows_of(FORMAT.read(root, OPTIONS))[name].media.path == f"zz/VAL/{name}.mp4"
+    assert rows_of(FORMAT.read(root))[name].media.path == f"zz/VAL/{name}.mp4"
     shutil.rmtree(root / "zz")
     write_clip(root / "interval" / f"{name}.mp4", 1)
-    assert rows_of(FORMAT.read(root, OPTIONS))[name].media.path == f"a_train_copy/{name}.mp4"
+    assert rows_of(FORMAT.read(root))[name].media.path == f"a_train_copy/{name}.mp4"
 
 
 def test_of_two_lists_of_a_split_the_nearer_one_counts(root):
     shutil.copy(root / "how2sign_realigned_val.csv", root / "val_rgb_front_clips")
-    manifest = FORMAT.read(root, OPTIONS)
+    manifest = FORMAT.read(root)
     assert len(manifest.rows) == 6
     (note,) = manifest.notes
     assert note.startswith("val_rgb_front_clips/how2sign_realigned_val.csv is left out: how2sign_realigned_val.csv is")
@@ -104,7 +101,7 @@ def test_millions_of_key_points_are_not_gone_through(root, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", watched)
-    manifest = FORMAT.read(root, OPTIONS)
+    manifest = FORMAT.read(root)
     assert str(root / "val_rgb_front_clips") in visited
     assert not any("keypoints" in folder.removeprefix(str(root)) for folder in visited)
     assert all(row.is_absent for row in manifest.skipped)
@@ -124,7 +121,7 @@ def test_lines_that_make_no_sense_are_skipped_alone(root):
     (root / "how2sign_realigned_val.csv").write_text("\n".join([HOW2SIGN_HEADER, *lines]))
     (root / "how2sign_realigned_train.csv").unlink()
     (root / "how2sign_realigned_test.csv").unlink()
-    manifest = FORMAT.read(root, OPTIONS)
+    manifest = FORMAT.read(root)
     assert [(row.id, row.caption) for row in manifest.rows] == [(name, "Hello."), (f"{name} (2)", "Good-bye.")]
     assert [(row.id, row.reason.split(":")[0], row.is_absent) for row in manifest.skipped] == [
         ("../../etc/passwd", "has no file ../../etc/passwd.mp4", True),
@@ -144,7 +141,7 @@ def test_a_list_without_its_columns_is_refused(root):
     with pytest.raises(
         UserError, match=r"how2sign_realigned_train.csv has no column sentence_name. Its first line names"
     ):
-        FORMAT.read(root, OPTIONS)
+        FORMAT.read(root)
 
 
 def test_other_folders_are_not_recognised(tmp_path):

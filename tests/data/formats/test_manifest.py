@@ -6,13 +6,10 @@ import os
 import pytest
 
 from common.errors import UserError
-from data.formats.data_format import ReadingOptions
 from data.formats.manifest import FORMAT
 from data.formats.tables import open_table
-from data.manifest import WHOLE, Media, TimeSpan
+from data.rows import WHOLE, Media, TimeSpan
 from tests.data.formats.replicas import manifest_replica
-
-OPTIONS = ReadingOptions()
 
 
 @pytest.fixture
@@ -25,7 +22,7 @@ def read(tmp_path):
     def run(content, name="manifest.csv"):
         file = tmp_path / name
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return FORMAT.read(file, OPTIONS)
+        return FORMAT.read(file)
 
     return run
 
@@ -38,7 +35,7 @@ def reasons(manifest):
 def test_every_field_of_a_list_is_read(tmp_path, extension):
     file = manifest_replica(tmp_path, extension=extension)
     for path in (file, tmp_path):
-        manifest = FORMAT.read(path, OPTIONS)
+        manifest = FORMAT.read(path)
         assert manifest.root == tmp_path
         assert not manifest.skipped
         assert not manifest.notes
@@ -228,7 +225,7 @@ def test_two_lists_in_one_folder_are_refused(read, tmp_path):
     read("path,text\na.mp4,x\n")
     read("path\ttext\na.mp4\tx\n", "manifest.tsv")
     with pytest.raises(UserError, match=r"holds manifest\.csv and manifest\.tsv: give the one that counts"):
-        FORMAT.read(tmp_path, OPTIONS)
+        FORMAT.read(tmp_path)
 
 
 def test_a_pipe_is_refused_without_waiting(tmp_path):
@@ -253,7 +250,7 @@ def test_a_name_may_have_two_hundred_characters(read):
 
 def test_a_folder_without_a_list_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"holds none of manifest\.csv, manifest\.tsv, manifest\.jsonl\.$"):
-        FORMAT.read(tmp_path, OPTIONS)
+        FORMAT.read(tmp_path)
 
 
 def test_the_path_of_a_list_is_shown_on_one_line(tmp_path):
@@ -262,7 +259,7 @@ def test_the_path_of_a_list_is_shown_on_one_line(tmp_path):
     for content in (b"", b"path,text\n", b"x", b"path,text,text\n", b"\xff", b"x" * 1_100_000):
         (folder / "manifest.csv").write_bytes(content)
         with pytest.raises(UserError) as caught:
-            FORMAT.read(folder, OPTIONS)
+            FORMAT.read(folder)
         assert str(caught.value).isprintable()
 
 

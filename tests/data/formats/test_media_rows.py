@@ -6,12 +6,10 @@ import pytest
 
 from common.errors import UserError
 from data.formats import folder, how2sign, webdataset
-from data.formats.data_format import ReadingOptions
-from data.formats.media_rows import walk_files
-from data.manifest import SkippedRow
+from data.formats.search import walk_files
+from data.rows import SkippedRow
 from tests.data.formats import replicas
 
-OPTIONS = ReadingOptions()
 LINK = "is a link to a folder, which is not followed: put the folder itself there, or set DATA_ROOT to where it leads"
 DENIED = "cannot be read (Permission denied)"
 
@@ -112,11 +110,11 @@ WALKING = {
 def test_every_format_that_walks_names_what_it_did_not_search(tmp_path, lock, name):
     data_format, make = WALKING[name]
     root = make(tmp_path / "data", clips=2)
-    known = data_format.read(root, OPTIONS)
+    known = data_format.read(root)
     (root / "raw_videos").symlink_to(tmp_path)
     (root / "lost+found").mkdir()
     lock(root / "lost+found")
-    manifest = data_format.read(root, OPTIONS)
+    manifest = data_format.read(root)
     assert manifest.rows == known.rows
     extra = (SkippedRow("raw_videos/", LINK), SkippedRow("lost+found/", DENIED))
     assert manifest.skipped == (*extra, *known.skipped)
@@ -131,6 +129,6 @@ def test_where_nothing_is_found_the_message_says_what_was_not_searched(tmp_path,
     lock(tmp_path / "lost+found")
     lock(tmp_path / "other")
     with pytest.raises(UserError) as caught:
-        WALKING[name][0].read(tmp_path, OPTIONS)
+        WALKING[name][0].read(tmp_path)
     end = f" Not searched: part0/ {LINK}, part1/ {LINK}, lost+found/ {DENIED}."
     assert str(caught.value).endswith(end)

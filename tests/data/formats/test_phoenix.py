@@ -3,12 +3,10 @@ import shutil
 import pytest
 
 from common.errors import UserError
-from data.formats.data_format import ReadingOptions
 from data.formats.phoenix import FORMAT
-from data.manifest import ManifestRow, Media, SkippedRow
+from data.rows import ManifestRow, Media, SkippedRow
 from tests.data.formats.replicas import phoenix_replica
 
-OPTIONS = ReadingOptions()
 FRAMES = "features/fullFrame-210x260px"
 
 
@@ -20,7 +18,7 @@ def release(tmp_path):
 
 def test_clips_are_found_with_their_translations_splits_and_signers(release):
     assert FORMAT.recognise(release) == "it holds PHOENIX-2014-T.train.corpus.csv"
-    manifest = FORMAT.read(release, OPTIONS)
+    manifest = FORMAT.read(release)
     assert len(manifest.rows) == 6
     assert manifest.rows[0] == ManifestRow(
         "11August_2010_Wednesday_tagesschau-1",
@@ -43,7 +41,7 @@ def test_folders_above_are_as_good(release):
         (release.parents[1], f"{release.parent.name}/PHOENIX-2014-T"),
     ):
         assert FORMAT.recognise(root) == "it holds PHOENIX-2014-T.train.corpus.csv"
-        manifest = FORMAT.read(root, OPTIONS)
+        manifest = FORMAT.read(root)
         assert manifest.root == root
         assert len(manifest.rows) == 6
         assert all(row.media.path.startswith(f"{below}/{FRAMES}/") for row in manifest.rows)
@@ -53,8 +51,8 @@ def test_folders_above_are_as_good(release):
 def test_lists_in_the_root_are_found(release):
     for file in (release / "annotations" / "manual").iterdir():
         shutil.move(file, release)
-    assert len(FORMAT.read(release, OPTIONS).rows) == 6
-    assert len(FORMAT.read(release.parent, OPTIONS).rows) == 6
+    assert len(FORMAT.read(release).rows) == 6
+    assert len(FORMAT.read(release.parent).rows) == 6
 
 
 def test_frames_one_folder_further_down_are_found(release):
@@ -62,7 +60,7 @@ def test_frames_one_folder_further_down_are_found(release):
     (clip / "1").mkdir()
     for file in clip.glob("*.png"):
         shutil.move(file, clip / "1")
-    assert FORMAT.read(release, OPTIONS).rows[0].media.path == f"{FRAMES}/train/{clip.name}/1"
+    assert FORMAT.read(release).rows[0].media.path == f"{FRAMES}/train/{clip.name}/1"
 
 
 def test_the_list_with_complex_annotations_does_not_count(release):
@@ -70,7 +68,7 @@ def test_the_list_with_complex_annotations_does_not_count(release):
     shutil.copy(
         folder / "PHOENIX-2014-T.train.corpus.csv", folder / "PHOENIX-2014-T.train-complex-annotation.corpus.csv"
     )
-    manifest = FORMAT.read(release, OPTIONS)
+    manifest = FORMAT.read(release)
     assert len(manifest.rows) == 6
     assert len(manifest.skipped) == 1
 
@@ -79,7 +77,7 @@ def test_a_split_that_is_not_there_is_not_missed(release):
     (release / "annotations" / "manual" / "PHOENIX-2014-T.train.corpus.csv").unlink()
     shutil.rmtree(release / FRAMES / "test")
     assert FORMAT.recognise(release) == "it holds PHOENIX-2014-T.dev.corpus.csv"
-    manifest = FORMAT.read(release, OPTIONS)
+    manifest = FORMAT.read(release)
     assert [row.split for row in manifest.rows] == ["validation"]
     assert [row.is_absent for row in manifest.skipped] == [True]
 
@@ -87,7 +85,7 @@ def test_a_split_that_is_not_there_is_not_missed(release):
 def test_missing_frames_are_said_so(release):
     shutil.rmtree(release / "features")
     with pytest.raises(UserError, match=f"no folder {FRAMES} with the frames: unpack it beside annotations"):
-        FORMAT.read(release, OPTIONS)
+        FORMAT.read(release)
 
 
 def test_lines_that_make_no_sense_are_skipped_alone(release):
@@ -102,7 +100,7 @@ def test_lines_that_make_no_sense_are_skipped_alone(release):
         f'{name}|x|-1|-1|Signer01|X|"wind',
     ]
     (release / "annotations" / "manual" / "PHOENIX-2014-T.train.corpus.csv").write_text("\n".join(lines))
-    manifest = FORMAT.read(release, OPTIONS)
+    manifest = FORMAT.read(release)
     assert [row.caption for row in manifest.rows if row.split == "training"] == ['"wind']
     place = "PHOENIX-2014-T.train.corpus.csv line"
     assert [(row.id, row.reason) for row in manifest.skipped] == [

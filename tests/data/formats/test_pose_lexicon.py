@@ -3,12 +3,9 @@ import shutil
 
 import pytest
 
-from data.formats.data_format import ReadingOptions
 from data.formats.pose_lexicon import COLUMNS, FORMAT
-from data.manifest import WHOLE, ManifestRow, Media, TimeSpan
+from data.rows import WHOLE, ManifestRow, Media, TimeSpan
 from tests.data.formats.replicas import pose_lexicon_replica
-
-OPTIONS = ReadingOptions()
 
 
 @pytest.fixture
@@ -24,14 +21,14 @@ def read(tmp_path):
         for name in ("a.pose", "b.pose"):
             (tmp_path / name).touch()
         (tmp_path / "index.csv").write_text("\n".join([",".join(COLUMNS), *lines]) + "\n", encoding="utf-8")
-        return FORMAT.read(tmp_path, OPTIONS)
+        return FORMAT.read(tmp_path)
 
     return run
 
 
 def test_letters_are_found(root):
     for path in (root, root / "index.csv"):
-        manifest = FORMAT.read(path, OPTIONS)
+        manifest = FORMAT.read(path)
         assert manifest.root == root
         assert [row.caption for row in manifest.rows] == list("ABCDEF")
         assert manifest.rows[0] == ManifestRow(
@@ -47,7 +44,7 @@ def test_letters_are_found(root):
 
 def test_the_whole_lexicon_of_the_package_is_read():
     with importlib.resources.as_file(importlib.resources.files("spoken_to_signed") / "assets") as assets:
-        manifest = FORMAT.read(assets / "fingerspelling_lexicon", OPTIONS)
+        manifest = FORMAT.read(assets / "fingerspelling_lexicon")
     assert len(manifest.rows) == 626
     assert not manifest.skipped
     assert len({row.media.path for row in manifest.rows}) == 600  # French letters are the American ones

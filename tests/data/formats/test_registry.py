@@ -3,14 +3,12 @@ import shutil
 import pytest
 
 from common.errors import UserError
-from data.formats.data_format import ReadingOptions
 from data.formats.registry import FORMAT_NAMES, FORMATS, read_data_set
 from data.media.decode import decode_media
 from data.media.resample import ClipShape
 from tests.data.formats import replicas
 from tests.data.formats.replicas import write_clip
 
-OPTIONS = ReadingOptions()
 REPLICAS = {
     "folder": (replicas.folder_replica, "folder of clips with captions (it is a folder, and nothing in it tells of"),
     "manifest": (replicas.manifest_replica, "list of clips (it is a .csv file)"),
@@ -26,19 +24,19 @@ REPLICAS = {
 def test_each_format_is_recognised(tmp_path, name):
     make, sentence = REPLICAS[name]
     path = make(tmp_path / "data", clips=4)
-    found, recognised, manifest = read_data_set(path, "auto", OPTIONS)
+    found, recognised, manifest = read_data_set(path, "auto")
     assert found == name
     assert recognised.startswith(sentence)
     assert len(manifest.rows) == 4
     assert all(row.is_absent for row in manifest.skipped)
-    named, why, again = read_data_set(path, name, OPTIONS)
+    named, why, again = read_data_set(path, name)
     assert (named, again) == (name, manifest)
     assert why.endswith(" (DATA_FORMAT says so)")
 
 
 @pytest.mark.parametrize("name", REPLICAS)
 def test_the_clips_of_each_format_can_be_decoded(tmp_path, name):
-    _, _, manifest = read_data_set(REPLICAS[name][0](tmp_path / "data", clips=2), "auto", OPTIONS)
+    _, _, manifest = read_data_set(REPLICAS[name][0](tmp_path / "data", clips=2), "auto")
     for row in manifest.rows:
         decoded = decode_media(manifest.root, row.media, ClipShape(num_frames=4, image_size=16))
         assert decoded.facts.frames in (5, 6) or row.media.kind == "pose"  # five are in the first 0.2 seconds
@@ -56,31 +54,31 @@ def test_a_list_that_somebody_wrote_counts_before_a_published_set(tmp_path):
     root = replicas.how2sign_replica(tmp_path, clips=3)
     clip = next(root.rglob("*.mp4")).relative_to(root)
     (root / "manifest.csv").write_text(f"path,text\n{clip},only this one\n")
-    name, _, manifest = read_data_set(root, "auto", OPTIONS)
+    name, _, manifest = read_data_set(root, "auto")
     assert name == "manifest"
     assert [row.caption for row in manifest.rows] == ["only this one"]
-    assert len(read_data_set(root, "how2sign", OPTIONS)[2].rows) == 3
+    assert len(read_data_set(root, "how2sign")[2].rows) == 3
 
 
 def test_archives_beside_a_published_set_do_not_count(tmp_path):
     root = replicas.phoenix_replica(tmp_path, clips=2)
     (root / "phoenix-2014-T.v3.tar.gz").touch()
-    assert read_data_set(root, "auto", OPTIONS)[0] == "phoenix"
+    assert read_data_set(root, "auto")[0] == "phoenix"
 
 
 def test_the_index_of_a_lexicon_is_no_list_unless_it_says_so(tmp_path):
     root = replicas.pose_lexicon_replica(tmp_path, clips=2)
-    assert read_data_set(root / "index.csv", "auto", OPTIONS)[0] == "pose_lexicon"
+    assert read_data_set(root / "index.csv", "auto")[0] == "pose_lexicon"
     with pytest.raises(UserError, match="has no column text"):
-        read_data_set(root / "index.csv", "manifest", OPTIONS)
+        read_data_set(root / "index.csv", "manifest")
     shutil.move(root / "index.csv", root / "other.csv")
-    assert read_data_set(root / "other.csv", "auto", OPTIONS)[0] == "pose_lexicon"
+    assert read_data_set(root / "other.csv", "auto")[0] == "pose_lexicon"
 
 
 @pytest.mark.parametrize("name", ["auto", "how2sign", "folder"])
 def test_a_path_that_does_not_exist_is_named(tmp_path, name):
     with pytest.raises(UserError) as caught:
-        read_data_set(tmp_path / "nothing", name, OPTIONS)
+        read_data_set(tmp_path / "nothing", name)
     message = f"DATA_ROOT={str(tmp_path / 'nothing')!r} does not exist. Give the folder of your clips, or the file that"
     assert str(caught.value).startswith(message)
 
@@ -89,7 +87,7 @@ def test_a_path_that_does_not_exist_is_named(tmp_path, name):
 def test_a_format_that_does_not_fit_is_refused_with_what_would(tmp_path, name):
     root = replicas.folder_replica(tmp_path, clips=2)
     with pytest.raises(UserError) as caught:
-        read_data_set(root, name, OPTIONS)
+        read_data_set(root, name)
     (looks_like,) = [data_format.looks_like for data_format in FORMATS if data_format.name == name]
     assert str(root) in str(caught.value).split(" DATA_FORMAT=")[0]
     assert f". DATA_FORMAT={name!r} means {looks_like}. It looks like folder of clips" in str(caught.value)
@@ -99,33 +97,33 @@ def test_a_format_that_does_not_fit_is_refused_with_what_would(tmp_path, name):
 def test_the_right_format_is_named_in_a_wrong_ones_place(tmp_path):
     root = replicas.phoenix_replica(tmp_path, clips=2)
     with pytest.raises(UserError, match=r"It looks like PHOENIX-2014T \(it holds .*\): set DATA_FORMAT to 'phoenix'"):
-        read_data_set(root, "wlasl", OPTIONS)
+        read_data_set(root, "wlasl")
 
 
 def test_a_format_that_is_named_need_not_be_recognised(tmp_path):
     replicas.webdataset_replica(tmp_path / "deep" / "down" / "train", clips=2)
     write_clip(tmp_path / "preview.mp4", 0)
-    name, why, manifest = read_data_set(tmp_path, "webdataset", OPTIONS)
+    name, why, manifest = read_data_set(tmp_path, "webdataset")
     assert (name, why) == ("webdataset", "WebDataset shards (DATA_FORMAT says so)")
     assert [row.media.path for row in manifest.rows] == [
         "deep/down/train/clips-000000.tar",
         "deep/down/train/clips-000001.tar",
     ]
-    assert read_data_set(tmp_path, "auto", OPTIONS)[0] == "folder"
+    assert read_data_set(tmp_path, "auto")[0] == "folder"
     table = replicas.manifest_replica(tmp_path / "list", clips=2).rename(tmp_path / "list" / "list.txt")
-    assert len(read_data_set(table, "manifest", OPTIONS)[2].rows) == 2
+    assert len(read_data_set(table, "manifest")[2].rows) == 2
 
 
 def test_shards_in_a_folder_for_each_split_are_recognised(tmp_path):
     for split in ("val", "train"):
         replicas.webdataset_replica(tmp_path / split, clips=2)
-    name, why, manifest = read_data_set(tmp_path, "auto", OPTIONS)
+    name, why, manifest = read_data_set(tmp_path, "auto")
     assert (name, why) == ("webdataset", "WebDataset shards (it holds train/clips-000000.tar)")
     assert len(manifest.rows) == 4
-    assert read_data_set(tmp_path, "webdataset", OPTIONS)[2] == manifest
+    assert read_data_set(tmp_path, "webdataset")[2] == manifest
     clip = write_clip(tmp_path / "clips" / "clip.mp4", 0)
     clip.with_suffix(".txt").write_text("hello")
-    name, _, manifest = read_data_set(tmp_path, "auto", OPTIONS)
+    name, _, manifest = read_data_set(tmp_path, "auto")
     assert (name, [row.id for row in manifest.rows]) == ("folder", ["clips/clip.mp4"])
 
 
@@ -134,28 +132,28 @@ def test_what_is_wrong_with_the_right_format_stands_alone(tmp_path):
     (root / "manifest.csv").write_text("path,text\n")
     (root / "how2sign_realigned_train.csv").write_text("nothing\n")
     with pytest.raises(UserError, match=r"needed are sentence_name, sentence\.$"):
-        read_data_set(root, "how2sign", OPTIONS)
+        read_data_set(root, "how2sign")
 
 
 def test_a_file_that_is_nothing_is_refused_with_what_is_possible(tmp_path):
     file = tmp_path / "clips.txt"
     file.write_text("hello")
     with pytest.raises(UserError) as caught:
-        read_data_set(file, "auto", OPTIONS)
+        read_data_set(file, "auto")
     assert str(caught.value).startswith(f"DATA_ROOT={str(file)!r} is nothing that can be read. Possible are ")
 
     assert all(f"{name}: " in str(caught.value) for name in FORMAT_NAMES)
     with pytest.raises(UserError, match="It is nothing else that can be read either"):
-        read_data_set(file, "folder", OPTIONS)
+        read_data_set(file, "folder")
 
 
 def test_a_single_clip_is_refused_and_its_folder_named(tmp_path):
     clip = replicas.write_clip(tmp_path / "clip.mp4", 0)
     with pytest.raises(UserError, match="is a single clip") as caught:
-        read_data_set(clip, "auto", OPTIONS)
+        read_data_set(clip, "auto")
     assert f"Give the folder that holds it, {str(tmp_path)!r}" in str(caught.value)
 
 
 def test_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"DATA_FORMAT='how2dance' is not known\. Choose one of: auto, "):
-        read_data_set(tmp_path, "how2dance", OPTIONS)
+        read_data_set(tmp_path, "how2dance")

@@ -9,11 +9,10 @@ import pytest
 from webdataset import ShardWriter, WebDataset
 
 from common.errors import UserError
-from data.formats.data_format import ReadingOptions
 from data.formats.tar_index import MOST_HEADER_BYTES
 from data.formats.webdataset import FORMAT
-from data.manifest import WHOLE, Media, TarMember, TimeSpan
 from data.media.decode import media_digest
+from data.rows import WHOLE, Media, TarMember, TimeSpan
 
 CLIP = b"....ftypisom" + bytes(range(256)) * 3
 
@@ -37,7 +36,7 @@ def sample(key, text="hello", clip=CLIP, suffix="mp4"):
 
 
 def read(root):
-    return FORMAT.read(root, ReadingOptions())
+    return FORMAT.read(root)
 
 
 def content_of(root, media):

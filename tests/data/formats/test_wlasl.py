@@ -4,12 +4,9 @@ import shutil
 import pytest
 
 from common.errors import UserError
-from data.formats.data_format import ReadingOptions
 from data.formats.wlasl import FORMAT
-from data.manifest import ManifestRow, Media, SkippedRow
+from data.rows import ManifestRow, Media, SkippedRow
 from tests.data.formats.replicas import wlasl_replica
-
-OPTIONS = ReadingOptions()
 
 
 @pytest.fixture
@@ -24,14 +21,14 @@ def read(root):
     def run(content):
         file = root / "WLASL_v0.3.json"
         file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        return FORMAT.read(root, OPTIONS)
+        return FORMAT.read(root)
 
     return run
 
 
 def test_clips_are_found_with_their_words_splits_and_signers(root):
     assert FORMAT.recognise(root) == "it holds WLASL_v0.3.json"
-    manifest = FORMAT.read(root, OPTIONS)
+    manifest = FORMAT.read(root)
     assert manifest.rows[1] == ManifestRow(
         "00336",
         Media("video", "videos/00336.mp4"),  # the whole of it, although its frames are said to be 2150 to 2249
@@ -51,7 +48,7 @@ def test_clips_are_found_with_their_words_splits_and_signers(root):
 
 def test_a_set_one_folder_further_down_is_found(root):
     assert FORMAT.recognise(root.parent) == "it holds WLASL_v0.3.json"
-    manifest = FORMAT.read(root.parent, OPTIONS)
+    manifest = FORMAT.read(root.parent)
     assert manifest.root == root.parent
     assert {row.media.path.rpartition("/")[0] for row in manifest.rows} == {"wlasl/videos"}
 
@@ -59,10 +56,10 @@ def test_a_set_one_folder_further_down_is_found(root):
 def test_other_lists_of_words_are_read(root):
     shutil.move(root / "WLASL_v0.3.json", root / "wlasl_100.json")
     assert FORMAT.recognise(root) == "it holds wlasl_100.json"
-    assert len(FORMAT.read(root, OPTIONS).rows) == 6
+    assert len(FORMAT.read(root).rows) == 6
     shutil.copy(root / "wlasl_100.json", root / "WLASL_v0.3.json")
     (root / "WLASL_v0.1.json").write_text("[]")
-    manifest = FORMAT.read(root, OPTIONS)
+    manifest = FORMAT.read(root)
     assert len(manifest.rows) == 6
     assert manifest.notes == (
         "WLASL_v0.1.json is left out: WLASL_v0.3.json is the list that counts",
@@ -131,7 +128,7 @@ def test_a_file_that_is_no_list_is_refused(read, content, message):
 
 def test_a_set_without_videos_lists_absent_clips_only(root):
     shutil.rmtree(root / "videos")
-    manifest = FORMAT.read(root, OPTIONS)
+    manifest = FORMAT.read(root)
     assert not manifest.rows
     assert len(manifest.skipped) == 9
     assert all(row.is_absent for row in manifest.skipped)
@@ -145,14 +142,14 @@ def test_names_that_others_chose_are_shown_on_one_line_and_not_at_length(tmp_pat
     shutil.move(root / "WLASL_v0.3.json", root / name)
     said = [FORMAT.recognise(root), FORMAT.recognise(tmp_path)]
     (root / name).write_text('[{}, {"gloss": "x", "instances": [{"video_id": "%s"}]}]' % ("y" * 5000))
-    said += [text for row in FORMAT.read(root, OPTIONS).skipped for text in (row.id, row.reason)]
+    said += [text for row in FORMAT.read(root).skipped for text in (row.id, row.reason)]
     for content in ("", "{}", "[]"):
         (root / name).write_text(content)
         with pytest.raises(UserError) as caught:
-            FORMAT.read(root, OPTIONS)
+            FORMAT.read(root)
         said.append(str(caught.value))
     (root / "WLASL_v0.3.json").write_text("[7]")
-    said += FORMAT.read(root, OPTIONS).notes
+    said += FORMAT.read(root).notes
     assert len(said) == 10
     assert all(text.isprintable() and len(text) < 400 for text in said)
 

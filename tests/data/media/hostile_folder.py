@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy
 
 from data.cache import ClipCache
-from data.clip_reader import ClipReader
 from data.clip_set import InspectedClips
-from data.formats.data_format import ReadingOptions
 from data.formats.folder import FORMAT
-from data.inspection import Inspection, inspect_clips
-from data.manifest import Manifest
+from data.inspection import ClipReader, Inspection, inspect_clips
 from data.media.resample import ClipShape
+from data.rows import Manifest
 from data.verdicts import VerdictStore
 from tests.data.media.hostile_pictures import GifPart, gif
 
@@ -31,7 +29,7 @@ def add(folder: Path, name: str, caption: bytes | None = b"hello", content: byte
 
 def inspect(root: Path, manifest: Manifest | None = None) -> tuple[Inspection, InspectedClips]:
     with tempfile.TemporaryDirectory() as cache:
-        manifest = manifest or FORMAT.read(root, ReadingOptions())
+        manifest = manifest or FORMAT.read(root)
         reader = ClipReader(root, SHAPE, ClipCache(Path(cache), 10_000_000))
         inspection = inspect_clips("folder", "folder", manifest, reader, VerdictStore(Path(cache), root))
     return inspection, InspectedClips(reader, inspection.usable)

@@ -10,12 +10,10 @@ import tempfile
 from pathlib import Path
 
 from data.cache import ClipCache
-from data.clip_reader import ClipReader
-from data.formats.data_format import ReadingOptions
 from data.formats.folder import FORMAT
-from data.inspection import inspect_clips
-from data.manifest import Manifest, ManifestRow, Media
+from data.inspection import ClipReader, inspect_clips
 from data.media.resample import ClipShape
+from data.rows import Manifest, ManifestRow, Media
 from data.verdicts import VerdictStore
 
 CODE = (".py", ".pyc", ".so")  # what Python reads of itself
@@ -34,7 +32,7 @@ def main(root: Path) -> None:
 
     with tempfile.TemporaryDirectory() as cache:
         reader = ClipReader(root, ClipShape(8, 32), ClipCache(Path(cache), 100_000_000))
-        manifest = FORMAT.read(root, ReadingOptions())
+        manifest = FORMAT.read(root)
         frames = [ManifestRow(path.name, Media("frames", path.name), "x") for path in root.iterdir() if path.is_dir()]
         manifest = Manifest(root, (*manifest.rows, *sorted(frames, key=lambda row: row.id)), manifest.skipped)
         sys.addaudithook(watch)

@@ -2,10 +2,10 @@
 
 import numpy
 
-from data.manifest import WHOLE
+from data.media.decode import decode_pose
 from data.media.files import PlainFile
-from data.media.pose import decode_pose
 from data.media.resample import ClipShape
+from data.rows import WHOLE
 
 RED, YELLOW, GREEN, BLUE, VIOLET = (1.0, 0.2, 0.2), (1.0, 0.85, 0.2), (0.25, 1, 0.4), (0.2, 0.75, 1), (0.9, 0.4, 1.0)
 

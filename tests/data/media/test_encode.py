@@ -7,11 +7,10 @@ import pytest
 from PIL import Image
 
 import data.media.encode
-from data.manifest import WHOLE, Media, TimeSpan
 from data.media.decode import decode_media
 from data.media.encode import encode_clip
 from data.media.resample import ClipShape
-from data.unusable import UnusableClip
+from data.rows import WHOLE, Media, TimeSpan, UnusableClip
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@ import numpy
 import pytest
 from PIL import Image
 
-from data.manifest import WHOLE, Media, TimeSpan
 from data.media.decode import decode_media, media_digest
 from data.media.resample import ClipShape
-from data.unusable import UnusableClip
+from data.rows import WHOLE, Media, TimeSpan, UnusableClip
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from data.manifest import Manifest, ManifestRow, Media
+from data.rows import Manifest, ManifestRow, Media
 from tests.data.media.hostile_folder import CLIP, add, inspect, reasons
 from tests.data.media.hostile_pictures import GifPart, gif
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy
 import pytest
 
-from data.manifest import WHOLE, Media, TarMember, TimeSpan
 from data.media.decode import decode_media, media_digest, media_stamp
 from data.media.files import PlainFile
 from data.media.resample import ClipShape
-from data.unusable import UnusableClip
+from data.rows import WHOLE, Media, TarMember, TimeSpan, UnusableClip
 from tests.data.media.hostile import HOSTILE, valid_file
 from tests.data.media.hostile_codecs import encoded, h264
 from tests.data.media.hostile_containers import Avi, Matroska, Mp4

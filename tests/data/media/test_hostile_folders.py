@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy
 import pytest
 
-from data.formats.data_format import ReadingOptions
 from data.formats.folder import FORMAT
-from data.manifest import Manifest, ManifestRow, Media
+from data.rows import Manifest, ManifestRow, Media
 from tests.data.media.hostile_folder import CLIP, add, inspect, reasons
 
 
@@ -136,7 +135,7 @@ def test_a_folder_of_frames_outside_is_refused(root):
 def test_links_to_folders_are_not_followed(root):
     (root / "out").symlink_to("..")
     (root / "again").symlink_to(".")
-    assert [row.id for row in FORMAT.read(root, ReadingOptions()).rows] == ["good.gif"]
+    assert [row.id for row in FORMAT.read(root).rows] == ["good.gif"]
 
 
 def test_links_within_the_folder_and_hard_links_are_fine(root):

@@ -8,9 +8,9 @@ import numpy
 import pytest
 from PIL import Image
 
-from data.manifest import Media
 from data.media.decode import decode_media
 from data.media.resample import ClipShape, DecodedClip, Fit
+from data.rows import Media
 from tests.data.media.hostile_codecs import encoded
 from tests.data.media.hostile_containers import Avi, Matroska, Mp4
 from tests.data.media.hostile_pictures import GifPart, gif, jpeg

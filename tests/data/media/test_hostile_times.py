@@ -9,10 +9,9 @@ import numpy
 import pytest
 from PIL import Image
 
-from data.manifest import WHOLE, Media, TimeSpan
 from data.media.decode import decode_media
 from data.media.resample import ClipShape, DecodedClip
-from data.unusable import UnusableClip
+from data.rows import WHOLE, Media, TimeSpan, UnusableClip
 from tests.data.media.hostile_containers import Matroska, Mp4, box, full_box, numbers
 from tests.data.media.hostile_pictures import GifPart, gif, jpeg
 

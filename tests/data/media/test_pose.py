@@ -1,11 +1,10 @@
 import numpy
 import pytest
 
-from data.manifest import TimeSpan
+from data.media.decode import decode_pose
 from data.media.files import FileInTar, PlainFile
-from data.media.pose import decode_pose
 from data.media.resample import ClipShape, MediaFacts
-from data.unusable import UnusableClip
+from data.rows import TimeSpan, UnusableClip
 from tests.data.media.pose_pictures import YELLOW, drawer, fingers, where
 from tests.data.media.pose_signers import BODY, CENTRE, RESTING, signer, written
 

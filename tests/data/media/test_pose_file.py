@@ -6,13 +6,12 @@ import numpy
 import pytest
 from pose_format.pose_header import PoseHeaderCache
 
-import data.media.pose
+import data.media.decode
 import data.media.pose_file
-from data.manifest import WHOLE, TimeSpan
+from data.media.decode import decode_pose
 from data.media.files import PlainFile
-from data.media.pose import decode_pose
 from data.media.resample import ClipShape
-from data.unusable import UnusableClip
+from data.rows import WHOLE, TimeSpan, UnusableClip
 from tests.data.media.pose_signers import signer, written
 
 BODY_HEADER = "<fIH"  # of version 0.2: frames a second, frames, people
@@ -191,7 +190,7 @@ def test_a_file_that_is_too_large_is_refused(decode, sign, monkeypatch):
 
 
 def test_a_clip_with_too_many_frames_is_refused_but_a_part_of_it_is_not(decode, sign, monkeypatch):
-    monkeypatch.setattr(data.media.pose, "MOST_POSE_FRAMES", 8)
+    monkeypatch.setattr(data.media.decode, "MOST_POSE_FRAMES", 8)
     with pytest.raises(UnusableClip, match="has 12 frames; 8 is the most for a pose"):
         decode(sign)
     assert decode(sign, TimeSpan(0.0, 0.3)).facts.frames == 8

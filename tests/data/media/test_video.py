@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 
 import data.media.budget
-import data.media.choosing
+import data.media.resample
 import data.media.video
-from data.manifest import WHOLE, TimeSpan
 from data.media.files import PlainFile
 from data.media.resample import ClipShape, square_resize, uniform_indices
 from data.media.video import decode_video
-from data.unusable import UnusableClip
+from data.rows import WHOLE, TimeSpan, UnusableClip
 
 
 def decode_clip(path, num_frames, image_size, span=WHOLE):
@@ -173,13 +172,13 @@ def moving_video():
 def passes(monkeypatch):
     """A list that grows by one at each pass through a file's frames."""
     made = []
-    decode = data.media.choosing._one_pass
+    decode = data.media.resample._one_pass
 
     def counted(*arguments, **named):
         made.append(named["kept"])
         return decode(*arguments, **named)
 
-    monkeypatch.setattr(data.media.choosing, "_one_pass", counted)
+    monkeypatch.setattr(data.media.resample, "_one_pass", counted)
     return made
 
 

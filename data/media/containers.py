@@ -1,25 +1,53 @@
-"""Whether a video file is as long as it says that it is. Nothing is decoded."""
+"""Which kind of container a video file is, and whether it is as long as it says. Nothing is decoded.
+
+The kind is told from the first bytes and must agree with the name; the demuxer is then chosen by us. (Left to guess,
+FFmpeg would also follow playlists, which can name any other file or address.)
+"""
 
 from typing import BinaryIO
 
 from data.media.files import SourceFile
-from data.unusable import UnusableClip
+from data.rows import UnusableClip
 
+_FAMILIES = {".gif": "gif", ".mp4": "mov", ".webm": "matroska", ".mov": "mov", ".avi": "avi", ".mkv": "matroska"}
+VIDEO_EXTENSIONS = tuple(_FAMILIES)
 LEAST_SHARE_OF_BYTES = 0.9  # of what the file promises; fewer means that it is cut off
-_MOST_BOXES = 100_000  # of an MP4 file that are looked at
+_MOST_BOXES = 100_000  # of an MP4 file that are read
 _CONTENTS = (b"moov", b"mdat", b"moof")
 _OTHER_BOXES = (b"ftyp", b"free", b"skip", b"wide", b"mfra", b"sidx", b"styp", b"uuid", b"meta")
 _SEGMENT = 0x18538067
 
 
-def check_whole(file: SourceFile, family: str) -> None:
-    """Refuse a file that was cut off, as interrupted downloads are.
-
-    A decoder does not notice: it takes what is there for the whole clip, which would then go with the whole caption.
+def check_kind(file: SourceFile) -> str:
+    """Return the family of containers that a file belongs to: "gif", "mov", "matroska" or "avi".
 
     Raises:
-        UnusableClip: much of it is missing.
+        UnusableClip: it is empty, too large, of no known kind, of another than its name says, or cut off.
         OSError: it cannot be read.
+    """
+    file.check_size()
+    head = file.read_bytes(16)
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        family = "gif"
+    elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+        family = "mov"
+    elif head[:4] == b"\x1a\x45\xdf\xa3":
+        family = "matroska"
+    elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        family = "avi"
+    else:
+        raise UnusableClip("is not a video of a known kind")
+    if _FAMILIES.get(file.suffix) != family:
+        raise UnusableClip(f"is not a {file.suffix} file: its content is {family}")
+    if family != "gif":  # whose blocks are all read anyway
+        _check_length(file, family)
+    return family
+
+
+def _check_length(file: SourceFile, family: str) -> None:
+    """Refuse a file that was cut off, as interrupted downloads are.
+
+    A decoder does not notice: it takes what is there for all of the clip, and teaches it with all of the caption.
     """
     with file.open() as opened:
         size = opened.seek(0, 2)

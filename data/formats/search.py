@@ -1,4 +1,4 @@
-"""What several formats share: which files are clips, and finding all files below a folder."""
+"""Finding the files of a data set: which are clips, what lies below a folder, and what a list names."""
 
 import glob
 import os
@@ -8,16 +8,107 @@ from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.formats.fields import Values, as_text, shown, shown_name
-from data.manifest import WHOLE, Media, MediaKind, SkippedRow, TimeSpan
-from data.media.video import VIDEO_EXTENSIONS
-from data.unusable import UnusableClip
+from data.media.containers import VIDEO_EXTENSIONS
+from data.rows import Media, MediaKind, SkippedRow, TimeSpan, UnusableClip
+
+POSE_EXTENSION = ".pose"
+MEDIA_EXTENSIONS = (*VIDEO_EXTENSIONS, POSE_EXTENSION)
+NAMED_FOLDERS = 3  # that a message names if nothing was found
+LINK = "is a link to a folder, which is not followed: put the folder itself there, or set DATA_ROOT to where it leads"
+
+
+def media_kind(name: str) -> MediaKind | None:
+    """Return the kind of clip that a file of this name holds; None if it holds none."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix == POSE_EXTENSION:
+        return "pose"
+    return "video" if suffix in VIDEO_EXTENSIONS else None
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """What lies below a folder."""
+
+    names: tuple[str, ...]  # paths within the folder, with "/"
+    skipped: tuple[SkippedRow, ...]  # the folders in it that were not searched, and why
+
+    def not_searched(self) -> str:
+        """Return a sentence that names the first skipped folders, to append to a message; or nothing."""
+        if not self.skipped:
+            return ""
+        return f" Not searched: {', '.join(f'{row.id} {row.reason}' for row in self.skipped[:NAMED_FOLDERS])}."
+
+
+def walk_files(root: Path, leave_out: Callable[[str], bool] | None = None) -> FoundFiles:
+    """Find every file below a folder, sorted within its folder; hidden files and folders do not count.
+
+    Links to folders are not followed, so that nothing is found twice and a circle does no harm.
+
+    Args:
+        root: the folder.
+        leave_out: tells by its name whether a folder is left out silently.
+
+    Raises:
+        UserError: `root` itself cannot be listed.
+    """
+    names, skipped, waiting = list[str](), list[SkippedRow](), [""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(root / folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            if not folder:
+                raise _unreadable(root, error) from error
+            skipped.append(SkippedRow(shown_name(folder), f"cannot be read ({error.strerror})"))
+            continue
+        subfolders = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not _is_folder(entry):
+                names.append(folder + entry.name)
+            elif entry.name.startswith("__MACOSX") or (leave_out is not None and leave_out(entry.name)):
+                continue
+            elif entry.is_symlink():
+                skipped.append(SkippedRow(shown_name(f"{folder}{entry.name}/"), LINK))
+            else:
+                subfolders.append(f"{folder}{entry.name}/")
+        waiting += reversed(subfolders)
+    return FoundFiles(tuple(names), tuple(skipped))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere: it is named as a file, should it count as one
+        return False
+
+
+def names_in(folder: Path, *, only_folders: bool = False) -> list[str]:
+    """Return the names in a folder, sorted; none if there is no such folder.
+
+    Raises:
+        UserError: it cannot be listed.
+    """
+    if not os.path.isdir(folder):
+        return []
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not only_folders or entry.is_dir())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"DATA_ROOT: the folder {shown_name(str(folder))} cannot be read: {error.strerror}.")
 
 
 def first_matches(root: Path, folders: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
     """Return the files of certain names in the first folder that holds one of them.
 
     Args:
-        root: the data set; nothing is found where it is no folder.
+        root: the data set; nothing is found if it is no folder.
         folders: patterns of folders within the root, the likeliest first; "" is the root itself.
         names: of files, or patterns.
 
@@ -43,92 +134,7 @@ def first_folder(root: Path, patterns: Sequence[str]) -> str | None:
     return None
 
 
-POSE_EXTENSION = ".pose"
-
-
-MEDIA_EXTENSIONS = (*VIDEO_EXTENSIONS, POSE_EXTENSION)
-
-
-NAMED_FOLDERS = 3  # that a message names where nothing was found
-
-
-LINK = "is a link to a folder, which is not followed: put the folder itself there, or set DATA_ROOT to where it leads"
-
-
-def media_kind(name: str) -> MediaKind | None:
-    """Return the kind of clip that a file of this name holds; None if it holds none."""
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix == POSE_EXTENSION:
-        return "pose"
-    return "video" if suffix in VIDEO_EXTENSIONS else None
-
-
-@dataclass(frozen=True)
-class FoundFiles:
-    """What lies below a folder."""
-
-    names: tuple[str, ...]  # paths within the folder, with "/"
-    skipped: tuple[SkippedRow, ...]  # the folders in it that were not gone through, and why
-
-    def not_searched(self) -> str:
-        """Return a sentence that names the first skipped folders, to go on with after a message; or nothing."""
-        if not self.skipped:
-            return ""
-        return f" Not searched: {', '.join(f'{row.id} {row.reason}' for row in self.skipped[:NAMED_FOLDERS])}."
-
-
-def _none(folder: str) -> bool:
-    return False
-
-
-def walk_files(root: Path, leave_out: Callable[[str], bool] = _none) -> FoundFiles:
-    """Find every file below a folder, sorted within its folder; hidden files and folders do not count.
-
-    Links to folders are not followed, so that nothing is found twice and a circle does no harm.
-
-    Args:
-        root: the folder.
-        leave_out: tells by its name whether a folder is left out without a word.
-
-    Raises:
-        UserError: `root` itself cannot be listed.
-    """
-    names, skipped, waiting = list[str](), list[SkippedRow](), [""]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(root / folder) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name)
-        except OSError as error:
-            if not folder:
-                shown = shown_name(str(root))
-                raise UserError(f"DATA_ROOT: the folder {shown} cannot be read: {error.strerror}.") from error
-            skipped.append(SkippedRow(shown_name(folder), f"cannot be read ({error.strerror})"))
-            continue
-        subfolders = []
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not _is_folder(entry):
-                names.append(folder + entry.name)
-            elif entry.name.startswith("__MACOSX") or leave_out(entry.name):
-                continue
-            elif entry.is_symlink():
-                skipped.append(SkippedRow(shown_name(f"{folder}{entry.name}/"), LINK))
-            else:
-                subfolders.append(f"{folder}{entry.name}/")
-        waiting += reversed(subfolders)
-    return FoundFiles(tuple(names), tuple(skipped))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads nowhere: it is named as a file, should it count as one
-        return False
-
-
-def listed_media(root: Path, values: Values, span: TimeSpan = WHOLE) -> Media:
+def listed_media(root: Path, values: Values, span: TimeSpan) -> Media:
     """Return the clip that the field path names, a file or a folder of frames.
 
     That it is within the data set's folder is checked again, links included, when it is opened.

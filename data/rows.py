@@ -1,4 +1,4 @@
-"""What a data set says about its clips, before any of them is opened. Every format is read into these rows."""
+"""What a data set says of its clips, before any of them is opened. Every format is read into these rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,13 @@ from typing import Literal
 
 Split = Literal["training", "validation", "test"]
 MediaKind = Literal["video", "frames", "pose"]
+
+
+class UnusableClip(Exception):
+    """A clip, its caption or its line in a list cannot be used.
+
+    The message says why and continues a sentence that begins with the clip's name: "is empty".
+    """
 
 
 @dataclass(frozen=True)
