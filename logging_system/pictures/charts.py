@@ -16,7 +16,7 @@ from itertools import groupby
 import numpy
 from PIL import Image, ImageDraw, ImageFilter
 
-from common.fonts import font_for
+from common.filmstrip import font_for
 
 WIDTH, HEIGHT = 700, 430
 LEFT, TOP, BOTTOM, RIGHT = 92, 76, 70, 24
