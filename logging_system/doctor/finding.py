@@ -90,6 +90,11 @@ def launch_start(history: ScalarHistory) -> int:
     return int(starts[-1]) if len(starts) else 0
 
 
+def of_this_launch(history: ScalarHistory, tag: str) -> ScalarSeries:
+    """Return the finite points that the newest launch logged: an earlier one may have had other data or weighting."""
+    return history.series(tag).finite().since(launch_start(history))
+
+
 def settled_loss(history: ScalarHistory) -> ScalarSeries:
     """Return the finite points of Loss_EMA without the first steps after each resume.
 
@@ -140,7 +145,7 @@ def aligned(history: ScalarHistory, *tags: str) -> tuple[NDArray[numpy.int64], N
 
 def rate_fraction(history: ScalarHistory, config: Constants) -> float:
     """Return the newest learning rate as a share of the launch's peak; NaN where that is unknown."""
-    rates = history.series(LEARNING_RATE_TAG).finite().since(launch_start(history))
+    rates = of_this_launch(history, LEARNING_RATE_TAG)
     if not len(rates):
         return math.nan
     peak = max(float(rates.values.max()), number(config, "LEARNING_RATE") or 0.0)

@@ -16,6 +16,7 @@ from logging_system.doctor.finding import (
     last_point,
     launch_start,
     number,
+    of_this_launch,
     points,
     rate_fraction,
     recent_median,
@@ -59,7 +60,7 @@ def diverged(history: ScalarHistory, config: Constants) -> Opinion:
     if not math.isfinite(loss.values[-1]):
         explanation = f"{LOSS_TAG} is {loss.values[-1]} at step {loss.steps[-1]}."
         return Finding("problem", "The loss is no longer a number.", explanation, (last_point(loss),), REMEDY_DIVERGED)
-    skipped = history.series(SKIPPED_TAG).finite().since(launch_start(history)).newest(RECENT_POINTS + 1)
+    skipped = of_this_launch(history, SKIPPED_TAG).newest(RECENT_POINTS + 1)
     lost = _lost_steps(skipped, number(config, "MAX_SKIPPED_STEPS_IN_A_ROW"))
     if lost is not None:
         explanation = f"{lost[0]} of the last {lost[1]} steps had a loss or gradient that was not finite."
@@ -125,10 +126,9 @@ def not_learning(history: ScalarHistory, config: Constants) -> Opinion:
 
 def plateau(history: ScalarHistory, config: Constants) -> Opinion:
     """Neither loss improves although the learning rate is still high."""
-    start = launch_start(history)  # a resumed run may have other data or another weighting
     curves = [
-        (history.series(VALIDATION_TAG).finite().since(start), LEAST_VALIDATIONS),
-        (settled_loss(history).since(start), LEAST_LOSS_POINTS),
+        (of_this_launch(history, VALIDATION_TAG), LEAST_VALIDATIONS),
+        (settled_loss(history).since(launch_start(history)), LEAST_LOSS_POINTS),
     ]
     judged = [series for series, least in curves if len(series) >= least]
     if not judged:

@@ -16,6 +16,7 @@ from logging_system.doctor.finding import (
     last_point,
     launch_start,
     number,
+    of_this_launch,
     per_layer,
     rate_fraction,
     recent_median,
@@ -167,7 +168,7 @@ def _first_judged_step(config: Constants) -> float:
 
 def _after_warmup(history: ScalarHistory, config: Constants) -> ScalarSeries:
     """Return the finite gradient norms of this launch after the warm-up."""
-    series = history.series(NORM_TAG).finite().since(launch_start(history))
+    series = of_this_launch(history, NORM_TAG)
     return series.where(series.steps > _first_judged_step(config))
 
 

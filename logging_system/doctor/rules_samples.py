@@ -13,6 +13,7 @@ from logging_system.doctor.finding import (
     aligned,
     last_point,
     launch_start,
+    of_this_launch,
     points,
     recent_median,
     settled_loss,
@@ -151,9 +152,8 @@ def memorisation(history: ScalarHistory, config: Constants) -> Opinion:
 
 def overfitting(history: ScalarHistory, config: Constants) -> Opinion:
     """A validation loss that rises while the training loss falls."""
-    # Of this launch alone: a resumed run may have other clips.
-    start = launch_start(history)
-    validation, training = history.series(VALIDATION_TAG).finite().since(start), settled_loss(history).since(start)
+    validation = of_this_launch(history, VALIDATION_TAG)
+    training = settled_loss(history).since(launch_start(history))
     needed = WORSE_VALIDATIONS + 1
     if len(validation) < needed:
         have = points(len(validation), "validation")
