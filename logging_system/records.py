@@ -55,7 +55,7 @@ class StepRecord:
     samples: SampleStatistics
     tensors: DiffusionTensors
     data_seconds: float  # waited for the batch
-    step_seconds: float  # whole step on the wall clock, waiting for data included, logging excluded
+    step_seconds: float  # of the step on the wall clock, waiting for data included, logging excluded
     loss_scale: Tensor | None = None  # scalar, what the loss was multiplied by; None unless gradients are float16
     rank_seconds: tuple[float, ...] = ()
     """By process: mean seconds of a step that it worked on its own, since the last time this was measured, which is at
