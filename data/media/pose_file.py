@@ -67,13 +67,12 @@ def read_pose_file(file: SourceFile) -> PoseFile:
 
 def _content(file: SourceFile) -> bytes:
     try:
-        file.check_size()
-        content = file.read_bytes(MOST_POSE_BYTES + 1)
+        size = file.check_size()
+        if size > MOST_POSE_BYTES:
+            raise UnusableClip(f"is larger than {MOST_POSE_BYTES >> 20} MiB, the most for a pose")
+        return file.read_bytes(size)
     except OSError as error:
         raise UnusableClip(f"cannot be read ({error.strerror})") from error
-    if len(content) > MOST_POSE_BYTES:
-        raise UnusableClip(f"is larger than {MOST_POSE_BYTES >> 20} MiB, the most for a pose")
-    return content
 
 
 class _BoundedReader(BufferReader):  # type: ignore[misc]  # the package is not annotated
