@@ -26,8 +26,8 @@ MOST_TRIES = 20_000
 class Alphabet:
     """The symbols of one sign language's lexicon.
 
-    A symbol may be several characters long (German SCH, Italian bb): the longest symbol that fits is taken. Upper and
-    lower case are accepted for one another where only one symbol can be meant.
+    A symbol may be several characters long (German SCH, Italian bb): the longest that fits is taken. Upper and lower
+    case are interchangeable if only one symbol can be meant.
     """
 
     def __init__(self, symbols: Sequence[str], spoken_language: str, signed_language: str) -> None:

@@ -1,8 +1,8 @@
 """How2Sign: American Sign Language, one clip a sentence, listed in ``how2sign_realigned_{train,val,test}.csv``.
 
-The lists are separated by tabs, whatever their names say (copies that were saved again, with commas, are read too). A
+The lists are separated by tabs in spite of their names (copies that were saved again, with commas, are read too). A
 clip is called SENTENCE_NAME.mp4 and may lie anywhere below the root; of 31,165 training sentences 118 never had one.
-The times in the lists are those of the whole recordings: they do not apply to the clips, which are already cut.
+The times in the lists are those of the full recordings: they do not apply to the clips, which are already cut.
 The number in front of "-rgb_front" is the signer.
 """
 

@@ -1,8 +1,8 @@
 """A lexicon of poses: an ``index.csv`` as the package ``spoken-to-signed`` reads it, and the .pose files that it names.
 
-Its columns start and end are milliseconds. As in that package, an end of 0 is the end of the file, and one that lies
-past it is that too: the finger-spelling lexicon in the package has such ends in all its lines, because its clips were
-trimmed after they were listed. A file that the index names but that does not exist is a mistake.
+Its columns start and end are milliseconds. As in that package, an end of 0 or past the end of the file is the end of
+the file: all lines of the package's finger-spelling lexicon have such ends, because its clips were trimmed after they
+were listed. A file that the index names but that does not exist is a mistake.
 """
 
 import os

@@ -37,7 +37,7 @@ def _recognise(path: Path) -> str | None:
         return None
     here, tars = glob.glob("*", root_dir=path), []
     for name in (*here, *glob.iglob("*/*", root_dir=path)):  # a folder for each split is common
-        if media_kind(name) is not None:  # a tar file beside clips is a copy of them
+        if media_kind(name) is not None:  # a tar file next to clips is a copy of them
             return None
         if name.lower().endswith(TAR_EXTENSION):
             tars.append(name)
@@ -125,7 +125,7 @@ class _Sample:
 
 
 def _group_samples(members: Sequence[Member]) -> list[_Sample]:
-    """Return the samples of a tar file in order; whatever has no extension belongs to none."""
+    """Return the samples of a tar file in order; what has no extension belongs to none."""
     samples: dict[str, _Sample] = {}
     for member in members:
         if len(member.name) > MOST_NAME_LENGTH:  # its end is not known: a sample without files, to be refused
@@ -141,9 +141,9 @@ def _group_samples(members: Sequence[Member]) -> list[_Sample]:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Return the key and the suffix of a file; no suffix where it belongs to no sample.
+    """Return the key and the suffix of a file; no suffix if it belongs to no sample.
 
-    Hidden files belong to none, nor do those below ``__name__``, which the library keeps for itself.
+    Hidden files belong to none, nor do those below ``__name__``, which the library reserves.
     """
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, _, suffix = base.partition(".")
@@ -154,7 +154,7 @@ def _split_name(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Contents:
-    """The contents within an open tar file."""
+    """An open tar file."""
 
     tar: BinaryIO
     size: int  # of the tar file
@@ -221,7 +221,7 @@ def _only_media(sample: _Sample) -> Member:
 
 
 def _belonging(media: Member, sample: _Sample, extension: str) -> Member | None:
-    """Return the file that belongs to a clip: to 01.left.mp4 that is 01.left.txt, or else 01.txt."""
+    """Return the file that belongs to a clip: to 01.left.mp4 that is 01.left.txt, otherwise 01.txt."""
     suffix = _split_name(media.name)[1]
     before = suffix.removesuffix(PurePosixPath(media.name).suffix[1:].lower())
     return sample.members.get(before + extension) or sample.members.get(extension)

@@ -1,8 +1,7 @@
 """WLASL: words of American Sign Language, listed in ``WLASL_v0.3.json``; clips are ``videos/VIDEO_ID.mp4``.
 
-The numbers of frames, the frame rate and the box in the list are those of the downloaded originals. The clips of the
-published archive are already cut, so none of them applies. Many originals have gone from the web: clips that are listed
-but not there are the rule.
+Frame numbers, frame rates and boxes in the list are those of the downloaded originals. They do not apply to the clips
+of the published archive, which are already cut. Many originals have gone from the web, so many listed clips are absent.
 """
 
 import json
@@ -31,7 +30,6 @@ def _recognise(path: Path) -> str | None:
 
 
 def _lists(path: Path) -> tuple[str, ...]:
-    """Return the lists that a folder holds, the one that counts first."""
     found = first_matches(path, _FOLDERS, [_LISTS])
     return tuple(sorted(found, key=lambda name: (PurePosixPath(name).name != BEST_LIST, name)))
 
