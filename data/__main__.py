@@ -98,8 +98,9 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
         _write("--json", options.json, (content + "\n").encode())
     sheet = draw_sheet(inspection.usable, reader, config.SEED)
     if sheet is not None:
-        _write("--sheet", options.sheet, sheet.png)
-        print(report_line("contact sheet", f"{options.sheet} ({sheet.clips} clips as the training sees them)"))
+        png, shown = sheet
+        _write("--sheet", options.sheet, png)
+        print(report_line("contact sheet", f"{options.sheet} ({shown} clips as the training sees them)"))
     if problem is not None:
         raise problem
 

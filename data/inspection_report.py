@@ -126,16 +126,8 @@ class InspectionReport:
         return _labelled("skipped", texts)
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A picture of filmstrips."""
-
-    png: bytes
-    clips: int
-
-
-def draw_sheet(clips: Sequence[InspectedClip], reader: ClipReader, seed: int) -> Sheet | None:
-    """Draw filmstrips of a random choice of usable clips; None if there is no clip."""
+def draw_sheet(clips: Sequence[InspectedClip], reader: ClipReader, seed: int) -> tuple[bytes, int] | None:
+    """Draw filmstrips of a random choice of usable clips: a PNG and how many it shows; None if there is no clip."""
     rows: list[tuple[str, numpy.ndarray]] = []
     for clip in hash_order(clips, seed)[:CLIPS_SHOWN]:
         try:
@@ -144,7 +136,7 @@ def draw_sheet(clips: Sequence[InspectedClip], reader: ClipReader, seed: int) ->
             continue
     if not rows:
         return None
-    return Sheet(imageio.v3.imwrite("<bytes>", filmstrips(rows, SHEET_LABEL_WIDTH), extension=".png"), len(rows))
+    return imageio.v3.imwrite("<bytes>", filmstrips(rows, SHEET_LABEL_WIDTH), extension=".png"), len(rows)
 
 
 def report_line(label: str, text: str) -> str:
