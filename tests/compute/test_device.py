@@ -13,9 +13,9 @@ import training.estimate
 import training.loop
 from common.errors import UserError
 from compute.device import ComputeDevice, OnItsWay, choose_device
+from logging_system.cadence import Cadence
 from tests.held_clock import HeldClock
 from training.estimate import ClipCost
-from training.loop import LoopCadence
 
 LAG_SECONDS = 0.3
 
@@ -57,9 +57,17 @@ def test_only_a_gpu_copies_from_pinned_memory_without_the_host(name: str, asked:
     assert tensor.asked == asked
 
 
-def test_something_looks_at_the_device_at_each_cadence_and_never_between() -> None:
-    cadence = LoopCadence(validate_every=6, save_every=8, report_every=4, sample_every=9, diagnose_every=11)
-    assert [step for step in range(1, 17) if cadence.looks_at(step)] == [4, 6, 8, 9, 11, 12, 16]
+def test_results_are_needed_at_each_cadence_and_never_between() -> None:
+    cadence = Cadence(
+        validate_every_steps=6,
+        save_every_steps=8,
+        log_every_steps=4,
+        sample_every_steps=9,
+        diagnostic_log_every_steps=11,
+        log_every_epochs=1,
+        tensorboard_flush_every_steps=1,
+    )
+    assert [step for step in range(1, 17) if cadence.needs_results(step)] == [4, 6, 8, 9, 11, 12, 16]
 
 
 def test_work_that_the_device_still_has_counts_as_training_and_not_as_logging(
