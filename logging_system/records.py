@@ -35,32 +35,38 @@ class DiffusionTensors:
     is_terminal: Tensor
 
 
-@dataclass(frozen=True)
-class StepRecord:
-    """One optimizer step that has just ended."""
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What all processes together computed in one optimizer step; only `tensors` belongs to this process alone."""
 
-    step: int  # 1 for the first step of a run
-    is_first: bool  # the first step of this process (also after a resume)
-    is_last: bool  # the run ends with this step
-    epoch: int  # 0-based
-    clips_in_step: int  # over all micro-batches
-    frames_in_step: int
-    samples_seen: int  # clips since step 0
     loss: Tensor  # scalar, mean weighted loss of the accumulated batch
     gradient_norm: Tensor  # scalar, before clipping
     gradient_norm_clipped: Tensor  # scalar, after clipping; .grad holds clipped gradients when categories look
     skipped: Tensor  # scalar bool: the loss or the gradient was not finite, so no weight changed
     overflowed: Tensor  # scalar bool: no weight changed because the scale of float16 gradients was too large alone
-    learning_rates: Mapping[str, float]  # the rate this step used, by parameter-group name
+    loss_scale: Tensor | None = None  # scalar, what the loss was multiplied by; None unless gradients are float16
     samples: SampleStatistics
     tensors: DiffusionTensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord(StepResult):
+    """One optimizer step that has just ended."""
+
+    step: int  # 1 for the first step of a run
+    is_first: bool  # the first step of this process (also after a resume)
+    is_last: bool  # the run ends with this step
+    is_interrupted: bool = False  # a signal or a fault ends the run with this step: nothing that takes long is wanted
+    epoch: int  # 0-based
+    clips_in_step: int  # over all micro-batches
+    frames_in_step: int
+    samples_seen: int  # clips since step 0
+    learning_rates: Mapping[str, float]  # the rate this step used, by parameter-group name
     data_seconds: float  # waited for the batch
     step_seconds: float  # of the step on the wall clock, waiting for data included, logging excluded
-    loss_scale: Tensor | None = None  # scalar, what the loss was multiplied by; None unless gradients are float16
     rank_seconds: tuple[float, ...] = ()
     """By process: mean seconds of a step that it worked on its own, since the last time this was measured, which is at
     least at every step that scalars are due. Empty otherwise, and where one process trains alone."""
-    is_interrupted: bool = False  # a signal or a fault ends the run with this step: nothing that takes long is wanted
 
 
 @dataclass(frozen=True)

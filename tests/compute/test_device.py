@@ -58,7 +58,7 @@ def test_only_a_gpu_copies_from_pinned_memory_without_the_host(name: str, asked:
     assert tensor.asked == asked
 
 
-def test_something_looks_at_the_device_at_each_cadence_and_never_between() -> None:
+def test_results_are_needed_at_each_cadence_and_never_between() -> None:
     cadence = Cadence.from_config(
         Config(
             VALIDATE_EVERY_STEPS=6,

@@ -17,6 +17,7 @@ import torch
 import data.inspection
 from common import files
 from data.fingerspelling.source import TrainingWords
+from diffusion.loss import DiffusionObjective
 from sampling.sampler import ClipSampler
 from tests.held_clock import HeldClock
 from training.step import TrainStep
@@ -272,6 +273,7 @@ def poison(place: str, value: float, steps: Sequence[int]) -> None:
                 parameter = next(self._shared.model.parameters())
                 handle = parameter.register_hook(lambda gradient: gradient * value)
             outcome = original(self, step, batch, *request)
+            position["step"] = 0  # validation has a loss of its own
             if handle is not None:
                 handle.remove()
             return outcome
@@ -287,7 +289,7 @@ def poison(place: str, value: float, steps: Sequence[int]) -> None:
         return loss
 
     replace_part(TrainStep, "run", make_run)
-    replace_part(TrainStep, "_loss", make_loss)
+    replace_part(DiffusionObjective, "loss", make_loss)
 
 
 def poison_weight(name: str, steps: Sequence[int]) -> None:
@@ -383,20 +385,18 @@ def stretch_start_of_workers(seconds: float) -> None:
 
 def fail_in_statistics(call: int) -> None:
     """Raise from a part of a step that has nothing to do with the weights."""
-    from training import step
-
     calls = []
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def statistics(*arguments: Any) -> Any:
+        def gather(*arguments: Any) -> Any:
             calls.append(1)
             if len(calls) == call:
                 raise ValueError("a fault of the program itself")
             return original(*arguments)
 
-        return statistics
+        return gather
 
-    replace_part(step, "_sample_statistics", make)
+    replace_part(TrainStep, "_gather", make)
 
 
 def fail_saves_slowly(seconds: float) -> None:
