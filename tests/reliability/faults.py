@@ -238,7 +238,7 @@ def never_end(place: str) -> None:
 
     owner, name = {
         "building": (build, "build_learner"),
-        "building the view": (build_dashboard, "_showcase"),
+        "building the view": (build_dashboard, "Showcase"),
         "loading": (TrainingWords, "load"),
         "validating": (Validator, "run"),
         "sampling": (ClipSampler, "sample"),
