@@ -12,22 +12,15 @@ from common.interruption import Interrupted
 from config import Config
 from logging_system.cadence import Cadence, Due, LoggingClock
 from logging_system.categories import CATEGORIES
+from logging_system.categories.c05_performance import Performance
 from logging_system.category import Category, CategoryContext
 from logging_system.files.rewind import rewind
 from logging_system.files.writer import Writer, report_on_console
 from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, TrainingView, ValidationRecord
 
 ERROR_FILE = "logging_errors.log"
-FAILURES_TAG = "05_Performance/Logging_Failures"
-DROPPED_TAG = "05_Performance/Dropped_Videos"
-DROPPED_DESCRIPTION = (
-    "Videos of this launch that are missing because they came faster than they could be encoded. Count; absent while "
-    "it is 0."
-)
-FAILURES_DESCRIPTION = (
-    "How often a category raised an error or a file or video could not be written, since this process started. "
-    f"Count; absent while it is 0. {ERROR_FILE} in the run folder holds the details."
-)
+FAILURES_TAG = f"{Performance.name}/Logging_Failures"
+DROPPED_TAG = f"{Performance.name}/Dropped_Videos"
 
 
 class WeightCopies(Protocol):
@@ -219,12 +212,11 @@ class Dispatcher(RunLog):
             self._report(f"Logging: {ERROR_FILE} could not be written ({disk_error}).")
 
     def _write_counters(self, step: int) -> None:
-        count = sum(self._failures.values()) + sum(self._writer.failures.values())
+        failures = sum(self._failures.values()) + sum(self._writer.failures.values())
         self._last_counted_step = step
-        if count and self._shows_failures:
-            self._writer.scalar(FAILURES_TAG, count, step, FAILURES_DESCRIPTION)
-        if self._writer.dropped_videos and self._shows_failures:
-            self._writer.scalar(DROPPED_TAG, self._writer.dropped_videos, step, DROPPED_DESCRIPTION)
+        for tag, count in ((FAILURES_TAG, failures), (DROPPED_TAG, self._writer.dropped_videos)):
+            if count and self._shows_failures:
+                self._writer.scalar(tag, count, step, Performance.tags[tag.split("/")[1]].description)
 
 
 def build_dispatcher(

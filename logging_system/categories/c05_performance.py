@@ -81,11 +81,13 @@ TAGS = {
     ),
     # Written by the dispatcher, which alone sees a category fail.
     "Logging_Failures": Tag(
-        "How often a category raised an error, or a file or video could not be written, in this launch.",
+        "How often a category raised an error or a file or video could not be written, since this process started. "
+        "Count; absent while it is 0. logging_errors.log in the run folder holds the details.",
         absent_when="nothing failed",
     ),
     "Dropped_Videos": Tag(
-        "Videos of this launch that are missing because they came faster than they could be encoded.",
+        "Videos of this launch that are missing because they came faster than they could be encoded. Count; absent "
+        "while it is 0.",
         absent_when="none was dropped",
     ),
 }
