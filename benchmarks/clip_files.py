@@ -6,8 +6,7 @@ from pathlib import Path
 
 from common.randomness import numpy_generator
 from common.video_encoding import encode_gif, encode_mp4
-from data.fingerspelling.composition import compose_word
-from data.fingerspelling.renderer import random_style, render_word
+from data.fingerspelling.drawing import compose_word, random_style, render_word
 from data.fingerspelling.source import load_letters
 
 SIGNED_LANGUAGE = "ase"  # its symbols are single letters, so any of them together make a word

@@ -36,11 +36,7 @@ class AbsentClip(UnusableClip):
 
 
 class RowCollector:
-    """Rows of one data set while they are read: each gets an id of its own, and repetitions are refused.
-
-    Args:
-        skipped: what was left out before.
-    """
+    """Rows of one data set while they are read: each gets an id of its own, and repetitions are refused."""
 
     def __init__(self, skipped: Sequence[SkippedRow] = ()) -> None:
         self._rows: dict[str, ManifestRow] = {}
@@ -63,12 +59,7 @@ class RowCollector:
                 self._skipped.append(SkippedRow(shown_name(record.place), printable(str(reason))))
 
     def manifest(self, root: Path, source: str, notes: Sequence[str] = ()) -> Manifest:
-        """Return all that was collected.
-
-        Args:
-            root: folder that every path is within.
-            source: what lists the clips, for the message.
-            notes: further sentences.
+        """Return all that was collected from `source`, which is named in the message.
 
         Raises:
             UserError: nothing was, not even clips that are left out.

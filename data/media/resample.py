@@ -145,10 +145,8 @@ def uniform_indices(start_times: Sequence[float], duration: float, num_frames: i
     The clip is always shown from beginning to end: a part of it against its full caption would teach the wrong thing.
     Short clips repeat frames.
 
-    Args:
-        start_times: when each frame appears, in seconds, rising; the first counts as the beginning.
-        duration: seconds from the first frame's appearance to the end of the last.
-        num_frames: T.
+    `start_times` say when each frame appears, in seconds, rising; the first counts as the beginning. `duration` is in
+    seconds, from there to the end of the last frame.
     """
     times = (numpy.arange(num_frames) + 0.5) / num_frames * duration + ROUNDING
     starts = numpy.asarray(start_times) - start_times[0]
@@ -173,12 +171,9 @@ def square_resize(frame: numpy.ndarray, shape: ClipShape, pixel_aspect: float = 
     """Make a frame square without distorting it, and resize it, antialiased.
 
     Args:
-        frame: uint8 [H, W, 3].
+        frame: uint8 [H, W, 3], which becomes uint8 [image_size, image_size, 3].
         shape: its `fit` says whether the centre square is cut out, or black borders are added.
         pixel_aspect: width of one pixel over its height, as the frame is meant to be shown.
-
-    Returns:
-        uint8 [image_size, image_size, 3].
     """
     size = shape.image_size
     height, width = frame.shape[0], frame.shape[1] * pixel_aspect  # in heights of a pixel
