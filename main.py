@@ -13,7 +13,7 @@ from common.settings import load_settings
 from compute.device import build_device, place_of_this_process
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
-from distributed.failure import Failed, failures_are_said
+from distributed.failure import ReportedFailure, report_failures
 from distributed.processes import Processes, connected_processes
 from training.announce import announce_place
 from training.build import build_training
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     place = place_of_this_process()
     with forgiving_output(), quiet_output(place.rank > 0):
         try:
-            with failures_are_said(place, Processes()), ExitStack() as connection:
+            with report_failures(place, Processes()), ExitStack() as connection:
                 loaded = load_settings(Config, PRESETS, arguments, program="main.py")
                 compute = build_device(loaded.config, place)
                 processes = connection.enter_context(connected_processes(place, compute.device))
@@ -34,12 +34,12 @@ def main(arguments: list[str]) -> int:
                 several = processes.are_several
                 with (
                     StopRequest(is_quiet=place.rank > 0, is_one_of_several=several) as stop,
-                    failures_are_said(place, processes),  # while torchrun's signals still find somebody
+                    report_failures(place, processes),  # while torchrun's signals still find somebody
                     ExitStack() as held,
                 ):
                     training = build_training(loaded, ["main.py", *arguments], stop, processes, compute, held)
                     return 0 if training is None else training.run()
-        except Failed:
+        except ReportedFailure:
             return 1
         except Interrupted as interruption:
             name = signal.Signals(interruption.signal_number).name

@@ -11,19 +11,16 @@ import dataclasses
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from benchmarks.machine import machine_line
-from benchmarks.output import INTERRUPTED, save_figures, say
-from benchmarks.spread import Spread, spread_of
-from checkpoints.checkpoint import Retention, TrainingState
-from checkpoints.saver import CheckpointSaver, RunProgress, SavedCheckpoint
+from benchmarks import runner
+from checkpoints.checkpoint import Retention, RunState, TrainingState
+from checkpoints.saver import CheckpointSaver
 from common.errors import UserError
 from common.settings import config_as_json, load_settings
 from compute.device import choose_device
@@ -31,154 +28,116 @@ from compute.memory import keep_freed_memory
 from config import PRESETS, Config
 from data.batches import load_batch
 from data.build import build_data
-from data.records import Batch
 from distributed.processes import Processes
+from logging_system.records import CheckpointRecord
 from models.build import build_tokenizer
+from training.build import build_train_step
 from training.learner import Learner, build_learner
 from training.optimizer import optimizer_tensors
-from training.step import TrainStep, build_train_step
 
 STEPS_BESIDE = 8  # training steps timed with and without a save beside them
+PLAIN, SYNCED = "torch.save, one file", "torch.save, one file, fsync"
+WAITING, BESIDE, STEPS = "here, training waits", "here, beside training", "training steps alone"
 
 
 @dataclass(frozen=True)
-class CheckpointCost:
-    """Seconds, each with its spread over the repeats."""
+class Saved:
+    """Seconds of one save, or of training steps alone."""
 
-    preset: str
-    parameters: int
-    size_bytes: int
-    torch_save: Spread
-    torch_save_synced: Spread
-    foreground: Spread  # training waits until all is on the disk
-    stall: Spread  # in the background: training waits for the copy alone
-    write: Spread  # in the background: until all is on the disk, with steps beside it where they are measured
-    steps_alone: Spread | None  # STEPS_BESIDE of them
-    steps_beside: Spread | None
+    stall: float = 0.0  # that training stands still
+    durable: float = 0.0  # until all is on the disk
+    steps: float = 0.0  # of STEPS_BESIDE training steps
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
-    options = _parse(arguments)
+    parser = runner.build_parser("checkpoint", __doc__)
+    parser.add_argument("--preset", default="tiny", choices=list(PRESETS))
+    parser.add_argument("--repeats", type=runner.at_least_one, default=9, help="rounds that count (default 9)")
+    parser.add_argument("--no-steps", dest="steps", action="store_false", help="leave out the steps (large presets)")
+    parser.add_argument("--folder", type=Path, help="where to write (default: the system's, for temporary files)")
+    options = parser.parse_args(arguments)
     keep_freed_memory()  # as main.py does
-    try:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder, redirect_stdout(sys.stderr):
-            cost = measure(options.preset, Path(folder), options.repeats, with_steps=options.steps)
-    except UserError as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    print("\n".join(report(cost)))
-    save_figures(options.json, dataclasses.asdict(cost))
+    return runner.run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder, redirect_stdout(sys.stderr):
+        about, saves = measure(options.preset, Path(folder), options.repeats, with_steps=options.steps)
+    figures = {way: [dataclasses.asdict(each) for each in found] for way, found in saves.items()}
+    runner.publish(runner.machine_line(), [about, "", *report(saves)], {"saves": figures}, options.json)
     return 0
 
 
-def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> CheckpointCost:
-    """Build the preset's network and save it again and again, one way after the other."""
+def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> tuple[str, dict[str, list[Saved]]]:
+    """Build the preset's network and save it again and again, in every way in turn.
+
+    Returns:
+        What was saved, for people, and the seconds of every way, after a first round that does not count.
+    """
     arguments = [f"--preset={preset}", f"--cache-dir={folder / 'cache'}"]
     config = load_settings(Config, PRESETS, arguments, program="benchmark").config
     compute = choose_device(config.DEVICE, config.MIXED_PRECISION)
     splits = build_data(config)
-    tokenizer = build_tokenizer(config, splits.symbols)
-    processes = Processes()
+    tokenizer, processes = build_tokenizer(config, splits.symbols), Processes()
     learner = build_learner(config, splits, tokenizer, None, compute, processes)
     for parameter in learner.model.parameters():  # so that the optimizer has its moments
         parameter.grad = torch.zeros_like(parameter)
     learner.optimizer.step()
-    batch = load_batch(
-        splits.training, [splits.training.row(0, index) for index in range(config.BATCH_SIZE)], tokenizer
-    )
-    step = build_train_step(
-        config,
-        learner.shared,
-        learner.ema,
-        learner.optimizer,
-        learner.objective,
-        compute,
-        processes,
-        learner.loss_scale,
-    )
-    beside = _Steps(step, batch, compute.wait) if with_steps else None
-    savers = {
-        kind: _saver(learner, config, folder / kind, kind == "background") for kind in ("foreground", "background")
-    }
-    times = _Times()
-    for repeat in range(repeats + 1):
-        say(f"round {repeat} of {repeats}" + (", which does not count" if repeat == 0 else ""))
-        times.add(_one_round(learner, folder, savers, repeat + 1, beside), counts=repeat > 0)
-    return times.summary(preset, learner)
+    rows = [splits.training.row(0, index) for index in range(config.BATCH_SIZE)]
+    batch = load_batch(splits.training, rows, tokenizer)
+    step = build_train_step(learner)
+    savers = {way: _saver(learner, config, folder / way, way == BESIDE) for way in (WAITING, BESIDE)}
+    sizes: list[int] = []
 
-
-@dataclass(frozen=True)
-class _Steps:
-    step: TrainStep
-    batch: Batch
-    wait: Callable[[], None]
-
-    def seconds(self) -> float:
-        """Do STEPS_BESIDE steps; return how long they took."""
-        start = time.perf_counter()
+    def train() -> None:
         for number in range(1, STEPS_BESIDE + 1):
-            self.step.run(number, self.batch)
-        self.wait()
-        return time.perf_counter() - start
+            step.run(number, batch)
+        compute.wait()
 
+    def save(way: str, number: int) -> Saved:
+        os.sync()  # each way begins with nothing left to write, or it would wait for what the one before has left
+        if way in (PLAIN, SYNCED):
+            seconds = _torch_save(learner, folder / "plain.pt", sync=way == SYNCED)
+            return Saved(seconds, seconds)
+        if way == STEPS:
+            return Saved(steps=runner.seconds_of(train))
+        progress = RunState(number + 1, 0, 0)
+        steps = 0.0
+        if way == BESIDE:
+            savers[way].save(progress, wait=False)
+            steps = runner.seconds_of(train) if with_steps else 0.0
+        savers[way].save(progress, wait=True)  # of this step, which may have been begun
+        (outcome,) = savers[way].collect()
+        if not isinstance(outcome, CheckpointRecord):
+            raise UserError(f"a checkpoint could not be written: {outcome.error}")
+        sizes.append(outcome.size_bytes)
+        return Saved(outcome.stall_seconds, outcome.write_seconds, steps)
 
-@dataclass(frozen=True)
-class _Round:
-    torch_save: float
-    torch_save_synced: float
-    foreground: SavedCheckpoint
-    background: SavedCheckpoint
-    steps_alone: float | None
-    steps_beside: float | None
-
-
-def _one_round(
-    learner: Learner, folder: Path, savers: Mapping[str, CheckpointSaver], number: int, beside: _Steps | None
-) -> _Round:
-    plain, synced = (_torch_save(learner, folder / "plain.pt", sync=sync) for sync in (False, True))
-    progress = RunProgress(number, 0, 0, None, None, validation_is_due=False)
-    os.sync()
-    foreground = _saved(savers["foreground"], progress)
-    alone = None if beside is None else beside.seconds()
-    os.sync()
-    savers["background"].save(progress, wait=False)
-    with_save = None if beside is None else beside.seconds()
-    return _Round(plain, synced, foreground, _saved(savers["background"], progress), alone, with_save)
-
-
-def _saved(saver: CheckpointSaver, progress: RunProgress) -> SavedCheckpoint:
-    """Wait for the save of this step, which may have been begun, and return it."""
-    saver.save(progress, wait=True)
-    (outcome,) = saver.collect()
-    if not isinstance(outcome, SavedCheckpoint):
-        raise UserError(f"a checkpoint could not be written: {outcome.error}")
-    return outcome
+    ways = [PLAIN, SYNCED, WAITING, *([STEPS] if with_steps else []), BESIDE]
+    rounds = runner.alternate(ways, 1 + repeats, save).complete()
+    parameters = sum(parameter.numel() for parameter in learner.model.parameters())
+    about = f"Preset {preset}: {parameters / 1e6:.3g} M parameters, {sizes[0] / 1e6:.0f} MB a checkpoint; median "
+    return about + "(smallest to largest).", {way: found[1:] for way, found in rounds.items()}
 
 
 def _torch_save(learner: Learner, path: Path, *, sync: bool) -> float:
-    os.sync()  # each way begins with nothing left to write, or it would wait for what the one before has left
-    start = time.perf_counter()
-    state = {
-        "model": learner.model.state_dict(),
-        "ema": learner.ema.model.state_dict(),
-        "optimizer": learner.optimizer.state_dict(),
-    }
-    with path.open("wb") as file:
-        torch.save(state, file)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    return time.perf_counter() - start
+    def save() -> None:
+        weights = {"model": learner.model.state_dict(), "ema": learner.ema.model.state_dict()}
+        with path.open("wb") as file:
+            torch.save({**weights, "optimizer": learner.optimizer.state_dict()}, file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+
+    return runner.seconds_of(save)
 
 
 def _saver(learner: Learner, config: Config, checkpoints: Path, in_background: bool) -> CheckpointSaver:
     checkpoints.mkdir()
     saved = config_as_json(config)
 
-    def describe(progress: RunProgress) -> TrainingState:
+    def describe(progress: RunState) -> TrainingState:
         facts = dataclasses.asdict(progress)
         return TrainingState(**facts, config=saved, config_file=saved, symbols=(), schedule=learner.schedule.state())
 
@@ -193,83 +152,29 @@ def _saver(learner: Learner, config: Config, checkpoints: Path, in_background: b
         retention=Retention(1),
         in_background=in_background,
         saved_step=0,
+        processes=Processes(),
     )
 
 
-class _Times:
-    def __init__(self) -> None:
-        self._rounds: list[_Round] = []
-
-    def add(self, one: _Round, *, counts: bool) -> None:
-        if counts:
-            self._rounds.append(one)
-
-    def summary(self, preset: str, learner: Learner) -> CheckpointCost:
-        rounds = self._rounds
-        alone = [one.steps_alone for one in rounds if one.steps_alone is not None]
-        beside = [one.steps_beside for one in rounds if one.steps_beside is not None]
-        return CheckpointCost(
-            preset=preset,
-            parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
-            size_bytes=rounds[0].foreground.size_bytes,
-            torch_save=spread_of([one.torch_save for one in rounds]),
-            torch_save_synced=spread_of([one.torch_save_synced for one in rounds]),
-            foreground=spread_of([one.foreground.stall_seconds for one in rounds]),
-            stall=spread_of([one.background.stall_seconds for one in rounds]),
-            write=spread_of([one.background.write_seconds for one in rounds]),
-            steps_alone=spread_of(alone) if alone else None,
-            steps_beside=spread_of(beside) if beside else None,
-        )
-
-
-def report(cost: CheckpointCost) -> list[str]:
+def report(saves: Mapping[str, Sequence[Saved]]) -> list[str]:
     """Return the figures as Markdown."""
-    rows = [
-        ("torch.save, one file", cost.torch_save, "not forced to the disk"),
-        ("torch.save, one file, fsync", cost.torch_save_synced, "durable"),
-        ("here, training waits", cost.foreground, "durable, hashed"),
-        ("here, beside training", cost.stall, f"durable, hashed, after {cost.write.text(2, 's')}"),
-    ]
-    lines = [
-        machine_line(),
-        "",
-        f"Preset {cost.preset}: {cost.parameters / 1e6:.3g} M parameters, {cost.size_bytes / 1e6:.0f} MB a checkpoint; "
-        f"median (smallest to largest) of {cost.stall.repeats}",
-        "",
-        "| | training stands still, s | times torch.save | |",
-        "|---|---|---|---|",
-        *(
-            f"| {name} | {spread.text(3)} | {spread.median / cost.torch_save.median:.2f} | {note} |"
-            for name, spread, note in rows
-        ),
-    ]
-    if cost.steps_alone is not None and cost.steps_beside is not None:
-        more = cost.steps_beside.median - cost.steps_alone.median
-        lines += [
-            "",
-            f"{STEPS_BESIDE} training steps: {cost.steps_alone.text(2, 's')}; with a save beside them "
-            f"{cost.steps_beside.text(2, 's')}: {more:.2f} s more, beside the stall.",
-        ]
+    plain = [each.stall for each in saves[PLAIN]]
+    rows = []
+    for way in (PLAIN, SYNCED, WAITING, BESIDE):
+        stalls = [each.stall for each in saves[way]]
+        durable = (
+            "not forced to the disk" if way == PLAIN else runner.spread_of([s.durable for s in saves[way]]).text(2)
+        )
+        rows.append([way, runner.spread_of(stalls).text(3), runner.ratio_of(stalls, plain).text(2), durable])
+    lines = runner.table(["", "training stands still, s", "times torch.save", "durable after, s"], rows)
+    if STEPS in saves:
+        alone, beside = (runner.spread_of([each.steps for each in saves[way]]) for way in (STEPS, BESIDE))
+        more = beside.median - alone.median
+        lines.append(
+            f"{STEPS_BESIDE} training steps: {alone.text(2, 's')}; with a save beside them {beside.text(2, 's')}: "
+            f"{more:.2f} s more, beside the stall."
+        )
     return lines
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.checkpoint",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--preset", default="tiny", choices=list(PRESETS))
-    parser.add_argument("--repeats", type=int, default=9, help="rounds that count (default 9)")
-    parser.add_argument(
-        "--no-steps", dest="steps", action="store_false", help="leave out the steps beside a save (large presets)"
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=None, help="where to write (default: the system's, for temporary files)"
-    )
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures to this file")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

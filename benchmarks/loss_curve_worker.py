@@ -1,6 +1,6 @@
 """Train one network for a given time and print its validation losses: a worker of benchmarks.time_to_loss.
 
-One argument, a `LossCurvePlan` as JSON; the last line on stdout is a `LossCurve` as JSON, progress goes to stderr.
+Its one argument is a `LossCurvePlan` as JSON; the last line on stdout is a `LossCurve` as JSON.
 Every network gets the same clips, objective and optimizer, through the trainer's own code, in float32 and with freed
 memory kept, as main.py does. The raw weights are validated: an average over the few steps of a slow network would
 still be made of its initial weights.
@@ -8,40 +8,111 @@ still be made of its initial weights.
 
 import dataclasses
 import json
+import math
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
 
-from benchmarks.allocation import keeps_freed_memory
-from benchmarks.loss_curves import LossCurve, LossCurvePlan, LossPoint, validation_times
-from benchmarks.networks import VOCABULARY, build_network
+from benchmarks import runner
+from benchmarks.networks import VOCABULARY, NetworkName, build_network, count_parameters
+from benchmarks.worker_process import read_plan
 from common.errors import UserError
 from common.randomness import derive_seed, torch_generator
-from common.settings import config_as_json, config_from_json
+from common.settings import load_settings
 from compute.device import ComputeDevice
 from compute.memory import keep_freed_memory
-from config import Config
+from config import PRESETS, Config
 from data.batches import load_batch, training_batches
 from data.build import build_data
-from data.records import Batch, ClipRow, ClipSource
-from diffusion.loss import DiffusionObjective, loss_terms
-from diffusion.prediction import add_noise
-from diffusion.timesteps import evenly_spaced_timesteps
+from data.records import ClipRow, ClipSource
+from diffusion.loss import DiffusionObjective
+from diffusion.schedule import evenly_spaced_timesteps
 from distributed.models import SharedModel
 from distributed.processes import Processes
 from measures.text_use import TIMESTEP_BINS, GaugeClips, measure_text_use
 from models.build import build_objective, build_tokenizer
 from models.tokens import FIRST_TOKEN
-from training.optimizer import ExponentialMovingAverage, NoLossScale, build_optimizer, set_learning_rate
+from training.optimizer import ExponentialMovingAverage, LossScale, build_adamw, set_learning_rate
 from training.step import TrainStep
 from training.validation import wrong_tokens
 
 WARM_UP_SHARE = 0.05  # of the time, not of the steps: a hundred steps are the whole run of a slow network
 CPU = ComputeDevice(torch.device("cpu"), autocast_dtype=None)
+
+
+@dataclass(frozen=True)
+class LossCurvePlan:
+    """One training run. The runs of a comparison differ in network and seed alone.
+
+    Attributes:
+        seed: of all that is drawn: words and their split, clips, noise of the validation, weights, order of the clips
+            and noise of the steps. The networks of one seed differ in their weights alone.
+        training_seconds: after which no further step begins. Validation, set-up and warm-up do not count.
+        parameters: a key of `networks.WIDTHS`.
+        options: of main.py. EPOCH_SIZE clips are kept in memory before the clock starts.
+    """
+
+    network: NetworkName
+    seed: int
+    training_seconds: float
+    parameters: int
+    options: tuple[str, ...]
+
+    def config(self) -> Config:
+        """Return the default preset with the plan's options and seed.
+
+        Raises:
+            UserError: they do not fit together.
+        """
+        return load_settings(Config, PRESETS, [*self.options, f"--seed={self.seed}"], program="main.py").config
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """One validation."""
+
+    seconds: float  # of training before it
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """What one run came to: at least one point, the first of them before any step."""
+
+    network: NetworkName
+    seed: int
+    parameters: int
+    points: tuple[LossPoint, ...]
+    text_gap: float | None  # at the end, loss with shuffled captions minus loss with the right ones
+
+    @property
+    def last(self) -> LossPoint:
+        return self.points[-1]
+
+    @property
+    def best(self) -> LossPoint:
+        """The validation with the lowest loss, the first of equals; where all are NaN, the first."""
+        return min(self.points, key=lambda point: math.inf if math.isnan(point.loss) else point.loss)
+
+
+def curve_from_json(values: Mapping[str, Any]) -> LossCurve:
+    """Rebuild a curve from what `dataclasses.asdict` made of it, after a way through JSON."""
+    return LossCurve(**{**values, "points": tuple(LossPoint(**point) for point in values["points"])})
+
+
+def validation_times(training_seconds: float) -> list[float]:
+    """Return after how many training seconds to validate: doubling every other time, up to the end.
+
+    Close together at first, where losses fall fastest; a slow network validates after each of its first steps.
+    """
+    return [training_seconds / 2 ** (halvings / 2) for halvings in range(16, -1, -1)]
 
 
 class ClipsInMemory:
@@ -83,7 +154,7 @@ class LossCurveRun:
         Raises:
             UserError: the settings do not fit together.
         """
-        config = config_for(plan)
+        config = plan.config()
         splits = build_data(config)
         tokenizer = build_tokenizer(config, splits.symbols)
         tokens = FIRST_TOKEN + len(tokenizer.symbols)
@@ -92,29 +163,22 @@ class LossCurveRun:
         training = ClipsInMemory(splits.training)
         # PyTorch's initialisers draw from the global generator, and nothing else in this process does.
         torch.manual_seed(derive_seed(plan.seed, "initial_weights"))
-        self._plan = plan
-        self._model = build_network(plan.network, image_size=plan.image_size, parameters=plan.parameters)
+        self._plan, self._learning_rate, self._batch_size = plan, config.LEARNING_RATE, config.BATCH_SIZE
+        self._model = build_network(plan.network, image_size=config.IMAGE_SIZE, parameters=plan.parameters)
         self._objective = build_objective(config, CPU.device)
-        self._optimizer = build_optimizer(
-            self._model,
-            learning_rate=plan.learning_rate,
-            betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
-            weight_decay=config.WEIGHT_DECAY,
-        )
+        self._optimizer = build_adamw(config, self._model)
         self._train_step = TrainStep(
             shared=SharedModel(self._model),
             ema=NoAverage(),
             optimizer=self._optimizer,
+            loss_scale=LossScale(),
             objective=self._objective,
             compute=CPU,
             processes=Processes(),
-            loss_scale=NoLossScale(),
-            accumulation_steps=1,
-            gradient_clip_norm=config.GRADIENT_CLIP_NORM,
-            seed=plan.seed,
+            config=config,
         )
-        self._batches: Generator[Batch, None, None] = training_batches(
-            training, batch_size=plan.batch_size, seed=plan.seed, start_batch=0, num_workers=0, tokenize=tokenizer
+        self._batches = training_batches(
+            training, batch_size=config.BATCH_SIZE, seed=plan.seed, start_batch=0, num_workers=0, tokenize=tokenizer
         )
         rows = [splits.validation.row(0, index) for index in range(len(splits.validation))]
         batch = load_batch(splits.validation, rows, tokenizer)
@@ -136,36 +200,26 @@ class LossCurveRun:
             # The rate of the moment when this step will have ended, so that the first step does something.
             warm = min(1.0, (seconds + step_seconds) / (WARM_UP_SHARE * total))
             start = time.perf_counter()
-            set_learning_rate(self._optimizer, warm * self._plan.learning_rate)
+            set_learning_rate(self._optimizer, warm * self._learning_rate)
             self._train_step.run(step, next(self._batches))
             step_seconds = time.perf_counter() - start
             seconds += step_seconds
             if seconds >= waiting[0]:
                 points.append(LossPoint(seconds, step, self._validate()))
                 waiting = [moment for moment in waiting if moment > seconds]
-                self._report(points[-1])
         self._model.eval()
-        use = measure_text_use(
-            self._model,
-            self._objective.schedule,
-            self._objective.prediction_type,
-            self._gauge,
-            self._plan.batch_size,
-            self._plan.seed,
-        )
+        use = measure_text_use(self._model, self._objective, self._gauge, self._batch_size, self._plan.seed)
         return LossCurve(
             network=self._plan.network,
             seed=self._plan.seed,
-            parameters=sum(parameter.numel() for parameter in self._model.parameters()),
-            learning_rate=self._plan.learning_rate,
+            parameters=count_parameters(self._model),
             points=tuple(points),
-            predict_zero=use.predict_zero,
             text_gap=None if use.shuffled is None else use.shuffled - use.correct,
         )
 
     def _warm_up(self) -> float:
         """Go once forward and backward without an update, and return its seconds: memory and kernels are then ready."""
-        count = self._plan.batch_size
+        count = self._batch_size
         video, tokens = self._gauge.video_BCTHW[:count], self._gauge.tokens_BL[:count]
         start = time.perf_counter()
         timestep_B = torch.zeros(video.shape[0], dtype=torch.int64)
@@ -176,30 +230,9 @@ class LossCurveRun:
 
     def _validate(self) -> float:
         self._model.eval()
-        loss = validation_loss(self._model, self._objective, self._gauge, self._plan.batch_size)
+        loss = validation_loss(self._model, self._objective, self._gauge, self._batch_size)
         self._model.train()
         return loss
-
-    def _report(self, point: LossPoint) -> None:
-        print(f"  step {point.step}, {point.seconds:.1f} s: loss {point.loss:.4f}", file=sys.stderr, flush=True)
-
-
-def config_for(plan: LossCurvePlan) -> Config:
-    """Return the default preset with the plan's seed and sizes.
-
-    Raises:
-        UserError: the sizes do not fit together.
-    """
-    changes = {
-        "SEED": plan.seed,
-        "IMAGE_SIZE": plan.image_size,
-        "NUM_FRAMES": plan.num_frames,
-        "BATCH_SIZE": plan.batch_size,
-        "EPOCH_SIZE": plan.training_clips,
-        "VALIDATION_CLIPS": plan.validation_clips,
-        "CACHE_DIR": plan.cache_folder,
-    }
-    return config_from_json(Config, config_as_json(Config()) | changes)
 
 
 @torch.no_grad()
@@ -209,29 +242,26 @@ def validation_loss(model: nn.Module, objective: DiffusionObjective, clips: Gaug
     Args:
         clips: a multiple of 8, so that every bin counts the same.
     """
-    schedule, bins = objective.schedule, evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps)
+    bins = evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps)
     timestep_B = bins[torch.arange(clips.video_BCTHW.shape[0]) % TIMESTEP_BINS]
     losses: list[Tensor] = []
     whole = (clips.video_BCTHW, clips.tokens_BL, clips.noise_BCTHW, timestep_B)
     for video, tokens, noise, timestep in zip(*(tensor.split(batch_size) for tensor in whole), strict=True):
-        noisy = add_noise(schedule, objective.prediction_type, video, noise, timestep)
+        noisy = objective.noise(video, noise, timestep)
         prediction = model(noisy.noisy_video, timestep, tokens, torch.zeros(video.shape[0], dtype=torch.bool))
-        terms = loss_terms(schedule, objective.prediction_type, "uniform", 1.0, noisy, video, prediction)
-        losses.append(terms.unweighted_mse)
+        losses.append(objective.loss(noisy, video, prediction).clips.unweighted_mse)
     return torch.cat(losses).mean().item()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the plan; return the exit code."""
-    plan = LossCurvePlan(**json.loads(arguments[0]))
-    if keeps_freed_memory(plan.network, plan.allocation):
-        keep_freed_memory()
-    try:
-        curve = LossCurveRun(plan).train()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps(dataclasses.asdict(curve)))
+    """Run the plan and print; return the exit code."""
+    keep_freed_memory()
+    plan = LossCurvePlan(**read_plan(arguments, __doc__))
+    return runner.run_command(lambda: _run(plan))
+
+
+def _run(plan: LossCurvePlan) -> int:
+    print(json.dumps(dataclasses.asdict(LossCurveRun(plan).train())))
     return 0
 
 

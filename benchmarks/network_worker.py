@@ -1,12 +1,10 @@
 """One network in a process of its own, to be timed on request: a worker of benchmarks.peers.
 
-The first line on stdout says that the network is built. Then every line on stdin gets one line of JSON: "step N" and
-"forward N" the mean seconds of N of them, "memory" the peak so far, "flops" what one clip takes. Freed memory is kept
-for the next step, as main.py does.
+Its one argument is a `NetworkPlan` as JSON. The first line on stdout says that the network is built and has made a
+first step. Then every line on stdin gets one line of JSON: "turn" the mean seconds of training steps and predictions,
+and the peak of memory so far; "count" the operations of one clip, after which that peak is no step's any more.
 """
 
-import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -16,18 +14,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import peak_memory_gib
-from benchmarks.networks import NETWORK_NAMES, NUM_TIMESTEPS, VOCABULARY, NetworkName, build_network, count_parameters
-from benchmarks.option_types import at_least_one
+from benchmarks.networks import NUM_TIMESTEPS, VOCABULARY, NetworkName, build_network, count_parameters
+from benchmarks.worker_process import peak_memory_gib, read_plan
 from compute.environment import flop_counter
 from compute.memory import keep_freed_memory
 from config import Config
-from models.tokens import PADDING
-from training.optimizer import build_optimizer
+from models.tokens import FIRST_TOKEN, PADDING
+from training.optimizer import build_adamw
 
 CAPTION_LENGTH = 8
 DEFAULTS = Config()
-FIRST_LETTER = 2  # the tokens before it are padding and the null caption
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """What is timed."""
+
+    network: NetworkName
+    image_size: int
+    parameters: int  # a key of `networks.WIDTHS`
+    batch_size: int
+    frames: int
+    keeps_freed_memory: bool  # for the next step, as main.py does
+    turn_seconds: float  # a turn has as many steps, and then predictions, as fill them, and at least one of each
 
 
 class NetworkExercise:
@@ -35,16 +44,11 @@ class NetworkExercise:
 
     def __init__(self, network: nn.Module, *, batch_size: int, frames: int, image_size: int) -> None:
         self._network = network
-        self._optimizer = build_optimizer(
-            network,
-            learning_rate=DEFAULTS.LEARNING_RATE,
-            betas=(DEFAULTS.ADAM_BETA_1, DEFAULTS.ADAM_BETA_2),
-            weight_decay=DEFAULTS.WEIGHT_DECAY,
-        )
+        self._optimizer = build_adamw(DEFAULTS, network)
         generator = torch.Generator().manual_seed(0)
         self._video_BCTHW = torch.rand(batch_size, 3, frames, image_size, image_size, generator=generator) * 2 - 1
         self._timestep_B = torch.randint(NUM_TIMESTEPS, (batch_size,), generator=generator)
-        self._tokens_BL = torch.randint(FIRST_LETTER, VOCABULARY, (batch_size, CAPTION_LENGTH), generator=generator)
+        self._tokens_BL = torch.randint(FIRST_TOKEN, VOCABULARY, (batch_size, CAPTION_LENGTH), generator=generator)
         self._tokens_BL[:, -2:] = PADDING
         self._drop_caption_B = torch.rand(batch_size, generator=generator) < DEFAULTS.CAPTION_DROPOUT
 
@@ -71,74 +75,52 @@ class NetworkExercise:
         return nn.functional.mse_loss(prediction, noise_BCTHW)
 
 
-@dataclass(frozen=True)
-class FlopCounts:
-    """Floating-point operations of one clip; a batch takes as many times more as it has clips."""
+def count_flops(network: nn.Module, *, frames: int, image_size: int) -> int:
+    """Count the operations of one clip, forward and backward; a batch takes as many times more as it has clips.
 
-    forward: int
-    step: int  # forward and backward; the optimizer, which is not counted, takes little
-
-
-def count_flops(network: nn.Module, *, frames: int, image_size: int) -> FlopCounts:
-    """Count what one clip takes; the weights stay as they are and the gradients are gone afterwards."""
+    The weights stay as they are and the gradients are gone afterwards. The optimizer is not counted: it takes little.
+    """
     clip = NetworkExercise(network, batch_size=1, frames=frames, image_size=image_size)
-    counts = []
-    for run in (clip.forward, lambda: clip.loss().backward()):
-        with flop_counter() as counter:
-            run()
-        counts.append(counter.get_total_flops())
+    with flop_counter() as counter:
+        clip.loss().backward()
     network.zero_grad(set_to_none=True)
-    return FlopCounts(*counts)
+    return counter.get_total_flops()
 
 
 def main(arguments: Sequence[str]) -> int:
     """Build, then answer until stdin ends; return the exit code."""
-    options = _parser().parse_args(arguments)
-    if options.keep_freed_memory:
+    plan = NetworkPlan(**read_plan(arguments, __doc__))
+    if plan.keeps_freed_memory:
         keep_freed_memory()
-    torch.set_num_threads(options.threads)
-    name: NetworkName = options.name
-    with torch.device("meta"):  # imports what the network needs, and looks for its widths, before memory is measured
-        build_network(name, image_size=options.image_size, parameters=options.parameters)
-    imported_gib = peak_memory_gib()
-    network = build_network(name, image_size=options.image_size, parameters=options.parameters)
-    size = {"frames": options.frames, "image_size": options.image_size}
-    exercise = NetworkExercise(network, batch_size=options.batch_size, **size)
-    _answer({"parameters": count_parameters(network), "imported_gib": imported_gib})
+    network = build_network(plan.network, image_size=plan.image_size, parameters=plan.parameters)
+    size = {"frames": plan.frames, "image_size": plan.image_size}
+    exercise = NetworkExercise(network, batch_size=plan.batch_size, **size)
+    exercise.step()  # the very first ones are slow
+    exercise.forward()
+    _answer({"parameters": count_parameters(network)})
     for line in sys.stdin:
-        match line.split():
-            case ["step", repeats]:
-                _answer({"seconds": _mean_seconds(exercise.step, int(repeats))})
-            case ["forward", repeats]:
-                _answer({"seconds": _mean_seconds(exercise.forward, int(repeats))})
-            case ["memory"]:
-                _answer({"peak_gib": peak_memory_gib()})
-            case ["flops"]:
-                _answer(dataclasses.asdict(count_flops(network, **size)))
-            case _:
-                print(f"error: unknown request: {line!r}", file=sys.stderr)
-                return 1
+        if line.strip() == "turn":
+            seconds = {
+                "step_seconds": _mean_seconds(exercise.step, plan.turn_seconds),
+                "forward_seconds": _mean_seconds(exercise.forward, plan.turn_seconds),
+            }
+            _answer({**seconds, "peak_gib": peak_memory_gib()})
+        else:
+            _answer({"clip_flops": count_flops(network, **size)})
     return 0
 
 
-def _mean_seconds(run: Callable[[], None], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
+def _mean_seconds(run: Callable[[], None], turn_seconds: float) -> float:
+    start, repeats, elapsed = time.perf_counter(), 0, 0.0
+    while elapsed < turn_seconds:
         run()
-    return (time.perf_counter() - start) / repeats
+        repeats += 1
+        elapsed = time.perf_counter() - start
+    return elapsed / repeats
 
 
 def _answer(content: dict[str, float]) -> None:
     print(json.dumps(content), flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.network_worker", description=__doc__)
-    parser.add_argument("name", choices=NETWORK_NAMES)
-    for option in ("image-size", "frames", "batch-size", "parameters", "threads"):
-        parser.add_argument(f"--{option}", type=at_least_one, required=True, metavar="N")
-    parser.add_argument("--keep-freed-memory", action="store_true", help="as main.py does")
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,49 +1,55 @@
 """The U-Net and two libraries' networks, of the same size, with the same inputs and the same text encoder."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from functools import cache, partial
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 import common.vision  # noqa: F401  # before the libraries import torchvision, see there
 from models.text_encoder import CharacterEncoder, TextFeatures
-from models.text_to_video import TextToVideoModel
 from models.tokens import NULL_CAPTION, PADDING
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 NetworkName = Literal["text2sign", "diffusers", "video-diffusion-pytorch"]
 NETWORK_NAMES: tuple[NetworkName, ...] = get_args(NetworkName)
 OURS: NetworkName = "text2sign"
 VOCABULARY = 28
 """Tokens of the text encoder: 26 letters, padding and the null caption."""
-TEXT_CHANNELS, TEXT_LAYERS, TEXT_HEADS = 128, 2, 4
+TEXT_CHANNELS = 128
+TEXT_ENCODER = (VOCABULARY, TEXT_CHANNELS, 2, 4)  # two layers of four heads
 NUM_TIMESTEPS = 1000
 PATCH_SIZE = 2
 HEAD_CHANNELS = 32
 GROUPS = 8
-TOLERANCE = 0.2
-CHOSEN_CHANNELS = {5_000_000: (64, 96, 160), 20_000_000: (160, 224, 320)}
-"""Widths of the U-Net by number of parameters; other numbers are searched for."""
-LARGEST_WIDTH = 1024
-Widths = TypeVar("Widths", bound=Hashable)
+WIDTHS = {
+    300_000: ((32, 32, 64), (8, 16, 24), 8),
+    5_000_000: ((64, 96, 160), (32, 64, 96), 32),
+    20_000_000: ((160, 224, 320), (64, 128, 240), 88),
+}
+"""Of the three networks in the order of their names, by about how many parameters they have, text encoder included."""
+DIFFUSERS_HEADS = {300_000: 8, 5_000_000: 16, 20_000_000: 16}
+"""Channels of a head. At 32 pixels heads of 8 or 32 took a quarter to a half more processor time than 16."""
+NETWORK_COLOURS = dict(zip(NETWORK_NAMES, ("#0072b2", "#d55e00", "#009e73"), strict=True))
+"""Told apart by the colour-blind too."""
 
 
 def build_network(name: NetworkName, *, image_size: int, parameters: int) -> nn.Module:
-    """Build a network whose parameters, text encoder included, are as near to `parameters` as its widths allow.
+    """Build a network.
 
     Its `forward(video_BCTHW, timestep_B, tokens_BL, drop_caption_B)` is that of `TextToVideoModel`. Weights come from
     PyTorch's global generator.
 
-    Raises:
-        ValueError: the image cannot be halved as often as the network does.
+    Args:
+        name: of the network.
+        image_size: a multiple of 8.
+        parameters: a key of WIDTHS.
     """
+    own, diffusers, video_diffusion = WIDTHS[parameters]
     if name == OURS:
-        return _build_own(image_size, _own_channels(image_size, parameters))
+        return _build_own(image_size, own)
     if name == "diffusers":
-        return DiffusersNetwork(*_diffusers_widths(parameters))
-    return VideoDiffusionNetwork(_video_diffusion_width(parameters))
+        return DiffusersNetwork(diffusers, DIFFUSERS_HEADS[parameters])
+    return VideoDiffusionNetwork(video_diffusion)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -56,7 +62,7 @@ class _Peer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.text_encoder = _build_text_encoder()
+        self.text_encoder = CharacterEncoder(*TEXT_ENCODER)
 
     def text(self, tokens_BL: Tensor, drop_caption_B: Tensor, frames: int) -> TextFeatures:
         """Encode captions; True in `drop_caption_B` puts the null caption in place of one."""
@@ -116,10 +122,6 @@ class VideoDiffusionNetwork(_Peer):
         return prediction
 
 
-def _build_text_encoder() -> CharacterEncoder:
-    return CharacterEncoder(VOCABULARY, TEXT_CHANNELS, TEXT_LAYERS, TEXT_HEADS)
-
-
 def _build_own(image_size: int, channels: tuple[int, ...]) -> TextToVideoModel:
     """Build the U-Net as the default preset has it, but for its widths; at 32 pixels it attends over 8 x 8."""
     specification = UNet3DSpecification(
@@ -133,58 +135,4 @@ def _build_own(image_size: int, channels: tuple[int, ...]) -> TextToVideoModel:
         groups=GROUPS,
         text_channels=TEXT_CHANNELS,
     )
-    return TextToVideoModel(_build_text_encoder(), UNet3D(specification))
-
-
-@cache
-def _own_channels(image_size: int, parameters: int) -> tuple[int, ...]:
-    """Return widths near 1 : 1.5 : 2.5, as those chosen by hand, in whole heads."""
-    if parameters in CHOSEN_CHANNELS:
-        return CHOSEN_CHANNELS[parameters]
-    heads = range(1, LARGEST_WIDTH // HEAD_CHANNELS)
-    widths = [tuple(HEAD_CHANNELS * int(ratio * count) for ratio in (1, 1.5, 2.5)) for count in heads]
-    return _nearest(widths, partial(_build_own, image_size), parameters)[0]
-
-
-@cache
-def _diffusers_widths(parameters: int) -> tuple[tuple[int, int, int], int]:
-    """Return the channels of the levels and of a head.
-
-    The levels double, as its default does, but for the last, which may be as little as three times the first to come
-    near the number. Heads of 16 channels make it fastest: at 32 pixels, with 5 and 20 million parameters, forward and
-    backward took a quarter to a half more processor time with heads of 8 or 32. Networks too small for 16 get 8.
-    """
-    for head_channels in (16, 8):
-        found, count = _nearest(
-            _diffusers_channels(head_channels), partial(DiffusersNetwork, head_channels=head_channels), parameters
-        )
-        if abs(count / parameters - 1) <= TOLERANCE:
-            break
-    return found, head_channels
-
-
-def _diffusers_channels(head_channels: int) -> Iterator[tuple[int, int, int]]:
-    for first in range(head_channels, LARGEST_WIDTH, head_channels):
-        for last in range(3 * first, 4 * first + 1, head_channels):
-            yield first, 2 * first, last
-
-
-@cache
-def _video_diffusion_width(parameters: int) -> int:
-    return _nearest(range(8, LARGEST_WIDTH, 8), VideoDiffusionNetwork, parameters)[0]
-
-
-def _nearest(candidates: Iterable[Widths], build: Callable[[Widths], nn.Module], parameters: int) -> tuple[Widths, int]:
-    """Return the candidate whose network has the number of parameters nearest to `parameters`, and that number.
-
-    The networks are built without memory for their weights. A network of three times as many parameters ends the
-    search: candidates come from small to large but for the last level, which cannot make a network three times larger.
-    """
-    counts: dict[Widths, int] = {}
-    for candidate in candidates:
-        with torch.device("meta"):
-            counts[candidate] = count_parameters(build(candidate))
-        if counts[candidate] > 3 * parameters:
-            break
-    nearest = min(counts, key=lambda candidate: abs(counts[candidate] - parameters))
-    return nearest, counts[nearest]
+    return TextToVideoModel(CharacterEncoder(*TEXT_ENCODER), UNet3D(specification))

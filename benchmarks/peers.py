@@ -3,7 +3,7 @@
 Times a training step and a prediction of this repository's U-Net, diffusers' UNet3DConditionModel and
 video-diffusion-pytorch's Unet3D: same clips, text encoder, optimizer, threads, and nearly the same number of
 parameters; float32, eager. Every network runs in a process of its own, in turn with the others. A network that needs
-more than 60 s a step (120 s the very first) or 16 GiB is skipped there, and with larger batches. Ctrl-C ends the
+more than 120 s for a step and a prediction, or 16 GiB, is skipped there, and with larger batches. Ctrl-C ends the
 comparison with a report of the cells so far. Needs benchmarks/requirements.txt.
 """
 
@@ -11,98 +11,93 @@ import argparse
 import dataclasses
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
+import psutil
 import torch
 
-from benchmarks.allocation import ALLOCATION_HELP, ALLOCATIONS
-from benchmarks.machine import machine_line
+from benchmarks import runner
+from benchmarks.network_worker import NetworkPlan
 from benchmarks.networks import NETWORK_NAMES, OURS, NetworkName
-from benchmarks.option_types import at_least_one, output_file, picture_file
-from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
-from benchmarks.peer_figures import Cell, CellResult, Skip, compare
-from benchmarks.peer_measures import Plan, measure_cell
-from benchmarks.peer_report import report
-from common.errors import UserError
+from benchmarks.worker_process import GIBIBYTE, MEMORY_LIMIT_GIB, WorkerError, WorkerProcess, worker_command
 from compute.memory import keep_freed_memory
 
+Allocation = Literal["same", "shipped"]
+ALLOCATION_NOTES: dict[Allocation, str] = {
+    "same": runner.MEMORY_NOTE,
+    "shipped": "text2sign keeps the memory that a step frees, as main.py does; the others leave the allocator alone.",
+}
 FRAMES = 16
-IMAGE_SIZES, MILLIONS, BATCH_SIZES = (32, 64), (5, 20), (1, 4, 16)
-CELLS = tuple(
-    Cell(size, 10**6 * count, batch, FRAMES)
-    for size, count, batch in itertools.product(IMAGE_SIZES, MILLIONS, BATCH_SIZES)
-)
-QUICK_CELL, QUICK_ALTERNATIONS, QUICK_TURN_SECONDS = Cell(16, 300_000, batch_size=1, frames=4), 2, 0.2
-ALTERNATIONS, TURN_SECONDS = 5, 2.0
-MOST_MILLIONS = 1000
+MILLIONS = (5, 20)
+TURN_SECONDS = 2.0
+TURN_LIMIT_SECONDS = 120.0
+START_LIMIT_SECONDS = 420.0  # imports, initial weights, the first step and prediction
+SPARE_GIB = 1.0
+MATRIX_SIDE, MATRIX_PRODUCTS = 2048, 5
 SIDE_STEP = 8
 """Image sizes are multiples of this, which all networks can halve as often as they do."""
+COLUMNS = (
+    *("batch", "network", "s a step", "ratio", "s a forward", "ratio", "GFLOP a step", "GFLOP/s", "% of matmul"),
+    *("peak GiB", "ratio", "million parameters"),
+)
+NO_FIGURE = "–"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """What all networks are given."""
+
+    image_size: int
+    parameters: int
+    batch_size: int
+    frames: int = FRAMES
+
+
+CELLS = [Cell(size, 10**6 * count, batch) for size in (32, 64) for count in MILLIONS for batch in (1, 4, 16)]
+QUICK_CELL = Cell(16, 300_000, batch_size=1, frames=4)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One network in one cell; lists have one number an alternation."""
+
+    parameters: int
+    step_flops: int  # of the batch
+    step_seconds: list[float]
+    forward_seconds: list[float]
+    matmul_flops_per_second: list[float]  # of bare matrix products, just before each turn
+    peak_gib: float  # resident set, over all training steps
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """All networks in one cell: their figures, or why there are none."""
+
+    cell: Cell
+    measurements: dict[NetworkName, Measurement]
+    skips: dict[NetworkName, WorkerError]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
-    options = _parser().parse_args(arguments)
-    cells = sorted(set(options.cells or CELLS))
-    plan = Plan(options.alternations or ALTERNATIONS, TURN_SECONDS, options.threads, options.allocation)
-    if options.quick:
-        cells = [QUICK_CELL]
-        alternations = options.alternations or QUICK_ALTERNATIONS
-        plan = dataclasses.replace(plan, alternations=alternations, turn_seconds=QUICK_TURN_SECONDS)
-    networks = [name for name in NETWORK_NAMES if name in options.networks]
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()  # for the matrix products, which are compared with the networks
-    results: list[CellResult] = []
-    interrupted = False
-    try:
-        machine = machine_line(*(name for name in networks if name != OURS))
-        try:
-            for cell in cells:
-                say(f"{cell} ({len(results) + 1} of {len(cells)})")
-                results.append(_measure(cell, results, networks, plan))
-                save_progress(options.json, _as_json(machine, plan, results))
-        except KeyboardInterrupt:
-            interrupted = True
-            say("interrupted: the report is of the cells so far")
-        print("\n".join([machine, "", *report(results, plan.alternations, plan.allocation)]))
-        save_figures(options.json, _as_json(machine, plan, results))
-        if options.plot is not None:
-            from benchmarks.peer_plot import plot_peers  # matplotlib is needed for this alone
-
-            plot_peers(results, options.plot)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if interrupted:
-        return INTERRUPTED
-    failed = any(skip.bound is None for result in results for skip in result.skips)
-    return 1 if failed else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    quick = "16 px, 4 frames, the smallest networks, two alternations"
+    parser = runner.build_parser("peers", __doc__, alternations=5, quick=quick)
     parser.add_argument(
-        "--alternations", type=at_least_one, metavar="N", help=f"turns of each network (default {ALTERNATIONS})"
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
         "--cells",
         type=cell_of,
         nargs="+",
+        default=CELLS,
         metavar="PIXELS:MILLIONS:BATCH",
         help="such as 32:5:4, which is 32 x 32 pixels, about 5 million parameters, 4 clips (default: all twelve)",
     )
-    which.add_argument("--quick", action="store_true", help="a small try: 16 px, 4 frames, the smallest networks")
     parser.add_argument("--networks", nargs="+", choices=NETWORK_NAMES, default=list(NETWORK_NAMES))
-    parser.add_argument("--allocation", choices=ALLOCATIONS, default="same", help=ALLOCATION_HELP)
-    threads = torch.get_num_threads()
-    parser.add_argument("--threads", type=at_least_one, default=threads, metavar="N", help=f"(default {threads})")
-    parser.add_argument(
-        "--json", type=output_file, metavar="PATH", help="also write all figures to this file, after each cell"
-    )
-    parser.add_argument("--plot", type=picture_file, metavar="PATH", help="also draw bars (png, svg or pdf)")
-    return parser
+    text = "who keeps the memory that a step frees: all (same, the default), or text2sign alone (shipped)"
+    parser.add_argument("--allocation", choices=get_args(Allocation), default="same", help=text)
+    options = parser.parse_args(arguments)
+    keep_freed_memory()  # for the matrix products, which are compared with the networks
+    return runner.run_command(lambda: _run(options))
 
 
 def cell_of(text: str) -> Cell:
@@ -112,37 +107,190 @@ def cell_of(text: str) -> Cell:
         argparse.ArgumentTypeError: it is not one.
     """
     try:
-        size_text, millions_text, batch_text = text.split(":")
-        size, millions, batch_size = int(size_text), float(millions_text), int(batch_text)
+        size, millions, batch_size = (int(part) for part in text.split(":"))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} must be PIXELS:MILLIONS:BATCH, such as 32:5:4") from error
-    if size < 2 * SIDE_STEP or size % SIDE_STEP != 0:
-        raise argparse.ArgumentTypeError(f"{text}: pixels must be a multiple of {SIDE_STEP}, at least {2 * SIDE_STEP}")
-    if not 0 < millions <= MOST_MILLIONS:
-        raise argparse.ArgumentTypeError(f"{text}: millions must be above 0 and at most {MOST_MILLIONS}")
-    if batch_size < 1:
-        raise argparse.ArgumentTypeError(f"{text}: the batch must be at least 1")
-    return Cell(size, round(10**6 * millions), batch_size, FRAMES)
+    if size < 2 * SIDE_STEP or size % SIDE_STEP or millions not in MILLIONS or batch_size < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text}: pixels must be a multiple of {SIDE_STEP} and at least {2 * SIDE_STEP}, millions "
+            f"{' or '.join(map(str, MILLIONS))}, and the batch at least 1"
+        )
+    return Cell(size, 10**6 * millions, batch_size)
 
 
-def _measure(cell: Cell, before: Sequence[CellResult], networks: Sequence[NetworkName], plan: Plan) -> CellResult:
-    """Measure a cell, without the networks that a smaller batch of the same was too much for."""
-    known: dict[str, Skip] = {}
-    for result in before:
-        if dataclasses.replace(result.cell, batch_size=cell.batch_size) != cell:
-            continue
-        for skip in result.skips:
-            reason = f"not tried: batch {result.cell.batch_size} was skipped"
-            known.setdefault(skip.network, Skip(skip.network, reason, skip.bound))
-    return measure_cell(cell, [name for name in networks if name not in known], list(known.values()), plan)
+def _run(options: argparse.Namespace) -> int:
+    networks = [name for name in NETWORK_NAMES if name in options.networks]
+    machine = runner.machine_line(*(name for name in networks if name != OURS))
+    cells = [QUICK_CELL] if options.quick else sorted(set(options.cells))
+    alternations = 2 if options.quick else options.alternations
+    results: list[CellResult] = []
+    interrupted = False
+    try:
+        for cell in cells:
+            runner.say(f"{cell} ({len(results) + 1} of {len(cells)})")
+            plans = {
+                name: NetworkPlan(
+                    network=name,
+                    keeps_freed_memory=options.allocation == "same" or name == OURS,
+                    turn_seconds=TURN_SECONDS / 10 if options.quick else TURN_SECONDS,
+                    **dataclasses.asdict(cell),
+                )
+                for name in networks
+            }
+            results.append(measure_cell(cell, plans, results, alternations))
+    except KeyboardInterrupt:
+        interrupted = True
+        runner.say("interrupted: the report is of the cells so far")
+    figures = {"allocation": options.allocation, "cells": [_as_json(result) for result in results]}
+    runner.publish(machine, report(results, alternations, options.allocation), figures, options.json)
+    if interrupted:
+        return runner.INTERRUPTED
+    return 1 if any(skip.bound is None for result in results for skip in result.skips.values()) else 0
 
 
-def _as_json(machine: str, plan: Plan, results: Sequence[CellResult]) -> dict[str, object]:
-    cells = []
-    for result in results:
-        comparisons = {found.network: dataclasses.asdict(compare(result, found)) for found in result.measurements}
-        cells.append(dataclasses.asdict(result) | {"comparisons": comparisons})
-    return {"machine": machine, "plan": dataclasses.asdict(plan), "cells": cells}
+def _as_json(result: CellResult) -> dict[str, object]:
+    return {
+        "cell": dataclasses.asdict(result.cell),
+        "measurements": {name: dataclasses.asdict(found) for name, found in result.measurements.items()},
+        "skips": {name: str(skip) for name, skip in result.skips.items()},
+    }
+
+
+class Client:
+    """A network's process, as long as there is room for it."""
+
+    def __init__(self, plan: NetworkPlan) -> None:
+        self._command = worker_command("benchmarks.network_worker", dataclasses.asdict(plan))
+        self._process: WorkerProcess | None = None
+        self.parameters = 0
+        self.peak_gib = 0.0  # 0: not known yet
+
+    def ask(self, request: str) -> dict[str, float]:
+        """Ask the process, started anew where there is none, for a "turn" or to "count" operations.
+
+        Raises:
+            WorkerError: it takes too much memory or time, or fails.
+        """
+        if self._process is None:
+            self._process = WorkerProcess(self._command)
+            self.parameters = int(self._process.answer(seconds=START_LIMIT_SECONDS)["parameters"])
+        answer = self._process.ask(request, seconds=TURN_LIMIT_SECONDS)
+        self.peak_gib = answer.get("peak_gib", self.peak_gib)
+        return answer
+
+    def missing_gib(self) -> float:
+        """Return how much more memory it may come to take than it has now."""
+        used = 0.0 if self._process is None else self._process.used_gib()
+        return (self.peak_gib or MEMORY_LIMIT_GIB) + SPARE_GIB - used
+
+    def stop(self) -> None:
+        """End the process where there is one."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+
+def measure_cell(
+    cell: Cell, plans: Mapping[NetworkName, NetworkPlan], before: Sequence[CellResult], alternations: int
+) -> CellResult:
+    """Time every network in turn, each in a process of its own.
+
+    Processes stay for the next turn, unless the memory that they hold while they wait is needed by another.
+
+    Args:
+        cell: what the plans have in common.
+        plans: of the networks.
+        before: other cells. A network that a smaller batch of the same was too much for is not tried.
+        alternations: at least 1.
+    """
+    clients = {name: Client(plan) for name, plan in plans.items()}
+    matmul: dict[NetworkName, list[float]] = {name: [] for name in plans}
+
+    def ask(name: NetworkName, request: str) -> dict[str, float]:
+        for other, client in clients.items():
+            if other != name and psutil.virtual_memory().available / GIBIBYTE < clients[name].missing_gib():
+                client.stop()
+        return clients[name].ask(request)
+
+    def turn(name: NetworkName, number: int) -> dict[str, float]:
+        for result in before:
+            if name in result.skips and dataclasses.replace(result.cell, batch_size=cell.batch_size) == cell:
+                raise type(result.skips[name])(f"not tried: batch {result.cell.batch_size} was skipped")
+        matmul[name].append(matmul_flops_per_second())
+        return ask(name, "turn")
+
+    try:
+        rounds = runner.alternate(clients, alternations, turn)
+        measurements = {
+            name: Measurement(
+                parameters=clients[name].parameters,
+                step_flops=int(ask(name, "count")["clip_flops"]) * cell.batch_size,
+                step_seconds=[found["step_seconds"] for found in turns],
+                forward_seconds=[found["forward_seconds"] for found in turns],
+                matmul_flops_per_second=matmul[name][: len(turns)],
+                peak_gib=clients[name].peak_gib,
+            )
+            for name, turns in rounds.results.items()
+        }
+    finally:
+        for client in clients.values():
+            client.stop()
+    return CellResult(cell, measurements, rounds.failures)
+
+
+def matmul_flops_per_second() -> float:
+    """Return the speed of the fastest of a few products of large float32 matrices."""
+    left, right = torch.rand(2, MATRIX_SIDE, MATRIX_SIDE).unbind()
+    return 2 * MATRIX_SIDE**3 / min(runner.seconds_of(lambda: left @ right) for _ in range(MATRIX_PRODUCTS))
+
+
+def report(results: Sequence[CellResult], alternations: int, allocation: Allocation) -> list[str]:
+    """Return a table for every image size and number of parameters."""
+    lines: list[str] = []
+    for _, group in itertools.groupby(results, lambda result: (result.cell.image_size, result.cell.parameters)):
+        cells = list(group)
+        cell = cells[0].cell
+        lines += [
+            f"Clips of 3 x {cell.frames} x {cell.image_size} x {cell.image_size}, about {cell.parameters / 1e6:g} "
+            "million parameters:",
+            "",
+            *runner.table(COLUMNS, [row for result in cells for row in _rows(result)]),
+        ]
+    return [
+        *lines,
+        f"Median (smallest to largest) of {alternations} alternations. Ratios are to text2sign, and matmul is the "
+        "speed of products of large float32 matrices, both in the same alternation. A step is noise, forward, mean "
+        "squared error, backward, gradient clipping and AdamW; a forward is one without gradients. Operations are "
+        "counted, forward and backward. Memory is the resident set of the network's own process, text encoder "
+        f"included. {ALLOCATION_NOTES[allocation]}",
+    ]
+
+
+def _rows(result: CellResult) -> list[list[str]]:
+    batch, own = str(result.cell.batch_size), result.measurements.get(OURS)
+    rows = []
+    for name in NETWORK_NAMES:
+        if name in result.skips:
+            rows.append([batch, name, f"skipped: {result.skips[name]}", *[NO_FIGURE] * (len(COLUMNS) - 3)])
+        elif name in result.measurements:
+            found = result.measurements[name]
+            speeds = [found.step_flops / seconds for seconds in found.step_seconds]
+            ratios = [NO_FIGURE] * 3
+            if own is not None:
+                ratios = [
+                    runner.ratio_of(found.step_seconds, own.step_seconds).text(1),
+                    runner.ratio_of(found.forward_seconds, own.forward_seconds).text(1),
+                    f"{found.peak_gib / own.peak_gib:.1f}",
+                ]
+            columns = (
+                *(batch, name, runner.spread_of(found.step_seconds).text(3), ratios[0]),
+                *(runner.spread_of(found.forward_seconds).text(3), ratios[1], f"{found.step_flops / 1e9:.1f}"),
+                runner.spread_of(speeds).text(0, factor=1e-9),
+                runner.ratio_of(speeds, found.matmul_flops_per_second).text(0, factor=100),
+                *(f"{found.peak_gib:.2f}", ratios[2], f"{found.parameters / 1e6:.2f}"),
+            )
+            rows.append(list(columns))
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """What a second process brings: python -m benchmarks.processes
 
 Times the trainer's own step with one and with two processes, each on a core of its own with one thread: DDP over gloo,
-as `torchrun --nproc-per-node=2 main.py` trains. Beside it stand one process with the same batch (weak scaling), one
+as `torchrun --nproc-per-node=2 main.py` trains. It is compared with one process with the same batch (weak scaling), one
 with the same global batch (strong scaling), one with two threads, and two processes that share nothing but the
 machine, which is the most that two can do there. All ways in turn, N times over. Of the steps of a way, the half counts
-beside which other programs worked least; a way that they disturbed nevertheless is measured again, and alternations
-that stay disturbed do not count while there are others. Ctrl-C ends it with a report of what there is so far.
+beside which other programs worked least. Ctrl-C ends it with a report of the complete alternations.
 """
 
 import argparse
@@ -13,136 +12,149 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import psutil
-
-from benchmarks.limited_process import LimitError
-from benchmarks.machine import MEMORY_NOTE, machine_line
-from benchmarks.option_types import at_least_one, output_file
-from benchmarks.output import INTERRUPTED, save_figures, say
-from benchmarks.processes_measure import (
-    PROCESSES,
-    QUIET_CORES,
-    REPLICATED,
-    Round,
-    Way,
-    is_quiet,
-    measure_ways,
-    undisturbed,
-    ways_of,
-)
-from benchmarks.processes_report import communication_table, efficiency_table, saved_seconds, verdict, ways_table
+from benchmarks import runner
+from benchmarks.processes_worker import Work, WorkPlan
+from benchmarks.worker_process import WorkerError, run_worker, worker_command
 from common.errors import UserError
 from config import Config
 
-ALTERNATIONS, STEPS, TRIES = 5, 20, 3
-QUICK_STEPS = 2
-QUICK_OPTIONS = (
-    *("--image-size=16", "--num-frames=4", "--model-channels=16,32", "--spatial-attention-sizes=4"),
-    *("--attention-head-channels=16", "--text-channels=16", "--text-layers=1", "--validation-clips=2"),
-)
-_SIBLINGS = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
+STEPS, QUICK_STEPS = 20, 2
+TIME_LIMIT_SECONDS = 600.0  # for one way, once
+PROCESSES = 2
+
+ONE, ONE_DOUBLE, BOTH_CORES, APART = "one", "one_double", "both_cores", "apart"
+REPLICATED, SHARDED = "replicated", "sharded"
+
+Works = Mapping[str, Sequence[Work]]
+"""What each way took, by its name, in every alternation."""
 
 
 @dataclass(frozen=True)
-class Figures:
-    """All that one run of the benchmark found out."""
+class Way:
+    """One way of training, and how a table calls it."""
 
-    machine: str
-    cores: str
-    rounds: list[Round]
+    label: str
+    processes: int
+    plan: WorkPlan
+
+
+def ways_of(options: Sequence[str], batch_size: int, steps: int) -> dict[str, Way]:
+    """Return all ways by name.
+
+    Args:
+        options: of main.py, without the batch size.
+        batch_size: clips of a process.
+        steps: that are measured each time.
+    """
+
+    def plan(clips: int) -> WorkPlan:
+        return WorkPlan(options=(*options, f"--batch-size={clips}"), steps=steps)
+
+    single, double = plan(batch_size), plan(PROCESSES * batch_size)
+    both = replace(double, threads=PROCESSES, is_pinned=False)
+    divided = replace(single, options=(*single.options, "--parallelism=fsdp"))
+    return {
+        ONE: Way("1 process, 1 core", 1, single),
+        ONE_DOUBLE: Way("1 process, 1 core, the global batch of two", 1, double),
+        BOTH_CORES: Way("1 process, 2 cores (2 threads), that batch", 1, both),
+        APART: Way("2 independent processes at once", PROCESSES, replace(single, is_apart=True)),
+        REPLICATED: Way("2 processes, DDP", PROCESSES, single),
+        SHARDED: Way("2 processes, FSDP", PROCESSES, divided),
+    }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        _check_machine()
-        with tempfile.TemporaryDirectory() as cache:
-            ways = _ways(cache, quick=options.quick)
-            rounds, interrupted = measure_ways(
-                ways, 1 if options.quick else options.alternations, 1 if options.quick else options.tries
-            )
-        figures = Figures(machine_line(), cores_line(), rounds)
-        if rounds:
-            print("\n".join(_report(ways, figures)))
-        save_figures(options.json, dataclasses.asdict(figures))
-    except (UserError, LimitError, OSError) as error:
-        say(f"error: {error}")
-        return 1
-    return INTERRUPTED if interrupted else 0
+    parser = runner.build_parser("processes", __doc__, alternations=5, quick="a small network, two steps, once")
+    options = parser.parse_args(arguments)
+    return runner.run_command(lambda: _run(options))
 
 
-def _ways(cache: str, *, quick: bool) -> tuple[Way, ...]:
-    where = (f"--cache-dir={cache}", "--device=cpu")
-    if quick:
-        return ways_of((*where, *QUICK_OPTIONS), batch_size=1, steps=QUICK_STEPS)
-    return ways_of(where, batch_size=Config().BATCH_SIZE, steps=STEPS)
-
-
-def _check_machine() -> None:
+def _run(options: argparse.Namespace) -> int:
     if not hasattr(os, "sched_getaffinity"):
         raise UserError("processes cannot be kept to one core each on this system: run this benchmark on Linux")
     if len(os.sched_getaffinity(0)) < PROCESSES:
         raise UserError(f"this benchmark needs {PROCESSES} cores, and there are {len(os.sched_getaffinity(0))}")
+    with tempfile.TemporaryDirectory() as cache:
+        where = (f"--cache-dir={cache}", "--device=cpu")
+        if options.quick:
+            ways = ways_of((*where, *runner.SMALL_NETWORK), batch_size=1, steps=QUICK_STEPS)
+        else:
+            ways = ways_of(where, batch_size=Config().BATCH_SIZE, steps=STEPS)
+        alternations = 1 if options.quick else options.alternations
+        rounds = runner.alternate(ways, alternations, lambda name, number: measure_in_processes(ways[name]))
+    figures = {name: [dataclasses.asdict(work) for work in works] for name, works in rounds.results.items()}
+    runner.publish(runner.machine_line(), report(ways, rounds.results), {"works": figures}, options.json)
+    return rounds.exit_code
 
 
-def cores_line() -> str:
-    """Say whether the cores are cores, as far as the system knows."""
-    logical, physical = psutil.cpu_count(), psutil.cpu_count(logical=False)
-    siblings = _SIBLINGS.read_text("ascii").strip() if _SIBLINGS.exists() else "unknown"
-    told = f"{logical} logical cores, {physical} physical ones (threads of the first core: {siblings})"
-    return (
-        f"The system reports {told}. In a virtual machine that need not be true: what two independent processes lose "
-        "to each other shows what the cores share."
-    )
+def measure_in_processes(way: Way) -> Work:
+    """Start the processes, with torchrun where there are several.
+
+    Raises:
+        UserError: they took too much, or failed.
+    """
+    runner.say(f"  {way.label}")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={way.processes}")
+    plan = dataclasses.asdict(way.plan)
+    command = worker_command("benchmarks.processes_worker", plan, torchrun if way.processes > 1 else ())
+    try:
+        return Work(**run_worker(command, seconds=TIME_LIMIT_SECONDS))
+    except WorkerError as error:  # there is nothing to compare without one of the ways
+        raise UserError(f"{way.label}: {error}") from error
 
 
-def _report(ways: Sequence[Way], figures: Figures) -> list[str]:
-    counted = undisturbed(figures.rounds)
-    is_disturbed = not all(is_quiet(work) for works in counted for work in works.values())
+def report(ways: Mapping[str, Way], works: Works) -> list[str]:
+    """Return the tables, in Markdown."""
     return [
-        figures.machine,
+        f"The trainer's own step, {works[REPLICATED][0].parameters / 1e6:.2f} M parameters. {runner.MEMORY_NOTE} "
+        f"Median (smallest to largest) of {len(works[REPLICATED])} alternations.",
         "",
-        figures.cores,
-        "",
-        f"The trainer's own step, {counted[0][REPLICATED].parameters / 1e6:.2f} M parameters. {MEMORY_NOTE} Median "
-        f"(smallest to largest) of {len(counted)} of {len(figures.rounds)} alternations"
-        + (
-            f", none of which was free of other programs (more than {QUIET_CORES:g} cores)."
-            if is_disturbed
-            else f" beside which other programs took at most {QUIET_CORES:g} cores."
-        ),
-        "",
-        *ways_table(ways, counted),
-        *efficiency_table(counted),
-        f"A step whose gradients travel once is {1000 * saved_seconds(counted):.0f} ms shorter than one whose "
-        "gradients travel after each micro-batch.",
-        "",
-        *communication_table(counted),
-        verdict(counted, is_disturbed=is_disturbed),
+        *_ways_table(ways, works),
+        *efficiency_table(works),
+        "In a virtual machine cores may be shared: what two independent processes lose to each other shows it.",
     ]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.processes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def throughput_ratio(works: Works, name: str, baseline: str, processes: int = 1) -> runner.Spread:
+    """Return the clips a second of one way by `processes` times those of another, in the same alternation."""
+    return runner.ratio_of(
+        [work.clips_per_second for work in works[name]],
+        [processes * work.clips_per_second for work in works[baseline]],
     )
-    parser.add_argument(
-        "--alternations", type=at_least_one, metavar="N", default=ALTERNATIONS, help="rounds of all ways (default 5)"
-    )
-    parser.add_argument(
-        "--tries", type=at_least_one, metavar="N", default=TRIES, help="measurements of a way, until one is undisturbed"
-    )
-    parser.add_argument("--quick", action="store_true", help="a small try: a small network, two steps, once")
-    parser.add_argument("--json", type=output_file, metavar="PATH", help="also write all figures to this file")
-    return parser
+
+
+def _ways_table(ways: Mapping[str, Way], works: Works) -> list[str]:
+    rows = [
+        [
+            way.label,
+            runner.spread_of([work.step_seconds for work in works[name]]).text(3, "s"),
+            runner.spread_of([work.clips_per_second for work in works[name]]).text(2),
+            throughput_ratio(works, name, ONE, PROCESSES).text(2),
+            runner.spread_of([work.memory_gib for work in works[name]]).text(2, "GiB"),
+            f"{max(work.other_cores for work in works[name]):.2f}",
+        ]
+        for name, way in ways.items()
+    ]
+    share = "share of 2 x one process"
+    return runner.table(["way", "step", "clips a second", share, "peak memory of a process", "others, cores"], rows)
+
+
+def efficiency_table(works: Works) -> list[str]:
+    """Return what two processes gain, against what the machine lets two programs gain."""
+    ratios = {
+        "the machine: two independent processes / (2 x one)": (APART, ONE, PROCESSES),
+        "**weak scaling: DDP / (2 x one), same batch a process**": (REPLICATED, ONE, PROCESSES),
+        "**strong scaling: DDP / (2 x one), same global batch**": (REPLICATED, ONE_DOUBLE, PROCESSES),
+        "DDP / two independent processes": (REPLICATED, APART, 1),
+        "FSDP / (2 x one), same batch a process": (SHARDED, ONE, PROCESSES),
+        "FSDP / DDP": (SHARDED, REPLICATED, 1),
+    }
+    rows = [[label, throughput_ratio(works, *compared).text(3)] for label, compared in ratios.items()]
+    return runner.table(["clips a second, ratio", ""], rows)
 
 
 if __name__ == "__main__":

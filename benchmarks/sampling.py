@@ -1,194 +1,199 @@
-"""Seconds a clip and quality of every sampler: python -m benchmarks.sampling --run logs/NAME
+"""Seconds a clip and sharpness of every sampler: python -m benchmarks.sampling --run logs/NAME
 
 Takes the averaged weights of a trained run. Times every sampler at several numbers of steps from pure noise, in turn,
-and compares what comes out with real clips; then lets each of them clean real held-out clips that were noised to 80 %
-of the timesteps, and reports the error. Freed memory is kept as in a run of main.py. Options: --steps N ...,
---alternations N, --clips N (held-out clips), --quick, --device NAME, --json PATH, --plot PATH.
+compares what comes out with real held-out clips, and times what guidance costs. Freed memory is kept as in a run of
+main.py.
 """
 
 import argparse
 import dataclasses
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.machine import MEMORY_NOTE, machine_line
-from benchmarks.option_types import at_least_one, output_file, picture_file
-from benchmarks.output import save_figures, say
-from benchmarks.sampling_measures import (
-    CLIPS_AT_ONCE,
-    Denoising,
-    Generation,
-    GuidanceCost,
-    OneShot,
-    measure_denoising,
-    measure_generation,
-    measure_guidance,
-    measure_one_shot,
-)
-from benchmarks.sampling_run import START_SHARE, Cell, SampledRun, open_run
+import torch
+from torch import Tensor
+
+from benchmarks import runner
 from common.errors import UserError
 from compute.device import DeviceName
 from compute.memory import keep_freed_memory
+from data.batches import load_batch
+from data.build import build_data
+from data.records import Batch
+from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
-from sampling.trained_run import MAKE_A_RUN
+from measures.clips import motion_energy, ratio_to_real, sharpness
+from sampling.sampler import ClipSampler, SamplingSettings
+from sampling.trained_run import MAKE_A_RUN, SamplingRequest, TrainedRun, open_trained_run
 
-QUICK_STEPS, QUICK_ALTERNATIONS, QUICK_CLIPS = (2, 4), 2, 2
-MILLISECONDS = 1000.0
+STEPS, QUICK_STEPS = (4, 8, 12, 25, 50), (2, 4)
+HELD_OUT_CLIPS = 8
+CLIPS_AT_ONCE = 2
+NO_GUIDANCE = Guidance(1.0)
 
 
 @dataclass(frozen=True)
-class SamplingFigures:
-    """All that one run of the benchmark found out."""
+class Cell:
+    """One way to sample."""
 
-    machine: str
-    run: str
-    generations: list[Generation]
-    denoisings: list[Denoising]  # the same cells in the same order
-    one_shot: list[OneShot]  # the last where the denoising starts
-    guidance: GuidanceCost | None  # None where the run samples without guidance
+    sampler: SamplerName
+    steps: int
+    is_guided: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.sampler}, {self.steps} steps"
+
+
+@dataclass(frozen=True)
+class SampledRun:
+    """The averaged weights of a run's newest checkpoint, with held-out clips of its data."""
+
+    trained: TrainedRun
+    settings: SamplingSettings  # what the run's own config says about sampling
+    clips: Batch
+
+    @property
+    def default(self) -> Cell:
+        return Cell(self.settings.sampler, self.settings.num_steps)
+
+    def generate(self, cell: Cell, first: int, count: int) -> Tensor:
+        """Sample clips from pure noise: [count, 3, T, H, W] float32 on the CPU.
+
+        Clip number `first` and those after it have noises of their own, and the captions of the held-out clips in turn.
+        """
+        guidance = self.settings.guidance if cell.is_guided else NO_GUIDANCE
+        settings = dataclasses.replace(self.settings, sampler=cell.sampler, num_steps=cell.steps, guidance=guidance)
+        sampler = ClipSampler(settings, self.trained.tokenizer, self.trained.compute)
+        captions = [self.clips.captions[index] for index in self.real_indices(first, count)]
+        noise = torch.stack([sampler.initial_noise(0, index) for index in range(first, first + count)])
+        return sampler.sample(self.trained.model, captions, noise, seed=first)
+
+    def real_indices(self, first: int, count: int) -> list[int]:
+        """Return which held-out clips have the captions of the generated ones."""
+        return [index % len(self.clips.captions) for index in range(first, first + count)]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Clips from pure noise, made in one way."""
+
+    cell: Cell
+    network_calls: int  # a clip; with guidance each is one with twice the clips, not two
+    seconds: list[float]  # a clip, one an alternation
+    motion_energy_ratio: float | None  # to real clips: 1 is right, None where those are flat
+    sharpness_ratio: float | None
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = runner.build_parser("sampling", __doc__, alternations=5, quick="few steps, two alternations")
+    parser.add_argument("--run", type=Path, help="folder of a trained run, such as logs/my_run")
+    parser.add_argument("--steps", type=runner.at_least_one, nargs="+", default=STEPS, metavar="N")
+    parser.add_argument("--device", choices=get_args(DeviceName), default="auto")
+    options = parser.parse_args(arguments)
     if options.quick:
-        options.steps, options.alternations, options.clips = QUICK_STEPS, QUICK_ALTERNATIONS, QUICK_CLIPS
+        options.steps, options.alternations = QUICK_STEPS, 2
     keep_freed_memory()
-    try:
-        run = _open(options.run, options.device, options.clips)
-        figures = _measure(run, _cells(run, options.steps), options.alternations, options.run)
-        print("\n".join(_report(run, figures, options.alternations)))
-        save_figures(options.json, dataclasses.asdict(figures))
-        if options.plot is not None:
-            from benchmarks.sampling_plot import plot_sampling
+    return runner.run_command(lambda: _run(options))
 
-            plot_sampling(
-                figures.generations, figures.denoisings, run.default, run.settings.guidance.scale, options.plot
-            )
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+def _run(options: argparse.Namespace) -> int:
+    if options.run is None:
+        raise UserError(f"--run is missing, because samplers need a trained network: {MAKE_A_RUN}")
+    run = open_run(options.run, options.device, HELD_OUT_CLIPS)
+    steps = sorted({*options.steps, run.default.steps})
+    cells = [Cell(sampler, count) for sampler in get_args(SamplerName) for count in steps]
+    runner.say(f"step {run.trained.step} of {options.run}: {len(cells)} ways to sample")
+    unguided = dataclasses.replace(run.default, is_guided=False)
+    generations = measure(run, [*cells, unguided], options.alternations)
+    config, precision = run.trained.config, run.trained.compute.precision
+    lines = [
+        f"Clips of 3 x {config.NUM_FRAMES} x {config.IMAGE_SIZE} x {config.IMAGE_SIZE}, guidance "
+        f"{run.settings.guidance.scale:g}, {precision}, {CLIPS_AT_ONCE} clips at once, {options.alternations} "
+        f"alternations. {runner.MEMORY_NOTE} Median (smallest to largest); a call with guidance has every clip twice. "
+        f"The ratio is to the run's own choice ({run.default}), pair by pair; the last row is that choice without "
+        "guidance.",
+        "",
+        *cell_table(generations, run.default),
+    ]
+    figures = {
+        "run": f"{options.run}, step {run.trained.step}",
+        "generations": [dataclasses.asdict(generation) for generation in generations],
+    }
+    runner.publish(runner.machine_line(), lines, figures, options.json)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sampling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, help="folder of a trained run, such as logs/my_run")
-    parser.add_argument("--steps", type=at_least_one, nargs="+", default=(4, 8, 12, 25, 50), metavar="N")
-    parser.add_argument("--alternations", type=at_least_one, default=5, metavar="N", help="rounds of all cells")
-    parser.add_argument("--clips", type=at_least_one, default=8, metavar="N", help="held-out clips (default 8)")
-    parser.add_argument("--quick", action="store_true", help="a small try: few steps, clips and alternations")
-    parser.add_argument("--device", choices=get_args(DeviceName), default="auto")
-    parser.add_argument("--json", type=output_file, metavar="PATH", help="also write all figures to this file")
-    parser.add_argument(
-        "--plot", type=picture_file, metavar="PATH", help="also draw quality against seconds (png, svg or pdf)"
-    )
-    return parser
+def open_run(folder: Path, device: DeviceName, held_out_clips: int) -> SampledRun:
+    """Load a run, with as many of its held-out clips as asked for, or all where it has fewer.
+
+    Raises:
+        UserError: no such run, no usable checkpoint, or its data has gone.
+    """
+    run = open_trained_run(SamplingRequest(run=folder, device=device))
+    validation = build_data(run.config).validation
+    rows = [validation.row(0, index) for index in range(min(held_out_clips, len(validation)))]
+    return SampledRun(run, run.sampler.settings, load_batch(validation, rows, run.tokenizer))
 
 
-def _open(folder: Path | None, device: DeviceName, held_out_clips: int) -> SampledRun:
-    if folder is None:
-        raise UserError(f"--run is missing, because samplers need a trained network: {MAKE_A_RUN}")
-    return open_run(folder, device, held_out_clips)
+def measure(run: SampledRun, cells: Sequence[Cell], alternations: int) -> list[Generation]:
+    """Sample from pure noise with every cell in turn, `alternations` times.
+
+    Every alternation takes further captions and noises, the same ones for every cell.
+
+    Args:
+        cells: the run's own default among them.
+    """
+    calls: dict[Cell, int] = {}
+    made: dict[Cell, list[Tensor]] = {cell: [] for cell in cells}
+    called: list[None] = []  # an entry for every call of the network, whatever a sampler does in a step
+
+    def sample(cell: Cell, number: int) -> float:
+        called.clear()
+        start = time.perf_counter()
+        made[cell].append(run.generate(cell, number * CLIPS_AT_ONCE, CLIPS_AT_ONCE))
+        seconds = (time.perf_counter() - start) / CLIPS_AT_ONCE
+        calls[cell] = len(called)
+        return seconds
+
+    run.generate(run.default, 0, CLIPS_AT_ONCE)  # a first call prepares memory and kernels
+    handle = run.trained.model.register_forward_hook(lambda *_: called.append(None))
+    seconds = runner.alternate(cells, alternations, sample).complete()
+    handle.remove()
+    generations = []
+    for cell, found in seconds.items():
+        clips = torch.cat(made[cell][: len(found)])
+        real = run.clips.video_BCTHW[run.real_indices(0, len(clips))]
+        looks = (ratio_to_real(motion_energy, clips, real), ratio_to_real(sharpness, clips, real))
+        generations.append(Generation(cell, calls[cell], found, *looks))
+    return generations
 
 
-def _cells(run: SampledRun, steps: Sequence[int]) -> list[Cell]:
-    """Return every sampler with every number of steps, the run's own number included."""
-    wanted = sorted({*steps, run.default.steps})
-    most = run.start_timestep + 1
-    if wanted[-1] > most:
-        raise UserError(f"--steps {wanted[-1]}: at most {most}, which is {START_SHARE:.0%} of NUM_TRAIN_TIMESTEPS")
-    return [Cell(sampler, count) for sampler in get_args(SamplerName) for count in wanted]
-
-
-def _measure(run: SampledRun, cells: Sequence[Cell], alternations: int, folder: Path) -> SamplingFigures:
-    say(f"step {run.step} of {folder}: {len(cells)} ways to sample, from pure noise, {alternations} times each")
-    generations = measure_generation(run, cells, alternations)
-    say(f"cleaning {len(run.clips.captions)} held-out clips in every way, without guidance and with it")
-    denoisings = measure_denoising(run, cells)
-    say("one-shot estimates, and the cost of guidance")
-    return SamplingFigures(
-        machine=machine_line(),
-        run=f"{folder}, step {run.step}",
-        generations=generations,
-        denoisings=denoisings,
-        one_shot=measure_one_shot(run),
-        guidance=None if run.settings.guidance.scale == 1 else measure_guidance(run, alternations),
-    )
-
-
-def _report(run: SampledRun, figures: SamplingFigures, alternations: int) -> list[str]:
-    config, scale = run.config, run.settings.guidance.scale
-    clips = len(run.clips.captions)
-    return [
-        figures.machine,
-        "",
-        f"Clips of 3 x {config.NUM_FRAMES} x {config.IMAGE_SIZE} x {config.IMAGE_SIZE}, guidance {scale:g}, "
-        f"{run.compute.precision}, {CLIPS_AT_ONCE} clips at once, {alternations} alternations. {MEMORY_NOTE} "
-        "Median (smallest to largest); a call with guidance has every clip twice. The ratio is to "
-        f"the run's own choice ({run.default}), pair by pair. x0 errors: {clips} held-out clips, noised to timestep "
-        f"{run.start_timestep} of {config.NUM_TRAIN_TIMESTEPS} and cleaned again.",
-        "",
-        *_cell_table(figures, scale),
-        "",
-        "Error of the network's clean estimate from one call, on the same clips:",
-        "",
-        *_one_shot_table(figures.one_shot),
-        "",
-        *_guidance_lines(figures.guidance, run.default),
-    ]
-
-
-def _cell_table(figures: SamplingFigures, scale: float) -> list[str]:
-    lines = [
-        "| sampler | steps | network calls | ms a clip | ratio | motion energy / real | sharpness / real "
-        f"| x0 MSE, no guidance | x0 MSE, guidance {scale:g} | distance to heun, most steps |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for generation, denoising in zip(figures.generations, figures.denoisings, strict=True):
-        columns = (
+def cell_table(generations: Sequence[Generation], default: Cell) -> list[str]:
+    """Return one row a way to sample; ratios of seconds are to `default`, pair by pair."""
+    seconds = next(generation.seconds for generation in generations if generation.cell == default)
+    head = ["sampler", "steps", "guided", "network calls", "ms a clip", "ratio", "motion energy / real"]
+    rows = [
+        [
             generation.cell.sampler,
             str(generation.cell.steps),
+            "yes" if generation.cell.is_guided else "no",
             str(generation.network_calls),
-            generation.seconds_spread.text(0, factor=MILLISECONDS),
-            generation.ratio_to_default.text(2),
-            _number(generation.motion_energy_ratio),
-            _number(generation.sharpness_ratio),
-            f"{denoising.x0_mse:.4f}",
-            f"{denoising.x0_mse_guided:.4f}",
-            f"{denoising.distance_to_reference:.4f}",
-        )
-        lines.append(f"| {' | '.join(columns)} |")
-    return lines
+            runner.spread_of(generation.seconds).text(0, factor=1000),
+            runner.ratio_of(generation.seconds, seconds).text(2),
+            *(_ratio(value) for value in (generation.motion_energy_ratio, generation.sharpness_ratio)),
+        ]
+        for generation in generations
+    ]
+    return runner.table([*head, "sharpness / real"], rows)
 
 
-def _number(value: float | None) -> str:
+def _ratio(value: float | None) -> str:
     return "real clips are flat" if value is None else f"{value:.2f}"
-
-
-def _one_shot_table(estimates: Sequence[OneShot]) -> list[str]:
-    return [
-        "| timestep | " + " | ".join(str(estimate.timestep) for estimate in estimates) + " (start) |",
-        "|---" * (len(estimates) + 1) + "|",
-        "| x0 MSE | " + " | ".join(f"{estimate.x0_mse:.4f}" for estimate in estimates) + " |",
-    ]
-
-
-def _guidance_lines(cost: GuidanceCost | None, default: Cell) -> list[str]:
-    if cost is None:
-        return ["Guidance was not timed: the run's GUIDANCE_SCALE is 1, which is no guidance."]
-    return [
-        f"| {default} | ms a clip |",
-        "|---|---|",
-        f"| no guidance: one caption a call | {cost.without.text(0, factor=MILLISECONDS)} |",
-        f"| guidance: with and without caption in one call | {cost.guided.text(0, factor=MILLISECONDS)} |",
-        f"| ratio | {cost.ratio.text(2)} |",
-    ]
 
 
 if __name__ == "__main__":

@@ -5,118 +5,203 @@ seconds = factor * size ** exponent to each axis, and the same for peak memory; 
 the time. One thing varies at a time, the rest is as in the default preset. Spatial attention stays at the level of
 8 x 8, as in the preset; at 128 pixels, where no level is that small, it is at the coarsest, 16 x 16. For the channels,
 attention heads have 16 channels at every width. Freed memory is kept as in a run of main.py. About ten minutes on two
-cores; Ctrl-C ends it with a report of what there is so far.
+cores; Ctrl-C ends it with a report of the complete alternations.
 """
 
 import argparse
 import dataclasses
+import math
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.machine import MEMORY_NOTE, machine_line
-from benchmarks.option_types import at_least_one, output_file, picture_file
-from benchmarks.output import INTERRUPTED, save_figures, say
-from benchmarks.scaling_axes import AXIS_NAMES, DEFAULT_PRESET, FULL_AXES, QUICK_AXES, QUICK_FRAMES, profile_options
-from benchmarks.scaling_measure import AxisResult, measure_axes, result_as_json
-from benchmarks.scaling_profile import Profile, profile_step
-from benchmarks.scaling_report import axis_table, growth_table, profile_table, verdicts
-from common.errors import UserError
+from benchmarks import runner
+from benchmarks.scaling_worker import Measurement, profile_step
+from benchmarks.worker_process import TimeLimitError, WorkerError, run_worker, worker_command
 from compute.device import choose_device
 from compute.memory import keep_freed_memory
-from config import Config
+from config import PRESETS, Config
 
-ALTERNATIONS, QUICK_ALTERNATIONS = 5, 1
-PROFILED_STEPS, QUICK_PROFILED_STEPS = 5, 1
+PROFILED_STEPS = 5
+SHOWN_OPERATORS = 15
+TIME_LIMIT_SECONDS = 180.0  # for a process, which makes at least two steps
+SPATIAL_ATTENTION_SIDE = 8
+HEAD_CHANNELS = 16
+"""The narrowest head that divides the channels at every width; the preset's own would not divide half of 96."""
+PRESET = next(iter(PRESETS))
+FULL_OPTIONS = (f"--preset={PRESET}", "--device=cpu")
+QUICK_OPTIONS = (*FULL_OPTIONS, "--num-frames=4", "--batch-size=1")
+FRAMES, PIXELS, BATCH, CHANNELS = "frames", "pixels of a frame", "clips of a batch", "times the channels"
 
 
 @dataclass(frozen=True)
-class Figures:
-    """All that one run of the benchmark found out."""
+class Setting:
+    """One point of an axis."""
 
-    machine: str
-    axes: list[AxisResult]
-    profiles: list[Profile]
+    axis: str  # what varies
+    label: str
+    size: float  # the quantity that times and memory are fitted against
+    options: tuple[str, ...]  # of main.py
+
+
+def settings_of(
+    frames: Sequence[int], sides: Sequence[int], batches: Sequence[int], widths: Sequence[float], base: tuple[str, ...]
+) -> list[Setting]:
+    """Return the settings of all axes, each axis from its smallest size to its largest."""
+    config = Config()
+    settings = [Setting(FRAMES, str(count), count, (*base, f"--num-frames={count}")) for count in frames]
+    for side in sides:
+        # Attention at a fixed share of the image would grow with the square of the pixels, which is not how larger
+        # presets are made: so it stays at the level that is 8 pixels wide, or else at the coarsest.
+        levels = [side // (config.PATCH_SIZE * 2**level) for level in range(len(config.MODEL_CHANNELS))]
+        attention = SPATIAL_ATTENTION_SIDE if SPATIAL_ATTENTION_SIDE in levels else levels[-1]
+        options = (*base, f"--image-size={side}", f"--spatial-attention-sizes={attention}")
+        settings.append(Setting(PIXELS, f"{side} x {side}", side**2, options))
+    settings += [Setting(BATCH, str(count), count, (*base, f"--batch-size={count}")) for count in batches]
+    for factor in widths:
+        wide = ",".join(str(round(width * factor)) for width in config.MODEL_CHANNELS)
+        options = (*base, f"--model-channels={wide}", f"--attention-head-channels={HEAD_CHANNELS}")
+        settings.append(Setting(CHANNELS, f"x {factor:g}", factor, options))
+    return settings
+
+
+FULL = settings_of((8, 16, 32, 64), (16, 32, 64, 128), (1, 2, 4, 8, 16), (0.5, 1.0, 1.5, 2.0), FULL_OPTIONS)
+QUICK = settings_of((4, 8), (16, 32), (1, 2), (0.5, 1.0), QUICK_OPTIONS)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
-    options = _parser().parse_args(arguments)
-    if options.alternations is None:
-        options.alternations = QUICK_ALTERNATIONS if options.quick else ALTERNATIONS
-    chosen = [axis for axis in (QUICK_AXES if options.quick else FULL_AXES) if axis.name in options.axes]
+    parser = runner.build_parser("scaling", __doc__, alternations=5, quick="two small settings an axis, once")
+    options = parser.parse_args(arguments)
     keep_freed_memory()  # for the profile, which is made in this process
-    try:
-        machine, profiles = machine_line(), _profiles(options.profile_image_size, quick=options.quick)
-        axes, interrupted = measure_axes(chosen, options.alternations)
-        figures = Figures(machine, axes, profiles)
-        print("\n".join(_report(figures)))
-        save_figures(options.json, _as_json(figures))
-        if options.plot is not None:
-            from benchmarks.scaling_plot import plot_scaling  # matplotlib is needed for this alone
-
-            plot_scaling(figures.axes, options.plot)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # during the profile
-        say("interrupted before any setting was measured")
-        return INTERRUPTED
-    if interrupted:
-        return INTERRUPTED
-    return 1 if any(point.is_crash for result in axes for point in result.points) else 0
+    return runner.run_command(lambda: _run(options))
 
 
-def _profiles(side: int | None, *, quick: bool) -> list[Profile]:
-    say("profile")
-    steps = QUICK_PROFILED_STEPS if quick else PROFILED_STEPS
-    title = f"one clip of {QUICK_FRAMES} frames" if quick else f"preset {DEFAULT_PRESET}"
-    profiles = [profile_step(title, profile_options(None, quick=quick), steps)]
-    if side is not None:
-        profiles.append(profile_step(f"the same at {side} x {side}", profile_options(side, quick=quick), steps))
-    return profiles
-
-
-def _report(figures: Figures) -> list[str]:
-    precision = choose_device("cpu", Config().MIXED_PRECISION).precision
-    alternations = max((result.alternations for result in figures.axes), default=0)
-    return [
-        figures.machine,
-        "",
-        f"The trainer's own step, in {precision}. {MEMORY_NOTE} Median (smallest to largest) of {alternations} "
-        "alternations, each setting in a process of its own. The power law of memory holds for what lies above the "
-        "start of the process.",
-        "",
-        *(line for result in figures.axes for line in axis_table(result)),
-        *growth_table(figures.axes),
-        *verdicts(figures.axes),
-        "",
-        *profile_table(figures.profiles),
-    ]
-
-
-def _as_json(figures: Figures) -> dict[str, object]:
-    return {
-        "machine": figures.machine,
-        "axes": [result_as_json(result) for result in figures.axes],
-        "profiles": [dataclasses.asdict(profile) for profile in figures.profiles],
+def _run(options: argparse.Namespace) -> int:
+    machine = runner.machine_line()
+    settings, base, steps = (QUICK, QUICK_OPTIONS, 1) if options.quick else (FULL, FULL_OPTIONS, PROFILED_STEPS)
+    runner.say("profile")
+    shares = profile_step(base, steps)
+    rounds = measure_settings(settings, 1 if options.quick else options.alternations)
+    figures = {
+        "measurements": [
+            {**dataclasses.asdict(setting), "found": [dataclasses.asdict(each) for each in found]}
+            for setting, found in rounds.results.items()
+        ],
+        "skipped": {f"{setting.axis}: {setting.label}": str(error) for setting, error in rounds.failures.items()},
+        "percent_by_operator": shares,
     }
+    lines = [
+        f"The trainer's own step, in {choose_device('cpu', Config().MIXED_PRECISION).precision}. {runner.MEMORY_NOTE} "
+        "Median (smallest to largest) of the alternations, each setting in a process of its own. The exponents of "
+        "memory are of what lies above the start of the process.",
+        "",
+        *report(settings, rounds),
+        *runner.table(
+            ["operator", "share of all operators' own time in a step"],
+            [[f"`{name}`", f"{percent:.1f} %"] for name, percent in list(shares.items())[:SHOWN_OPERATORS]],
+        ),
+    ]
+    runner.publish(machine, lines, figures, options.json)
+    return rounds.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--alternations", type=at_least_one, metavar="N", help="rounds of all settings (default 5)")
-    parser.add_argument("--axes", nargs="+", choices=AXIS_NAMES, default=AXIS_NAMES, help="what to vary (default: all)")
-    parser.add_argument("--profile-image-size", type=int, metavar="PIXELS", help="also profile the preset at this size")
-    parser.add_argument("--quick", action="store_true", help="a small try: two small settings an axis, one alternation")
-    parser.add_argument("--json", type=output_file, metavar="PATH", help="also write all figures to this file")
-    parser.add_argument("--plot", type=picture_file, metavar="PATH", help="also draw the figures (png, svg or pdf)")
-    return parser
+def measure_settings(settings: Sequence[Setting], alternations: int) -> runner.Alternations[Setting, Measurement]:
+    """Measure all settings in turn; those of an axis that are larger than a failed one are not tried."""
+    failed: dict[str, Setting] = {}
+
+    def measure(setting: Setting, number: int) -> Measurement:
+        smaller = failed.get(setting.axis)
+        if smaller is not None and setting.size > smaller.size:
+            raise TimeLimitError(f"not tried: {smaller.label} was skipped")
+        try:
+            return measure_in_process(setting)
+        except WorkerError:
+            failed[setting.axis] = setting
+            raise
+
+    return runner.alternate(settings, alternations, measure)
+
+
+def measure_in_process(setting: Setting) -> Measurement:
+    """Measure a setting in a process of its own.
+
+    Raises:
+        WorkerError: it took more than it may, or failed.
+    """
+    command = worker_command("benchmarks.scaling_worker", {"options": setting.options})
+    return Measurement(**run_worker(command, seconds=TIME_LIMIT_SECONDS))
+
+
+def exponent_of(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Return the exponent of the power law through some points, by least squares between the logarithms.
+
+    Every point so counts by its relative error.
+
+    Raises:
+        ValueError: fewer than two different sizes, or one of the numbers is not above 0.
+    """
+    return statistics.linear_regression(list(map(math.log, sizes)), list(map(math.log, values))).slope
+
+
+def exponents(sizes: Sequence[float], rows: Sequence[Sequence[float]]) -> tuple[runner.Spread, runner.Spread]:
+    """Return the exponent over all sizes and that between the two largest, where constant costs weigh least.
+
+    Args:
+        sizes: from the smallest to the largest.
+        rows: of each size one value an alternation.
+    """
+    by_alternation = list(zip(*rows, strict=True))
+    every = [exponent_of(sizes, values) for values in by_alternation]
+    largest = [exponent_of(sizes[-2:], values[-2:]) for values in by_alternation]
+    return runner.spread_of(every), runner.spread_of(largest)
+
+
+def report(settings: Sequence[Setting], rounds: runner.Alternations[Setting, Measurement]) -> list[str]:
+    """Return a table an axis, and the exponents of all; 1 is proportional growth."""
+    lines: list[str] = []
+    growth: list[list[str]] = []
+    for axis in dict.fromkeys(setting.axis for setting in settings):
+        of_axis = [setting for setting in settings if setting.axis == axis]
+        measured = [setting for setting in of_axis if setting in rounds.results]
+        lines += _axis_table(of_axis, rounds)
+        if len(measured) < 2:
+            growth.append([axis, "fewer than two settings could be measured"])
+        else:
+            sizes = [setting.size for setting in measured]
+            seconds = [_seconds(rounds, setting) for setting in measured]
+            memory = [[each.memory_gib for each in rounds.results[setting]] for setting in measured]
+            found = (*exponents(sizes, seconds), *exponents(sizes, memory))
+            growth.append([axis, *(each.text(2) for each in found)])
+    head = ["size", "exponent of seconds", "of the two largest", "exponent of memory", "of the two largest"]
+    return [*lines, *runner.table(head, growth)]
+
+
+def _axis_table(settings: Sequence[Setting], rounds: runner.Alternations[Setting, Measurement]) -> list[str]:
+    first = next((setting for setting in settings if setting in rounds.results), None)
+    rows = []
+    for setting in settings:
+        if first is None or setting in rounds.failures:
+            rows.append([setting.label, f"skipped: {rounds.failures[setting]}"])
+            continue
+        seconds = _seconds(rounds, setting)
+        spread, measured = runner.spread_of(seconds), rounds.results[setting]
+        rows.append(
+            [
+                setting.label,
+                f"{measured[0].parameters / 1e6:.2f} M",
+                spread.text(2, "s") if spread.median >= 1 else spread.text(0, "ms", 1000),
+                runner.ratio_of(seconds, _seconds(rounds, first)).text(2),
+                runner.spread_of([each.memory_gib for each in measured]).text(2, "GiB"),
+            ]
+        )
+    ratio = f"ratio to {settings[0].label}"
+    return runner.table([settings[0].axis, "parameters", "step", ratio, "peak memory above the start"], rows)
+
+
+def _seconds(rounds: runner.Alternations[Setting, Measurement], setting: Setting) -> list[float]:
+    return [each.seconds for each in rounds.results[setting]]
 
 
 if __name__ == "__main__":

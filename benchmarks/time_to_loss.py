@@ -5,141 +5,240 @@ in a process of its own, in turn, once a seed; float32. The figure is the ratio 
 its lowest validation loss, and what the U-Net took to that loss.
 Rendering, set-up, a warm-up pass and validations do not count as training time. Words, clips and noise differ from
 seed to seed and are the same for all networks of a seed. All networks have one learning rate, constant after a warm-up
-over the first 5 % of the time; --peer-learning-rate gives another one to the peers. What the raw weights score is what
-counts; nothing is averaged. Ctrl-C ends the comparison with a report of the runs so far.
+over the first 5 % of the time. What the raw weights score is what counts; nothing is averaged. Ctrl-C ends the
+comparison with a report of the complete seeds so far.
 """
 
 import argparse
 import dataclasses
-import json
+import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from benchmarks.allocation import ALLOCATION_HELP, ALLOCATIONS
-from benchmarks.limited_process import MEMORY_LIMIT_GIB, LimitError, run_limited
-from benchmarks.loss_curves import FailedRun, LossCurve, LossCurvePlan, curve_from_json, leads
-from benchmarks.loss_report import report
-from benchmarks.machine import machine_line
-from benchmarks.networks import NETWORK_NAMES, OURS, NetworkName
-from benchmarks.option_types import above_zero, output_file, picture_file, seed
-from benchmarks.output import INTERRUPTED, save_figures, save_progress, say
+from benchmarks import runner
+from benchmarks.loss_curve_worker import LossCurve, LossCurvePlan, LossPoint, curve_from_json
+from benchmarks.networks import NETWORK_COLOURS, NETWORK_NAMES, OURS, NetworkName
+from benchmarks.worker_process import WorkerError, run_worker, worker_command
 from common.errors import UserError
-from config import Config
 from measures.text_use import TIMESTEP_BINS
 
 SET_UP_SECONDS = 300.0  # imports, rendering, the first validation
 TIMES_TRAINING = 6.0  # a run may take with its validations; slow networks validate after each of their first steps
-DEFAULTS = Config()
+HEAD = (
+    *("network", "runs", "parameters", "s a step", "steps", "loss before", "lowest loss", "loss at the end"),
+    "text gap at the end",
+)
+LEAD_HEAD = ("seed", "best peer", "its lowest loss", "reached after", f"{OURS} there after", "ratio")
 
 
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What all runs have in common."""
+@dataclass(frozen=True)
+class Lead:
+    """How much sooner our network had the lowest loss that the best peer reached, for one seed.
 
-    training_seconds: float
-    parameters: int = 5_000_000
-    image_size: int = DEFAULTS.IMAGE_SIZE
-    num_frames: int = DEFAULTS.NUM_FRAMES
-    batch_size: int = DEFAULTS.BATCH_SIZE
-    training_clips: int = DEFAULTS.EPOCH_SIZE
-    validation_clips: int = 2 * TIMESTEP_BINS
+    Attributes:
+        peer_seconds: training time at which the peer was first measured at that loss.
+        our_seconds: training time at which ours was there; None where it never was.
+        is_bound: ours was there at its first validation after a step already, so that `our_seconds` is at most this.
+    """
+
+    seed: int
+    peer: NetworkName
+    loss: float
+    peer_seconds: float
+    our_seconds: float | None
+    is_bound: bool
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times sooner; None where ours never got there."""
+        return None if self.our_seconds is None else self.peer_seconds / self.our_seconds
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train, compare and print; return the exit code."""
-    options = _parser().parse_args(arguments)
-    sizes, seeds = Sizes(60 * options.minutes), list(dict.fromkeys(options.seeds))
-    if options.quick:
-        sizes, seeds = Sizes(min(4.0, sizes.training_seconds), 300_000, 16, 4, 2, 64, 8), seeds[:1]
-    runs: list[LossCurve | FailedRun] = []
-    interrupted = False
-    try:
-        machine = machine_line(*(name for name in NETWORK_NAMES if name in options.networks and name != OURS))
-        with tempfile.TemporaryDirectory() as folder:
-            plans = _plans(sizes, seeds, options, folder)
-            try:
-                for plan in plans:
-                    say(f"{plan.network}, seed {plan.seed} ({len(runs) + 1} of {len(plans)})")
-                    runs.append(train(plan))
-                    save_progress(options.json, _as_json(machine, plans, runs))
-            except KeyboardInterrupt:
-                interrupted = True
-                say("interrupted: the report is of the runs so far")
-        print(machine)
-        print("\n".join(report(plans[0], runs)))
-        save_figures(options.json, _as_json(machine, plans, runs))
-        if options.plot is not None:
-            from benchmarks.loss_plot import plot_loss_curves  # matplotlib is needed for this alone
-
-            plot_loss_curves(runs, leads(runs), options.plot)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if interrupted:
-        return INTERRUPTED
-    return 1 if any(isinstance(run, FailedRun) and run.is_crash for run in runs) else 0
-
-
-def train(plan: LossCurvePlan) -> LossCurve | FailedRun:
-    """Carry out a plan in a process of its own, within limits of memory and time."""
-    command = [sys.executable, "-m", "benchmarks.loss_curve_worker", json.dumps(dataclasses.asdict(plan))]
-    limit = SET_UP_SECONDS + TIMES_TRAINING * plan.training_seconds
-    result = run_limited(command, memory_gib=MEMORY_LIMIT_GIB, seconds=limit)
-    if isinstance(result, LimitError):
-        return FailedRun(plan.network, plan.seed, str(result), result.is_crash)
-    return curve_from_json(result)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.time_to_loss",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], metavar="N")
-    parser.add_argument("--minutes", type=above_zero, default=5.0, metavar="M", help="of training, a run (default 5)")
+    parser = runner.build_parser("time_to_loss", __doc__, quick="16 px, a few seconds a run, one seed")
+    parser.add_argument("--seeds", type=runner.seed, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--minutes", type=float, default=5.0, metavar="M", help="of training, a run (default 5)")
+    parser.add_argument("--plot", type=runner.picture_file, metavar="PATH", help="also draw it (png, svg or pdf)")
     parser.add_argument("--networks", nargs="+", choices=NETWORK_NAMES, default=list(NETWORK_NAMES))
-    rate = DEFAULTS.LEARNING_RATE
-    parser.add_argument("--learning-rate", type=above_zero, default=rate, help=f"of AdamW (default {rate:g})")
-    parser.add_argument("--peer-learning-rate", type=above_zero, help="of the peers (default: the same)")
-    parser.add_argument("--allocation", choices=ALLOCATIONS, default="same", help=ALLOCATION_HELP)
-    parser.add_argument("--quick", action="store_true", help="a small try: 16 px, 4 frames, 4 seconds a run, one seed")
-    parser.add_argument(
-        "--json", type=output_file, metavar="PATH", help="also write all figures to this file, after each run"
-    )
-    parser.add_argument(
-        "--plot", type=picture_file, metavar="PATH", help="also draw loss against seconds (png, svg or pdf)"
-    )
-    return parser
+    options = parser.parse_args(arguments)
+    return runner.run_command(lambda: _run(options))
 
 
-def _plans(sizes: Sizes, seeds: Sequence[int], options: argparse.Namespace, folder: str) -> list[LossCurvePlan]:
-    """Return all runs in order: every network in turn, then the next seed."""
-    own: float = options.learning_rate
-    peers: float = own if options.peer_learning_rate is None else options.peer_learning_rate
-    networks: list[NetworkName] = list(dict.fromkeys(options.networks))
-    return [
-        LossCurvePlan(
-            network=network,
-            seed=seed,
-            learning_rate=own if network == OURS else peers,
-            cache_folder=folder,
-            allocation=options.allocation,
-            **dataclasses.asdict(sizes),
+def _run(options: argparse.Namespace) -> int:
+    if not 0 < options.minutes < math.inf:
+        raise UserError(f"--minutes must be a finite number above 0, not {options.minutes}")
+    machine = runner.machine_line(*(name for name in NETWORK_NAMES if name in options.networks and name != OURS))
+    seeds = list(dict.fromkeys(options.seeds))
+    with tempfile.TemporaryDirectory() as folder:
+        cache = f"--cache-dir={folder}"
+        clips = f"--validation-clips={2 * TIMESTEP_BINS}"
+        plan = LossCurvePlan(OURS, 0, 60 * options.minutes, 5_000_000, (cache, clips))
+        if options.quick:
+            seeds = seeds[:1]
+            small = ("--batch-size=2", "--epoch-size=64", "--validation-clips=8", cache)
+            seconds = min(4.0, plan.training_seconds)
+            plan = LossCurvePlan(OURS, 0, seconds, 300_000, (*runner.SMALL_NETWORK, *small))
+        rounds = runner.alternate(
+            list(dict.fromkeys(options.networks)),
+            len(seeds),
+            lambda network, number: train(dataclasses.replace(plan, network=network, seed=seeds[number])),
         )
-        for seed in seeds
-        for network in networks
+    curves = [curve for found in rounds.results.values() for curve in found]
+    found = leads(curves)
+    figures = {
+        "plan": dataclasses.asdict(plan),
+        "runs": [dataclasses.asdict(curve) for curve in curves],
+        "leads": [dataclasses.asdict(lead) | {"ratio": lead.ratio} for lead in found],
+    }
+    runner.publish(machine, report(plan, curves, rounds.failures), figures, options.json)
+    if options.plot is not None:
+        plot_loss_curves(curves, found, options.plot)
+    return rounds.exit_code
+
+
+def train(plan: LossCurvePlan) -> LossCurve:
+    """Carry out a plan in a process of its own.
+
+    Raises:
+        WorkerError: it went past a limit of memory or time, or failed.
+    """
+    runner.say(f"{plan.network}, seed {plan.seed}")
+    limit = SET_UP_SECONDS + TIMES_TRAINING * plan.training_seconds
+    command = worker_command("benchmarks.loss_curve_worker", dataclasses.asdict(plan))
+    return curve_from_json(run_worker(command, seconds=limit))
+
+
+def first_time_at(points: Sequence[LossPoint], loss: float) -> tuple[float, int] | None:
+    """Return when a curve first was at or below a loss, and the number of the point that it was measured at.
+
+    The time is interpolated linearly between that validation and the one before; None if the curve never gets there.
+    """
+    for index, point in enumerate(points):
+        if point.loss <= loss:
+            if index == 0 or not math.isfinite(points[index - 1].loss):
+                return point.seconds, index
+            before = points[index - 1]
+            share = (before.loss - loss) / (before.loss - point.loss)
+            return before.seconds + share * (point.seconds - before.seconds), index
+    return None
+
+
+def lead_over(ours: LossCurve, peers: Sequence[LossCurve]) -> Lead | None:
+    """Compare ours with the peer of the lowest loss, all of one seed.
+
+    Returns:
+        None where there is nothing to compare: no peer, or none that any training improved.
+    """
+    improved = [peer for peer in peers if peer.best.step > 0]
+    if not improved:
+        return None
+    peer = min(improved, key=lambda candidate: candidate.best.loss)
+    # From the first step on: what the initial weights score is no matter of speed.
+    reached = first_time_at([point for point in ours.points if point.step > 0], peer.best.loss)
+    return Lead(
+        seed=ours.seed,
+        peer=peer.network,
+        loss=peer.best.loss,
+        peer_seconds=peer.best.seconds,
+        our_seconds=None if reached is None else reached[0],
+        is_bound=reached is not None and reached[1] == 0,
+    )
+
+
+def leads(curves: Sequence[LossCurve]) -> list[Lead]:
+    """Return the leads of all seeds for which ours and a peer have a curve."""
+    peers = [curve for curve in curves if curve.network != OURS]
+    ours = [curve for curve in curves if curve.network == OURS]
+    found = [lead_over(curve, [peer for peer in peers if peer.seed == curve.seed]) for curve in ours]
+    return [lead for lead in found if lead is not None]
+
+
+def report(plan: LossCurvePlan, curves: Sequence[LossCurve], failures: Mapping[NetworkName, WorkerError]) -> list[str]:
+    """Return the tables, in Markdown; `plan` is any of the runs', for what they have in common."""
+    networks = dict.fromkeys(curve.network for curve in curves)
+    rows = [_network_row(name, [curve for curve in curves if curve.network == name]) for name in networks]
+    rows += [[name, f"failed: {error}"] for name, error in failures.items()]
+    found, config = leads(curves), plan.config()
+    side = config.IMAGE_SIZE
+    return [
+        f"{plan.training_seconds:g} s of training a run, clips of 3 x {config.NUM_FRAMES} x {side} x {side}, batch "
+        f"{config.BATCH_SIZE}, float32. {runner.MEMORY_NOTE} Validation on {config.VALIDATION_CLIPS} clips: the same "
+        "for all networks of a seed, others for every seed. Median (smallest to largest):",
+        "",
+        *runner.table(HEAD, rows),
+        *runner.table(LEAD_HEAD, _leads(found)),
+        *_conclusion(found, len({curve.seed for curve in curves})),
     ]
 
 
-def _as_json(machine: str, plans: Sequence[LossCurvePlan], runs: Sequence[LossCurve | FailedRun]) -> dict[str, object]:
-    return {
-        "machine": machine,
-        "plans": [dataclasses.asdict(plan) for plan in plans],
-        "runs": [dataclasses.asdict(run) for run in runs],
-        "leads": [dataclasses.asdict(lead) | {"ratio": lead.ratio} for lead in leads(runs)],
-    }
+def _network_row(network: str, curves: Sequence[LossCurve]) -> list[str]:
+    gaps = [curve.text_gap for curve in curves if curve.text_gap is not None]
+    return [
+        network,
+        str(len(curves)),
+        f"{curves[0].parameters / 1e6:.2f} M",
+        runner.spread_of([curve.last.seconds / curve.last.step for curve in curves]).text(3),
+        runner.spread_of([curve.last.step for curve in curves]).text(0),
+        runner.spread_of([curve.points[0].loss for curve in curves]).text(4),
+        runner.spread_of([curve.best.loss for curve in curves]).text(4),
+        runner.spread_of([curve.last.loss for curve in curves]).text(4),
+        runner.spread_of(gaps).text(4) if gaps else "all captions are the same",
+    ]
+
+
+def _leads(found: Sequence[Lead]) -> list[list[str]]:
+    rows = []
+    for lead in found:
+        row = [str(lead.seed), lead.peer, f"{lead.loss:.4f}", f"{lead.peer_seconds:.1f} s"]
+        if lead.our_seconds is None or lead.ratio is None:
+            rows.append([*row, "not reached", "not reached"])
+        else:
+            most, least = ("at most ", "at least ") if lead.is_bound else ("", "")
+            rows.append([*row, f"{most}{lead.our_seconds:.1f} s", f"{least}{lead.ratio:.1f}"])
+    return rows
+
+
+def _conclusion(found: Sequence[Lead], seeds: int) -> list[str]:
+    """Say how many times sooner; a headline only where ours got there with every seed that can be compared."""
+    ratios = [lead.ratio for lead in found if lead.ratio is not None]
+    bound = "at least " if any(lead.is_bound for lead in found) else ""
+    lines = []
+    if len(found) < seeds:
+        lines.append(f"{seeds - len(found)} of {seeds} seeds have nothing to compare.")
+    if ratios and len(ratios) == len(found):
+        sooner = f"{bound}{runner.spread_of(ratios).text(1)} times sooner"
+        lines.append(f"**{OURS} was there {sooner}**, over {len(ratios)} of {seeds} seeds.")
+    elif found:
+        lines.append(f"{OURS} reached the best peer's lowest loss in {len(ratios)} of {len(found)} compared seeds.")
+    return lines
+
+
+def plot_loss_curves(curves: Sequence[LossCurve], found: Sequence[Lead], path: Path) -> None:
+    """Draw a line a run, on logarithmic seconds, and a dotted one at each loss that the comparison is made at.
+
+    Validations before the first step have no place on such an axis and are left out.
+    """
+    from matplotlib.figure import Figure  # needed for this alone
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    lines = {}
+    for curve in curves:
+        points = [point for point in curve.points if point.step > 0]
+        seconds, losses = [point.seconds for point in points], [point.loss for point in points]
+        lines[curve.network] = axes.plot(seconds, losses, ".-", color=NETWORK_COLOURS[curve.network], linewidth=1)[0]
+    for lead in found:
+        axes.axhline(lead.loss, color=NETWORK_COLOURS[lead.peer], linewidth=0.6, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xlabel("training seconds (validation left out)")
+    axes.set_ylabel("validation loss")
+    axes.grid(visible=True, which="major", linewidth=0.3)
+    axes.legend(lines.values(), lines.keys())
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

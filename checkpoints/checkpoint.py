@@ -9,7 +9,7 @@
         manifest.json          sha256 of each of the files above, written last
       LATEST                   name of the newest folder
 
-With CHECKPOINT_LAYOUT "sharded", files of each process stand in the place of the three of all (`sharded_writing`).
+With CHECKPOINT_LAYOUT "sharded", one file of each process replaces the three of tensors (`tensor_files`).
 
 Nothing here is pickled, so loading a checkpoint cannot run code.
 """
@@ -23,7 +23,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -37,119 +37,48 @@ from common.settings import config_as_json, config_from_json
 from config import ARCHITECTURE_FIELDS, Config
 from distributed.models import is_sharded
 
-STATE = "state.json"
-
-
-_FOLDER_NAME = re.compile(r"step_(\d{8,})")
-
-
-@dataclass(frozen=True)
-class Retention:
-    """Which checkpoints are kept.
-
-    Attributes:
-        newest: so many of the highest steps, at least 1.
-        best: also the one with the lowest validation loss among those that were validated at their step.
-        every_steps: also the first one at or after each multiple of it; None for none.
-    """
-
-    newest: int
-    best: bool = False
-    every_steps: int | None = None
-
-
-def folder_of(checkpoints: Path, step: int) -> Path:
-    """Return where the checkpoint of a step lies."""
-    return checkpoints / f"step_{step:08d}"
-
-
-def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Return checkpoint folders, newest first; unfinished ones have other names and are not listed."""
-    if not checkpoints.is_dir():
-        return []
-    folders = [folder for folder in checkpoints.iterdir() if _FOLDER_NAME.fullmatch(folder.name)]
-    return sorted(folders, key=step_of, reverse=True)
-
-
-def remove_old(checkpoints: Path, newest: Path, retention: Retention) -> None:
-    """Remove what is not to be kept beside the newest one, which is whole. What cannot be removed is no harm."""
-    others = [folder for folder in list_checkpoints(checkpoints) if folder != newest]
-    kept = {newest, *others[: retention.newest - 1]}
-    if retention.best:
-        kept.update(by_validation_loss([newest, *others])[:1])
-    if retention.every_steps is not None:
-        # The first one at or after each multiple: a step that was skipped is saved a little later.
-        firsts = {step_of(folder) // retention.every_steps: folder for folder in (newest, *others)}
-        kept.update(folder for multiple, folder in firsts.items() if multiple > 0)
-    for folder in others:
-        if folder not in kept:
-            with suppress(OSError):
-                remove_folder(folder)
-
-
-def by_validation_loss(folders: list[Path]) -> list[Path]:
-    """Return those that were validated at their step, lowest loss first. Whether they are whole is not looked at."""
-    losses = {folder: loss for folder in folders if (loss := _validation_loss(folder)) is not None}
-    return sorted(losses, key=lambda folder: losses[folder])
-
-
-def _validation_loss(folder: Path) -> float | None:
-    try:
-        loss = json.loads((folder / STATE).read_text("utf-8"))["validation_loss"]
-        return float(loss) if loss is not None and math.isfinite(loss) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step_"))
-
-
-def set_aside_newer(checkpoints: Path, step: int) -> None:
-    """Rename what a resume has to pass by, being damaged, so that new checkpoints of these steps do not replace it.
-
-    It is not removed: what could not be read may have been out of reach for a moment only.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    for folder in list_checkpoints(checkpoints):
-        if step_of(folder) > step:
-            aside = checkpoints / f"damaged_{folder.name}_{uuid.uuid4().hex[:8]}"
-            os.replace(folder, aside)
-            print(f"warning: {folder.name} is set aside as {aside}", file=sys.stderr)
-
-
 FORMAT_VERSION = 2
 
-
+STATE = "state.json"
 _MANIFEST = "manifest.json"
-
+_FOLDER_NAME = re.compile(r"step_(\d{8,})")
 
 WeightsName = Literal["model", "ema"]
 """The last weights, or their exponential moving average."""
 
+TensorsName = Literal["model", "ema", "optimizer"]
 
 CheckpointTensors = Mapping[str, Mapping[str, Tensor]]
 """The tensors of "model", "ema" and "optimizer", by their names."""
 
 
 @dataclass(frozen=True)
-class TrainingState:
-    """What a resume needs besides weights and optimizer moments. Order of data and randomness follow from `step`."""
+class RunState:
+    """How far a run is: what the training loop counts, saves and resumes from. Zeros for a fresh run."""
 
     step: int
     samples_seen: int
     skipped_steps: int
+    validation_loss: float | None = None  # at this very step; None if it was not validated
+    best_validation_loss: float | None = None  # of the validations on their cadence
+    validation_is_due: bool = False  # this step should have been validated, but a signal came first
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState(RunState):
+    """What a resume needs besides weights and optimizer moments. Order of data and randomness follow from `step`."""
+
     config: Mapping[str, object]
     config_file: Mapping[str, object]  # what config.py alone said, without preset and command line
-    symbols: tuple[str, ...]  # what the character encoder's tokens stand for
+    symbols: tuple[str, ...]  # the symbol of each token of the character encoder
     schedule: Mapping[str, float]  # LearningRateSchedule.state()
-    validation_loss: float | None  # at this very step; None where it was not validated
-    best_validation_loss: float | None
-    validation_is_due: bool = False  # it was to be validated at this step, and a signal came first
     loss_scale: Mapping[str, float] = field(default_factory=dict)  # LossScale.state()
     world_size: int = 1  # processes that trained together, each with BATCH_SIZE
+
+    @property
+    def run_state(self) -> RunState:
+        """The part that the training loop goes on from."""
+        return RunState(**{each.name: getattr(self, each.name) for each in fields(RunState)})
 
 
 @dataclass(frozen=True)
@@ -159,8 +88,8 @@ class Checkpoint:
     folder: Path
     state: TrainingState
 
-    def weights(self, name: Literal["model", "ema", "optimizer"]) -> dict[str, Tensor]:
-        """Load "model", "ema" or "optimizer" as tensors on the CPU.
+    def weights(self, name: TensorsName) -> dict[str, Tensor]:
+        """Load all tensors of one name to the CPU.
 
         Raises:
             UserError: the file has gone since the checkpoint was verified (a training that goes on makes room for newer
@@ -168,8 +97,8 @@ class Checkpoint:
         """
         return self.stored(name).read()
 
-    def stored(self, name: Literal["model", "ema", "optimizer"]) -> StoredTensors:
-        """Return "model", "ema" or "optimizer", to be read in parts."""
+    def stored(self, name: TensorsName) -> StoredTensors:
+        """Return the tensors of one name, to be read in parts."""
         if self.is_sharded:
             return ShardedTensors(self.folder, name)
         return WholeTensors(self.folder / f"{name}.safetensors")
@@ -180,6 +109,24 @@ class Checkpoint:
         return (self.folder / shard_names(1)[0]).exists()
 
 
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints are kept.
+
+    Attributes:
+        newest: number of the highest steps that are kept, at least 1.
+        best: also the one with the lowest validation loss among those that were validated at their step.
+        every_steps: also the first one at or after each multiple of it; None for none.
+    """
+
+    newest: int
+    best: bool = False
+    every_steps: int | None = None
+
+
+# Writing
+
+
 def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: CheckpointTensors, retention: Retention) -> Path:
     """Write a checkpoint and return its folder; then remove those that are not to be kept.
 
@@ -187,14 +134,14 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: Checkpoint
     name, every byte reaches the disk, and one rename makes it visible. One of the same step is replaced.
 
     Args:
-        tensors: on any device, in any memory layout; not changed by others meanwhile.
+        tensors: on any device, in any memory layout; nobody changes them meanwhile.
 
     Raises:
         OSError: the disk is full or not writable; the temporary folder is removed.
     """
     with new_checkpoint(checkpoints, state) as folder:
-        for name, of_name in tensors.items():
-            save_tensors(folder / f"{name}.safetensors", of_name)
+        for name, group in tensors.items():
+            save_tensors(folder / f"{name}.safetensors", group)
     return publish(checkpoints, state.step, retention)
 
 
@@ -202,12 +149,10 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: Checkpoint
 def new_checkpoint(
     checkpoints: Path, state: TrainingState, known_hashes: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Path]:
-    """Yield a folder for the files of tensors; when the ``with`` block ends, the rest is added, and it takes its name.
+    """Yield a folder for the files of tensors; after the ``with`` block it gets the other files and its name.
 
     Args:
-        checkpoints: their folder.
-        state: what state.json says.
-        known_hashes: the sha256 of files by name, looked at when the block has ended; other files are hashed here.
+        known_hashes: sha256 by file name, read after the block; other files are hashed here.
 
     Raises:
         OSError: as `save_checkpoint`.
@@ -225,7 +170,7 @@ def new_checkpoint(
 
 
 def publish(checkpoints: Path, step: int, retention: Retention) -> Path:
-    """Name a checkpoint as the newest, remove those that are not to be kept beside it, and return its folder."""
+    """Name a checkpoint as the newest, remove those that are not to be kept, and return its folder."""
     final = folder_of(checkpoints, step)
     try:
         write_atomically(checkpoints / "LATEST", f"{final.name}\n".encode())
@@ -235,14 +180,89 @@ def publish(checkpoints: Path, step: int, retention: Retention) -> Path:
     return final
 
 
-def load_newest(checkpoints: Path) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, warning about each damaged one; None if there never was one.
+def remove_old(checkpoints: Path, newest: Path, retention: Retention) -> None:
+    """Remove the checkpoints that are not to be kept next to the newest, which is complete.
+
+    One that cannot be removed does no harm.
+    """
+    others = [folder for folder in list_checkpoints(checkpoints) if folder != newest]
+    kept = {newest, *others[: retention.newest - 1]}
+    if retention.best:
+        kept.update(_by_validation_loss([newest, *others])[:1])
+    if retention.every_steps is not None:
+        # The first one at or after each multiple: a step that was skipped is saved a little later.
+        firsts = {step_of(folder) // retention.every_steps: folder for folder in (newest, *others)}
+        kept.update(folder for multiple, folder in firsts.items() if multiple > 0)
+    for folder in others:
+        if folder not in kept:
+            with suppress(OSError):
+                remove_folder(folder)
+
+
+def set_aside_newer(checkpoints: Path, step: int) -> None:
+    """Rename the damaged checkpoints that a resume passes by, so that new ones of these steps do not replace them.
+
+    They are not removed: a file that could not be read may have been out of reach for a moment only.
 
     Raises:
-        UserError: there are checkpoints and all are damaged, or the newest whole one is of another version.
+        OSError: the folder cannot be written.
+    """
+    for folder in list_checkpoints(checkpoints):
+        if step_of(folder) > step:
+            aside = checkpoints / f"damaged_{folder.name}_{uuid.uuid4().hex[:8]}"
+            os.replace(folder, aside)
+            print(f"warning: {folder.name} is set aside as {aside}", file=sys.stderr)
+
+
+# Finding and verifying
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step_{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Return checkpoint folders, newest first; unfinished ones have other names and are not listed."""
+    if not checkpoints.is_dir():
+        return []
+    folders = [folder for folder in checkpoints.iterdir() if _FOLDER_NAME.fullmatch(folder.name)]
+    return sorted(folders, key=step_of, reverse=True)
+
+
+def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint | None:
+    """Return the "newest" complete checkpoint, the "best" by validation loss, or that of a step; None without any.
+
+    Raises:
+        UserError: `which` names a step that has no checkpoint, or a damaged one; there is none with a validation loss;
+            or all are damaged.
     """
     folders = list_checkpoints(checkpoints)
-    newest = _first_whole(folders, "an older one")
+    if which == "newest":
+        return load_newest(checkpoints)
+    if which == "best":
+        best = _first_complete(_by_validation_loss(folders), "the next best")
+        if best is None:
+            raise UserError(f"no checkpoint in {checkpoints} was validated at its step and is whole; take the newest")
+        return best
+    steps = [str(step_of(folder)) for folder in folders]
+    if not which.isdecimal() or (which.lstrip("0") or "0") not in steps:
+        known = ", ".join(reversed(steps)) or "none"
+        raise UserError(f"there is no checkpoint {which!r} in {checkpoints}; give newest, best or one of: {known}")
+    return read_checkpoint(folder_of(checkpoints, int(which)))
+
+
+def load_newest(checkpoints: Path) -> Checkpoint | None:
+    """Return the newest complete checkpoint, warning about each damaged one; None if there never was one.
+
+    Raises:
+        UserError: there are checkpoints and all are damaged, or the newest complete one is of another version.
+    """
+    folders = list_checkpoints(checkpoints)
+    newest = _first_complete(folders, "an older one")
     if newest is None and folders:
         raise UserError(
             f"all {len(folders)} checkpoints in {checkpoints} are damaged; restore one from a backup, or start a new "
@@ -263,35 +283,25 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return _open(folder)
 
 
-def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint | None:
-    """Return the "newest" whole checkpoint, the "best" by validation loss, or that of a step; None if there is none.
-
-    Raises:
-        UserError: `which` names a step that has no checkpoint, or a damaged one; there is none with a validation loss;
-            or all are damaged.
-    """
-    if which == "newest":
-        return load_newest(checkpoints)
-    if which == "best":
-        best = _first_whole(by_validation_loss(list_checkpoints(checkpoints)), "the next best")
-        if best is None:
-            raise UserError(f"no checkpoint in {checkpoints} was validated at its step and is whole; take the newest")
-        return best
-    steps = [folder.name.removeprefix("step_").lstrip("0") for folder in list_checkpoints(checkpoints)]
-    if not which.isdecimal() or which.lstrip("0") not in steps:
-        known = ", ".join(reversed(steps)) or "none"
-        raise UserError(f"there is no checkpoint {which!r} in {checkpoints}; give newest, best or one of: {known}")
-    return read_checkpoint(checkpoints / f"step_{int(which):08d}")
-
-
-def _first_whole(folders: list[Path], alternative: str) -> Checkpoint | None:
-    """Open the first one that is whole, warning about each before it; `alternative` says what is tried instead."""
+def _first_complete(folders: list[Path], alternative: str) -> Checkpoint | None:
+    """Open the first complete one; the warning about each before it says which `alternative` is tried next."""
     for folder in folders:
         problem = _damage(folder)
         if problem is None:
             return _open(folder)
         print(f"warning: checkpoint {folder} is damaged ({problem}); trying {alternative}", file=sys.stderr)
     return None
+
+
+def _by_validation_loss(folders: list[Path]) -> list[Path]:
+    """Return those that were validated at their step, lowest loss first, without verifying them."""
+    losses = {}
+    for folder in folders:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # damaged, or None because it was not validated
+            loss = float(json.loads((folder / STATE).read_text("utf-8"))["validation_loss"])
+            if math.isfinite(loss):
+                losses[folder] = loss
+    return sorted(losses, key=losses.__getitem__)
 
 
 def _open(folder: Path) -> Checkpoint:
@@ -309,41 +319,6 @@ def _open(folder: Path) -> Checkpoint:
         return Checkpoint(folder, TrainingState(**content))
     except (ValueError, KeyError, TypeError) as error:  # its hash is right, so this program did not write it
         raise UserError(f"{folder / STATE} is no training state: {error!r}") from error
-
-
-def load_weights(model: nn.Module, checkpoint: Checkpoint, name: WeightsName) -> None:
-    """Load weights into a model.
-
-    Raises:
-        UserError: the file has gone, or the checkpoint was made by another version of the network, so that names or
-            shapes differ.
-    """
-    if is_sharded(model):
-        _load_parts(model.state_dict(), checkpoint, name)
-        return
-    try:
-        model.load_state_dict(checkpoint.weights(name))
-    except RuntimeError as error:
-        raise _misfit(checkpoint, name, str(error).splitlines()[1].strip()) from error
-
-
-def _load_parts(targets: Mapping[str, Tensor], checkpoint: Checkpoint, name: WeightsName) -> None:
-    """Read what this process has of a divided model's weights."""
-    stored = checkpoint.stored(name)
-    shapes = stored.shapes()
-    for key in sorted(targets.keys() ^ shapes.keys()):
-        raise _misfit(checkpoint, name, f"{'Missing' if key in targets else 'Unexpected'} key: {key}")
-    for key, target in targets.items():
-        if target.shape != shapes[key]:
-            raise _misfit(checkpoint, name, f"{key} has the shape {list(shapes[key])} and not {list(target.shape)}")
-    stored.fill(targets)
-
-
-def _misfit(checkpoint: Checkpoint, name: str, what: str) -> UserError:
-    return UserError(
-        f'"{name}" in {checkpoint.folder} does not fit the network of this version of the program: {what} ... '
-        f"Use the version that trained it, or start a new run."
-    )
 
 
 def _damage(folder: Path) -> str | None:
@@ -381,6 +356,40 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+# Using
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint, name: WeightsName) -> None:
+    """Load weights into a model; of a divided one, the part of this process.
+
+    Raises:
+        UserError: the file has gone, or the checkpoint was made by another version of the network, so that names or
+            shapes differ.
+    """
+    if not is_sharded(model):
+        try:
+            model.load_state_dict(checkpoint.weights(name))
+        except RuntimeError as error:
+            raise _misfit(checkpoint, name, str(error).splitlines()[1].strip()) from error
+        return
+    targets: Mapping[str, Tensor] = model.state_dict()
+    stored = checkpoint.stored(name)
+    shapes = stored.shapes()
+    for key in sorted(targets.keys() ^ shapes.keys()):
+        raise _misfit(checkpoint, name, f"{'Missing' if key in targets else 'Unexpected'} key: {key}")
+    for key, target in targets.items():
+        if target.shape != shapes[key]:
+            raise _misfit(checkpoint, name, f"{key} has the shape {list(shapes[key])} and not {list(target.shape)}")
+    stored.fill(targets)
+
+
+def _misfit(checkpoint: Checkpoint, name: str, what: str) -> UserError:
+    return UserError(
+        f'"{name}" in {checkpoint.folder} does not fit the network of this version of the program: {what} ... '
+        f"Use the version that trained it, or start a new run."
+    )
+
+
 def config_of_checkpoint(checkpoint: Checkpoint) -> Config:
     """Return the config that a checkpoint was trained with, for generation.
 
@@ -393,7 +402,7 @@ def config_of_checkpoint(checkpoint: Checkpoint) -> Config:
     missing = sorted(ARCHITECTURE_FIELDS - saved.keys())
     if missing:
         raise UserError(
-            f"{checkpoint.folder / 'state.json'} lacks {', '.join(missing)}: another version of the program made it"
+            f"{checkpoint.folder / STATE} lacks {', '.join(missing)}: another version of the program made it"
         )
     defaults = config_as_json(Config())
     return config_from_json(Config, {name: saved.get(name, default) for name, default in defaults.items()})

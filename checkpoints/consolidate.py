@@ -1,6 +1,6 @@
-"""Make a checkpoint that several processes wrote in parts one of whole files: python -m checkpoints.consolidate
+"""Turn a checkpoint that several processes wrote into one of the usual three files: python -m checkpoints.consolidate
 
-All programs here read both kinds. Others read whole files: each is a safetensors file of plain names.
+The programs here read both kinds. For others, each of the three is a safetensors file of plain names.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def consolidate(run: Path, which: str) -> str:
-    """Write the whole files beside the parts, then put them in their place; return what is to be said of it.
+    """Write the three files next to the parts, then replace the parts; return the message for the user.
 
     In place, because each step has one checkpoint: `--resume`, generate.py and retention find it as before.
 

@@ -1,4 +1,4 @@
-"""The folder of one run, LOG_DIR/EXPERIMENT_NAME: who may start there, and where it goes on."""
+"""The folder of one run, LOG_DIR/EXPERIMENT_NAME: where a run starts or goes on, one process at a time."""
 
 import json
 import os
@@ -17,93 +17,11 @@ from checkpoints.checkpoint import Checkpoint, load_newest
 from common.errors import UserError
 from common.files import UNFINISHED, remove_unfinished, write_atomically
 
+AUTOMATIC = "auto"  # EXPERIMENT_NAME, for a name made of the time
+
 LOCK_FILE = "run.lock"
-
-
-HOLDER_FILE = "run.lock.json"  # who holds it; a claim of the lock itself would be unreadable on Windows
-
-
+HOLDER_FILE = "run.lock.json"  # who holds it; Windows would not let others read it from the locked file itself
 NOTING_SECONDS = 0.5
-
-
-LOCK_FILES = frozenset({LOCK_FILE, HOLDER_FILE})
-
-
-@contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder during the ``with`` block.
-
-    The operating system takes the lock back when the process ends, however it ends: a file that a dead process left
-    behind is no obstacle. Loader workers let go of what they inherit (`data.workers`).
-
-    Raises:
-        UserError: another process holds the lock, and the message says which; or the file system has no locks.
-        OSError: the folder cannot be written.
-    """
-    lock = FileLock(folder / LOCK_FILE, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise _in_use(folder, _holder(folder)) from error
-    except (OSError, NotImplementedError) as error:
-        raise UserError(f"{folder / LOCK_FILE} cannot be locked: {error}. Choose another --log-dir.") from error
-    try:
-        holder = _read_holder(folder)
-        if holder is not None and _lives_here(holder):  # somebody has deleted the lock that it holds
-            raise _in_use(folder, holder)
-        write_atomically(folder / HOLDER_FILE, json.dumps(_this_process()).encode())
-        try:
-            yield
-        finally:
-            (folder / HOLDER_FILE).unlink(missing_ok=True)
-    finally:
-        lock.release()
-
-
-def _in_use(folder: Path, holder: Mapping[str, object] | None) -> UserError:
-    by, hint = "another process", ""
-    if holder is not None:
-        by = f"process {holder['process']} on {holder['host']}, which started at {holder['started']}"
-        if not _lives_here(holder):  # on a file system without locks, a file is left where a machine was cut off
-            hint = f" If that process is certainly gone, delete {folder / LOCK_FILE}."
-    return UserError(f"{folder} is in use by {by}. Wait for it or stop it, or choose another --experiment-name.{hint}")
-
-
-def _this_process() -> dict[str, object]:
-    return {
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "created": psutil.Process().create_time(),  # numbers of processes are used again
-    }
-
-
-def _holder(folder: Path) -> dict[str, object] | None:
-    """Read who holds the lock; who has only just taken it writes that down in a moment."""
-    deadline = time.monotonic() + NOTING_SECONDS
-    while (holder := _read_holder(folder)) is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return holder
-
-
-def _read_holder(folder: Path) -> dict[str, object] | None:
-    try:
-        holder = json.loads((folder / HOLDER_FILE).read_text("utf-8"))
-        return {name: holder[name] for name in ("process", "host", "started", "created")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _lives_here(holder: Mapping[str, object]) -> bool:
-    """Say whether it is a process of this machine that is alive."""
-    try:
-        process = psutil.Process(int(str(holder["process"])))
-        return holder["host"] == socket.gethostname() and process.create_time() == holder["created"]
-    except (ValueError, psutil.Error):
-        return False
-
-
-AUTOMATIC = "auto"
 
 
 @dataclass(frozen=True)
@@ -117,7 +35,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
-        """Write a JSON file that is whole or absent.
+        """Write a JSON file that is complete or absent.
 
         Raises:
             UserError: the disk is full or the folder cannot be written.
@@ -132,9 +50,9 @@ class RunFolder:
 def open_run_folder(
     log_dir: Path, experiment_name: str, *, resume: bool
 ) -> Iterator[tuple[RunFolder, Checkpoint | None]]:
-    """Make a new run folder, or find the one to go on with and its newest whole checkpoint; lock it meanwhile.
+    """Make a new run folder, or find the one to go on with and its newest complete checkpoint; lock it meanwhile.
 
-    What a process that was killed left unfinished in it is removed.
+    Removes what a process that was killed left unfinished in it.
 
     Raises:
         UserError: the folder already holds a run and `resume` is False; another process trains in it; all its
@@ -175,18 +93,6 @@ def _choose_folder(log_dir: Path, experiment_name: str, resume: bool) -> Path:
     return path
 
 
-def _refuse_old_run(path: Path, resume: bool) -> None:
-    if not resume and path.is_dir() and any(_is_of_a_run(file.name) for file in path.iterdir()):
-        raise UserError(
-            f"{path} already holds a run. Add --resume to go on with it, or choose another --experiment-name."
-        )
-
-
-def _is_of_a_run(name: str) -> bool:
-    """Say whether a file means that a run was begun: neither a lock nor what a killed process left half written."""
-    return name not in LOCK_FILES and not name.startswith(UNFINISHED)
-
-
 def _make_fresh(log_dir: Path) -> Path:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for suffix in ["", *(f"_{number}" for number in range(2, 1000))]:
@@ -197,3 +103,85 @@ def _make_fresh(log_dir: Path) -> Path:
             continue
         return path
     raise UserError(f"{log_dir} already holds 999 runs of this second")
+
+
+def _refuse_old_run(path: Path, resume: bool) -> None:
+    """Raise a UserError if there is a file other than a lock or what a killed process left unfinished."""
+    if resume or not path.is_dir():
+        return
+    names = {file.name for file in path.iterdir()} - {LOCK_FILE, HOLDER_FILE}
+    if not all(name.startswith(UNFINISHED) for name in names):
+        raise UserError(
+            f"{path} already holds a run. Add --resume to go on with it, or choose another --experiment-name."
+        )
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder during the ``with`` block.
+
+    The operating system takes the lock back when the process ends, however it ends: a file that a dead process left
+    behind is no obstacle. Loader workers let go of what they inherit (`data.workers`).
+
+    Raises:
+        UserError: another process holds the lock, and the message says which; or the file system has no locks.
+        OSError: the folder cannot be written.
+    """
+    lock = FileLock(folder / LOCK_FILE, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise _in_use(folder, _wait_for_holder(folder)) from error
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"{folder / LOCK_FILE} cannot be locked: {error}. Choose another --log-dir.") from error
+    try:
+        holder = _read_holder(folder)
+        if holder is not None and _lives_here(holder):  # somebody has deleted the lock that it holds
+            raise _in_use(folder, holder)
+        this_process = {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "created": psutil.Process().create_time(),  # process numbers are used again
+        }
+        write_atomically(folder / HOLDER_FILE, json.dumps(this_process).encode())
+        try:
+            yield
+        finally:
+            (folder / HOLDER_FILE).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _in_use(folder: Path, holder: Mapping[str, object] | None) -> UserError:
+    by, hint = "another process", ""
+    if holder is not None:
+        by = f"process {holder['process']} on {holder['host']}, which started at {holder['started']}"
+        if not _lives_here(holder):  # on a file system without locks, a file is left where a machine was cut off
+            hint = f" If that process is certainly gone, delete {folder / LOCK_FILE}."
+    return UserError(f"{folder} is in use by {by}. Wait for it or stop it, or choose another --experiment-name.{hint}")
+
+
+def _wait_for_holder(folder: Path) -> dict[str, object] | None:
+    """Read who holds the lock; a process that has only just taken it writes that down in a moment."""
+    deadline = time.monotonic() + NOTING_SECONDS
+    while (holder := _read_holder(folder)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holder
+
+
+def _read_holder(folder: Path) -> dict[str, object] | None:
+    try:
+        holder = json.loads((folder / HOLDER_FILE).read_text("utf-8"))
+        return {name: holder[name] for name in ("process", "host", "started", "created")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _lives_here(holder: Mapping[str, object]) -> bool:
+    """Say whether it is a process of this machine that is alive."""
+    try:
+        process = psutil.Process(int(str(holder["process"])))
+        return holder["host"] == socket.gethostname() and process.create_time() == holder["created"]
+    except (ValueError, psutil.Error):
+        return False

@@ -1,10 +1,9 @@
-"""The tensors of a checkpoint, read as far as a process needs them, however many processes wrote them."""
+"""The tensors of a checkpoint on the disk: written by one process or several, read as far as a process needs them."""
 
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -24,8 +23,38 @@ from compute.memory import first_line
 from distributed.models import own_part
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of any device and memory layout.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    # Row-major on disk, because safetensors stores no strides. On the CPU, because a GPU may have no memory left.
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, path)
+    except SafetensorError as error:  # its name for a full disk
+        raise OSError(f"{path.name}: {error}") from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors to the CPU.
+
+    The file is not mapped: a mapped file that is truncated later ends the process with a bus error.
+
+    Raises:
+        UserError: the file is missing, or holds something else.
+    """
+    try:
+        return load_bytes(path.read_bytes())
+    except SafetensorError as error:
+        raise UserError(f"{path} is no safetensors file: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
 def shard_names(count: int) -> list[str]:
-    """Return the files of a checkpoint that so many processes wrote."""
+    """Return the file names of a checkpoint that `count` processes wrote."""
     return [f"shard-{number:05d}-model-00001-of-00001.safetensors" for number in range(1, count + 1)]
 
 
@@ -50,73 +79,32 @@ def write_shards(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], grou
         raise OSError(f"rank {rank}: {' '.join(str(cause).split()) or type(cause).__name__}") from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors of any device and memory layout.
-
-    Raises:
-        OSError: the disk is full or not writable.
-    """
-    # Row-major on disk whatever the layout in memory: safetensors stores no strides. Turned round on the CPU, because a
-    # GPU may have no memory left.
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(plain, path)
-    except SafetensorError as error:  # its name for a full disk
-        raise OSError(f"{path.name}: {error}") from error
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors to the CPU.
-
-    Read whole, not mapped: a mapped file that is truncated later ends the process with a bus error.
-
-    Raises:
-        UserError: the file is missing, or holds something else.
-    """
-    try:
-        return load_bytes(path.read_bytes())
-    except SafetensorError as error:
-        raise UserError(f"{path} is no safetensors file: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-
-
-class StoredTensors(Protocol):
-    """Those of "model", "ema" or "optimizer". Every method raises a UserError where they cannot be read."""
-
-    def read(self) -> dict[str, Tensor]:
-        """Return all of them, whole, on the CPU."""
-        ...
-
-    def shapes(self) -> dict[str, torch.Size]:
-        """Return the shape of each by its name."""
-        ...
-
-    def fill(self, targets: Mapping[str, Tensor]) -> None:
-        """Read into tensors, of which a divided one takes the rows that this process has. Waits for no other process.
-
-        Files are mapped for it, and not read whole as elsewhere: they hold more than this process needs.
-
-        Args:
-            targets: some of the stored tensors, each with its shape.
-        """
-        ...
-
-
 class WholeTensors:
-    """In one file, which one process wrote."""
+    """The tensors of "model", "ema" or "optimizer", in one file that one process wrote.
+
+    Every method raises a UserError if they cannot be read.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def read(self) -> dict[str, Tensor]:
+        """Return all of them, undivided, on the CPU."""
         return load_tensors(self._file)
 
     def shapes(self) -> dict[str, torch.Size]:
+        """Return the shape of each by its name."""
         with _readable(self._file), safe_open(self._file, framework="pt") as opened:
             return {key: torch.Size(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118  no dict
 
     def fill(self, targets: Mapping[str, Tensor]) -> None:
+        """Read into tensors, of which a divided one takes the rows that this process has. Waits for no other process.
+
+        Maps the file, and does not read all of it as `read` does: it holds more than this process needs.
+
+        Args:
+            targets: some of the stored tensors, each with its shape.
+        """
         with _readable(self._file), safe_open(self._file, framework="pt") as opened:
             for key, target in targets.items():
                 part = own_part(target.detach())
@@ -128,16 +116,16 @@ class WholeTensors:
 
 
 class ShardedTensors:
-    """In the files of several processes (`sharded_writing`)."""
+    """The same in the files of several processes, as `write_shards` writes them; the methods are those above."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
         self._prefix = f"{name}."
 
     def read(self) -> dict[str, Tensor]:
-        whole = {key: torch.empty(each.size, dtype=each.properties.dtype) for key, each in self._stored().items()}
-        self.fill(whole)
-        return whole
+        tensors = {key: torch.empty(each.size, dtype=each.properties.dtype) for key, each in self._stored().items()}
+        self.fill(tensors)
+        return tensors
 
     def shapes(self) -> dict[str, torch.Size]:
         return {key: each.size for key, each in self._stored().items()}
@@ -148,8 +136,7 @@ class ShardedTensors:
         prefixed = {f"{self._prefix}{key}": target.detach() for key, target in targets.items()}
         with _readable(self._folder), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is not asked to take part
-            reader = HuggingFaceStorageReader(str(self._folder))
-            load(prefixed, storage_reader=reader, no_dist=True)
+            load(prefixed, storage_reader=HuggingFaceStorageReader(str(self._folder)), no_dist=True)
 
     def _stored(self) -> dict[str, TensorStorageMetadata]:
         with _readable(self._folder):
@@ -161,8 +148,11 @@ class ShardedTensors:
         }
 
 
+StoredTensors = WholeTensors | ShardedTensors
+
+
 def _first_row(tensor: DTensor) -> int:
-    """Return where this process's rows begin: all but the last processes have the same number, as in `torch.chunk`."""
+    """Return this process's first row: all but the last processes have the same number, as in `torch.chunk`."""
     rows, count = tensor.shape[0], tensor.device_mesh.size()
     return min(rows, tensor.device_mesh.get_local_rank() * -(-rows // count))
 

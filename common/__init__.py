@@ -1,1 +1,1 @@
-"""What every other package may use and what uses none of them: seeds, safe file writing, torchvision."""
+"""What every other package may use: settings, seeds, safe file writing, pictures and videos, console and signals."""

@@ -18,27 +18,18 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 _HEADING = re.compile(r"\s*# --- (?P<heading>.+?)(?: -+)?$")
 _FIELD = re.compile(r"\s*(?P<name>[A-Z][A-Z0-9_]*)\s*:")
 _BOUNDS: dict[type, str] = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below", MultipleOf: "a multiple of"}
-_NO_VALUE = object()
-"""Stands for the value of an option that was given none, so that argparse does not stop at the first one."""
+_NO_VALUE = object()  # of an option without its value, at which argparse would stop
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was typed.
+    """What was typed."""
 
-    Attributes:
-        values: by field name. Text as typed, except for flags (bool), ``none`` (None) and lists.
-        preset: the preset asked for, also if it does not exist; None if none was.
-        resume: whether ``--resume`` was given.
-        problems: one sentence for each option that cannot be read.
-        unreadable: the fields among them.
-    """
-
-    values: dict[str, object]
-    preset: str | None
-    resume: bool
-    problems: tuple[str, ...]
-    unreadable: frozenset[str]
+    values: dict[str, object]  # by field name: text as typed, except for flags (bool), ``none`` (None) and lists
+    preset: str | None  # the one asked for, whether or not it exists
+    resume: bool  # whether ``--resume`` was given
+    problems: tuple[str, ...]  # one sentence for each option that cannot be read
+    unreadable: frozenset[str]  # the fields among these options
 
 
 def option_name(field_name: str) -> str:
@@ -73,9 +64,8 @@ def read_command_line(
         except ValueError as error:
             unreadable.add(name)
             problems.append(f"{option_name(name)} {error}")
-    preset, resume = values.pop("preset", None), values.pop("resume")
-    preset = None if preset is None else str(preset)
-    return CommandLine(values, preset, resume is True, tuple(problems), frozenset(unreadable))
+    preset, resume = values.pop("preset", None), values.pop("resume") is True
+    return CommandLine(values, None if preset is None else str(preset), resume, tuple(problems), frozenset(unreadable))
 
 
 class _UnreadableArgumentError(Exception):
@@ -90,13 +80,11 @@ class _Parser(argparse.ArgumentParser):
 def _build_parser(
     config_class: type[BaseSettings], preset_names: Sequence[str], program: str, *, for_help: bool
 ) -> _Parser:
-    """Return a parser with every field as an option, in groups named by the comment headings of the class.
-
-    Unless it is for printing the help, where it would look odd, an option may lack its value: argparse would stop at
-    the first one that does, and they are to be reported together.
-    """
+    """Return a parser with every field as an option, in groups named by the comment headings of the class."""
     usage = f"{program} [--preset NAME] [--resume] [--CONSTANT VALUE ...]"
     parser = _Parser(prog=program, usage=usage, description=inspect.getdoc(config_class), allow_abbrev=False)
+    # argparse would stop at the first option without a value, and all mistakes are reported together. In the help an
+    # optional value would look odd.
     value_may_lack: dict[str, Any] = {} if for_help else {"nargs": "?", "const": _NO_VALUE}
     presets = f"named block of settings: {', '.join(preset_names)}"
     parser.add_argument("--preset", metavar="NAME", help=presets, **value_may_lack)

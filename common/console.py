@@ -9,10 +9,10 @@ from typing import Any, TextIO, cast
 
 @contextmanager
 def forgiving_output() -> Iterator[None]:
-    """Let nothing that is printed in the ``with`` block raise because of where it goes; what cannot be shown is lost.
+    """Let no print in the ``with`` block raise because of where it goes; what cannot be shown is lost.
 
-    A training that outlives its terminal would else end at its next line. On leaving, a stream whose last words cannot
-    be written is pointed at the null device, or Python would try again at exit and change the exit code.
+    A training that outlives its terminal would otherwise end at its next line. On leaving, a stream that cannot be
+    flushed is pointed at the null device: Python would try again at exit and change the exit code.
     """
     streams = (sys.stdout, sys.stderr)
     sys.stdout, sys.stderr = (cast(TextIO, _ForgivingStream(stream)) for stream in streams)
@@ -29,7 +29,7 @@ def forgiving_output() -> Iterator[None]:
 
 @contextmanager
 def quiet_output(is_quiet: bool) -> Iterator[None]:
-    """Show nothing of what is printed in the ``with`` block, where asked for; errors and warnings are shown."""
+    """Hide what is printed in the ``with`` block if `is_quiet`; errors and warnings are shown."""
     if not is_quiet:
         yield
         return
@@ -38,7 +38,7 @@ def quiet_output(is_quiet: bool) -> Iterator[None]:
 
 
 class _ForgivingStream:
-    """A text stream in all but one thing: writing and flushing do not raise OSError."""
+    """A text stream, except that writing and flushing do not raise OSError."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

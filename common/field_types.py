@@ -27,22 +27,14 @@ def check_folder_name(name: str) -> str:
 
 
 def check_not_blank(text: str) -> str:
-    """Return ``text`` unless it is empty or white space.
-
-    Raises:
-        ValueError: there is nothing in it.
-    """
+    """Return ``text``; raise ValueError if it is empty or white space."""
     if not text.strip():
         raise ValueError("the text is empty; leave it out or write something")
     return text
 
 
 def check_distinct(values: tuple[int, ...]) -> tuple[int, ...]:
-    """Return ``values`` unless one occurs twice.
-
-    Raises:
-        ValueError: it names the repeated ones.
-    """
+    """Return ``values``; raise a ValueError that names those that occur twice."""
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
         raise ValueError(f"each value may occur once; {', '.join(map(str, repeated))} occurs more often")
@@ -50,11 +42,7 @@ def check_distinct(values: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def check_increasing(values: tuple[float, float]) -> tuple[float, float]:
-    """Return ``values`` if the second is larger than the first.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Return ``values``; raise ValueError unless the second is larger than the first."""
     if values[1] <= values[0]:
         raise ValueError("the first number must be smaller than the second")
     return values

@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or absent."""
+"""Files and folders that are either complete or absent."""
 
 import os
 import shutil
@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from common.errors import UserError
 
 UNFINISHED = ".tmp-"
 """How the names of files and folders begin that are not finished, or are being taken away."""
@@ -30,6 +32,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def named_if_unwritable(name: str | Path) -> Iterator[None]:
+    """Turn an OSError in the ``with`` block into a UserError that says what cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{name} cannot be written: {error}") from error
 
 
 @contextmanager

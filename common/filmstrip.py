@@ -1,13 +1,16 @@
-"""Clips as rows of evenly spread frames on one picture."""
+"""Clips as rows of evenly spread frames on one picture, and the fonts of their labels."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from common.fonts import font_for
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
+# Pillow's own font has the letters of English only. Captions in other languages take the first of these that is there.
+WIDER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arialuni.ttf", "Arial.ttf", "arial.ttf")
 FRAMES_SHOWN = 8
 TILE_SIDE = 96  # pixels that a frame is at least enlarged to
 GAP = 6
@@ -39,11 +42,11 @@ def filmstrips(rows: Sequence[tuple[str, numpy.ndarray]], label_width: int = 130
 
 
 def cut_to_width(text: str, length_of: Callable[[str], float], width: float) -> str:
-    """Return a text, or as much of its beginning as fits with three dots behind it.
+    """Return a text, or as much of its beginning as fits into `width` pixels with three dots behind it.
 
     Args:
         text: of any length.
-        length_of: pixels that a text takes.
+        length_of: gives the width of a text in pixels.
         width: pixels that there are.
     """
     if len(text) <= width and length_of(text) <= width:  # no letter is narrower than a pixel
@@ -51,6 +54,26 @@ def cut_to_width(text: str, length_of: Callable[[str], float], width: float) -> 
     fitting = range(min(len(text), int(width)) + 1)
     count = bisect_right(fitting, width, key=lambda count: length_of(text[:count] + "...")) - 1
     return text[: max(count, 0)] + "..."
+
+
+def font_for(text: str, size: int) -> Font:
+    """Return the font to write `text` in: Pillow's own for plain ASCII, so that charts look alike on every machine."""
+    return _plain_font(size) if text.isascii() else _wider_font(size)
+
+
+@lru_cache(maxsize=8)
+def _plain_font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+@lru_cache(maxsize=8)
+def _wider_font(size: int) -> Font:
+    for name in WIDER_FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:  # not installed
+            continue
+    return _plain_font(size)
 
 
 def _filmstrip(video_THWC: numpy.ndarray) -> numpy.ndarray:

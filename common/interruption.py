@@ -1,4 +1,4 @@
-"""Giving something up in the middle, because a signal asked for the end."""
+"""Giving up in the middle of something, because a signal asked for the end."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -12,9 +12,9 @@ STOPPING_SIGNALS = tuple(
 
 
 class Interrupted(BaseException):
-    """Raised, out of a signal handler, in work of which nothing half done may be left behind.
+    """Raised by a signal handler in work that must leave nothing half done.
 
-    No `Exception`: code that expects its own errors must not take it for one of them.
+    It is no `Exception`, so that code which expects its own errors does not catch it.
     """
 
     def __init__(self, signal_number: int) -> None:

@@ -1,9 +1,8 @@
 """Settings that a person edits in a file and overrides on the command line, checked all at once.
 
-A settings class is a flat list of fields. What concerns one field is in its type; what concerns several is in a
-cross-field check: a function whose parameters are named after the fields it looks at and which returns what is wrong
-and what to do, or None. All of them are reported together, including the checks whose own fields are valid beside
-another field that is not.
+A settings class is a flat list of fields. What concerns one field is in its type. What concerns several is in a
+cross-field check: a function whose parameters are named after fields and which returns what is wrong and what to do,
+or None. All problems are reported together; a check runs where its own fields are valid, whatever the others are.
 """
 
 import inspect
@@ -26,7 +25,7 @@ CrossFieldCheck: TypeAlias = Callable[..., str | None]
 class Settings(BaseSettings):
     """Base of a settings class: immutable, no unknown fields, and nothing read but the file and the command line.
 
-    Environment variables and ``.env`` files are not read: a stray ``BATCH_SIZE`` in a shell must not win over the file.
+    Environment variables and ``.env`` files are not read: a stray ``BATCH_SIZE`` in a shell must not override the file.
     The docstring under a field is its ``--help``; a comment ``# --- Heading`` above fields is the heading there.
     """
 
@@ -69,27 +68,15 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 @dataclass(frozen=True)
 class LoadedSettings(Generic[SettingsT]):
-    """Checked settings and where they come from.
-
-    Attributes:
-        config: the values to use.
-        preset: name of the preset; the first one (the file as it is written) when none was asked for.
-        preset_asked_for: whether ``--preset`` was on the command line.
-        preset_changes: for each field that has another value because of the preset: the file's value and the preset's.
-            Fields that the command line overrides are not in it.
-        explicitly_set: fields given on the command line or by the preset that was asked for. An edit in the file is
-            told from a default only by comparing `file_values` with those of another time.
-        resume: whether ``--resume`` was on the command line.
-        file_values: what the file alone says, as `config_as_json` writes it.
-    """
+    """Checked settings and where they come from."""
 
     config: SettingsT
-    preset: str
+    preset: str  # the one asked for, or the first one: the file as it is written
     preset_asked_for: bool
-    preset_changes: dict[str, tuple[object, object]]
-    explicitly_set: frozenset[str]
+    preset_changes: dict[str, tuple[object, object]]  # field -> (file's value, preset's), unless overridden or equal
+    explicitly_set: frozenset[str]  # fields on the command line or in the preset that was asked for
     resume: bool
-    file_values: Mapping[str, JSON]
+    file_values: Mapping[str, JSON]  # what the file alone says; only comparing it with another time's shows an edit
 
 
 def load_settings(
@@ -173,22 +160,14 @@ def _check(
 
 
 def _check_field(field: FieldInfo, value: object) -> object:
-    """Return ``value`` as the field holds it.
-
-    Raises:
-        ValueError: the field cannot hold it; a pydantic ValidationError where pydantic says so.
-    """
+    """Return ``value`` as the field holds it; raise ValueError, or pydantic's subclass of it, where it cannot."""
     _check_kind(field, value)
     adapter: TypeAdapter[object] = TypeAdapter(field.rebuild_annotation(), config=ConfigDict(allow_inf_nan=False))
     return adapter.validate_python(value)
 
 
 def _check_kind(field: FieldInfo, value: object) -> object:
-    """Refuse True as the number 1, which Python would allow, and 1 as a switch.
-
-    Raises:
-        ValueError: a switch and a value are mixed up.
-    """
+    """Refuse True as the number 1, which Python would allow, and 1 as a switch, with a ValueError."""
     if field.annotation is bool and not isinstance(value, bool):
         raise ValueError("this is a switch; use True or False")
     values = value if isinstance(value, list | tuple) else (value,)
@@ -238,7 +217,6 @@ def _show(value: object) -> str:
 
 
 def _raise_if_any(problems: Sequence[str]) -> None:
-    """Raise one UserError that lists all problems, if there are any."""
     if problems:
         count = "One setting" if len(problems) == 1 else f"{len(problems)} settings"
         raise UserError("\n  - ".join([f"{count} cannot be used:", *problems]))

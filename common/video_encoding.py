@@ -17,9 +17,9 @@ _PALETTE_SIZE = 256
 def encode_gif(video_THWC: numpy.ndarray, frames_per_second: float, scale: int = 1) -> bytes:
     """Return a GIF that loops for ever and holds every frame of the clip.
 
-    The file is put together here because Pillow's own writer merges a frame that equals the one before: a clip
-    that stands still, which is something to see, would become a picture. Each frame has a palette of its own, exact
-    up to 256 colours. Delays are whole hundredths of a second, spread so that the clip as a whole keeps its speed.
+    The file is put together here because Pillow's own writer merges a frame that equals the one before: a still
+    clip would become a picture. Each frame has a palette of its own, exact up to 256 colours. Delays are in hundredths
+    of a second, spread so that the clip keeps its speed.
 
     Args:
         video_THWC: uint8 [T, H, W, 3], T >= 1.

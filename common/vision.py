@@ -1,6 +1,6 @@
-"""The two parts of torchvision that are used, importable also beside a PyTorch without CUDA.
+"""The two parts of torchvision that are used, importable with a PyTorch without CUDA too.
 
-The torchvision wheels on PyPI are built for CUDA. Beside a CPU build of PyTorch their compiled operators do not
+The torchvision wheels on PyPI are built for CUDA. With a CPU build of PyTorch their compiled operators do not
 load, and the import then fails with "operator torchvision::nms does not exist", although nothing here needs an
 operator. Declaring the two names that torchvision describes unconditionally lets its Python parts load.
 """

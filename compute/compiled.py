@@ -1,4 +1,4 @@
-"""The network through torch.compile: the same numbers but for rounding, sooner where kernels can be fused."""
+"""The network through torch.compile: the same numbers except for rounding, faster where kernels can be fused."""
 
 import time
 from collections.abc import Callable
@@ -9,21 +9,25 @@ from torch import Tensor, nn
 from common.errors import UserError
 from models.tokens import PADDING
 
+Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
 CAPTION_STEP = 8
 """Captions are padded to a multiple of this: each length is compiled anew, which takes minutes."""
 
-
-Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+_REMEDIES = {
+    "cpu": "It needs a C++ compiler: install g++ or clang++, or name one in the environment variable CXX. ",
+    "cuda": "It needs the package triton, a C compiler (gcc) and Python's header files. ",
+}
 
 
 def compile_network(network: nn.Module, *, backend: str = "inductor") -> Forward:
-    """Return what computes as the network does, on the same weights, once its first call has compiled it.
+    """Return a function that computes what the network does, on the same weights; its first call compiles it.
 
-    The network itself stays as it is, with its keys, copies and other callers: those, with batches of other sizes, are
-    not compiled. Padding changes nothing, because it is masked.
+    The network itself stays as it is, with its keys and its other callers, whose batches have other sizes. Padding
+    changes nothing, because it is masked.
 
     Args:
-        network: takes what `models.text_to_video.TextToVideoModel` takes; it may be a wrapper, as of several processes.
+        network: takes what `models.unet3d.TextToVideoModel` takes; it may be a wrapper, as of several processes.
         backend: of torch.compile.
     """
     compiled = torch.compile(network, backend=backend)
@@ -62,9 +66,3 @@ def check_compiler(device: torch.device) -> None:
             f"COMPILE_MODEL is True, but torch.compile cannot compile for {device.type} here ({reason}). "
             f"{_REMEDIES.get(device.type, '')}Or set COMPILE_MODEL to False."
         ) from error
-
-
-_REMEDIES = {
-    "cpu": "It needs a C++ compiler: install g++ or clang++, or name one in the environment variable CXX. ",
-    "cuda": "It needs the package triton, a C compiler (gcc) and Python's header files. ",
-}

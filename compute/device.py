@@ -1,4 +1,4 @@
-"""Which device to train on, and in which precision."""
+"""The device that a process computes on: which one, in which precision, and how data get there and back."""
 
 import os
 from collections import deque
@@ -16,13 +16,36 @@ from compute.self_check import check_kernels
 from config import Config
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-
-
 MixedPrecision = Literal["auto", "off", "bfloat16", "float16"]
 
+LAG_STEPS = 2
+"""By how many steps a CUDA device may be behind the host before the host waits for it."""
 
 # Dense bfloat16 tensor-core peaks from NVIDIA's data sheets, in FLOP/s, by a part of the device's name.
 _PEAK_FLOPS = {"H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "RTX 4090": 165e12}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is among those of its run, and among those on its machine."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0  # also the number of its GPU
+    processes_here: int = 1
+    is_by_torchrun: bool = False
+
+
+ALONE = Place()
+
+
+def place_of_this_process() -> Place:
+    """Return what torchrun's environment variables say; without torchrun, the place of a process alone."""
+    if not dist.is_torchelastic_launched():
+        return ALONE
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, world_size, local_rank, processes_here = (int(os.environ[name]) for name in names)
+    return Place(rank, world_size, local_rank, processes_here, is_by_torchrun=True)
 
 
 @dataclass(frozen=True)
@@ -30,7 +53,7 @@ class OnItsWay:
     """A small tensor that is copied from a device to the host while both go on working."""
 
     copy: Tensor
-    arrival: torch.cuda.Event | None  # None: nothing has to be waited for
+    arrival: torch.cuda.Event | None  # None: nothing to wait for
 
     @property
     def is_on_host(self) -> bool:
@@ -70,10 +93,9 @@ class ComputeDevice:
             torch.mps.synchronize()
 
     def send(self, tensor: Tensor) -> Tensor:
-        """Copy a tensor from the host to the device.
+        """Copy a tensor from the host to the device, through pinned memory if that is a GPU.
 
-        A copy to a GPU out of memory that the system may move makes the host wait until the GPU gets there, so the
-        tensor is copied to pinned memory before; one that is pinned already is not.
+        From other memory, which the system may move, the host would wait until the GPU gets there.
         """
         if self.device.type != "cuda":
             return tensor.to(self.device)
@@ -98,98 +120,7 @@ class ComputeDevice:
         return next((peak for model, peak in _PEAK_FLOPS.items() if f" {model} " in words), None)
 
 
-def choose_device(
-    name: DeviceName, mixed_precision: MixedPrecision, local_rank: int = 0, processes_here: int = 1
-) -> ComputeDevice:
-    """Resolve DEVICE and MIXED_PRECISION, and make the device this process's own.
-
-    "auto" prefers CUDA, then MPS, then the CPU. Mixed precision "auto" is bfloat16 on CUDA devices and CPUs that
-    compute in it (measured on a CPU: about two thirds of the time), and float16 on CUDA devices that compute in that
-    alone (Volta, Turing); on MPS it is off, because it is untested there.
-
-    Args:
-        name: DEVICE.
-        mixed_precision: MIXED_PRECISION.
-        local_rank: number of this process among those of this machine, from 0. It is also the number of its GPU.
-        processes_here: how many processes of the run share this machine.
-
-    Raises:
-        UserError: a device or a precision was asked for that this machine does not have, or there are fewer GPUs than
-            processes.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    chosen = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
-    if not available[chosen]:
-        present = ", ".join(kind for kind, here in available.items() if here)
-        raise UserError(
-            f"DEVICE is {name!r}, but PyTorch sees only: {present}. Set DEVICE to one of these or to 'auto'."
-        )
-    device = torch.device(chosen) if processes_here == 1 else _own_device(chosen, local_rank, processes_here)
-    _check_precision(chosen, mixed_precision)
-    return ComputeDevice(device, _autocast_dtype(chosen, mixed_precision))
-
-
-def precision_elsewhere(mixed_precision: MixedPrecision) -> MixedPrecision:
-    """Return the precision for what a run has trained, on a device that may not have the run's own."""
-    return "off" if mixed_precision == "off" else "auto"
-
-
-def _own_device(device_type: str, local_rank: int, processes_here: int) -> torch.device:
-    """Return the device of one of several processes, and make it the one that CUDA calls without a device mean."""
-    if device_type == "mps":
-        raise UserError(
-            f"{processes_here} processes cannot share this machine's one MPS device. Start one process, or set DEVICE "
-            f"to 'cpu'."
-        )
-    if device_type == "cpu":
-        return torch.device("cpu")
-    gpus = torch.cuda.device_count()
-    if processes_here > gpus:
-        raise UserError(
-            f"{processes_here} processes were started on this machine, but PyTorch sees {gpus} CUDA device(s), and "
-            f"each process needs its own. Start torchrun with --nproc-per-node={gpus}, or set DEVICE to 'cpu'."
-        )
-    device = torch.device("cuda", local_rank)
-    torch.cuda.set_device(device)
-    return device
-
-
-def _check_precision(device_type: str, mixed_precision: MixedPrecision) -> None:
-    if mixed_precision == "float16" and device_type != "cuda":
-        raise UserError(
-            f"MIXED_PRECISION is 'float16', which is for CUDA devices; this run is on {device_type}. Set "
-            f"MIXED_PRECISION to 'auto' or 'off'."
-        )
-    if mixed_precision == "bfloat16" and device_type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
-        raise UserError(
-            "MIXED_PRECISION is 'bfloat16', which MPS has from macOS 14 on. Set MIXED_PRECISION to 'auto' or 'off', or "
-            "update macOS."
-        )
-
-
-def _autocast_dtype(device_type: str, mixed_precision: MixedPrecision) -> torch.dtype | None:
-    if mixed_precision == "auto":
-        return _fastest_dtype(device_type)
-    return {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[mixed_precision]
-
-
-def _fastest_dtype(device_type: str) -> torch.dtype | None:
-    """Return what it has instructions for. Where bfloat16 is emulated it is slower than float32."""
-    if device_type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return torch.bfloat16
-        has_tensor_cores = torch.cuda.get_device_capability() >= (7, 0)  # before Volta, float16 is not faster
-        return torch.float16 if has_tensor_cores else None
-    if device_type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return torch.bfloat16
-    return None
-
-
 About = TypeVar("About")
-
-
-LAG_STEPS = 2
-"""By how much a CUDA device may be behind the host before the host waits for it."""
 
 
 class LateNumbers(Generic[About]):
@@ -221,35 +152,90 @@ class LateNumbers(Generic[About]):
         return taken
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where this process stands among those of its run, and among those on its machine."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    processes_here: int = 1
-    is_by_torchrun: bool = False
-
-
-def place_of_this_process() -> Place:
-    """Return what torchrun says in the environment; the place of one alone without it."""
-    if not dist.is_torchelastic_launched():
-        return Place()
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    rank, world_size, local_rank, processes_here = (int(os.environ[name]) for name in names)
-    return Place(rank, world_size, local_rank, processes_here, is_by_torchrun=True)
-
-
 def build_device(config: Config, place: Place) -> ComputeDevice:
     """Choose the device of this process and try out what may be missing or wrong on it.
 
     Raises:
         UserError: it is not there, computes wrongly, or cannot compile what is to be compiled.
     """
-    compute = choose_device(config.DEVICE, config.MIXED_PRECISION, place.local_rank, place.processes_here)
+    compute = choose_device(config.DEVICE, config.MIXED_PRECISION, place)
     if compute.device.type == "mps":
         check_kernels(compute.device)
     if config.COMPILE_MODEL:
         check_compiler(compute.device)
     return compute
+
+
+def choose_device(name: DeviceName, mixed_precision: MixedPrecision, place: Place = ALONE) -> ComputeDevice:
+    """Resolve DEVICE and MIXED_PRECISION, and make the device this process's own.
+
+    "auto" prefers CUDA, then MPS, then the CPU. Mixed precision "auto" is bfloat16 on CUDA devices and CPUs that
+    compute in it (measured on a CPU: about two thirds of the time), and float16 on CUDA devices that compute in that
+    alone (Volta, Turing); on MPS it is off, because it is untested there.
+
+    Raises:
+        UserError: a device or a precision was asked for that this machine does not have, or there are fewer GPUs than
+            processes.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    chosen = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
+    if not available[chosen]:
+        present = ", ".join(kind for kind, here in available.items() if here)
+        raise UserError(
+            f"DEVICE is {name!r}, but PyTorch sees only: {present}. Set DEVICE to one of these or to 'auto'."
+        )
+    device = torch.device(chosen) if place.processes_here == 1 else _own_device(chosen, place)
+    return ComputeDevice(device, _autocast_dtype(chosen, mixed_precision))
+
+
+def precision_elsewhere(mixed_precision: MixedPrecision) -> MixedPrecision:
+    """Return the precision for what a run has trained, on a device that may not have the run's own."""
+    return "off" if mixed_precision == "off" else "auto"
+
+
+def _own_device(device_type: str, place: Place) -> torch.device:
+    """Return the device of one of several processes, and make it CUDA's current device."""
+    if device_type == "mps":
+        raise UserError(
+            f"{place.processes_here} processes cannot share this machine's one MPS device. Start one process, or set "
+            "DEVICE to 'cpu'."
+        )
+    if device_type == "cpu":
+        return torch.device("cpu")
+    gpus = torch.cuda.device_count()
+    if place.processes_here > gpus:
+        raise UserError(
+            f"{place.processes_here} processes were started on this machine, but PyTorch sees {gpus} CUDA device(s), "
+            f"and each process needs its own. Start torchrun with --nproc-per-node={gpus}, or set DEVICE to 'cpu'."
+        )
+    device = torch.device("cuda", place.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _autocast_dtype(device_type: str, mixed_precision: MixedPrecision) -> torch.dtype | None:
+    if mixed_precision == "float16" and device_type != "cuda":
+        raise UserError(
+            f"MIXED_PRECISION is 'float16', which is for CUDA devices; this run is on {device_type}. Set "
+            f"MIXED_PRECISION to 'auto' or 'off'."
+        )
+    if mixed_precision == "bfloat16" and device_type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise UserError(
+            "MIXED_PRECISION is 'bfloat16', which MPS has from macOS 14 on. Set MIXED_PRECISION to 'auto' or 'off', or "
+            "update macOS."
+        )
+    if mixed_precision == "auto":
+        return _fastest_dtype(device_type)
+    return {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[mixed_precision]
+
+
+def _fastest_dtype(device_type: str) -> torch.dtype | None:
+    """Return the lower precision that it has instructions for. Emulated bfloat16 is slower than float32."""
+    if device_type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+        has_tensor_cores = torch.cuda.get_device_capability() >= (7, 0)  # before Volta, float16 is not faster
+        return torch.float16 if has_tensor_cores else None
+    if device_type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return torch.bfloat16
+    return None

@@ -1,4 +1,4 @@
-"""Facts about machine and software, for the dashboard's configuration page."""
+"""Facts for the dashboard's configuration page: machine, software, and the arithmetic of a forward pass."""
 
 import platform
 import shlex
@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from compute.device import ComputeDevice
@@ -16,7 +16,7 @@ from data.records import Batch
 
 _PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pydantic-settings", "safetensors", "imageio", "av")
 
-
+# Attention as a CPU does it, which PyTorch's counter passes over, from the shapes of the tensors.
 _UNCOUNTED = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
         lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
@@ -25,7 +25,6 @@ _UNCOUNTED = {
         lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(gradient, query, key, value)
     ),
 }
-"""Attention as a CPU does it, which PyTorch's counter passes over, from the shapes of the tensors."""
 
 
 def describe_environment(compute: ComputeDevice, argv: list[str]) -> dict[str, str]:
@@ -68,10 +67,15 @@ def flop_counter() -> FlopCounterMode:
 def forward_flops(model: nn.Module, batch: Batch, device: torch.device) -> int:
     """Count the floating-point operations of one forward pass over one clip by making one."""
     with flop_counter() as counter:
-        model(
-            batch.video_BCTHW[:1].to(device),
-            torch.zeros(1, dtype=torch.int64, device=device),
-            batch.tokens_BL[:1].to(device),
-            torch.zeros(1, dtype=torch.bool, device=device),
-        )
+        model(*first_clip(batch, device))
     return int(counter.get_total_flops())
+
+
+def first_clip(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the inputs of the network for the first clip of a batch at timestep 0, with its caption."""
+    return (
+        batch.video_BCTHW[:1].to(device, copy=True),  # not a view, whose storage would be that of all clips
+        torch.zeros(1, dtype=torch.int64, device=device),
+        batch.tokens_BL[:1].to(device),
+        torch.zeros(1, dtype=torch.bool, device=device),
+    )

@@ -1,4 +1,4 @@
-"""Running out of memory: how to tell, and what helps."""
+"""Memory: how much there is, how to tell that it ran out, and what helps."""
 
 import ctypes
 import platform
@@ -9,65 +9,17 @@ from pathlib import Path
 import psutil
 import torch
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-
-
-_LARGEST_BLOCKS = (2**30, 2**25)  # bytes; glibc before 2.35 takes no more than the second
-
-
-_NEVER = -1
-
-
-def keep_freed_memory() -> bool:
-    """Tell glibc to reuse freed memory instead of giving it back; return whether it is glibc and listened.
-
-    A step on the CPU allocates and frees hundreds of tensors of megabytes. By default each of them may come as fresh
-    pages, which the kernel clears one by one: a tenth of the step's processor time, measured with the default preset.
-    Resident memory then does not fall between two peaks, and blocks of 1 GiB and more (32 MiB with glibc before 2.35)
-    are given back as ever. Environment variables do the same (MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_), but
-    have to be set before Python starts.
-    """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    # In this order: once the trim threshold is set, glibc no longer raises the other one by itself.
-    return any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST_BLOCKS) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
-
-
 SMALLER_CLIP = "NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS"
-
-
 SMALLER_BATCH = "BATCH_SIZE (and raise GRADIENT_ACCUMULATION_STEPS, for as many clips a step)"
 
-
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an allocation failed. CUDA's error has a class of its own, those of the CPU and MPS have not."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says in a line; its kind where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def out_of_memory_advice(error: BaseException) -> str:
-    """Say which constants to lower."""
-    return (
-        f"the memory is too small ({first_line(error)}). Set ACTIVATION_CHECKPOINTING, or lower {SMALLER_BATCH}, "
-        f"{SMALLER_CLIP}. ACTIVATION_CHECKPOINTING and the batch can be changed with --resume; MODEL_CHANNELS, "
-        f"IMAGE_SIZE and NUM_FRAMES need a new run."
-    )
-
-
 CONTROL_GROUP = Path("/sys/fs/cgroup")
-
-
 OWN_CONTROL_GROUP = Path("/proc/self/cgroup")
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_LARGEST_BLOCKS = (2**30, 2**25)  # bytes; glibc before 2.35 takes no more than the second
+_NEVER = -1
 
 
 @dataclass(frozen=True)
@@ -75,7 +27,7 @@ class MemoryInUse:
     """Bytes of a device; on the CPU, of the machine's memory."""
 
     here: int  # by this process
-    limit: int  # what this process could have
+    limit: int  # that this process could have
 
 
 def memory_in_use(device: torch.device, processes_here: int = 1) -> MemoryInUse:
@@ -96,11 +48,11 @@ def memory_in_use(device: torch.device, processes_here: int = 1) -> MemoryInUse:
 
 
 def _left_in_container() -> int:
-    """Return the bytes that control groups (version 2) leave to this process; no end of them without a limit.
+    """Return the bytes that control groups (version 2) leave to this process; `sys.maxsize` without a limit.
 
-    Containers and schedulers of clusters limit memory with them, and end a process that goes past it. Any group above
-    the process may have a limit. What a group uses includes files that were read or written lately, which make room
-    when it is needed.
+    Containers and schedulers of clusters limit memory with them, and end a process that exceeds it. Any group above
+    the process may have a limit. A group's use includes files that were read or written lately, which make room when
+    it is needed.
     """
     try:
         own = OWN_CONTROL_GROUP.read_text("ascii").strip().splitlines()[-1].partition("::")[2].lstrip("/")
@@ -124,3 +76,40 @@ def _left_in_group(group: Path) -> int:
 def device_name(device: torch.device) -> str:
     """Return "CPU" or "GPU"."""
     return "CPU" if device.type == "cpu" else "GPU"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed. CUDA's error has a class of its own, those of the CPU and MPS have not."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; the name of its class if there is none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def out_of_memory_advice(error: BaseException) -> str:
+    """Say which constants to lower."""
+    return (
+        f"the memory is too small ({first_line(error)}). Set ACTIVATION_CHECKPOINTING, or lower {SMALLER_BATCH}, "
+        f"{SMALLER_CLIP}. ACTIVATION_CHECKPOINTING and the batch can be changed with --resume; MODEL_CHANNELS, "
+        f"IMAGE_SIZE and NUM_FRAMES need a new run."
+    )
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse freed memory instead of giving it back; return whether it is glibc and listened.
+
+    A step on the CPU allocates and frees hundreds of tensors of megabytes. By default each of them may come as fresh
+    pages, which the kernel clears one by one: a tenth of the step's processor time, measured with the default preset.
+    Resident memory then does not fall between two peaks, and blocks of 1 GiB and more (32 MiB with glibc before 2.35)
+    are still given back. Environment variables do the same (MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_), but
+    have to be set before Python starts.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    # In this order: once the trim threshold is set, glibc no longer raises the other one by itself.
+    return any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST_BLOCKS) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))

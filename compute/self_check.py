@@ -15,7 +15,7 @@ from common.errors import UserError
 
 TOLERANCE = 1e-3
 """Largest difference, as a share of the largest value. Sums of float32 in another order differ by about 1e-6, other
-algorithms for convolutions by up to 1e-4; what a wrong kernel returns is off by far more."""
+algorithms for convolutions by up to 1e-4; a wrong kernel is off by far more."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _difference(found: Tensor, right: Tensor) -> float:
 
 
 def kernel_cases() -> list[KernelCase]:
-    """Return what the networks here are made of, in the memory layouts that they use, and Conv3d."""
+    """Return the operations of the networks here, in the memory layouts that they use, and Conv3d."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:

@@ -58,7 +58,17 @@ def guided_prediction(predict: Predict, guidance: Guidance, tokens_BL: Tensor, n
         return predict(x_BCTHW, timestep_B, tokens_BL, keep_caption_B)
 
     def guided(x_BCTHW: Tensor, timestep_B: Tensor) -> Tensor:
-        return _guided_pair(predict, guidance, x_BCTHW, timestep_B, tokens_BL)
+        """Ho & Salimans 2022, with the scale counted so that 1 is the conditional prediction."""
+        keep_caption_B = torch.zeros_like(timestep_B, dtype=torch.bool)
+        both = predict(
+            torch.cat([x_BCTHW, x_BCTHW]),
+            torch.cat([timestep_B, timestep_B]),
+            torch.cat([tokens_BL, tokens_BL]),
+            torch.cat([keep_caption_B, ~keep_caption_B]),
+        )
+        with_caption, without = both.float().chunk(2)
+        prediction = without + guidance.scale * (with_caption - without)
+        return rescale_guidance(prediction, with_caption, guidance.rescale) if guidance.rescale > 0 else prediction
 
     def guided_inside_interval(x_BCTHW: Tensor, timestep_B: Tensor) -> Tensor:
         inside_B = (timestep_B >= low) & (timestep_B <= high)
@@ -77,19 +87,3 @@ def rescale_guidance(guided: Tensor, conditional: Tensor, rescale: float) -> Ten
     deviation = guided.std(dim=dimensions, keepdim=True).clamp(min=_SMALLEST_DEVIATION)
     factor = conditional.std(dim=dimensions, keepdim=True) / deviation
     return guided * (rescale * factor + (1 - rescale))
-
-
-def _guided_pair(
-    predict: Predict, guidance: Guidance, x_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor
-) -> Tensor:
-    """Ho & Salimans 2022, with the scale counted so that 1 is the conditional prediction."""
-    keep_caption_B = torch.zeros_like(timestep_B, dtype=torch.bool)
-    both = predict(
-        torch.cat([x_BCTHW, x_BCTHW]),
-        torch.cat([timestep_B, timestep_B]),
-        torch.cat([tokens_BL, tokens_BL]),
-        torch.cat([keep_caption_B, ~keep_caption_B]),
-    )
-    conditional, unconditional = both.float().chunk(2)
-    guided = unconditional + guidance.scale * (conditional - unconditional)
-    return rescale_guidance(guided, conditional, guidance.rescale) if guidance.rescale > 0 else guided

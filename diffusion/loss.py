@@ -1,124 +1,144 @@
-"""The training loss, and the errors worth watching beside it."""
+"""The training loss, and further errors of the same prediction."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
-from diffusion.prediction import NoisySample, PredictionType, check_prediction_type, predicted_noise, predicted_video
+from diffusion.prediction import (
+    NoisySample,
+    PredictionType,
+    add_noise,
+    check_prediction_type,
+    predicted_noise,
+    predicted_video,
+)
 from diffusion.schedule import NoiseSchedule
 
 LossWeighting = Literal["uniform", "min_snr"]
-
 
 _SMALLEST_SIGNAL_POWER = 1e-12  # -120 dB: keeps the logarithm finite for a clip that is 0 everywhere
 
 
 @dataclass(frozen=True)
-class LossTerms:
-    """The loss of a batch, with one number a clip for each error: [B] float32, detached, unless said otherwise."""
+class ClipStatistics:
+    """One number for each clip: [B] float32, detached, unless said otherwise.
 
-    loss: Tensor  # scalar float32, the mean of weighted_loss, with its gradient
-    weighted_loss: Tensor
+    `is_terminal` marks clips of which the noise has left nothing. Converting a prediction to noise divides by the
+    signal there, so noise errors and SNR mean nothing for these clips.
+    """
+
+    timestep: Tensor  # int64, 0 to N - 1
+    is_terminal: Tensor  # bool
+    weighted_loss: Tensor  # what the optimizer minimises
     unweighted_mse: Tensor  # error of the network's own target
     predict_zero_mse: Tensor  # the error that a network which always says 0 would have
     temporal_difference_mse: Tensor  # error of the target's change from frame to frame; 0 for a single frame
-    noise_mse: Tensor  # after converting to noise; 0 and without meaning where is_terminal (not for epsilon)
+    noise_mse: Tensor  # after converting the prediction to noise; 0 where is_terminal (not for epsilon)
     noise_mae: Tensor  # likewise
-    x0_mse: Tensor  # after converting to the clean video
+    x0_mse: Tensor  # after converting the prediction to the clean video
     snr_decibel: Tensor  # 10 log10(alphas_cumprod * E[x0^2] / (1 - alphas_cumprod)); 0 where is_terminal
     alphas_cumprod: Tensor
     beta: Tensor
-    is_terminal: Tensor  # bool: nothing of the clean video is left, so noise errors and SNR mean nothing
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join the clips of several batches, in order."""
+        return cls(**{each.name: torch.cat([getattr(part, each.name) for part in parts]) for each in fields(cls)})
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The loss of a batch, and what else its prediction says."""
+
+    loss: Tensor  # scalar float32, the mean of clips.weighted_loss, with its gradient
+    clips: ClipStatistics
     predicted_noise: Tensor  # [B, C, T, H, W] float32
     predicted_video: Tensor  # [B, C, T, H, W] float32, not clipped
 
 
-def loss_weights(
-    schedule: NoiseSchedule,
-    prediction_type: PredictionType,
-    weighting: LossWeighting,
-    min_snr_gamma: float,
-    timestep_B: Tensor,
-) -> Tensor:
-    """Return the weight of each clip's squared error: [B] float32, always finite.
-
-    ``uniform`` is 1. ``min_snr`` is Hang et al. 2023, section 3.4: min(SNR, gamma) on the error of the clean video,
-    which is min(SNR, gamma) / SNR on the error of the noise and min(SNR, gamma) / (SNR + 1) on the error of v.
-    At zero SNR that is 0 for ``sample`` and ``v_prediction``: with zero terminal SNR, the last timestep is then not
-    trained at all.
+@dataclass(frozen=True)
+class DiffusionObjective:
+    """What the network learns: which quantity it predicts, at which noise, weighted how.
 
     Raises:
         ValueError: an unknown weighting, gamma not above 0, or a prediction type that does not go with the schedule.
     """
-    check_prediction_type(schedule, prediction_type)
-    if weighting not in get_args(LossWeighting):
-        raise ValueError(f"unknown loss weighting {weighting!r}; choose from {', '.join(get_args(LossWeighting))}")
-    signal_power = schedule.sqrt_alphas_cumprod_N.index_select(0, timestep_B) ** 2
-    if weighting == "uniform":
-        return torch.ones_like(signal_power)
-    if not min_snr_gamma > 0:
-        raise ValueError(f"min_snr_gamma must be above 0, not {min_snr_gamma}")
-    noise_power = schedule.sqrt_one_minus_alphas_cumprod_N.index_select(0, timestep_B) ** 2
-    # Written without SNR itself, which is 0 or infinite at the ends: SNR = signal / noise and signal + noise = 1.
-    if prediction_type == "epsilon":
-        return (min_snr_gamma * noise_power / signal_power).clamp(max=1)
-    if prediction_type == "sample":
-        return (signal_power / noise_power).clamp(max=min_snr_gamma)
-    return torch.minimum(signal_power, min_snr_gamma * noise_power)
 
+    schedule: NoiseSchedule  # on the device of the tensors that the methods are given
+    prediction_type: PredictionType
+    weighting: LossWeighting  # "min_snr" is Hang et al. 2023, section 3.4: min(SNR, gamma) on the clean video's error
+    min_snr_gamma: float
+    caption_dropout: float  # share of the clips that are learned without a caption
 
-def loss_terms(
-    schedule: NoiseSchedule,
-    prediction_type: PredictionType,
-    weighting: LossWeighting,
-    min_snr_gamma: float,
-    noisy: NoisySample,
-    video: Tensor,
-    prediction: Tensor,
-) -> LossTerms:
-    """Compare a prediction with its target, in float32 whatever autocast did to the network.
+    def __post_init__(self) -> None:
+        check_prediction_type(self.schedule, self.prediction_type)
+        if self.weighting not in get_args(LossWeighting):
+            known = ", ".join(get_args(LossWeighting))
+            raise ValueError(f"unknown loss weighting {self.weighting!r}; choose from {known}")
+        if self.weighting == "min_snr" and not self.min_snr_gamma > 0:
+            raise ValueError(f"min_snr_gamma must be above 0, not {self.min_snr_gamma}")
 
-    Args:
-        schedule: on the device of the tensors.
-        noisy: what the network was given, from :func:`diffusion.prediction.add_noise`.
-        video: the clean videos [B, C, T, H, W], float32 in [-1, 1].
-        prediction: the network's output, the same shape, any floating type.
+    def noise(self, video: Tensor, noise: Tensor, timestep_B: Tensor) -> NoisySample:
+        """Mix noise into clean videos; arguments and errors as for :func:`diffusion.prediction.add_noise`."""
+        return add_noise(self.schedule, self.prediction_type, video, noise, timestep_B)
 
-    Raises:
-        ValueError: as :func:`loss_weights`, or the shapes differ.
-    """
-    if prediction.shape != noisy.target.shape:
-        raise ValueError(
-            f"prediction {tuple(prediction.shape)} and target {tuple(noisy.target.shape)} must have the same shape"
-        )
-    weights_B = loss_weights(schedule, prediction_type, weighting, min_snr_gamma, noisy.timestep_B)
-    error = prediction.float() - noisy.target
-    mse_B = _mean_square(error)
-    weighted_B = weights_B * mse_B
-    loss = weighted_B.mean()
-    with torch.no_grad():
-        said = prediction.detach()
-        noise = predicted_noise(schedule, prediction_type, said, noisy.noisy_video, noisy.timestep_B)
-        clean = predicted_video(schedule, prediction_type, said, noisy.noisy_video, noisy.timestep_B)
-        alphas_cumprod_B = schedule.alphas_cumprod_N.index_select(0, noisy.timestep_B)
-        return LossTerms(
-            loss=loss,
-            weighted_loss=weighted_B.detach(),
-            unweighted_mse=mse_B.detach(),
-            predict_zero_mse=_mean_square(noisy.target),
-            temporal_difference_mse=_temporal_difference_mse(error),
-            noise_mse=_mean_square(noise - noisy.noise),
-            noise_mae=_mean((noise - noisy.noise).abs()),
-            x0_mse=_mean_square(clean - video),
-            snr_decibel=_snr_decibel(schedule, video, noisy.timestep_B),
-            alphas_cumprod=alphas_cumprod_B,
-            beta=schedule.betas_N.index_select(0, noisy.timestep_B),
-            is_terminal=alphas_cumprod_B == 0,
-            predicted_noise=noise,
-            predicted_video=clean,
-        )
+    def weights(self, timestep_B: Tensor) -> Tensor:
+        """Return the weight of each clip's squared error: [B] float32, always finite.
+
+        ``min_snr`` is min(SNR, gamma) / SNR on the error of the noise and min(SNR, gamma) / (SNR + 1) on that of v. At
+        zero SNR it is 0 for ``sample`` and ``v_prediction``: with zero terminal SNR, the last timestep is not trained.
+        """
+        signal_rate_B, noise_rate_B = self.schedule.rates(timestep_B)
+        if self.weighting == "uniform":
+            return torch.ones_like(signal_rate_B)
+        signal_power, noise_power = signal_rate_B**2, noise_rate_B**2
+        # Written without SNR itself, which is 0 or infinite at the ends: SNR = signal / noise and signal + noise = 1.
+        if self.prediction_type == "epsilon":
+            return (self.min_snr_gamma * noise_power / signal_power).clamp(max=1)
+        if self.prediction_type == "sample":
+            return (signal_power / noise_power).clamp(max=self.min_snr_gamma)
+        return torch.minimum(signal_power, self.min_snr_gamma * noise_power)
+
+    def loss(self, sample: NoisySample, video: Tensor, prediction: Tensor) -> LossTerms:
+        """Compare a prediction with its target, in float32 whatever autocast did to the network.
+
+        Args:
+            sample: what the network was given.
+            video: the clean videos [B, C, T, H, W], float32 in [-1, 1].
+            prediction: the network's output, the same shape, any floating type.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        if prediction.shape != sample.target.shape:
+            shapes = f"prediction {tuple(prediction.shape)} and target {tuple(sample.target.shape)}"
+            raise ValueError(f"{shapes} must have the same shape")
+        schedule, timestep_B = self.schedule, sample.timestep_B
+        error = prediction.float() - sample.target
+        mse_B = _mean_square(error)
+        weighted_B = self.weights(timestep_B) * mse_B
+        with torch.no_grad():
+            given = (schedule, self.prediction_type, prediction.detach(), sample.noisy_video, timestep_B)
+            noise, clean = predicted_noise(*given), predicted_video(*given)
+            alphas_cumprod_B = schedule.alphas_cumprod_N.index_select(0, timestep_B)
+            clips = ClipStatistics(
+                timestep=timestep_B,
+                is_terminal=alphas_cumprod_B == 0,
+                weighted_loss=weighted_B.detach(),
+                unweighted_mse=mse_B.detach(),
+                predict_zero_mse=_mean_square(sample.target),
+                temporal_difference_mse=_temporal_difference_mse(error),
+                noise_mse=_mean_square(noise - sample.noise),
+                noise_mae=_mean((noise - sample.noise).abs()),
+                x0_mse=_mean_square(clean - video),
+                snr_decibel=_snr_decibel(schedule, video, timestep_B),
+                alphas_cumprod=alphas_cumprod_B,
+                beta=schedule.betas_N.index_select(0, timestep_B),
+            )
+        return LossTerms(weighted_B.mean(), clips, noise, clean)
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -137,19 +157,7 @@ def _temporal_difference_mse(error_BCTHW: Tensor) -> Tensor:
 
 
 def _snr_decibel(schedule: NoiseSchedule, video: Tensor, timestep_B: Tensor) -> Tensor:
-    signal_rate_B = schedule.sqrt_alphas_cumprod_N.index_select(0, timestep_B)
-    noise_rate_B = schedule.sqrt_one_minus_alphas_cumprod_N.index_select(0, timestep_B)
+    signal_rate_B, noise_rate_B = schedule.rates(timestep_B)
     signal_power = (signal_rate_B**2 * _mean_square(video)).clamp(min=_SMALLEST_SIGNAL_POWER)
     decibel = 10 * torch.log10(signal_power / noise_rate_B**2)
     return torch.where(signal_rate_B == 0, torch.zeros_like(decibel), decibel)
-
-
-@dataclass(frozen=True)
-class DiffusionObjective:
-    """What the network learns: which quantity it predicts, at which noise, weighted how."""
-
-    schedule: NoiseSchedule
-    prediction_type: PredictionType
-    weighting: LossWeighting
-    min_snr_gamma: float
-    caption_dropout: float

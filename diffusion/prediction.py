@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from diffusion.schedule import NoiseSchedule, at_timestep
+from diffusion.schedule import NoiseSchedule
 
 PredictionType = Literal["v_prediction", "epsilon", "sample"]
 
@@ -24,8 +24,8 @@ def check_prediction_type(schedule: NoiseSchedule, prediction_type: PredictionTy
     """Refuse combinations that have no answer.
 
     Raises:
-        ValueError: an unknown type; or ``epsilon`` with zero terminal SNR: pure noise in, pure noise out says nothing
-            about the clean video, so the first sampling step would divide by zero (Lin et al. 2023, section 3.2).
+        ValueError: an unknown type; or ``epsilon`` with zero terminal SNR: pure noise in, pure noise out tells
+            nothing of the clean video, so the first sampling step would divide by zero (Lin et al. 2023, section 3.2).
     """
     if prediction_type not in get_args(PredictionType):
         known = ", ".join(get_args(PredictionType))
@@ -57,7 +57,7 @@ def add_noise(
     check_prediction_type(schedule, prediction_type)
     if noise.shape != video_BCTHW.shape:
         raise ValueError(f"noise {tuple(noise.shape)} and video {tuple(video_BCTHW.shape)} must have the same shape")
-    signal_rate, noise_rate = _rates(schedule, timestep_B, video_BCTHW)
+    signal_rate, noise_rate = _rates(schedule, timestep_B)
     if prediction_type == "epsilon":
         target = noise
     elif prediction_type == "sample":
@@ -83,7 +83,7 @@ def predicted_video(
     """
     check_prediction_type(schedule, prediction_type)
     prediction = prediction.float()
-    signal_rate, noise_rate = _rates(schedule, timestep_B, noisy_video)
+    signal_rate, noise_rate = _rates(schedule, timestep_B)
     if prediction_type == "epsilon":
         return (noisy_video - noise_rate * prediction) / signal_rate
     if prediction_type == "sample":
@@ -108,7 +108,7 @@ def predicted_noise(
     """
     check_prediction_type(schedule, prediction_type)
     prediction = prediction.float()
-    signal_rate, noise_rate = _rates(schedule, timestep_B, noisy_video)
+    signal_rate, noise_rate = _rates(schedule, timestep_B)
     if prediction_type == "epsilon":
         return prediction
     if prediction_type == "sample":
@@ -116,9 +116,7 @@ def predicted_noise(
     return noise_rate * noisy_video + signal_rate * prediction
 
 
-def _rates(schedule: NoiseSchedule, timestep_B: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+def _rates(schedule: NoiseSchedule, timestep_B: Tensor) -> tuple[Tensor, Tensor]:
     """The factors of the clean video and of the noise, each [B, 1, 1, 1, 1]."""
-    return (
-        at_timestep(schedule.sqrt_alphas_cumprod_N, timestep_B, like),
-        at_timestep(schedule.sqrt_one_minus_alphas_cumprod_N, timestep_B, like),
-    )
+    signal_rate_B, noise_rate_B = schedule.rates(timestep_B)
+    return signal_rate_B.reshape(-1, 1, 1, 1, 1), noise_rate_B.reshape(-1, 1, 1, 1, 1)

@@ -1,9 +1,8 @@
-"""From noise to a clean video, one small module a sampler."""
+"""From noise to a clean video: every sampler is a function that takes one step."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -12,6 +11,12 @@ from torch import Tensor
 from diffusion.guidance import Denoise
 from diffusion.prediction import PredictionType, check_prediction_type, predicted_video
 from diffusion.schedule import NoiseSchedule
+
+SamplerName = Literal["ddim", "ddpm", "dpm_solver++", "euler", "heun"]
+
+# The largest noise level of Karras et al. 2022. Steps from above it are so long in sigma that the mean of two
+# slopes is worse than the first alone; cosine schedules begin in the thousands.
+_LARGEST_CORRECTED_SIGMA = 80.0
 
 
 @dataclass(frozen=True)
@@ -48,128 +53,90 @@ class NoiseLevel:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The network's opinion of a noisy video; the two always mix to exactly that noisy video."""
+    """What the network makes of a noisy video; `video` and `noise` always mix to exactly that noisy video."""
 
+    level: NoiseLevel
     video: Tensor  # the clean video, clipped if sampling clips
     noise: Tensor
 
 
 @dataclass(frozen=True)
-class SamplerTools:
-    """What a sampler may ask for beside the estimate it is given."""
+class Step:
+    """What a sampler is given to take a noisy video to the next level.
 
-    estimate: Callable[[Tensor, NoiseLevel], Estimate]  # one more call of the network
-    draw_noise: Callable[[Tensor], Tensor]  # standard normal, the shape and device of its argument
+    The step to the clean video is no sampler's business: it is the last estimate itself.
+    """
 
+    noisy: Tensor
+    estimate: Estimate  # of `noisy`
+    previous: Estimate | None  # of the step before; None for the first step
+    following: NoiseLevel
+    estimate_at: Callable[[Tensor, NoiseLevel], Estimate]  # one more call of the network
+    draw_noise: Callable[[], Tensor]  # standard normal, the shape and device of `noisy`
 
-# (noisy video, its estimate, its level, the next level) -> the video at the next level.
-# The step to the clean video is no sampler's business: it is the last estimate itself.
-TakeStep = Callable[[Tensor, Estimate, NoiseLevel, NoiseLevel], Tensor]
-
-
-def ddim(tools: SamplerTools) -> TakeStep:
-    return ddim_step
-
-
-def ddim_step(noisy: Tensor, estimate: Estimate, current: NoiseLevel, following: NoiseLevel) -> Tensor:
-    """Mix the estimated video and noise again, in the proportions of the next level."""
-    return following.signal_rate * estimate.video + following.noise_rate * estimate.noise
+    @property
+    def current(self) -> NoiseLevel:
+        """The level of `noisy`."""
+        return self.estimate.level
 
 
-def ddpm(tools: SamplerTools) -> TakeStep:
-    def step(noisy: Tensor, estimate: Estimate, current: NoiseLevel, following: NoiseLevel) -> Tensor:
-        """Draw from the posterior of Ho et al. 2020, equations 6 and 7, with beta taken over the whole stride."""
-        alpha = current.alphas_cumprod / following.alphas_cumprod
-        beta = 1 - alpha
-        noise_power = 1 - current.alphas_cumprod
-        noise_power_following = 1 - following.alphas_cumprod
-        mean = (following.signal_rate * beta / noise_power) * estimate.video + (
-            math.sqrt(alpha) * noise_power_following / noise_power
-        ) * noisy
-        deviation = math.sqrt(noise_power_following / noise_power * beta)
-        return mean + deviation * tools.draw_noise(noisy)
-
-    return step
+def ddim(step: Step) -> Tensor:
+    """Mix the estimated video and noise again, in the proportions of the next level (Song et al. 2021)."""
+    return step.following.signal_rate * step.estimate.video + step.following.noise_rate * step.estimate.noise
 
 
-def dpm_solver_plus_plus(tools: SamplerTools) -> TakeStep:
-    history: list[tuple[Estimate, NoiseLevel]] = []
-
-    def step(noisy: Tensor, estimate: Estimate, current: NoiseLevel, following: NoiseLevel) -> Tensor:
-        video = estimate.video
-        if history:
-            video = _extrapolated(estimate, current, following, *history[-1])
-        history[:] = [(estimate, current)]
-        # exp(-h), with h the step in lambda, written as a ratio: it is 0 for a step that leaves pure noise, which
-        # makes that step DDIM's.
-        decay = current.signal_rate * following.noise_rate / (current.noise_rate * following.signal_rate)
-        kept = following.noise_rate / current.noise_rate
-        return kept * noisy + following.signal_rate * (1 - decay) * video
-
-    return step
+def ddpm(step: Step) -> Tensor:
+    """Draw from the posterior of Ho et al. 2020, equations 6 and 7, with beta taken over all of the stride."""
+    alpha = step.current.alphas_cumprod / step.following.alphas_cumprod
+    beta = 1 - alpha
+    noise_power, noise_power_following = 1 - step.current.alphas_cumprod, 1 - step.following.alphas_cumprod
+    video_factor = step.following.signal_rate * beta / noise_power
+    noisy_factor = math.sqrt(alpha) * noise_power_following / noise_power
+    deviation = math.sqrt(noise_power_following / noise_power * beta)
+    return video_factor * step.estimate.video + noisy_factor * step.noisy + deviation * step.draw_noise()
 
 
-def _extrapolated(
-    estimate: Estimate, current: NoiseLevel, following: NoiseLevel, earlier: Estimate, earlier_level: NoiseLevel
-) -> Tensor:
-    """Continue the trend of the last two estimates to the middle of the step.
+def dpm_solver_plus_plus(step: Step) -> Tensor:
+    """DPM-Solver++(2M) of Lu et al. 2022: continue the trend of the last two estimates to the middle of the step.
 
     After a first step from pure noise the previous step is infinitely long in lambda, so its trend counts nothing.
     """
-    earlier_step = current.half_log_snr - earlier_level.half_log_snr
-    if math.isinf(earlier_step):
-        return estimate.video
-    weight = (following.half_log_snr - current.half_log_snr) / (2 * earlier_step)
-    return (1 + weight) * estimate.video - weight * earlier.video
+    current, following, video = step.current, step.following, step.estimate.video
+    if step.previous is not None and not step.previous.level.is_pure_noise:
+        previous_length = current.half_log_snr - step.previous.level.half_log_snr
+        weight = (following.half_log_snr - current.half_log_snr) / (2 * previous_length)
+        video = (1 + weight) * video - weight * step.previous.video
+    # exp(-h), with h the step in lambda, written as a ratio: it is 0 for a step that leaves pure noise, which
+    # makes that step DDIM's.
+    decay = current.signal_rate * following.noise_rate / (current.noise_rate * following.signal_rate)
+    return following.noise_rate / current.noise_rate * step.noisy + following.signal_rate * (1 - decay) * video
 
 
-def euler(tools: SamplerTools) -> TakeStep:
-    return euler_step
-
-
-def euler_step(noisy: Tensor, estimate: Estimate, current: NoiseLevel, following: NoiseLevel) -> Tensor:
+def euler(step: Step) -> Tensor:
     """Follow the slope at the current level.
 
     The ODE is that of ``scaled = noisy / signal_rate``, and its slope d scaled / d sigma is the estimated noise.
     Without noise in between, this is DDIM in other coordinates, and the two agree to rounding. Pure noise has an
     infinite sigma, so the step that leaves it is taken in DDIM's coordinates, where everything is finite.
     """
-    if current.is_pure_noise:
-        return ddim_step(noisy, estimate, current, following)
-    return following_video(noisy, estimate.noise, current, following)
+    return ddim(step) if step.current.is_pure_noise else _follow(step, step.estimate.noise)
 
 
-def following_video(noisy: Tensor, slope: Tensor, current: NoiseLevel, following: NoiseLevel) -> Tensor:
-    """Follow a given slope from one finite sigma to the next."""
-    scaled = noisy / current.signal_rate + (following.sigma - current.sigma) * slope
-    return scaled * following.signal_rate
+def heun(step: Step) -> Tensor:
+    """Follow the mean of the slopes at both ends: two calls of the network, one where the step leaves pure noise."""
+    trial = euler(step)
+    if step.current.sigma > _LARGEST_CORRECTED_SIGMA:
+        return trial
+    return _follow(step, (step.estimate.noise + step.estimate_at(trial, step.following).noise) / 2)
 
 
-# The largest noise level of Karras et al. 2022. Steps from above it are so long in sigma that the mean of two
-# slopes is worse than the first alone; cosine schedules begin in the thousands.
-_LARGEST_CORRECTED_SIGMA = 80.0
+def _follow(step: Step, slope: Tensor) -> Tensor:
+    """Follow a slope from one finite sigma to the next."""
+    scaled = step.noisy / step.current.signal_rate + (step.following.sigma - step.current.sigma) * slope
+    return scaled * step.following.signal_rate
 
 
-def heun(tools: SamplerTools) -> TakeStep:
-    """Two calls of the network a step; one where the step leaves (nearly) pure noise or ends at the clean video."""
-
-    def step(noisy: Tensor, estimate: Estimate, current: NoiseLevel, following: NoiseLevel) -> Tensor:
-        trial = euler_step(noisy, estimate, current, following)
-        if current.sigma > _LARGEST_CORRECTED_SIGMA:
-            return trial
-        slope = (estimate.noise + tools.estimate(trial, following).noise) / 2
-        return following_video(noisy, slope, current, following)
-
-    return step
-
-
-SamplerName = Literal["ddim", "ddpm", "dpm_solver++", "euler", "heun"]
-
-
-OnStep = Callable[[int, Tensor], None]
-
-
-_SAMPLERS: dict[SamplerName, Callable[[SamplerTools], TakeStep]] = {
+_SAMPLERS: dict[SamplerName, Callable[[Step], Tensor]] = {
     "ddim": ddim,
     "ddpm": ddpm,
     "dpm_solver++": dpm_solver_plus_plus,
@@ -202,7 +169,7 @@ def sample(
     initial_noise_BCTHW: Tensor,
     noise_generator: torch.Generator | None,
     clip_video: bool = True,
-    on_step: OnStep | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Turn noise into clean videos.
 
@@ -215,7 +182,7 @@ def sample(
         noise_generator: a CPU generator, so that the same seed gives the same video on every device. Needed by
             ``ddpm``, unused by the others.
         clip_video: clip each estimate of the clean video to [-1, 1] and derive the noise from the clipped estimate.
-        on_step: told the step, from 0, and the estimate of the clean video that the step started with.
+        on_step: receives the step, from 0, and the estimate of the clean video that the step started with.
 
     Returns:
         Clean videos, float32, the shape of the noise; in [-1, 1] if `clip_video`. The last step lands exactly on the
@@ -231,39 +198,27 @@ def sample(
         raise ValueError("sampler 'ddpm' draws noise at every step and needs a noise_generator")
     check_prediction_type(schedule, prediction_type)
     schedule = schedule.to(initial_noise_BCTHW.device)
+    noisy = initial_noise_BCTHW.float()
 
-    def estimate(noisy: Tensor, level: NoiseLevel) -> Estimate:
-        return _estimate(denoise, schedule, prediction_type, noisy, level, clip_video)
+    def estimate_at(noisy: Tensor, level: NoiseLevel) -> Estimate:
+        timestep_B = torch.full((noisy.shape[0],), level.timestep, dtype=torch.int64, device=noisy.device)
+        video = predicted_video(schedule, prediction_type, denoise(noisy, timestep_B), noisy, timestep_B)
+        if clip_video:
+            video = video.clamp(-1, 1)
+        # The noise follows from the clipped video; an estimate that does not mix to `noisy` would drift off the path.
+        return Estimate(level, video, (noisy - level.signal_rate * video) / level.noise_rate)
 
-    def draw_noise(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=noise_generator, device="cpu").to(like.device)
+    def draw_noise() -> Tensor:
+        return torch.randn(noisy.shape, generator=noise_generator, device="cpu").to(noisy.device)
 
-    take_step = _SAMPLERS[sampler](SamplerTools(estimate=estimate, draw_noise=draw_noise))
     timesteps = sampling_timesteps(schedule.num_timesteps, num_steps)
     levels = [NoiseLevel(timestep, schedule.alphas_cumprod[timestep]) for timestep in timesteps]
-    noisy = initial_noise_BCTHW.float()
-    for index, (current, following) in enumerate(pairwise(levels)):
-        current_estimate = estimate(noisy, current)
+    previous: Estimate | None = None
+    for index, level in enumerate(levels):
+        estimate = estimate_at(noisy, level)
         if on_step is not None:
-            on_step(index, current_estimate.video)
-        noisy = take_step(noisy, current_estimate, current, following)
-    clean = estimate(noisy, levels[-1]).video
-    if on_step is not None:
-        on_step(len(levels) - 1, clean)
-    return clean
-
-
-def _estimate(
-    denoise: Denoise,
-    schedule: NoiseSchedule,
-    prediction_type: PredictionType,
-    noisy: Tensor,
-    level: NoiseLevel,
-    clip_video: bool,
-) -> Estimate:
-    timestep_B = torch.full((noisy.shape[0],), level.timestep, dtype=torch.int64, device=noisy.device)
-    video = predicted_video(schedule, prediction_type, denoise(noisy, timestep_B), noisy, timestep_B)
-    if clip_video:
-        video = video.clamp(-1, 1)
-    # The noise follows from the clipped video; an estimate that does not mix to `noisy` would drift off the path.
-    return Estimate(video=video, noise=(noisy - level.signal_rate * video) / level.noise_rate)
+            on_step(index, estimate.video)
+        if index + 1 < len(levels):
+            noisy = _SAMPLERS[sampler](Step(noisy, estimate, previous, levels[index + 1], estimate_at, draw_noise))
+            previous = estimate
+    return estimate.video

@@ -1,9 +1,10 @@
-"""How much noise each timestep has."""
+"""How much noise each timestep has, and which timesteps a batch is noised to."""
 
 import math
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
@@ -40,11 +41,17 @@ class NoiseSchedule:
     def num_timesteps(self) -> int:
         return len(self.alphas_cumprod)
 
+    def rates(self, timestep_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors of the clean video and of the noise for each clip of a batch: two times [B]."""
+        return (
+            self.sqrt_alphas_cumprod_N.index_select(0, timestep_B),
+            self.sqrt_one_minus_alphas_cumprod_N.index_select(0, timestep_B),
+        )
+
     def to(self, device: torch.device | str) -> "NoiseSchedule":
         """Return the same schedule with its tensors on `device`."""
-        return NoiseSchedule(
-            alphas_cumprod=self.alphas_cumprod,
-            has_zero_terminal_snr=self.has_zero_terminal_snr,
+        return replace(
+            self,
             betas_N=self.betas_N.to(device),
             alphas_cumprod_N=self.alphas_cumprod_N.to(device),
             sqrt_alphas_cumprod_N=self.sqrt_alphas_cumprod_N.to(device),
@@ -78,7 +85,7 @@ def build_noise_schedule(
         raise ValueError(f"shift must be a finite number above 0, not {shift}")
     if name not in _BETAS:
         raise ValueError(f"unknown noise schedule {name!r}; choose from {', '.join(_BETAS)}")
-    alphas_cumprod = _cumulative_products(_BETAS[name](num_timesteps))
+    alphas_cumprod = list(accumulate((1 - beta for beta in _BETAS[name](num_timesteps)), operator.mul))
     if zero_terminal_snr:
         alphas_cumprod = _rescale_to_zero_terminal_snr(alphas_cumprod)
     alphas_cumprod = [value / (value + shift**2 * (1 - value)) for value in alphas_cumprod]
@@ -92,9 +99,42 @@ def build_noise_schedule(
     )
 
 
-def at_timestep(table_N: Tensor, timestep_B: Tensor, like: Tensor) -> Tensor:
-    """Look up a table for each clip of a batch, shaped [B, 1, ...] so that it multiplies `like` [B, ...]."""
-    return table_N.index_select(0, timestep_B).reshape(-1, *[1] * (like.ndim - 1))
+def stratified_timesteps(count: int, num_timesteps: int, generator: torch.Generator) -> Tensor:
+    """Draw training timesteps: int64 [count] on the CPU, in 0 to num_timesteps - 1.
+
+    The range is cut into `count` equal strata and each gives one draw, in random order (Kingma et al. 2021,
+    appendix I.1, describe such low-discrepancy draws). Every timestep has the same probability, and the loss varies
+    less from step to step than with independent draws. Draw once for all clips of a step: the random order
+    gives each micro-batch a mixture.
+
+    Args:
+        generator: a CPU generator.
+
+    Raises:
+        ValueError: `count` or `num_timesteps` is below 1.
+    """
+    _check_counts(count, num_timesteps)
+    stratum = torch.randperm(count, generator=generator)
+    offset = torch.rand(count, generator=generator, dtype=torch.float64)
+    timestep = ((stratum + offset) / count * num_timesteps).long()
+    return timestep.clamp(max=num_timesteps - 1)  # the product may round up to num_timesteps
+
+
+def evenly_spaced_timesteps(count: int, num_timesteps: int) -> Tensor:
+    """Return the centres of `count` equal bins, ascending: int64 [count] on the CPU, the same at every call.
+
+    With more bins than timesteps, neighbouring bins share a centre.
+
+    Raises:
+        ValueError: `count` or `num_timesteps` is below 1.
+    """
+    _check_counts(count, num_timesteps)
+    return torch.tensor([(2 * index + 1) * num_timesteps // (2 * count) for index in range(count)], dtype=torch.int64)
+
+
+def _check_counts(count: int, num_timesteps: int) -> None:
+    if count < 1 or num_timesteps < 1:
+        raise ValueError(f"count ({count}) and num_timesteps ({num_timesteps}) must both be at least 1")
 
 
 def _linear_betas(num_timesteps: int) -> list[float]:
@@ -134,14 +174,6 @@ def _rescale_to_zero_terminal_snr(alphas_cumprod: list[float]) -> list[float]:
     roots = [math.sqrt(value) for value in alphas_cumprod]
     scale = roots[0] / (roots[0] - roots[-1])
     return [((root - roots[-1]) * scale) ** 2 for root in roots]
-
-
-def _cumulative_products(betas: list[float]) -> list[float]:
-    products, product = [], 1.0
-    for beta in betas:
-        product *= 1 - beta
-        products.append(product)
-    return products
 
 
 def _evenly_spaced(first: float, last: float, count: int) -> list[float]:

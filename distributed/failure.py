@@ -1,4 +1,4 @@
-"""What is said of a failure: once on each machine, by a process that knows why, however many end because of it."""
+"""Telling the user of a failure: once on each machine, by a process that knows why, however many end because of it."""
 
 import socket
 import sys
@@ -11,48 +11,39 @@ from compute.memory import first_line, is_out_of_memory, out_of_memory_advice
 from distributed.processes import PEER_LOST, Processes, peer_lost
 
 
-class Failed(Exception):
+class ReportedFailure(Exception):
     """Something failed, and the user has been told."""
 
 
 @contextmanager
-def failures_are_said(place: Place, processes: Processes) -> Iterator[None]:
+def report_failures(place: Place, processes: Processes) -> Iterator[None]:
     """Tell the user of what fails in the ``with`` block for a known reason.
 
-    Args:
-        place: of this process.
-        processes: those that are connected; `Processes()` before they are.
+    `processes` are those that are connected; `Processes()` before they are.
 
     Raises:
-        Failed: in the place of an error that was told.
+        ReportedFailure: replaces an error that was reported.
     """
     try:
         yield
     except (UserError, RuntimeError, MemoryError) as error:
-        message = _message(error)
-        if message is None:
+        if isinstance(error, UserError):
+            message = str(error)
+        elif is_out_of_memory(error):
+            message = out_of_memory_advice(error)
+        elif peer_lost(error):
+            message = f"{PEER_LOST} ({first_line(error)})."
+        else:
             raise
-        say_failure(error, message, place, processes)
-        raise Failed from error
+        print_failure(error, message, place, processes)
+        raise ReportedFailure from error
 
 
-def _message(error: UserError | RuntimeError | MemoryError) -> str | None:
-    if isinstance(error, UserError):
-        return str(error)
-    if is_out_of_memory(error):
-        return out_of_memory_advice(error)
-    return f"{PEER_LOST} ({first_line(error)})." if peer_lost(error) else None
+def print_failure(error: BaseException, message: str, place: Place, processes: Processes) -> None:
+    """Print why this process ends, unless another one of its run does.
 
-
-def say_failure(error: BaseException, message: str, place: Place, processes: Processes) -> None:
-    """Print why this process ends, unless another one of its run says so.
-
-    Args:
-        error: the reason.
-        message: for the user.
-        place: of this process.
-        processes: those that are connected. Until they are, all fail for the same reason, on each machine at least, and
-            the first of each machine speaks for the others.
+    Until processes are connected, all fail for the same reason, on each machine at least, and the first of each machine
+    speaks for the others.
     """
     if not processes.are_several:
         if place.local_rank == 0:

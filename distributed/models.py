@@ -15,7 +15,7 @@ from compute.compiled import Forward, compile_network
 
 
 class SharedModel:
-    """The model of one process alone. What several share has the same weights and keys under another forward pass."""
+    """The model of one process alone; subclasses share it, with the same weights and keys and another forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -23,7 +23,7 @@ class SharedModel:
         self._forward: Forward = model
 
     def __call__(self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
-        """Predict as `models.text_to_video.TextToVideoModel` does."""
+        """Predict as `models.unet3d.TextToVideoModel` does."""
         return self._forward(video_BCTHW, timestep_B, tokens_BL, drop_caption_B)
 
     def compile(self) -> None:
@@ -31,8 +31,8 @@ class SharedModel:
         self._forward = compile_network(self._network)
 
     @contextmanager
-    def gradients_stay_here(self) -> Iterator[None]:
-        """Within, neither forward nor backward passes send gradients: more of the same step follow."""
+    def no_sync(self) -> Iterator[None]:
+        """Send no gradients in the ``with`` block, because more passes of the same step follow."""
         yield
 
 
@@ -52,7 +52,7 @@ class ReplicatedModel(SharedModel):
         self._network = self._forward = self._replicated = replicated
 
     @contextmanager
-    def gradients_stay_here(self) -> Iterator[None]:
+    def no_sync(self) -> Iterator[None]:
         with self._replicated.no_sync():
             yield
 
@@ -61,8 +61,8 @@ class ShardedModel(SharedModel):
     """Each process has a part of the weights, and after the backward pass that part's mean gradient over all."""
 
     @contextmanager
-    def gradients_stay_here(self) -> Iterator[None]:
-        """Within, gradients add up here, whole: as many bytes as all weights have."""
+    def no_sync(self) -> Iterator[None]:
+        """Let undivided gradients add up here, which takes as many bytes as all weights have."""
         sharded = self.model
         assert isinstance(sharded, FSDPModule)
         sharded.set_requires_gradient_sync(False)
@@ -75,38 +75,38 @@ class ShardedModel(SharedModel):
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """Divide a model, in place, over the processes; its parameters become DTensors on the mesh's device.
 
-    What is put together by itself is each module that the model lists (stages and text layers), and last the rest.
+    Each module in a ModuleList (stages and text layers) is gathered separately, and so is the rest.
 
     Weights stay float32, and autocast casts them where they are used, as in every other run here. A
     `MixedPrecisionPolicy(param_dtype=torch.bfloat16)` would cast before it sends and halve what is sent, but would also
     cast norms and gains, which autocast leaves alone: then "ddp" and "fsdp" would not train the same.
 
     Args:
-        model: the same on every process, on the CPU or on the device; only one part at a time is on the device whole.
+        model: the same on every process, on the CPU or on the device; the device has room for one module at a time.
         mesh: of all processes, in one dimension.
     """
     for parameter in model.parameters():
-        # Parts are runs of rows. Convolutions turn theirs round again where they compute, channels last.
+        # Parts are runs of rows. Convolutions make theirs channels last again where they compute.
         parameter.data = parameter.data.contiguous()
     listed = [child for module in model.modules() if isinstance(module, nn.ModuleList) for child in module]
     kinds = tuple({type(child) for child in listed})
     units = [module for module in model.modules() if isinstance(module, kinds)]
     for unit in [*units, model]:
-        # Also the outermost one lets go of its weights: averaged weights change without a backward pass in between.
+        # Also the outermost one frees its gathered weights: averaged weights change without a backward pass in between.
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
-    model.to(mesh.device_type)  # what is no parameter, such as a frozen language model
+    model.to(mesh.device_type)  # the rest, such as a frozen language model
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Say whether `shard` was called."""
+    """Return whether `shard` has divided it."""
     return isinstance(model, FSDPModule)
 
 
 def gathered_bytes(model: nn.Module, *, adds_up_gradients: bool) -> int:
-    """Return how many bytes of weights and gradients a process has at most beside its parts.
+    """Return how many bytes of gathered weights and gradients a process has at most, in addition to its parts.
 
-    In the backward pass that is a part of the network with its gradient, and the weights of the next one. Where
-    gradients of several batches add up, all of them stay whole.
+    In the backward pass those are one module with its gradient, and the weights of the next one. If gradients of
+    several batches add up, all gradients stay undivided.
     """
     unit_of: dict[nn.Parameter, nn.Module] = {}
     for unit in filter(is_sharded, model.modules()):  # outermost first
@@ -123,5 +123,5 @@ def own_part(tensor: Tensor) -> Tensor:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """Return a small tensor put together, on its device and on every process. Call on all of them."""
+    """Return a small tensor undivided, on its device and on every process. Call on all of them."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

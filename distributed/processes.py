@@ -19,21 +19,24 @@ from common.errors import UserError
 from compute.device import Place
 from data.order import WHOLE_WORK, Part
 
-Value = TypeVar("Value")
-
+STEP_TIMEOUT = timedelta(minutes=30)  # after which a process that does not take part in a step counts as lost
+WAIT_TIMEOUT = timedelta(days=30)  # while one prepares data or makes samples; torchrun notices if it dies
+POLL_SECONDS = 0.02
 
 PEER_LOST = "another process of this run has ended, so this one cannot go on"
 
+# What gloo and NCCL say when the other side is gone. Their other errors are shown as they are.
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
-class PeerLost(UserError):
-    """Another process of the run has ended, so that this one cannot go on."""
+_FAILURE, _RUN = "failure", "text2sign/run"  # keys of the stores
+
+Value = TypeVar("Value")
 
 
 class Processes:
-    """This process as seen from the run: here, one that trains alone.
+    """This process as the run sees it. This class is a process that trains alone; `ProcessGroup` is one of several.
 
-    What several processes do together (`distributed.processes.ProcessGroup`) is for one alone nothing at all. Each
-    method is to be called by all of them in the same order.
+    All processes have to call each method, in the same order.
     """
 
     def __init__(self, part: Part = WHOLE_WORK) -> None:
@@ -53,7 +56,7 @@ class Processes:
         return self.part.world_size > 1
 
     def gather_clips(self, numbers_KB: Tensor) -> Tensor:
-        """Put together K numbers for each clip of a step, [K, B] on the training device.
+        """Gather K numbers for each clip of a step, [K, B] on the training device.
 
         Nobody waits: on a GPU, it happens when the device gets there.
 
@@ -74,130 +77,40 @@ class Processes:
         """Wait for all, however long the slowest takes."""
 
     def first_on_each_machine(self, work: Callable[[], Value]) -> Value:
-        """Let one process of each machine do some work, and the others after it, who find the files that it wrote."""
+        """Let one process of each machine do some work, and then the others, who find the files that it wrote."""
         return work()
 
     @property
     def run_is_remembered(self) -> bool:
-        """Whether what `remember_run` notes is still there when torchrun starts others in the place of these."""
+        """Whether torchrun keeps what `remember_run` notes for the processes that replace these."""
         return True
 
     def remember_run(self, name: str) -> None:
-        """Note the name of the run's folder for those that torchrun starts in the place of these, should one fail."""
+        """Note the name of the run's folder for the processes that torchrun starts anew, should one of these fail."""
 
     def remembered_run(self) -> str | None:
-        """Return what processes of the same torchrun, in whose place these are, have noted; None without any."""
+        """Return what the processes that these replace have noted; None without any."""
         return None
 
     def report_failure(self, message: str) -> bool:
-        """Tell the others why this process ends; return whether it is the first on its machine to say just this."""
+        """Tell the others why this process ends; return whether no other on its machine has reported the same."""
         return True
 
     def failure_is_known(self) -> bool:
-        """Say whether a process has told why it ended."""
+        """Return whether a process has reported why it ended."""
         return False
-
-
-POLL_SECONDS = 0.02
-
-
-def agree_on_start(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
-    """Return a name that the processes of one start share, and those of no other.
-
-    Torchrun counts restarts on each machine for itself, and not those for which machines join or leave, so what it says
-    in the environment differs between processes of one start. Here every process but the first leaves a number that was
-    never there before, and the first answers each with the name until all have thanked for it: what dead processes
-    left is answered too, but nobody thanks.
-
-    Args:
-        store: of torchrun, in which keys of earlier starts still are.
-        rank: of this process.
-        world_size: number of processes.
-        timeout: for the others to come.
-
-    Raises:
-        RuntimeError: not all came in time.
-    """
-    if rank == 0:
-        return _welcome(store, world_size, timeout)
-    nonce = uuid.uuid4().hex
-    store.set(f"text2sign/here/{rank}", nonce)
-    store.wait([f"text2sign/welcome/{nonce}"], timeout)
-    name = store.get(f"text2sign/welcome/{nonce}").decode()
-    store.set(f"text2sign/thanks/{name}/{rank}", "")
-    return name
-
-
-def _welcome(store: Store, world_size: int, timeout: timedelta) -> str:
-    name = uuid.uuid4().hex
-    missing = set(range(1, world_size))
-    deadline = time.monotonic() + timeout.total_seconds()
-    while True:
-        for rank in missing:
-            if store.check([f"text2sign/here/{rank}"]):
-                nonce = store.get(f"text2sign/here/{rank}").decode()
-                store.set(f"text2sign/welcome/{nonce}", name)
-        missing = {rank for rank in missing if not store.check([f"text2sign/thanks/{name}/{rank}"])}
-        if not missing:
-            return name
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"ranks {', '.join(map(str, sorted(missing)))} did not come in {timeout}")
-        time.sleep(POLL_SECONDS)
-
-
-STEP_TIMEOUT = timedelta(minutes=30)  # after which a process that does not take part in a step counts as lost
-
-
-WAIT_TIMEOUT = timedelta(days=30)  # while one prepares data or makes samples; torchrun notices if it dies
-
-
-# What gloo and NCCL say when the other side is gone. Their other errors are shown as they are.
-_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-
-
-_FAILURE, _RUN = "failure", "text2sign/run"  # keys of the stores
-
-
-@contextmanager
-def connected_processes(place: Place, device: torch.device) -> Iterator[Processes]:
-    """Connect the processes of the run during the ``with`` block; one without torchrun needs no connection.
-
-    Gloo connects CPUs, NCCL connects CUDA devices. What processes tell each other outside of a step goes over gloo.
-
-    Raises:
-        PeerLost: the others cannot be reached.
-    """
-    if not place.is_by_torchrun:
-        yield Processes()
-        return
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    try:
-        lasting_store, rank, world_size = next(iter(rendezvous("env://")))
-        start = agree_on_start(lasting_store, rank, world_size, STEP_TIMEOUT)
-        # Torchrun's store still holds the addresses of the processes before a restart.
-        store = PrefixStore(f"text2sign/{start}", lasting_store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
-        waiting = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT)
-    except (RuntimeError, ValueError) as error:
-        raise PeerLost(
-            f"the processes of this run cannot reach each other ({error}). Check that every machine reaches "
-            f"MASTER_ADDR ({os.environ.get('MASTER_ADDR')}), and GLOO_SOCKET_IFNAME where there are several networks."
-        ) from error
-    yield ProcessGroup(place, waiting, store, lasting_store)
-    dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
 
 
 class ProcessGroup(Processes):
     """One of several processes."""
 
     def __init__(self, place: Place, waiting: dist.ProcessGroup, store: Store, lasting_store: Store) -> None:
-        """Make it.
+        """Take over connections, as `connected_processes` makes them.
 
         Args:
-            place: of this process.
             waiting: the same processes, connected by gloo, for what may take long.
             store: of these processes, kept by torchrun and not by one of them.
-            lasting_store: of this torchrun, also after it has started others in the place of these.
+            lasting_store: of this torchrun, also after it has replaced these processes by others.
         """
         super().__init__(Part(place.rank, place.world_size))
         self.processes_here = place.processes_here
@@ -214,7 +127,7 @@ class ProcessGroup(Processes):
     def gather(self, value: Value) -> list[Value]:
         values: list[Value | None] = [None] * self.part.world_size
         dist.all_gather_object(values, value, group=self._waiting)
-        return values  # type: ignore[return-value]  # every place is filled
+        return values  # type: ignore[return-value]  # all are filled
 
     def from_main(self, value: Value) -> Value:
         values = [value]
@@ -246,10 +159,10 @@ class ProcessGroup(Processes):
         return self.from_main(name)
 
     def report_failure(self, message: str) -> bool:
-        what = message.partition(". ")[0]  # the rest may differ, such as which checkpoint is the last
+        reason = message.partition(". ")[0]  # the rest may differ, such as which checkpoint is the last
         try:
-            self._store.set(_FAILURE, what)
-            return self._store.add(f"said on {socket.gethostname()}: {what}", 1) == 1
+            self._store.set(_FAILURE, reason)
+            return self._store.add(f"said on {socket.gethostname()}: {reason}", 1) == 1
         except RuntimeError:  # torchrun itself is gone
             return True
 
@@ -260,8 +173,82 @@ class ProcessGroup(Processes):
             return False
 
 
+@contextmanager
+def connected_processes(place: Place, device: torch.device) -> Iterator[Processes]:
+    """Connect the processes of the run during the ``with`` block; one without torchrun needs no connection.
+
+    Gloo connects CPUs, NCCL connects CUDA devices. What processes tell each other outside of a step goes over gloo.
+
+    Raises:
+        PeerLost: the others cannot be reached.
+    """
+    if not place.is_by_torchrun:
+        yield Processes()
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        lasting_store, rank, world_size = next(iter(rendezvous("env://")))
+        start = agree_on_start(lasting_store, rank, world_size, STEP_TIMEOUT)
+        # Torchrun's store still holds the addresses of the processes before a restart.
+        store = PrefixStore(f"text2sign/{start}", lasting_store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+        waiting = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise PeerLost(
+            f"the processes of this run cannot reach each other ({error}). Check that every machine reaches "
+            f"MASTER_ADDR ({os.environ.get('MASTER_ADDR')}), and GLOO_SOCKET_IFNAME where there are several networks."
+        ) from error
+    yield ProcessGroup(place, waiting, store, lasting_store)
+    dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
+
+
+def agree_on_start(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
+    """Return a name that the processes of one start share, and those of no other.
+
+    Torchrun counts restarts on each machine separately, and does not count those for which machines join or leave, so
+    its environment variables differ between processes of one start. Here every process but the first leaves a random
+    name, and the first answers each until all have thanked for it. It also answers what dead processes have left, but
+    those do not thank.
+
+    Args:
+        store: of torchrun, which still holds keys of earlier starts.
+
+    Raises:
+        RuntimeError: not all came in time.
+    """
+    if rank == 0:
+        return _welcome(store, world_size, timeout)
+    nonce = uuid.uuid4().hex
+    store.set(f"text2sign/here/{rank}", nonce)
+    store.wait([f"text2sign/welcome/{nonce}"], timeout)
+    name = store.get(f"text2sign/welcome/{nonce}").decode()
+    store.set(f"text2sign/thanks/{name}/{rank}", "")
+    return name
+
+
+def _welcome(store: Store, world_size: int, timeout: timedelta) -> str:
+    name = uuid.uuid4().hex
+    missing = set(range(1, world_size))
+    deadline = time.monotonic() + timeout.total_seconds()
+    while True:
+        for rank in missing:
+            if store.check([f"text2sign/here/{rank}"]):
+                nonce = store.get(f"text2sign/here/{rank}").decode()
+                store.set(f"text2sign/welcome/{nonce}", name)
+        missing = {rank for rank in missing if not store.check([f"text2sign/thanks/{name}/{rank}"])}
+        if not missing:
+            return name
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"ranks {', '.join(map(str, sorted(missing)))} did not come in {timeout}")
+        time.sleep(POLL_SECONDS)
+
+
+class PeerLost(UserError):
+    """Another process of the run has ended, so that this one cannot go on."""
+
+
 def peer_lost(error: BaseException) -> bool:
-    """Say whether an error means that another process has ended. The errors of gloo have no class of their own."""
+    """Return whether an error means that another process has ended. The errors of gloo have no class of their own."""
     if isinstance(error, PeerLost):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _GONE)

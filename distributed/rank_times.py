@@ -12,22 +12,6 @@ Moment = float | torch.cuda.Event
 """The host's clock in seconds, or a mark in a CUDA device's queue of work."""
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """From one moment to another of the same device."""
-
-    begun: Moment
-    ended: Moment
-
-    def seconds(self) -> float:
-        """Return its length. On a CUDA device, both moments must be over: wait for the device before."""
-        if isinstance(self.begun, float) or isinstance(self.ended, float):
-            assert isinstance(self.begun, float)
-            assert isinstance(self.ended, float)
-            return self.ended - self.begun
-        return self.begun.elapsed_time(self.ended) / 1000
-
-
 def moment(device: torch.device) -> Moment:
     """Return now, as the device sees it. Nobody waits."""
     if device.type != "cuda":
@@ -37,11 +21,27 @@ def moment(device: torch.device) -> Moment:
     return event
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """The time between two moments of the same device."""
+
+    begun: Moment
+    ended: Moment
+
+    def seconds(self) -> float:
+        """Return its length. Both moments must be over: wait for a CUDA device before."""
+        if isinstance(self.begun, float) or isinstance(self.ended, float):
+            assert isinstance(self.begun, float)
+            assert isinstance(self.ended, float)
+            return self.ended - self.begun
+        return self.begun.elapsed_time(self.ended) / 1000
+
+
 class RankTimes:
     """Adds up what a process does before it has to wait for the others in the same step.
 
     That is waiting for data, and the forward passes: their backward passes send gradients, so that all end at the same
-    time, however slow one may be. (With weights in parts, `PARALLELISM` "fsdp", forward passes meet as well: waiting
+    time, however slow one may be. (With a divided model, `PARALLELISM` "fsdp", forward passes meet as well: waiting
     for data is then what tells the processes apart.)
     """
 
@@ -62,9 +62,9 @@ class RankTimes:
             self._stretches += own_work
 
     def compare(self) -> tuple[float, ...]:
-        """Return the mean seconds of a step by rank since the last call, and begin anew; empty for one alone.
+        """Return the mean seconds of a step by rank since the last call, and begin anew; empty for one process alone.
 
-        To be called by all processes, when their devices have done what they were given.
+        Call on all processes, when their devices have done what they were given.
         """
         if not self._processes.are_several or self._steps == 0:
             return ()

@@ -1,1 +1,1 @@
-"""Measures of what a model does: whether it uses its text, whether its clips move."""
+"""python -m evaluation: does a trained run spell what it is told? Clips, their words, and the report."""

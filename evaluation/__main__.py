@@ -4,12 +4,12 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from common.errors import UserError
-from compute.device import DeviceName
 from compute.memory import keep_freed_memory
 from evaluation.evaluate import EvaluationRequest, evaluate
+from sampling.trained_run import add_sampling_options, add_weights_options
 
 COLUMNS = {
     "letter_error_rate": "letter error rate",
@@ -63,14 +63,8 @@ def _parse(arguments: Sequence[str]) -> EvaluationRequest:
         "--contact-sheet", type=Path, default=None, help="PNG with real and generated clips. Default: beside the report"
     )
     parser.add_argument("--seed", type=int, default=0, help="of words, noise and looks (default 0)")
-    parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the run's SAMPLING_STEPS)")
-    parser.add_argument("--guidance-scale", type=float, default=None, help="default: the run's GUIDANCE_SCALE")
-    parser.add_argument("--sampler", default=None, help="default: the run's SAMPLER")
-    parser.add_argument("--raw-weights", action="store_true", help="use the last weights in place of their average")
-    parser.add_argument(
-        "--checkpoint", default="newest", help="newest, best (by validation loss) or a step (default: newest)"
-    )
-    parser.add_argument("--device", default="auto", choices=get_args(DeviceName))
+    add_sampling_options(parser)
+    add_weights_options(parser)
     return EvaluationRequest(**vars(parser.parse_args(arguments)))
 
 

@@ -9,14 +9,24 @@ from pathlib import Path
 import numpy
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import named_if_unwritable, write_atomically
 from common.randomness import derive_seed, numpy_generator
 from common.video_encoding import encode_png
-from compute.device import DeviceName
 from config import Config
 from data.build import build_data
 from data.fingerspelling import FingerspellingSplits
-from evaluation.clips import SENSITIVITY_WORDS, EvaluationClips, make_clips, make_sensitivity_clips
+from evaluation.clips import (
+    AskedWord,
+    EvaluationClips,
+    TrainingHistory,
+    asked_words,
+    default_words,
+    holds_out,
+    make_clips,
+    make_sensitivity_clips,
+    read_words,
+    training_history,
+)
 from evaluation.report import (
     Figures,
     confusion_records,
@@ -25,33 +35,19 @@ from evaluation.report import (
     look_figures,
     memorisation_figures,
     read_clips,
-    sensitivity_figures,
     spelling_figures,
     word_records,
 )
-from evaluation.words import (
-    AskedWord,
-    TrainingHistory,
-    asked_words,
-    default_words,
-    holds_out,
-    read_words,
-    training_history,
-)
-from measures.recogniser_store import build_recogniser
+from measures.recogniser_training import build_recogniser
+from measures.text_use import sensitivity_interval
 from models.tokens import Tokenizer
 from sampling.sampler import contact_sheet
-from sampling.trained_run import SamplingOptions, TrainedRun, check_text, open_trained_run
+from sampling.trained_run import SamplingRequest, TrainedRun, check_text, open_trained_run
 
 SHEET_WORDS = 16
-
-
+SENSITIVITY_WORDS = 8
 COMPARED_CLIPS = 8192  # of the training, for memorisation
-
-
 REFERENCE_CLIPS = 256  # real ones that training did not show
-
-
 NOTES = (
     "Every clip counts; none was chosen.",
     "Real clips come from one recording of each letter: between them only size, place, colour, stroke and timing vary. "
@@ -62,22 +58,15 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """What `python -m evaluation` was asked for; None means the run's own setting."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest(SamplingRequest):
+    """What `python -m evaluation` was asked for."""
 
-    run: Path
-    words: Path | None
+    words: Path | None  # one a line; None for words that the evaluation chooses
     samples_per_word: int
     output: Path
     contact_sheet: Path | None
     seed: int
-    steps: int | None
-    guidance_scale: float | None
-    sampler: str | None
-    raw_weights: bool
-    checkpoint: str  # newest, best or a step
-    device: DeviceName
 
     @property
     def sheet(self) -> Path:
@@ -91,27 +80,14 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     Raises:
         UserError: no usable checkpoint, a word the run cannot take, or a place that cannot be written.
     """
-    run = open_trained_run(
-        request.run,
-        request.device,
-        SamplingOptions(request.steps, request.guidance_scale, request.sampler),
-        "model" if request.raw_weights else "ema",
-        request.checkpoint,
-    )
+    run = open_trained_run(request)
     texts = _checked_words(request, run.config, run.tokenizer)
     _prepare_output(request)
     splits = build_data(run.config)
     if not isinstance(splits, FingerspellingSplits):
         raise _not_spelled(run.folder)
     wanted = [splits.split.alphabet.segment(text) for text in texts or default_words(splits.split, request.seed)]
-    history = training_history(
-        splits,
-        step_batch=run.clips_per_step,
-        seed=run.config.SEED,
-        steps=run.step,
-        wanted=wanted,
-        most_rows=COMPARED_CLIPS,
-    )
+    history = training_history(run, splits, wanted, COMPARED_CLIPS)
     words = asked_words(wanted, history, splits.split.max_word_letters)
     recogniser = build_recogniser(_with_recogniser(run.config), splits)
     clips = make_clips(run, splits, words, request.samples_per_word, request.seed)
@@ -139,8 +115,11 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
         "top_confusions": confusion_records(clips.words, readings),
         "words": word_records(clips.words, readings),
     }
-    _write(request.output, (json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-    _write(request.sheet, encode_png(_sheet(words, clips, request.samples_per_word)))
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with named_if_unwritable(request.output):
+        write_atomically(request.output, text.encode())
+    with named_if_unwritable(request.sheet):
+        write_atomically(request.sheet, encode_png(_sheet(words, clips, request.samples_per_word)))
     return report
 
 
@@ -171,12 +150,12 @@ def _conditions(request: EvaluationRequest, run: TrainedRun, history: TrainingHi
 
 
 def _sensitivity(run: TrainedRun, words: Sequence[AskedWord], seed: int) -> Figures:
-    """Generate some of the words again, from noises that they share."""
+    """Generate some of the words again, from noises that they share: do words differ more than noises?"""
     count = min(len(words), SENSITIVITY_WORDS)
     if count < 2 or run.config.SAMPLER == "ddpm":  # which adds noise of its own to every clip
-        return sensitivity_figures(None, seed)
+        return {"text_sensitivity": None}
     picked = [words[index * len(words) // count] for index in range(count)]
-    return sensitivity_figures(make_sensitivity_clips(run, picked, seed), seed)
+    return {"text_sensitivity": sensitivity_interval(make_sensitivity_clips(run, picked, seed), seed)}
 
 
 def _unseen_real(splits: FingerspellingSplits, seed: int) -> numpy.ndarray:
@@ -238,15 +217,6 @@ def _prepare_output(request: EvaluationRequest) -> None:
     if sheet.absolute() == request.output.absolute():
         raise UserError(f"--output {request.output}: the contact sheet goes there; name a file such as report.json")
     for path in (request.output, sheet):
-        try:
+        with named_if_unwritable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from error

@@ -5,14 +5,19 @@ from dataclasses import dataclass
 
 import numpy
 import torch
-from torch import Tensor
 
 from data.records import ClipSource
-from evaluation.clips import EvaluationClips, in_parts
-from evaluation.words import AskedWord, TrainingHistory
+from evaluation.clips import AskedWord, EvaluationClips, TrainingHistory, in_parts
 from measures.bootstrap import Interval, bootstrap_ratio
-from measures.clips import chroma, hold_share, motion_energy, sharpness
-from measures.memorisation import are_copies, nearest_distances, small_copies
+from measures.clips import (
+    are_copies,
+    chroma,
+    hold_share,
+    motion_energy,
+    nearest_distances,
+    sharpness,
+    small_copies,
+)
 from measures.recogniser import LetterRecogniser
 from measures.spelling import (
     Word,
@@ -24,13 +29,10 @@ from measures.spelling import (
     still_clips,
     top_confusions,
 )
-from measures.text_use import sensitivity_interval
 
 CONFUSIONS_LISTED = 20
 
-
 Figures = Mapping[str, Interval | None]
-
 
 LOOKS = {
     "motion_energy_ratio": motion_energy,
@@ -68,7 +70,7 @@ def read_clips(recogniser: LetterRecogniser, clips: EvaluationClips) -> Readings
 
 
 def spelling_figures(words: Sequence[AskedWord], readings: Readings, seed: int) -> Figures:
-    """Return the figures of some clips' spelling by their names in the report; None where a single word says nothing.
+    """Return the figures of some clips' spelling by name; None where a single word says nothing.
 
     Args:
         words: of the clips.
@@ -104,11 +106,6 @@ def _looks(videos: numpy.ndarray) -> dict[str, numpy.ndarray]:
     return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in LOOKS}
 
 
-def sensitivity_figures(video_WSCTHW: Tensor | None, seed: int) -> Figures:
-    """Return how much more clips differ between words than between noises; None without clips to compare."""
-    return {"text_sensitivity": None if video_WSCTHW is None else sensitivity_interval(video_WSCTHW, seed)}
-
-
 def memorisation_figures(
     clips: EvaluationClips, history: TrainingHistory, training: ClipSource, unseen_real: numpy.ndarray, seed: int
 ) -> Figures:
@@ -118,8 +115,8 @@ def memorisation_figures(
         unseen_real: uint8 [M, T, H, W, 3], real clips that training did not show either.
 
     Returns:
-        memorisation is the share of generated clips that count as copied, about 0.05 where nothing is; beside it the
-        mean distances of generated and real clips to their nearest training clips.
+        memorisation is the share of generated clips that count as copied, about 0.05 where nothing is; with the mean
+        distances of generated and real clips to their nearest training clips.
     """
     chosen = [index for index, word in enumerate(clips.words) if not word.in_training] or list(range(len(clips.words)))
     generated = torch.cat([small_copies(part) for part in in_parts(clips.generated[chosen])])
@@ -141,7 +138,7 @@ def memorisation_figures(
 
 
 def figures_as_json(figures: Figures) -> dict[str, object]:
-    """Return the values by name, and beside them their 95 % intervals; null where there is none."""
+    """Return the values by name, and under "intervals" their 95 % intervals; null where there is none."""
     return {
         **{name: None if figure is None else figure.value for name, figure in figures.items()},
         "intervals": {
@@ -185,7 +182,7 @@ def confusion_records(words: Sequence[AskedWord], readings: Readings) -> list[di
 
 
 def letter_records(words: Sequence[AskedWord], readings: Readings) -> dict[str, dict[str, object]]:
-    """Return for each letter the share that was read right, in generated and in real clips, and how often it came."""
+    """Return for each letter how often it was asked for, and the share read right in generated and in real clips."""
     asked = [word.symbols for word in words]
     generated, real = letters_read(asked, readings.generated), letters_read(asked, readings.real)
     return {

@@ -1,77 +1,111 @@
-"""The one place that decides when something is due."""
+"""When something is logged, and how long logging has taken."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
-from logging_system.category import Due
+from config import Config
 
 
 @dataclass(frozen=True)
-class LoggingSettings:
-    """The logging constants of a run, under lower-case names. Every number is at least 1."""
+class Due:
+    """Which cadences fall on a step."""
 
-    log_every_steps: int  # ordinary scalars
-    log_every_epochs: int  # epoch summaries
-    diagnostic_log_every_steps: int  # per-layer statistics, histograms, noise analysis
-    tensorboard_flush_every_steps: int  # how often what was logged reaches the files
-    sample_every_steps: int  # generated videos and noise visualisation
-    enable_gradient_histograms: bool
-    enable_parameter_tracking: bool
-    enable_video_logging: bool
-    enable_noise_visualization: bool
-    enable_performance_profiling: bool
-    system_sample_seconds: float  # period of the system sampler thread, above 0
-    parameter_tracking_max_layers: int
-    histogram_bins: int  # at most 64
+    scalars: bool  # every LOG_EVERY_STEPS, and the last step
+    diagnostics: bool  # every DIAGNOSTIC_LOG_EVERY_STEPS, the first and the last step
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often each kind of logging happens, in optimizer steps or epochs; every number is at least 1.
+    """The constants of config.py that say how often something happens, in optimizer steps or epochs, each at least 1.
 
     The last step brings everything and the first step of a process brings the diagnostics, so that a run of a single
-    step already fills the whole dashboard, however long the cadences are.
+    step already fills the dashboard, however long the cadences are.
 
     Raises:
         ValueError: a number is below 1.
     """
 
-    scalars_every: int
-    diagnostics_every: int
-    samples_every: int
-    flush_every: int
-    epochs_every: int
+    log_every_steps: int
+    log_every_epochs: int
+    diagnostic_log_every_steps: int
+    tensorboard_flush_every_steps: int
+    sample_every_steps: int
+    validate_every_steps: int
+    save_every_steps: int
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 1:
                 raise ValueError(f"Cadence.{name} is {value}; it must be at least 1")
 
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Return the cadence of a run: each field has the value of the constant with its name."""
+        return cls(
+            log_every_steps=config.LOG_EVERY_STEPS,
+            log_every_epochs=config.LOG_EVERY_EPOCHS,
+            diagnostic_log_every_steps=config.DIAGNOSTIC_LOG_EVERY_STEPS,
+            tensorboard_flush_every_steps=config.TENSORBOARD_FLUSH_EVERY_STEPS,
+            sample_every_steps=config.SAMPLE_EVERY_STEPS,
+            validate_every_steps=config.VALIDATE_EVERY_STEPS,
+            save_every_steps=config.SAVE_EVERY_STEPS,
+        )
+
     def due(self, step: int, *, is_first: bool, is_last: bool) -> Due:
-        """Say what optimizer step ``step`` (1 for the first of a run) brings."""
+        """Return what optimizer step ``step`` (1 for the first of a run) brings."""
         return Due(
-            scalars=is_last or step % self.scalars_every == 0,
-            diagnostics=is_first or is_last or step % self.diagnostics_every == 0,
+            scalars=is_last or step % self.log_every_steps == 0,
+            diagnostics=is_first or is_last or step % self.diagnostic_log_every_steps == 0,
         )
 
     def samples_due(self, step: int, *, is_last: bool) -> bool:
-        """Say whether videos are made after ``step``."""
-        return is_last or step % self.samples_every == 0
+        """Return whether videos are made after ``step``."""
+        return is_last or step % self.sample_every_steps == 0
 
     def flush_due(self, step: int, *, is_first: bool, is_last: bool) -> bool:
-        """Say whether the files are flushed after ``step``. The first step is, so that the dashboard is soon alive."""
-        return is_first or is_last or step % self.flush_every == 0
+        """Return whether the files are flushed after ``step``. The first step is: the dashboard is soon alive."""
+        return is_first or is_last or step % self.tensorboard_flush_every_steps == 0
 
     def epoch_due(self, epoch: int, *, is_last: bool) -> bool:
-        """Say whether the end of ``epoch`` (1 for the first) brings a summary."""
-        return is_last or epoch % self.epochs_every == 0
+        """Return whether the end of ``epoch`` (1 for the first) brings a summary."""
+        return is_last or epoch % self.log_every_epochs == 0
+
+    def needs_results(self, step: int) -> bool:
+        """Return whether something after ``step`` reads a result from the device, and so waits for it."""
+        intervals = (
+            *(self.validate_every_steps, self.save_every_steps, self.log_every_steps),
+            *(self.sample_every_steps, self.diagnostic_log_every_steps),
+        )
+        return any(step % interval == 0 for interval in intervals)
 
 
-def cadence_of(settings: LoggingSettings) -> Cadence:
-    """Return the cadence that the logging constants ask for."""
-    return Cadence(
-        scalars_every=settings.log_every_steps,
-        diagnostics_every=settings.diagnostic_log_every_steps,
-        samples_every=settings.sample_every_steps,
-        flush_every=settings.tensorboard_flush_every_steps,
-        epochs_every=settings.log_every_epochs,
-    )
+class LoggingClock:
+    """Adds up the wall-clock time that the training thread spends in the logging system.
+
+    Ordinary logging and sampling (generated videos and noise visualisation, which have their own cadence) are kept
+    apart. The totals only grow: to get the cost of an interval, subtract the reading from its start.
+
+    Attributes:
+        logging_seconds: since the process started.
+        sampling_seconds: since the process started.
+    """
+
+    def __init__(self) -> None:
+        self.logging_seconds = 0.0
+        self.sampling_seconds = 0.0
+
+    @contextmanager
+    def measure(self, *, sampling: bool = False) -> Iterator[None]:
+        """Add the time spent in the ``with`` block to the totals, also when the block raises."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - start
+            if sampling:
+                self.sampling_seconds += elapsed
+            else:
+                self.logging_seconds += elapsed

@@ -1,21 +1,21 @@
-"""Passes every record to the categories that are enabled, when it is due, and keeps their faults from training."""
+"""Passes every record to the enabled categories, when it is due, and keeps their faults from training."""
 
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 from common.interruption import Interrupted
-from logging_system.cadence import Cadence, LoggingSettings, cadence_of
-from logging_system.category import Category, Due
-from logging_system.clock import LoggingClock
-from logging_system.console import report as report_on_console
+from config import Config
+from logging_system.cadence import Cadence, Due, LoggingClock
+from logging_system.categories import CATEGORIES
+from logging_system.category import Category, CategoryContext
 from logging_system.files.rewind import rewind
-from logging_system.files.writer import Writer
-from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, ValidationRecord
-from logging_system.registry import CATEGORIES, CategoryContext, CategorySpec
-from logging_system.view import TrainingView
+from logging_system.files.writer import Writer, report_on_console
+from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, TrainingView, ValidationRecord
 
 ERROR_FILE = "logging_errors.log"
 FAILURES_TAG = "05_Performance/Logging_Failures"
@@ -30,102 +30,78 @@ FAILURES_DESCRIPTION = (
 )
 
 
-class Dispatcher:
-    """The trainer's only contact with logging. No method raises because of a category, the disk or an encoder.
+class WeightCopies(Protocol):
+    """Copies of a divided model, which all processes fill together for the main one to look at."""
 
-    A category that raises is reported once for each of its hooks on the console, with the traceback in
-    ``logging_errors.log``; it is called again next time, for the cause may pass.
+    def of_model(self, *, with_gradients: bool = False) -> AbstractContextManager[None]: ...
+    def of_both(self) -> AbstractContextManager[None]: ...
+
+
+class RunLog:
+    """What the training loop tells, on every process. This base class has no categories, and so writes nothing.
+
+    All processes but the main one use it as it is: they know when the main one is busy with samples, and help to fill
+    the copies of a divided model.
 
     Args:
-        specifications: the table of categories; only those that ``settings`` enables are built.
-        settings: the logging constants.
-        run_folder: where the run lives.
-        writer: gets the points.
-        report: takes one line for the console.
+        cadence: when something is due.
+        copies: filled while the categories look at weights; None where the model is not divided.
     """
 
-    def __init__(
-        self,
-        specifications: Sequence[CategorySpec],
-        *,
-        settings: LoggingSettings,
-        run_folder: Path,
-        writer: Writer,
-        report: Callable[[str], None] = report_on_console,
-    ) -> None:
-        self.clock = LoggingClock()
-        self._cadence: Cadence = cadence_of(settings)
-        self._run_folder = run_folder
-        self._writer = writer
-        self._report = report
-        self._failures: Counter[tuple[str, str]] = Counter()
-        self._shows_failures = settings.enable_performance_profiling
-        self._last_step = self._last_counted_step = 0
-        self._categories: list[tuple[CategorySpec, Category]] = []
-        context = CategoryContext(settings, self.clock, run_folder)
-        for specification in specifications:
-            if specification.is_enabled(settings):
-                self._build(specification, context)
+    def __init__(self, cadence: Cadence, copies: WeightCopies | None = None) -> None:
+        self.cadence = cadence
+        self._copies = copies
 
-    @property
-    def failures(self) -> Mapping[tuple[str, str], int]:
-        """How often each (category, hook) raised."""
-        return MappingProxyType(dict(self._failures))
-
-    def before_step(self, step: int, view: TrainingView, *, is_first: bool, is_last: bool) -> None:
-        """Call before optimizer step ``step`` starts; ``is_last`` as far as it is known by then."""
-        due = self._cadence.due(step, is_first=is_first, is_last=is_last)
-        if due.diagnostics:
-            self._each("before_step", lambda category: category.before_step(step, due, view))
-
-    def on_start(self, view: TrainingView) -> None:
+    def on_start(self) -> None:
         """Call once before the first step; what is known then reaches the files at once."""
-        self._each("on_start", lambda category: category.on_start(view, self._writer))
+        with self._weights():
+            self._each("on_start", lambda category: category.on_start())
         self.flush()
 
-    def on_step(self, record: StepRecord, view: TrainingView) -> None:
+    def before_step(self, step: int, *, is_first: bool, is_last: bool) -> None:
+        """Call before optimizer step ``step`` starts; ``is_last`` as far as it is known by then."""
+        if self.cadence.due(step, is_first=is_first, is_last=is_last).diagnostics:
+            with self._weights():
+                self._each("before_step", lambda category: category.before_step(step))
+
+    def on_step(self, record: StepRecord) -> None:
         """Call after every optimizer step."""
-        due = self._cadence.due(record.step, is_first=record.is_first, is_last=record.is_last)
+        due = self.cadence.due(record.step, is_first=record.is_first, is_last=record.is_last)
         if record.is_interrupted:
             due = Due(scalars=True, diagnostics=False)
-        self._each("on_step", lambda category: category.on_step(record, due, view, self._writer))
-        self._last_step = record.step
-        if due.scalars and not record.is_last and not record.is_interrupted:
-            self._write_counters(record.step)
-        if self._cadence.flush_due(record.step, is_first=record.is_first, is_last=record.is_last):
-            self.flush()
+        with self._weights(with_gradients=True) if due.diagnostics else nullcontext():
+            self._each("on_step", lambda category: category.on_step(record, due))
 
     def samples_are_due(self, record: StepRecord) -> bool:
-        """Say whether `on_samples` is to be called for this step."""
-        return not record.is_interrupted and self._cadence.samples_due(record.step, is_last=record.is_last)
+        """Return whether `on_samples` is to be called for this step."""
+        return not record.is_interrupted and self.cadence.samples_due(record.step, is_last=record.is_last)
 
-    def on_samples(self, record: StepRecord, view: TrainingView) -> None:
+    def on_samples(self, record: StepRecord) -> None:
         """Call after the rest of a step's logging, and its checkpoint: making videos takes long."""
-        self._each("on_samples", lambda category: category.on_samples(record, view, self._writer), samples=True)
+        with nullcontext() if self._copies is None else self._copies.of_both():
+            self._each("on_samples", lambda category: category.on_samples(record))
 
-    def on_validation(self, record: ValidationRecord, view: TrainingView) -> None:
+    def on_validation(self, record: ValidationRecord) -> None:
         """Call after every validation."""
-        self._each("on_validation", lambda category: category.on_validation(record, view, self._writer))
+        self._each("on_validation", lambda category: category.on_validation(record))
 
-    def on_epoch(self, record: EpochRecord, view: TrainingView) -> None:
+    def on_epoch(self, record: EpochRecord) -> None:
         """Call at the end of every epoch, and for the part of one at which a run stops."""
-        if self._cadence.epoch_due(record.epoch, is_last=record.is_last):
-            self._writer.mark_epoch(record.step, is_partial=record.is_partial)
-            self._each("on_epoch", lambda category: category.on_epoch(record, view, self._writer))
+        if self.cadence.epoch_due(record.epoch, is_last=record.is_last):
+            with self._weights():
+                self._each("on_epoch", lambda category: category.on_epoch(record))
 
-    def on_checkpoint(self, record: CheckpointRecord, view: TrainingView) -> None:
+    def on_checkpoint(self, record: CheckpointRecord) -> None:
         """Call when a checkpoint has reached the disk."""
-        self._each("on_checkpoint", lambda category: category.on_checkpoint(record, view, self._writer))
+        self._each("on_checkpoint", lambda category: category.on_checkpoint(record))
 
-    def on_end(self, view: TrainingView) -> None:
+    def on_end(self) -> None:
         """Call once when the run ends, also when it is interrupted."""
-        self._each("on_end", lambda category: category.on_end(view, self._writer))
+        self._each("on_end", lambda category: category.on_end())
         self.flush()
 
     def flush(self) -> None:
-        """Bring what was logged to the files: the trainer calls this at checkpoints and signals."""
-        with self.clock.measure():
-            self._writer.flush()
+        """Bring what was logged to the files. Call at checkpoints and signals."""
 
     def close(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop the categories' threads, finish the videos and close the files. May be called twice.
@@ -133,6 +109,83 @@ class Dispatcher:
         Args:
             is_hurried: says, also meanwhile, that nobody waits for videos that take longer than a moment.
         """
+
+    def _weights(self, *, with_gradients: bool = False) -> AbstractContextManager[None]:
+        return nullcontext() if self._copies is None else self._copies.of_model(with_gradients=with_gradients)
+
+    def _each(self, hook: str, call: Callable[[Category], None]) -> None:
+        """Call a hook of all categories."""
+
+
+class Dispatcher(RunLog):
+    """The log of the main process. No method raises because of a category, the disk or an encoder.
+
+    A category that raises is reported once for each of its hooks on the console, with the traceback in
+    ``logging_errors.log``; it is called again next time, for the cause may pass.
+
+    Args:
+        categories: only those that ``config`` enables are built.
+        config: of the run.
+        run_folder: where the run lives.
+        view: what the categories may look at.
+        writer: gets the points.
+        copies: as in `RunLog`.
+        report: takes one line for the console.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[type[Category]],
+        *,
+        config: Config,
+        run_folder: Path,
+        view: TrainingView,
+        writer: Writer,
+        copies: WeightCopies | None = None,
+        report: Callable[[str], None] = report_on_console,
+    ) -> None:
+        super().__init__(Cadence.from_config(config), copies)
+        self.clock = LoggingClock()
+        self._run_folder = run_folder
+        self._writer = writer
+        self._report = report
+        self._failures: Counter[tuple[str, str]] = Counter()
+        self._shows_failures = config.ENABLE_PERFORMANCE_PROFILING
+        self._last_step = self._last_counted_step = 0
+        self._categories: list[Category] = []
+        context = CategoryContext(config, view, writer, self.clock, run_folder)
+        for category in categories:
+            if category.is_enabled(config):
+                try:
+                    self._categories.append(category(context))
+                except Exception as error:  # noqa: BLE001  a category must not keep a run from starting
+                    self._note_failure(category.name, "build", error)
+
+    @property
+    def failures(self) -> Mapping[tuple[str, str], int]:
+        """How often each (category, hook) raised."""
+        return MappingProxyType(dict(self._failures))
+
+    def on_step(self, record: StepRecord) -> None:
+        super().on_step(record)
+        is_first, is_last = record.is_first, record.is_last
+        self._last_step = record.step
+        due = self.cadence.due(record.step, is_first=is_first, is_last=is_last)
+        if due.scalars and not is_last and not record.is_interrupted:
+            self._write_counters(record.step)
+        if self.cadence.flush_due(record.step, is_first=is_first, is_last=is_last):
+            self.flush()
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        if self.cadence.epoch_due(record.epoch, is_last=record.is_last):
+            self._writer.mark_epoch(record.step, is_partial=record.is_partial)
+        super().on_epoch(record)
+
+    def flush(self) -> None:
+        with self.clock.measure():
+            self._writer.flush()
+
+    def close(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
         self._each("close", lambda category: category.close())
         with self.clock.measure(sampling=True):  # waits for videos above all
             self._writer.finish_videos(is_hurried)
@@ -141,21 +194,15 @@ class Dispatcher:
                 self._write_counters(self._last_step)
             self._writer.close()
 
-    def _build(self, specification: CategorySpec, context: CategoryContext) -> None:
-        try:
-            self._categories.append((specification, specification.build(context)))
-        except Exception as error:  # noqa: BLE001  a category must not keep a run from starting
-            self._note_failure(specification.name, "build", error)
-
-    def _each(self, hook: str, call: Callable[[Category], None], *, samples: bool = False) -> None:
-        for specification, category in self._categories:
+    def _each(self, hook: str, call: Callable[[Category], None]) -> None:
+        for category in self._categories:
             try:
-                with self.clock.measure(sampling=samples and specification.makes_samples):
+                with self.clock.measure(sampling=hook == "on_samples" and category.makes_samples):
                     call(category)
             except Interrupted:  # a signal came while samples were made; the training loop sees it next
                 continue
             except Exception as error:  # noqa: BLE001  whatever a category does must not end training
-                self._note_failure(specification.name, hook, error)
+                self._note_failure(category.name, hook, error)
 
     def _note_failure(self, name: str, hook: str, error: Exception) -> None:
         self._failures[name, hook] += 1
@@ -180,15 +227,19 @@ class Dispatcher:
             self._writer.scalar(DROPPED_TAG, self._writer.dropped_videos, step, DROPPED_DESCRIPTION)
 
 
-def build_dispatcher(*, run_folder: Path, settings: LoggingSettings, start_step: int) -> Dispatcher:
-    """Return the logging system of a run, with all fifteen categories that ``settings`` enables.
+def build_dispatcher(
+    config: Config, run_folder: Path, view: TrainingView, start_step: int, copies: WeightCopies | None
+) -> Dispatcher:
+    """Return the log of a run's main process, with all of the fifteen categories that ``config`` enables.
 
-    Whatever an earlier launch logged beyond ``start_step`` is taken back first (see ``event_files.rewind``).
+    Whatever an earlier launch logged beyond ``start_step`` is taken back first (see ``files/rewind.py``).
 
     Args:
+        config: of the run.
         run_folder: created if need be.
-        settings: the logging constants.
+        view: what the categories may look at.
         start_step: 0, or the step of the checkpoint that the run resumes from.
+        copies: as in `RunLog`.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     first_new_step = start_step + 1 if start_step else 0
@@ -202,4 +253,4 @@ def build_dispatcher(*, run_folder: Path, settings: LoggingSettings, start_step:
     except OSError as error:
         report_on_console(f"Logging: old points beyond step {start_step} could not be taken back ({error}).")
     writer = Writer(run_folder, first_new_step=first_new_step)
-    return Dispatcher(CATEGORIES, settings=settings, run_folder=run_folder, writer=writer)
+    return Dispatcher(CATEGORIES, config=config, run_folder=run_folder, view=view, writer=writer, copies=copies)

@@ -1,36 +1,25 @@
-"""What the training loop tells the logging system: frozen records, passed once, never changed.
+"""What the training loop tells the logging system, and what categories may look at.
 
-Every tensor is detached and stays on the training device: making a record costs no synchronisation.
+Records are frozen: passed once, never changed. Their tensors are detached and stay on the training device, so that
+making a record costs no synchronisation.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy
-from torch import Tensor
+from torch import Tensor, nn
+
+from diffusion.loss import ClipStatistics
 
 
 @dataclass(frozen=True)
-class SampleStatistics:
-    """One number for each clip of a step's whole (accumulated) batch; every tensor has shape [B].
+class SampleStatistics(ClipStatistics):
+    """One number for each clip of a step's accumulated batch."""
 
-    `is_terminal` marks clips noised at a step where the signal-to-noise ratio is 0. Converting a prediction to
-    noise divides by the signal there, so noise errors and SNR leave these clips out.
-    """
-
-    timestep: Tensor  # int64, 0 .. number of timesteps - 1
-    is_terminal: Tensor  # bool
     is_captioned: Tensor  # bool, False where caption dropout replaced the text
-    weighted_loss: Tensor  # float32, what the optimizer minimises
-    unweighted_mse: Tensor  # float32, error of the network's own target
-    predict_zero_mse: Tensor  # float32, the error that a network which always says 0 would have
-    temporal_difference_mse: Tensor  # float32, error of the frame-to-frame change of the target
-    noise_mse: Tensor  # float32, after converting the prediction to noise
-    noise_mae: Tensor  # float32
-    x0_mse: Tensor  # float32, after converting the prediction to the clean clip
-    snr_decibel: Tensor  # float32, 10 log10(alphas_cumprod * E[x0^2] / (1 - alphas_cumprod))
-    alphas_cumprod: Tensor  # float32
-    beta: Tensor  # float32
 
 
 @dataclass(frozen=True)
@@ -46,32 +35,38 @@ class DiffusionTensors:
     is_terminal: Tensor
 
 
-@dataclass(frozen=True)
-class StepRecord:
-    """One optimizer step that has just ended."""
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What all processes together computed in one optimizer step; only `tensors` belongs to this process alone."""
 
-    step: int  # 1 for the first step of a run
-    is_first: bool  # the first step of this process (also after a resume)
-    is_last: bool  # the run ends with this step
-    epoch: int  # 0-based
-    clips_in_step: int  # over all micro-batches
-    frames_in_step: int
-    samples_seen: int  # clips since step 0
     loss: Tensor  # scalar, mean weighted loss of the accumulated batch
     gradient_norm: Tensor  # scalar, before clipping
     gradient_norm_clipped: Tensor  # scalar, after clipping; .grad holds clipped gradients when categories look
     skipped: Tensor  # scalar bool: the loss or the gradient was not finite, so no weight changed
     overflowed: Tensor  # scalar bool: no weight changed because the scale of float16 gradients was too large alone
-    learning_rates: Mapping[str, float]  # the rate this step used, by parameter-group name
+    loss_scale: Tensor | None = None  # scalar, what the loss was multiplied by; None unless gradients are float16
     samples: SampleStatistics
     tensors: DiffusionTensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord(StepResult):
+    """One optimizer step that has just ended."""
+
+    step: int  # 1 for the first step of a run
+    is_first: bool  # the first step of this process (also after a resume)
+    is_last: bool  # the run ends with this step
+    is_interrupted: bool = False  # a signal or a fault ends the run with this step: nothing that takes long is wanted
+    epoch: int  # 0-based
+    clips_in_step: int  # over all micro-batches
+    frames_in_step: int
+    samples_seen: int  # clips since step 0
+    learning_rates: Mapping[str, float]  # the rate this step used, by parameter-group name
     data_seconds: float  # waited for the batch
-    step_seconds: float  # whole step on the wall clock, waiting for data included, logging excluded
-    loss_scale: Tensor | None = None  # scalar, what the loss was multiplied by; None unless gradients are float16
+    step_seconds: float  # of the step on the wall clock, waiting for data included, logging excluded
     rank_seconds: tuple[float, ...] = ()
     """By process: mean seconds of a step that it worked on its own, since the last time this was measured, which is at
     least at every step that scalars are due. Empty otherwise, and where one process trains alone."""
-    is_interrupted: bool = False  # a signal or a fault ends the run with this step: nothing that takes long is wanted
 
 
 @dataclass(frozen=True)
@@ -108,11 +103,12 @@ class ValidationRecord:
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """A checkpoint that has reached the disk, while later steps were done perhaps."""
+    """A checkpoint that has reached the disk, perhaps while training did later steps."""
 
     step: int  # whose state it holds
+    folder: Path
     size_bytes: int
-    stall_seconds: float  # that training stood still for it
+    stall_seconds: float  # training waited for it, including the wait for the save before it
     write_seconds: float  # from its beginning until it was durable
 
 
@@ -157,24 +153,55 @@ class RunInformation:
     forward_flops: int | None  # of one forward pass over one clip; None where it could not be counted
     peak_flops_per_second: float | None  # of all devices of the run together, where it is known
 
+    @property
+    def first_step(self) -> int:
+        """The step at which what belongs to the launch is written: 0, or the first step after a resume.
 
-def number_of_timesteps(run: RunInformation) -> int:
-    """Return NUM_TRAIN_TIMESTEPS.
-
-    Raises:
-        KeyError: the run's configuration lacks it.
-        TypeError: it is not a whole number.
-    """
-    value = run.config["NUM_TRAIN_TIMESTEPS"]
-    if not isinstance(value, int):
-        raise TypeError(f"NUM_TRAIN_TIMESTEPS must be a whole number, got {value!r}")
-    return value
+        Not the step resumed from: a second resume from the same checkpoint takes back what came after it, and would
+        find that step's points a second time.
+        """
+        return self.start_step + 1 if self.start_step else 0
 
 
-def first_step(run: RunInformation) -> int:
-    """Return the step at which what belongs to the launch as a whole is written: 0, or the first step after a resume.
+class TrainingView(Protocol):
+    """What a category may look at. The trainer implements it; nobody here changes anything through it."""
 
-    Not the step resumed from: a second resume from the same checkpoint takes back what came after it, and would find
-    that step's points a second time.
-    """
-    return run.start_step + 1 if run.start_step else 0
+    @property
+    def run(self) -> RunInformation: ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The network being trained; `.grad` of its parameters holds the clipped gradients of the last step."""
+        ...
+
+    @property
+    def ema_model(self) -> nn.Module: ...
+
+    @property
+    def total_steps(self) -> int | None:
+        """Where the learning-rate plan ends; None when only MAX_MINUTES ends the run."""
+        ...
+
+    def learning_rate_at(self, step: int) -> float | None:
+        """Return the planned rate of an optimizer step; None for schedules that follow the validation loss."""
+        ...
+
+    def scheduler_state(self) -> Mapping[str, float]:
+        """Return the schedule's own numbers, such as last_epoch, best, num_bad_epochs."""
+        ...
+
+    def generate_samples(self) -> GeneratedSamples:
+        """Sample the fixed prompts. Expensive; from a private random stream, so training is not disturbed.
+
+        Raises:
+            Interrupted: a signal asks for the end; what was begun is given up.
+        """
+        ...
+
+    def visualise_noise(self) -> NoiseVisualisation:
+        """Noise and denoise one fixed validation clip. Expensive; from a private random stream.
+
+        Raises:
+            Interrupted: a signal asks for the end.
+        """
+        ...

@@ -1,7 +1,7 @@
 """How sure is a figure? Percentile bootstrap over words (Davison and Hinkley 1997, sections 2.4 and 3.8).
 
-Whole words are drawn with replacement: clips of one word succeed or fail together, and taking them for independent
-would make the intervals too narrow.
+Words are drawn with replacement, with all their clips: clips of one word succeed or fail together, and treating them
+as independent would make the intervals too narrow.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,6 @@ import numpy
 from common.randomness import numpy_generator
 
 RESAMPLES = 2000
-
-
 CONFIDENCE = 0.95
 
 
@@ -72,7 +70,7 @@ def bootstrap_pairs(numerators_WW: numpy.ndarray, denominators_WW: numpy.ndarray
 
 
 def _resamples(words: int, seed: int) -> Iterator[numpy.ndarray]:
-    """Yield how often each word is drawn, resample by resample: [W] float64. One at a time, for words may be many."""
+    """Yield how often each resample draws each word: [W] float64. One at a time, because words may be many."""
     generator = numpy_generator(seed, "bootstrap")
     for _ in range(RESAMPLES):
         yield numpy.bincount(generator.integers(0, words, words), minlength=words).astype(numpy.float64)

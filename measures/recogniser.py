@@ -7,37 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-BLANK = 0
-"""The CTC class of "nothing new"; symbol i of the alphabet has class i + 1."""
-
-
+BLANK = 0  # the CTC class of "nothing new"; symbol i of the alphabet has class i + 1
 FRAME_CHANNELS = (24, 48, 96)
-
-
 TIME_CHANNELS = 128
-
-
 GROUPS = 8
-
-
 CLIPS_AT_ONCE = 64
-
-
 LARGEST_SIDE = 64
 """Pixels a side that frames are averaged down to first: letters can be told apart there, and the cost stays bounded."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the network says of clips, as unnormalised log-probabilities.
+    """What the network says of clips, as unnormalised log-probabilities."""
 
-    Attributes:
-        ctc_BTK: [B, T, 1 + symbols], class 0 is CTC's blank.
-        frames_BTS: [B, T, symbols], which letter each frame shows; it helps training alone.
-    """
-
-    ctc_BTK: Tensor
-    frames_BTS: Tensor
+    ctc_BTK: Tensor  # [B, T, 1 + symbols], class 0 is CTC's blank
+    frames_BTS: Tensor  # [B, T, symbols], which letter each frame shows; only training uses it
 
 
 class LetterRecogniser(nn.Module):

@@ -1,43 +1,167 @@
-"""Trains the recogniser on real clips alone."""
+"""Trains the recogniser, on real clips only, and keeps what it has trained next to the cached clips."""
 
+import hashlib
+import json
+import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.files import write_atomically
 from common.randomness import derive_seed, numpy_generator, torch_generator
-from data.fingerspelling.source import WordRenderer
+from config import Config
+from data.fingerspelling import FingerspellingSplits
+from data.fingerspelling.source import RENDERING_VERSION, WordRenderer
 from data.fingerspelling.words import WordSplit
 from measures.clips import to_unit_range
-from measures.recogniser import BLANK, LetterRecogniser, Reading
+from measures.recogniser import BLANK, LARGEST_SIDE, LetterRecogniser, Reading
 from measures.spelling import Word
 
+VERSION = 1  # raised when the same words would give another recogniser: stored ones then do not count
+BATCH_FRAMES = 384  # so that long clips do not make long steps
+FEWEST_CLIPS = 4
+LEARNING_RATE = 2e-3
+WARMUP_STEPS = 50
+WEIGHT_DECAY = 0.01
+LARGEST_GRADIENT = 1.0
+NOTHING_SHOWN = -100  # the class of a frame that does not count
+LARGEST_GRAIN = 0.1  # standard deviation of the noise on some clips, of values in [-1, 1]
 SPOILED_SHARE = 0.35  # of the clips
-
-
 BLURRED_SIZE = 4  # pixels a side that are left of a blurred frame: too few for a finger
-
-
-MIXED_CLIPS = 6  # frames of so many clips are averaged to a smear, as a generator's first guess is
-
-
+MIXED_CLIPS = 6  # frames of this many clips are averaged to a smear, as a generator's first guess is
 FAINTEST = 0.3  # of a smear's contrast
+SECONDS_BETWEEN_REPORTS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RecogniserWords:
+    """The recogniser's own clips: words that the generator may train on too, in looks of their own.
+
+    Lengths are drawn uniformly, then uniform strings of letters, so that no letter can be guessed from its neighbours.
+    Held-out words and words with a held-out pair are never drawn.
+    """
+
+    renderer: WordRenderer
+    split: WordSplit
+    seed: int
+
+    @property
+    def clips_per_step(self) -> int:
+        """Clips of one training step."""
+        return max(FEWEST_CLIPS, BATCH_FRAMES // self.renderer.num_frames)
+
+    def word(self, step: int, index: int) -> tuple[str, ...]:
+        """Return the word of clip `index` of a step."""
+        return self.split.draw_training_word(numpy_generator(self.seed, "recogniser_word", step, index))
+
+    def batch(self, step: int) -> tuple[Tensor, list[tuple[str, ...]]]:
+        """Return clips, [B, 3, T, H, W] in [-1, 1], and their words."""
+        words = [self.word(step, index) for index in range(self.clips_per_step)]
+        clips = [
+            self.renderer.render(word, derive_seed(self.seed, "recogniser_style", step, index))
+            for index, word in enumerate(words)
+        ]
+        return to_unit_range(torch.from_numpy(numpy.stack(clips))), words
+
+
+def train_recogniser(
+    words: RecogniserWords, steps: int, on_step: Callable[[int, float], None] | None = None
+) -> LetterRecogniser:
+    """Train one from scratch on the CPU and return it in evaluation mode.
+
+    Depends only on `words` and `steps`, and leaves PyTorch's global generator as it was.
+
+    Args:
+        on_step: receives (step, loss), step 1 first.
+    """
+    symbols = words.split.alphabet.symbols
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(words.seed, "recogniser_weights"))
+        recogniser = LetterRecogniser(symbols)
+    optimizer = torch.optim.AdamW(recogniser.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    for step in range(1, steps + 1):
+        video, drawn = words.batch(step)
+        spoiling = torch_generator(words.seed, "recogniser_spoiling", step)
+        clips = spoil_letters(video, drawn, lambda rest: not words.split.is_held_out(rest), spoiling)
+        reading = recogniser(_with_grain(clips.video_BCTHW, words.seed, step))
+        loss = reading_loss(reading, drawn, clips.spoiled_B, symbols)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(recogniser.parameters(), LARGEST_GRADIENT)
+        optimizer.step()
+        schedule.step()
+        if on_step is not None:
+            on_step(step, loss.item())
+    return recogniser.eval().requires_grad_(False)
+
+
+def reading_loss(
+    reading: Reading, words: Sequence[Sequence[str]], spoiled: Sequence[int | None], symbols: Sequence[str]
+) -> Tensor:
+    """Return CTC's loss a symbol plus the cross-entropy of the letter that each frame shows.
+
+    Letter i of L counts as shown in the frames i * T / L to (i + 1) * T / L, where the renderer puts it, apart from a
+    small jitter.
+
+    Args:
+        words: the symbols of each clip.
+        spoiled: the place of a letter that cannot be read and must not be, for each clip, or None.
+        symbols: in the order of the recogniser's classes.
+    """
+    classes = {symbol: index for index, symbol in enumerate(symbols)}
+    frames = reading.ctc_BTK.shape[1]
+    readable = [
+        [classes[symbol] for place, symbol in enumerate(word) if place != gap]
+        for word, gap in zip(words, spoiled, strict=True)
+    ]
+    ctc = nn.functional.ctc_loss(
+        reading.ctc_BTK.float().log_softmax(dim=2).transpose(0, 1),
+        torch.tensor([kind + 1 for word in readable for kind in word], dtype=torch.int64),
+        input_lengths=torch.full((len(words),), frames),
+        target_lengths=torch.tensor([len(word) for word in readable]),
+        blank=BLANK,
+        zero_infinity=True,  # a word with too many doubled letters for its frames cannot be read
+    )
+    shown = torch.full((len(words), frames), NOTHING_SHOWN)
+    for index, (word, gap) in enumerate(zip(words, spoiled, strict=True)):
+        for place, symbol in enumerate(word):
+            first, last = shown_frames(place, len(word), frames)
+            if place != gap:
+                shown[index, first:last] = classes[symbol]
+    scores = reading.frames_BTS.flatten(0, 1)
+    seen = nn.functional.cross_entropy(scores, shown.flatten(), ignore_index=NOTHING_SHOWN, reduction="sum")
+    return ctc + seen / (shown != NOTHING_SHOWN).sum().clamp(min=1)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Rise over the warm-up, then fall to zero along a straight line."""
+    warmup = min(WARMUP_STEPS, steps)
+    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+
+
+def _with_grain(video_BCTHW: Tensor, seed: int, step: int) -> Tensor:
+    """Add a little noise, a different amount to each clip: a generated clip's faint grain is no letter."""
+    generator = torch_generator(seed, "recogniser_grain", step)
+    amount_B = torch.rand(video_BCTHW.shape[0], generator=generator) * LARGEST_GRAIN
+    return video_BCTHW + amount_B[:, None, None, None, None] * torch.randn(video_BCTHW.shape, generator=generator)
 
 
 @dataclass(frozen=True)
 class SpoiledClips:
-    """Clips of which some have a letter that cannot be read.
+    """Clips of which some have a letter that cannot be read."""
 
-    Attributes:
-        video_BCTHW: [B, 3, T, H, W].
-        spoiled_B: for each clip the place of the letter in its word; None for a clip that is as it was.
-    """
-
-    video_BCTHW: Tensor
-    spoiled_B: tuple[int | None, ...]
+    video_BCTHW: Tensor  # [B, 3, T, H, W]
+    spoiled_B: tuple[int | None, ...]  # the place of that letter in each clip's word; None for a clip as it was
 
 
 def spoil_letters(
@@ -51,7 +175,7 @@ def spoil_letters(
     Args:
         video_BCTHW: real clips; letter i of L is shown in the frames i * T / L to (i + 1) * T / L.
         words: the symbols of each clip.
-        may_be_read: says of what would be left of a word whether a recogniser may be asked for it.
+        may_be_read: whether a recogniser may be asked for what is left of a word.
         generator: decides everything.
     """
     video = video_BCTHW.clone()
@@ -100,139 +224,73 @@ def _smeared(clip_CTHW: Tensor, others_NCTHW: Tensor, contrast: float) -> Tensor
     return background + contrast * (others_NCTHW.mean(dim=0) - background)
 
 
-BATCH_FRAMES = 384  # so that long clips do not make long steps
+def build_recogniser(config: Config, splits: FingerspellingSplits) -> LetterRecogniser:
+    """Return the recogniser of the data's alphabet and clips; train it and report that where none is cached."""
+    # The recogniser would average larger pictures down.
+    renderer = replace(splits.renderer, image_size=min(splits.renderer.image_size, LARGEST_SIDE))
+    words = RecogniserWords(renderer, splits.split, config.SEED)
+    steps, reported = config.RECOGNISER_STEPS, time.monotonic()
+
+    def report(step: int, loss: float) -> None:
+        """Say why the run does not begin yet."""
+        nonlocal reported
+        if step == 1:
+            print("Training the recogniser that reads generated letters; it is kept in CACHE_DIR for later runs.")
+        elif time.monotonic() - reported > SECONDS_BETWEEN_REPORTS or step == steps:
+            print(f"recogniser: step {step} of {steps}, loss {loss:.3f}", flush=True)
+        else:
+            return
+        reported = time.monotonic()
+
+    return open_recogniser(words, steps, config.CACHE_DIR, report)
 
 
-FEWEST_CLIPS = 4
-
-
-LEARNING_RATE = 2e-3
-
-
-WARMUP_STEPS = 50
-
-
-WEIGHT_DECAY = 0.01
-
-
-LARGEST_GRADIENT = 1.0
-
-
-NOTHING_SHOWN = -100  # in place of a letter's class: that frame does not count
-
-
-LARGEST_GRAIN = 0.1  # standard deviation of the noise on some clips, of values in [-1, 1]
-
-
-@dataclass(frozen=True)
-class RecogniserWords:
-    """The recogniser's own clips: words that the generator may train on too, in looks of their own.
-
-    Lengths are drawn uniformly, then uniform strings of letters, so that no letter can be guessed from its neighbours.
-    Held-out words and words with a held-out pair are never drawn.
-    """
-
-    renderer: WordRenderer
-    split: WordSplit
-    seed: int
-
-    @property
-    def clips_per_step(self) -> int:
-        """Clips of one training step."""
-        return max(FEWEST_CLIPS, BATCH_FRAMES // self.renderer.num_frames)
-
-    def word(self, step: int, index: int) -> tuple[str, ...]:
-        """Return the word of clip `index` of a step."""
-        return self.split.draw_training_word(numpy_generator(self.seed, "recogniser_word", step, index))
-
-    def batch(self, step: int) -> tuple[Tensor, list[tuple[str, ...]]]:
-        """Return clips, [B, 3, T, H, W] in [-1, 1], and their words."""
-        words = [self.word(step, index) for index in range(self.clips_per_step)]
-        clips = [
-            self.renderer.render(word, derive_seed(self.seed, "recogniser_style", step, index))
-            for index, word in enumerate(words)
-        ]
-        return to_unit_range(torch.from_numpy(numpy.stack(clips))), words
-
-
-def train_recogniser(
-    words: RecogniserWords, steps: int, on_step: Callable[[int, float], None] | None = None
+def open_recogniser(
+    words: RecogniserWords, steps: int, cache_folder: Path, on_step: Callable[[int, float], None]
 ) -> LetterRecogniser:
-    """Train one from scratch on the CPU and return it in evaluation mode.
+    """Return the recogniser in evaluation mode on the CPU, from the cache or freshly trained.
 
-    Depends on `words` and `steps` alone, and leaves PyTorch's global generator as it was.
+    Where the cache cannot be written, this is logged, and the next run trains again.
 
     Args:
-        on_step: receives (step, loss), step 1 first.
+        words: what it is trained on.
+        steps: how long.
+        cache_folder: CACHE_DIR.
+        on_step: receives (step, loss) while it is trained.
     """
-    symbols = words.split.alphabet.symbols
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(words.seed, "recogniser_weights"))
+    path = cache_folder / "recognisers" / f"{_key(words, steps)}.safetensors"
+    stored = _read(path, words.split.alphabet.symbols)
+    if stored is not None:
+        return stored
+    recogniser = train_recogniser(words, steps, on_step)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, safetensors.torch.save(recogniser.state_dict()))
+    except OSError as error:
+        _log.warning("The recogniser cannot be kept in %s (%s): the next run trains it again.", path.parent, error)
+    return recogniser
+
+
+def _read(path: Path, symbols: tuple[str, ...]) -> LetterRecogniser | None:
+    """Return a stored recogniser; None if there is none or it is damaged."""
+    with torch.device("meta"):  # without initial weights, which would be drawn from the global generator
         recogniser = LetterRecogniser(symbols)
-    optimizer = torch.optim.AdamW(recogniser.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    for step in range(1, steps + 1):
-        video, drawn = words.batch(step)
-        spoiling = torch_generator(words.seed, "recogniser_spoiling", step)
-        clips = spoil_letters(video, drawn, lambda rest: not words.split.is_held_out(rest), spoiling)
-        reading = recogniser(_with_grain(clips.video_BCTHW, words.seed, step))
-        loss = reading_loss(reading, drawn, clips.spoiled_B, symbols)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(recogniser.parameters(), LARGEST_GRADIENT)
-        optimizer.step()
-        schedule.step()
-        if on_step is not None:
-            on_step(step, loss.item())
+    try:
+        recogniser.load_state_dict(safetensors.torch.load_file(path), assign=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        _log.warning("The stored recogniser %s cannot be used and is trained again: %s", path, error)
+        return None
     return recogniser.eval().requires_grad_(False)
 
 
-def reading_loss(
-    reading: Reading, words: Sequence[Sequence[str]], spoiled: Sequence[int | None], symbols: Sequence[str]
-) -> Tensor:
-    """Return CTC's loss a symbol plus the cross-entropy of the letter that each frame shows.
-
-    Letter i of L is taken to be shown in the frames i * T / L to (i + 1) * T / L, where the renderer puts it but for a
-    small jitter.
-
-    Args:
-        words: the symbols of each clip.
-        spoiled: the place of a letter that cannot be read and must not be, for each clip, or None.
-        symbols: in the order of the recogniser's classes.
-    """
-    classes = {symbol: index for index, symbol in enumerate(symbols)}
-    frames = reading.ctc_BTK.shape[1]
-    readable = [
-        [classes[symbol] for place, symbol in enumerate(word) if place != gap]
-        for word, gap in zip(words, spoiled, strict=True)
-    ]
-    ctc = nn.functional.ctc_loss(
-        reading.ctc_BTK.float().log_softmax(dim=2).transpose(0, 1),
-        torch.tensor([kind + 1 for word in readable for kind in word], dtype=torch.int64),
-        input_lengths=torch.full((len(words),), frames),
-        target_lengths=torch.tensor([len(word) for word in readable]),
-        blank=BLANK,
-        zero_infinity=True,  # a word with too many doubled letters for its frames cannot be read
+def _key(words: RecogniserWords, steps: int) -> str:
+    """Return a name that depends on everything the recogniser depends on."""
+    split, renderer = words.split, words.renderer
+    parts = (
+        *(VERSION, RENDERING_VERSION, steps, words.seed),
+        *(split.alphabet.signed_language, split.alphabet.symbols, renderer.num_frames, renderer.image_size),
+        *(split.max_word_letters, split.held_out_word_fraction, split.held_out_bigram_fraction, split.seed),
     )
-    shown = torch.full((len(words), frames), NOTHING_SHOWN)
-    for index, (word, gap) in enumerate(zip(words, spoiled, strict=True)):
-        for place, symbol in enumerate(word):
-            first, last = shown_frames(place, len(word), frames)
-            if place != gap:
-                shown[index, first:last] = classes[symbol]
-    scores = reading.frames_BTS.flatten(0, 1)
-    seen = nn.functional.cross_entropy(scores, shown.flatten(), ignore_index=NOTHING_SHOWN, reduction="sum")
-    return ctc + seen / (shown != NOTHING_SHOWN).sum().clamp(min=1)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Rise over the warm-up, then fall to zero along a straight line."""
-    warmup = min(WARMUP_STEPS, steps)
-    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
-
-
-def _with_grain(video_BCTHW: Tensor, seed: int, step: int) -> Tensor:
-    """Add a little noise, a different amount to each clip: a generated clip's faint grain is no letter."""
-    generator = torch_generator(seed, "recogniser_grain", step)
-    amount_B = torch.rand(video_BCTHW.shape[0], generator=generator) * LARGEST_GRAIN
-    return video_BCTHW + amount_B[:, None, None, None, None] * torch.randn(video_BCTHW.shape, generator=generator)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

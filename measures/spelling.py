@@ -1,8 +1,8 @@
-"""Letter error rates, and what is read in the place of what."""
+"""Letter error rates, and which letters are read as which."""
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -46,7 +46,7 @@ def error_counts(asked: Sequence[Word], read: Sequence[Word]) -> numpy.ndarray:
 def errors_against_others(
     asked: Sequence[Word], read: Sequence[Word]
 ) -> tuple[list[Word], numpy.ndarray, numpy.ndarray]:
-    """Compare what was read with all the words that were asked for, not with the right one alone.
+    """Compare what was read with every word that was asked for, not only with the right one.
 
     Returns:
         The W words, and two matrices [W, W] int64: the errors of all readings of word i against word j, and the letters
@@ -73,28 +73,31 @@ def shuffled_letter_error_rate(asked: Sequence[Word], read: Sequence[Word]) -> f
 def top_confusions(asked: Sequence[Word], read: Sequence[Word], count: int) -> list[Confusion]:
     """Return the most frequent errors, the commonest first, each of a single letter."""
     counter: Counter[tuple[str | None, str | None]] = Counter()
-    for word, reading, chunks in zip(asked, read, _align(asked, read).alignments, strict=True):
-        for chunk in chunks:
-            if chunk.type != "equal":
-                wanted = word[chunk.ref_start_idx : chunk.ref_end_idx]
-                found = reading[chunk.hyp_start_idx : chunk.hyp_end_idx]
-                counter.update(itertools.zip_longest(wanted, found))
+    for wanted, found in _aligned_parts(asked, read):
+        if wanted != found:
+            counter.update(itertools.zip_longest(wanted, found))
     ordered = sorted(counter.items(), key=lambda item: (-item[1], str(item[0])))
     return [Confusion(wanted, found, number) for (wanted, found), number in ordered[:count]]
 
 
 def letters_read(asked: Sequence[Word], read: Sequence[Word]) -> dict[str, tuple[int, int]]:
-    """Return for each letter that was asked for how often it was read in its place, and how often it was asked for.
+    """Return for each letter how often it was read where it was asked for, and how often it was asked for.
 
     An average over all letters hides one that is never right.
     """
     wanted = Counter(symbol for word in asked for symbol in word)
     right: Counter[str] = Counter()
-    for word, chunks in zip(asked, _align(asked, read).alignments, strict=True):
-        for chunk in chunks:
-            if chunk.type == "equal":
-                right.update(word[chunk.ref_start_idx : chunk.ref_end_idx])
+    for part, found in _aligned_parts(asked, read):
+        if part == found:
+            right.update(part)
     return {symbol: (right[symbol], count) for symbol, count in sorted(wanted.items())}
+
+
+def _aligned_parts(asked: Sequence[Word], read: Sequence[Word]) -> Iterator[tuple[Word, Word]]:
+    """Yield the parts that words and their readings are cut into, each with what was read there."""
+    for word, reading, chunks in zip(asked, read, _align(asked, read).alignments, strict=True):
+        for chunk in chunks:
+            yield word[chunk.ref_start_idx : chunk.ref_end_idx], reading[chunk.hyp_start_idx : chunk.hyp_end_idx]
 
 
 @lru_cache(maxsize=100_000)
@@ -108,13 +111,7 @@ def _align(asked: Sequence[Word], read: Sequence[Word]) -> jiwer.WordOutput:
 
 
 def letter_error_interval(asked: Sequence[Word], read: Sequence[Word], seed: int) -> Interval:
-    """Return substitutions, deletions and insertions as a share of the letters asked for. Every clip counts.
-
-    Args:
-        asked: the symbols of each clip's word.
-        read: what was read, clip by clip.
-        seed: of the bootstrap.
-    """
+    """Return the letter error rate with its interval, from a bootstrap by the seed."""
     letters = numpy.array([len(word) for word in asked])
     return bootstrap_ratio(error_counts(asked, read), letters, _names(asked), seed)
 
@@ -132,7 +129,7 @@ def shuffled_floor_interval(asked: Sequence[Word], read: Sequence[Word], seed: i
 
 
 def still_clips(video_NCTHW: Tensor) -> Tensor:
-    """Return each clip's middle frame, held for the whole clip: what can be read without seeing any motion."""
+    """Return each clip's middle frame, held as long as the clip: what can be read without any motion."""
     middle = video_NCTHW.shape[2] // 2
     return video_NCTHW[:, :, middle : middle + 1].expand_as(video_NCTHW)
 

@@ -9,48 +9,36 @@ import torch
 from torch import Tensor
 
 from data.order import WHOLE_WORK, Part
-from diffusion.loss import loss_terms
-from diffusion.prediction import PredictionType, add_noise
-from diffusion.schedule import NoiseSchedule
-from diffusion.timesteps import evenly_spaced_timesteps
+from diffusion.guidance import Predict
+from diffusion.loss import DiffusionObjective
+from diffusion.schedule import evenly_spaced_timesteps
 from measures.bootstrap import Interval, bootstrap_pairs, bootstrap_ratio
 
 TIMESTEP_BINS = 8
 
 
-Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
 @dataclass(frozen=True)
 class GaugeClips:
-    """Fixed inputs, so that figures compare from step to step.
+    """Fixed inputs, so that figures compare from step to step."""
 
-    Attributes:
-        video_BCTHW: [B, 3, T, H, W] float32 in [-1, 1].
-        tokens_BL: the right captions.
-        shuffled_tokens_BL: for each clip a caption that says something else; None where there is none.
-        noise_BCTHW: the noise, as large as the clips.
-    """
-
-    video_BCTHW: Tensor
-    tokens_BL: Tensor
-    shuffled_tokens_BL: Tensor | None
-    noise_BCTHW: Tensor
+    video_BCTHW: Tensor  # [B, 3, T, H, W] float32 in [-1, 1]
+    tokens_BL: Tensor  # the right captions
+    shuffled_tokens_BL: Tensor | None  # for each clip a caption that says something else; None where there is none
+    noise_BCTHW: Tensor  # as large as the clips
 
 
 @dataclass(frozen=True)
 class TextUse:
     """Unweighted errors of the network's own target, on the same clips, noise and timesteps.
 
-    What concerns shuffled captions is None, or empty, where no two captions differ; `null` is None where it was not
-    asked for. `shuffled_gap` is `shuffled` minus `correct` with its 95 % interval over clips.
+    What concerns shuffled captions is None, or empty, where no two captions differ.
     """
 
     correct: float
     shuffled: float | None
-    null: float | None
+    null: float | None  # without a caption; None where it was not asked for
     predict_zero: float
-    shuffled_gap: Interval | None
+    shuffled_gap: Interval | None  # shuffled - correct, with its 95 % interval over clips
     correct_by_bin: tuple[float, ...]
     shuffled_gap_by_bin: tuple[float, ...]
 
@@ -82,8 +70,7 @@ def other_captions(captions: Sequence[str], more: Iterable[str] = ()) -> list[st
 @torch.no_grad()
 def measure_text_use(
     predict: Predict,
-    schedule: NoiseSchedule,
-    prediction_type: PredictionType,
+    objective: DiffusionObjective,
     clips: GaugeClips,
     batch_size: int,
     seed: int,
@@ -96,22 +83,22 @@ def measure_text_use(
 
     Clip i is noised to timestep bin i modulo 8, so that B clips cover each bin B / 8 times at the cost of B forward
     passes a caption kind; where B is no multiple of 8, the first clips are used again, so that every bin counts the
-    same. The gap between shuffled and right is the gauge: 0 means that the text is ignored. Its interval takes clips
-    for alike whatever bin they are in, which makes it too wide rather than too narrow.
+    same. The gap between shuffled and right is the gauge: 0 means that the text is ignored. Its interval treats
+    clips of all bins alike, which makes it too wide rather than too narrow.
 
     Args:
         predict: (noisy video, timestep, tokens, drop_caption) to prediction.
         batch_size: clips a forward pass.
         seed: of the bootstrap.
-        part: which of several processes this one is; each measures every so manyth clip, in as many forward passes.
-        gather: puts together what the processes measured, [K, b] on the device, to [K, b * processes], first clips
-            first.
-        without_caption: whether to measure this too.
+        part: which of several processes this one is; each measures every N-th clip, in as many forward passes.
+        gather: joins what the processes measured, [K, b] on the device, to [K, b * processes], in the order of the
+            clips.
+        without_caption: whether to measure the loss without captions too.
     """
     device = clips.video_BCTHW.device
     count = -(-clips.video_BCTHW.shape[0] // TIMESTEP_BINS) * TIMESTEP_BINS
     clip_B = torch.arange(count, device=device) % clips.video_BCTHW.shape[0]
-    bins = evenly_spaced_timesteps(TIMESTEP_BINS, schedule.num_timesteps).to(device)
+    bins = evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps).to(device)
     bin_B = torch.arange(count, device=device) % TIMESTEP_BINS
     # Where the processes do not divide the clips evenly, some measure one of the first ones again.
     own = torch.arange(-(-count // part.world_size), device=device) * part.world_size + part.rank
@@ -120,7 +107,7 @@ def measure_text_use(
     for chosen in own.split(batch_size):
         index = clip_B[chosen]
         video = clips.video_BCTHW[index]
-        sample = add_noise(schedule, prediction_type, video, clips.noise_BCTHW[index], bins[bin_B[chosen]])
+        sample = objective.noise(video, clips.noise_BCTHW[index], bins[bin_B[chosen]])
         keep = torch.zeros(video.shape[0], dtype=torch.bool, device=device)
         variants = {"correct": (clips.tokens_BL[index], keep)}
         if without_caption:
@@ -129,28 +116,28 @@ def measure_text_use(
             variants["shuffled"] = (clips.shuffled_tokens_BL[index], keep)
         for name, (tokens, drop) in variants.items():
             prediction = predict(sample.noisy_video, sample.timestep_B, tokens, drop)
-            terms = loss_terms(schedule, prediction_type, "uniform", 1.0, sample, video, prediction)
-            errors[name].append(terms.unweighted_mse)
+            found = objective.loss(sample, video, prediction).clips
+            errors[name].append(found.unweighted_mse)
             if name == "correct":
-                errors["zero"].append(terms.predict_zero_mse)
+                errors["zero"].append(found.predict_zero_mse)
     measured = {name: torch.cat(parts) for name, parts in errors.items() if parts}
     error_of = dict(zip(measured, gather(torch.stack(list(measured.values())))[:, :count].cpu(), strict=True))
+    mean_of = {name: error.mean().item() for name, error in error_of.items()}
     gap = error_of["shuffled"] - error_of["correct"] if "shuffled" in error_of else None
+    interval = None
+    if gap is not None:
+        names = [str(clip) for clip in clip_B.tolist()]
+        interval = bootstrap_ratio(gap.double().numpy(), numpy.ones(count), names, seed)
     of_bin = [bin_B.cpu() == index for index in range(TIMESTEP_BINS)]
     return TextUse(
-        correct=error_of["correct"].mean().item(),
-        shuffled=error_of["shuffled"].mean().item() if "shuffled" in error_of else None,
-        null=error_of["null"].mean().item() if without_caption else None,
-        shuffled_gap=None if gap is None else _mean_over_clips(gap, clip_B, seed),
-        predict_zero=error_of["zero"].mean().item(),
+        correct=mean_of["correct"],
+        shuffled=mean_of.get("shuffled"),
+        null=mean_of.get("null"),
+        predict_zero=mean_of["zero"],
+        shuffled_gap=interval,
         correct_by_bin=tuple(error_of["correct"][here].mean().item() for here in of_bin),
         shuffled_gap_by_bin=() if gap is None else tuple(gap[here].mean().item() for here in of_bin),
     )
-
-
-def _mean_over_clips(gap_B: Tensor, clip_B: Tensor, seed: int) -> Interval:
-    gaps = gap_B.double().numpy()
-    return bootstrap_ratio(gaps, numpy.ones(len(gaps)), [str(clip) for clip in clip_B.tolist()], seed)
 
 
 def text_sensitivity(same_noise_NCTHW: Tensor, other_noise_MCTHW: Tensor) -> float | None:

@@ -71,12 +71,12 @@ class MultiHeadAttention(nn.Module):
 
 
 class AlignmentBias(nn.Module):
-    """A penalty on attending to characters that stand far from a frame's own place in the clip.
+    """A penalty on attending to characters that are far from a frame's own place in the clip.
 
     As ALiBi (Press et al. 2022, arXiv 2108.12409, section 3) penalises distance between tokens, this penalises the
     distance between a frame and a character, both on the normalised scale and counted in characters: -slope * distance.
     Each head has its own learned slope; they start a factor of 4 apart, so that some heads read one letter at
-    a time and others the whole caption. A sign language that does not follow the order of the text can unlearn them.
+    a time and others all of the caption. A sign language that does not follow the order of the text can unlearn them.
     """
 
     def __init__(self, heads: int) -> None:

@@ -1,4 +1,4 @@
-"""From constants to the network, the noise schedule and the sampler: shared by training and generation."""
+"""From constants to the tokenizer, the network and what it learns."""
 
 import torch
 
@@ -9,12 +9,10 @@ from diffusion.loss import DiffusionObjective
 from diffusion.schedule import NoiseSchedule, build_noise_schedule
 from models.pretrained_text import PretrainedEmbedding, PretrainedTokenizer, load_language_model
 from models.text_encoder import CharacterEncoder, TextEncoder
-from models.text_to_video import TextToVideoModel
 from models.tokens import FIRST_TOKEN, LATIN_SYMBOLS, CharacterTokenizer, Tokenizer
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
-CHARACTERS = "characters"
-"""The TEXT_ENCODER that is trained from scratch."""
+CHARACTERS = "characters"  # the TEXT_ENCODER that is trained from scratch
 
 
 def build_tokenizer(config: Config, symbols: tuple[str, ...] | None) -> Tokenizer:
@@ -32,7 +30,7 @@ def build_tokenizer(config: Config, symbols: tuple[str, ...] | None) -> Tokenize
 
 
 def build_model(config: Config, tokenizer: Tokenizer, device: torch.device) -> TextToVideoModel:
-    """Build the network with weights that depend on SEED alone, and move it to the device.
+    """Build the network with weights that depend only on SEED, and move it to the device.
 
     Raises:
         UserError: the constants do not fit together.

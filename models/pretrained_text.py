@@ -1,4 +1,4 @@
-"""A pretrained language model in place of the character encoder's first layer, by option, through `transformers`."""
+"""A pretrained language model as the text encoder's first layer, by option, through `transformers`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ def _check_index(name: str) -> None:
 class PretrainedTokenizer:
     """The language model's own tokenizer, with its ids behind those of padding and the null caption."""
 
-    symbols: tuple[str, ...] = ()  # the language model's files say what its ids stand for
+    symbols: tuple[str, ...] = ()  # the language model's files say what its ids mean
 
     def __init__(self, language_model: LanguageModel, max_length: int) -> None:
         self._tokenizer = language_model.tokenizer
@@ -85,7 +85,7 @@ class PretrainedTokenizer:
         self.max_length = max_length if limit > UNLIMITED else min(max_length, limit)
 
     def encode(self, caption: str) -> tuple[list[int], str]:
-        """Return the ids of a whole caption, and the characters that share the one id of everything unknown."""
+        """Return the ids of a caption, uncut, and the characters that share the one id of everything unknown."""
         if not caption.strip():
             return [], ""
         return self._ids(caption, truncation=False), self._unknown(caption)
@@ -108,7 +108,7 @@ class PretrainedTokenizer:
 
 
 class _Shared:
-    """Holds a frozen module that copies of the model share, and that is none of their weights."""
+    """Holds a frozen module that copies of the model share and that is not among their weights."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -121,7 +121,7 @@ class PretrainedEmbedding(nn.Module):
     """Vectors of tokens from a frozen language model, projected to the text encoder's width.
 
     Only the projection and the vectors of padding and the null caption are trained, averaged and saved; a checkpoint
-    needs the language model's own files beside it.
+    needs the language model's own files too.
     """
 
     def __init__(self, language_model: LanguageModel, channels: int) -> None:
@@ -145,6 +145,6 @@ class PretrainedEmbedding(nn.Module):
         return torch.where(is_word_BL[..., None], words_BLC, special_BLC.to(words_BLC.dtype))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PretrainedEmbedding":
-        """Move the language model along when the whole is moved."""
+        """Move the language model along with the rest."""
         self._language_model.module._apply(fn)
         return super()._apply(fn, recurse)

@@ -69,13 +69,13 @@ class CharacterPhase(nn.Module):
 class TextEncoder(nn.Module):
     """A small transformer over the characters of a caption, and a reader that asks it once for every frame.
 
-    The reader gives each frame a vector of its own, in place of one pooled vector for the clip: frame t of T asks the
+    The reader gives each frame a vector of its own, not one pooled vector for the clip: frame t of T asks the
     caption from position (t + 0.5) / T, characters answer from (i + 0.5) / L, and `AlignmentBias` makes near ones
     speak first. That is what lets a model spell a word it has never seen.
     """
 
     def __init__(self, embedding: nn.Module, channels: int, layers: int, heads: int) -> None:
-        """`embedding` maps tokens [B, L] to vectors [B, L, channels]; "characters" below are what tokens stand for."""
+        """`embedding` maps tokens [B, L] to vectors [B, L, channels]; "characters" below are what tokens mean."""
         super().__init__()
         if channels % heads != 0:
             raise ValueError(f"TEXT_CHANNELS ({channels}) must be a multiple of TEXT_HEADS ({heads})")

@@ -10,9 +10,8 @@ from torch import Tensor
 
 PADDING = 0
 NULL_CAPTION = 1
-FIRST_TOKEN = 2
+FIRST_TOKEN = 2  # ids from here on mean what captions are made of
 SHOWN_SYMBOLS = 60  # more than any finger-spelling alphabet has
-"""Ids from here on stand for what captions are made of."""
 
 _ASCII = "abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/"
 _PUNCTUATION = "‘’“”„‚«»‹›–—…·¿¡§°€£$@#*+=_<>[]{}|~^`\\"
@@ -28,11 +27,11 @@ LATIN_SYMBOLS = tuple(
 class Tokenizer(Protocol):
     """Turns captions into ids: PADDING behind the shorter ones, NULL_CAPTION for one that says nothing."""
 
-    symbols: tuple[str, ...]  # what the ids from FIRST_TOKEN on stand for; empty where that is fixed elsewhere
+    symbols: tuple[str, ...]  # what the ids from FIRST_TOKEN on mean; empty where the language model says so
     max_length: int  # of a caption, in ids
 
     def encode(self, caption: str) -> tuple[list[int], str]:
-        """Return the ids of a whole caption, and the characters that have none."""
+        """Return the ids of a caption, uncut, and the characters that have none."""
         ...
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
@@ -96,7 +95,7 @@ class CharacterTokenizer:
         self._longest = max(map(len, self.symbols))
 
     def encode(self, caption: str) -> tuple[list[int], str]:
-        """Return the token ids of a whole caption, and the characters that were dropped because no symbol has them."""
+        """Return the ids of a caption, uncut, and the characters that were dropped because no symbol has them."""
         tokens: list[int] = []
         dropped: list[str] = []
         start = 0
@@ -113,7 +112,7 @@ class CharacterTokenizer:
         return tokens, "".join(dropped)
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
-        """Return tokens [B, L] int64, cut to `max_length`; a caption without any known symbol is the null caption."""
+        """Return ids [B, L] int64, cut to `max_length`; a caption without any known symbol is the null caption."""
         return pad_tokens([self.encode(caption)[0][: self.max_length] for caption in captions])
 
     def _lookup(self, text: str) -> int | None:

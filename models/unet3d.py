@@ -1,4 +1,4 @@
-"""The denoiser: a UNet whose convolutions and attention are split between space and time."""
+"""The network: a text encoder, and a UNet whose convolutions and attention are split between space and time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,37 +8,33 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.attention import SpatialAttention, TemporalAttention, TextAttention
-from models.blocks import Downsample, ResidualBlock, TextDraft, Upsample
-from models.layers import FrameNorm, TimestepEmbedding, fold_frames, unfold_frames
-from models.text_encoder import TextFeatures
+from models.layers import (
+    Downsample,
+    FrameNorm,
+    ResidualBlock,
+    TextDraft,
+    TimestepEmbedding,
+    Upsample,
+    fold_frames,
+    unfold_frames,
+)
+from models.text_encoder import TextEncoder, TextFeatures
+from models.tokens import NULL_CAPTION, PADDING
 
 
 @dataclass(frozen=True)
 class UNet3DSpecification:
-    """Everything that fixes the shape of the network.
+    """Everything that fixes the shape of the network."""
 
-    Attributes:
-        image_size: height and width of a frame in pixels.
-        num_timesteps: length of the noise schedule.
-        channels: width of each level, from the finest to the coarsest.
-        blocks_per_level: residual blocks a level on the way down, and again on the way up.
-        patch_size: the stem folds patches of this many pixels a side into channels, so that the finest level works at
-            image_size / patch_size.
-        spatial_attention_sizes: side lengths of the levels with attention over space and text.
-        head_channels: channels of one attention head.
-        groups: groups of every GroupNorm.
-        text_channels: width of the text features.
-    """
-
-    image_size: int
-    num_timesteps: int
-    channels: tuple[int, ...]
-    blocks_per_level: int
-    patch_size: int
-    spatial_attention_sizes: tuple[int, ...]
-    head_channels: int
-    groups: int
-    text_channels: int
+    image_size: int  # height and width of a frame in pixels
+    num_timesteps: int  # length of the noise schedule
+    channels: tuple[int, ...]  # width of each level, from the finest to the coarsest
+    blocks_per_level: int  # residual blocks a level on the way down, and again on the way up
+    patch_size: int  # pixels a side that the stem folds into channels: the finest level is image_size / patch_size wide
+    spatial_attention_sizes: tuple[int, ...]  # side lengths of the levels with attention over space and text
+    head_channels: int  # of one attention head
+    groups: int  # of every GroupNorm
+    text_channels: int  # width of the text features
 
     @property
     def level_sizes(self) -> tuple[int, ...]:
@@ -59,8 +55,9 @@ class UNet3DSpecification:
 class _Stage(nn.Module):
     """A residual block followed by the attention of its level.
 
-    With `checkpoint_activations`, a forward pass that trains keeps the stage's inputs alone, and the backward pass
-    computes the rest again (Chen et al. 2016, arXiv 1604.06174). Nothing in a stage is random: it comes out the same.
+    With `checkpoint_activations`, a forward pass that trains keeps only the stage's inputs, and the backward pass
+    computes the rest again (Chen et al. 2016, arXiv 1604.06174). Nothing in a stage is random, so it
+    comes out the same.
     """
 
     checkpoint_activations = False
@@ -77,7 +74,7 @@ class _Stage(nn.Module):
     def forward(
         self, x_NCHW: Tensor, skip_NCHW: Tensor | None, frames: int, embedding_ND: Tensor, text: TextFeatures
     ) -> Tensor:
-        """Map frames to frames; what the way down left at this level, if given, are further channels of the input."""
+        """Map frames to frames; `skip_NCHW`, from the same level on the way down, adds channels to the input."""
         inputs = (x_NCHW, skip_NCHW, frames, embedding_ND, text)
         if self.checkpoint_activations and self.training and torch.is_grad_enabled():
             result: Tensor = checkpoint(self._compute, *inputs, use_reentrant=False, preserve_rng_state=False)
@@ -101,12 +98,12 @@ class UNet3D(nn.Module):
 
     A UNet (Ronneberger et al. 2015, arXiv 1505.04597) over frames with factorised space-time convolutions and attention
     (Ho et al. 2022, Video Diffusion Models, arXiv 2204.03458, section 3). The caption reaches it in three ways: every
-    frame's text vector is drawn as a picture, which the layers see beside the noisy frame; every residual block is
+    frame's text vector is drawn as a picture, which the layers see next to the noisy frame; every residual block is
     scaled and shifted by that vector; and every level with spatial attention also attends to the characters.
 
-    To what the layers say, the noisy clip and the drawn one are added, each times a learned function of the timestep. A
-    large part of noise and velocity is just that, and layers that normalise what they get would have to learn it the
-    long way. For the noisy clip it is the skip of Karras et al. 2022 (EDM, arXiv 2206.00364, section 5), with its
+    The noisy clip and the drawn one are added to the output of the layers, each times a learned function of the
+    timestep. A large part of noise and velocity is just that, and layers that normalise their input would learn it
+    slowly. For the noisy clip it is the skip of Karras et al. 2022 (EDM, arXiv 2206.00364, section 5), with its
     coefficient learned.
     """
 
@@ -124,8 +121,8 @@ class UNet3D(nn.Module):
         super().__init__()
         unknown = [size for size in spec.spatial_attention_sizes if size not in spec.level_sizes]
         if unknown:
-            raise ValueError(f"SPATIAL_ATTENTION_SIZES {unknown} match no level; the levels are {spec.level_sizes} "
-                             f"pixels wide")  # fmt: skip
+            levels = f"the levels are {spec.level_sizes} pixels wide"
+            raise ValueError(f"SPATIAL_ATTENTION_SIZES {unknown} match no level; {levels}")
         self.spec = spec
         embedding_channels = 4 * spec.channels[0]
         pixels = 3 * spec.patch_size**2
@@ -215,3 +212,33 @@ class UNet3D(nn.Module):
     def _fold_patches(self, frames_NCHW: Tensor) -> Tensor:
         patches = nn.functional.pixel_unshuffle(frames_NCHW, self.spec.patch_size)
         return patches.contiguous(memory_format=torch.channels_last)
+
+
+class TextToVideoModel(nn.Module):
+    """Text encoder and UNet as one module, with one set of weights to train, average and save."""
+
+    def __init__(self, text_encoder: TextEncoder, unet: UNet3D) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.unet = unet
+        for module in unet.modules():
+            if isinstance(module, nn.Conv2d):
+                # Channels last in memory, for the kernels that make convolutions fast on CPU and GPU alike.
+                # `contiguous` would leave 1 x 1 kernels as they are, whose gradients come with the other strides.
+                weight = torch.empty_like(module.weight, memory_format=torch.channels_last)
+                module.weight = nn.Parameter(weight.copy_(module.weight.detach()))
+
+    def forward(self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
+        """Predict [B, 3, T, H, W].
+
+        Args:
+            video_BCTHW: [B, 3, T, H, W] float, the noisy clip.
+            timestep_B: [B] int64.
+            tokens_BL: [B, L] int64.
+            drop_caption_B: [B] bool; True replaces a caption by the learned null caption.
+        """
+        null_L = torch.full_like(tokens_BL[0], PADDING)
+        null_L[0] = NULL_CAPTION
+        tokens_BL = torch.where(drop_caption_B[:, None], null_L, tokens_BL)
+        text = self.text_encoder(tokens_BL, video_BCTHW.shape[2])
+        return self.unet(video_BCTHW, timestep_B, text)

@@ -1,3 +1,3 @@
-"""From text to clips: the sampler, opening a trained run, and generating for `generate.py`.
+"""From text to clips: the sampler, and opening a trained run to sample from it.
 
 Not here: the sampling methods (`diffusion.samplers`)."""

@@ -1,4 +1,4 @@
-"""From prompts to clips: used by the dashboard and by generate.py alike."""
+"""From prompts to clips: what the dashboard, generate.py and the evaluation share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,27 +18,6 @@ from diffusion.schedule import NoiseSchedule
 from models.tokens import Tokenizer
 
 
-def contact_sheet(
-    texts: Sequence[str], generated: Sequence[numpy.ndarray], real: Sequence[numpy.ndarray | None]
-) -> numpy.ndarray:
-    """Draw every text's clips as rows of evenly spread frames: real above generated, or generated alone.
-
-    Args:
-        texts: one label a clip.
-        generated: uint8 [T, H, W, 3] a text, all of one shape.
-        real: the same, or None where there is no real clip.
-
-    Returns:
-        uint8 [height, width, 3].
-    """
-    rows: list[tuple[str, numpy.ndarray]] = []
-    for text, generated_clip, real_clip in zip(texts, generated, real, strict=True):
-        if real_clip is not None:
-            rows.append((f"{text}\nreal", real_clip))
-        rows.append((f"{text}\ngenerated", generated_clip))
-    return filmstrips(rows)
-
-
 @dataclass(frozen=True)
 class SamplingSettings:
     """How clips are drawn from a model."""
@@ -52,15 +31,13 @@ class SamplingSettings:
     image_size: int
 
 
+@dataclass(frozen=True)
 class ClipSampler:
     """Draws clips with any model of the run's shape."""
 
-    def __init__(
-        self, settings: SamplingSettings, tokenize: Callable[[Sequence[str]], Tensor], compute: ComputeDevice
-    ) -> None:
-        self.settings = settings
-        self._tokenize = tokenize
-        self._compute = compute
+    settings: SamplingSettings
+    tokenize: Callable[[Sequence[str]], Tensor]
+    compute: ComputeDevice
 
     def initial_noise(self, seed: int, *indices: int) -> Tensor:
         """Return the noise of one clip, [3, T, H, W] float32 on the CPU: a function of (seed, indices)."""
@@ -84,10 +61,10 @@ class ClipSampler:
             seed: of the noise that stochastic samplers add.
             on_step: receives (sampler step, clean estimate) as sampling goes on.
         """
-        settings, device = self.settings, self._compute.device
+        settings, device = self.settings, self.compute.device
 
         def predict(video: Tensor, timestep: Tensor, tokens: Tensor, drop_caption: Tensor) -> Tensor:
-            with self._compute.autocast():
+            with self.compute.autocast():
                 prediction: Tensor = model(video, timestep, tokens, drop_caption)
             return prediction.float()
 
@@ -95,7 +72,7 @@ class ClipSampler:
         model.eval()
         try:
             with torch.no_grad():
-                tokens = self._tokenize(prompts).to(device)
+                tokens = self.tokenize(prompts).to(device)
                 clips = sample(
                     guided_prediction(predict, settings.guidance, tokens, settings.schedule.num_timesteps),
                     schedule=settings.schedule,
@@ -115,6 +92,27 @@ def to_pixels(video: Tensor) -> numpy.ndarray:
     """Turn [..., 3, T, H, W] in [-1, 1] into uint8 [..., T, H, W, 3]; values outside are clipped."""
     pixels = ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return pixels.movedim(-4, -1).cpu().numpy()
+
+
+def contact_sheet(
+    texts: Sequence[str], generated: Sequence[numpy.ndarray], real: Sequence[numpy.ndarray | None]
+) -> numpy.ndarray:
+    """Draw every text's clips as rows of evenly spread frames: real above generated, or only generated ones.
+
+    Args:
+        texts: one label a clip.
+        generated: uint8 [T, H, W, 3] a text, all of one shape.
+        real: the same, or None where there is no real clip.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    rows: list[tuple[str, numpy.ndarray]] = []
+    for text, generated_clip, real_clip in zip(texts, generated, real, strict=True):
+        if real_clip is not None:
+            rows.append((f"{text}\nreal", real_clip))
+        rows.append((f"{text}\ngenerated", generated_clip))
+    return filmstrips(rows)
 
 
 def build_sampler(config: Config, schedule: NoiseSchedule, tokenizer: Tokenizer, compute: ComputeDevice) -> ClipSampler:

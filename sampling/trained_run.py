@@ -1,10 +1,11 @@
 """A trained run, opened to sample from it: what generate.py, the evaluation and a benchmark share."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from checkpoints.checkpoint import Checkpoint, WeightsName, config_of_checkpoint, find_checkpoint, load_weights
+from checkpoints.checkpoint import Checkpoint, config_of_checkpoint, find_checkpoint, load_weights
 from common.errors import UserError
 from common.field_types import LARGEST_GUIDANCE_SCALE
 from common.settings import config_as_json, config_from_json
@@ -12,20 +13,40 @@ from compute.device import ComputeDevice, DeviceName, choose_device, precision_e
 from config import Config
 from diffusion.samplers import SamplerName
 from models.build import build_model, build_schedule, build_tokenizer
-from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer, says_nothing, shown_symbols
+from models.unet3d import TextToVideoModel
 from sampling.sampler import ClipSampler, build_sampler
 
 MAKE_A_RUN = "train one with `python main.py --experiment-name NAME`, then give `--run logs/NAME`"
 
 
-@dataclass(frozen=True)
-class SamplingOptions:
-    """What may differ from the run's own sampling; None means the run's own."""
+@dataclass(frozen=True, kw_only=True)
+class SamplingRequest:
+    """Which weights of which run to sample from, and how; None means the run's own setting."""
 
+    run: Path  # its folder
+    device: DeviceName
     steps: int | None = None
     guidance_scale: float | None = None
     sampler: str | None = None
+    raw_weights: bool = False  # the last weights, not their average
+    checkpoint: str = "newest"  # newest, best or a step; see `find_checkpoint`
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for what may differ from the run's own sampling."""
+    parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the run's SAMPLING_STEPS)")
+    parser.add_argument("--guidance-scale", type=float, default=None, help="default: the run's GUIDANCE_SCALE")
+    parser.add_argument("--sampler", default=None, help="default: the run's SAMPLER")
+
+
+def add_weights_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for which weights to sample from, and where."""
+    parser.add_argument("--raw-weights", action="store_true", help="use the last weights in place of their average")
+    parser.add_argument(
+        "--checkpoint", default="newest", help="newest, best (by validation loss) or a step (default: newest)"
+    )
+    parser.add_argument("--device", default="auto", choices=get_args(DeviceName))
 
 
 @dataclass(frozen=True)
@@ -36,43 +57,30 @@ class TrainedRun:
     step: int  # of the checkpoint
     samples_seen: int  # clips that it was trained on, repeats included
     clips_per_step: int  # of all processes together
-    config: Config  # the run's own but for the options
+    config: Config  # the run's own, with the options of the request
     model: TextToVideoModel  # in evaluation mode
     tokenizer: Tokenizer
     sampler: ClipSampler
     compute: ComputeDevice
 
 
-def open_trained_run(
-    folder: Path,
-    device: DeviceName,
-    options: SamplingOptions | None = None,
-    weights: WeightsName = "ema",
-    which: str = "newest",
-) -> TrainedRun:
+def open_trained_run(request: SamplingRequest) -> TrainedRun:
     """Load a checkpoint of a run.
-
-    Args:
-        folder: the run's.
-        device: to sample on.
-        options: what differs from the run's own sampling.
-        weights: the averaged or the last ones.
-        which: "newest", "best" or a step; see `checkpoint.find_checkpoint`.
 
     Raises:
         UserError: no such run, no usable checkpoint, or an option that cannot be.
     """
-    checkpoint = _find(folder, which)
-    config = _with_options(config_of_checkpoint(checkpoint), options or SamplingOptions())
+    checkpoint = _find(request.run, request.checkpoint)
+    config = _with_options(config_of_checkpoint(checkpoint), request)
     tokenizer = build_tokenizer(config, checkpoint.state.symbols)
-    compute = choose_device(device, precision_elsewhere(config.MIXED_PRECISION))
+    compute = choose_device(request.device, precision_elsewhere(config.MIXED_PRECISION))
     model = build_model(config, tokenizer, compute.device)
-    load_weights(model, checkpoint, weights)
+    load_weights(model, checkpoint, "model" if request.raw_weights else "ema")
     return TrainedRun(
-        folder=folder,
+        folder=request.run,
         step=checkpoint.state.step,
         samples_seen=checkpoint.state.samples_seen,
-        clips_per_step=config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS * checkpoint.state.world_size,
+        clips_per_step=config.clips_per_step * checkpoint.state.world_size,
         config=config,
         model=model.eval(),
         tokenizer=tokenizer,
@@ -85,13 +93,13 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
     """Check that the run can be asked for a text.
 
     Args:
-        name: where the text stands, for the message.
+        name: where the text comes from, for the message.
 
     Raises:
         UserError: the text is empty, too long, or has a symbol that the run does not know.
     """
     tokens, dropped = tokenizer.encode(text)
-    # Finger-spelling shows each letter; of a sentence, training leaves out what it does not know, and says so.
+    # Finger-spelling shows each letter. Training leaves out what it does not know of a sentence, and reports it.
     if dropped and (config.DATA_ROOT is None or says_nothing(text, dropped)):
         known = shown_symbols(tokenizer.symbols) or "what its text encoder knows"
         raise UserError(f"{name} {text!r}: the run knows no {dropped[0]!r}; it was trained on: {known}")
@@ -114,20 +122,20 @@ def _find(run: Path, which: str) -> Checkpoint:
     return checkpoint
 
 
-def _with_options(config: Config, options: SamplingOptions) -> Config:
+def _with_options(config: Config, request: SamplingRequest) -> Config:
     changes: dict[str, object] = {}
-    if options.steps is not None:
-        if not 1 <= options.steps <= config.NUM_TRAIN_TIMESTEPS:
-            raise UserError(f"--steps {options.steps}: must be between 1 and {config.NUM_TRAIN_TIMESTEPS}")
-        changes["SAMPLING_STEPS"] = options.steps
-    if options.guidance_scale is not None:
-        if not 0 <= options.guidance_scale <= LARGEST_GUIDANCE_SCALE:
+    if request.steps is not None:
+        if not 1 <= request.steps <= config.NUM_TRAIN_TIMESTEPS:
+            raise UserError(f"--steps {request.steps}: must be between 1 and {config.NUM_TRAIN_TIMESTEPS}")
+        changes["SAMPLING_STEPS"] = request.steps
+    if request.guidance_scale is not None:
+        if not 0 <= request.guidance_scale <= LARGEST_GUIDANCE_SCALE:
             raise UserError(
-                f"--guidance-scale {options.guidance_scale:g}: must be between 0 and {LARGEST_GUIDANCE_SCALE:g}"
+                f"--guidance-scale {request.guidance_scale:g}: must be between 0 and {LARGEST_GUIDANCE_SCALE:g}"
             )
-        changes["GUIDANCE_SCALE"] = options.guidance_scale
-    if options.sampler is not None:
-        if options.sampler not in get_args(SamplerName):
-            raise UserError(f"--sampler {options.sampler}: choose from {', '.join(get_args(SamplerName))}")
-        changes["SAMPLER"] = options.sampler
+        changes["GUIDANCE_SCALE"] = request.guidance_scale
+    if request.sampler is not None:
+        if request.sampler not in get_args(SamplerName):
+            raise UserError(f"--sampler {request.sampler}: choose from {', '.join(get_args(SamplerName))}")
+        changes["SAMPLER"] = request.sampler
     return config_from_json(Config, config_as_json(config) | changes)  # checks them against each other too

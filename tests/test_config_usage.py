@@ -15,7 +15,7 @@ def constants_read_in(source: str) -> set[str]:
         if isinstance(node, ast.Attribute) and node.attr.isupper() and isinstance(node.ctx, ast.Load):
             owner = node.value
             if (isinstance(owner, ast.Name) and owner.id == "config") or (
-                isinstance(owner, ast.Attribute) and owner.attr == "config"
+                isinstance(owner, ast.Attribute) and owner.attr in ("config", "_config")
             ):
                 names.add(node.attr)
     return names

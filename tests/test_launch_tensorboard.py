@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from common.errors import UserError
 from logging_system import dashboard_server
 from logging_system.dashboard_server import FIRST_PORT, choose_port, find_runs, is_loopback
 from logging_system.files.writer import Writer
+from tests.waiting import HANGS_AFTER_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +66,7 @@ class Launched:
             raise AssertionError("\n".join(self.lines))
 
     def get(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=HANGS_AFTER_SECONDS) as answer:
             return json.load(answer)
 
     def descendants(self):
@@ -75,9 +75,9 @@ class Launched:
     def end(self, number):
         children = self.descendants()
         self.process.send_signal(number)
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(timeout=HANGS_AFTER_SECONDS)
         self.process.stdout.close()
-        _, alive = psutil.wait_procs(children, timeout=15)
+        _, alive = psutil.wait_procs(children, timeout=HANGS_AFTER_SECONDS)
         return code, alive
 
 
@@ -95,28 +95,26 @@ def launched(logdir, tmp_path_factory):
         server.end(signal.SIGTERM)
 
 
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return value
-
-
 def test_serves_every_run_and_names_the_newest_first(launched):
     assert launched.lines[0].startswith("Newest run: newer (and 1 older in ")
     assert launched.url == f"http://localhost:{launched.port}"
     assert FIRST_PORT <= launched.port < FIRST_PORT + 100
-    assert wait_for(lambda: sorted(launched.get("/data/runs"))) == ["newer", "older"]
+    wait_until(lambda: sorted(launched.get("/data/runs")) == ["newer", "older"])
 
 
 def test_shows_all_points_and_images_with_their_descriptions(launched):
-    tags = wait_for(lambda: launched.get("/data/plugin/scalars/tags").get("newer"))
+    tags = wait_until(lambda: launched.get("/data/plugin/scalars/tags").get("newer"))
     assert tags["01_Training/Loss"]["description"] == "<p>Loss of a step.</p>"
-    points = launched.get("/data/plugin/scalars/scalars?run=newer&tag=01_Training/Loss")
-    assert [step for _, step, _ in points] == list(range(30))
-    images = launched.get("/data/plugin/images/images?run=newer&tag=12_Generated_Samples/Grid&sample=0")
-    assert [image["step"] for image in images] == list(range(30))
+
+    def points():
+        return launched.get("/data/plugin/scalars/scalars?run=newer&tag=01_Training/Loss")
+
+    def images():
+        return launched.get("/data/plugin/images/images?run=newer&tag=12_Generated_Samples/Grid&sample=0")
+
+    wait_until(lambda: [step for _, step, _ in points()] == list(range(30)), points)
+    wait_until(lambda: launched.get("/data/plugin/images/tags").get("newer"))
+    wait_until(lambda: [image["step"] for image in images()] == list(range(30)), images)
 
 
 def test_listens_on_loopback_alone(launched):
@@ -132,7 +130,7 @@ def test_listens_on_loopback_alone(launched):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in browser is a shell script")
 def test_opens_the_browser(launched):
-    assert wait_for(lambda: launched.opened.exists() and launched.opened.read_text().strip()) == launched.url
+    assert wait_until(lambda: launched.opened.exists() and launched.opened.read_text().strip()) == launched.url
 
 
 def test_taken_port_that_was_asked_for_is_an_error(launched, logdir):

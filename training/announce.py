@@ -1,7 +1,10 @@
-"""What a run says on the console before it starts."""
+"""What a run says on the console: before it starts, and the progress bar while it trains."""
 
 import socket
 import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
 
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.run_folder import RunFolder
@@ -13,44 +16,52 @@ from data.records import ClipSource, DataSplits
 from distributed.processes import Processes
 from models.tokens import Tokenizer, unread
 from training.estimate import TrainingEstimate
-from training.resume import ResumedConfig
+from training.learner import Learner
 
 
 def announce(
     loaded: LoadedSettings[Config],
-    config: Config,
+    learner: Learner,
     splits: DataSplits,
-    tokenizer: Tokenizer,
     folder: RunFolder,
-    compute: ComputeDevice,
-    processes: Processes,
-    resumed: ResumedConfig,
+    differences: Sequence[str],
     checkpoint: Checkpoint | None,
 ) -> None:
-    """Say where the run lives, what it trains on, what a preset or a resume changed, and how to watch it."""
+    """Say where the run lives, what it trains on, what a preset or a resume changed, and how to watch it.
+
+    Args:
+        loaded: says what the preset changed.
+        learner: what is trained.
+        splits: the data.
+        folder: of the run.
+        differences: from the checkpoint, a sentence each.
+        checkpoint: that the run resumes from.
+    """
+    config, compute, processes = learner.config, learner.compute, learner.processes
     print(f"Run: {folder.path}")
     if checkpoint is not None:
         print(f"Going on from step {checkpoint.state.step}: {checkpoint.folder}")
     print(f"Data: {splits.description}")
     for notice in splits.notices:
         print(f"Data: {notice}")
-    _announce_dropped_characters(splits.training, tokenizer)
+    _announce_dropped_characters(splits.training, learner.tokenizer)
     print(f"Device: {compute.device.type}, {compute.precision}")
     if processes.are_several:
         count = processes.part.world_size
-        clips = config.BATCH_SIZE * config.GRADIENT_ACCUMULATION_STEPS
+        clips = config.clips_per_step
         share = "each has a part of the model" if config.PARALLELISM == "fsdp" else "each has the whole model"
         print(f"Processes: {count}, {share}; a step takes {count} times {clips} clips, {count * clips} together.")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
         print("This machine has a GPU: --preset base trains a larger model that is meant for one.")
     for name, (old, new) in loaded.preset_changes.items():
         print(f"Preset {loaded.preset}: {name} = {new!r} (config.py says {old!r})")
-    for difference in resumed.differences:
+    for difference in differences:
         print(f"Differs from the checkpoint: {difference}")
     if config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION:
         print(f"Sample videos are made every {config.SAMPLE_EVERY_STEPS} steps and at the end.")
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
     print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}", flush=True)
+    _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
 
 
 def announce_place(place: Place, processes: Processes) -> None:
@@ -62,7 +73,7 @@ def announce_place(place: Place, processes: Processes) -> None:
         print(f"This machine has {ranks} of {place.world_size}; the run speaks on {host}.", file=sys.stderr)
 
 
-def announce_estimate(
+def _announce_estimate(
     estimate: TrainingEstimate, compute: ComputeDevice, *, steps: int | None, max_minutes: float | None
 ) -> None:
     """Say what the run will take, and warn where its memory or its time will not do.
@@ -124,3 +135,38 @@ def _announce_dropped_characters(training: ClipSource, tokenizer: Tokenizer) -> 
             f"Captions: nothing is left of {len(set(lost.silent))} of {len(set(captions))}, which then look all the "
             f"same, such as {min(lost.silent)[:60]!r}: choose a TEXT_ENCODER that knows their script (docs/data.md)"
         )
+
+
+class ProgressBar:
+    """A bar with loss, learning rate and remaining time."""
+
+    def __init__(self, start_step: int, total_steps: int | None, *, is_shown: bool) -> None:
+        # A log file gets a line now and then, a terminal a smooth bar.
+        interval = 0.5 if sys.stderr.isatty() else 30.0
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start_step,
+            unit="step",
+            mininterval=interval,
+            dynamic_ncols=True,
+            smoothing=0.05,
+            disable=not is_shown,
+        )
+
+    def advance(self) -> None:
+        """Count one step."""
+        self._bar.update()
+
+    def show(self, loss: float, learning_rate: float) -> None:
+        """Show figures behind the bar, at its next redraw."""
+        self._bar.set_postfix({"loss": f"{loss:.4f}", "learning rate": f"{learning_rate:.2e}"}, refresh=False)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Draw the last state and leave it on the screen."""
+        self._bar.refresh()
+        self._bar.close()

@@ -1,9 +1,8 @@
 """The composition root: reads the config, builds every part, and puts them together."""
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,14 +13,15 @@ from checkpoints.checkpoint import (
     Checkpoint,
     CheckpointTensors,
     Retention,
+    RunState,
     TrainingState,
     config_of_checkpoint,
     remove_old,
     set_aside_newer,
 )
 from checkpoints.run_folder import RunFolder, open_run_folder
-from checkpoints.saver import CheckpointSaver, NoSaver, RunProgress, Saver, bytes_of
-from checkpoints.sharded_saver import GatheringSaver, ShardedSaver, gather_to_main
+from checkpoints.saver import CheckpointSaver, Saver
+from checkpoints.sharded_saver import ShardedSaver
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
 from compute.device import ComputeDevice
@@ -33,89 +33,16 @@ from distributed.processes import WAIT_TIMEOUT, Processes
 from measures.text_use import GaugeClips
 from models.build import build_tokenizer
 from models.tokens import Tokenizer, shown_symbols
-from training.announce import announce, announce_estimate
-from training.dashboard import RunLog, build_run_log, build_view
+from training.announce import announce
+from training.dashboard import build_run_log, build_view
 from training.learner import Learner, build_learner, stopping_limits
-from training.loop import LoopCadence, TrainingLoop
+from training.loop import TrainingLoop
 from training.optimizer import optimizer_tensors
 from training.resume import compare_data, config_for_resume
 from training.skipped import SkippedBatches, SkippedSteps
-from training.step import build_train_step
-from training.stopping import EndOfRun, StopRequest, ending_together
+from training.step import TrainStep
+from training.stopping import StopRequest, ending_together
 from training.validation import Validator, gauge_clips, load_validation_batch, wrong_tokens
-
-
-def build_saver(
-    config: Config,
-    config_file: Mapping[str, object],
-    checkpoints: Path,
-    symbols: tuple[str, ...],
-    learner: Learner,
-    processes: Processes,
-) -> Saver:
-    """Build it for this process. Call on all processes.
-
-    Args:
-        config: of the run.
-        config_file: what config.py alone says, without preset and command line.
-        checkpoints: their folder.
-        symbols: what the tokens stand for.
-        learner: whose state is saved.
-        processes: that train it together.
-    """
-
-    def describe(progress: RunProgress) -> TrainingState:
-        return TrainingState(
-            **dataclasses.asdict(progress),
-            config=config_as_json(config),
-            config_file=config_file,
-            symbols=symbols,
-            # The step that failed, where one did, has moved the schedule on already.
-            schedule={**learner.schedule.state(), "last_epoch": float(progress.step)},
-            world_size=processes.part.world_size,
-            loss_scale=learner.loss_scale.state(),
-        )
-
-    def tensors() -> CheckpointTensors:
-        return {
-            "model": learner.model.state_dict(),
-            "ema": learner.ema.model.state_dict(),
-            "optimizer": optimizer_tensors(learner.optimizer, learner.model),
-        }
-
-    def gather() -> CheckpointTensors:
-        return gather_to_main(tensors())
-
-    if config.CHECKPOINT_LAYOUT == "sharded":
-        return ShardedSaver(
-            checkpoints=checkpoints,
-            describe=describe,
-            tensors=tensors,
-            retention=retention(config),
-            processes=processes,
-            group=dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT),
-            saved_step=learner.start.step,
-        )
-    is_divided = learner.copies is not None
-    writer = None
-    if processes.is_main:
-        writer = CheckpointSaver(
-            checkpoints=checkpoints,
-            describe=describe,
-            tensors=gather if is_divided else tensors,
-            retention=retention(config),
-            in_background=config.SAVE_IN_BACKGROUND,
-            saved_step=learner.start.step,
-            tensors_are_copies=is_divided,
-        )
-    if is_divided:
-        return GatheringSaver(writer, gather, lambda: bytes_of(tensors()), processes)
-    return NoSaver() if writer is None else writer
-
-
-def retention(config: Config) -> Retention:
-    """Return which checkpoints are kept."""
-    return Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS)
 
 
 def build_training(
@@ -149,13 +76,12 @@ def build_training(
         # Before the run folder is made: what cannot work leaves nothing behind.
         splits = None if resume else _open_data(loaded.config, processes)
         folder, checkpoint = _run_folder(loaded.config, restarted, processes, held, resume=resume)
-        resumed = config_for_resume(loaded, checkpoint)
-        config = resumed.config
+        config, differences = config_for_resume(loaded, checkpoint)
         splits = splits if splits is not None else _open_data(config, processes)
         report = dict(splits.report)
         if checkpoint is not None:
             comparison = compare_data(folder.path / "split.json", report)
-            resumed = resumed.with_differences((*comparison.differences, *_other_step(config, checkpoint, processes)))
+            differences += (*comparison.differences, *_other_step(config, checkpoint, processes))
             if comparison.formerly_trained:
                 report["formerly_trained"] = comparison.formerly_trained
         tokenizer = build_tokenizer(config, splits.symbols)
@@ -165,8 +91,8 @@ def build_training(
         learner = build_learner(config, splits, tokenizer, checkpoint, compute, processes)
         view = None
         if processes.is_main:
-            view = build_view(config, learner, splits, tokenizer, compute, resumed, argv, stop, processes)
-        validator = _validator(config, learner, splits, tokenizer, compute, processes)
+            view = build_view(learner, splits, differences, argv, stop)
+        validator = _validator(learner, splits)
     if processes.is_main:
         if checkpoint is not None:
             set_aside_newer(folder.checkpoints, checkpoint.state.step)
@@ -174,10 +100,103 @@ def build_training(
         processes.remember_run(folder.path.name)
         folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
         folder.write_json("split.json", report)
-        announce(loaded, config, splits, tokenizer, folder, compute, processes, resumed, checkpoint)
-        announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
-    log = build_run_log(config, folder.path, learner, view)
-    return _assemble(config, loaded, learner, log, validator, splits, tokenizer, folder, compute, processes, stop)
+        announce(loaded, learner, splits, folder, differences, checkpoint)
+    return TrainingLoop(
+        learner,
+        step=build_train_step(learner),
+        batches=training_batches(
+            splits.training,
+            batch_size=config.clips_per_step,
+            seed=config.SEED,
+            start_batch=learner.start.step,
+            num_workers=config.NUM_WORKERS,
+            tokenize=tokenizer,
+            part=processes.part,
+        ),
+        validator=validator,
+        log=build_run_log(config, folder.path, learner, view),
+        saver=build_saver(learner, loaded.file_values, folder.checkpoints),
+        skipped_steps=SkippedSteps(
+            already_skipped=learner.start.skipped_steps,
+            limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
+            compute=compute,
+            rank=processes.part.rank,
+            keep=SkippedBatches(folder.path, learner).keep,
+        ),
+        stop=stop,
+    )
+
+
+def build_train_step(learner: Learner) -> TrainStep:
+    """Build the optimizer step that trains the learner's model."""
+    return TrainStep(
+        shared=learner.shared,
+        ema=learner.ema,
+        optimizer=learner.optimizer,
+        loss_scale=learner.loss_scale,
+        objective=learner.objective,
+        compute=learner.compute,
+        processes=learner.processes,
+        config=learner.config,
+    )
+
+
+def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints: Path) -> Saver:
+    """Build what this process saves with. Call on all processes.
+
+    Args:
+        learner: whose state is saved.
+        config_file: what config.py alone says, without preset and command line.
+        checkpoints: their folder.
+    """
+    config, processes = learner.config, learner.processes
+
+    def describe(state: RunState) -> TrainingState:
+        return TrainingState(
+            **vars(state),
+            config=config_as_json(config),
+            config_file=config_file,
+            symbols=learner.tokenizer.symbols,
+            # The step that failed, if one did, has moved the schedule on already.
+            schedule={**learner.schedule.state(), "last_epoch": float(state.step)},
+            world_size=processes.part.world_size,
+            loss_scale=learner.loss_scale.state(),
+        )
+
+    def tensors() -> CheckpointTensors:
+        return {
+            "model": learner.model.state_dict(),
+            "ema": learner.ema.model.state_dict(),
+            "optimizer": optimizer_tensors(learner.optimizer, learner.model),
+        }
+
+    if config.CHECKPOINT_LAYOUT == "sharded":
+        return ShardedSaver(
+            checkpoints=checkpoints,
+            describe=describe,
+            tensors=tensors,
+            retention=retention(config),
+            processes=processes,
+            group=dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT),
+            saved_step=learner.start.step,
+        )
+    is_divided = learner.copies is not None
+    if not processes.is_main and not is_divided:
+        return Saver()
+    return CheckpointSaver(
+        checkpoints=checkpoints,
+        describe=describe,
+        tensors=tensors,
+        retention=retention(config),
+        in_background=config.SAVE_IN_BACKGROUND,
+        saved_step=learner.start.step,
+        processes=processes if is_divided else Processes(),
+    )
+
+
+def retention(config: Config) -> Retention:
+    """Return which checkpoints are kept."""
+    return Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS)
 
 
 def _check_same_settings(loaded: LoadedSettings[Config], compute: ComputeDevice, processes: Processes) -> None:
@@ -283,102 +302,20 @@ def _digest(report: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
 
 
-def _assemble(
-    config: Config,
-    loaded: LoadedSettings[Config],
-    learner: Learner,
-    log: RunLog,
-    validator: Validator,
-    splits: DataSplits,
-    tokenizer: Tokenizer,
-    folder: RunFolder,
-    compute: ComputeDevice,
-    processes: Processes,
-    stop: StopRequest,
-) -> TrainingLoop:
-    return TrainingLoop(
-        step=build_train_step(
-            config,
-            learner.shared,
-            learner.ema,
-            learner.optimizer,
-            learner.objective,
-            compute,
-            processes,
-            learner.loss_scale,
-        ),
-        batches=_batches(config, splits, learner.start.step, tokenizer, processes),
-        steps_per_epoch=learner.steps_per_epoch,
-        total_steps=learner.limits.total_steps,
-        end_of_run=EndOfRun(learner.limits, stop, processes, compute),
-        cadence=LoopCadence(
-            validate_every=config.VALIDATE_EVERY_STEPS,
-            save_every=config.SAVE_EVERY_STEPS,
-            report_every=config.LOG_EVERY_STEPS,
-            sample_every=config.SAMPLE_EVERY_STEPS,
-            diagnose_every=config.DIAGNOSTIC_LOG_EVERY_STEPS,
-        ),
-        schedule=learner.schedule,
-        optimizer=learner.optimizer,
-        validator=validator,
-        ema_model=learner.ema.model,
-        log=log,
-        processes=processes,
-        saver=build_saver(config, loaded.file_values, folder.checkpoints, tokenizer.symbols, learner, processes),
-        skipped_steps=SkippedSteps(
-            already_skipped=learner.start.skipped_steps,
-            limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
-            compute=compute,
-            rank=processes.part.rank,
-            keep=SkippedBatches(
-                folder.path,
-                learner.model if learner.copies is None else None,
-                config_as_json(config),
-                tokenizer.symbols,
-                processes.part,
-            ).keep,
-        ),
-        stop=stop,
-        start=learner.start,
-        wait_for_device=compute.wait,
-        makes_samples=config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION,
-    )
+def _validator(learner: Learner, splits: DataSplits) -> Validator:
+    config, tokenizer = learner.config, learner.tokenizer
 
-
-def _batches(
-    config: Config, splits: DataSplits, start_step: int, tokenizer: Tokenizer, processes: Processes
-) -> Generator[Batch, None, None]:
-    return training_batches(
-        splits.training,
-        batch_size=config.clips_per_step,
-        seed=config.SEED,
-        start_batch=start_step,
-        num_workers=config.NUM_WORKERS,
-        tokenize=tokenizer,
-        part=processes.part,
-    )
-
-
-def _validator(
-    config: Config,
-    learner: Learner,
-    splits: DataSplits,
-    tokenizer: Tokenizer,
-    compute: ComputeDevice,
-    processes: Processes,
-) -> Validator:
     def gauge(batch: Batch, purpose: str) -> GaugeClips:
         shuffled = wrong_tokens(batch, splits.training, tokenizer)
-        return gauge_clips(batch, shuffled, compute.device, config.SEED, purpose)
+        return gauge_clips(batch, shuffled, learner.compute.device, config.SEED, purpose)
 
     trained = splits.validation_of_trained
     return Validator(
         clips=gauge(learner.validation_batch, "validation_noise"),
         trained_clips=None if trained is None else gauge(load_validation_batch(trained, tokenizer), "trained_noise"),
-        schedule=learner.objective.schedule,
-        prediction_type=learner.objective.prediction_type,
-        compute=compute,
-        processes=processes,
+        objective=learner.objective,
+        compute=learner.compute,
+        processes=learner.processes,
         batch_size=config.BATCH_SIZE,
         seed=config.SEED,
     )

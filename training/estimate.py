@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from common.errors import UserError
 from compute.device import ComputeDevice
+from compute.environment import first_clip
 from compute.memory import SMALLER_CLIP, device_name, first_line, is_out_of_memory, memory_in_use
 from data.records import Batch
 from distributed.models import gathered_bytes, is_sharded, own_part
@@ -21,10 +22,7 @@ FORWARD_AND_BACKWARD = 3  # times the arithmetic of a forward pass: the backward
 
 
 BUDGET_SECONDS = 1.0  # after which no third pass begins
-
-
 MOST_PASSES = 4
-
 
 HELD_BY_CPU_ALLOCATOR = 1.5  # times what is in use, because holes stay between buffers; measured with 1 to 16 clips
 
@@ -68,9 +66,9 @@ def estimate_training(
     Call on all processes where the model is divided over several. What they send each other is then part of the
     seconds of a clip, though it is sent once for all clips of a batch.
 
-    Seconds grow with the number of clips here, which on a GPU is an upper bound; the optimizer's own time, which does
-    not depend on the clips, is left out. On a GPU, what its kernels and its allocator hold beyond the tensors is not in
-    the memory, so that it is a lower bound.
+    The seconds are those of a clip times the number of clips, which on a GPU is an upper bound. The optimizer's own
+    time, which does not depend on the clips, is left out. The memory of a GPU is a lower bound: what its kernels and
+    its allocator hold beyond the tensors is not counted.
 
     Args:
         batch: of at least one clip, the first of which is used.
@@ -85,8 +83,8 @@ def estimate_training(
     weights = sum(own_part(parameter).nbytes for parameter in model.parameters())
     lasting = 1 if optimizer.state else 3  # gradients; two moments, which a resumed run has already
     held = HELD_BY_CPU_ALLOCATOR if compute.device.type == "cpu" else 1.0
-    whole = gathered_bytes(model, adds_up_gradients=accumulation_steps > 1) if is_sharded(model) else 0
-    passing = whole + clip.cast_weight_bytes + held * batch_size * clip.activation_bytes
+    gathered = gathered_bytes(model, adds_up_gradients=accumulation_steps > 1) if is_sharded(model) else 0
+    passing = gathered + clip.cast_weight_bytes + held * batch_size * clip.activation_bytes
     clips = batch_size * accumulation_steps
     return TrainingEstimate(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -103,17 +101,16 @@ def estimate_training(
 def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> ClipCost:
     """Pass the first clip of a batch forward and back, once to count and warm up, then a few times to measure.
 
-    The first pass, in which kernels are chosen and loaded, is never the one that counts. Processes with parts of one
-    model make the same number of passes, whatever their clocks say.
+    Processes that divide a model make the same number of passes, whatever their clocks say.
 
     Raises:
         UserError: the clip does not fit into the memory.
     """
     start = time.perf_counter()
-    inputs = _inputs(batch, compute.device)
+    inputs = first_clip(batch, compute.device)
     saved = _SavedTensors(model)
     try:
-        with torch.autograd.graph.saved_tensors_hooks(saved.add, _unchanged):
+        with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
             _time_pass(model, inputs, compute)
         seconds = [_time_pass(model, inputs, compute)]
         most = 1 if is_sharded(model) else MOST_PASSES - 1
@@ -147,21 +144,19 @@ class _SavedTensors:
 
     def add(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        # Addresses are not used twice here: what is saved stays alive until the backward pass begins. Only weights of a
+        # No address is used twice: what is saved stays alive until the backward pass begins. Only gathered weights of a
         # divided model do not, so theirs are looked up each time.
-        if storage.data_ptr() not in self._seen and not (self._is_sharded and self._is_weight(storage)):
-            self._seen.add(storage.data_ptr())
+        address = storage.data_ptr()
+        if address not in self._seen and not (self._is_sharded and address in self._weights_here()):
+            self._seen.add(address)
             if tensor.dtype != torch.float32 and _outline(tensor) in self._parameter_shapes:
                 self.cast_weight_bytes += storage.nbytes()
             else:
                 self.activation_bytes += storage.nbytes()
         return tensor
 
-    def _is_weight(self, storage: torch.UntypedStorage) -> bool:
-        return storage.data_ptr() in self._weights_here()
-
     def _weights_here(self) -> set[int]:
-        """Return where the parameters are: those of a divided model as far as they are put together now."""
+        """Return the addresses of the parameters; of a divided model, of those that are gathered now."""
         own = (parameter for of_module in self._parameters_of for parameter in of_module.values())
         return {
             parameter.untyped_storage().data_ptr()
@@ -172,19 +167,6 @@ class _SavedTensors:
 
 def _outline(tensor: Tensor) -> tuple[int, ...]:
     return tuple(sorted(tensor.shape))  # a matrix may be saved transposed
-
-
-def _unchanged(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _inputs(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        batch.video_BCTHW[:1].to(device, copy=True),  # not a view, whose storage would be that of the whole batch
-        torch.zeros(1, dtype=torch.int64, device=device),
-        batch.tokens_BL[:1].to(device),
-        torch.zeros(1, dtype=torch.bool, device=device),
-    )
 
 
 def _time_pass(model: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, Tensor], compute: ComputeDevice) -> float:

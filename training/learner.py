@@ -6,57 +6,68 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from checkpoints.checkpoint import Checkpoint, load_weights
+from checkpoints.checkpoint import Checkpoint, RunState, load_weights
 from compute.device import ComputeDevice
 from compute.environment import forward_flops
 from config import Config
 from data.batches import batches_per_epoch
 from data.records import Batch, DataSplits
 from diffusion.loss import DiffusionObjective
-from distributed.gathering import Copies, PlainCopy
+from distributed.gathering import GatheredCopies, GatheredCopy
 from distributed.models import ReplicatedModel, ShardedModel, SharedModel, is_sharded, shard
 from distributed.processes import Processes
 from models.build import build_model, build_objective
 from models.tokens import Tokenizer
 from training.estimate import TrainingEstimate, estimate_training
-from training.learning_rate import LearningRatePlan, LearningRateSchedule
+from training.learning_rate import LearningRateSchedule
 from training.optimizer import (
     ExponentialMovingAverage,
     LossScale,
+    build_adamw,
     build_loss_scale,
     load_optimizer_parts,
     load_optimizer_tensors,
 )
-from training.progress import StartingPoint
-from training.step import build_adamw
 from training.stopping import StoppingLimits
 from training.validation import load_validation_batch
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A model on its way, with what moves it."""
+    """A model, all that moves its weights, and where that happens: what every part of a training is built from.
 
+    Attributes:
+        shared: the same model, as the processes train it together.
+        dashboard_model: what the dashboard reads: the model itself, or the main process's copy of a divided one.
+        dashboard_average: the same of the averaged weights.
+        copies: what fills these copies; None if the model is not divided.
+        forward_flops: of one forward pass over one clip.
+    """
+
+    config: Config
+    tokenizer: Tokenizer
+    compute: ComputeDevice
+    processes: Processes
     model: nn.Module
-    shared: SharedModel  # the same model, as the processes train it together
+    shared: SharedModel
     ema: ExponentialMovingAverage
-    shown: nn.Module  # to the dashboard: the model itself, or the main process's copy of a divided one
-    shown_average: nn.Module
-    copies: Copies | None  # what fills these; None where nothing is divided
+    dashboard_model: nn.Module
+    dashboard_average: nn.Module
+    copies: GatheredCopies | None
     optimizer: torch.optim.AdamW
     loss_scale: LossScale
     objective: DiffusionObjective
     schedule: LearningRateSchedule
     limits: StoppingLimits
     steps_per_epoch: int
-    start: StartingPoint
+    start: RunState
     validation_batch: Batch
-    forward_flops: int  # of one forward pass over one clip
+    forward_flops: int
     estimate: TrainingEstimate
 
     @property
     def steps_left(self) -> int | None:
-        """Steps until a limit of steps or epochs; None where only the time limits the run."""
+        """Steps until a limit of steps or epochs; None if only the time limits the run."""
         return None if self.limits.total_steps is None else self.limits.total_steps - self.start.step
 
 
@@ -68,7 +79,7 @@ def build_learner(
     compute: ComputeDevice,
     processes: Processes,
 ) -> Learner:
-    """Build it, as it was at the checkpoint if there is one.
+    """Build the learner, as it was at the checkpoint if there is one.
 
     Raises:
         UserError: the checkpoint is of another network, or not even one clip fits into the memory.
@@ -78,16 +89,13 @@ def build_learner(
     optimizer = build_adamw(config, model)
     steps_per_epoch = batches_per_epoch(splits.training, config.clips_per_step, processes.part)
     limits = stopping_limits(config, steps_per_epoch)
-    schedule = LearningRateSchedule(_learning_rate_plan(config, limits.total_steps))
-    start = StartingPoint(0, 0, 0)
+    schedule = LearningRateSchedule(config, limits.total_steps)
+    start = RunState(0, 0, 0)
     loss_scale = build_loss_scale(compute)
     if checkpoint is not None:
         _restore(checkpoint, model, ema, optimizer, schedule)
         loss_scale.load_state(checkpoint.state.loss_scale)
-        state = checkpoint.state
-        start = StartingPoint(
-            state.step, state.samples_seen, state.skipped_steps, state.validation_is_due, state.best_validation_loss
-        )
+        start = checkpoint.state.run_state
     validation_batch = load_validation_batch(splits.validation, tokenizer)
     clip_flops = forward_flops(model, validation_batch, compute.device)
     estimate = estimate_training(
@@ -104,12 +112,12 @@ def build_learner(
     if config.COMPILE_MODEL:
         shared.compile()
     return Learner(
-        model=model,
+        **vars(network),
+        config=config,
+        tokenizer=tokenizer,
+        compute=compute,
+        processes=processes,
         shared=shared,
-        ema=ema,
-        shown=network.shown,
-        shown_average=network.shown_average,
-        copies=network.copies,
         optimizer=optimizer,
         loss_scale=loss_scale,
         objective=build_objective(config, compute.device),
@@ -127,9 +135,9 @@ def build_learner(
 class _Network:
     model: nn.Module
     ema: ExponentialMovingAverage
-    shown: nn.Module
-    shown_average: nn.Module
-    copies: Copies | None
+    dashboard_model: nn.Module
+    dashboard_average: nn.Module
+    copies: GatheredCopies | None
 
 
 def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice, processes: Processes) -> _Network:
@@ -140,21 +148,18 @@ def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice,
         return _Network(whole, ema, whole, ema.model, copies=None)
     mesh = init_device_mesh(compute.device.type, (processes.part.world_size,))
 
-    def divided(*, is_trained: bool) -> tuple[nn.Module, PlainCopy | None]:
+    def divided(*, is_trained: bool) -> GatheredCopy:
         # On the CPU: the device may have no room for all of it. The average is built a second time from SEED, with the
         # same weights, and not copied: no process ever has two whole networks.
         network = build_model(config, tokenizer, torch.device("cpu")).train(is_trained).requires_grad_(is_trained)
-        plain = PlainCopy(network, compute.device) if processes.is_main else None
+        copy = GatheredCopy(network, compute.device, processes)
         shard(network, mesh)
-        return network, plain
+        return copy
 
-    model, plain_model = divided(is_trained=True)
-    average, plain_average = divided(is_trained=False)
-    ema = ExponentialMovingAverage(model, config.EMA_DECAY, average)
-    if plain_model is None or plain_average is None:
-        return _Network(model, ema, model, average, Copies(model, average, None, processes))
-    copies = Copies(model, average, (plain_model, plain_average), processes)
-    return _Network(model, ema, plain_model.module, plain_average.module, copies)
+    copies = GatheredCopies(divided(is_trained=True), divided(is_trained=False))
+    model = copies.model.network
+    ema = ExponentialMovingAverage(model, config.EMA_DECAY, copies.average.network)
+    return _Network(model, ema, copies.model.module, copies.average.module, copies)
 
 
 def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> SharedModel:
@@ -169,21 +174,6 @@ def stopping_limits(config: Config, steps_per_epoch: int) -> StoppingLimits:
     if config.NUM_EPOCHS is not None:
         totals.append(config.NUM_EPOCHS * steps_per_epoch)
     return StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
-
-
-def _learning_rate_plan(config: Config, total_steps: int | None) -> LearningRatePlan:
-    return LearningRatePlan(
-        name=config.LR_SCHEDULE,
-        rate=config.LEARNING_RATE,
-        total_steps=total_steps,
-        warmup_steps=config.LR_WARMUP_STEPS,
-        final_fraction=config.LR_FINAL_FRACTION,
-        restart_every_steps=config.LR_RESTART_EVERY_STEPS,
-        exponential_decay=config.LR_EXPONENTIAL_DECAY,
-        polynomial_power=config.LR_POLYNOMIAL_POWER,
-        plateau_patience=config.LR_PLATEAU_PATIENCE,
-        plateau_factor=config.LR_PLATEAU_FACTOR,
-    )
 
 
 def _restore(

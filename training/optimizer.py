@@ -1,177 +1,32 @@
-"""AdamW, its two parameter groups, and its state as named tensors."""
+"""What changes the weights: AdamW, the moving average, the loss scale of float16; and AdamW's state by name."""
 
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from checkpoints.tensor_files import StoredTensors
 from compute.device import ComputeDevice
+from config import Config
 from distributed.models import gathered, own_part
 
 
-class ExponentialMovingAverage:
-    """Keeps a second copy of the model whose weights trail the trained ones.
-
-    The decay warms up as min(decay, (1 + updates) / (10 + updates)); without that the average of a short run consists
-    mostly of initial weights, and its samples are noise.
-    """
-
-    def __init__(self, model: nn.Module, decay: float, average: nn.Module | None = None) -> None:
-        """Start with the weights of `model`.
-
-        Args:
-            model: the trained one; divided over several processes (`sharded_model`) only where `average` is too.
-            decay: of the old average in the new one.
-            average: a copy of `model`, divided in the same way; made here where there is none.
-        """
-        if any(True for _ in model.buffers()):
-            raise ValueError("the average covers parameters only, but the model has buffers")
-        self.model = (copy.deepcopy(model) if average is None else average).eval().requires_grad_(False)
-        self.decay = decay
-        self._average: list[Tensor] = list(self.model.parameters())
-        self._trained: list[Tensor] = list(model.parameters())
-
-    def decay_at(self, updates: int) -> float:
-        """Return the decay that update number `updates` (0 for the first) uses."""
-        return min(self.decay, (1 + updates) / (10 + updates))
-
-    @torch.no_grad()
-    def update(self, updates: int, skipped: Tensor) -> None:
-        """Move towards the trained weights; where `skipped` (scalar bool, on device) is True, stay bit-equal."""
-        weight = (1.0 - self.decay_at(updates)) * (~skipped).float()
-        average, trained = ([own_part(tensor) for tensor in tensors] for tensors in (self._average, self._trained))
-        difference = torch._foreach_sub(trained, average)
-        torch._foreach_mul_(difference, weight)
-        torch._foreach_add_(average, difference)
-
-
-INITIAL_SCALE = 2.0**16
-
-
-GROWTH_INTERVAL = 2000  # steps in a row without an overflow after which the scale doubles
-
-
-@dataclass(frozen=True)
-class ScaledStep:
-    """What a scale has to say about a step that was done with it.
-
-    Attributes:
-        overflowed: scalar bool, whether the gradients overflowed because of the scale alone: the loss is finite, and
-            there was a scale to lower. Such a step is skipped, but nothing is wrong with it.
-        scale: scalar float32, what the loss was multiplied by; None where nothing is scaled.
-    """
-
-    overflowed: Tensor
-    scale: Tensor | None
-
-
-class LossScale(Protocol):
-    """What a step does around its backward passes. Nothing here waits for the device but `state`."""
-
-    def scale(self, loss: Tensor) -> Tensor:
-        """Return what to call the backward pass on; the same factor for every micro-batch of a step."""
-        ...
-
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn the gradients back. Once a step: after the last backward pass, and the sum over processes."""
-        ...
-
-    def update(self, loss: Tensor) -> ScaledStep:
-        """Adapt the scale after a step, and return what it was, on the loss's device.
-
-        Args:
-            loss: scalar, not scaled; the same in every process.
-        """
-        ...
-
-    def state(self) -> dict[str, float]:
-        """Return what a resumed run needs; empty where there is nothing."""
-        ...
-
-    def load_state(self, state: Mapping[str, float]) -> None:
-        """Go on from a state; an empty one, of a run in another precision, changes nothing."""
-        ...
-
-
-class NoLossScale:
-    """For float32 and bfloat16, whose exponents reach as far as each other's."""
-
-    def scale(self, loss: Tensor) -> Tensor:
-        return loss
-
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        pass
-
-    def update(self, loss: Tensor) -> ScaledStep:
-        return ScaledStep(torch.zeros_like(loss, dtype=torch.bool), None)
-
-    def state(self) -> dict[str, float]:
-        return {}
-
-    def load_state(self, state: Mapping[str, float]) -> None:
-        pass
-
-
-class DynamicLossScale:
-    """The scale of `torch.amp.GradScaler`, without its `step`: `optimizer.step_unless` skips here."""
-
-    def __init__(
-        self,
-        device_type: str,
-        *,
-        initial_scale: float = INITIAL_SCALE,
-        growth_interval: int = GROWTH_INTERVAL,
-    ) -> None:
-        self._scaler = torch.amp.GradScaler(device_type, init_scale=initial_scale, growth_interval=growth_interval)
-
-    def scale(self, loss: Tensor) -> Tensor:
-        return self._scaler.scale(loss)
-
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        self._scaler.unscale_(optimizer)
-
-    def update(self, loss: Tensor) -> ScaledStep:
-        one = torch.ones_like(loss)
-        before = self._scaler.scale(one)  # `get_scale` would wait for the device
-        self._scaler.update()
-        overflowed = torch.isfinite(loss) & (self._scaler.scale(one) < before) & (before > 1)
-        return ScaledStep(overflowed, before)
-
-    def state(self) -> dict[str, float]:
-        state = self._scaler.state_dict()
-        return {"scale": state["scale"], "growth_tracker": float(state["_growth_tracker"])}
-
-    def load_state(self, state: Mapping[str, float]) -> None:
-        if state:
-            changed = {"scale": state["scale"], "_growth_tracker": int(state["growth_tracker"])}
-            self._scaler.load_state_dict(self._scaler.state_dict() | changed)
-
-
-def build_loss_scale(compute: ComputeDevice) -> LossScale:
-    """Return what the precision needs."""
-    if compute.autocast_dtype == torch.float16:
-        return DynamicLossScale(compute.device.type)
-    return NoLossScale()
-
-
-def build_optimizer(
-    model: nn.Module, *, learning_rate: float, betas: tuple[float, float], weight_decay: float
-) -> torch.optim.AdamW:
+def build_adamw(config: Config, model: nn.Module) -> torch.optim.AdamW:
     """Build fused AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
 
-    Weight decay holds for matrices and kernels ("weights"); biases, gains and slopes ("biases") go without.
+    Weight decay applies to matrices and kernels ("weights"), but not to biases, gains and slopes ("biases").
     """
     weights = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     biases = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [
-        {"params": weights, "weight_decay": weight_decay, "name": "weights"},
+        {"params": weights, "weight_decay": config.WEIGHT_DECAY, "name": "weights"},
         {"params": biases, "weight_decay": 0.0, "name": "biases"},
     ]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
+    return torch.optim.AdamW(
+        groups, lr=config.LEARNING_RATE, betas=(config.ADAM_BETA_1, config.ADAM_BETA_2), fused=True
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -241,3 +96,128 @@ def load_optimizer_parts(optimizer: torch.optim.AdamW, model: nn.Module, stored:
         targets.update({f"{key}.{name}": tensor for key, tensor in state.items()})
         optimizer.state[parameter] = state
     stored.fill(targets)
+
+
+class ExponentialMovingAverage:
+    """Keeps a second copy of the model whose weights trail the trained ones.
+
+    The decay warms up as min(decay, (1 + updates) / (10 + updates)); without that the average of a short run consists
+    mostly of initial weights, and its samples are noise.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, average: nn.Module | None = None) -> None:
+        """Start with the weights of `model`.
+
+        Args:
+            model: the trained one; divided over several processes (`distributed.models`) only where `average` is too.
+            decay: of the old average in the new one.
+            average: a copy of `model`, divided in the same way; made here where there is none.
+        """
+        if any(True for _ in model.buffers()):
+            raise ValueError("the average covers parameters only, but the model has buffers")
+        self.model = (copy.deepcopy(model) if average is None else average).eval().requires_grad_(False)
+        self.decay = decay
+        self._average: list[Tensor] = list(self.model.parameters())
+        self._trained: list[Tensor] = list(model.parameters())
+
+    def decay_at(self, updates: int) -> float:
+        """Return the decay that update number `updates` (0 for the first) uses."""
+        return min(self.decay, (1 + updates) / (10 + updates))
+
+    @torch.no_grad()
+    def update(self, updates: int, skipped: Tensor) -> None:
+        """Move towards the trained weights; where `skipped` (scalar bool, on device) is True, stay bit-equal."""
+        weight = (1.0 - self.decay_at(updates)) * (~skipped).float()
+        average, trained = ([own_part(tensor) for tensor in tensors] for tensors in (self._average, self._trained))
+        difference = torch._foreach_sub(trained, average)
+        torch._foreach_mul_(difference, weight)
+        torch._foreach_add_(average, difference)
+
+
+INITIAL_SCALE = 2.0**16
+GROWTH_INTERVAL = 2000  # steps in a row without an overflow after which the scale doubles
+
+
+@dataclass(frozen=True)
+class ScaledStep:
+    """What a scale has to say about a step that was done with it.
+
+    Attributes:
+        overflowed: scalar bool, whether the gradients overflowed because of the scale alone: the loss is finite, and
+            there was a scale to lower. Such a step is skipped, but nothing is wrong with it.
+        scale: scalar float32, what the loss was multiplied by; None where nothing is scaled.
+    """
+
+    overflowed: Tensor
+    scale: Tensor | None
+
+
+class LossScale:
+    """What a step does around its backward passes. Only `state` waits for the device.
+
+    This base class scales nothing: float32 and bfloat16 have the same range of exponents.
+    """
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """Return what to call the backward pass on; the same factor for every micro-batch of a step."""
+        return loss
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn the gradients back, once per step: after the last backward pass and the sum over processes."""
+
+    def update(self, loss: Tensor) -> ScaledStep:
+        """Adapt the scale after a step, and return what it was, on the loss's device.
+
+        Args:
+            loss: scalar, not scaled; the same in every process.
+        """
+        return ScaledStep(torch.zeros_like(loss, dtype=torch.bool), None)
+
+    def state(self) -> dict[str, float]:
+        """Return what a resumed run needs; empty if nothing is scaled."""
+        return {}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Restore a state; an empty one, from a run in another precision, changes nothing."""
+
+
+class DynamicLossScale(LossScale):
+    """The scale of `torch.amp.GradScaler`, without its `step`: `optimizer.step_unless` skips here."""
+
+    def __init__(
+        self,
+        device_type: str,
+        *,
+        initial_scale: float = INITIAL_SCALE,
+        growth_interval: int = GROWTH_INTERVAL,
+    ) -> None:
+        self._scaler = torch.amp.GradScaler(device_type, init_scale=initial_scale, growth_interval=growth_interval)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return self._scaler.scale(loss)
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        self._scaler.unscale_(optimizer)
+
+    def update(self, loss: Tensor) -> ScaledStep:
+        one = torch.ones_like(loss)
+        before = self._scaler.scale(one)  # `get_scale` would wait for the device
+        self._scaler.update()
+        overflowed = torch.isfinite(loss) & (self._scaler.scale(one) < before) & (before > 1)
+        return ScaledStep(overflowed, before)
+
+    def state(self) -> dict[str, float]:
+        state = self._scaler.state_dict()
+        return {"scale": state["scale"], "growth_tracker": float(state["_growth_tracker"])}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        if state:
+            changed = {"scale": state["scale"], "_growth_tracker": int(state["growth_tracker"])}
+            self._scaler.load_state_dict(self._scaler.state_dict() | changed)
+
+
+def build_loss_scale(compute: ComputeDevice) -> LossScale:
+    """Return what the precision needs."""
+    if compute.autocast_dtype == torch.float16:
+        return DynamicLossScale(compute.device.type)
+    return LossScale()

@@ -18,9 +18,9 @@ from config import Config
 from distributed.models import SharedModel
 from distributed.processes import Processes
 from models.build import build_model, build_objective, build_tokenizer
-from training.optimizer import ExponentialMovingAverage, build_loss_scale
+from training.optimizer import ExponentialMovingAverage, build_adamw, build_loss_scale
 from training.skipped import SkippedBatch, kept_steps, load_skipped
-from training.step import StepOutcome, build_adamw, build_train_step
+from training.step import StepOutcome, TrainStep
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,10 +64,16 @@ def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
         model.load_state_dict(weights)
     watch = _FirstNonFinite()
     watch.look_at(model)
-    ema, objective = ExponentialMovingAverage(model, config.EMA_DECAY), build_objective(config, compute.device)
-    optimizer, processes = build_adamw(config, model), Processes(skipped.part)
-    scale = build_loss_scale(compute)
-    step_again = build_train_step(config, SharedModel(model), ema, optimizer, objective, compute, processes, scale)
+    step_again = TrainStep(
+        shared=SharedModel(model),
+        ema=ExponentialMovingAverage(model, config.EMA_DECAY),
+        optimizer=build_adamw(config, model),
+        loss_scale=build_loss_scale(compute),
+        objective=build_objective(config, compute.device),
+        compute=compute,
+        processes=Processes(skipped.part),
+        config=config,
+    )
     outcome = step_again.run(skipped.step, skipped.batch)
     return [
         f"Kept: step {', '.join(map(str, steps))}",

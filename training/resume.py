@@ -14,27 +14,18 @@ from config import ARCHITECTURE_FIELDS, SPLIT_FIELDS, Config
 KEPT_FIELDS = ARCHITECTURE_FIELDS | SPLIT_FIELDS
 
 
-@dataclass(frozen=True)
-class ResumedConfig:
-    """The config to train with, and one sentence for every constant that differs from the checkpoint's."""
-
-    config: Config
-    differences: tuple[str, ...]
-
-    def with_differences(self, further: tuple[str, ...]) -> "ResumedConfig":
-        """Return the same with further sentences."""
-        return ResumedConfig(self.config, (*self.differences, *further))
-
-
-def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | None) -> ResumedConfig:
+def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | None) -> tuple[Config, tuple[str, ...]]:
     """Merge: architecture and what is held out come from the checkpoint, everything else from today.
+
+    Returns:
+        The config to train with, and one sentence for each constant that differs from the checkpoint's.
 
     Raises:
         UserError: constants that come from the checkpoint were set to other values: on the command line, by the preset
             asked for, or in config.py since the checkpoint was written. All of them are listed.
     """
     if checkpoint is None:
-        return ResumedConfig(loaded.config, ())
+        return loaded.config, ()
     today = config_as_json(loaded.config)
     then = checkpoint.state.config
     changed = [name for name in today if name in then and today[name] != then[name]]
@@ -58,7 +49,7 @@ def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | N
         + ("the checkpoint's is kept" if name in kept else "today's is used")
         for name in changed
     ]
-    return ResumedConfig(config_from_json(Config, today | kept), tuple(differences))
+    return config_from_json(Config, today | kept), tuple(differences)
 
 
 NAMED = 3

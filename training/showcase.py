@@ -15,17 +15,24 @@ from data.fingerspelling.words import WordSplit
 from data.records import Batch, ClipSource, DataSplits
 from diffusion.prediction import add_noise, predicted_noise, predicted_video
 from logging_system.records import GeneratedSamples, NoiseVisualisation
-from measures.clips import frozen_frame_percent, hold_ratio, motion_energy_ratio, sharpness_ratio, to_unit_range
-from measures.memorisation import nearest_distances, pick_for_comparison, small_copies
+from measures.clips import (
+    frozen_frame_percent,
+    hold_share,
+    motion_energy,
+    nearest_distances,
+    pick_for_comparison,
+    ratio_to_real,
+    sharpness,
+    small_copies,
+    to_unit_range,
+)
 from measures.recogniser import LetterRecogniser
 from measures.spelling import letter_error_rate, shuffled_letter_error_rate
 from measures.text_use import text_sensitivity
 from sampling.sampler import ClipSampler, to_pixels
 
 COMPARED_CLIPS = 256
-
-
-SCANNED_CLIPS = 4096  # of a larger data set, only the first so many clips may be picked
+SCANNED_CLIPS = 4096  # of a larger data set, only the first clips may be picked
 
 
 class TrainingComparison:
@@ -74,8 +81,6 @@ class TrainingComparison:
 
 
 MOST_WORDS = 32
-
-
 NOISE_STREAM = 2  # of ClipSampler.initial_noise; the showcase's own noises are 0 and 1
 
 
@@ -126,11 +131,7 @@ class SpellingTest:
 
 
 RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise
-
-
 FILMSTRIP_STAGES = 6
-
-
 NOISE_DISPLAY_RANGE = 3.0  # standard deviations that the picture of a noise spans on either side of grey
 
 
@@ -196,9 +197,9 @@ class Showcase:
         real = self._validation_batch.video_BCTHW
         if self._real is not None:  # every prompt has a real clip: the closer comparison
             real = to_unit_range(torch.from_numpy(self._real))
-        measures["Motion_Energy_Ratio"] = motion_energy_ratio(clips, real)
-        measures["Hold_Ratio"] = hold_ratio(clips, real)
-        measures["Sharpness_Ratio"] = sharpness_ratio(clips, real)
+        measures["Motion_Energy_Ratio"] = ratio_to_real(motion_energy, clips, real)
+        measures["Hold_Ratio"] = ratio_to_real(hold_share, clips, real)
+        measures["Sharpness_Ratio"] = ratio_to_real(sharpness, clips, real)
         measures.update(self._comparison.measures(clips))
         if self._spelling is not None:
             measures.update(self._spelling.measures(ema_model))

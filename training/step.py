@@ -1,7 +1,7 @@
 """One optimizer step."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,81 +10,45 @@ from common.randomness import torch_generator
 from compute.device import ComputeDevice
 from config import Config
 from data.records import Batch
-from diffusion.loss import DiffusionObjective, LossTerms, loss_terms
-from diffusion.prediction import NoisySample, add_noise
-from diffusion.timesteps import stratified_timesteps
+from diffusion.loss import ClipStatistics, DiffusionObjective
+from diffusion.schedule import stratified_timesteps
 from distributed.models import SharedModel
 from distributed.processes import Processes
 from distributed.rank_times import Stretch, moment
-from logging_system.records import DiffusionTensors, SampleStatistics
-from training.optimizer import ExponentialMovingAverage, LossScale, build_optimizer, step_unless, total_norm
+from logging_system.records import DiffusionTensors, SampleStatistics, StepResult
+from training.optimizer import ExponentialMovingAverage, LossScale, step_unless, total_norm
 
 
-@dataclass(frozen=True)
-class StepOutcome:
-    """What a step leaves for the log, all on the device and, but for `tensors`, the same on every process.
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome(StepResult):
+    """What a step leaves for the loop and the log, all on the device.
 
     Attributes:
-        skipped: scalar bool: the loss or the gradient was not finite, so nothing was changed.
-        overflowed: scalar bool: only the scale of float16 gradients was too large. Nothing was changed either, but
-            nothing is wrong, and `skipped` is False.
-        loss_scale: scalar, what the loss was multiplied by; None where nothing is scaled.
-        fault: scalar int64, the rank whose loss was not finite; 0 where no loss was the reason.
-        request: scalar, the largest number that a process told the others.
-        tensors: of this process's last micro-batch.
-        own_work: how long this process worked on its own, before it had to wait for the others.
+        fault: scalar int64, the rank whose loss was not finite; 0 if all losses were finite.
+        request: scalar, the largest number that a process sent to the others.
+        own_work: how long this process worked, by micro-batch, before it had to wait for the others.
     """
 
-    loss: Tensor
-    gradient_norm: Tensor
-    gradient_norm_clipped: Tensor
-    skipped: Tensor
-    overflowed: Tensor
-    loss_scale: Tensor | None
     fault: Tensor
     request: Tensor
-    samples: SampleStatistics
-    tensors: DiffusionTensors
     own_work: tuple[Stretch, ...]
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A step as all processes see it, of all clips; each field as in `StepOutcome`."""
+class _MicroBatch:
+    """What one micro-batch leaves besides its gradients, all on the device."""
 
     loss: Tensor
-    skipped: Tensor
-    fault: Tensor
-    request: Tensor
-    samples: SampleStatistics
-
-
-@dataclass(frozen=True)
-class _MicroBatch:
-    """What one micro-batch leaves beside its gradients, all on the device."""
-
-    video: Tensor
-    sample: NoisySample
-    terms: LossTerms
+    clips: ClipStatistics
+    tensors: DiffusionTensors
     own_work: Stretch
-
-    def tensors(self) -> DiffusionTensors:
-        return DiffusionTensors(
-            video=self.video,
-            actual_noise=self.sample.noise,
-            noisy_video=self.sample.noisy_video,
-            predicted_noise=self.terms.predicted_noise,
-            predicted_video=self.terms.predicted_video,
-            timestep=self.sample.timestep_B,
-            is_terminal=self.terms.is_terminal,
-        )
 
 
 class TrainStep:
     """Noise, predict, compare, update.
 
-    Everything random in it is a function of (seed, step, place of the clip in the step), so that it does not depend on
-    how many processes share the clips.
+    All randomness is a function of the seed, the step and the position of the clip in the global batch. It therefore
+    does not depend on how many processes share the clips.
     """
 
     def __init__(
@@ -93,47 +57,64 @@ class TrainStep:
         shared: SharedModel,
         ema: ExponentialMovingAverage,
         optimizer: torch.optim.Optimizer,
+        loss_scale: LossScale,
         objective: DiffusionObjective,
         compute: ComputeDevice,
         processes: Processes,
-        loss_scale: LossScale,
-        accumulation_steps: int,
-        gradient_clip_norm: float,
-        seed: int,
+        config: Config,
     ) -> None:
         self._shared = shared
         self._parameters = [parameter for parameter in shared.model.parameters() if parameter.requires_grad]
         self._ema = ema
         self._optimizer = optimizer
+        self._loss_scale = loss_scale
         self._objective = objective
         self._compute = compute
         self._processes = processes
-        self._loss_scale = loss_scale
-        self._accumulation_steps = accumulation_steps
-        self._gradient_clip_norm = gradient_clip_norm
-        self._seed = seed
+        self._config = config
         self.is_updating = False
-        """True while weights, optimizer and average are changed, and for good where that failed half way."""
+        """True while weights, optimizer and average change, and for good if an update failed half way."""
 
     def run(self, step: int, batch: Batch, request: int = 0) -> StepOutcome:
-        """Do optimizer step `step` (1 for the first) on a batch of all micro-batches' clips.
+        """Do optimizer step `step` (1 for the first) on the clips of all its micro-batches.
 
-        Each process may tell the others a number, `request`, and learns the largest (`end_of_run`).
-
-        Where the loss or the gradient is not finite, on any process, nothing changes but the step count. Gradients stay
+        If the loss or the gradient is not finite on any process, nothing changes but the step count. The gradients stay
         readable afterwards, clipped.
+
+        Args:
+            step: its number.
+            batch: this process's clips, on the host.
+            request: a number to send to the other processes; all of them get the largest (`stopping.EndOfRun`).
         """
         noise, timestep, drop_caption = self._draw(step, batch.video_BCTHW)
         timestep, drop_caption = self._compute.send(timestep), self._compute.send(drop_caption)
         self._optimizer.zero_grad(set_to_none=True)
-        whole = (batch.video_BCTHW, batch.tokens_BL, noise, timestep, drop_caption)
-        micro_batches = list(zip(*(tensor.chunk(self._accumulation_steps) for tensor in whole), strict=True))
-        learned: list[_MicroBatch] = []
-        for number, micro_batch in enumerate(micro_batches, start=1):
-            with nullcontext() if number == len(micro_batches) else self._shared.gradients_stay_here():
-                learned.append(self._add_gradients(*micro_batch))
-        samples = _sample_statistics([each.terms for each in learned], timestep, drop_caption)
-        return self._use_gradients(step, learned, samples, request)
+        inputs = (batch.video_BCTHW, batch.tokens_BL, noise, timestep, drop_caption)
+        chunks = list(zip(*(tensor.chunk(self._config.GRADIENT_ACCUMULATION_STEPS) for tensor in inputs), strict=True))
+        micro_batches: list[_MicroBatch] = []
+        for number, chunk in enumerate(chunks, start=1):
+            with nullcontext() if number == len(chunks) else self._shared.no_sync():
+                micro_batches.append(self._add_gradients(*chunk))
+        clips = ClipStatistics.concatenate([each.clips for each in micro_batches])
+        samples = SampleStatistics(**vars(clips), is_captioned=~drop_caption)
+        return self._use_gradients(step, micro_batches, samples, request)
+
+    def _draw(self, step: int, video_BCTHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw noise, timesteps and caption dropout on the CPU, so that they do not depend on the device.
+
+        The values of a clip depend on its position in the global batch. With N processes, this one has every N-th clip.
+        """
+        rank, world_size = self._processes.part.rank, self._processes.part.world_size
+        count = world_size * video_BCTHW.shape[0]
+        mine = slice(rank, None, world_size)
+        noise = torch.empty(video_BCTHW.shape)
+        for own, position in zip(noise, range(count)[mine], strict=True):
+            own.normal_(generator=torch_generator(self._config.SEED, "training_noise", step, position))
+        timestep = stratified_timesteps(
+            count, self._objective.schedule.num_timesteps, torch_generator(self._config.SEED, "training_timestep", step)
+        )
+        chance = torch.rand(count, generator=torch_generator(self._config.SEED, "caption_dropout", step))
+        return noise, timestep[mine], (chance < self._objective.caption_dropout)[mine]
 
     def _add_gradients(
         self, video: Tensor, tokens: Tensor, noise: Tensor, timestep: Tensor, drop_caption: Tensor
@@ -141,145 +122,67 @@ class TrainStep:
         """Do the forward and backward pass of a micro-batch; its video, tokens and noise are on the host."""
         begun = moment(self._compute.device)
         video, tokens, noise = (self._compute.send(tensor) for tensor in (video, tokens, noise))
-        sample = add_noise(self._objective.schedule, self._objective.prediction_type, video, noise, timestep)
+        sample = self._objective.noise(video, noise, timestep)
         with self._compute.autocast():
             prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)
-        terms = self._loss(sample, video, prediction)
+        terms = self._objective.loss(sample, video, prediction)
         own_work = Stretch(begun, moment(self._compute.device))
-        torch.autograd.backward(self._loss_scale.scale(terms.loss / self._accumulation_steps))
-        return _MicroBatch(video, sample, terms, own_work)
+        torch.autograd.backward(self._loss_scale.scale(terms.loss / self._config.GRADIENT_ACCUMULATION_STEPS))
+        tensors = DiffusionTensors(
+            video=video,
+            actual_noise=sample.noise,
+            noisy_video=sample.noisy_video,
+            predicted_noise=terms.predicted_noise,
+            predicted_video=terms.predicted_video,
+            timestep=sample.timestep_B,
+            is_terminal=terms.clips.is_terminal,
+        )
+        return _MicroBatch(terms.loss.detach(), terms.clips, tensors, own_work)
 
     def _use_gradients(
-        self, step: int, learned: list[_MicroBatch], samples: SampleStatistics, request: int
+        self, step: int, micro_batches: list[_MicroBatch], samples: SampleStatistics, request: int
     ) -> StepOutcome:
-        """Update the weights with what all micro-batches and processes have learned."""
+        """Update the weights, unless the loss or the gradient of a process is not finite."""
         self._loss_scale.unscale(self._optimizer)
         norm = total_norm(self._parameters)
-        loss = torch.stack([each.terms.loss.detach() for each in learned]).mean()
-        seen = self._seen_by_all(loss, norm, request, samples)
-        # Last of all: where anything before it fails, the weights are still those of the step before.
-        self._update(step, norm, seen.skipped)
-        scaled = self._loss_scale.update(seen.loss)
+        own_loss = torch.stack([each.loss for each in micro_batches]).mean()
+        (loss_R, norm_R, request_R), samples = self._gather((own_loss, norm, own_loss.new_full((), request)), samples)
+        loss = loss_R.mean()
+        is_finite_R = torch.isfinite(loss_R)
+        skipped = ~(is_finite_R & torch.isfinite(norm_R)).all()
+        # The update comes last: if anything before it fails, the weights are still those of the step before.
+        self._update(step, norm, skipped)
+        scaled = self._loss_scale.update(loss)
         return StepOutcome(
-            loss=seen.loss,
+            loss=loss,
             gradient_norm=norm,
-            gradient_norm_clipped=norm.clamp(max=self._gradient_clip_norm),
-            skipped=seen.skipped & ~scaled.overflowed,
+            gradient_norm_clipped=norm.clamp(max=self._config.GRADIENT_CLIP_NORM),
+            skipped=skipped & ~scaled.overflowed,
             overflowed=scaled.overflowed,
             loss_scale=scaled.scale,
-            fault=seen.fault,
-            request=seen.request,
-            samples=seen.samples,
-            tensors=learned[-1].tensors(),
-            own_work=tuple(each.own_work for each in learned),
-        )
-
-    def _draw(self, step: int, video_BCTHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw a step's randomness on the CPU, so that it does not depend on the device.
-
-        What belongs to a clip depends on its place in the global batch, of which this process has every so manyth.
-        """
-        rank, world_size = self._processes.part.rank, self._processes.part.world_size
-        count = world_size * video_BCTHW.shape[0]
-        mine = slice(rank, None, world_size)
-        noise = torch.empty(video_BCTHW.shape)
-        for own, place in zip(noise, range(count)[mine], strict=True):
-            own.normal_(generator=torch_generator(self._seed, "training_noise", step, place))
-        timestep = stratified_timesteps(
-            count, self._objective.schedule.num_timesteps, torch_generator(self._seed, "training_timestep", step)
-        )
-        chance = torch.rand(count, generator=torch_generator(self._seed, "caption_dropout", step))
-        return noise, timestep[mine], (chance < self._objective.caption_dropout)[mine]
-
-    def _loss(self, sample: NoisySample, video: Tensor, prediction: Tensor) -> LossTerms:
-        objective = self._objective
-        return loss_terms(
-            objective.schedule,
-            objective.prediction_type,
-            objective.weighting,
-            objective.min_snr_gamma,
-            sample,
-            video,
-            prediction,
-        )
-
-    def _seen_by_all(self, loss: Tensor, norm: Tensor, request: int, samples: SampleStatistics) -> _Seen:
-        """Put together what the processes have seen, and decide for all of them whether the step counts."""
-        of_clips = {field.name: getattr(samples, field.name) for field in fields(SampleStatistics)}
-        clips = samples.timestep.shape[0]
-        own = (loss, norm, loss.new_full((), request))
-        rows = [*(each.float() for each in of_clips.values()), *(number.expand(clips) for number in own)]
-        *gathered, losses, norms, requests = self._processes.gather_clips(torch.stack(rows))
-        # The first clips of the global batch belong to one rank each.
-        loss_R, norm_R, request_R = (row[: self._processes.part.world_size] for row in (losses, norms, requests))
-        finite_R = torch.isfinite(loss_R)
-        return _Seen(
-            loss=loss_R.mean(),
-            skipped=~(finite_R & torch.isfinite(norm_R)).all(),
-            fault=(~finite_R).int().argmax(),
+            samples=samples,
+            tensors=micro_batches[-1].tensors,
+            fault=(~is_finite_R).int().argmax(),
             request=request_R.max(),
-            samples=SampleStatistics(
-                **{name: row.to(each.dtype) for (name, each), row in zip(of_clips.items(), gathered, strict=True)}
-            ),
+            own_work=tuple(each.own_work for each in micro_batches),
         )
+
+    def _gather(
+        self, numbers: tuple[Tensor, ...], samples: SampleStatistics
+    ) -> tuple[tuple[Tensor, ...], SampleStatistics]:
+        """Gather scalars, one of each rank ([R]), and the statistics of all clips, with one message."""
+        own = vars(samples)
+        rows = [*(row.float() for row in own.values()), *(each.expand(len(samples.timestep)) for each in numbers)]
+        gathered = self._processes.gather_clips(torch.stack(rows))
+        # The first clips of the global batch belong to one rank each.
+        of_ranks = tuple(row[: self._processes.part.world_size] for row in gathered[len(own) :])
+        rows_of_clips = zip(own.items(), gathered[: len(own)], strict=True)
+        of_clips = {name: row.to(each.dtype) for (name, each), row in rows_of_clips}
+        return of_ranks, SampleStatistics(**of_clips)
 
     def _update(self, step: int, norm: Tensor, skipped: Tensor) -> None:
         self.is_updating = True
-        nn.utils.clip_grads_with_norm_(self._parameters, self._gradient_clip_norm, norm)
+        nn.utils.clip_grads_with_norm_(self._parameters, self._config.GRADIENT_CLIP_NORM, norm)
         step_unless(self._optimizer, skipped)
         self._ema.update(step - 1, skipped)
         self.is_updating = False
-
-
-def _sample_statistics(terms: list[LossTerms], timestep: Tensor, drop_caption: Tensor) -> SampleStatistics:
-    """Join the micro-batches' numbers."""
-    return SampleStatistics(
-        timestep=timestep,
-        is_terminal=torch.cat([term.is_terminal for term in terms]),
-        is_captioned=~drop_caption,
-        weighted_loss=torch.cat([term.weighted_loss for term in terms]),
-        unweighted_mse=torch.cat([term.unweighted_mse for term in terms]),
-        predict_zero_mse=torch.cat([term.predict_zero_mse for term in terms]),
-        temporal_difference_mse=torch.cat([term.temporal_difference_mse for term in terms]),
-        noise_mse=torch.cat([term.noise_mse for term in terms]),
-        noise_mae=torch.cat([term.noise_mae for term in terms]),
-        x0_mse=torch.cat([term.x0_mse for term in terms]),
-        snr_decibel=torch.cat([term.snr_decibel for term in terms]),
-        alphas_cumprod=torch.cat([term.alphas_cumprod for term in terms]),
-        beta=torch.cat([term.beta for term in terms]),
-    )
-
-
-def build_adamw(config: Config, model: nn.Module) -> torch.optim.AdamW:
-    """Build what the constants under "Optimizer" describe."""
-    return build_optimizer(
-        model,
-        learning_rate=config.LEARNING_RATE,
-        betas=(config.ADAM_BETA_1, config.ADAM_BETA_2),
-        weight_decay=config.WEIGHT_DECAY,
-    )
-
-
-def build_train_step(
-    config: Config,
-    shared: SharedModel,
-    ema: ExponentialMovingAverage,
-    optimizer: torch.optim.AdamW,
-    objective: DiffusionObjective,
-    compute: ComputeDevice,
-    processes: Processes,
-    loss_scale: LossScale,
-) -> TrainStep:
-    """Build the step that trains the model."""
-    return TrainStep(
-        shared=shared,
-        ema=ema,
-        optimizer=optimizer,
-        objective=objective,
-        compute=compute,
-        processes=processes,
-        loss_scale=loss_scale,
-        accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
-        gradient_clip_norm=config.GRADIENT_CLIP_NORM,
-        seed=config.SEED,
-    )

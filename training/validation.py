@@ -10,8 +10,7 @@ from common.randomness import torch_generator
 from compute.device import ComputeDevice
 from data.batches import Tokenize, load_batch
 from data.records import Batch, ClipSource
-from diffusion.prediction import PredictionType
-from diffusion.schedule import NoiseSchedule
+from diffusion.loss import DiffusionObjective
 from distributed.processes import Processes
 from logging_system.records import ValidationRecord
 from measures.bootstrap import Interval
@@ -26,8 +25,7 @@ class Validator:
         *,
         clips: GaugeClips,
         trained_clips: GaugeClips | None,
-        schedule: NoiseSchedule,
-        prediction_type: PredictionType,
+        objective: DiffusionObjective,
         compute: ComputeDevice,
         processes: Processes,
         batch_size: int,
@@ -35,8 +33,7 @@ class Validator:
     ) -> None:
         self._clips = clips
         self._trained_clips = trained_clips
-        self._schedule = schedule
-        self._prediction_type = prediction_type
+        self._objective = objective
         self._compute = compute
         self._processes = processes
         self._batch_size = batch_size
@@ -58,8 +55,7 @@ class Validator:
         def measure(clips: GaugeClips, *, without_caption: bool) -> TextUse:
             return measure_text_use(
                 predict,
-                self._schedule,
-                self._prediction_type,
+                self._objective,
                 clips,
                 self._batch_size,
                 self._seed,

@@ -3,90 +3,88 @@
 import statistics
 import time
 
-from logging_system.category import Category, Due
-from logging_system.clock import LoggingClock
-from logging_system.files.writer import Writer
+from config import Config
+from logging_system.cadence import Due
+from logging_system.category import VALIDATIONS, Category, CategoryContext, Tag
 from logging_system.records import CheckpointRecord, StepRecord, ValidationRecord
-from logging_system.tags import Tag, write_scalars
-from logging_system.view import TrainingView
 
 FORWARD_AND_BACKWARD = 3  # a backward pass costs about two forward passes (Kaplan et al. 2020, section 2.1)
 
 TAGS = {
-    "05_Performance/Samples_Per_Second": Tag(
+    "Samples_Per_Second": Tag(
         "Clips trained on in a second, since the last point; logging, validation and sampling time left out."
     ),
-    "05_Performance/Steps_Per_Second": Tag("Optimizer steps in a second, since the last point; logging left out."),
-    "05_Performance/Frames_Per_Second": Tag("Video frames trained on in a second, since the last point."),
-    "05_Performance/Step_Time_Seconds": Tag(
+    "Steps_Per_Second": Tag("Optimizer steps in a second, since the last point; logging left out."),
+    "Frames_Per_Second": Tag("Video frames trained on in a second, since the last point."),
+    "Step_Time_Seconds": Tag(
         "Mean seconds of an optimizer step since the last point, waiting for data included, logging left out."
     ),
-    "05_Performance/Data_Wait_Percent": Tag(
+    "Data_Wait_Percent": Tag(
         "Share of the step time spent waiting for the next batch, since the last point. Above 10 percent: add "
         "NUM_WORKERS or decode less. On a GPU, which is behind the host, it is an upper bound: see "
         "14_System/GPU_Utilization_Percent."
     ),
-    "05_Performance/Logging_Overhead_Percent": Tag(
+    "Logging_Overhead_Percent": Tag(
         "Share of (training + logging) time that ordinary logging took in this launch so far; videos are counted in "
         "Sampling_Seconds. High in the first steps, then meant to stay below 2 percent."
     ),
-    "05_Performance/Validation_Seconds": Tag(
+    "Validation_Seconds": Tag(
         "Seconds of the latest validation.", absent_when="validation is off or there are no validation clips"
     ),
-    "05_Performance/Sampling_Seconds": Tag(
+    "Sampling_Seconds": Tag(
         "Seconds that training stood still for generated videos and noise videos since this tag's last point.",
         absent_when="ENABLE_VIDEO_LOGGING and ENABLE_NOISE_VISUALIZATION are both off",
     ),
-    "05_Performance/Checkpoint_Stall_Seconds": Tag(
+    "Checkpoint_Stall_Seconds": Tag(
         "Seconds that training stood still for the checkpoint of this step.",
         absent_when="no checkpoint was written yet",
     ),
-    "05_Performance/Checkpoint_Write_Seconds": Tag(
+    "Checkpoint_Write_Seconds": Tag(
         "Seconds from the beginning of the checkpoint of this step until it had reached the disk. With "
         "SAVE_IN_BACKGROUND, training goes on meanwhile.",
         absent_when="no checkpoint was written yet",
     ),
-    "05_Performance/Checkpoint_Megabytes": Tag(
+    "Checkpoint_Megabytes": Tag(
         "Size of the checkpoint of this step on the disk, in 10^6 bytes.", absent_when="no checkpoint was written yet"
     ),
-    "05_Performance/Model_TFLOPs": Tag(
+    "Model_TFLOPs": Tag(
         "Arithmetic done for the model in a second since the last point, in 10^12 operations, counting a training step "
         "as three forward passes.",
         absent_when="the operations of a forward pass could not be counted",
     ),
-    "05_Performance/MFU_Percent": Tag(
+    "MFU_Percent": Tag(
         "Model_TFLOPs as a share of the device's peak (model FLOPs utilisation, Chowdhery et al. 2022, appendix B).",
         absent_when="the device's peak is not known",
     ),
-    "05_Performance/ETA_Seconds": Tag(
+    "ETA_Seconds": Tag(
         "Seconds until the last step at the pace of this launch so far, logging, validation and sampling included.",
         absent_when="the run has no last step",
     ),
-    "05_Performance/Rank_Seconds_Fastest": Tag(
+    "Rank_Seconds_Fastest": Tag(
         "Of the processes that train together, the fastest one's mean seconds of a step on its own since the last "
         "point: waiting for data and the forward passes, before it has to wait for the others.",
         absent_when="one process trains alone",
     ),
-    "05_Performance/Rank_Seconds_Slowest": Tag(
+    "Rank_Seconds_Slowest": Tag(
         "The slowest process's mean seconds of a step on its own since the last point.",
         absent_when="one process trains alone",
     ),
-    "05_Performance/Rank_Spread_Percent": Tag(
+    "Rank_Spread_Percent": Tag(
         "By how much the slowest process is slower than the middle one (the median), as a share of the whole step. The "
         "others wait that long for it.",
         absent_when="one process trains alone",
     ),
-    "05_Performance/Slowest_Rank": Tag(
+    "Slowest_Rank": Tag(
         "Rank of the slowest process since the last point. Always the same one, with a large spread: look at its "
         "machine. A different one at every point: chance.",
         absent_when="one process trains alone",
     ),
     # Written by the dispatcher, which alone sees a category fail.
-    "05_Performance/Logging_Failures": Tag(
+    "Logging_Failures": Tag(
         "How often a category raised an error, or a file or video could not be written, in this launch.",
         absent_when="nothing failed",
     ),
-    "05_Performance/Dropped_Videos": Tag(
+    "Dropped_Videos": Tag(
         "Videos of this launch that are missing because they came faster than they could be encoded.",
         absent_when="none was dropped",
     ),
@@ -97,9 +95,12 @@ class Performance(Category):
     """Rates from the seconds that the training loop reports with each step."""
 
     name = "05_Performance"
+    cadence = VALIDATIONS
+    tags = TAGS
 
-    def __init__(self, clock: LoggingClock) -> None:
-        self._clock = clock
+    def __init__(self, context: CategoryContext) -> None:
+        super().__init__(context)
+        self._clock = context.clock
         self._started = time.perf_counter()
         self._steps_of_launch = 0
         self._training_seconds = 0.0
@@ -107,14 +108,18 @@ class Performance(Category):
         self._last_step: int | None = None
         self._reset_interval()
 
+    @classmethod
+    def is_enabled(cls, config: Config) -> bool:
+        return config.ENABLE_PERFORMANCE_PROFILING
+
     def _reset_interval(self) -> None:
         self._steps = self._clips = self._frames = 0
         self._seconds = self._data_seconds = 0.0
 
-    def on_start(self, view: TrainingView, writer: Writer) -> None:
+    def on_start(self) -> None:
         self._started = time.perf_counter()
 
-    def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
+    def on_step(self, record: StepRecord, due: Due) -> None:
         self._last_step = record.step
         self._steps_of_launch += 1
         self._training_seconds += record.step_seconds
@@ -125,71 +130,71 @@ class Performance(Category):
         self._data_seconds += record.data_seconds
         if due.scalars:
             if self._seconds > 0:
-                self._write_rates(record.step, view, writer)
-                self._write_ranks(record, writer)
-            self._write_whole_launch(record.step, view, writer)
+                self._write_rates(record.step)
+                self._write_ranks(record)
+            self._write_whole_launch(record.step)
             if not record.is_last:  # on_end writes that point, together with the last samples
-                self._write_sampling(record.step, writer)
+                self._write_sampling(record.step)
             self._reset_interval()
 
-    def _write_rates(self, step: int, view: TrainingView, writer: Writer) -> None:
+    def _write_rates(self, step: int) -> None:
         values = {
-            "05_Performance/Samples_Per_Second": self._clips / self._seconds,
-            "05_Performance/Steps_Per_Second": self._steps / self._seconds,
-            "05_Performance/Frames_Per_Second": self._frames / self._seconds,
-            "05_Performance/Step_Time_Seconds": self._seconds / self._steps,
-            "05_Performance/Data_Wait_Percent": 100 * self._data_seconds / self._seconds,
+            "Samples_Per_Second": self._clips / self._seconds,
+            "Steps_Per_Second": self._steps / self._seconds,
+            "Frames_Per_Second": self._frames / self._seconds,
+            "Step_Time_Seconds": self._seconds / self._steps,
+            "Data_Wait_Percent": 100 * self._data_seconds / self._seconds,
         }
-        forward, peak = view.run.forward_flops, view.run.peak_flops_per_second
+        forward, peak = self.view.run.forward_flops, self.view.run.peak_flops_per_second
         if forward is not None:
             flops_per_second = FORWARD_AND_BACKWARD * forward * self._clips / self._seconds
-            values["05_Performance/Model_TFLOPs"] = flops_per_second / 1e12
+            values["Model_TFLOPs"] = flops_per_second / 1e12
             if peak is not None:
-                values["05_Performance/MFU_Percent"] = 100 * flops_per_second / peak
-        write_scalars(writer, TAGS, values, step)
+                values["MFU_Percent"] = 100 * flops_per_second / peak
+        self.scalars(values, step)
 
-    def _write_ranks(self, record: StepRecord, writer: Writer) -> None:
+    def _write_ranks(self, record: StepRecord) -> None:
         seconds = record.rank_seconds
         if not seconds:
             return
         behind = max(seconds) - statistics.median(seconds)
         values = {
-            "05_Performance/Rank_Seconds_Fastest": min(seconds),
-            "05_Performance/Rank_Seconds_Slowest": max(seconds),
-            "05_Performance/Rank_Spread_Percent": 100 * behind * self._steps / self._seconds,
-            "05_Performance/Slowest_Rank": float(seconds.index(max(seconds))),
+            "Rank_Seconds_Fastest": min(seconds),
+            "Rank_Seconds_Slowest": max(seconds),
+            "Rank_Spread_Percent": 100 * behind * self._steps / self._seconds,
+            "Slowest_Rank": float(seconds.index(max(seconds))),
         }
-        write_scalars(writer, TAGS, values, record.step)
+        self.scalars(values, record.step)
 
-    def _write_whole_launch(self, step: int, view: TrainingView, writer: Writer) -> None:
+    def _write_whole_launch(self, step: int) -> None:
         values: dict[str, float] = {}
-        logging_seconds = self._clock.snapshot().logging_seconds
+        logging_seconds = self._clock.logging_seconds
         total_seconds = self._training_seconds + logging_seconds
         if total_seconds > 0:
-            values["05_Performance/Logging_Overhead_Percent"] = 100 * logging_seconds / total_seconds
-        if view.total_steps is not None:
+            values["Logging_Overhead_Percent"] = 100 * logging_seconds / total_seconds
+        if self.view.total_steps is not None:
             pace = (time.perf_counter() - self._started) / self._steps_of_launch
-            values["05_Performance/ETA_Seconds"] = max(0, view.total_steps - step) * pace
-        write_scalars(writer, TAGS, values, step)
+            values["ETA_Seconds"] = max(0, self.view.total_steps - step) * pace
+        self.scalars(values, step)
 
-    def _write_sampling(self, step: int, writer: Writer) -> None:
-        total = self._clock.snapshot().sampling_seconds
+    def _write_sampling(self, step: int) -> None:
+        total = self._clock.sampling_seconds
         if total > self._sampling_reported:
-            write_scalars(writer, TAGS, {"05_Performance/Sampling_Seconds": total - self._sampling_reported}, step)
+            self.scalars({"Sampling_Seconds": total - self._sampling_reported}, step)
             self._sampling_reported = total
 
-    def on_validation(self, record: ValidationRecord, view: TrainingView, writer: Writer) -> None:
-        write_scalars(writer, TAGS, {"05_Performance/Validation_Seconds": record.seconds}, record.step)
+    def on_validation(self, record: ValidationRecord) -> None:
+        self.scalars({"Validation_Seconds": record.seconds}, record.step)
 
-    def on_checkpoint(self, record: CheckpointRecord, view: TrainingView, writer: Writer) -> None:
+    def on_checkpoint(self, record: CheckpointRecord) -> None:
         values = {
-            "05_Performance/Checkpoint_Stall_Seconds": record.stall_seconds,
-            "05_Performance/Checkpoint_Write_Seconds": record.write_seconds,
-            "05_Performance/Checkpoint_Megabytes": record.size_bytes / 1e6,
+            "Checkpoint_Stall_Seconds": record.stall_seconds,
+            "Checkpoint_Write_Seconds": record.write_seconds,
+            "Checkpoint_Megabytes": record.size_bytes / 1e6,
         }
-        write_scalars(writer, TAGS, values, record.step)
+        self.scalars(values, record.step)
 
-    def on_end(self, view: TrainingView, writer: Writer) -> None:
+    def on_end(self) -> None:
         # The last step's samples are made after its scalars were written, and a tag gets one point a step.
         if self._last_step is not None:
-            self._write_sampling(self._last_step, writer)
+            self._write_sampling(self._last_step)

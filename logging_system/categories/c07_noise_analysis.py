@@ -1,19 +1,16 @@
 """07_Noise_Analysis: the noise the model predicts, the noise that was there, and the clips themselves."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from logging_system.category import Category, Due
-from logging_system.files.writer import Writer
-from logging_system.records import DiffusionTensors, StepRecord, number_of_timesteps
-from logging_system.statistics.histogram import device_histograms
-from logging_system.statistics.video_quality import video_quality
-from logging_system.tags import Tag, write_scalars
-from logging_system.view import TrainingView
+from logging_system.cadence import Due
+from logging_system.category import DIAGNOSTICS, Category, Tag
+from logging_system.records import StepRecord
+from logging_system.statistics.tensors import device_histograms, video_quality
 
 
 @dataclass(frozen=True)
@@ -73,137 +70,119 @@ def pooled_correlation(clips: Sequence[ClipMoments]) -> float | None:
 
 
 BINS = 8
-
-
 ALL_TERMINAL = "every clip of the micro-batch was pure noise (signal-to-noise ratio 0)"
-
-
 PREDICTED = "the predicted noise of the step's last micro-batch, pure-noise clips left out"
-
-
 ACTUAL = "the noise that was added in the step's last micro-batch"
-
-
 VIDEO = "the clean clips of the step's last micro-batch, range -1 to 1"
 
-
 TAGS = {
-    "07_Noise_Analysis/Predicted_Mean": Tag(f"Mean of {PREDICTED}; should be near 0.", ALL_TERMINAL),
-    "07_Noise_Analysis/Predicted_Std": Tag(
+    "Predicted_Mean": Tag(f"Mean of {PREDICTED}; should be near 0.", ALL_TERMINAL),
+    "Predicted_Std": Tag(
         f"Standard deviation of {PREDICTED}; near 1 is right, well below means timid answers.", ALL_TERMINAL
     ),
-    "07_Noise_Analysis/Predicted_Min": Tag(f"Smallest value of {PREDICTED}.", ALL_TERMINAL),
-    "07_Noise_Analysis/Predicted_Max": Tag(f"Largest value of {PREDICTED}.", ALL_TERMINAL),
-    "07_Noise_Analysis/Predicted_Abs_Mean": Tag(
-        f"Mean absolute value of {PREDICTED}; 0.80 for standard normal noise.", ALL_TERMINAL
-    ),
-    "07_Noise_Analysis/Predicted_Non_Finite": Tag(
+    "Predicted_Min": Tag(f"Smallest value of {PREDICTED}.", ALL_TERMINAL),
+    "Predicted_Max": Tag(f"Largest value of {PREDICTED}.", ALL_TERMINAL),
+    "Predicted_Abs_Mean": Tag(f"Mean absolute value of {PREDICTED}; 0.80 for standard normal noise.", ALL_TERMINAL),
+    "Predicted_Non_Finite": Tag(
         f"Number of values that are NaN or infinite in {PREDICTED}. Should be 0; the other figures leave them out.",
         ALL_TERMINAL,
     ),
-    "07_Noise_Analysis/Actual_Mean": Tag(f"Mean of {ACTUAL}; near 0."),
-    "07_Noise_Analysis/Actual_Std": Tag(f"Standard deviation of {ACTUAL}; near 1."),
-    "07_Noise_Analysis/Actual_Min": Tag(f"Smallest value of {ACTUAL}."),
-    "07_Noise_Analysis/Actual_Max": Tag(f"Largest value of {ACTUAL}."),
-    "07_Noise_Analysis/Actual_Abs_Mean": Tag(f"Mean absolute value of {ACTUAL}; near 0.80."),
-    "07_Noise_Analysis/Video_Mean": Tag(f"Mean of {VIDEO}: their brightness."),
-    "07_Noise_Analysis/Video_Std": Tag(f"Standard deviation of {VIDEO}. Near 0: empty or grey clips."),
-    "07_Noise_Analysis/Video_Min": Tag(f"Smallest value of {VIDEO}; below -1 means wrong scaling."),
-    "07_Noise_Analysis/Video_Max": Tag(f"Largest value of {VIDEO}; above 1 means wrong scaling."),
-    "07_Noise_Analysis/Video_Abs_Mean": Tag(f"Mean absolute value of {VIDEO}."),
-    "07_Noise_Analysis/Noise_Correlation": Tag(
+    "Actual_Mean": Tag(f"Mean of {ACTUAL}; near 0."),
+    "Actual_Std": Tag(f"Standard deviation of {ACTUAL}; near 1."),
+    "Actual_Min": Tag(f"Smallest value of {ACTUAL}."),
+    "Actual_Max": Tag(f"Largest value of {ACTUAL}."),
+    "Actual_Abs_Mean": Tag(f"Mean absolute value of {ACTUAL}; near 0.80."),
+    "Video_Mean": Tag(f"Mean of {VIDEO}: their brightness."),
+    "Video_Std": Tag(f"Standard deviation of {VIDEO}. Near 0: empty or grey clips."),
+    "Video_Min": Tag(f"Smallest value of {VIDEO}; below -1 means wrong scaling."),
+    "Video_Max": Tag(f"Largest value of {VIDEO}; above 1 means wrong scaling."),
+    "Video_Abs_Mean": Tag(f"Mean absolute value of {VIDEO}."),
+    "Noise_Correlation": Tag(
         "Pearson correlation of predicted and actual noise over all values of the last micro-batch, pure-noise clips "
         "left out. 0 is guessing, 1 is perfect.",
         ALL_TERMINAL,
     ),
-    "07_Noise_Analysis/Noise_Correlation_Bin_{number}": Tag(
+    "Noise_Correlation_Bin_{number}": Tag(
         "Noise_Correlation of the clips in one eighth of the timesteps; bin 1 has the least noise and is the hardest.",
         "no clip of the micro-batch fell in the bin",
     ),
-    "07_Noise_Analysis/Timestep_Mean": Tag("Mean timestep of the step's whole batch; half of the range when even."),
-    "07_Noise_Analysis/Timestep_Std": Tag(
-        "Standard deviation of the timesteps of the step's whole batch; 0.29 of the range when even."
-    ),
-    "07_Noise_Analysis/Predicted_Noise": Tag(f"Histogram of {PREDICTED}.", ALL_TERMINAL),
-    "07_Noise_Analysis/Actual_Noise": Tag(f"Histogram of {ACTUAL}; a bell around 0."),
-    "07_Noise_Analysis/Video_Contrast": Tag(
+    "Timestep_Mean": Tag("Mean timestep of the step's whole batch; half of the range when even."),
+    "Timestep_Std": Tag("Standard deviation of the timesteps of the step's whole batch; 0.29 of the range when even."),
+    "Predicted_Noise": Tag(f"Histogram of {PREDICTED}.", ALL_TERMINAL),
+    "Actual_Noise": Tag(f"Histogram of {ACTUAL}; a bell around 0."),
+    "Video_Contrast": Tag(
         "Data quality: standard deviation of brightness within a frame, range -1 to 1, mean over the last micro-batch."
     ),
-    "07_Noise_Analysis/Video_Sharpness": Tag(
+    "Video_Sharpness": Tag(
         "Data quality: mean absolute difference of neighbouring pixels' brightness. Falls when clips are blurred."
     ),
-    "07_Noise_Analysis/Video_Motion_Energy": Tag(
+    "Video_Motion_Energy": Tag(
         "Data quality: mean absolute change of brightness from frame to frame.", "clips have a single frame"
     ),
-    "07_Noise_Analysis/Video_Frozen_Frame_Percent": Tag(
+    "Video_Frozen_Frame_Percent": Tag(
         "Data quality: share of frame pairs in which no pixel changes by more than one grey level of 255.",
         "clips have a single frame",
     ),
 }
 
 
-STATISTICS = ("mean", "std", "minimum", "maximum", "abs_mean", "non_finite")
-
-
 class NoiseAnalysis(Category):
     """Looks at the tensors of one micro-batch; one transfer for the figures and one for the histograms."""
 
     name = "07_Noise_Analysis"
+    cadence = DIAGNOSTICS
+    tags = TAGS
 
-    def __init__(self, histogram_bins: int) -> None:
-        self._histogram_bins = histogram_bins
+    def on_step(self, record: StepRecord, due: Due) -> None:
+        if due.diagnostics:
+            with torch.no_grad():
+                self._write(record)
 
-    def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
-        if not due.diagnostics:
-            return
-        with torch.no_grad():
-            self._write(record, number_of_timesteps(view.run), writer)
-
-    def _write(self, record: StepRecord, num_timesteps: int, writer: Writer) -> None:
+    def _write(self, record: StepRecord) -> None:
         tensors = record.tensors
         signal_B = (~tensors.is_terminal).nonzero().flatten()
         predicted, actual = tensors.predicted_noise[signal_B], tensors.actual_noise[signal_B]
-        figures = _device_figures(tensors, predicted, record.samples.timestep)
+        figures = _device_figures(record, predicted)
         pairs = torch.cat([clip_moments(predicted, actual), tensors.timestep[signal_B, None].float()], dim=1)
         values = torch.cat([torch.stack(list(figures.values())), pairs.flatten()]).tolist()  # the one transfer
-        numbers = dict(zip(figures, values, strict=False))
-        write_scalars(writer, TAGS, _scalars(numbers), record.step)
+        scalars = dict(zip(figures, values, strict=False))
+        if "Video_Frozen_Frame_Percent" in scalars:
+            scalars["Video_Frozen_Frame_Percent"] *= 100  # a share until here
+        self.scalars(scalars, record.step)
         rows = [values[start : start + 6] for start in range(len(figures), len(values), 6)]
-        self._write_correlations(rows, num_timesteps, record.step, writer)
-        self._write_histograms(predicted, tensors.actual_noise, record.step, writer)
+        self._write_correlations(rows, record.step)
+        self._write_histograms(predicted, tensors.actual_noise, record.step)
 
-    def _write_correlations(self, rows: list[list[float]], num_timesteps: int, step: int, writer: Writer) -> None:
+    def _write_correlations(self, rows: list[list[float]], step: int) -> None:
         by_bin: dict[int, list[ClipMoments]] = {}
         for *moments, timestep in rows:
-            number = int(timestep) * BINS // num_timesteps + 1
+            number = int(timestep) * BINS // self.config.NUM_TRAIN_TIMESTEPS + 1
             by_bin.setdefault(number, []).append(ClipMoments(*moments))
         overall = pooled_correlation([clip for clips in by_bin.values() for clip in clips])
         if overall is not None:
-            write_scalars(writer, TAGS, {"07_Noise_Analysis/Noise_Correlation": overall}, step)
+            self.scalars({"Noise_Correlation": overall}, step)
         for number, clips in by_bin.items():
             correlation = pooled_correlation(clips)
             if correlation is not None:
-                tag = "07_Noise_Analysis/Noise_Correlation_Bin_{number}"
-                write_scalars(writer, TAGS, {tag: correlation}, step, number=number)
+                self.scalars({"Noise_Correlation_Bin_{number}": correlation}, step, number=number)
 
-    def _write_histograms(self, predicted: Tensor, actual: Tensor, step: int, writer: Writer) -> None:
-        histograms = device_histograms([predicted, actual], self._histogram_bins)
-        tags = ("07_Noise_Analysis/Predicted_Noise", "07_Noise_Analysis/Actual_Noise")
-        for tag, histogram in zip(tags, histograms, strict=True):
+    def _write_histograms(self, predicted: Tensor, actual: Tensor, step: int) -> None:
+        histograms = device_histograms([predicted, actual], self.config.HISTOGRAM_BINS)
+        for key, histogram in zip(("Predicted_Noise", "Actual_Noise"), histograms, strict=True):
             if histogram.count:
-                writer.histogram(tag, histogram, step, TAGS[tag].description)
+                self.write(self.writer.histogram, key, histogram, step)
 
 
-def _device_figures(tensors: DiffusionTensors, predicted: Tensor, timestep_B: Tensor) -> dict[str, Tensor]:
-    """Return scalars on the device, by name."""
-    timestep = timestep_B.float()
-    figures = {"timestep_mean": timestep.mean(), "timestep_std": timestep.std(correction=0)}
-    groups = {"actual": tensors.actual_noise, "video": tensors.video, "predicted": predicted}
-    for group, tensor in groups.items():
+def _device_figures(record: StepRecord, predicted: Tensor) -> dict[str, Tensor]:
+    """Return scalars on the device, by the keys of their tags."""
+    timestep, tensors = record.samples.timestep.float(), record.tensors
+    figures = {"Timestep_Mean": timestep.mean(), "Timestep_Std": timestep.std(correction=0)}
+    quality = video_quality(torch.nan_to_num(tensors.video))
+    figures |= {f"Video_{name}": value for name, value in quality.items()}
+    for group, tensor in (("Predicted", predicted), ("Actual", tensors.actual_noise), ("Video", tensors.video)):
         if tensor.numel():
-            figures.update({f"{group}_{name}": value for name, value in _spread(tensor).items()})
-    figures.update(video_quality(torch.nan_to_num(tensors.video)))
-    return figures
+            figures |= {f"{group}_{name}": value for name, value in _spread(tensor).items()}
+    return {key: value for key, value in figures.items() if key in TAGS}
 
 
 def _spread(tensor: Tensor) -> dict[str, Tensor]:
@@ -214,38 +193,11 @@ def _spread(tensor: Tensor) -> dict[str, Tensor]:
     clean = torch.where(finite, flat, 0.0)
     mean = clean.sum() / count
     squares = torch.where(finite, flat - mean, 0.0).square().sum()
-    values = (
-        mean,
-        (squares / count).sqrt(),
-        torch.where(finite, flat, math.inf).amin(),
-        torch.where(finite, flat, -math.inf).amax(),
-        clean.abs().sum() / count,
-        (~finite).sum().float(),
-    )
-    return dict(zip(STATISTICS, values, strict=True))
-
-
-def _scalars(numbers: dict[str, float]) -> dict[str, float]:
-    values = {
-        "07_Noise_Analysis/Timestep_Mean": numbers["timestep_mean"],
-        "07_Noise_Analysis/Timestep_Std": numbers["timestep_std"],
-        "07_Noise_Analysis/Video_Contrast": numbers["contrast"],
-        "07_Noise_Analysis/Video_Sharpness": numbers["sharpness"],
+    return {
+        "Mean": mean,
+        "Std": (squares / count).sqrt(),
+        "Abs_Mean": clean.abs().sum() / count,
+        "Min": torch.where(finite, flat, math.inf).amin(),
+        "Max": torch.where(finite, flat, -math.inf).amax(),
+        "Non_Finite": (~finite).sum().float(),
     }
-    if "motion_energy" in numbers:
-        values["07_Noise_Analysis/Video_Motion_Energy"] = numbers["motion_energy"]
-        values["07_Noise_Analysis/Video_Frozen_Frame_Percent"] = 100 * numbers["frozen_share"]
-    for group in _groups(numbers):
-        prefix = f"07_Noise_Analysis/{group.capitalize()}"
-        values[f"{prefix}_Mean"] = numbers[f"{group}_mean"]
-        values[f"{prefix}_Std"] = numbers[f"{group}_std"]
-        values[f"{prefix}_Abs_Mean"] = numbers[f"{group}_abs_mean"]
-        values[f"{prefix}_Min"] = numbers[f"{group}_minimum"]
-        values[f"{prefix}_Max"] = numbers[f"{group}_maximum"]
-    if "predicted_non_finite" in numbers:
-        values["07_Noise_Analysis/Predicted_Non_Finite"] = numbers["predicted_non_finite"]
-    return values
-
-
-def _groups(numbers: dict[str, float]) -> Iterable[str]:
-    return [group for group in ("predicted", "actual", "video") if f"{group}_mean" in numbers]

@@ -6,32 +6,26 @@ in a drawing of hundreds of nodes that nobody reads. The table gives every modul
 
 from torch import nn
 
-from logging_system.category import Category
-from logging_system.files.writer import Writer
-from logging_system.pictures.markdown import table
-from logging_system.records import first_step
+from logging_system.category import START, Category, Tag
+from logging_system.files.summaries import table
 from logging_system.statistics.layers import plan_layers
-from logging_system.tags import Tag, write_scalars
-from logging_system.view import TrainingView
 
 DIRECT = "own_parameters"
 
 TAGS = {
-    "08_Model_Architecture/Total_Parameters": Tag("Number of values in the network, trained or not."),
-    "08_Model_Architecture/Trainable_Parameters": Tag("Number of values that training changes."),
-    "08_Model_Architecture/Parameter_Efficiency": Tag(
-        "Trainable parameters divided by all parameters; 1 when nothing is frozen."
-    ),
-    "08_Model_Architecture/Model_Size_MB": Tag(
+    "Total_Parameters": Tag("Number of values in the network, trained or not."),
+    "Trainable_Parameters": Tag("Number of values that training changes."),
+    "Parameter_Efficiency": Tag("Trainable parameters divided by all parameters; 1 when nothing is frozen."),
+    "Model_Size_MB": Tag(
         "Size of parameters and buffers as they are held for training, in 10^6 bytes; optimizer state and EMA not "
         "counted."
     ),
-    "08_Model_Architecture/Forward_GFLOPs": Tag(
+    "Forward_GFLOPs": Tag(
         "Arithmetic of one forward pass over one clip in 10^9 operations, a multiply-add counted as two.",
         absent_when="it could not be counted",
     ),
-    "08_Model_Architecture/Parameters_By_Block/{block}": Tag("Number of values in one top-level part of the network."),
-    "08_Model_Architecture/Summary": Tag("Every part that holds parameters: kind, shapes, number and share."),
+    "Parameters_By_Block/{block}": Tag("Number of values in one top-level part of the network."),
+    "Summary": Tag("Every part that holds parameters: kind, shapes, number and share."),
 }
 
 
@@ -39,36 +33,33 @@ class ModelArchitecture(Category):
     """Counts and a table, from the modules alone: no forward pass."""
 
     name = "08_Model_Architecture"
+    cadence = START
+    tags = TAGS
 
-    def __init__(self, maximum_layers: int) -> None:
-        self._maximum_layers = maximum_layers
-
-    def on_start(self, view: TrainingView, writer: Writer) -> None:
-        parameters = list(view.model.parameters())
+    def on_start(self) -> None:
+        parameters = list(self.view.model.parameters())
         total = sum(parameter.numel() for parameter in parameters)
         trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-        tensors = [*parameters, *view.model.buffers()]
-        step = first_step(view.run)
+        tensors = [*parameters, *self.view.model.buffers()]
+        step = self.view.run.first_step
         values: dict[str, float] = {
-            "08_Model_Architecture/Total_Parameters": total,
-            "08_Model_Architecture/Trainable_Parameters": trainable,
-            "08_Model_Architecture/Model_Size_MB": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
+            "Total_Parameters": total,
+            "Trainable_Parameters": trainable,
+            "Model_Size_MB": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
         }
         if total:
-            values["08_Model_Architecture/Parameter_Efficiency"] = trainable / total
-        if view.run.forward_flops is not None:
-            values["08_Model_Architecture/Forward_GFLOPs"] = view.run.forward_flops / 1e9
-        write_scalars(writer, TAGS, values, step)
-        for block, count in parameters_by_block(view.model).items():
-            tag = "08_Model_Architecture/Parameters_By_Block/{block}"
-            write_scalars(writer, TAGS, {tag: count}, step, block=block)
-        tag = "08_Model_Architecture/Summary"
-        writer.text(tag, self._summary(view.model, total), step, TAGS[tag].description)
+            values["Parameter_Efficiency"] = trainable / total
+        if self.view.run.forward_flops is not None:
+            values["Forward_GFLOPs"] = self.view.run.forward_flops / 1e9
+        self.scalars(values, step)
+        for block, count in parameters_by_block(self.view.model).items():
+            self.scalars({"Parameters_By_Block/{block}": count}, step, block=block)
+        self.write(self.writer.text, "Summary", self._summary(self.view.model, total), step)
 
     def _summary(self, model: nn.Module, total: int) -> str:
         modules = dict(model.named_modules())
         rows = []
-        for layer in plan_layers(model, self._maximum_layers).layers:
+        for layer in plan_layers(model, self.config.PARAMETER_TRACKING_MAX_LAYERS).layers:
             module = modules.get(layer.name, model)
             shapes = ", ".join("×".join(map(str, parameter.shape)) for parameter in layer.parameters[:4])
             rest = f" and {len(layer.parameters) - 4} more" if len(layer.parameters) > 4 else ""

@@ -6,22 +6,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from logging_system.category import Category, Due
-from logging_system.files.writer import Writer
+from config import Config
+from logging_system.cadence import Due
+from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.records import StepRecord
 from logging_system.statistics.layers import Layer, plan_layers
 from logging_system.statistics.tensors import merge_statistics, tensor_statistics
-from logging_system.tags import Tag, write_scalars
-from logging_system.view import TrainingView
 
 TAGS = {
-    "09_Parameter_Stats/{layer}/Mean": Tag("Mean of the layer's weights and biases together, finite ones only."),
-    "09_Parameter_Stats/{layer}/Std": Tag("Standard deviation of the layer's weights and biases together."),
-    "09_Parameter_Stats/{layer}/Norm": Tag(
+    "{layer}/Mean": Tag("Mean of the layer's weights and biases together, finite ones only."),
+    "{layer}/Std": Tag("Standard deviation of the layer's weights and biases together."),
+    "{layer}/Norm": Tag(
         "Euclidean norm of the layer's weights and biases. Endless growth: more weight decay or a lower learning rate."
     ),
-    "09_Parameter_Stats/{layer}/Non_Finite": Tag("Number of NaN or infinite weights. Anything above 0 is a defect."),
-    "09_Parameter_Stats/{layer}/Update_To_Weight_Ratio": Tag(
+    "{layer}/Non_Finite": Tag("Number of NaN or infinite weights. Anything above 0 is a defect."),
+    "{layer}/Update_To_Weight_Ratio": Tag(
         "Norm of this step's change divided by the norm before it. About 0.001 is healthy; 0.1 is a learning rate too "
         "high, 0.000001 a layer that hardly learns.",
         absent_when="the layer was all 0 before the step, or nobody knew before it that the run would end there",
@@ -33,20 +32,25 @@ class ParameterStats(Category):
     """Statistics of the weights after the step, and of the step itself through a copy taken before it."""
 
     name = "09_Parameter_Stats"
+    cadence = DIAGNOSTICS
+    tags = TAGS
 
-    def __init__(self, maximum_layers: int) -> None:
-        self._maximum_layers = maximum_layers
+    def __init__(self, context: CategoryContext) -> None:
+        super().__init__(context)
         self._layers: tuple[Layer, ...] = ()
         self._before: tuple[int, list[Tensor]] | None = None  # the step that follows, and the weights before it
 
-    def on_start(self, view: TrainingView, writer: Writer) -> None:
-        self._layers = plan_layers(view.model, self._maximum_layers).layers
+    @classmethod
+    def is_enabled(cls, config: Config) -> bool:
+        return config.ENABLE_PARAMETER_TRACKING
 
-    def before_step(self, step: int, due: Due, view: TrainingView) -> None:
-        if due.diagnostics:
-            self._before = (step, [parameter.detach().clone() for parameter in self._parameters()])
+    def on_start(self) -> None:
+        self._layers = plan_layers(self.view.model, self.config.PARAMETER_TRACKING_MAX_LAYERS).layers
 
-    def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
+    def before_step(self, step: int) -> None:
+        self._before = (step, [parameter.clone() for parameter in self._parameters()])
+
+    def on_step(self, record: StepRecord, due: Due) -> None:
         before, self._before = self._before, None
         if not due.diagnostics:
             return
@@ -60,17 +64,17 @@ class ParameterStats(Category):
             stop = start + len(layer.parameters)
             merged = merge_statistics(statistics[start:stop])
             values: dict[str, float] = {
-                "09_Parameter_Stats/{layer}/Mean": merged.mean,
-                "09_Parameter_Stats/{layer}/Std": merged.std,
-                "09_Parameter_Stats/{layer}/Norm": merged.norm,
-                "09_Parameter_Stats/{layer}/Non_Finite": merged.non_finite,
+                "{layer}/Mean": merged.mean,
+                "{layer}/Std": merged.std,
+                "{layer}/Norm": merged.norm,
+                "{layer}/Non_Finite": merged.non_finite,
             }
             if norms:
                 weight = math.hypot(*norms[start:stop])
                 change = math.hypot(*norms[len(parameters) + start : len(parameters) + stop])
                 if weight > 0:
-                    values["09_Parameter_Stats/{layer}/Update_To_Weight_Ratio"] = change / weight
-            write_scalars(writer, TAGS, values, record.step, layer=layer.name)
+                    values["{layer}/Update_To_Weight_Ratio"] = change / weight
+            self.scalars(values, record.step, layer=layer.name)
             start = stop
 
     def _parameters(self) -> list[Tensor]:

@@ -1,15 +1,14 @@
 """10_Parameter_Histograms: the distribution of every layer's weights."""
 
-from logging_system.category import Category, Due
-from logging_system.files.writer import Writer
+from config import Config
+from logging_system.cadence import Due
+from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.records import EpochRecord, StepRecord
-from logging_system.statistics.histogram import layer_histograms
 from logging_system.statistics.layers import Layer, plan_layers
-from logging_system.tags import Tag
-from logging_system.view import TrainingView
+from logging_system.statistics.tensors import layer_histograms
 
 TAGS = {
-    "10_Parameter_Histograms/{layer}": Tag(
+    "{layer}": Tag(
         "Distribution of the layer's weights and biases together, finite ones only. Widening slowly is normal; a "
         "single spike is a dead layer, long tails announce instability."
     ),
@@ -20,28 +19,32 @@ class ParameterHistograms(Category):
     """At diagnostics and at the end of epochs; once when both fall on one step."""
 
     name = "10_Parameter_Histograms"
+    cadence = f"{DIAGNOSTICS}; the end of every LOG_EVERY_EPOCHS-th epoch"
+    tags = TAGS
 
-    def __init__(self, maximum_layers: int, bins: int) -> None:
-        self._maximum_layers = maximum_layers
-        self._bins = bins
+    def __init__(self, context: CategoryContext) -> None:
+        super().__init__(context)
         self._layers: tuple[Layer, ...] = ()
         self._last_step: int | None = None
 
-    def on_start(self, view: TrainingView, writer: Writer) -> None:
-        self._layers = plan_layers(view.model, self._maximum_layers).layers
+    @classmethod
+    def is_enabled(cls, config: Config) -> bool:
+        return config.ENABLE_PARAMETER_TRACKING
 
-    def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
+    def on_start(self) -> None:
+        self._layers = plan_layers(self.view.model, self.config.PARAMETER_TRACKING_MAX_LAYERS).layers
+
+    def on_step(self, record: StepRecord, due: Due) -> None:
         if due.diagnostics:
-            self._write(record.step, writer)
+            self._write(record.step)
 
-    def on_epoch(self, record: EpochRecord, view: TrainingView, writer: Writer) -> None:
-        self._write(record.step, writer)
+    def on_epoch(self, record: EpochRecord) -> None:
+        self._write(record.step)
 
-    def _write(self, step: int, writer: Writer) -> None:
+    def _write(self, step: int) -> None:
         if step == self._last_step:
             return
         self._last_step = step
-        tag = "10_Parameter_Histograms/{layer}"
-        weights = [[parameter.detach() for parameter in layer.parameters] for layer in self._layers]
-        for layer, histogram in zip(self._layers, layer_histograms(weights, self._bins), strict=True):
-            writer.histogram(tag.format(layer=layer.name), histogram, step, TAGS[tag].description)
+        histograms = layer_histograms([layer.parameters for layer in self._layers], self.config.HISTOGRAM_BINS)
+        for layer, histogram in zip(self._layers, histograms, strict=True):
+            self.write(self.writer.histogram, "{layer}", histogram, step, layer=layer.name)

@@ -1,21 +1,19 @@
 """13_Noise_Visualization: one validation clip on its way through the model."""
 
-from logging_system.category import Category
-from logging_system.files.writer import Writer
+from config import Config
+from logging_system.category import SAMPLES, Category, Tag
 from logging_system.pictures.frames import captioned_grid
 from logging_system.records import NoiseVisualisation, StepRecord
-from logging_system.tags import Tag
-from logging_system.view import TrainingView
 
 TAGS = {
-    "13_Noise_Visualization/Predicted_Noise": Tag("The noise that the model sees in a fixed noisy validation clip."),
-    "13_Noise_Visualization/Actual_Noise": Tag("The noise that was added to it. Predicted_Noise should look the same."),
-    "13_Noise_Visualization/Original_Video": Tag("The validation clip before noise was added."),
-    "13_Noise_Visualization/Side_By_Side": Tag(
+    "Predicted_Noise": Tag("The noise that the model sees in a fixed noisy validation clip."),
+    "Actual_Noise": Tag("The noise that was added to it. Predicted_Noise should look the same."),
+    "Original_Video": Tag("The validation clip before noise was added."),
+    "Side_By_Side": Tag(
         "Original, noisy, actual noise, predicted noise and denoised clip, frame by frame. The outline of the clip in "
         "the predicted noise is signal that the model has taken for noise."
     ),
-    "13_Noise_Visualization/Denoising_Filmstrip": Tag(
+    "Denoising_Filmstrip": Tag(
         "The model's estimate of the clean clip at stages of sampling, from pure noise on the left to the finished "
         "clip on the right."
     ),
@@ -26,23 +24,30 @@ class NoiseVisualization(Category):
     """One request for the visualisation a sampling point."""
 
     name = "13_Noise_Visualization"
+    cadence = SAMPLES
+    tags = TAGS
+    makes_samples = True
 
-    def on_samples(self, record: StepRecord, view: TrainingView, writer: Writer) -> None:
-        seen = view.visualise_noise()
+    @classmethod
+    def is_enabled(cls, config: Config) -> bool:
+        return config.ENABLE_NOISE_VISUALIZATION
+
+    def on_samples(self, record: StepRecord) -> None:
+        seen = self.view.visualise_noise()
         single = f"{seen.caption}, t = {seen.timestep}"
         clips = {
-            "13_Noise_Visualization/Predicted_Noise": ([seen.predicted_noise], [single]),
-            "13_Noise_Visualization/Actual_Noise": ([seen.actual_noise], [single]),
-            "13_Noise_Visualization/Original_Video": ([seen.original], [seen.caption]),
-            "13_Noise_Visualization/Side_By_Side": (
+            "Predicted_Noise": ([seen.predicted_noise], [single]),
+            "Actual_Noise": ([seen.actual_noise], [single]),
+            "Original_Video": ([seen.original], [seen.caption]),
+            "Side_By_Side": (
                 [seen.original, seen.noisy, seen.actual_noise, seen.predicted_noise, seen.denoised],
                 ["original", f"noisy, t = {seen.timestep}", "actual noise", "predicted noise", "denoised"],
             ),
-            "13_Noise_Visualization/Denoising_Filmstrip": (list(seen.filmstrip), _stages(seen)),
+            "Denoising_Filmstrip": (list(seen.filmstrip), _stages(seen)),
         }
-        for tag, (videos, captions) in clips.items():
+        for key, (videos, captions) in clips.items():
             picture = captioned_grid(videos, captions, columns=len(videos))
-            writer.video(tag, picture, record.step, seen.frames_per_second, description=TAGS[tag].description)
+            self.video(key, picture, record.step, seen.frames_per_second)
 
 
 def _stages(seen: NoiseVisualisation) -> list[str]:

@@ -2,30 +2,27 @@
 
 from collections.abc import Mapping
 
-from logging_system.category import Category, Due
-from logging_system.doctor.diagnosis import diagnose
-from logging_system.doctor.report import as_markdown
-from logging_system.files.writer import Writer
-from logging_system.pictures.markdown import escape, table
-from logging_system.records import StepRecord, first_step
-from logging_system.tags import Tag
-from logging_system.view import TrainingView
+from logging_system.cadence import Due
+from logging_system.category import DIAGNOSTICS, START, Category, CategoryContext, Tag
+from logging_system.doctor.diagnosis import as_markdown, diagnose
+from logging_system.files.summaries import escape, table
+from logging_system.records import StepRecord
 
 TAGS = {
-    "15_Configuration/Config": Tag("Every constant of this launch, after presets and the command line."),
-    "15_Configuration/Environment": Tag("Versions, device, source revision and command line of this launch."),
-    "15_Configuration/Resume_Differences": Tag(
+    "Config": Tag("Every constant of this launch, after presets and the command line."),
+    "Environment": Tag("Versions, device, source revision and command line of this launch."),
+    "Resume_Differences": Tag(
         "Constants that differ from those the checkpoint was made with; today's are in force.",
         absent_when="the run was not resumed, or nothing differs",
     ),
-    "15_Configuration/Run_Doctor": Tag(
+    "Run_Doctor": Tag(
         "What is wrong with the run so far, in plain language: each finding with the tags it rests on and what to do, "
         "then what is healthy and what cannot be judged yet. `python -m logging_system.doctor` prints the same.",
         absent_when="the launch did no step",
     ),
 }
 
-# The final values of these stand beside the settings in the HParams tab.
+# Their final values are shown next to the settings in the HParams tab.
 RESULT_TAGS = (
     "01_Training/Validation_Loss",
     "02_Loss_Components/Validation/Text_Gap_Shuffled",
@@ -94,45 +91,47 @@ class Configuration(Category):
     """All but the verdict is written before the first step, so that a run explains itself while it is young."""
 
     name = "15_Configuration"
+    cadence = f"{START}; the run doctor {DIAGNOSTICS}, and the end of every launch"
+    tags = TAGS
 
-    def __init__(self) -> None:
+    def __init__(self, context: CategoryContext) -> None:
+        super().__init__(context)
         self._last_step = self._judged_step = 0
         self._is_finished = False
 
-    def on_start(self, view: TrainingView, writer: Writer) -> None:
-        run = view.run
+    def on_start(self) -> None:
+        run = self.view.run
         config = table(("constant", "value"), ((name, str(value)) for name, value in run.config.items()))
         texts = {
-            "15_Configuration/Config": config,
-            "15_Configuration/Environment": table(("item", "value"), list(run.environment.items())),
+            "Config": config,
+            "Environment": table(("item", "value"), list(run.environment.items())),
         }
         if run.resume_differences:
             lines = (f"- {escape(sentence)}" for sentence in run.resume_differences)
-            texts["15_Configuration/Resume_Differences"] = "\n".join(lines)
-        for tag, text in texts.items():
-            writer.text(tag, text, first_step(run), TAGS[tag].description)
-        writer.hparams_start(hyperparameters(run.config), list(RESULT_TAGS), PROMINENT_CONSTANTS)
-        writer.custom_scalars_layout(LAYOUT)
+            texts["Resume_Differences"] = "\n".join(lines)
+        for key, text in texts.items():
+            self.write(self.writer.text, key, text, run.first_step)
+        self.writer.hparams_start(hyperparameters(run.config), list(RESULT_TAGS), PROMINENT_CONSTANTS)
+        self.writer.custom_scalars_layout(LAYOUT)
 
-    def on_step(self, record: StepRecord, due: Due, view: TrainingView, writer: Writer) -> None:
+    def on_step(self, record: StepRecord, due: Due) -> None:
         self._last_step = record.step
         self._is_finished = record.is_last
         if due.diagnostics and not record.is_last:
-            self._write_verdict(view, writer)
+            self._write_verdict()
 
-    def on_end(self, view: TrainingView, writer: Writer) -> None:
+    def on_end(self) -> None:
         # The last validation and epoch come after the last step. A tag gets one point a step, so a step that a signal
         # made the last one only after its diagnostics keeps what they said.
         if self._last_step > self._judged_step:
-            self._write_verdict(view, writer)
+            self._write_verdict()
         if self._is_finished:
-            writer.hparams_end()
+            self.writer.hparams_end()
 
-    def _write_verdict(self, view: TrainingView, writer: Writer) -> None:
+    def _write_verdict(self) -> None:
         self._judged_step = self._last_step
-        tag = "15_Configuration/Run_Doctor"
-        verdict = as_markdown(diagnose(writer.history, view.run.config))
-        writer.text(tag, verdict, self._last_step, TAGS[tag].description)
+        verdict = as_markdown(diagnose(self.writer.history, self.view.run.config))
+        self.write(self.writer.text, "Run_Doctor", verdict, self._last_step)
 
 
 def hyperparameters(config: Mapping[str, object]) -> dict[str, bool | float | str]:

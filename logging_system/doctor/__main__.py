@@ -9,8 +9,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from logging_system.dashboard_server import find_runs
-from logging_system.doctor.diagnosis import diagnose
-from logging_system.doctor.report import as_json, as_text
+from logging_system.doctor.diagnosis import as_json, as_text, diagnose
 from logging_system.files.rewind import EVENT_FILE_PREFIX, METRICS_FILE
 from logging_system.files.scalar_history import HistoryFile, read_history
 

@@ -11,20 +11,23 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-MAXIMUM_POINTS = 2048  # of one tag: 32 kB, and fine enough for any judgement about a whole run
-
-
+MAXIMUM_POINTS = 2048  # of one tag: 32 kB, and fine enough for any judgement about a run
 NEWEST_POINTS = 512  # that are never thinned, so that the recent past stays as fine as it was logged
-
-
 OLDER_POINTS = 1024  # what thinning leaves of the rest at most
-
-
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
+def tag_expression(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression of the tags that match a pattern with names in braces.
+
+    A name never holds a slash.
+    """
+    pieces = ["[^/]+" if piece.startswith("{") else re.escape(piece) for piece in re.split(r"(\{\w+\})", pattern)]
+    return re.compile("".join(pieces))
+
+
 def json_number(value: float) -> float | str:
-    """Return what stands for a number in JSON, which has no NaN and no infinity: those become the names above."""
+    """Return a number as JSON can hold it: NaN and the infinities, which JSON lacks, become the names above."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
@@ -119,8 +122,12 @@ class ScalarHistory:
             steps = numpy.array(points.steps, dtype=numpy.int64)
             return ScalarSeries(tag, steps, numpy.array(points.values, dtype=numpy.float64))
 
-    def matching(self, expression: re.Pattern[str]) -> tuple[ScalarSeries, ...]:
-        """Return the series of all tags that an expression matches as a whole, in the order they first came."""
+    def matching(self, pattern: str) -> tuple[ScalarSeries, ...]:
+        """Return the series of all tags that a pattern such as "09_Parameter_Stats/{layer}/Mean" matches.
+
+        They are in the order in which they first came.
+        """
+        expression = tag_expression(pattern)
         with self._lock:
             tags = [tag for tag in self._points if expression.fullmatch(tag)]
         return tuple(self.series(tag) for tag in tags)
@@ -135,7 +142,7 @@ class HistoryFile:
     """What a ``metrics.jsonl`` holds."""
 
     history: ScalarHistory
-    unreadable_lines: int  # whole lines that are not a point; the torn last line of a live run is not counted
+    unreadable_lines: int  # complete lines that are not a point; the torn last line of a live run is not counted
 
 
 def read_history(path: Path) -> HistoryFile:

@@ -7,7 +7,7 @@ of such a value only if its metadata also names the data class, as here.
 
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tensorboard.compat.proto.summary_pb2 import (
     DATA_CLASS_BLOB_SEQUENCE,
@@ -24,11 +24,9 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
 
-from logging_system.statistics.histogram import Histogram
+from logging_system.statistics.tensors import Histogram
 
 RGB = 3  # Summary.Image's code for three colour channels
-
-
 _DATA_CLASSES = {
     "scalars": DATA_CLASS_SCALAR,
     "histograms": DATA_CLASS_TENSOR,
@@ -141,3 +139,21 @@ def _tag_expression(tag: str) -> str:
 
 def _string_tensor(content: bytes) -> TensorProto:
     return TensorProto(dtype="DT_STRING", string_val=[content], tensor_shape=TensorShapeProto())
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table. Cells may hold any text; what Markdown or HTML would read as markup is escaped."""
+    lines = [_row(header), _row(["---"] * len(header)), *(_row([escape(cell) for cell in row]) for row in rows)]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Return `text` so that Markdown shows it as it is, on one line."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for character in "\\`*_|[]":
+        text = text.replace(character, "\\" + character)
+    return " ".join(text.split())
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -10,4 +10,4 @@ def full_disk(monkeypatch):
     def write(path, content):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("benchmarks.output.write_atomically", write)
+    monkeypatch.setattr("benchmarks.runner.write_atomically", write)

@@ -1,12 +1,12 @@
 """The benchmark of checkpoints measures what it says, and its report holds every figure."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks import checkpoint
-from benchmarks.checkpoint import CheckpointCost, main, report
-from benchmarks.spread import spread_of
+from benchmarks.checkpoint import BESIDE, PLAIN, STEPS, SYNCED, WAITING, Saved, main, report
 from config import PRESETS
 
 SMALL = {
@@ -26,12 +26,15 @@ def test_a_small_measurement_from_end_to_end(
 ) -> None:
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
     monkeypatch.setattr(checkpoint, "STEPS_BESIDE", 2)
-    cost = checkpoint.measure("tiny", tmp_path, 2, with_steps=True)
-    assert cost.foreground.repeats == cost.stall.repeats == 2
-    assert cost.size_bytes > 16 * cost.parameters  # weights, their average and two moments, four bytes each
-    assert cost.stall.largest < cost.write.smallest
-    assert cost.steps_alone is not None
-    written = sorted(path.name for path in tmp_path.glob("*ground/step_*"))
+    about, saves = checkpoint.measure("tiny", tmp_path, 2, with_steps=True)
+    assert {way: len(found) for way, found in saves.items()} == dict.fromkeys(
+        [PLAIN, SYNCED, WAITING, STEPS, BESIDE], 2
+    )
+    parameters, size = (float(number) for number in re.findall(r"([\d.e-]+) M", about))
+    assert size > 15 * parameters  # weights, their average and two moments, four bytes each
+    assert max(each.stall for each in saves[BESIDE]) < min(each.durable for each in saves[BESIDE])
+    assert all(each.steps > 0 for each in (*saves[BESIDE], *saves[STEPS]))
+    written = sorted(path.name for way in (WAITING, BESIDE) for path in (tmp_path / way).glob("step_*"))
     assert written == ["step_00000003"] * 2  # of the last round; the earlier ones made room
     assert main(["--repeats=1", "--no-steps", f"--json={tmp_path / 'figures.json'}"]) == 0
     printed = capsys.readouterr().out
@@ -41,8 +44,9 @@ def test_a_small_measurement_from_end_to_end(
 
 
 def test_the_report_compares_with_torch_save() -> None:
-    seconds = [spread_of([value]) for value in (0.5, 1.0, 2.0, 0.25, 3.0, 10.0, 11.5)]
-    lines = report(CheckpointCost("tiny", 5_000_000, 80_000_000, *seconds))
-    assert "| here, training waits | 2.000 (2.000 to 2.000) | 4.00 | durable, hashed |" in lines
-    assert any(line.startswith("| here, beside training | 0.250 (0.250 to 0.250) | 0.50 |") for line in lines)
+    stalls = {PLAIN: 0.5, SYNCED: 1.0, WAITING: 2.0, BESIDE: 0.25}
+    saves = {way: [Saved(stall, 4 * stall, 11.5)] for way, stall in stalls.items()} | {STEPS: [Saved(steps=10.0)]}
+    lines = report(saves)
+    assert "| here, training waits | 2.000 (2.000 to 2.000) | 4.00 (4.00 to 4.00) | 8.00 (8.00 to 8.00) |" in lines
+    assert any(line.startswith("| here, beside training | 0.250 (0.250 to 0.250) | 0.50 (") for line in lines)
     assert "1.50 s more, beside the stall." in lines[-1]

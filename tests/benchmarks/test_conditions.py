@@ -1,8 +1,6 @@
 """All networks are measured under the conditions of a run of main.py, and reports say under which."""
 
-import dataclasses
 import json
-import re
 
 import pytest
 
@@ -11,38 +9,27 @@ from benchmarks import (
     logging_overhead,
     loss_curve_worker,
     network_worker,
-    peer_measures,
     peers,
     sampling,
     scaling,
     scaling_worker,
     training_step,
 )
-from benchmarks.allocation import ALLOCATIONS
-from benchmarks.loss_curves import LossCurvePlan
-from benchmarks.machine import machine_line
+from benchmarks.network_worker import NetworkPlan
 from benchmarks.networks import NETWORK_NAMES
-from benchmarks.peer_figures import Cell
-from common.errors import UserError
 
-WORKER_OPTIONS = [f"--{name}=8" for name in ("image-size", "frames", "batch-size", "parameters", "threads")]
+PLAN = NetworkPlan("text2sign", 16, 300_000, 1, 4, keeps_freed_memory=True, turn_seconds=0.1)
 
 
 class FirstThing(Exception):
     """Freed memory is kept from now on."""
 
 
-def loss_curve(network, allocation):
-    names = [field.name for field in dataclasses.fields(LossCurvePlan)]
-    return json.dumps(dict.fromkeys(names) | {"network": network, "allocation": allocation})
-
-
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [
-        (network_worker, ["text2sign", *WORKER_OPTIONS, "--keep-freed-memory"]),
-        (loss_curve_worker, [loss_curve("diffusers", "same")]),
-        (loss_curve_worker, [loss_curve("text2sign", "shipped")]),
+        (network_worker, [json.dumps(vars(PLAN))]),
+        (loss_curve_worker, ["{}"]),
         (scaling_worker, []),
         (peers, ["--quick"]),
         (scaling, ["--quick"]),
@@ -63,39 +50,19 @@ def test_every_process_that_trains_or_samples_keeps_freed_memory_before_it_does_
 
 
 @pytest.mark.parametrize("network", NETWORK_NAMES)
-@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("allocation", ["same", "shipped"])
 def test_other_libraries_get_the_allocator_that_was_asked_for(network, allocation, monkeypatch):
     """With "shipped" theirs is left as it is, and ours is what main.py makes of it."""
-    kept, commands = [], []
+    plans = []
 
-    class Stop(Exception):
-        pass
+    def measure_cell(cell, plans_of_cell, before, alternations):
+        plans.extend(plans_of_cell.values())
+        raise KeyboardInterrupt
 
-    def start(command, **limits):
-        commands.append(command)
-        raise Stop
-
-    def train(plan):
-        raise UserError("not here")
-
-    monkeypatch.setattr(loss_curve_worker, "keep_freed_memory", lambda: kept.append(True))
-    monkeypatch.setattr(loss_curve_worker, "LossCurveRun", train)
-    assert loss_curve_worker.main([loss_curve(network, allocation)]) == 1
-    monkeypatch.setattr(peer_measures, "LimitedProcess", start)
-    with pytest.raises(Stop):
-        peer_measures.Worker(network, Cell(16, 300_000, 1, 4), peer_measures.Plan(1, 0.1, 1, allocation))
-    expected = allocation == "same" or network == "text2sign"
-    assert kept == [True] * expected
-    assert ("--keep-freed-memory" in commands[0]) is expected
-
-
-def test_the_machine_is_named_with_the_libraries_and_the_commit():
-    line = machine_line("psutil")
-    assert re.search(
-        r"\d+ threads, .*, PyTorch \S+, psutil \d\S+, commit ([0-9a-f]{40}( \(modified\))?|unknown)$", line
-    )
-    with pytest.raises(UserError, match="no-such-library is not installed"):
-        machine_line("no-such-library")
+    monkeypatch.setattr(peers, "measure_cell", measure_cell)
+    assert peers.main(["--quick", "--networks", network, f"--allocation={allocation}"]) == 130
+    assert [plan.network for plan in plans] == [network]
+    assert plans[0].keeps_freed_memory is (allocation == "same" or network == "text2sign")
 
 
 def test_a_timed_run_that_fails_says_why(capsys):

@@ -8,13 +8,22 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scaling
-from benchmarks.limited_process import MEMORY_LIMIT_GIB, LimitError, MemoryLimitError, TimeLimitError
-from benchmarks.scaling_axes import FULL_AXES, Axis, Setting, pixels_axis, profile_options
-from benchmarks.scaling_fit import fit_power_law, largest_two_exponent
-from benchmarks.scaling_measure import measure_axes, measure_in_process
-from benchmarks.scaling_profile import GROUPS, REST, UPDATE, Operator, profile_step, summarise
-from benchmarks.scaling_report import axis_table, growth_table, profile_table, verdicts
-from benchmarks.scaling_worker import Measurement
+from benchmarks.scaling import (
+    BATCH,
+    CHANNELS,
+    FRAMES,
+    FULL,
+    PIXELS,
+    QUICK_OPTIONS,
+    Setting,
+    exponent_of,
+    exponents,
+    measure_in_process,
+    measure_settings,
+    report,
+)
+from benchmarks.scaling_worker import Measurement, profile_step
+from benchmarks.worker_process import MEMORY_LIMIT_GIB, MemoryLimitError, TimeLimitError, WorkerError
 from common.settings import load_settings
 from config import PRESETS, Config
 
@@ -24,44 +33,49 @@ TINY = (
 )
 
 
-def axis(name: str, *sizes: float) -> Axis:
-    return Axis(name, f"{name} in words", tuple(Setting(f"{size:g}", size, (f"--{name}={size}",)) for size in sizes))
+AXES = {"frames": FRAMES, "pixels": PIXELS, "batch": BATCH, "channels": CHANNELS}
+
+
+def axis(name: str, *sizes: float) -> list[Setting]:
+    return [Setting(AXES[name], f"{size:g}", size, (f"--{name}={size}",)) for size in sizes]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Setting], Measurement]], None]:
+    """Let settings be measured by a function of the test."""
+    return lambda measure: monkeypatch.setattr(scaling, "measure_in_process", measure)
+
+
+Measured = Callable[[Callable[[Setting], Measurement]], None]
 
 
 @pytest.mark.parametrize("exponent", [-0.5, 0.0, 1.0, 2.3])
 def test_a_fit_recovers_the_law_that_made_the_points(exponent: float) -> None:
     sizes = [1.0, 3.0, 8.0, 64.0]
-    law = fit_power_law(sizes, [0.7 * size**exponent for size in sizes])
-    assert law.exponent == pytest.approx(exponent, abs=1e-12)
-    assert law.factor == pytest.approx(0.7)
+    assert exponent_of(sizes, [0.7 * size**exponent for size in sizes]) == pytest.approx(exponent, abs=1e-12)
 
 
 def test_a_fit_is_the_least_squares_line_between_the_logarithms() -> None:
-    """By hand: logarithms to base 2 are x = 0, 1, 2 and y = 0, 2, 1, whose line has the slope 1/2 from y = 1/2."""
-    law = fit_power_law([1, 2, 4], [1, 4, 2])
-    assert law.exponent == pytest.approx(0.5)
-    assert law.factor == pytest.approx(math.sqrt(2))
+    """By hand: logarithms to base 2 are x = 0, 1, 2 and y = 0, 2, 1, whose line has the slope 1/2."""
+    assert exponent_of([1, 2, 4], [1, 4, 2]) == pytest.approx(0.5)
 
 
-def test_the_local_exponent_looks_at_the_two_largest_sizes_in_any_order() -> None:
+def test_the_local_exponent_looks_at_the_two_largest_sizes() -> None:
     """A constant cost hides the growth of small sizes: 9 + x ** 2 grows by less than its square everywhere."""
-    sizes = [100.0, 1.0, 10.0]
-    values = [9 + size**2 for size in sizes]
-    assert largest_two_exponent(sizes, values) == pytest.approx(math.log10(10009 / 109))
-    assert fit_power_law(sizes, values).exponent < largest_two_exponent(sizes, values)
+    every, largest = exponents([1.0, 10.0, 100.0], [[9 + 1.0], [9 + 100.0], [9 + 10_000.0]])
+    assert largest.median == pytest.approx(math.log10(10009 / 109))
+    assert every.median < largest.median
 
 
 @pytest.mark.parametrize(("sizes", "values"), [([1], [1]), ([2, 2], [1, 2]), ([1, 2], [0, 1]), ([1, 2], [1])])
 def test_points_without_a_law_are_refused(sizes: list[float], values: list[float]) -> None:
-    with pytest.raises(ValueError, match="no power law"):
-        fit_power_law(sizes, values)
+    with pytest.raises(ValueError):
+        exponent_of(sizes, values)
 
 
 def test_every_setting_is_one_that_can_be_trained_and_has_the_size_it_says() -> None:
-    by_name = {axis.name: axis for axis in FULL_AXES}
-
     def configs(name: str) -> list[tuple[Setting, Config]]:
-        settings = by_name[name].settings
+        settings = [setting for setting in FULL if setting.axis == AXES[name]]
         return [(each, load_settings(Config, PRESETS, list(each.options), program="").config) for each in settings]
 
     assert [config.NUM_FRAMES for _, config in configs("frames")] == [8, 16, 32, 64]
@@ -74,13 +88,10 @@ def test_every_setting_is_one_that_can_be_trained_and_has_the_size_it_says() -> 
         assert [width / base for width, base in zip(config.MODEL_CHANNELS, default, strict=True)] == [setting.size] * 3
     at_default = [config for _, config in configs("pixels") if config.IMAGE_SIZE == Config().IMAGE_SIZE]
     assert at_default[0].SPATIAL_ATTENTION_SIZES == Config().SPATIAL_ATTENTION_SIZES
-    assert (
-        profile_options(64, quick=False) == pixels_axis((64,), profile_options(None, quick=False)).settings[0].options
-    )
 
 
-def test_alternations_go_over_all_settings_in_turn_and_ratios_are_taken_pair_by_pair() -> None:
-    frames, batch = axis("frames", 2, 4), axis("batch", 1, 3)
+def test_alternations_go_over_all_settings_in_turn_and_ratios_are_taken_pair_by_pair(measured: Measured) -> None:
+    settings = [*axis("frames", 2, 4), *axis("batch", 1, 3)]
     seconds = {"2": [1.0, 10.0], "4": [2.0, 30.0], "1": [5.0, 5.0], "3": [5.0, 5.0]}
     asked: list[str] = []
 
@@ -88,191 +99,110 @@ def test_alternations_go_over_all_settings_in_turn_and_ratios_are_taken_pair_by_
         asked.append(setting.label)
         return Measurement(seconds[setting.label][(len(asked) - 1) // 4], setting.size**2, 10)
 
-    results, interrupted = measure_axes([frames, batch], 2, measure)
-    assert not interrupted
+    measured(measure)
+    rounds = measure_settings(settings, 2)
+    assert not rounds.interrupted
     assert asked == ["2", "4", "1", "3"] * 2
-    last = results[0].points[1]
-    assert last.ratio is not None  # 2 / 1 and 30 / 10; the ratio of the medians would be 16 / 5.5
-    assert (last.ratio.smallest, last.ratio.median, last.ratio.largest) == (2.0, 2.5, 3.0)
-    assert results[0].seconds is not None
-    assert results[0].seconds.exponent.smallest == pytest.approx(1)
-    assert results[0].seconds.exponent.largest == pytest.approx(math.log2(3))
-    assert results[0].memory is not None
-    assert results[0].memory.exponent.median == pytest.approx(2)
+    lines = report(settings, rounds)
+    # 2 / 1 and 30 / 10; the ratio of the medians would be 16 / 5.5
+    assert any("| 4 | 0.00 M | 16.00 s (2.00 to 30.00) | 2.50 (2.00 to 3.00) |" in line for line in lines)
+    # of frames: 2 ** 1 and 2 ** 1.58, memory with the square
+    assert "| frames | 1.29 (1.00 to 1.58) | 1.29 (1.00 to 1.58) | 2.00 (2.00 to 2.00) | 2.00 (2.00 to 2.00) |" in lines
 
 
-def test_a_setting_that_fails_is_skipped_with_all_larger_ones_and_shown_as_such() -> None:
+def test_a_setting_that_fails_is_skipped_with_all_larger_ones_and_shown_as_such(measured: Measured) -> None:
     asked: list[str] = []
 
-    def measure(setting: Setting) -> Measurement | LimitError:
+    def measure(setting: Setting) -> Measurement:
         asked.append(setting.label)
         if setting.size == 4 and asked.count("4") == 2:
-            return MemoryLimitError("more than 16 GiB")
+            raise MemoryLimitError("more than 16 GiB")
         return Measurement(setting.size, 1.0, 10)
 
-    results, _ = measure_axes([axis("frames", 1, 2, 4, 8)], 3, measure)
+    measured(measure)
+    settings = axis("frames", 1, 2, 4, 8)
+    rounds = measure_settings(settings, 3)
     assert asked == ["1", "2", "4", "8", "1", "2", "4", "1", "2"]
-    rows = axis_table(results[0])
-    assert "| 4 | skipped: more than 16 GiB | | | |" in rows
-    assert "| 8 | skipped: not tried: 4 was skipped | | | |" in rows
-    assert results[0].seconds is not None  # of 1 and 2 alone
-    assert results[0].seconds.exponent.median == pytest.approx(1)
-    assert "not known, because settings were skipped" in verdicts(results)[0]
+    assert rounds.exit_code == 0
+    rows = report(settings, rounds)
+    assert "| 4 | skipped: more than 16 GiB |  |  |  |" in rows
+    assert "| 8 | skipped: not tried: 4 was skipped |  |  |  |" in rows
+    assert any(row.startswith("| frames | 1.00 (") for row in rows)  # of 1 and 2 alone
 
 
-def test_too_few_settings_give_a_table_without_a_fit() -> None:
-    results, _ = measure_axes([axis("batch", 1, 2)], 1, lambda setting: MemoryLimitError("more than 16 GiB"))
-    assert "fewer than two settings could be measured" in growth_table(results)[2]
-    assert {row.count("|") for row in growth_table(results)[:-1]} == {7}
-    assert {row.count("|") for row in axis_table(results[0])[:-1]} == {6}
+def test_too_few_settings_give_a_table_without_a_fit(measured: Measured) -> None:
+    def measure(setting: Setting) -> Measurement:
+        raise MemoryLimitError("more than 16 GiB")
 
-
-@pytest.mark.parametrize(("exponent", "verdict"), [(0.9, "kept"), (1.0, "kept"), (1.2, "missed")])
-def test_the_verdict_follows_the_ratio_of_times_and_the_exponent(exponent: float, verdict: str) -> None:
-    results, _ = measure_axes(
-        [axis("pixels", 1, 4), axis("batch", 1, 4)], 1, lambda setting: Measurement(setting.size**exponent, 1.0, 10)
-    )
-    assert verdicts(results) == [
-        f"Step time grows no faster than linearly with pixels in words: {verdict} ({4**exponent:.2f} times the "
-        f"time for 4 times the size; exponent {exponent:.2f} ({exponent:.2f} to {exponent:.2f}) between the two "
-        "largest)."
-    ]
-
-
-def test_growth_that_small_settings_hide_misses_the_claim() -> None:
-    """4 times the time for 16 times the size, as it should be, but all of it between 8 and 16."""
-    seconds = {1: [1.0], 2: [1.0], 8: [1.0], 16: [4.0]}
-    results, _ = measure_axes(
-        [axis("frames", *seconds)], 1, lambda setting: Measurement(seconds[int(setting.size)][0], 1.0, 10)
-    )
-    (line,) = verdicts(results)
-    assert "missed (4.00 times the time for 16 times the size; exponent 2.00 (2.00 to 2.00) between" in line
-
-
-@pytest.mark.parametrize(("last", "verdict"), [([2.2, 1.9], "kept"), ([2.2, 2.1], "missed")])
-def test_alternations_that_scatter_round_linear_growth_keep_the_claim(last: list[float], verdict: str) -> None:
-    seconds = {1: iter([1.0, 1.0]), 2: iter([1.0, 1.0]), 4: iter(last)}
-    results, _ = measure_axes(
-        [axis("frames", *seconds)], 2, lambda setting: Measurement(next(seconds[int(setting.size)]), 1.0, 10)
-    )
-    assert f": {verdict} (" in verdicts(results)[0]
-
-
-def test_ctrl_c_keeps_the_whole_alternations_and_names_what_was_not_measured() -> None:
-    def measure_until(count: int) -> Callable[[Setting], Measurement]:
-        asked: list[Setting] = []
-
-        def measure(setting: Setting) -> Measurement:
-            if len(asked) == count:
-                raise KeyboardInterrupt
-            asked.append(setting)
-            return Measurement(setting.size * (1 + len(asked)), 1.0, 10)
-
-        return measure
-
-    axes = [axis("frames", 1, 2), axis("pixels", 1, 2)]
-    results, interrupted = measure_axes(axes, 3, measure_until(1))
-    assert interrupted
-    assert [point.skipped for result in results for point in result.points] == [None, *["interrupted"] * 3]
-    assert not any(point.is_crash for result in results for point in result.points)
-    results, interrupted = measure_axes(axes, 3, measure_until(7))
-    assert interrupted
-    assert [len(point.measurements) for result in results for point in result.points] == [2, 2, 1, 1]
-    assert [result.alternations for result in results] == [2, 1]
+    measured(measure)
+    settings = axis("frames", 1, 2)
+    rows = report(settings, measure_settings(settings, 1))
+    assert "| frames | fewer than two settings could be measured |  |  |  |" in rows
+    assert {row.count("|") for row in rows if row.startswith("|")} == {6}
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(TimeLimitError("more than 180 s"), 0), (LimitError("ended with exit code 1"), 1), (KeyboardInterrupt(), 130)],
+    [(TimeLimitError("more than 180 s"), 0), (WorkerError("ended with exit code 1"), 1), (KeyboardInterrupt(), 130)],
 )
 def test_a_crash_is_told_from_a_limit_by_the_exit_code(
-    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    code: int,
+    measured: Measured,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def measure(setting: Setting) -> Measurement | LimitError:
+    def measure(setting: Setting) -> Measurement:
         if setting.size == 4:
             return Measurement(1.0, 1.0, 10)
-        if isinstance(error, LimitError):
-            return error
         raise error
 
-    monkeypatch.setattr(scaling, "QUICK_AXES", (axis("frames", 4, 8),))
-    monkeypatch.setattr(scaling, "_profiles", lambda side, quick: [])
-    monkeypatch.setattr(scaling, "measure_axes", lambda axes, count: measure_axes(axes, count, measure))
-    assert scaling.main(["--quick", "--axes", "frames"]) == code
-    printed = capsys.readouterr().out
-    assert f"| 8 | skipped: {error if code < 130 else 'interrupted'} | | | |" in printed
-    assert "| 4 | 0.00 M | 1.00 s (1.00 to 1.00) |" in printed
+    measured(measure)
+    monkeypatch.setattr(scaling, "QUICK", axis("frames", 4, 8))
+    monkeypatch.setattr(scaling, "profile_step", lambda options, steps: {"aten::mm": 100.0})
+    assert scaling.main(["--quick"]) == code
+    if code < 130:
+        printed = capsys.readouterr().out
+        assert f"| 8 | skipped: {error} |" in printed
+        assert "| 4 | 0.00 M | 1.00 s (1.00 to 1.00) |" in printed
 
 
-def test_operators_are_grouped_by_name_and_the_unknown_are_named() -> None:
-    operators = [
-        Operator("aten::mm", inside_update=False, seconds=3.0),
-        Operator("aten::mul_", inside_update=False, seconds=2.0),
-        Operator("aten::mul_", inside_update=True, seconds=1.0),
-        Operator("aten::new_one", inside_update=False, seconds=3.0),
-        Operator("aten::other", inside_update=False, seconds=0.5),
-        Operator("aten::other", inside_update=False, seconds=0.5),
-    ]
-    profile = summarise("two steps", operators, steps=2, shown=1)
-    shares = {name: share for name, share in profile.percent_by_group.items() if share}
-    assert shares == {"matrix products and attention": 30, "elementwise and sums": 20, UPDATE: 10, REST: 40}
-    assert profile.percent_by_rest_operator == {"aten::new_one": 30}
-    assert profile.seconds == 5
-    table = profile_table([profile])
-    assert table[0] == "| share of the operators' own time | two steps |"
-    assert "| that time, a step, with the profiler | 5.00 s |" in table
-    assert table[-1] == "Most of the rest, two steps: `aten::new_one` 30.00 %."
-    assert sum(map(len, GROUPS.values())) == len({name for names in GROUPS.values() for name in names})
-
-
-def test_a_real_profile_finds_every_part_and_leaves_little_to_the_rest() -> None:
-    profile = profile_step("one clip", profile_options(None, quick=True), steps=1)
-    assert sum(profile.percent_by_group.values()) == pytest.approx(100)
-    assert [name for name, percent in profile.percent_by_group.items() if percent <= 0] == []
-    assert list(profile.percent_by_group) == [*GROUPS, REST]
-    assert profile.percent_by_group[REST] < 30  # small operators weigh much in a small network, a forgotten part more
+def test_a_real_profile_has_all_operators_and_the_most_costly_first() -> None:
+    shares = profile_step(QUICK_OPTIONS, steps=1)
+    assert sum(shares.values()) == pytest.approx(100)
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert shares["aten::mkldnn_convolution"] > 0
+    assert shares["aten::_fused_adamw_"] > 0
 
 
 def test_a_worker_measures_a_step_and_its_memory() -> None:
-    setting = Setting("tiny", 1, (*TINY, "--batch-size=64", "--epoch-size=64"))
+    setting = Setting("tiny", "1", 1, (*TINY, "--batch-size=64", "--epoch-size=64"))
     measured = measure_in_process(setting)
-    assert isinstance(measured, Measurement)
     assert 0 < measured.seconds < 60
     videos_gib = 64 * 3 * 4 * 16 * 16 * 4 / 2**30
     assert videos_gib < measured.memory_gib < MEMORY_LIMIT_GIB
 
 
 def test_the_command_prints_tables_and_writes_all_figures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scaling, "QUICK_AXES", (axis("frames", 4, 8),))
-    monkeypatch.setattr(scaling, "profile_options", lambda side, quick: TINY)
-    monkeypatch.setattr(
-        scaling,
-        "measure_axes",
-        lambda axes, count: measure_axes(axes, count, lambda each: Measurement(each.size / 4, each.size / 8, 10**6)),
-    )
-    figures, picture = tmp_path / "figures.json", tmp_path / "figures.png"
-    assert scaling.main(["--quick", "--axes", "frames", f"--json={figures}", f"--plot={picture}"]) == 0
+    measured(lambda each: Measurement(each.size / 4, each.size / 8, 10**6))
+    settings = [setting for name in AXES for setting in axis(name, 4, 8)]
+    monkeypatch.setattr(scaling, "QUICK", settings)
+    monkeypatch.setattr(scaling, "QUICK_OPTIONS", TINY)
+    figures = tmp_path / "figures.json"
+    assert scaling.main(["--quick", f"--json={figures}"]) == 0
     printed = capsys.readouterr().out
     assert "| 8 | 1.00 M | 2.00 s (2.00 to 2.00) | 2.00 (2.00 to 2.00) | 1.00 GiB (1.00 to 1.00) |" in printed
-    assert "| frames in words | 0.25 x size^1.00 |" in printed
+    assert "| frames | 1.00 (1.00 to 1.00) |" in printed
     content = json.loads(figures.read_text())
-    assert [point["measurements"][0]["seconds"] for point in content["axes"][0]["points"]] == [1.0, 2.0]
+    assert [setting["found"][0]["seconds"] for setting in content["measurements"][:2]] == [1.0, 2.0]
     assert printed.splitlines()[0] == content["machine"]
-    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--alternations=0"], ["--axes", "colour"], ["--json=/no/such/folder/a.json"], ["--plot=a.txt"]]
-)
+@pytest.mark.parametrize("arguments", [["--alternations=0"], ["--json=/no/such/folder/a.json"]])
 def test_impossible_options_end_the_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         scaling.main(arguments)
     assert ended.value.code == 2
     assert "error: argument" in capsys.readouterr().err
-
-
-def test_an_image_size_that_the_levels_do_not_fit_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert scaling.main(["--quick", "--profile-image-size=30"]) == 1
-    assert "IMAGE_SIZE must be a multiple of 8" in capsys.readouterr().err

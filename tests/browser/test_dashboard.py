@@ -9,12 +9,11 @@ import numpy
 import pytest
 from PIL import Image
 
-from logging_system.categories import c06_diffusion
+from logging_system.categories import CATEGORIES, c06_diffusion
 from logging_system.categories.c15_configuration import LAYOUT, PROMINENT_CONSTANTS, RESULT_TAGS
-from logging_system.pictures.charts import COLOURS
-from logging_system.pictures.drawing import ACCENT, LINE
-from logging_system.registry import CATEGORIES
+from logging_system.pictures.charts import ACCENT, COLOURS, LINE
 from tests.browser.conftest import PATIENCE_MILLISECONDS
+from tests.waiting import wait_until
 
 FIFTEEN = [specification.name for specification in CATEGORIES]
 
@@ -39,15 +38,13 @@ def open_tab(chromium_page, tensorboard_url, finished_run):
     return go
 
 
-def group_titles(page, selector):
-    """Return the headings, once as many have appeared as will."""
-    page.locator(selector).first.wait_for()
-    titles, before = [], None
-    while titles != before or not titles:
-        before = titles
-        time.sleep(0.5)
-        titles = [text.split("\n")[0].strip() for text in page.locator(selector).all_inner_texts()]
-    return set(titles)
+def wait_for_groups(page, selector, names):
+    """Wait until all of these are among the headings."""
+
+    def titles():
+        return {text.split("\n")[0].strip() for text in page.locator(selector).all_inner_texts()}
+
+    wait_until(lambda: titles() >= names, titles)
 
 
 def first_picture(page, category):
@@ -81,11 +78,10 @@ def views(picture, seconds):
 
 def test_all_fifteen_categories_are_there(open_tab, tmp_path):
     page = open_tab("timeseries")
-    titles = group_titles(page, "metrics-dashboard [class*=group-title]")
+    texts_alone = {"15_Configuration"}  # they have a tab of their own, and nothing of theirs is in Time Series
+    wait_for_groups(page, "metrics-dashboard [class*=group-title]", set(FIFTEEN) - texts_alone)
     page.screenshot(path=tmp_path / "time_series.png")
-    # Texts have a tab of their own, and nothing of theirs is in Time Series.
-    titles |= group_titles(open_tab("text"), "tf-category-paginated-view .heading")
-    assert titles >= set(FIFTEEN)
+    wait_for_groups(open_tab("text"), "tf-category-paginated-view .heading", texts_alone)
     assert len(FIFTEEN) == 15
 
 
@@ -94,13 +90,13 @@ def test_videos_move(open_tab, category, tmp_path):
     page = open_tab("images", category)
     picture = first_picture(page, category)
     page.screenshot(path=tmp_path / f"{category}.png")
-    assert views(picture, seconds=20) >= 4
+    assert views(picture, seconds=PATIENCE_MILLISECONDS / 1000) >= 4
 
 
 def test_pictures_stand_still(open_tab):
     """Guards the test above: what it takes for motion is not the page settling."""
     picture = first_picture(open_tab("images", "04_Learning_Rate"), "04_Learning_Rate")
-    picture.screenshot()
+    wait_until(lambda: picture.screenshot() == picture.screenshot())
     assert views(picture, seconds=3) == 1
 
 
@@ -137,7 +133,7 @@ def test_description_opens(open_tab):
     page.get_by_title("Show summary description").first.click()
     description = page.locator("tf-markdown-view p", has_text="Mean unweighted squared error").first
     description.wait_for()
-    assert description.inner_text().strip() == c06_diffusion.TAGS[tag].description
+    assert description.inner_text().strip() == c06_diffusion.TAGS[tag.split("/")[1]].description
 
 
 def test_custom_scalars_show_the_whole_layout(open_tab):

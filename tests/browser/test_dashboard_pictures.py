@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from docs.make_dashboard_pictures import PICTURES, Picture, main, make_pictures, small_png
-from logging_system.registry import CATEGORIES
+from docs.make_dashboard_pictures import PICTURES, Picture, main, make_pictures, screenshot, small_png
+from logging_system.categories import CATEGORIES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 LARGEST_BYTES = 120_000
@@ -45,9 +45,14 @@ def test_folder_without_a_run_is_an_error(tmp_path, capsys):
 
 
 def test_pictures_are_made_and_missing_ones_named(finished_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("docs.make_dashboard_pictures.PATIENCE_MILLISECONDS", 4_000)
     there = Picture("there", "timeseries", "01_Training/Loss$", cards=1)
     missing = Picture("missing", "text", "no_such_tag", cards=1)
+
+    def screenshot_in_time(page, address, picture, dark):
+        page.set_default_timeout(4_000 if picture is missing else 100_000)
+        return screenshot(page, address, picture, dark)
+
+    monkeypatch.setattr("docs.make_dashboard_pictures.screenshot", screenshot_in_time)
     with ThreadPoolExecutor(max_workers=1) as other:  # Playwright runs once a thread, and the other tests have it here
         found = other.submit(make_pictures, finished_run, tmp_path, [there, missing], dark=False).result()
     assert found == ["missing"]

@@ -11,18 +11,27 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from checkpoints.checkpoint import Retention, TrainingState, list_checkpoints, read_checkpoint, save_checkpoint
-from checkpoints.saver import FailedCheckpoint, RunProgress, SavedCheckpoint
+from checkpoints.checkpoint import (
+    Retention,
+    RunState,
+    TrainingState,
+    list_checkpoints,
+    read_checkpoint,
+    save_checkpoint,
+)
+from checkpoints.saver import FailedCheckpoint
 from checkpoints.sharded_saver import ShardedSaver
 from checkpoints.tensor_files import ShardedTensors, WholeTensors, write_shards
 from compute.device import place_of_this_process
+from config import Config
 from distributed import gathering as sharded_gathering
-from distributed.gathering import Copies, PlainCopy, gather_tensors
+from distributed.gathering import GatheredCopies, GatheredCopy, gather_tensors
 from distributed.models import ShardedModel, gathered_bytes, own_part, shard
 from distributed.processes import Processes, connected_processes
+from logging_system.records import CheckpointRecord
 from training.optimizer import (
     ExponentialMovingAverage,
-    build_optimizer,
+    build_adamw,
     load_optimizer_parts,
     optimizer_tensors,
     step_unless,
@@ -84,7 +93,7 @@ def reading(processes: Processes, folder: Path) -> None:
     mesh, wanted = mesh_of(processes), whole_tensors()
     parts = divided(wanted, mesh)
     group = dist.new_group(backend="gloo")
-    state = TrainingState(1, 4, 0, {}, {}, ("A",), {}, None, None)
+    state = TrainingState(1, 4, 0, config={}, config_file={}, symbols=("A",), schedule={})
     if processes.is_main:
         save_checkpoint(folder, state, dict.fromkeys(("model", "ema", "optimizer"), wanted), Retention(1))
         (folder / "parts").mkdir()
@@ -113,14 +122,14 @@ def training(processes: Processes, folder: Path) -> None:
         shard(network, mesh_of(processes))
     shared = ShardedModel(model)
     ema, plain_ema = ExponentialMovingAverage(model, 0.5, average), ExponentialMovingAverage(plain, 0.5)
-    optimizers = [build_optimizer(each, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
+    optimizers = [build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.3), each)
                   for each in (model, plain)]  # fmt: skip
     names = [name for name, _ in plain.named_parameters()]
     assert [name for name, _ in model.named_parameters()] == names
     world_size, rank = processes.part.world_size, processes.part.rank
     for step in range(3):
         seeds = [[100 * step + 10 * micro + each for each in range(world_size)] for micro in range(2)]
-        with shared.gradients_stay_here():
+        with shared.no_sync():
             (loss_of(model, seeds[0][rank]) / 2).backward()
         assert all(parameter.grad is None for parameter in model.parameters())  # nothing was sent yet
         (loss_of(model, seeds[1][rank]) / 2).backward()
@@ -157,9 +166,12 @@ def memory(processes: Processes, folder: Path) -> None:
     whole = {name: each.detach().clone() for name, each in model.named_parameters()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Parameter, "__deepcopy__", forbid_copy)
-        plain = (PlainCopy(model, torch.device("cpu")), PlainCopy(model, torch.device("cpu")))
-    seen = list(plain[0].module.parameters())
+        copy_of_model = GatheredCopy(model, torch.device("cpu"), processes)
     average = copy.deepcopy(model).requires_grad_(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Parameter, "__deepcopy__", forbid_copy)
+        copies = GatheredCopies(copy_of_model, GatheredCopy(average, torch.device("cpu"), processes))
+    seen = list(copies.model.module.parameters()) if processes.is_main else []
     for network in (model, average):
         shard(network, mesh_of(processes))
     # 5 x 3 + 5, 5 x 3 + 3 and 3 x 2 + 2 numbers of 4 bytes; 20 of them are the most in one.
@@ -170,18 +182,17 @@ def memory(processes: Processes, folder: Path) -> None:
     loss_of(model, 5).backward()
     for network in (model, average):
         assert all(isinstance(parameter, DTensor) for parameter in network.parameters())  # nothing is put together
-    copies = Copies(model, average, plain if processes.is_main else None, processes)
-    with copies.of_model(with_gradients=True):
+    with copies.model.filled(with_gradients=True):
         if processes.is_main:
-            for (name, parameter), kept in zip(plain[0].module.named_parameters(), seen, strict=True):
+            for (name, parameter), kept in zip(copies.model.module.named_parameters(), seen, strict=True):
                 assert parameter is kept
                 assert torch.equal(parameter, whole[name])
                 assert parameter.grad is not None
                 assert parameter.grad.shape == parameter.shape
-                assert bool(plain[1].module.get_parameter(name).isnan().all())
-    with copies.of_both():
+                assert bool(copies.average.module.get_parameter(name).isnan().all())
+    with copies.model.filled(), copies.average.filled():
         if processes.is_main:
-            assert all(torch.equal(each, whole[name]) for name, each in plain[1].module.named_parameters())
+            assert all(torch.equal(each, whole[name]) for name, each in copies.average.module.named_parameters())
             assert all(parameter.grad is None for parameter in seen)
     assert all(bool(each.isnan().all()) and each.untyped_storage().nbytes() == 4 for each in seen)
 
@@ -191,7 +202,7 @@ def saving(processes: Processes, folder: Path) -> None:
     model, average = Net(), Net()
     for network in (model, average):
         shard(network, mesh_of(processes))
-    optimizer = build_optimizer(model, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
+    optimizer = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.3), model)
     loss_of(model, processes.part.rank).backward()
     optimizer.step()
     tensors = {
@@ -201,8 +212,8 @@ def saving(processes: Processes, folder: Path) -> None:
     }
     saver = ShardedSaver(
         checkpoints=folder / "checkpoints",
-        describe=lambda progress: TrainingState(
-            **vars(progress), config={}, config_file={}, symbols=("A",), schedule={}, world_size=3
+        describe=lambda state: TrainingState(
+            **vars(state), config={}, config_file={}, symbols=("A",), schedule={}, world_size=3
         ),
         tensors=lambda: tensors,
         retention=Retention(2),
@@ -211,11 +222,11 @@ def saving(processes: Processes, folder: Path) -> None:
         saved_step=0,
     )
     for step in (0, 1, 1):  # 0 was resumed from
-        saver.save(RunProgress(step, 4, 0, None, None, validation_is_due=False), wait=False)
+        saver.save(RunState(step, 4, 0), wait=False)
     outcomes = saver.collect()
     assert len(outcomes) == 1, outcomes
     (saved,) = outcomes
-    assert isinstance(saved, SavedCheckpoint)
+    assert isinstance(saved, CheckpointRecord)
     assert saver.last_step == 1
     checkpoint = read_checkpoint(folder / "checkpoints" / "step_00000001")
     assert saved.folder == checkpoint.folder
@@ -223,7 +234,7 @@ def saving(processes: Processes, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if processes.part.rank == 2:
             patch.setattr(Path, "is_dir", lambda path: False)
-        saver.save(RunProgress(2, 8, 0, None, None, validation_is_due=False), wait=True)
+        saver.save(RunState(2, 8, 0), wait=True)
     (failed,) = saver.collect()
     assert isinstance(failed, FailedCheckpoint)
     assert "rank 2 does not see " in str(failed.error)
@@ -234,7 +245,7 @@ def saving(processes: Processes, folder: Path) -> None:
 
     other = Net()
     shard(other, mesh_of(processes))
-    restored = build_optimizer(other, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
+    restored = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.3), other)
     checkpoint.stored("model").fill(other.state_dict())
     load_optimizer_parts(restored, other, checkpoint.stored("optimizer"))
     for network, its_optimizer in ((model, optimizer), (other, restored)):

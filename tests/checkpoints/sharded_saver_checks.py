@@ -9,19 +9,28 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from checkpoints import saver as saver_module
 from checkpoints import sharded_saver as sharded_saving
-from checkpoints.checkpoint import CheckpointTensors, Retention, TrainingState, list_checkpoints, read_checkpoint
-from checkpoints.saver import CheckpointSaver, FailedCheckpoint, RunProgress, SavedCheckpoint
-from checkpoints.sharded_saver import GatheringSaver, ShardedSaver, gather_to_main
+from checkpoints.checkpoint import (
+    CheckpointTensors,
+    Retention,
+    RunState,
+    TrainingState,
+    list_checkpoints,
+    read_checkpoint,
+)
+from checkpoints.saver import CheckpointSaver, FailedCheckpoint, gather_to_main
+from checkpoints.sharded_saver import ShardedSaver
 from checkpoints.tensor_files import shard_names
 from compute.device import place_of_this_process
 from distributed.models import own_part, shard
 from distributed.processes import Processes, connected_processes
+from logging_system.records import CheckpointRecord
 from tests.checkpoints.sharded_checks import Net, mesh_of
 
 
-def progress(step: int) -> RunProgress:
-    return RunProgress(step, 4, 0, None, None, validation_is_due=False)
+def at(step: int) -> RunState:
+    return RunState(step, 4, 0)
 
 
 def sharded_saver(processes: Processes, model: nn.Module, checkpoints: Path) -> ShardedSaver:
@@ -46,9 +55,9 @@ def saving_without_rows(processes: Processes, folder: Path) -> None:
     for each in (model, other):
         shard(each, mesh_of(processes))
     saver = sharded_saver(processes, model, folder)
-    saver.save(progress(1), wait=True)
+    saver.save(at(1), wait=True)
     (saved,) = saver.collect()
-    assert isinstance(saved, SavedCheckpoint), saved
+    assert isinstance(saved, CheckpointRecord), saved
     checkpoint = read_checkpoint(saved.folder)
     checkpoint.stored("model").fill(other.state_dict())
     for one, another in zip(model.parameters(), other.parameters(), strict=True):
@@ -78,9 +87,9 @@ def hashing(processes: Processes, folder: Path) -> None:
         patch.setattr(sharded_saving, "sha256", sha256)
         patch.setattr("checkpoints.checkpoint.sha256", sha256)
         patch.setattr(sharded_saving.os, "fsync", noted)
-        saver.save(progress(1), wait=True)
+        saver.save(at(1), wait=True)
     (saved,) = saver.collect()
-    assert isinstance(saved, SavedCheckpoint), saved
+    assert isinstance(saved, CheckpointRecord), saved
     assert hashed == [own, "state.json"][: 2 - processes.part.rank]  # state.json is the main process's
     assert own in forced
     wanted = {
@@ -97,7 +106,7 @@ def hashing(processes: Processes, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if processes.part.rank == 1:
             patch.setattr(sharded_saving, "sha256", fails)
-        saver.save(progress(2), wait=True)
+        saver.save(at(2), wait=True)
     (failed,) = saver.collect()
     assert isinstance(failed, FailedCheckpoint)
     assert "rank 1: " in str(failed.error)
@@ -113,25 +122,24 @@ def no_room(processes: Processes, folder: Path) -> None:
     shard(model, mesh_of(processes))
     gathered: list[int] = []
 
-    def gather() -> CheckpointTensors:
+    def gather(tensors: CheckpointTensors) -> CheckpointTensors:
         gathered.append(1)
-        return gather_to_main(dict.fromkeys(("model", "ema", "optimizer"), model.state_dict()))
+        return gather_to_main(tensors)
 
-    writer = None
-    if processes.is_main:
-        writer = CheckpointSaver(
-            checkpoints=folder,
-            describe=lambda of: TrainingState(**vars(of), config={}, config_file={}, symbols=("A",), schedule={}),
-            tensors=gather,
-            retention=Retention(9),
-            in_background=True,
-            saved_step=0,
-            tensors_are_copies=True,
-        )
-    saver = GatheringSaver(writer, gather, lambda: 3 * 2**30, processes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharded_saving, "free_memory", lambda: 2 * 2**30)
-        saver.save(progress(1), wait=False)
+    saver = CheckpointSaver(
+        checkpoints=folder,
+        describe=lambda of: TrainingState(**vars(of), config={}, config_file={}, symbols=("A",), schedule={}),
+        tensors=lambda: dict.fromkeys(("model", "ema", "optimizer"), model.state_dict()),
+        retention=Retention(9),
+        in_background=True,
+        saved_step=0,
+        processes=processes,
+    )
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(saver_module, "gather_to_main", gather)
+    monkeypatch.setattr(saver_module, "bytes_of", lambda tensors: 3 * 2**30)
+    monkeypatch.setattr(saver_module, "free_memory", lambda: 2 * 2**30)
+    saver.save(at(1), wait=False)
     assert gathered == []
     failed = saver.collect()
     if processes.is_main:
@@ -140,11 +148,11 @@ def no_room(processes: Processes, folder: Path) -> None:
         assert "2.0 GiB are free; set CHECKPOINT_LAYOUT to sharded" in str(failed[0].error)
     else:
         assert failed == []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharded_saving, "free_memory", lambda: 3 * 2**30)
-        saver.save(progress(1), wait=True)
+    monkeypatch.setattr(saver_module, "free_memory", lambda: 3 * 2**30)
+    saver.save(at(1), wait=True)
+    monkeypatch.undo()
     assert gathered == [1]
-    assert [type(each) for each in saver.collect()] == [SavedCheckpoint] * processes.is_main
+    assert [type(each) for each in saver.collect()] == [CheckpointRecord] * processes.is_main
     saver.close()
 
 

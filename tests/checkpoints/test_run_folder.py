@@ -82,11 +82,11 @@ def checkpoint_with(config_file: dict[str, object] | None = None, **changes: obj
 
 def test_architecture_comes_from_the_checkpoint_and_the_rest_from_today() -> None:
     loaded = load_settings(Config, PRESETS, ["--learning-rate=0.5"], program="main.py")
-    resumed = config_for_resume(loaded, checkpoint_with(MODEL_CHANNELS=[32, 64], LEARNING_RATE=0.25))
-    assert resumed.config.MODEL_CHANNELS == (32, 64)
-    assert resumed.config.LEARNING_RATE == 0.5
+    config, differences = config_for_resume(loaded, checkpoint_with(MODEL_CHANNELS=[32, 64], LEARNING_RATE=0.25))
+    assert config.MODEL_CHANNELS == (32, 64)
+    assert config.LEARNING_RATE == 0.5
     channels = list(Config().MODEL_CHANNELS)
-    assert set(resumed.differences) == {
+    assert set(differences) == {
         "LEARNING_RATE: 0.25 in the checkpoint, 0.5 now; today's is used",
         f"MODEL_CHANNELS: [32, 64] in the checkpoint, {channels} now; the checkpoint's is kept",
     }
@@ -106,10 +106,10 @@ def test_an_architecture_edited_in_the_file_since_is_an_error_too() -> None:
     then = config_as_json(Config()) | {"NUM_FRAMES": 20, "LEARNING_RATE": 0.25}
     with pytest.raises(UserError, match=r"NUM_FRAMES is 16 now \(config.py\) and 20 in the checkpoint"):
         config_for_resume(loaded, checkpoint_with(then, NUM_FRAMES=20, LEARNING_RATE=0.25))
-    resumed = config_for_resume(loaded, checkpoint_with(then | {"NUM_FRAMES": 16}, NUM_FRAMES=20))
-    assert resumed.config.NUM_FRAMES == 20  # came from the command line then, and the file is as it was
+    config, _ = config_for_resume(loaded, checkpoint_with(then | {"NUM_FRAMES": 16}, NUM_FRAMES=20))
+    assert config.NUM_FRAMES == 20  # came from the command line then, and the file is as it was
 
 
 def test_without_a_checkpoint_today_holds() -> None:
     loaded = load_settings(Config, PRESETS, ["--num-frames=8"], program="main.py")
-    assert config_for_resume(loaded, None).config.NUM_FRAMES == 8
+    assert config_for_resume(loaded, None)[0].NUM_FRAMES == 8

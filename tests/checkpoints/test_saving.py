@@ -4,67 +4,56 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.saver import FailedCheckpoint, LastSaveFailed, RunProgress, SavedCheckpoint, Saving
+from checkpoints.checkpoint import RunState
+from checkpoints.saver import FailedCheckpoint, LastSaveFailed, Saver
 from logging_system.records import CheckpointRecord
 
 FULL = OSError(28, "No space left on device")
-PROGRESS = RunProgress(4, 16, 0, None, None, validation_is_due=False)
+STATE = RunState(4, 16, 0)
 
 
-class Saver:
+class Rig(Saver):
     """Has ended the given saves, in this order."""
 
-    def __init__(self, *outcomes: SavedCheckpoint | FailedCheckpoint, last_step: int | None = 0) -> None:
-        self.outcomes = list(outcomes)
+    def __init__(self, *outcomes: CheckpointRecord | FailedCheckpoint, last_step: int | None = 0) -> None:
+        super().__init__()
+        self._ended += outcomes
         self.last_step = last_step
-        self.needs_others = False
         self.saves = 0
-
-    def save(self, progress: RunProgress, *, wait: bool) -> None:
-        self.saves += 1
-
-    def finish(self) -> None:
-        pass
-
-    def collect(self) -> list[SavedCheckpoint | FailedCheckpoint]:
-        outcomes, self.outcomes = self.outcomes, []
-        return outcomes
-
-
-class Rig:
-    def __init__(self, *outcomes: SavedCheckpoint | FailedCheckpoint, last_step: int | None = 0) -> None:
         self.said: list[str] = []
         self.records: list[CheckpointRecord] = []
-        self.saver = Saver(*outcomes, last_step=last_step)
-        self.saving = Saving(self.saver, self.said.append, self.records.append)
+        self.report_to(self.said.append, self.records.append)
+
+    def save(self, state: RunState, *, wait: bool) -> None:
+        self.saves += 1
 
 
-def saved(step: int) -> SavedCheckpoint:
-    return SavedCheckpoint(step, Path(f"step_{step}"), 1000, 0.25, 1.5)
+def saved(step: int) -> CheckpointRecord:
+    return CheckpointRecord(step, Path(f"step_{step}"), 1000, 0.25, 1.5)
 
 
 def test_a_last_save_that_works_at_the_second_attempt_is_no_failure() -> None:
     rig = Rig(FailedCheckpoint(4, FULL), saved(4))
-    rig.saving.finish(PROGRESS)
+    rig.save_last(STATE)
     assert rig.said == [
         "warning: the checkpoint of step 4 cannot be written: [Errno 28] No space left on device",
         "Step 4: checkpoint step_4",
     ]
-    assert rig.records == [CheckpointRecord(4, 1000, 0.25, 1.5)]
+    assert rig.records == [CheckpointRecord(4, Path("step_4"), 1000, 0.25, 1.5)]
 
 
 def test_a_last_save_that_fails_says_where_a_resume_would_begin() -> None:
     rig = Rig(saved(2), FailedCheckpoint(4, FULL), last_step=2)
     with pytest.raises(LastSaveFailed, match=r"step 4 cannot be written: .*\. The last checkpoint is of step 2\."):
-        rig.saving.finish(PROGRESS)
+        rig.save_last(STATE)
     assert rig.said == ["Step 2: checkpoint step_2"]
     with pytest.raises(LastSaveFailed, match="There is no checkpoint yet"):
-        Rig(FailedCheckpoint(4, FULL)).saving.finish(PROGRESS)
+        Rig(FailedCheckpoint(4, FULL)).save_last(STATE)
 
 
 def test_a_save_on_the_way_that_fails_is_a_warning() -> None:
     rig = Rig(FailedCheckpoint(2, FULL))
-    rig.saving.begin(PROGRESS)
+    rig.begin(STATE)
     assert rig.said == [
         "warning: the checkpoint of step 2 cannot be written: [Errno 28] No space left on device; training goes on"
     ]
@@ -74,13 +63,13 @@ def test_a_save_on_the_way_that_fails_is_a_warning() -> None:
 @pytest.mark.parametrize("needs_others", [True, False])
 def test_a_process_that_gives_up_saves_only_where_it_needs_no_other(needs_others: bool) -> None:
     rig = Rig()
-    rig.saver.needs_others = needs_others
-    rig.saving.finish(PROGRESS)
-    assert rig.saver.saves == 1
-    rig.saving.settle()
-    rig.saving.finish(PROGRESS)
-    assert rig.saver.saves == (1 if needs_others else 2)
+    rig.needs_others = needs_others
+    rig.save_last(STATE)
+    assert rig.saves == 1
+    rig.settle()
+    rig.save_last(STATE)
+    assert rig.saves == (1 if needs_others else 2)
 
 
 def test_a_process_that_does_not_write_does_not_say_that_there_is_nothing() -> None:
-    assert Rig(last_step=None).saving.last_checkpoint() == "The main process knows which checkpoint is the last."
+    assert Rig(last_step=None).last_checkpoint() == "The main process knows which checkpoint is the last."

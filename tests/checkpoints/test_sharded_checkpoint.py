@@ -33,7 +33,9 @@ FILES = (SHARD, "state.json", "manifest.json")
 
 
 def state(step: int, world_size: int = 1, **config: object) -> TrainingState:
-    return TrainingState(step, 4 * step, 0, config, {}, ("A",), {"x": 1.0}, None, None, world_size=world_size)
+    return TrainingState(
+        step, 4 * step, 0, config=config, config_file={}, symbols=("A",), schedule={"x": 1.0}, world_size=world_size
+    )
 
 
 def save(checkpoints: Path, step: int, world_size: int = 1) -> Path:

@@ -8,13 +8,17 @@ import pytest
 from common.field_types import check_distinct, check_folder_name, check_increasing, check_not_blank, check_path
 
 
-@pytest.mark.parametrize("name", ["auto", "run_2026-01-31", "Léa's run 2", "a.b", "x" * 100])
+@pytest.mark.parametrize("name", ["auto", "run_2026-01-31", pytest.param("Léa's run 2", id="accent"), "a.b", "x" * 100])
 def test_good_folder_names(name: str) -> None:
     assert check_folder_name(name) == name
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", ".hidden", "a/b", "a\\b", "c:", "a\0b", "a\tb", "-x", " a", "a ", "a.", "x" * 101]
+    "name",
+    [
+        *("", ".", "..", ".hidden", "a/b", "a\\b", "c:", "a\tb", "-x", " a", "a ", "a.", "x" * 101),
+        pytest.param("a\0b", id="null"),
+    ],
 )
 def test_bad_folder_names(name: str) -> None:
     with pytest.raises(ValueError, match="a folder name"):

@@ -6,7 +6,7 @@ import pytest
 from common.interruption import STOPPING_SIGNALS, Interrupted, signals_raise
 
 
-@pytest.mark.parametrize("number", STOPPING_SIGNALS)
+@pytest.mark.parametrize("number", STOPPING_SIGNALS, ids=lambda number: number.name)
 def test_the_first_signal_raises_and_the_next_ones_wait_for_the_cleaning_up(number):
     handlers = {each: signal.getsignal(each) for each in STOPPING_SIGNALS}
     done = []

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from compute.compiled import Forward, compile_network, pad_captions
+from config import Config
 from models.text_encoder import CharacterEncoder
-from models.text_to_video import TextToVideoModel
 from models.tokens import PADDING
-from models.unet3d import UNet3D, UNet3DSpecification
-from training.optimizer import build_optimizer
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
+from training.optimizer import build_adamw
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIFICATION = UNet3DSpecification(
@@ -49,7 +49,7 @@ def inputs(step: int, letters: int) -> tuple[Tensor, ...]:
 
 def train(model: nn.Module, forward: Forward, lengths: list[int]) -> list[float]:
     """Train for a step a caption length; return the losses."""
-    optimizer = build_optimizer(model, learning_rate=1e-2, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = build_adamw(Config(LEARNING_RATE=1e-2, WEIGHT_DECAY=0.0), model)
     losses = []
     for step, letters in enumerate(lengths):
         optimizer.zero_grad()

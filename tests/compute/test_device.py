@@ -1,7 +1,6 @@
 """Choosing a device and a precision, and waiting for a device that is behind, with devices that are not there."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +10,13 @@ import torch
 
 import main
 import training.estimate
+import training.loop
 from common.errors import UserError
-from compute.device import ComputeDevice, OnItsWay, choose_device
+from compute.device import ComputeDevice, OnItsWay, Place, choose_device
+from config import Config
+from logging_system.cadence import Cadence
+from tests.held_clock import HeldClock
 from training.estimate import ClipCost
-from training.loop import LoopCadence
 
 LAG_SECONDS = 0.3
 
@@ -56,19 +58,29 @@ def test_only_a_gpu_copies_from_pinned_memory_without_the_host(name: str, asked:
     assert tensor.asked == asked
 
 
-def test_something_looks_at_the_device_at_each_cadence_and_never_between() -> None:
-    cadence = LoopCadence(validate_every=6, save_every=8, report_every=4, sample_every=9, diagnose_every=11)
-    assert [step for step in range(1, 17) if cadence.looks_at(step)] == [4, 6, 8, 9, 11, 12, 16]
+def test_results_are_needed_at_each_cadence_and_never_between() -> None:
+    cadence = Cadence.from_config(
+        Config(
+            VALIDATE_EVERY_STEPS=6,
+            SAVE_EVERY_STEPS=8,
+            LOG_EVERY_STEPS=4,
+            SAMPLE_EVERY_STEPS=9,
+            DIAGNOSTIC_LOG_EVERY_STEPS=11,
+        )
+    )
+    assert [step for step in range(1, 17) if cadence.needs_results(step)] == [4, 6, 8, 9, 11, 12, 16]
 
 
 def test_work_that_the_device_still_has_counts_as_training_and_not_as_logging(
     small_arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[int] = []
+    clock = HeldClock()
+    monkeypatch.setattr(training.loop, "time", clock)
 
     def lag(device: ComputeDevice) -> None:
         waits.append(1)
-        time.sleep(LAG_SECONDS)
+        clock.now += LAG_SECONDS
 
     monkeypatch.setattr(ComputeDevice, "wait", lag)
     # The estimate before the first step waits as well; it is not what is counted here.
@@ -84,8 +96,7 @@ def test_work_that_the_device_still_has_counts_as_training_and_not_as_logging(
     assert len(waits) == 4  # steps 1 and 4, 6, which ends an epoch, and 7, which ends the run; not once a step
     points = map(json.loads, (tmp_path / "logs" / "lag" / "metrics.jsonl").read_text().splitlines())
     seconds = [point["value"] for point in points if point["tag"] == "05_Performance/Step_Time_Seconds"]
-    assert seconds[0] >= 2 * LAG_SECONDS / 4
-    assert seconds[1] >= 2 * LAG_SECONDS / 3
+    assert seconds == pytest.approx([2 * LAG_SECONDS / 4, 2 * LAG_SECONDS / 3])
 
 
 @pytest.mark.parametrize(
@@ -190,7 +201,8 @@ def test_a_device_that_is_not_there_is_refused(machine: Machine) -> None:
 
 def test_each_of_several_processes_gets_a_gpu_of_its_own(machine: Machine) -> None:
     machine.has(gpus=4)
-    devices = [choose_device("auto", "auto", local_rank, 4).device for local_rank in range(4)]
+    places = [Place(local_rank=local_rank, processes_here=4) for local_rank in range(4)]
+    devices = [choose_device("auto", "auto", place).device for place in places]
     assert devices == machine.own == [torch.device("cuda", index) for index in range(4)]
 
 
@@ -203,14 +215,15 @@ def test_one_process_leaves_the_choice_of_the_gpu_to_cuda(machine: Machine) -> N
 def test_more_processes_than_gpus_are_refused_with_both_numbers(machine: Machine) -> None:
     machine.has(gpus=2)
     with pytest.raises(UserError, match=r"4 processes .* sees 2 CUDA device\(s\).*--nproc-per-node=2, or set DEVICE"):
-        choose_device("auto", "auto", 0, 4)
+        choose_device("auto", "auto", Place(local_rank=0, processes_here=4))
 
 
 def test_several_processes_on_mps_are_refused_and_on_a_cpu_are_not(machine: Machine) -> None:
     machine.has(gpus=0, macos=15)
+    place = Place(local_rank=1, processes_here=2)
     with pytest.raises(UserError, match=r"2 processes cannot share .* MPS device. .* set DEVICE to 'cpu'"):
-        choose_device("auto", "auto", 1, 2)
-    assert choose_device("cpu", "off", 1, 2) == ComputeDevice(torch.device("cpu"), None)
+        choose_device("auto", "auto", place)
+    assert choose_device("cpu", "off", place) == ComputeDevice(torch.device("cpu"), None)
 
 
 def test_float16_autocast_computes_products_in_float16_and_is_named() -> None:

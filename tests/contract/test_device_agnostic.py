@@ -32,13 +32,12 @@ print(*{{name.split(".")[0] for name in sys.modules}})
 ALLOWED = {
     # (file, what): why
     (
-        "logging_system/statistics/devices.py",
+        "logging_system/statistics/system.py",
         "import pynvml",
     ): "tried once a CUDA device is used, for its errors; it may be missing",
     ("measures/text_use.py", ".double()"): "after cpu(), for NumPy's bootstrap",
     ("evaluation/report.py", ".double()"): "clips that a sampler has brought to the CPU",
-    ("logging_system/statistics/moments.py", ".double()"): "a table that has been brought to the CPU in one transfer",
-    ("diffusion/timesteps.py", "torch.float64"): "drawn on the CPU, from a generator of the CPU",
+    ("diffusion/schedule.py", "torch.float64"): "drawn on the CPU, from a generator of the CPU",
 }
 
 

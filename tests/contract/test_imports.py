@@ -13,7 +13,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config_checks": {"common"},
     "config": {"common", "config_checks"},
     "diffusion": {"common"},
-    "logging_system": {"common", "config"},
+    "logging_system": {"common", "config", "diffusion"},
     "models": {"common", "config", "diffusion"},
     "data": {"common", "config", "models"},
     "compute": {"common", "config", "data", "models"},
@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("compute", "measures", "distributed", "checkpoints", "sampling"),
     },
     "main": {"common", "config", "compute", "distributed", "training"},
-    "generate": {"common", "compute", "sampling"},
+    "generate": {"common", "compute", "config", "data", "models", "sampling"},
     "launch_tensorboard": {"common", "config", "logging_system"},
 }
 """What each room and each program may import: only what comes before it, so that no two depend on each other."""

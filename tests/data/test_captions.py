@@ -68,7 +68,7 @@ def test_length_has_a_limit():
         checked_caption("a" * (MOST_CAPTION_BYTES + 1))
 
 
-@pytest.mark.parametrize("text", ["", " \n\t", "\u0000\u0007"])
+@pytest.mark.parametrize("text", ["", " \n\t", "\u0000\u0007"], ids=["empty", "spaces", "control characters"])
 def test_what_says_nothing_is_refused(text):
     with pytest.raises(UnusableClip, match="empty"):
         checked_caption(text)

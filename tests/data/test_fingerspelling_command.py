@@ -44,7 +44,7 @@ def test_the_seed_decides_the_look(render, tmp_path):
     [
         ("CAB\nC4B\n", "no symbol '4'"),
         ("\n \n", "holds no word"),
-        (b"\xff\xfe", "not UTF-8"),
+        pytest.param(b"\xff\xfe", "not UTF-8", id="not UTF-8"),
         ("ABCDEFGHIJKLMNOPQ", "17 letters: too many for --frames 16"),
     ],
 )

@@ -64,7 +64,9 @@ def test_a_line_that_a_killed_process_left_unfinished_spoils_no_other(open_store
 
 
 @pytest.mark.parametrize(
-    "line", [b"[]", b"{}", b"\xff\xfe", b'{"key": 1}', b"[" * 100_000, b'{"key": "a", "facts": 3}']
+    "line",
+    [b"[]", b"{}", b"\xff\xfe", b'{"key": 1}', b"[" * 100_000, b'{"key": "a", "facts": 3}'],
+    ids=["list", "empty object", "not UTF-8", "number as key", "nested too deeply", "number as facts"],
 )
 def test_damaged_lines_do_not_count(open_store, tmp_path, line):
     store = open_store()

@@ -1,17 +1,13 @@
 """Everything runs with all tensors on a device that is not the CPU, so none is created on the wrong one."""
 
-from dataclasses import fields
-
 import pytest
 import torch
 from torch import Tensor
 
 from diffusion.guidance import Guidance, guided_prediction
-from diffusion.loss import loss_terms
-from diffusion.prediction import add_noise
+from diffusion.loss import DiffusionObjective
 from diffusion.samplers import sample
-from diffusion.schedule import build_noise_schedule
-from diffusion.timesteps import evenly_spaced_timesteps, stratified_timesteps
+from diffusion.schedule import build_noise_schedule, evenly_spaced_timesteps, stratified_timesteps
 
 
 def _noise(device: str) -> Tensor:
@@ -21,14 +17,20 @@ def _noise(device: str) -> Tensor:
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample", "epsilon"])
 def test_noising_and_loss(fake_cuda: str, prediction_type: str) -> None:
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=prediction_type != "epsilon")
-    schedule = schedule.to(fake_cuda)
+    objective = DiffusionObjective(schedule.to(fake_cuda), prediction_type, "min_snr", 5.0, 0.1)
     video, noise = _noise(fake_cuda), _noise(fake_cuda)
     drawn = stratified_timesteps(2, 50, torch.Generator().manual_seed(1)).to(fake_cuda)
     for timestep in (drawn, evenly_spaced_timesteps(2, 50).to(fake_cuda)):
-        noisy = add_noise(schedule, prediction_type, video, noise, timestep)
-        terms = loss_terms(schedule, prediction_type, "min_snr", 5.0, noisy, video, _noise(fake_cuda).bfloat16())
-        for field in fields(terms):
-            assert getattr(terms, field.name).device == torch.device(fake_cuda), field.name
+        noisy = objective.noise(video, noise, timestep)
+        terms = objective.loss(noisy, video, _noise(fake_cuda).bfloat16())
+        values = {
+            "loss": terms.loss,
+            "noise": terms.predicted_noise,
+            "video": terms.predicted_video,
+            **vars(terms.clips),
+        }
+        for name, value in values.items():
+            assert value.device == torch.device(fake_cuda), name
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm_solver++", "euler", "heun"])

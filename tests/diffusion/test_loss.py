@@ -1,14 +1,12 @@
 import math
 from collections.abc import Callable
-from dataclasses import fields
 
 import numpy
 import pytest
 import torch
 from torch import Tensor
 
-from diffusion.loss import LossTerms, loss_terms, loss_weights
-from diffusion.prediction import add_noise
+from diffusion.loss import DiffusionObjective, LossTerms
 from diffusion.schedule import NoiseSchedule, build_noise_schedule
 
 MakeVideo = Callable[..., Tensor]
@@ -19,13 +17,22 @@ def _schedule(zero_terminal_snr: bool = False) -> NoiseSchedule:
     return build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=zero_terminal_snr)
 
 
+def _objective(schedule: NoiseSchedule, prediction_type: str, weighting: str, gamma: float = 5.0) -> DiffusionObjective:
+    return DiffusionObjective(schedule, prediction_type, weighting, gamma, caption_dropout=0.1)
+
+
+def _values(terms: LossTerms) -> dict[str, Tensor]:
+    whole = {"loss": terms.loss, "predicted_noise": terms.predicted_noise, "predicted_video": terms.predicted_video}
+    return whole | vars(terms.clips)
+
+
 def _terms(
     random_video: MakeVideo, prediction_type: str, timesteps: list[int], weighting: str = "min_snr"
 ) -> LossTerms:
     schedule, timestep = _schedule(prediction_type != "epsilon"), torch.tensor(timesteps)
     video, noise = random_video(0).clamp(-1, 1), random_video(1)
-    noisy = add_noise(schedule, prediction_type, video, noise, timestep)
-    return loss_terms(schedule, prediction_type, weighting, 5.0, noisy, video, random_video(2))
+    objective = _objective(schedule, prediction_type, weighting)
+    return objective.loss(objective.noise(video, noise, timestep), video, random_video(2))
 
 
 @pytest.mark.parametrize("gamma", [1.0, 5.0])
@@ -37,7 +44,7 @@ def test_min_snr_weights_are_the_published_ones(prediction_type: str, gamma: flo
     assert snr.min() < gamma < snr.max()
     clipped = numpy.minimum(snr, gamma)
     expected = {"sample": clipped, "epsilon": clipped / snr, "v_prediction": clipped / (snr + 1)}[prediction_type]
-    weights = loss_weights(schedule, prediction_type, "min_snr", gamma, torch.arange(50))
+    weights = _objective(schedule, prediction_type, "min_snr", gamma).weights(torch.arange(50))
     numpy.testing.assert_allclose(weights, expected, rtol=1e-5)
 
 
@@ -45,7 +52,8 @@ def test_min_snr_weights_are_the_published_ones(prediction_type: str, gamma: flo
 def test_min_snr_means_the_same_loss_for_every_prediction_type(random_video: MakeVideo, prediction_type: str) -> None:
     schedule, timestep = _schedule(), torch.tensor([10, 40])
     video, noise, wrong_video = random_video(0), random_video(1), random_video(2)
-    noisy = add_noise(schedule, prediction_type, video, noise, timestep)
+    objective = _objective(schedule, prediction_type, "min_snr")
+    noisy = objective.noise(video, noise, timestep)
     # The prediction, in each parametrisation, that believes in the same wrong video.
     signal = schedule.sqrt_alphas_cumprod_N[timestep].reshape(2, 1, 1, 1, 1)
     rate = schedule.sqrt_one_minus_alphas_cumprod_N[timestep].reshape(2, 1, 1, 1, 1)
@@ -55,10 +63,10 @@ def test_min_snr_means_the_same_loss_for_every_prediction_type(random_video: Mak
         "epsilon": wrong_noise,
         "v_prediction": signal * wrong_noise - rate * wrong_video,
     }
-    terms = loss_terms(schedule, prediction_type, "min_snr", 5.0, noisy, video, prediction[prediction_type])
+    terms = objective.loss(noisy, video, prediction[prediction_type])
     snr = torch.tensor([schedule.alphas_cumprod[t] / (1 - schedule.alphas_cumprod[t]) for t in (10, 40)])
     expected = snr.clamp(max=5) * (wrong_video - video).square().mean(dim=(1, 2, 3, 4))
-    torch.testing.assert_close(terms.weighted_loss, expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(terms.clips.weighted_loss, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_weights_are_finite_at_both_ends() -> None:
@@ -73,12 +81,12 @@ def test_weights_are_finite_at_both_ends() -> None:
     )
     expected = {"v_prediction": [0.0, 0.0], "epsilon": [0.0, 1.0], "sample": [5.0, 0.0]}
     for prediction_type in TYPES:
-        weights = loss_weights(ends, prediction_type, "min_snr", 5.0, torch.tensor([0, 1]))
+        weights = _objective(ends, prediction_type, "min_snr").weights(torch.tensor([0, 1]))
         assert weights.tolist() == expected[prediction_type]
 
 
 def test_uniform_weights_are_one() -> None:
-    assert loss_weights(_schedule(), "epsilon", "uniform", 5.0, torch.tensor([0, 49])).tolist() == [1.0, 1.0]
+    assert _objective(_schedule(), "epsilon", "uniform").weights(torch.tensor([0, 49])).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("prediction_type", TYPES)
@@ -118,7 +126,7 @@ def test_terms_agree_with_a_naive_computation(random_video: MakeVideo, predictio
             "is_terminal": False,
         }
         for name, value in expected.items():
-            assert getattr(terms, name)[clip].item() == pytest.approx(value, rel=1e-4), name
+            assert getattr(terms.clips, name)[clip].item() == pytest.approx(value, rel=1e-4), name
         numpy.testing.assert_allclose(terms.predicted_noise[clip], said_noise, rtol=1e-3, atol=1e-4)
         numpy.testing.assert_allclose(terms.predicted_video[clip], clean, rtol=1e-3, atol=1e-4)
     assert terms.loss.item() == pytest.approx(numpy.mean(weighted), rel=1e-5)
@@ -128,56 +136,56 @@ def test_terms_agree_with_a_naive_computation(random_video: MakeVideo, predictio
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
 def test_the_terminal_step_is_marked_and_finite(random_video: MakeVideo, prediction_type: str, weighting: str) -> None:
     terms = _terms(random_video, prediction_type, [49, 20], weighting)
-    assert terms.is_terminal.tolist() == [True, False]
-    assert terms.snr_decibel[0] == 0
-    assert terms.noise_mse[0] == 0
-    assert (terms.weighted_loss[0] == 0) == (weighting == "min_snr")
-    for field in fields(terms):
-        assert torch.isfinite(getattr(terms, field.name)).all(), field.name
+    assert terms.clips.is_terminal.tolist() == [True, False]
+    assert terms.clips.snr_decibel[0] == 0
+    assert terms.clips.noise_mse[0] == 0
+    assert (terms.clips.weighted_loss[0] == 0) == (weighting == "min_snr")
+    for name, value in _values(terms).items():
+        assert torch.isfinite(value).all(), name
 
 
 def test_a_clip_of_zeros_and_a_single_frame_stay_finite() -> None:
-    schedule, video = _schedule(), torch.zeros(2, 3, 1, 4, 4)
-    noisy = add_noise(schedule, "v_prediction", video, torch.ones_like(video), torch.tensor([0, 30]))
-    terms = loss_terms(schedule, "v_prediction", "uniform", 5.0, noisy, video, torch.ones_like(video))
-    assert torch.isfinite(terms.snr_decibel).all()
-    assert terms.temporal_difference_mse.tolist() == [0.0, 0.0]
+    objective, video = _objective(_schedule(), "v_prediction", "uniform"), torch.zeros(2, 3, 1, 4, 4)
+    noisy = objective.noise(video, torch.ones_like(video), torch.tensor([0, 30]))
+    clips = objective.loss(noisy, video, torch.ones_like(video)).clips
+    assert torch.isfinite(clips.snr_decibel).all()
+    assert clips.temporal_difference_mse.tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("prediction_type", TYPES)
 def test_only_the_loss_carries_a_gradient(random_video: MakeVideo, prediction_type: str) -> None:
-    schedule, timestep = _schedule(), torch.tensor([10, 30])
+    objective, timestep = _objective(_schedule(), prediction_type, "min_snr"), torch.tensor([10, 30])
     video = random_video(0)
-    noisy = add_noise(schedule, prediction_type, video, random_video(1), timestep)
+    noisy = objective.noise(video, random_video(1), timestep)
     prediction = random_video(2).requires_grad_()
-    terms = loss_terms(schedule, prediction_type, "min_snr", 5.0, noisy, video, prediction)
-    assert [field.name for field in fields(terms) if getattr(terms, field.name).requires_grad] == ["loss"]
+    terms = objective.loss(noisy, video, prediction)
+    assert [name for name, value in _values(terms).items() if value.requires_grad] == ["loss"]
     terms.loss.backward()
-    weights = loss_weights(schedule, prediction_type, "min_snr", 5.0, timestep).reshape(2, 1, 1, 1, 1)
+    weights = objective.weights(timestep).reshape(2, 1, 1, 1, 1)
     expected = 2 * weights * (prediction.detach() - noisy.target) / prediction.numel()
     torch.testing.assert_close(prediction.grad, expected)
 
 
 def test_the_loss_is_float32_under_autocast(random_video: MakeVideo) -> None:
-    schedule, video = _schedule(), random_video(0)
-    noisy = add_noise(schedule, "v_prediction", video, random_video(1), torch.tensor([10, 30]))
+    objective, video = _objective(_schedule(), "v_prediction", "min_snr"), random_video(0)
+    noisy = objective.noise(video, random_video(1), torch.tensor([10, 30]))
     prediction = random_video(2).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = loss_terms(schedule, "v_prediction", "min_snr", 5.0, noisy, video, prediction)
-    outside = loss_terms(schedule, "v_prediction", "min_snr", 5.0, noisy, video, prediction.float())
-    for field in fields(inside):
-        assert torch.equal(getattr(inside, field.name), getattr(outside, field.name)), field.name
+        inside = objective.loss(noisy, video, prediction)
+    outside = _values(objective.loss(noisy, video, prediction.float()))
+    for name, value in _values(inside).items():
+        assert torch.equal(value, outside[name]), name
     assert inside.loss.dtype == torch.float32
 
 
 def test_bad_arguments_are_named(random_video: MakeVideo) -> None:
-    schedule, timestep = _schedule(), torch.tensor([1, 2])
     with pytest.raises(ValueError, match="unknown loss weighting 'snr'"):
-        loss_weights(schedule, "sample", "snr", 5.0, timestep)  # type: ignore[arg-type]
+        _objective(_schedule(), "sample", "snr")
     with pytest.raises(ValueError, match="min_snr_gamma must be above 0, not 0"):
-        loss_weights(schedule, "sample", "min_snr", 0, timestep)
+        _objective(_schedule(), "sample", "min_snr", 0)
     with pytest.raises(ValueError, match="zero terminal SNR"):
-        loss_weights(_schedule(zero_terminal_snr=True), "epsilon", "uniform", 5.0, timestep)
-    noisy = add_noise(schedule, "sample", random_video(0), random_video(1), timestep)
+        _objective(_schedule(zero_terminal_snr=True), "epsilon", "uniform")
+    objective = _objective(_schedule(), "sample", "uniform")
+    noisy = objective.noise(random_video(0), random_video(1), torch.tensor([1, 2]))
     with pytest.raises(ValueError, match=r"prediction .* and target .* must have the same shape"):
-        loss_terms(schedule, "sample", "uniform", 5.0, noisy, random_video(0), random_video(2)[:, :1])
+        objective.loss(noisy, random_video(0), random_video(2)[:, :1])

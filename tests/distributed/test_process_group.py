@@ -7,9 +7,11 @@ import torch.distributed as dist
 from common.errors import UserError
 from compute.device import Place, place_of_this_process
 from data.order import Part
-from distributed.failure import say_failure
+from distributed import rank_times as stopwatch
+from distributed.failure import print_failure
 from distributed.processes import PEER_LOST, PeerLost, Processes, peer_lost
 from distributed.rank_times import RankTimes, Stretch, moment
+from tests.held_clock import HeldClock
 
 BY_TORCHRUN = {
     "RANK": "5",
@@ -69,9 +71,9 @@ class Told(Processes):
 
 def test_each_reason_is_said_once_by_several(capsys: pytest.CaptureFixture[str]) -> None:
     place, processes = Place(1, 2, 1, 2, is_by_torchrun=True), Told(said={"too many clips"}, failed=False)
-    say_failure(UserError("too many clips"), "too many clips", place, processes)
+    print_failure(UserError("too many clips"), "too many clips", place, processes)
     assert capsys.readouterr().err == ""
-    say_failure(UserError("a clip has gone"), "a clip has gone", place, processes)
+    print_failure(UserError("a clip has gone"), "a clip has gone", place, processes)
     said = capsys.readouterr().err
     assert said.startswith("error: rank 1 on ")
     assert said.endswith(": a clip has gone\n")
@@ -80,9 +82,9 @@ def test_each_reason_is_said_once_by_several(capsys: pytest.CaptureFixture[str])
 def test_who_lost_another_is_silent_where_that_one_has_spoken(capsys: pytest.CaptureFixture[str]) -> None:
     place = Place(1, 2, 1, 2, is_by_torchrun=True)
     lost = PeerLost(f"{PEER_LOST} (reset). The last checkpoint is of step 3.")
-    say_failure(lost, str(lost), place, Told(said=set(), failed=True))
+    print_failure(lost, str(lost), place, Told(said=set(), failed=True))
     assert capsys.readouterr().err == ""
-    say_failure(lost, str(lost), place, Told(said=set(), failed=False))
+    print_failure(lost, str(lost), place, Told(said=set(), failed=False))
     assert (
         "so this one cannot go on (reset). The last checkpoint is of step 3. torchrun tells which process"
         in capsys.readouterr().err
@@ -92,7 +94,7 @@ def test_who_lost_another_is_silent_where_that_one_has_spoken(capsys: pytest.Cap
 def test_before_they_are_connected_the_first_of_each_machine_speaks(capsys: pytest.CaptureFixture[str]) -> None:
     for local_rank in (0, 1):
         place = Place(4 + local_rank, 8, local_rank, 4, is_by_torchrun=True)
-        say_failure(UserError("wrong"), "wrong", place, Processes())
+        print_failure(UserError("wrong"), "wrong", place, Processes())
     assert capsys.readouterr().err == "error: wrong\n"
 
 
@@ -119,10 +121,12 @@ def test_own_times_are_means_over_steps_and_begin_anew() -> None:
     assert alone.compare() == ()
 
 
-def test_a_stretch_of_the_host_is_measured_by_its_clock() -> None:
+def test_a_stretch_of_the_host_is_measured_by_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = HeldClock()
+    monkeypatch.setattr(stopwatch, "time", clock)
     begun = moment(torch.device("cpu"))
-    torch.ones(100, 100) @ torch.ones(100, 100)
-    assert 0 < Stretch(begun, moment(torch.device("cpu"))).seconds() < 60
+    clock.now += 1.5
+    assert Stretch(begun, moment(torch.device("cpu"))).seconds() == 1.5
 
 
 def test_a_stretch_of_a_gpu_is_measured_by_its_events() -> None:

@@ -22,7 +22,9 @@ def nothing_is_left() -> Iterator[None]:
     end_all()
 
 
-def run_check(name: str, folder: Path, *, world_size: int = WORLD_SIZE, program: str = "checkpoints.sharded_checks") -> None:
+def run_check(
+    name: str, folder: Path, *, world_size: int = WORLD_SIZE, program: str = "checkpoints.sharded_checks"
+) -> None:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         "WORLD_SIZE": world_size,

@@ -16,7 +16,7 @@ from data.build import build_data
 from evaluation.evaluate import EvaluationRequest, _checked_words
 from models.build import build_tokenizer
 from models.tokens import CharacterTokenizer
-from sampling.trained_run import open_trained_run
+from sampling.trained_run import SamplingRequest, open_trained_run
 
 FIGURES = {"letter_error_rate", "exact_match", "real_ceiling", "shuffled_floor", "text_sensitivity", "memorisation"}
 FIGURES |= {"motion_energy_ratio", "hold_ratio", "sharpness_ratio", "chroma_ratio"}
@@ -101,7 +101,7 @@ def test_the_rates_are_those_of_all_readings(evaluated: tuple[Path, dict]) -> No
 
 def test_what_was_in_training_is_what_the_trainer_was_given(evaluated: tuple[Path, dict], finished_run: Path) -> None:
     _, report = evaluated
-    run = open_trained_run(finished_run, "cpu")
+    run = open_trained_run(SamplingRequest(run=finished_run, device="cpu"))
     splits = build_data(run.config)
     batches = training_batches(
         splits.training, batch_size=4, seed=0, start_batch=0, num_workers=0, tokenize=build_tokenizer(run.config, None)
@@ -160,7 +160,7 @@ def test_without_words_letters_and_held_out_words_are_asked_for(
         ("A\nABCDEFGHI\n", "line 2: 'ABCDEFGHI': 9 letters are too many for a clip of 8 frames"),
         ("", "the file is empty"),
         (None, "cannot be read"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        pytest.param(b"\xff\xfe\x00", "cannot be read", id="not UTF-8"),
     ],
 )
 def test_words_that_the_run_cannot_take_are_named(

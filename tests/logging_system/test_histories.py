@@ -9,8 +9,7 @@ import torch
 from logging_system.categories.c06_diffusion import CLIPS_A_BIN, MAXIMUM_COLUMNS, LossHistory
 from logging_system.categories.c12_generated_samples import MAXIMUM_POINTS, MAXIMUM_PROMPTS, TimeLapse
 from logging_system.records import SampleStatistics
-from logging_system.statistics.moments import MAXIMUM_BUFFERED_STEPS as MAXIMUM_STEPS
-from logging_system.statistics.moments import BinSums, ClipBuffer, TimestepBins
+from logging_system.statistics.moments import MAXIMUM_STEPS, BinSums, ClipBuffer, TimestepBins
 
 
 def test_bins_sum_what_is_finite() -> None:

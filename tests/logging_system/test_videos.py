@@ -86,7 +86,7 @@ def test_mp4_that_cannot_be_written_is_written_at_a_later_flush(tmp_path, clip):
     (tmp_path / "samples").write_text("in the way")
     writer = Writer(tmp_path, report=messages.append)
     writer.video("12/clip", clip, 1, 8.0, file_name="a")
-    assert writer._worker.drain(lambda: 20)
+    assert writer._worker.drain(lambda: 100)
     assert writer.failures == {"sample_file": 1}
     writer.flush()
     assert writer.failures == {"sample_file": 2}
@@ -101,7 +101,7 @@ def test_videos_beyond_the_bound_are_dropped_and_counted(tmp_path, clip, monkeyp
     messages = []
     release = threading.Event()
     monkeypatch.setattr(encoding_worker, "MAXIMUM_JOBS", 3)
-    monkeypatch.setattr(writer_module, "encode_gif", lambda *arguments: release.wait(20) and b"GIF")
+    monkeypatch.setattr(writer_module, "encode_gif", lambda *arguments: release.wait(100) and b"GIF")
     writer = Writer(tmp_path, report=messages.append)
     for step in range(10):
         writer.video("12/clip", clip, step, 8.0)
@@ -115,13 +115,13 @@ def test_queue_is_bounded_in_bytes(monkeypatch):
     monkeypatch.setattr(encoding_worker, "MAXIMUM_BYTES", 100)
     release, started = threading.Event(), threading.Event()
     worker = EncodingWorker(lambda error: None)
-    assert worker.submit(lambda: started.set() or release.wait(20), 500)  # alone, any size is taken
-    assert started.wait(20)
+    assert worker.submit(lambda: started.set() or release.wait(100), 500)  # alone, any size is taken
+    assert started.wait(100)
     assert worker.submit(lambda: None, 60)
     assert not worker.submit(lambda: None, 60)
     assert worker.submit(lambda: None, 40)
     release.set()
-    assert worker.close(lambda: 20)
+    assert worker.close(lambda: 100)
     assert not worker.submit(lambda: None, 1)
 
 
@@ -135,13 +135,13 @@ def test_thread_that_dies_is_replaced():
     worker = EncodingWorker(lambda error: None)
     for job in (kill_thread, lambda: done.append(1), kill_thread, lambda: done.append(2)):
         assert worker.submit(job, 1)
-    assert worker.close(lambda: 20)
+    assert worker.close(lambda: 100)
     assert done == [1, 2]
 
 
 def test_stuck_encoder_does_not_hold_up_the_end():
     release = threading.Event()
     worker = EncodingWorker(lambda error: None)
-    worker.submit(lambda: release.wait(20), 1)
+    worker.submit(lambda: release.wait(100), 1)
     assert not worker.close(lambda: 0.2)
     release.set()

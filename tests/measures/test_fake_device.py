@@ -6,14 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
-from measures.clips import frozen_frame_percent, hold_ratio, hold_share, motion_energy_ratio, sharpness_ratio
-from measures.memorisation import are_copies, nearest_distances, small_copies
+from measures.clips import (
+    are_copies,
+    frozen_frame_percent,
+    hold_share,
+    motion_energy,
+    nearest_distances,
+    ratio_to_real,
+    sharpness,
+    small_copies,
+)
 from measures.recogniser import LetterRecogniser
 from measures.text_use import GaugeClips, measure_text_use, sensitivity_interval, text_sensitivity
 from models.text_encoder import CharacterEncoder
-from models.text_to_video import TextToVideoModel
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 SPECIFICATION = UNet3DSpecification(
     image_size=16,
@@ -39,7 +47,8 @@ def test_text_use_of_the_real_network(imagined_cuda: Any, has_shuffled: bool) ->
     tokens = torch.ones(5, 3, dtype=torch.int64, device=device)
     gauge = GaugeClips(clips(device), tokens, tokens if has_shuffled else None, clips(device))
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True).to(device)
-    use = measure_text_use(model, schedule, "v_prediction", gauge, batch_size=4, seed=0)
+    objective = DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.1)
+    use = measure_text_use(model, objective, gauge, batch_size=4, seed=0)
     assert 0.25 <= use.correct <= 0.75  # a stand-in came to the host
     assert len(use.correct_by_bin) == 8
     assert (use.shuffled_gap is None) == (not has_shuffled)
@@ -51,9 +60,9 @@ def test_text_sensitivity(imagined_cuda: Any) -> None:
     assert sensitivity_interval(torch.zeros(3, 2, 3, 4, 8, 8, device=device), 0) is not None
 
 
-@pytest.mark.parametrize("measure", [motion_energy_ratio, hold_ratio, sharpness_ratio])
+@pytest.mark.parametrize("measure", [motion_energy, hold_share, sharpness])
 def test_ratios_to_real_clips(imagined_cuda: Any, measure: Any) -> None:
-    assert measure(clips(imagined_cuda.name), clips(imagined_cuda.name, 3)) is not None
+    assert ratio_to_real(measure, clips(imagined_cuda.name), clips(imagined_cuda.name, 3)) is not None
     assert imagined_cuda.transfers > 0
 
 

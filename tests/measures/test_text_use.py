@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
 from measures.bootstrap import Interval
 from measures.text_use import GaugeClips, measure_text_use, other_captions, sensitivity_interval, text_sensitivity
 
 SCHEDULE = build_noise_schedule("cosine", num_timesteps=80, zero_terminal_snr=True)
+CLEAN_VIDEO = DiffusionObjective(SCHEDULE, "sample", "uniform", 5.0, 0.1)
+VELOCITY = DiffusionObjective(SCHEDULE, "v_prediction", "uniform", 5.0, 0.1)
 
 
 def clips(count: int = 16) -> GaugeClips:
@@ -34,7 +37,7 @@ def ignores_its_caption(noisy: Tensor, timestep: Tensor, tokens: Tensor, drop: T
 @pytest.mark.parametrize("batch_size", [1, 5, 16])
 def test_a_network_that_reads_shows_the_gaps_that_its_mistakes_have(batch_size: int) -> None:
     given = clips()
-    use = measure_text_use(knows_its_caption, SCHEDULE, "sample", given, batch_size, seed=0)
+    use = measure_text_use(knows_its_caption, CLEAN_VIDEO, given, batch_size, seed=0)
     own, wrong = given.tokens_BL[:, 0] / 10.0, given.shuffled_tokens_BL[:, 0] / 10.0
     assert use.correct == pytest.approx(0.0, abs=1e-12)
     assert use.shuffled == pytest.approx((own - wrong).square().mean().item(), rel=1e-5)
@@ -51,7 +54,7 @@ def test_a_network_that_reads_shows_the_gaps_that_its_mistakes_have(batch_size: 
 
 
 def test_a_network_that_ignores_its_text_shows_exactly_no_gap() -> None:
-    use = measure_text_use(ignores_its_caption, SCHEDULE, "v_prediction", clips(), 4, seed=0)
+    use = measure_text_use(ignores_its_caption, VELOCITY, clips(), 4, seed=0)
     assert use.shuffled == use.correct == use.null
     assert use.shuffled_gap == Interval(0.0, 0.0, 0.0)
     assert use.shuffled_gap_by_bin == (0.0,) * 8
@@ -61,7 +64,7 @@ def test_clips_that_are_used_again_do_not_make_the_interval_narrower() -> None:
     tokens, wrong = torch.tensor([[2], [9]]), torch.tensor([[3], [19]])  # 0.1 and 1 off
     video = (tokens / 10.0)[:, :, None, None, None].expand(2, 3, 4, 2, 2)
     given = GaugeClips(video, tokens, wrong, torch.zeros(video.shape))
-    use = measure_text_use(knows_its_caption, SCHEDULE, "sample", given, 8, seed=0)
+    use = measure_text_use(knows_its_caption, CLEAN_VIDEO, given, 8, seed=0)
     assert use.shuffled_gap is not None
     assert use.shuffled_gap.value == pytest.approx((0.01 + 1.0) / 2)
     assert (use.shuffled_gap.low, use.shuffled_gap.high) == pytest.approx((0.01, 1.0))
@@ -69,7 +72,7 @@ def test_clips_that_are_used_again_do_not_make_the_interval_narrower() -> None:
 
 def test_bins_go_from_little_noise_to_much() -> None:
     """Predicting the noisy clip itself as the clean one is right where there is little noise."""
-    use = measure_text_use(lambda noisy, *_: noisy, SCHEDULE, "sample", clips(), 4, seed=0)
+    use = measure_text_use(lambda noisy, *_: noisy, CLEAN_VIDEO, clips(), 4, seed=0)
     assert list(use.correct_by_bin) == sorted(use.correct_by_bin)
 
 
@@ -77,8 +80,7 @@ def test_without_another_caption_the_shuffled_figures_are_absent_and_not_zero() 
     given = clips(3)
     use = measure_text_use(
         knows_its_caption,
-        SCHEDULE,
-        "sample",
+        CLEAN_VIDEO,
         GaugeClips(given.video_BCTHW, given.tokens_BL, None, given.noise_BCTHW),
         2,
         seed=0,
@@ -89,14 +91,14 @@ def test_without_another_caption_the_shuffled_figures_are_absent_and_not_zero() 
 
 
 def test_without_captions_is_measured_only_if_asked_for() -> None:
-    whole = measure_text_use(knows_its_caption, SCHEDULE, "sample", clips(), 4, seed=0)
+    whole = measure_text_use(knows_its_caption, CLEAN_VIDEO, clips(), 4, seed=0)
     asked: list[bool] = []
 
     def predict(noisy: Tensor, timestep: Tensor, tokens: Tensor, drop: Tensor) -> Tensor:
         asked.extend(drop.tolist())
         return knows_its_caption(noisy, timestep, tokens, drop)
 
-    use = measure_text_use(predict, SCHEDULE, "sample", clips(), 4, seed=0, without_caption=False)
+    use = measure_text_use(predict, CLEAN_VIDEO, clips(), 4, seed=0, without_caption=False)
     assert use == dataclasses.replace(whole, null=None)
     assert asked == [False] * 32  # sixteen clips with the right caption, and with another one
 
@@ -104,7 +106,7 @@ def test_without_captions_is_measured_only_if_asked_for() -> None:
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_few_clips_cover_every_bin_too(count: int) -> None:
     given = clips(count)
-    use = measure_text_use(lambda noisy, *_: noisy, SCHEDULE, "sample", given, 5, seed=0)
+    use = measure_text_use(lambda noisy, *_: noisy, CLEAN_VIDEO, given, 5, seed=0)
     assert len(use.correct_by_bin) == 8
     assert use.correct_by_bin[7] > 30 * use.correct_by_bin[0]
     assert use.correct == pytest.approx(sum(use.correct_by_bin) / 8, rel=1e-5)

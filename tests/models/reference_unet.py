@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import MultiHeadAttention, SpatialAttention, TemporalAttention, TextAttention
-from models.blocks import Downsample, ResidualBlock, Upsample
+from models.layers import Downsample, ResidualBlock, Upsample
 from models.text_encoder import TextFeatures
 from models.unet3d import UNet3D
 

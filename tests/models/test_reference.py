@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.text_encoder import CharacterEncoder
-from models.text_to_video import TextToVideoModel
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 from tests.models.reference_unet import plain_unet
 
 Forward = Callable[[TextToVideoModel, Tensor, Tensor, Tensor], Tensor]

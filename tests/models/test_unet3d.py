@@ -7,14 +7,12 @@ import torch
 from torch import nn
 
 from diffusion.guidance import Guidance, guided_prediction
-from diffusion.loss import loss_terms
-from diffusion.prediction import add_noise
+from diffusion.loss import DiffusionObjective
 from diffusion.samplers import sample
 from diffusion.schedule import build_noise_schedule
-from models.blocks import ResidualBlock
+from models.layers import ResidualBlock
 from models.text_encoder import CharacterEncoder
-from models.text_to_video import TextToVideoModel
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 
 def specification(**changes: object) -> UNet3DSpecification:
@@ -130,9 +128,10 @@ def test_forward_loss_and_sampling_stay_on_a_cuda_device_that_is_only_imagined(s
         tokens = torch.ones(2, 3, dtype=torch.int64, device=fake_cuda)
         drop = torch.zeros(2, dtype=torch.bool, device=fake_cuda)
         timestep = torch.zeros(2, dtype=torch.int64, device=fake_cuda)
-        noisy = add_noise(schedule, "v_prediction", video, torch.empty_like(video), timestep)
+        objective = DiffusionObjective(schedule, "v_prediction", "min_snr", 5.0, 0.1)
+        noisy = objective.noise(video, torch.empty_like(video), timestep)
         prediction = model(noisy.noisy_video, timestep, tokens, drop)
-        terms = loss_terms(schedule, "v_prediction", "min_snr", 5.0, noisy, video, prediction)
+        terms = objective.loss(noisy, video, prediction)
         assert terms.loss.device.type == "cuda"
         clip = sample(
             guided_prediction(model, Guidance(2.0), tokens, 100),

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ import torch
 import data.inspection
 from common import files
 from data.fingerspelling.source import TrainingWords
+from diffusion.loss import DiffusionObjective
 from sampling.sampler import ClipSampler
+from tests.held_clock import HeldClock
 from training.step import TrainStep
 from training.validation import Validator
 
@@ -71,7 +74,7 @@ def tell_weights() -> None:
 def train_by_plain_gradient_descent() -> None:
     """Replace AdamW, which makes large differences of the smallest gradients, by plain SGD."""
     from training import learner as build_learner
-    from training.step import build_adamw
+    from training.optimizer import build_adamw
 
     def build(*arguments: Any) -> torch.optim.Optimizer:
         groups = build_adamw(*arguments).param_groups
@@ -151,18 +154,40 @@ def see_other_clips() -> None:
     replace_part(build, "build_data", make)
 
 
-def work_slowly(seconds: float) -> None:
-    """Let every forward pass of a step take a while longer."""
+def work_by_a_held_clock(seconds: float) -> None:
+    """Let a forward pass of a step take these seconds, and everything else none, by the clock of a process."""
+    from distributed import rank_times as stopwatch
     from distributed.models import ReplicatedModel
+    from training import loop
+
+    clock = HeldClock()
+    loop.time = stopwatch.time = clock
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            time.sleep(seconds)
+            clock.now += seconds
             return original(*arguments)
 
         return call
 
     replace_part(ReplicatedModel, "__call__", make)
+
+
+def wait_after_steps(every: int, was_read: Path) -> None:
+    """Say when every N-th step is done, and go on once the folder has a file with the step's number."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: TrainStep, step: int, batch: Any, *request: int) -> Any:
+            outcome = original(self, step, batch, *request)
+            if step % every == 0:
+                say(f"waits after {step}")
+                while not (was_read / str(step)).exists():
+                    time.sleep(0.001)
+            return outcome
+
+        return run
+
+    replace_part(TrainStep, "run", make)
 
 
 def stretch_saves(seconds: float) -> None:
@@ -180,7 +205,7 @@ def stretch_saves(seconds: float) -> None:
 
 def kill_in_step(step: int, micro_batch: int) -> None:
     """SIGKILL itself when the network is asked about a micro-batch (1 for the first) of a step."""
-    from models.text_to_video import TextToVideoModel
+    from models.unet3d import TextToVideoModel
 
     position = {"step": 0, "micro_batch": 0}
 
@@ -248,6 +273,7 @@ def poison(place: str, value: float, steps: Sequence[int]) -> None:
                 parameter = next(self._shared.model.parameters())
                 handle = parameter.register_hook(lambda gradient: gradient * value)
             outcome = original(self, step, batch, *request)
+            position["step"] = 0  # validation has a loss of its own
             if handle is not None:
                 handle.remove()
             return outcome
@@ -263,7 +289,7 @@ def poison(place: str, value: float, steps: Sequence[int]) -> None:
         return loss
 
     replace_part(TrainStep, "run", make_run)
-    replace_part(TrainStep, "_loss", make_loss)
+    replace_part(DiffusionObjective, "loss", make_loss)
 
 
 def poison_weight(name: str, steps: Sequence[int]) -> None:
@@ -284,7 +310,7 @@ def poison_weight(name: str, steps: Sequence[int]) -> None:
 
 def ask_for_too_much_memory(place: str, call: int) -> None:
     """Let the allocator fail for real: in the forward or backward pass, the update, validation or sampling."""
-    from models.text_to_video import TextToVideoModel
+    from models.unet3d import TextToVideoModel
     from training.optimizer import ExponentialMovingAverage
 
     owner, name = {
@@ -359,20 +385,18 @@ def stretch_start_of_workers(seconds: float) -> None:
 
 def fail_in_statistics(call: int) -> None:
     """Raise from a part of a step that has nothing to do with the weights."""
-    from training import step
-
     calls = []
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def statistics(*arguments: Any) -> Any:
+        def gather(*arguments: Any) -> Any:
             calls.append(1)
             if len(calls) == call:
                 raise ValueError("a fault of the program itself")
             return original(*arguments)
 
-        return statistics
+        return gather
 
-    replace_part(step, "_sample_statistics", make)
+    replace_part(TrainStep, "_gather", make)
 
 
 def fail_saves_slowly(seconds: float) -> None:
@@ -411,12 +435,17 @@ def ask_for_too_much_memory_while_building() -> None:
     replace_part(build_learner, "build_adamw", lambda original: lambda *arguments, **options: torch.empty(2**50))
 
 
-def slow_decoding(seconds: float) -> None:
-    """Say which clip an inspection decodes, and take long for it."""
+def slow_decoding(seconds: float, held_from: str = "", gate: Path | None = None) -> None:
+    """Say which clip an inspection decodes, and take long for it; from one clip on, wait until there is a gate file."""
+    is_held = threading.Event()
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def run(root: Path, media: Any, shape: Any) -> Any:
             say(f"decoding {media.path}")
+            if media.path == held_from:
+                is_held.set()
+            while is_held.is_set() and gate is not None and not gate.exists():
+                time.sleep(0.001)
             time.sleep(seconds)
             return original(root, media, shape)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import numpy
+import psutil
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
@@ -24,6 +25,7 @@ from logging_system.dashboard_server import tensorboard_server
 from logging_system.files.rewind import rewind
 from logging_system.files.writer import Writer
 from tests.ports import free_port
+from tests.waiting import HANGS_AFTER_SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVE_EVERY = 7
@@ -106,7 +108,7 @@ def kill_beyond_a_checkpoint(process: subprocess.Popen[bytes], folder: Path, *, 
     while time.monotonic() < deadline and process.poll() is None:
         if checkpoint_step(run) > beyond and last_logged_step(run) > checkpoint_step(run):
             process.send_signal(signal.SIGSTOP)
-            time.sleep(0.05)
+            wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
             if last_logged_step(run) >= checkpoint_step(run) + STEPS_PER_EPOCH + 1:  # an epoch has ended since
                 process.kill()
                 process.wait()
@@ -170,7 +172,7 @@ def history(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., str])
 
 
 def ask(url: str, plugin: str, route: str, **query: str | int) -> Any:
-    with urlopen(f"{url}/data/plugin/{plugin}/{route}?{urlencode(query)}", timeout=30) as answer:
+    with urlopen(f"{url}/data/plugin/{plugin}/{route}?{urlencode(query)}", timeout=HANGS_AFTER_SECONDS) as answer:
         return json.load(answer)
 
 
@@ -188,22 +190,40 @@ def shown_by(url: str) -> dict[str, Shown]:
     return shown
 
 
-def steady(url: str, last_step: int) -> dict[str, Shown]:
-    """Ask until the last step is there and two answers agree: the server may still be reading."""
-    before = None
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            loss = ask(url, "scalars", "scalars", run="run", tag="01_Training/Loss")
-        except HTTPError:  # the server has not found the run yet
-            loss = []
-        if loss and loss[-1][1] == last_step:
-            now = shown_by(url)
-            if now == before:
-                return now
-            before = now
-        time.sleep(0.3)
-    raise AssertionError(f"no steady answer from {url}")
+def newest_points(shown: Shown) -> dict[str, tuple[int, float]]:
+    """Return step and time of every tag's newest point."""
+    return {tag: points[-1][:2] for tag, points in shown.items()}
+
+
+def wait_until_read(url: str, run: Path) -> dict[str, Shown]:
+    """Ask until the newest point of every tag is there: the server may still be reading. Return all that it shows."""
+    expected = newest_points(read_disk(run))
+
+    def shown_when_read() -> dict[str, Shown] | None:
+        with suppress(HTTPError):  # the server has not found the run, or a tag, yet
+            by_kind = shown_by(url)
+            if newest_points({tag: points for tags in by_kind.values() for tag, points in tags.items()}) == expected:
+                return by_kind
+        return None
+
+    shown = wait_until(shown_when_read, lambda: f"{url} does not show all of {run}")
+    assert shown is not None
+    return shown
+
+
+def wait_for_a_reload(url: str, logdir: Path) -> None:
+    """Return once a server has read everything anew: it has found a run, and then another one."""
+    for _ in range(2):
+        marker = f"marker_{len(list(logdir.iterdir()))}"
+        writer = Writer(logdir / marker)
+        writer.scalar("01_Training/Loss", 0.0, 0)
+        writer.close()
+        wait_until(lambda marker=marker: marker in runs_of(url))
+
+
+def runs_of(url: str) -> list[str]:
+    with urlopen(f"{url}/data/runs", timeout=HANGS_AFTER_SECONDS) as answer:
+        return json.load(answer)
 
 
 def optimizer_step(tag: str, step: int) -> int:
@@ -218,7 +238,7 @@ def boards(history: History, serve: Callable[..., str]) -> dict[str, dict[str, S
     TensorBoard hides an old point as soon as a newer launch writes the tag at that step or below; the files show all.
     """
     urls = {fast: serve(history.logdir, fast) for fast in ("true", "false")} | {"live": history.live_url}
-    shown = {name: steady(url, history.last_step) for name, url in urls.items()}
+    shown = {name: wait_until_read(url, history.logdir / "run") for name, url in urls.items()}
     return shown | {"files": {"every kind": read_disk(history.logdir / "run")}}
 
 
@@ -290,10 +310,11 @@ def test_an_open_dashboard_survives_a_launch_that_is_taken_back_whole(
     launch(3, 3, 4)  # killed before its first checkpoint
     for fast in ("true", "false"):
         urls[fast] = serve(tmp_path, fast)
-        steady(urls[fast], 4)
+        wait_until_read(urls[fast], tmp_path / "run")
     rewind(tmp_path / "run", 3)
-    time.sleep(2.5)  # two reloads see what is left
+    for url in urls.values():
+        wait_for_a_reload(url, tmp_path)  # and see what is left
     launch(3, 3, 4, 5)
     for url in urls.values():
-        points = steady(url, 5)["scalars"]["01_Training/Loss"]
+        points = wait_until_read(url, tmp_path / "run")["scalars"]["01_Training/Loss"]
         assert [(step, value) for step, _, value in points] == [(1, 0), (2, 0), (3, 3), (4, 3), (5, 3)]

@@ -114,14 +114,20 @@ def test_a_clip_that_was_trained_on_does_not_count_as_held_out_after_a_resume(tm
     assert state_of(newest(first.run))["step"] == 2
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
+    ids=["SIGTERM", "SIGINT", "SIGKILL"],
+)
 def test_an_inspection_that_is_ended_goes_on_where_it_was(tmp_path: Path, number: int, exit_code: int) -> None:
     root = replicas.folder_replica(tmp_path / "clips", 24)
     options = (*LEAN, f"--data-root={root}", "--max-steps=1")
-    ended = launch(tmp_path, *options, faults=[functools.partial(slow_decoding, 0.5)])
-    ended.wait_for("decoding carol_11.mp4")
+    gate, held_from = tmp_path / "gate", "carol_11.mp4"
+    ended = launch(tmp_path, *options, faults=[functools.partial(slow_decoding, 0.5, held_from, gate)])
+    ended.wait_for(f"decoding {held_from}")
     ended.send(number)
-    assert ended.end(10) == exit_code, ended.said
+    gate.touch()
+    assert ended.end() == exit_code, ended.said
     assert not ended.run.exists()
     first = ended.said.count("decoding")
     assert first < 20

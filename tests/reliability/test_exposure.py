@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 
 from tests.ports import free_port
 from tests.reliability.launch import TINY, launch, train
+from tests.waiting import HANGS_AFTER_SECONDS
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.02
@@ -110,14 +111,14 @@ def dashboard(logdir: Path, *arguments: str) -> Iterator[tuple[psutil.Process, i
         pytest.fail("\n".join(lines))
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(HANGS_AFTER_SECONDS)
         process.stdout.close()
 
 
 def look_while_serving(program: psutil.Process, port: int) -> Seen:
     seen = Seen()
     for _ in range(LOOKS_WHILE_SERVING):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=HANGS_AFTER_SECONDS) as answer:
             seen.look(program)
             answer.read()
     return seen
@@ -143,16 +144,19 @@ def test_asked_for_another_address_the_dashboard_is_there_and_warns(run: Path) -
     assert {address for address in seen.own_addresses if not is_loopback(address)} == {"0.0.0.0"}
 
 
-def watch(process: "subprocess.Popen[bytes] | Any") -> Seen:
+def watch(process: "subprocess.Popen[bytes] | Any", after_look: Callable[[], None] = lambda: None) -> Seen:
     """Look at a process until it ends; it must end well."""
     seen, program = Seen(), psutil.Process(process.pid)
     while (process.poll() if isinstance(process, subprocess.Popen) else process.exitcode) is None:
         seen.look(program)
+        after_look()
         time.sleep(POLL_SECONDS)
     return seen
 
 
-def run_watched(folder: Path, *command: str) -> tuple[Seen, list[str], str]:
+def run_watched(
+    folder: Path, *command: str, after_look: Callable[[], None] = lambda: None
+) -> tuple[Seen, list[str], str]:
     """Start Python; return what was open during its whole life, what it was asked to open, and the output."""
     folder.mkdir()
     asked, output = folder / "sockets_noted", folder / "output"
@@ -162,7 +166,7 @@ def run_watched(folder: Path, *command: str) -> tuple[Seen, list[str], str]:
     with open(output, "wb") as file:
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=file, stderr=file)
-        seen = watch(process)
+        seen = watch(process, after_look)
     assert process.returncode == 0, output.read_text()
     return seen, asked.read_text().splitlines(), output.read_text()
 
@@ -198,17 +202,28 @@ def test_sampling_from_a_run_opens_no_socket(
 
 
 CONVERSATION = """
-import socket, time
+import pathlib, socket, sys, time
 server = socket.create_server(("127.0.0.1", 0))
 client = socket.create_connection(server.getsockname())
 bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 bound.bind(("127.0.0.1", 0))
-time.sleep(0.5)
+folder = pathlib.Path(sys.argv[1])
+(folder / "open").touch()
+while not (folder / "looked_at").exists():
+    time.sleep(0.01)
 """
 
 
 def test_the_watch_sees_a_server_its_client_and_a_bound_udp_socket(tmp_path: Path) -> None:
-    seen, asked, _ = run_watched(tmp_path / "watched", "-c", CONVERSATION)
+    looks_at_all = []
+
+    def after_look() -> None:
+        if looks_at_all:
+            (tmp_path / "looked_at").touch()
+        if (tmp_path / "open").exists():  # from now on, a look sees all
+            looks_at_all.append(1)
+
+    seen, asked, _ = run_watched(tmp_path / "watched", "-c", CONVERSATION, str(tmp_path), after_look=after_look)
     kinds = {(kind.name, status) for kind, status, _, _ in seen.connections}
     expected = {("SOCK_STREAM", psutil.CONN_LISTEN), ("SOCK_STREAM", psutil.CONN_ESTABLISHED)}
     assert kinds == expected | {("SOCK_DGRAM", psutil.CONN_NONE)}

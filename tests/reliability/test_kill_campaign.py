@@ -25,7 +25,6 @@ OPTIONS = (
 )
 STRETCH_SECONDS = 0.04  # for each of a checkpoint's five files, its two folders, and LATEST: about 0.3 s a save
 LONGEST_LIFE = 2.0  # seconds after its first sign of life
-SECONDS_IN_CI = 70.0
 
 
 @dataclass
@@ -38,15 +37,14 @@ class Campaign:
     steps: list[int] = field(default_factory=list)  # that each resume went on from
 
 
-def kill_again_and_again(folder: Path, *, kills: int, seconds: float, workers: int) -> Campaign:
-    """Start, kill at a random moment and look, until there were so many kills or the time is over."""
+def kill_again_and_again(folder: Path, *, kills: int, during_a_save: int, workers: int) -> Campaign:
+    """Start, kill at a random moment and look, until there were enough kills, and enough of them during a save."""
     generator = numpy.random.default_rng(workers)
     campaign = Campaign()
-    deadline = time.monotonic() + seconds
     run = folder / "logs" / "run"
     options = (*OPTIONS, f"--num-workers={workers}")
     committed = 0
-    while campaign.kills < kills and time.monotonic() < deadline:
+    while campaign.kills < kills or campaign.during_a_save < during_a_save:
         launched = launch(folder, *options, "--resume", faults=[functools.partial(stretch_saves, STRETCH_SECONDS)])
         # Every other one gets as far as its first step for certain, which on a busy machine takes a while.
         launched.wait_for("Run: " if campaign.kills % 2 else "step/s]")
@@ -93,9 +91,9 @@ def report(campaign: Campaign) -> None:
     )
 
 
-@pytest.mark.timeout(SECONDS_IN_CI + 200)
+@pytest.mark.timeout(1200)
 def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
-    campaign = kill_again_and_again(tmp_path, kills=20, seconds=SECONDS_IN_CI, workers=0)
+    campaign = kill_again_and_again(tmp_path, kills=20, during_a_save=3, workers=0)
     assert campaign.kills >= 10
     assert campaign.during_a_save >= 3
     check_what_is_left(tmp_path, campaign, workers=0)
@@ -106,8 +104,8 @@ def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_hundred_kills_lose_nothing(tmp_path: Path, workers: int) -> None:
-    campaign = kill_again_and_again(tmp_path, kills=200, seconds=3000, workers=workers)
-    assert campaign.kills == 200
+    campaign = kill_again_and_again(tmp_path, kills=200, during_a_save=50, workers=workers)
+    assert campaign.kills >= 200
     assert campaign.during_a_save >= 50
     check_what_is_left(tmp_path, campaign, workers=workers)
     report(campaign)

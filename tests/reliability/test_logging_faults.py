@@ -2,16 +2,15 @@
 
 import threading
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
 from logging_system import dispatcher as dispatcher_module
+from logging_system.categories import CATEGORIES
 from logging_system.dispatcher import ERROR_FILE, Dispatcher
 from logging_system.files import encoding_worker
 from logging_system.files import writer as writer_module
 from logging_system.files.encoding_worker import EncodingWorker
-from logging_system.registry import CATEGORIES
 
 FAILURES = "05_Performance/Logging_Failures"
 DROPPED = "05_Performance/Dropped_Videos"
@@ -75,8 +74,8 @@ def test_a_real_full_disk(train, small_disk, tmp_path, monkeypatch, capsys, asse
     ballast = small_disk / "ballast"
     on_step = Dispatcher.on_step
 
-    def fill_and_free(self, record, view):
-        on_step(self, record, view)
+    def fill_and_free(self, record):
+        on_step(self, record)
         if record.step == 1:
             with pytest.raises(OSError, match="No space left"):
                 ballast.write_bytes(bytes(2**22))
@@ -103,15 +102,15 @@ def test_a_real_full_disk(train, small_disk, tmp_path, monkeypatch, capsys, asse
 # --- A category
 
 
-def sabotage(specification, raised):
+def sabotage(category, raised):
     """Let every hook that the category fills in raise from its second call on, or after the work of its only call."""
 
-    def build(context):
-        category = specification.build(context)
-        for hook in HOOKS:
-            if hook in vars(type(category)):
-                setattr(category, hook, fail_in(hook, getattr(category, hook)))
-        return category
+    class Sabotaged(category):
+        def __init__(self, context):
+            super().__init__(context)
+            for hook in HOOKS:
+                if hook in vars(category):
+                    setattr(self, hook, fail_in(hook, getattr(self, hook)))
 
     def fail_in(hook, original):
         calls = []
@@ -121,20 +120,20 @@ def sabotage(specification, raised):
             if len(calls) == 1:
                 original(*arguments)
             if hook in ONCE_A_RUN or len(calls) > 1:
-                raised[specification.name, hook] += 1
+                raised[category.name, hook] += 1
                 raise RuntimeError(f"sabotaged {hook}")
 
         return failing
 
-    return replace(specification, build=build)
+    return Sabotaged
 
 
-@pytest.mark.parametrize("name", [specification.name for specification in CATEGORIES])
+@pytest.mark.parametrize("name", [category.name for category in CATEGORIES])
 def test_a_category_that_raises_harms_no_other(
     train, monkeypatch, capsys, assert_same_weights, assert_nothing_lost, name
 ):
     raised = Counter()
-    sabotaged = tuple(sabotage(spec, raised) if spec.name == name else spec for spec in CATEGORIES)
+    sabotaged = tuple(sabotage(each, raised) if each.name == name else each for each in CATEGORIES)
     monkeypatch.setattr(dispatcher_module, "CATEGORIES", sabotaged)
     run = train()
     assert raised
@@ -151,9 +150,9 @@ def test_a_category_that_raises_harms_no_other(
 
 def test_all_fifteen_raise_in_the_middle(train, monkeypatch, capsys, assert_same_weights):
     raised = Counter()
-    monkeypatch.setattr(dispatcher_module, "CATEGORIES", tuple(sabotage(spec, raised) for spec in CATEGORIES))
+    monkeypatch.setattr(dispatcher_module, "CATEGORIES", tuple(sabotage(each, raised) for each in CATEGORIES))
     run = train()
-    assert {name for name, _ in raised} == {specification.name for specification in CATEGORIES}
+    assert {name for name, _ in raised} == {category.name for category in CATEGORIES}
     assert_same_weights(run)
     assert len(complaints(capsys)) == len(raised)
     assert run.curve(FAILURES)[LAST_STEP] == sum(raised.values())
@@ -162,13 +161,13 @@ def test_all_fifteen_raise_in_the_middle(train, monkeypatch, capsys, assert_same
 def test_all_fifteen_fail_to_start(train, monkeypatch, capsys, assert_same_weights):
     """What was to be prepared is missing then; whatever comes of it, training does not notice."""
 
-    def refuse(self, view):
+    def refuse(self):
         with pytest.MonkeyPatch.context() as patch:
-            for _, category in self._categories:
+            for category in self._categories:
                 patch.setattr(category, "on_start", broken)
-            on_start(self, view)
+            on_start(self)
 
-    def broken(view, writer):
+    def broken():
         raise RuntimeError("no start")
 
     on_start = Dispatcher.on_start
@@ -247,7 +246,7 @@ def test_an_encoder_that_hangs(train, undisturbed, monkeypatch, capsys, assert_s
     monkeypatch.setattr(EncodingWorker, "submit", watched)
     monkeypatch.setattr(encoding_worker, "MAXIMUM_JOBS", 2)
     monkeypatch.setattr(writer_module, "_CLOSE_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(writer_module, "encode_gif", lambda *arguments: release.wait(60) and b"")
+    monkeypatch.setattr(writer_module, "encode_gif", lambda *arguments: release.wait() and b"")
     try:
         run = train()
     finally:

@@ -1,8 +1,6 @@
 """What a training takes of the machine does not grow with its steps."""
 
-import re
-import time
-from contextlib import suppress
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import numpy
 import psutil
 import pytest
 
-from tests.reliability.faults import tell_steps
+from tests.reliability.faults import wait_after_steps
 from tests.reliability.launch import Launch, launch
 
 WORKERS = 2
@@ -52,16 +50,15 @@ def read(process: psutil.Process, step: int) -> Reading:
     )
 
 
-def watch(training: Launch, last_step: int) -> list[Reading]:
+def watch(training: Launch, first_step: int, last_step: int, was_read: Path) -> list[Reading]:
     """Read every few steps, from outside; the last step is left out, for with it everything is closed."""
-    process, readings, latest = psutil.Process(training.process.pid), [], 0
-    with open(training.output, errors="replace") as output, suppress(psutil.NoSuchProcess):  # its exit code tells
-        while training.process.is_alive() and latest < last_step - READ_EVERY:
-            step = max(map(int, re.findall(r"done (\d+)", output.read())), default=0)
-            if step // READ_EVERY > latest // READ_EVERY:
-                latest = step
-                readings.append(read(process, step))
-            time.sleep(0.005)
+    process, readings = psutil.Process(training.process.pid), []
+    for step in range(READ_EVERY, last_step, READ_EVERY):
+        training.wait_for(f"waits after {step}\n")
+        if step > first_step:
+            readings.append(read(process, step))
+        (was_read / str(step)).touch()
+    (was_read / str(last_step)).touch()
     return readings
 
 
@@ -88,12 +85,15 @@ def usual(readings: list[Reading], name: str) -> float:
 def test_memory_files_and_threads_do_not_grow_with_everything_on(
     tmp_path: Path, steps: int, warm_up: int, memory_limit: float
 ) -> None:
-    training = launch(tmp_path, f"--max-steps={steps}", *EVERYTHING, faults=[tell_steps])
-    readings = [reading for reading in watch(training, steps) if reading.step > warm_up]
+    was_read = tmp_path / "was_read"
+    was_read.mkdir()
+    faults = [functools.partial(wait_after_steps, READ_EVERY, was_read)]
+    training = launch(tmp_path, f"--max-steps={steps}", *EVERYTHING, faults=faults)
+    readings = watch(training, warm_up, steps, was_read)
     assert training.end() == 0, training.said
     assert "Logging: " not in training.said
     assert training.saved_steps == list(range(5, steps + 1, 5))
-    assert len(readings) >= (steps - warm_up) / READ_EVERY / 2
+    assert len(readings) == (steps - warm_up) / READ_EVERY - 1
     middle = len(readings) // 2
     for name in ("memory", "memory_of_workers", "files", "threads", "workers"):
         first, last = usual(readings[:middle], name), usual(readings[middle:], name)

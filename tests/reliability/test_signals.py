@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints.checkpoint import load_newest
+from tests.waiting import HANGS_AFTER_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -37,27 +38,26 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for_steps(process: subprocess.Popen[str], folder: Path, tag: str = "01_Training/Loss") -> None:
-    """Wait until the first steps are in metrics.jsonl, which is flushed after the first step."""
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int = 1) -> None:
+    """Wait until a step is in metrics.jsonl, which is flushed after the first step."""
     path = folder / "logs" / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANGS_AFTER_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if path.exists() and tag in path.read_text():
+        if path.exists() and f'"step": {step}, "tag": "01_Training/Loss"' in path.read_text():
             return
         time.sleep(0.05)
     process.kill()
     pytest.fail(f"no step was logged: {process.communicate()[0]}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_step_and_resume_goes_on(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = start(tmp_path, "--max-steps=100000")
-    wait_for_steps(process, tmp_path)
-    time.sleep(0.3)
+    process = start(tmp_path, "--max-steps=100000", "--tensorboard-flush-every-steps=5")
+    wait_for_step(process, tmp_path, 5)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=HANGS_AFTER_SECONDS)
     assert process.returncode == 128 + number, output
     checkpoint = load_newest(tmp_path / "logs" / "run" / "checkpoints")
     assert checkpoint is not None
@@ -79,9 +79,9 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_step_and_resume_goe
 
 def test_kill_and_resume_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
     process = start(tmp_path, "--max-steps=100000", "--save-every-steps=2")
-    wait_for_steps(process, tmp_path)
+    wait_for_step(process, tmp_path)
     checkpoints = tmp_path / "logs" / "run" / "checkpoints"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS_AFTER_SECONDS
     while not (checkpoints / "LATEST").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.kill()

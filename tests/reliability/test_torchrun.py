@@ -128,7 +128,7 @@ def runs_of_dashboard(logdir: Path) -> list[str]:
     with tensorboard_server(logdir, "127.0.0.1", port):
         deadline = time.monotonic() + 60
         while True:
-            with urllib.request.urlopen(f"{url}data/runs", timeout=10) as answer:
+            with urllib.request.urlopen(f"{url}data/runs", timeout=60) as answer:
                 runs = json.load(answer)
             if runs or time.monotonic() > deadline:
                 return runs

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from compute.device import ComputeDevice, place_of_this_process
+from config import Config
 from data.records import Batch
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
@@ -16,7 +17,7 @@ from distributed.gathering import gather_tensors
 from distributed.models import ShardedModel, own_part, shard
 from distributed.processes import Processes, connected_processes
 from tests.training.step_rig import Rig, TinyNetwork, batch
-from training.optimizer import DynamicLossScale, ExponentialMovingAverage, build_optimizer, optimizer_tensors
+from training.optimizer import DynamicLossScale, ExponentialMovingAverage, build_adamw, optimizer_tensors
 from training.step import TrainStep
 
 SCALE = 2.0**10
@@ -48,7 +49,7 @@ def loss_scale(processes: Processes, folder: Path) -> None:
     for network in (model, average):
         shard(network, init_device_mesh("cpu", (processes.part.world_size,)))
     ema = ExponentialMovingAverage(model, 0.9, average)
-    optimizer = build_optimizer(model, learning_rate=0.01, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = build_adamw(Config(LEARNING_RATE=0.01, WEIGHT_DECAY=0.0), model)
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True)
     scale, plain = Overflowing(), Rig()
     step = TrainStep(
@@ -59,9 +60,7 @@ def loss_scale(processes: Processes, folder: Path) -> None:
         compute=ComputeDevice(torch.device("cpu"), None),
         processes=processes,
         loss_scale=scale,
-        accumulation_steps=2,
-        gradient_clip_norm=1.0,
-        seed=0,
+        config=Config(GRADIENT_ACCUMULATION_STEPS=2),
     )
 
     def everything() -> Mapping[str, Tensor]:

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from compute.device import ComputeDevice
+from config import Config
 from data.records import Batch
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
 from distributed.models import SharedModel
 from distributed.processes import Processes
-from training.optimizer import ExponentialMovingAverage, LossScale, NoLossScale, build_optimizer, optimizer_tensors
+from training.optimizer import ExponentialMovingAverage, LossScale, build_adamw, optimizer_tensors
 from training.step import StepOutcome, TrainStep
 
 
@@ -75,10 +76,10 @@ class Rig:
         device: str = "cpu",
     ) -> None:
         torch.manual_seed(0)
-        self.loss_scale = loss_scale or NoLossScale()
+        self.loss_scale = loss_scale or LossScale()
         self.model = TinyNetwork(is_half=is_half).to(device)
         self.ema = ExponentialMovingAverage(self.model, 0.9)
-        self.optimizer = build_optimizer(self.model, learning_rate=0.01, betas=(0.9, 0.99), weight_decay=0.0)
+        self.optimizer = build_adamw(Config(LEARNING_RATE=0.01, WEIGHT_DECAY=0.0), self.model)
         schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True).to(torch.device(device))
         self.step = TrainStep(
             shared=SharedModel(self.model),
@@ -88,9 +89,7 @@ class Rig:
             compute=ComputeDevice(torch.device(device), None),
             processes=Processes(),
             loss_scale=self.loss_scale,
-            accumulation_steps=accumulation_steps,
-            gradient_clip_norm=clip_norm,
-            seed=seed,
+            config=Config(GRADIENT_ACCUMULATION_STEPS=accumulation_steps, GRADIENT_CLIP_NORM=clip_norm, SEED=seed),
         )
 
     def run(self, step: int, factor: float = 1.0) -> StepOutcome:

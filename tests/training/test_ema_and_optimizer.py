@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from config import Config
 from training.optimizer import (
     ExponentialMovingAverage,
-    build_optimizer,
+    build_adamw,
     load_optimizer_tensors,
     optimizer_tensors,
     set_learning_rate,
@@ -62,7 +63,7 @@ def test_a_model_with_buffers_is_refused() -> None:
 
 def test_a_skipped_step_leaves_weights_and_moments_bit_equal() -> None:
     model = network()
-    optimizer = build_optimizer(model, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.5)
+    optimizer = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.5), model)
     backward(model, 1)
     step_unless(optimizer, NEVER)
     before = copy.deepcopy((model.state_dict(), optimizer_tensors(optimizer, model)))
@@ -77,7 +78,7 @@ def test_a_skipped_step_leaves_weights_and_moments_bit_equal() -> None:
 
 def test_updates_equal_plain_adamw_with_decay_on_matrices_only() -> None:
     ours, plain = network(), network()
-    optimizer = build_optimizer(ours, learning_rate=0.5, betas=(0.9, 0.99), weight_decay=0.3)
+    optimizer = build_adamw(Config(LEARNING_RATE=0.5, WEIGHT_DECAY=0.3), ours)
     set_learning_rate(optimizer, 0.1)
     matrices = [parameter for parameter in plain.parameters() if parameter.ndim == 2]
     vectors = [parameter for parameter in plain.parameters() if parameter.ndim == 1]
@@ -95,12 +96,12 @@ def test_updates_equal_plain_adamw_with_decay_on_matrices_only() -> None:
 
 def test_optimizer_state_survives_a_round_trip_exactly() -> None:
     first = network()
-    optimizer = build_optimizer(first, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.1)
+    optimizer = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.1), first)
     for step in range(3):
         backward(first, step)
         step_unless(optimizer, NEVER)
     second = copy.deepcopy(first)
-    restored = build_optimizer(second, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.1)
+    restored = build_adamw(Config(LEARNING_RATE=0.1, WEIGHT_DECAY=0.1), second)
     load_optimizer_tensors(restored, second, copy.deepcopy(optimizer_tensors(optimizer, first)))
     for model, its_optimizer in ((first, optimizer), (second, restored)):
         backward(model, 7)

@@ -20,9 +20,9 @@ from config import PRESETS, Config
 from data.records import Batch
 from models.build import build_model, build_tokenizer
 from training import estimate as estimate_module
-from training.announce import announce_estimate
+from training.announce import _announce_estimate as announce_estimate
 from training.estimate import HELD_BY_CPU_ALLOCATOR, TrainingEstimate, estimate_training, measure_clip
-from training.optimizer import build_optimizer
+from training.optimizer import build_adamw
 
 CPU = ComputeDevice(torch.device("cpu"), None)
 VIDEO_BYTES = 3 * 4 * 16 * 16 * 4
@@ -58,7 +58,7 @@ def batch(clips: int = 3) -> Batch:
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
-    return build_optimizer(model, learning_rate=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
+    return build_adamw(Config(LEARNING_RATE=1e-3, WEIGHT_DECAY=0.0), model)
 
 
 def test_what_is_kept_for_the_backward_pass_is_counted_once_and_for_one_clip() -> None:
@@ -232,8 +232,8 @@ def test_a_run_and_its_resume_say_it_with_the_steps_that_are_left(
 MEASURE_MEMORY = """
 import json, sys
 import torch
-from benchmarks.machine import peak_memory_gib
 from benchmarks.scaling_worker import training_step
+from benchmarks.worker_process import peak_memory_gib
 from tests.training.test_estimate import batch, optimizer_of
 from common.settings import load_settings
 from config import PRESETS, Config

@@ -13,14 +13,13 @@ from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from diffusion.schedule import build_noise_schedule
 from distributed.processes import Processes
-from logging_system.statistics.devices import CudaReadings, MpsReadings, device_readings
+from logging_system.statistics.system import CudaReadings, MpsReadings, device_readings
 from models.text_encoder import CharacterEncoder
-from models.text_to_video import TextToVideoModel
 from models.tokens import CharacterTokenizer
-from models.unet3d import UNet3D, UNet3DSpecification
+from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 from sampling.sampler import ClipSampler, SamplingSettings, to_pixels
 from tests.training.step_rig import Rig, batch
-from training.optimizer import ExponentialMovingAverage, LossScale, NoLossScale, build_loss_scale
+from training.optimizer import ExponentialMovingAverage, LossScale, build_loss_scale
 from training.skipped import SkippedSteps
 from training.stopping import EndOfRun, StoppingLimits, StopRequest
 
@@ -115,7 +114,7 @@ def test_the_average_moves_on_the_device_without_waiting_for_it(imagined_cuda: A
 
 def test_whether_a_step_counts_is_decided_on_the_device(imagined_cuda: Any) -> None:
     loss = torch.zeros((), device=imagined_cuda.name)
-    assert NoLossScale().update(loss).overflowed.device == torch.device(imagined_cuda.name)
+    assert LossScale().update(loss).overflowed.device == torch.device(imagined_cuda.name)
     assert imagined_cuda.transfers == 0
 
 
@@ -209,7 +208,7 @@ def test_what_the_loop_learns_of_a_step_it_waits_for_two_steps_later(
         marks.append(Mark())
         return marks[-1]
 
-    rig = rig_on(imagined_training, NoLossScale())
+    rig = rig_on(imagined_training, LossScale())
     of_two = Processes(Part(0, 2))
     end = EndOfRun(StoppingLimits(10, None), StopRequest(), of_two, compute)
     skipped = SkippedSteps(already_skipped=0, limit_in_a_row=9, compute=compute, rank=0, keep=lambda *_: None)

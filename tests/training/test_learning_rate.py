@@ -4,23 +4,23 @@ import math
 
 import pytest
 
-from training.learning_rate import LearningRatePlan, LearningRateSchedule
+from config import Config
+from training.learning_rate import LearningRateSchedule
 
 
-def plan(name: str = "cosine", **changes: object) -> LearningRatePlan:
+def plan(name: str = "cosine", total_steps: int | None = 110, **changes: object) -> LearningRateSchedule:
     values: dict[str, object] = {
-        "name": name,
-        "rate": 2.0,
-        "total_steps": 110,
-        "warmup_steps": 10,
-        "final_fraction": 0.1,
-        "restart_every_steps": 40,
-        "exponential_decay": 0.9,
-        "polynomial_power": 2.0,
-        "plateau_patience": 1,
-        "plateau_factor": 0.5,
+        "LR_SCHEDULE": name,
+        "LEARNING_RATE": 2.0,  # more than a config accepts, so that no factor can hide in a 1
+        "LR_WARMUP_STEPS": 10,
+        "LR_FINAL_FRACTION": 0.1,
+        "LR_RESTART_EVERY_STEPS": 40,
+        "LR_EXPONENTIAL_DECAY": 0.9,
+        "LR_POLYNOMIAL_POWER": 2.0,
+        "LR_PLATEAU_PATIENCE": 1,
+        "LR_PLATEAU_FACTOR": 0.5,
     }
-    return LearningRatePlan(**(values | changes))
+    return LearningRateSchedule(Config().model_copy(update=values | changes), total_steps)
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "warm_restarts", "exponential", "polynomial", "plateau"])
@@ -38,6 +38,7 @@ def test_warm_up_is_linear_and_reaches_the_peak(name: str) -> None:
         ("warm_restarts", lambda done: 0.1 + 0.9 * (1 + math.cos(math.pi * (done % 40) / 40)) / 2),
         ("exponential", lambda done: max(0.1, 0.9**done)),
     ],
+    ids=["constant", "cosine", "polynomial", "warm_restarts", "exponential"],
 )
 def test_after_the_warm_up_each_schedule_follows_its_formula(name: str, share) -> None:
     for done in (0, 1, 25, 39, 40, 99, 100):
@@ -55,7 +56,7 @@ def test_a_warm_up_longer_than_the_run_is_cut_short_without_error(total_steps: i
 
 
 def test_no_warm_up_starts_at_the_peak() -> None:
-    assert plan("constant", warmup_steps=0).rate_at(1) == 2.0
+    assert plan("constant", LR_WARMUP_STEPS=0).rate_at(1) == 2.0
 
 
 def test_a_decaying_plan_without_an_end_names_the_remedy() -> None:
@@ -64,11 +65,11 @@ def test_a_decaying_plan_without_an_end_names_the_remedy() -> None:
 
 
 def test_plateau_halves_after_its_patience_and_survives_a_resume() -> None:
-    schedule = LearningRateSchedule(plan("plateau"))
+    schedule = plan("plateau")
     for loss in (1.0, 0.9, 0.95):
         schedule.on_validation(loss)
     assert schedule.rate_for(50) == 2.0
-    resumed = LearningRateSchedule(plan("plateau"))
+    resumed = plan("plateau")
     resumed.load_state(schedule.state())
     for one in (schedule, resumed):
         one.on_validation(0.91)  # the second without a new best
@@ -78,7 +79,7 @@ def test_plateau_halves_after_its_patience_and_survives_a_resume() -> None:
 
 
 def test_other_schedules_ignore_validation() -> None:
-    schedule = LearningRateSchedule(plan("constant"))
+    schedule = plan("constant")
     for _ in range(10):
         schedule.on_validation(1.0)
     assert schedule.rate_for(50) == 2.0

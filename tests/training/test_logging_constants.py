@@ -69,8 +69,8 @@ def test_tensorboard_flush_every_steps(run: Run, monkeypatch: pytest.MonkeyPatch
     sizes: list[int] = []
     on_step = Dispatcher.on_step
 
-    def watched(self: Dispatcher, record, view) -> None:  # type: ignore[no-untyped-def]
-        on_step(self, record, view)
+    def watched(self: Dispatcher, record) -> None:  # type: ignore[no-untyped-def]
+        on_step(self, record)
         sizes.append((self._run_folder / "metrics.jsonl").stat().st_size)
 
     monkeypatch.setattr(Dispatcher, "on_step", watched)

@@ -3,9 +3,8 @@
 import numpy
 import pytest
 
-from evaluation.clips import EvaluationClips
+from evaluation.clips import AskedWord, EvaluationClips
 from evaluation.report import look_figures
-from evaluation.words import AskedWord
 
 WORDS = tuple(AskedWord(letter, (letter,), True, False, ()) for letter in "ABCD")
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from compute.device import ComputeDevice
 from tests.training.step_rig import Rig, batch, equal
-from training.optimizer import DynamicLossScale, LossScale, NoLossScale, build_loss_scale
+from training.optimizer import DynamicLossScale, LossScale, build_loss_scale
 
 LARGEST_FLOAT16 = 65504.0
 FAR_TOO_LARGE = 1e12  # times the gradients: no scale here lets float16 hold them
@@ -36,7 +36,7 @@ def test_a_scale_changes_no_bit_of_what_is_learned(accumulation_steps: int) -> N
 
 def test_gradients_too_small_for_float16_survive_only_with_a_scale() -> None:
     tiny = 1e-6
-    assert half(NoLossScale()).run(1, tiny).gradient_norm == 0
+    assert half(LossScale()).run(1, tiny).gradient_norm == 0
     expected = tiny * Rig().run(1).gradient_norm
     found = half(DynamicLossScale("cpu")).run(1, tiny).gradient_norm
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
@@ -45,7 +45,7 @@ def test_gradients_too_small_for_float16_survive_only_with_a_scale() -> None:
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_an_overflow_changes_no_weight_and_halves_the_scale_until_it_fits(accumulation_steps: int) -> None:
     rig = half(DynamicLossScale("cpu", initial_scale=2.0**18), accumulation_steps)
-    unscaled = half(NoLossScale(), accumulation_steps)
+    unscaled = half(LossScale(), accumulation_steps)
     for each in (rig, unscaled):
         assert verdict(each, 1, factor=1e-3) == "done"
     unscaled.run(2)
@@ -78,7 +78,7 @@ def test_without_a_scale_left_to_lower_an_overflow_is_a_fault() -> None:
     rig = half(DynamicLossScale("cpu", initial_scale=4.0))
     verdicts = [verdict(rig, step, FAR_TOO_LARGE) for step in range(1, 5)]
     assert verdicts == ["overflow", "overflow", "fault", "fault"]  # scales 4, 2, 1 and 0.5
-    assert verdict(half(NoLossScale()), 1, FAR_TOO_LARGE) == "fault"
+    assert verdict(half(LossScale()), 1, FAR_TOO_LARGE) == "fault"
 
 
 def test_the_scale_doubles_after_enough_steps_in_a_row() -> None:
@@ -120,12 +120,12 @@ def test_a_state_can_be_taken_and_given_before_and_after_the_first_step() -> Non
 
 def test_only_float16_is_scaled() -> None:
     for dtype in (None, torch.bfloat16):
-        assert isinstance(build_loss_scale(ComputeDevice(torch.device("cpu"), dtype)), NoLossScale)
+        assert isinstance(build_loss_scale(ComputeDevice(torch.device("cpu"), dtype)), LossScale)
     assert isinstance(build_loss_scale(ComputeDevice(torch.device("cpu"), torch.float16)), DynamicLossScale)
 
 
 def test_without_scaling_a_loss_is_what_it_was() -> None:
-    loss_scale, loss = NoLossScale(), torch.tensor(float("inf"))
+    loss_scale, loss = LossScale(), torch.tensor(float("inf"))
     assert loss_scale.scale(loss) is loss
     scaled = loss_scale.update(loss)
     assert not bool(scaled.overflowed)

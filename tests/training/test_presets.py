@@ -10,13 +10,11 @@ from compute.device import ComputeDevice
 from config import PRESETS, Config
 from data.fingerspelling.source import load_letters
 from diffusion.guidance import guided_prediction
-from diffusion.loss import loss_terms
-from diffusion.prediction import add_noise
 from diffusion.samplers import sample
-from diffusion.timesteps import stratified_timesteps
+from diffusion.schedule import stratified_timesteps
 from models.build import build_model, build_objective, build_tokenizer
-from models.text_to_video import TextToVideoModel
 from models.tokens import Tokenizer
+from models.unet3d import TextToVideoModel
 from sampling.sampler import build_sampler
 
 
@@ -51,12 +49,10 @@ def test_forward_loss_and_sampling_of_a_preset_fit_together(
     shape = (batch, 3, config.NUM_FRAMES, config.IMAGE_SIZE, config.IMAGE_SIZE)
     video, noise = torch.empty(shape, device=device), torch.empty(shape, device=device)
     timestep_B = stratified_timesteps(batch, config.NUM_TRAIN_TIMESTEPS, torch_generator(0, "preset")).to(device)
-    noisy = add_noise(objective.schedule, objective.prediction_type, video, noise, timestep_B)
+    noisy = objective.noise(video, noise, timestep_B)
     with torch.no_grad():
         prediction = model(noisy.noisy_video, timestep_B, longest, torch.zeros_like(timestep_B, dtype=torch.bool))
-        terms = loss_terms(
-            objective.schedule, objective.prediction_type, objective.weighting, 5.0, noisy, video, prediction
-        )
+        error_B = objective.loss(noisy, video, prediction).clips.unweighted_mse
         sampler = build_sampler(config, objective.schedule, tokenizer, ComputeDevice(device, None))
         clips = sample(
             guided_prediction(model, sampler.settings.guidance, longest, config.NUM_TRAIN_TIMESTEPS),
@@ -68,5 +64,5 @@ def test_forward_loss_and_sampling_of_a_preset_fit_together(
             noise_generator=torch_generator(0, "preset"),
         )
     assert prediction.shape == clips.shape == shape
-    assert terms.unweighted_mse.shape == (batch,)
-    assert {tensor.device for tensor in (prediction, clips, terms.unweighted_mse)} == {device}
+    assert error_B.shape == (batch,)
+    assert {tensor.device for tensor in (prediction, clips, error_B)} == {device}

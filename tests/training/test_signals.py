@@ -2,30 +2,42 @@
 
 import os
 import signal
-import time
+from types import FrameType
 
 import pytest
 
 from common.interruption import Interrupted
+from tests.held_clock import HeldClock
+from tests.waiting import wait_until
 from training import stopping as signals
 from training.stopping import StopRequest
 
 
-def test_the_first_signal_counts_and_a_flood_changes_nothing() -> None:
-    with StopRequest() as stop:
+def test_the_first_signal_counts_and_a_flood_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "time", HeldClock())
+    came: list[int] = []
+
+    class Counting(StopRequest):
+        def _on_signal(self, number: int, frame: FrameType | None) -> None:
+            came.append(number)
+            super()._on_signal(number, frame)
+
+    with Counting() as stop:
         assert stop.ending is None
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
-        time.sleep(0.01)
+        wait_until(lambda: len(came) == 3)
         assert stop.ending is not None
         assert stop.ending.exit_code in (129, 130, 143)  # pending signals arrive in no promised order
         assert stop.ending.is_interruption
 
 
 def test_a_second_ctrl_c_after_a_while_is_obeyed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "IMPATIENT_AFTER_SECONDS", 0.0)
+    clock = HeldClock()
+    monkeypatch.setattr(signals, "time", clock)
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
+        clock.now += 1.25 * signals.IMPATIENT_AFTER_SECONDS
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.training.step_rig import Rig, batch, equal
-from training.optimizer import DynamicLossScale, LossScale, NoLossScale
+from training.optimizer import DynamicLossScale, LossScale
 from training.step import StepOutcome
 
 BuildScale = Callable[[], LossScale]
@@ -17,7 +17,7 @@ def float16_scale() -> LossScale:
     return DynamicLossScale("cpu", initial_scale=1024.0)
 
 
-in_each_precision = pytest.mark.parametrize("build_scale", [NoLossScale, float16_scale])
+in_each_precision = pytest.mark.parametrize("build_scale", [LossScale, float16_scale])
 
 
 @in_each_precision

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from compute.device import ComputeDevice
 from data.records import Batch
+from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
 from distributed.processes import Processes
 from logging_system.records import ValidationRecord
@@ -37,8 +38,7 @@ def validate(trained: GaugeClips | None) -> ValidationRecord:
     validator = Validator(
         clips=gauge(HELD_OUT_TOKENS),
         trained_clips=trained,
-        schedule=SCHEDULE,
-        prediction_type="sample",
+        objective=DiffusionObjective(SCHEDULE, "sample", "uniform", 5.0, 0.1),
         compute=CPU,
         processes=Processes(),
         batch_size=3,

@@ -161,7 +161,9 @@ def test_any_bytes_give_clips_or_a_message(name, examples):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "content", [b"", b"[" * 100_000, b"a.mp4," + b"x" * 140_000, b'{"path": "' + b"a" * 5000 + b'"}']
+    "content",
+    [b"", b"[" * 100_000, b"a.mp4," + b"x" * 140_000, b'{"path": "' + b"a" * 5000 + b'"}'],
+    ids=["empty", "nested too deeply", "long caption", "long path"],
 )
 def test_known_trouble_gives_a_message(name, content):
     check_content(name, content)

@@ -115,7 +115,7 @@ def test_absolute_paths_and_those_of_windows_are_taken(read, tmp_path):
         ),
         (",hello,,,", "has no path: fill in the field 'path'"),
         ("a.mp4, ,,,", "has no text: fill in the field 'text'"),
-        ("a.mp4,\x00\x07,,,", "has an empty caption"),
+        pytest.param("a.mp4,\x00\x07,,,", "has an empty caption", id="control characters"),
         ("a.mp4," + "x" * 20_000 + ",,,", "has a caption of more than 16384 characters"),
         ("a.mp4," + "x" * 200_000 + ",,,", "cannot be read (field larger than field limit"),
         ("none.mp4,hello,,,", "names path='none.mp4', which does not exist below "),
@@ -178,7 +178,9 @@ def test_empty_lines_and_trailing_separators_do_not_matter(read):
         ('{"path": "a.mp4", "text": true}', "has text=true: it must be a text"),
         ('{"path": "a.mp4", "text": "\\ud800"}', "has an empty caption"),
         ('{"path": "\\ud800.mp4", "text": "x"}', "names path='\\\\ud800.mp4', which does not exist"),
-        ('{"path": "a\\u0000.mp4", "text": "x"}', "names path='a\\\\x00.mp4', which does not exist"),
+        pytest.param(
+            '{"path": "a\\u0000.mp4", "text": "x"}', "names path='a\\\\x00.mp4', which does not exist", id="null"
+        ),
         ('{"path": "a.mp4", "text": "x", "start": NaN}', "has start=nan: write seconds as a number"),
         ('{"path": "a.mp4", "text": "x", "end": Infinity}', "has end=inf: write seconds as a number"),
         ('{"path": "a.mp4", "text": "x", "end": ' + "9" * 400 + "}", "has end=999"),
@@ -207,9 +209,9 @@ def test_a_json_line_that_makes_no_sense_is_skipped_alone(read, line, reason):
         ("path;caption\na.mp4;x\n", "has no column text. Its first line names path, caption; needed are path, text"),
         ("a.mp4,hello\n", "has no column path and no column text. Its first line names a.mp4, hello"),
         ("path,text,Text\n", "has two columns with the name text"),
-        (b"path,text\na.mp4,\xe4hm\n", "is not UTF-8"),
-        ("path,text\na.mp4,x\n".encode("utf-16"), "is not UTF-8"),
-        (b"x" * 1_100_000, "line 1 has more than 1048576 characters"),
+        pytest.param(b"path,text\na.mp4,\xe4hm\n", "is not UTF-8", id="Latin-1"),
+        pytest.param("path,text\na.mp4,x\n".encode("utf-16"), "is not UTF-8", id="UTF-16"),
+        pytest.param(b"x" * 1_100_000, "line 1 has more than 1048576 characters", id="long line"),
     ],
 )
 def test_a_file_that_is_no_list_is_refused(read, tmp_path, content, message):

@@ -3,7 +3,6 @@ import io
 import json
 import os
 import tarfile
-import time
 import tracemalloc
 
 import pytest
@@ -166,7 +165,9 @@ def test_what_is_wrong_with_a_sample_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"Z"]
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"Z"],
+    ids=["symbolic link", "hard link", "character device", "block device", "pipe", "unknown"],
 )
 def test_links_and_devices_are_not_used(tmp_path, kind):
     (tmp_path / "outside.mp4").write_bytes(CLIP)
@@ -279,6 +280,18 @@ HUGE = b"\x80" + (1 << 80).to_bytes(11, "big")
         header("x", b"00000001000\0", tarfile.XHDTYPE) + b"9" * 5000,
         header("b.mp4", b"00000000000\0", tarfile.GNUTYPE_SPARSE)[:482] + b"\1" + bytes(29),
     ],
+    ids=[
+        "negative size",
+        "huge size",
+        "negative size of an extended header",
+        "huge size of a long name",
+        "global header beyond the end",
+        "extended header with a negative size",
+        "many extended headers",
+        "sparse map that is none",
+        "extended header of digits alone",
+        "sparse file that is cut off",
+    ],
 )
 def test_headers_that_lie_end_the_reading(tmp_path, blocks):
     write_tar(tmp_path / "a.tar", *sample("a"))
@@ -321,13 +334,14 @@ def test_many_global_headers_do_not_add_up(tmp_path):
 
 
 def test_a_number_without_end_in_a_header_takes_no_time(tmp_path):
+    """It never reaches tarfile, which takes six seconds with each such header."""
     content = b"9" * 60_000
     block = header("x", b"%011o\0" % len(content), tarfile.XHDTYPE) + content + bytes(-len(content) % 512)
     write_tar(tmp_path / "b.tar", *sample("k"))
     (tmp_path / "a.tar").write_bytes(block + (tmp_path / "b.tar").read_bytes())
-    start = time.perf_counter()
-    assert [row.id for row in read(tmp_path).skipped] == ["a.tar"]
-    assert time.perf_counter() - start < 1.0  # tarfile takes six seconds, with each such header
+    (skipped,) = read(tmp_path).skipped
+    assert skipped.id == "a.tar"
+    assert "a header holds a number of a hundred digits" in skipped.reason
 
 
 @pytest.mark.parametrize(
@@ -340,6 +354,7 @@ def test_a_number_without_end_in_a_header_takes_no_time(tmp_path):
         (gzip.compress(b"x" * 1000), r"a.tar is compressed \(gzip\): unpack it"),
         (b"\x28\xb5\x2f\xfd....", r"a.tar is compressed \(zstd\)"),
     ],
+    ids=["empty", "text", "short", "zeros", "gzip", "zstd"],
 )
 def test_what_is_no_tar_file_is_named(tmp_path, content, reason):
     (tmp_path / "a.tar").write_bytes(content)

@@ -119,6 +119,7 @@ def test_entries_that_make_no_sense_are_skipped_alone(read):
         ({"gloss": "book"}, "WLASL_v0.3.json is not a list of WLASL"),
         ([], "WLASL_v0.3.json lists no clip"),
     ],
+    ids=["empty", "cut off", "not UTF-8", "nested too deeply", "no list", "empty list"],
 )
 def test_a_file_that_is_no_list_is_refused(read, content, message):
     with pytest.raises(UserError, match=message):
@@ -133,7 +134,9 @@ def test_a_set_without_videos_lists_absent_clips_only(root):
     assert all(row.is_absent for row in manifest.skipped)
 
 
-@pytest.mark.parametrize("name", ["WLASL\x1b[31m\n.json", "WLASL" + "\x1b" * 240 + ".json"])
+@pytest.mark.parametrize(
+    "name", ["WLASL\x1b[31m\n.json", "WLASL" + "\x1b" * 240 + ".json"], ids=["colour and line break", "long"]
+)
 def test_names_that_others_chose_are_shown_on_one_line_and_not_at_length(tmp_path, name):
     root = wlasl_replica(tmp_path / "x\x1b[0m\n")
     shutil.move(root / "WLASL_v0.3.json", root / name)

@@ -7,7 +7,6 @@ import json
 import resource
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from data.cache import ClipCache
@@ -37,9 +36,7 @@ def main(root: Path) -> None:
         frames = [ManifestRow(path.name, Media("frames", path.name), "x") for path in root.iterdir() if path.is_dir()]
         manifest = Manifest(root, (*manifest.rows, *sorted(frames, key=lambda row: row.id)), manifest.skipped)
         sys.addaudithook(watch)
-        started = time.monotonic()
         inspection = inspect_clips("folder", "folder", manifest, reader, VerdictStore(Path(cache), root))
-        seconds = time.monotonic() - started
         own = (f"{root}/", cache)
         outside = [path for path in opened if not path.startswith(own) and not path.endswith(CODE)]
     answer = {
@@ -48,7 +45,6 @@ def main(root: Path) -> None:
         "shades": {clip.row.id: reader.clip(clip).mean().item() for clip in inspection.usable},
         "outside": outside,
         "connected": connected,
-        "seconds": seconds,
         "mebibytes": most_mebibytes(),
     }
     print(json.dumps(answer))

@@ -24,6 +24,20 @@ from tests.data.media.hostile_folder import add, inspect, reasons
         (b"\xed\xa0\x80", "has no usable caption: clip.txt is not UTF-8"),  # half of a pair
         (b"\xc0\xafetc", "has no usable caption: clip.txt is not UTF-8"),  # a slash, too long
     ],
+    ids=[
+        "missing",
+        "empty",
+        "spaces",
+        "control characters",
+        "byte order mark",
+        "invisible",
+        "large",
+        "Latin-1",
+        "UTF-16",
+        "UTF-32",
+        "surrogate",
+        "overlong",
+    ],
 )
 def test_captions_that_cannot_be_used(root, caption, reason):
     add(root, "clip.gif", caption)
@@ -40,6 +54,7 @@ def test_captions_that_cannot_be_used(root, caption, reason):
         ("\N{WOMAN}\N{ZERO WIDTH JOINER}\N{SCHOOL}".encode(), "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{SCHOOL}"),
         (b"x" * 16_384, "x" * 16_384),
     ],
+    ids=["byte order mark", "escape sequences", "combining accents", "lines", "joined emoji", "longest"],
 )
 def test_captions_are_cleaned(root, caption, read):
     add(root, "clip.gif", caption)

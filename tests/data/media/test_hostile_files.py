@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 from data.media.decode import decode_media, media_digest, media_stamp
+from data.media.files import PlainFile
 from data.media.resample import ClipShape
 from data.rows import WHOLE, Media, TarMember, TimeSpan, UnusableClip
 from tests.data.media.hostile import HOSTILE, valid_file
@@ -18,7 +19,7 @@ from tests.data.media.hostile_containers import Avi, Matroska, Mp4
 from tests.data.media.hostile_pictures import jpeg, jpeg_that_claims, png, png_that_claims
 
 SHAPE = ClipShape(num_frames=8, image_size=16)
-MOST_SECONDS = 10.0  # of the processor, for one file: twice what the longest takes, whose gibibyte of nothing is read
+MOST_GIBIBYTES = 5.0  # that could be hashed before a file is refused; the longest is a gibibyte of nothing
 GREYS = [jpeg(shade=40 * number) for number in range(4)]
 
 
@@ -35,15 +36,25 @@ def inspected(root: Path, media: Media) -> str:
     return ""
 
 
+def seconds_of_a_gibibyte(root: Path) -> float:
+    """Return the time of the processor in which a gibibyte can be hashed, as the content of every clip is."""
+    with open(root / "zeros", "wb") as file:
+        file.truncate(1 << 27)
+    started = time.process_time()
+    PlainFile(root / "zeros").digest()
+    return 8 * (time.process_time() - started)
+
+
 @pytest.mark.parametrize("sort", HOSTILE)
 def test_hostile_files_are_refused_for_the_right_reason(tmp_path, sort):
     wrong, slow = {}, {}
+    reference = seconds_of_a_gibibyte(tmp_path)
     for file in HOSTILE[sort]():
         path = file.write(tmp_path)
         started = time.process_time()
         reason = inspected(tmp_path, Media("video", file.name))
-        if (seconds := time.process_time() - started) > MOST_SECONDS:
-            slow[file.name] = seconds
+        if (gibibytes := (time.process_time() - started) / reference) > MOST_GIBIBYTES:
+            slow[file.name] = gibibytes
         path.unlink()
         if not re.search(file.reason, reason):
             wrong[file.name] = (reason, file.reason)

@@ -108,7 +108,11 @@ def test_no_name_leads_out_of_the_folder(root, name):
     assert row.reason in ("leads out of the data set's folder", "cannot be read (Not a directory)")
 
 
-@pytest.mark.parametrize("name", ["a\0.gif", "", "x" * 300 + ".gif", "good.gif/x.gif", "nothing.gif"])
+@pytest.mark.parametrize(
+    "name",
+    ["a\0.gif", "", "x" * 300 + ".gif", "good.gif/x.gif", "nothing.gif"],
+    ids=["null", "empty", "long", "below a file", "missing"],
+)
 def test_impossible_names_are_refused(root, name):
     inspection, _ = inspect(root, Manifest(root, (ManifestRow("clip", Media("video", name), "hello"),), ()))
     (row,) = inspection.skipped
@@ -143,29 +147,29 @@ def test_links_within_the_folder_and_hard_links_are_fine(root):
     assert len(inspect(root)[0].usable) == 3
 
 
-STRANGE_NAMES = [
-    b"line\nbreak",
-    b"tab\tand\rreturn",
-    b"\x1b[31mred\x1b[0m",
-    b"quotes'\"`$(touch x);&|<>",
-    "\N{WAVING HAND SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-5}".encode(),
-    "\N{RIGHT-TO-LEFT OVERRIDE}fig.exe".encode(),
-    b"latin-\xfc\xff",
-    b"x" * 251,
-    b"-rf --help",
-    b" spaces ",
-    b"http:",
-    b"%d",
-    b"~",
-    b"concat:a|b",
-    b"pipe:0",
-    b"back\\slash",
-    b"dots..",
-]
+STRANGE_NAMES = {
+    "line break": b"line\nbreak",
+    "tab and return": b"tab\tand\rreturn",
+    "colour": b"\x1b[31mred\x1b[0m",
+    "quotes": b"quotes'\"`$(touch x);&|<>",
+    "emoji": "\N{WAVING HAND SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-5}".encode(),
+    "right to left": "\N{RIGHT-TO-LEFT OVERRIDE}fig.exe".encode(),
+    "Latin-1": b"latin-\xfc\xff",
+    "long": b"x" * 251,
+    "option": b"-rf --help",
+    "spaces": b" spaces ",
+    "address": b"http:",
+    "pattern": b"%d",
+    "home": b"~",
+    "concat": b"concat:a|b",
+    "pipe": b"pipe:0",
+    "backslash": b"back\\slash",
+    "dots": b"dots..",
+}
 
 
 @pytest.mark.parametrize("extension", [".gif", ".mp4"])
-@pytest.mark.parametrize("stem", STRANGE_NAMES)
+@pytest.mark.parametrize("stem", STRANGE_NAMES.values(), ids=STRANGE_NAMES.keys())
 def test_strange_names_are_read_and_shown_safely(root, stem, extension, monkeypatch, write_video):
     path = root / os.fsdecode(stem + extension.encode())
     if extension == ".gif":

@@ -112,6 +112,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, write_video, brightening_vi
         ("a.mp4", b"\0\0\0\x18ftypmp42" + b"\0" * 200, "cannot be decoded"),
         ("a.mp4", b"GIF89a" + b"\0" * 40, "is not a .mp4 file: its content is gif"),
     ],
+    ids=["empty", "text", "playlist", "GIF", "MP4", "GIF as MP4"],
 )
 def test_what_is_no_video_is_refused_with_the_reason(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)

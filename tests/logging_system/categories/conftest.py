@@ -11,7 +11,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from logging_system.cadence import LoggingSettings
+from config import Config
+from logging_system.cadence import LoggingClock
+from logging_system.categories import CATEGORIES
+from logging_system.category import CategoryContext
 from logging_system.dispatcher import Dispatcher
 from logging_system.files.writer import Writer
 from logging_system.records import (
@@ -25,7 +28,6 @@ from logging_system.records import (
     StepRecord,
     ValidationRecord,
 )
-from logging_system.registry import CATEGORIES
 
 NUM_TIMESTEPS = 100
 NOISE_VIDEOS = ("original", "noisy", "actual_noise", "predicted_noise", "denoised")
@@ -216,36 +218,38 @@ class Reader:
 
 
 @pytest.fixture
-def settings() -> LoggingSettings:
-    return LoggingSettings(
-        log_every_steps=2,
-        log_every_epochs=1,
-        diagnostic_log_every_steps=4,
-        tensorboard_flush_every_steps=100,
-        sample_every_steps=6,
-        enable_gradient_histograms=True,
-        enable_parameter_tracking=True,
-        enable_video_logging=True,
-        enable_noise_visualization=True,
-        enable_performance_profiling=True,
-        system_sample_seconds=60.0,
-        parameter_tracking_max_layers=64,
-        histogram_bins=16,
+def config() -> Config:
+    return Config(
+        LOG_EVERY_STEPS=2,
+        LOG_EVERY_EPOCHS=1,
+        DIAGNOSTIC_LOG_EVERY_STEPS=4,
+        TENSORBOARD_FLUSH_EVERY_STEPS=100,
+        SAMPLE_EVERY_STEPS=6,
+        SYSTEM_SAMPLE_SECONDS=60.0,
+        PARAMETER_TRACKING_MAX_LAYERS=64,
+        HISTOGRAM_BINS=16,
+        NUM_TRAIN_TIMESTEPS=NUM_TIMESTEPS,
     )
 
 
 @pytest.fixture
-def make() -> SimpleNamespace:
-    """Factories of records, views and networks."""
+def make(config: Config, tmp_path: Path) -> SimpleNamespace:
+    """Factories of records, views, networks and what a category is built from."""
+
+    def context(writer: Writer, **changes: object) -> CategoryContext:
+        view = View(_seeded_network(), _run_information())
+        return CategoryContext(config.model_copy(update=changes), view, writer, LoggingClock(), tmp_path)
+
     return SimpleNamespace(
         record=_record,
         validation=_validation,
         epoch=_epoch,
-        checkpoint=lambda step: CheckpointRecord(step, 12_500_000, 0.25, 1.5),
+        checkpoint=lambda step: CheckpointRecord(step, Path("step"), 12_500_000, 0.25, 1.5),
         run=_run_information,
         view=lambda model=None, **facts: View(model or _seeded_network(), _run_information(**facts)),
         gradients=_fill_gradients,
         network=_seeded_network,
+        context=context,
     )
 
 
@@ -264,7 +268,7 @@ class Session:
     def __init__(
         self,
         run_folder: Path,
-        settings: LoggingSettings,
+        config: Config,
         names: tuple[str, ...],
         view: View,
         accumulate: Callable[[Path], EventAccumulator],
@@ -273,21 +277,21 @@ class Session:
         self._accumulate = accumulate
         self.view = view
         self.messages: list[str] = []
-        chosen = [spec for spec in CATEGORIES if not names or spec.name in names]
+        chosen = [category for category in CATEGORIES if not names or category.name in names]
         writer = Writer(run_folder, report=self.messages.append)
         self.dispatcher = Dispatcher(
-            chosen, settings=settings, run_folder=run_folder, writer=writer, report=self.messages.append
+            chosen, config=config, run_folder=run_folder, view=view, writer=writer, report=self.messages.append
         )
-        self.dispatcher.on_start(view)
+        self.dispatcher.on_start()
 
     def step(self, record: StepRecord) -> None:
-        self.dispatcher.on_step(record, self.view)
+        self.dispatcher.on_step(record)
         if self.dispatcher.samples_are_due(record):
-            self.dispatcher.on_samples(record, self.view)
+            self.dispatcher.on_samples(record)
 
     def finish(self) -> Reader:
         """End the run and read it; a category that failed fails the test."""
-        self.dispatcher.on_end(self.view)
+        self.dispatcher.on_end()
         self.dispatcher.close()
         assert not self.dispatcher.failures, self.messages
         return Reader(self._accumulate(self.run_folder))
@@ -295,13 +299,14 @@ class Session:
 
 @pytest.fixture
 def session(
-    tmp_path: Path, settings: LoggingSettings, make: SimpleNamespace, accumulate: Callable[[Path], EventAccumulator]
+    tmp_path: Path, config: Config, make: SimpleNamespace, accumulate: Callable[[Path], EventAccumulator]
 ) -> Callable[..., Session]:
     """Start logging with the named categories (all fifteen without names)."""
 
     def start(*names: str, view: View | None = None, **changes: object) -> Session:
         run_folder = tmp_path / "run"
         run_folder.mkdir()
-        return Session(run_folder, dataclasses.replace(settings, **changes), names, view or make.view(), accumulate)
+        changed = config.model_copy(update={name.upper(): value for name, value in changes.items()})
+        return Session(run_folder, changed, names, view or make.view(), accumulate)
 
     return start

@@ -50,7 +50,7 @@ def test_skipped_steps_accumulate_and_validation_is_written(session: Callable[..
     running = session("01_Training", log_every_steps=2)
     for step in range(1, 7):
         running.step(dataclasses.replace(make.record(step), skipped=torch.tensor(step != 4)))
-    running.dispatcher.on_validation(make.validation(6), running.view)
+    running.dispatcher.on_validation(make.validation(6))
     reader = running.finish()
     assert reader.points("01_Training/Skipped_Steps") == {2: 2, 4: 3, 6: 5}
     assert reader.points("01_Training/Validation_Loss") == {6: pytest.approx(0.3)}

@@ -73,7 +73,7 @@ def test_long_intervals_lose_no_step(session: Callable[..., Any], make: SimpleNa
 
 def test_validation_gaps(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("02_Loss_Components")
-    running.dispatcher.on_validation(make.validation(40), running.view)
+    running.dispatcher.on_validation(make.validation(40))
     reader = running.finish()
     prefix = "02_Loss_Components/Validation"
     assert reader.points(f"{prefix}/Text_Gap_Shuffled") == {40: pytest.approx(0.075)}

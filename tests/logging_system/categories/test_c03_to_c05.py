@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from logging_system.categories import c05_performance
 from logging_system.categories.c03_epoch_summary import EpochSummary
 from logging_system.files.writer import Writer
-from logging_system.pictures.drawing import ACCENT
+from logging_system.pictures.charts import ACCENT
+from tests.held_clock import HeldClock
 
 
 def test_epoch_average_covers_all_steps_and_the_axis_is_the_epoch(
@@ -25,9 +26,9 @@ def test_epoch_average_covers_all_steps_and_the_axis_is_the_epoch(
     for step in range(1, 7):
         running.step(make.record(step, skipped=torch.tensor(step in (2, 5))))
         if step == 4:
-            running.dispatcher.on_validation(make.validation(4), running.view)
+            running.dispatcher.on_validation(make.validation(4))
         if step % 2 == 0:
-            running.dispatcher.on_epoch(make.epoch(step // 2, step, is_last=step == 6), running.view)
+            running.dispatcher.on_epoch(make.epoch(step // 2, step, is_last=step == 6))
     reader = running.finish()
     loss = reader.points("03_Epoch_Summary/Average_Loss")
     assert loss == {2: pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4), 3: pytest.approx((1 / 5 + 1 / 6) / 2)}
@@ -46,7 +47,7 @@ def test_without_validation_the_epoch_has_no_validation_loss(
 ) -> None:
     running = session("03_Epoch_Summary")
     running.step(make.record(1))
-    running.dispatcher.on_epoch(make.epoch(1, 1), running.view)
+    running.dispatcher.on_epoch(make.epoch(1, 1))
     assert not [tag for tag in running.finish().all_tags if "Validation" in tag]
 
 
@@ -56,11 +57,12 @@ def test_resumed_launch_goes_on_with_the_validations_before_it(
     earlier = [("01_Training/Validation_Loss", 10, 0.4), ("01_Training/Validation_Loss", 20, 0.5)]
     lines = [json.dumps({"step": step, "tag": tag, "value": value}) + "\n" for tag, step, value in earlier]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    writer, category, view = Writer(tmp_path, first_new_step=21), EpochSummary(), make.view()
-    category.on_start(view, writer)
-    category.on_epoch(make.epoch(3, 24), view, writer)
-    category.on_validation(make.validation(25), view, writer)  # 0.3, and 0.25 the best so far
-    category.on_epoch(make.epoch(4, 32), view, writer)
+    writer = Writer(tmp_path, first_new_step=21)
+    category = EpochSummary(make.context(writer))
+    category.on_start()
+    category.on_epoch(make.epoch(3, 24))
+    category.on_validation(make.validation(25))  # 0.3, and 0.25 the best so far
+    category.on_epoch(make.epoch(4, 32))
     writer.close()
     scalars = accumulate(tmp_path).Scalars
     latest = {point.step: point.value for point in scalars("03_Epoch_Summary/Validation_Loss")}
@@ -113,7 +115,7 @@ def test_rates_of_an_interval(session: Callable[..., Any], make: SimpleNamespace
     running.step(make.record(2, step_seconds=10.0))
     running.step(make.record(3, step_seconds=0.25, data_seconds=0.05))
     running.step(make.record(4, step_seconds=0.75, data_seconds=0.15))
-    running.dispatcher.on_validation(make.validation(4), running.view)
+    running.dispatcher.on_validation(make.validation(4))
     reader = running.finish()
     assert reader.points("05_Performance/Samples_Per_Second") == {2: pytest.approx(0.6), 4: pytest.approx(12)}
     assert reader.last("05_Performance/Steps_Per_Second") == pytest.approx(2)
@@ -141,7 +143,7 @@ def test_how_far_the_processes_are_apart(session: Callable[..., Any], make: Simp
 
 def test_what_a_checkpoint_cost(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("05_Performance")
-    running.dispatcher.on_checkpoint(make.checkpoint(400), running.view)
+    running.dispatcher.on_checkpoint(make.checkpoint(400))
     reader = running.finish()
     assert reader.points("05_Performance/Checkpoint_Stall_Seconds") == {400: 0.25}
     assert reader.points("05_Performance/Checkpoint_Write_Seconds") == {400: 1.5}
@@ -174,11 +176,12 @@ def test_overhead_and_sampling_come_from_the_clock(session: Callable[..., Any], 
     assert reader.points("05_Performance/Sampling_Seconds") == {2: 4.0, 3: 5.0}
 
 
-def test_time_left_follows_the_pace_of_the_launch(session: Callable[..., Any], make: SimpleNamespace) -> None:
+def test_time_left_follows_the_pace_of_the_launch(
+    session: Callable[..., Any], make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HeldClock()
+    monkeypatch.setattr(c05_performance, "time", clock)
     running = session("05_Performance", log_every_steps=1)
-    start = time.perf_counter()
-    time.sleep(0.2)
+    clock.now += 0.25
     running.step(make.record(1000))
-    elapsed = time.perf_counter() - start
-    eta = running.finish().last("05_Performance/ETA_Seconds")
-    assert 0.2 * 1000 <= eta <= (elapsed + 0.2) * 1000
+    assert running.finish().last("05_Performance/ETA_Seconds") == 0.25 * 1000

@@ -51,7 +51,7 @@ def test_parameter_statistics_and_update_ratio(session: Callable[..., Any], make
     with torch.no_grad():
         model.exit.weight.zero_()
     before = {layer: _values(model, names) for layer, names in LAYERS.items()}
-    running.dispatcher.before_step(1, running.view, is_first=True, is_last=False)
+    running.dispatcher.before_step(1, is_first=True, is_last=False)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.01).add_(0.001)
@@ -72,7 +72,7 @@ def test_parameter_statistics_and_update_ratio(session: Callable[..., Any], make
 
 def test_a_copy_from_another_step_is_not_used(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("09_Parameter_Stats")
-    running.dispatcher.before_step(4, running.view, is_first=False, is_last=False)
+    running.dispatcher.before_step(4, is_first=False, is_last=False)
     running.step(make.record(5, is_last=True))
     assert not [tag for tag in running.finish().all_tags if "Update" in tag]
 
@@ -80,9 +80,9 @@ def test_a_copy_from_another_step_is_not_used(session: Callable[..., Any], make:
 def test_weight_histograms_once_a_step(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("10_Parameter_Histograms", histogram_bins=8)
     running.step(make.record(4))
-    running.dispatcher.on_epoch(make.epoch(1, 4), running.view)
+    running.dispatcher.on_epoch(make.epoch(1, 4))
     running.step(make.record(5))
-    running.dispatcher.on_epoch(make.epoch(2, 5), running.view)
+    running.dispatcher.on_epoch(make.epoch(2, 5))
     reader = running.finish()
     assert set(reader.all_tags) == {f"10_Parameter_Histograms/{layer}" for layer in LAYERS}
     for layer, names in LAYERS.items():

@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +19,11 @@ from PIL import Image
 from logging_system.categories.c12_generated_samples import prompt_names
 from logging_system.categories.c14_system import System
 from logging_system.categories.c15_configuration import LAYOUT, RESULT_TAGS, hyperparameters
-from logging_system.doctor.diagnosis import diagnose
-from logging_system.doctor.report import as_markdown, as_text
-from logging_system.files.scalar_history import read_history
-from logging_system.registry import CATEGORIES
-from logging_system.tags import tag_expression
+from logging_system.doctor.diagnosis import as_markdown, as_text, diagnose
+from logging_system.files.scalar_history import read_history, tag_expression
+from logging_system.statistics.system import _busy_and_total
+from tests.dashboard_tags import TAG_TABLE
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -118,7 +117,8 @@ def test_noise_videos_move_and_are_large_enough(session: Callable[..., Any], mak
 def test_system_readings_always_have_a_point(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("14_System", log_every_steps=2)
     for step in range(1, 8):
-        time.sleep(0.03)  # the computer counts its CPU time in hundredths of a second
+        begun = _busy_and_total()[1]
+        wait_until(lambda begun=begun: _busy_and_total()[1] > begun)  # it is counted in hundredths of a second
         running.step(make.record(step, is_last=step == 7))
     reader = running.finish()
     assert list(reader.points("14_System/RAM_Used_GB")) == [2, 7]  # nothing new between: the period is a minute
@@ -129,20 +129,19 @@ def test_system_readings_always_have_a_point(session: Callable[..., Any], make: 
 
 
 def test_system_writes_what_the_device_offers_and_stops_its_thread(
-    session: Callable[..., Any], make: SimpleNamespace, tmp_path: Any
+    session: Callable[..., Any], make: SimpleNamespace
 ) -> None:
     class Device:
         def read(self) -> dict[str, float]:
             return {"GPU_Memory_Allocated_GB": 1.5}
 
     running = session("01_Training")
-    category = System(tmp_path, 0.02, Device())
-    writer = running.dispatcher._writer
-    category.on_start(running.view, writer)
-    due = running.dispatcher._cadence.due(2, is_first=False, is_last=False)
+    category = System(make.context(running.dispatcher._writer, SYSTEM_SAMPLE_SECONDS=0.02), Device())
+    category.on_start()
+    due = running.dispatcher.cadence.due(2, is_first=False, is_last=False)
     for step in (2, 4):
-        time.sleep(0.1)
-        category.on_step(make.record(step), due, running.view, writer)
+        wait_until(lambda: category._sampler._newest)
+        category.on_step(make.record(step), due)
     category.close()
     assert not category._sampler._thread.is_alive()
     assert running.finish().points("14_System/GPU_Memory_Allocated_GB") == {2: 1.5, 4: 1.5}
@@ -166,7 +165,7 @@ def test_doctor_speaks_at_diagnostics_and_at_the_end(session: Callable[..., Any]
     running = session("01_Training", "15_Configuration", diagnostic_log_every_steps=3)
     for step in range(1, 9):
         running.step(make.record(step, is_first=step == 1, is_last=step == 8))
-    running.dispatcher.on_validation(make.validation(8), running.view)
+    running.dispatcher.on_validation(make.validation(8))
     reader = running.finish()
     assert _doctor_steps(reader) == [1, 3, 6, 8]
     assert "01\\_Training/Loss\\_EMA is " in reader.text("15_Configuration/Run_Doctor")
@@ -208,8 +207,8 @@ def test_card_and_command_give_the_same_verdict(session: Callable[..., Any], mak
         loss = torch.tensor(math.nan if step == 7 else 1.0 / step)
         running.step(make.record(step, is_first=step == 1, is_last=step == 7, loss=loss))
         if step >= 4:
-            running.dispatcher.on_validation(make.validation(step), running.view)
-    running.dispatcher.on_epoch(make.epoch(1, 7, is_partial=True, is_last=True), running.view)
+            running.dispatcher.on_validation(make.validation(step))
+    running.dispatcher.on_epoch(make.epoch(1, 7, is_partial=True, is_last=True))
     card = running.finish().text("15_Configuration/Run_Doctor")
     (running.run_folder / "config.json").write_text(json.dumps(running.view.run.config))
     diagnosis = diagnose(read_history(running.run_folder / "metrics.jsonl").history, running.view.run.config)
@@ -227,7 +226,7 @@ def test_hyperparameters_have_types_that_the_plugin_knows() -> None:
 
 
 def test_layout_and_results_name_tags_that_exist() -> None:
-    expressions = [tag_expression(tag) for spec in CATEGORIES for tag in spec.tags]
+    expressions = [tag_expression(tag) for tag in TAG_TABLE]
     named = [*RESULT_TAGS, *(tag for charts in LAYOUT.values() for tags in charts.values() for tag in tags)]
     assert [tag for tag in named if not any(expression.fullmatch(tag) for expression in expressions)] == []
 

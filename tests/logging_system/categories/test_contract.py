@@ -1,9 +1,9 @@
 """What holds for all fifteen categories."""
 
 import dataclasses
+import itertools
 import random
 import re
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +12,10 @@ import numpy
 import pytest
 import torch
 
-from logging_system.registry import CATEGORIES
-from logging_system.tags import tag_expression
+from logging_system.categories import CATEGORIES
+from logging_system.files.scalar_history import tag_expression
+from logging_system.statistics import system
+from tests.dashboard_tags import TAG_TABLE, tags_of
 
 STEPS = 7
 # When points appear, by the longest beginning of the tag.
@@ -85,20 +87,26 @@ FLAGS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let CPU time pass between any two readings: the computer counts it in hundredths of a second."""
+    seconds = itertools.count()
+    monkeypatch.setattr(system, "_busy_and_total", lambda: (0.0, float(next(seconds))))
+
+
 def drive(session: Any, make: SimpleNamespace, steps: int = STEPS) -> Any:
-    time.sleep(0.03)  # the computer counts its CPU time in hundredths of a second
     for step in range(1, steps + 1):
         is_first, is_last = step == 1, step == steps
-        session.dispatcher.before_step(step, session.view, is_first=is_first, is_last=is_last)
+        session.dispatcher.before_step(step, is_first=is_first, is_last=is_last)
         make.gradients(session.view.model, step)
         with torch.no_grad():
             for parameter in session.view.model.parameters():
                 parameter -= 0.01 * parameter.grad
         session.step(make.record(step, is_first=is_first, is_last=is_last))
         if step == steps:
-            session.dispatcher.on_validation(make.validation(step), session.view)
-            session.dispatcher.on_checkpoint(make.checkpoint(step), session.view)
-    session.dispatcher.on_epoch(make.epoch(1, steps, is_partial=True, is_last=True), session.view)
+            session.dispatcher.on_validation(make.validation(step))
+            session.dispatcher.on_checkpoint(make.checkpoint(step))
+    session.dispatcher.on_epoch(make.epoch(1, steps, is_partial=True, is_last=True))
     return session.finish()
 
 
@@ -111,17 +119,16 @@ def launch(running: Any, make: SimpleNamespace, first: int, last: int) -> None:
     dispatcher, view = running.dispatcher, running.view
     for step in range(first, last + 1):
         is_first, is_last = step == first, step == last
-        dispatcher.before_step(step, view, is_first=is_first, is_last=is_last)
+        dispatcher.before_step(step, is_first=is_first, is_last=is_last)
         make.gradients(view.model, step)
-        time.sleep(0.005)  # in all more than the hundredths of a second in which CPU time is counted
         running.step(make.record(step, is_first=is_first, is_last=is_last))
         if step % 5 == 0 or is_last:
-            dispatcher.on_validation(make.validation(step), view)
-            dispatcher.on_checkpoint(make.checkpoint(step), view)
+            dispatcher.on_validation(make.validation(step))
+            dispatcher.on_checkpoint(make.checkpoint(step))
         is_partial = step % STEPS_PER_EPOCH != 0
         if not is_partial or is_last:
             epoch = make.epoch(-(-step // STEPS_PER_EPOCH), step, is_partial=is_partial, is_last=is_last)
-            dispatcher.on_epoch(epoch, view)
+            dispatcher.on_epoch(epoch)
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in CATEGORIES])
@@ -143,7 +150,7 @@ def test_points_fall_on_the_cadence_and_nowhere_else(
         for value in event.summary.value:
             if value.tag.startswith(f"{name}/"):
                 steps.setdefault(value.tag, []).append(event.step)
-    table = next(spec.tags for spec in CATEGORIES if spec.name == name)
+    table = tags_of(name)
     unwritten = [tag for tag in table if not any(tag_expression(tag).fullmatch(written) for written in steps)]
     assert [tag for tag in unwritten if not table[tag].absent_when] == []
     for tag, found in steps.items():
@@ -160,24 +167,22 @@ def test_names_and_order_are_the_fifteen() -> None:
 
 
 def test_every_tag_has_its_category_as_prefix_and_a_description() -> None:
-    tags = [(spec.name, tag, meaning) for spec in CATEGORIES for tag, meaning in spec.tags.items()]
-    assert len({tag for _, tag, _ in tags}) == len(tags)
-    for name, tag, meaning in tags:
-        assert tag.startswith(f"{name}/")
+    assert len(TAG_TABLE) == sum(len(category.tags) for category in CATEGORIES)
+    for tag, meaning in TAG_TABLE.items():
+        assert tag.split("/")[0] in {category.name for category in CATEGORIES}
         assert len(meaning.description) > 20, tag
 
 
 def test_run_writes_what_the_table_says_and_nothing_else(session: Callable[..., Any], make: SimpleNamespace) -> None:
     view = make.view(resume_differences=("SEED was 1 and is 2.",))
     reader = drive(session(view=view), make)
-    table = {tag: meaning for spec in CATEGORIES for tag, meaning in spec.tags.items()}
-    expressions = {tag: tag_expression(tag) for tag in table}
+    expressions = {tag: tag_expression(tag) for tag in TAG_TABLE}
     unknown = {tag for tag in reader.all_tags if not any(e.fullmatch(tag) for e in expressions.values())}
     assert unknown == set()
     missing = {
         tag
         for tag, expression in expressions.items()
-        if not table[tag].absent_when and not any(expression.fullmatch(written) for written in reader.all_tags)
+        if not TAG_TABLE[tag].absent_when and not any(expression.fullmatch(written) for written in reader.all_tags)
     }
     assert missing == set()
     absent = {tag for tag, e in expressions.items() if not any(e.fullmatch(written) for written in reader.all_tags)}

@@ -37,7 +37,7 @@ def centres(encoded: bytes, *colours: tuple[int, int, int]) -> list[tuple[float,
 
 def test_every_figure_of_a_validation(session: Callable[..., Any], make: SimpleNamespace) -> None:
     running = session("01_Training", "02_Loss_Components", "05_Performance")
-    running.dispatcher.on_validation(make.validation(40), running.view)
+    running.dispatcher.on_validation(make.validation(40))
     reader = running.finish()
     expected = {
         "01_Training/Validation_Loss": 0.3,
@@ -70,7 +70,7 @@ def test_one_caption_for_all_clips_leaves_no_shuffled_loss(session: Callable[...
         gap_shuffled_by_bin=(),
         trained_loss_shuffled=None,
     )
-    running.dispatcher.on_validation(record, running.view)
+    running.dispatcher.on_validation(record)
     assert not [tag for tag in running.finish().all_tags if "Shuffled" in tag]
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from logging_system.categories import CATEGORIES
 from logging_system.records import StepRecord
-from logging_system.registry import CATEGORIES
-from logging_system.statistics import devices
+from logging_system.statistics import system
+from tests.dashboard_tags import tags_of
 
 STEPS = 4
 
@@ -39,20 +40,20 @@ def log_on(device: str, session: Callable[..., Any], make: SimpleNamespace, *nam
     running = session(*names, view=view, log_every_steps=2, diagnostic_log_every_steps=2, sample_every_steps=2)
     for record in records(make, device):
         flags = {"is_first": record.is_first, "is_last": record.is_last}
-        running.dispatcher.before_step(record.step, view, **flags)
+        running.dispatcher.before_step(record.step, **flags)
         for parameter in view.model.parameters():
             parameter.grad = torch.ones_like(parameter)
         running.step(record)
-    running.dispatcher.on_validation(make.validation(STEPS), view)
-    running.dispatcher.on_checkpoint(make.checkpoint(STEPS), view)
-    running.dispatcher.on_epoch(make.epoch(1, STEPS, is_partial=True, is_last=True), view)
+    running.dispatcher.on_validation(make.validation(STEPS))
+    running.dispatcher.on_checkpoint(make.checkpoint(STEPS))
+    running.dispatcher.on_epoch(make.epoch(1, STEPS, is_partial=True, is_last=True))
     return running.finish()
 
 
 @pytest.fixture(autouse=True)
 def no_gpu_readings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an imagined GPU holds cannot be read; `test_devices.py` reads made-up ones."""
-    monkeypatch.setattr(devices, "CudaReadings", lambda *_: devices.NoReadings())
+    monkeypatch.setattr(system, "CudaReadings", lambda *_: system.DeviceReadings())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
 
 
@@ -61,7 +62,7 @@ def test_a_category_logs_from_a_device_all_that_it_logs_from_the_cpu(
     name: str, session: Callable[..., Any], make: SimpleNamespace, imagined_cuda: Any
 ) -> None:
     reader = log_on(imagined_cuda.name, session, make, name)
-    table = next(spec.tags for spec in CATEGORIES if spec.name == name)
+    table = tags_of(name)
     written = {tag.split("/")[0] for tag in reader.all_tags}
     assert written == {name}
     exact = {tag for tag, meaning in table.items() if "{" not in tag and not meaning.absent_when}
@@ -80,7 +81,7 @@ def test_a_step_without_anything_due_moves_nothing_to_the_host(
     quiet = [dataclasses.replace(record, is_first=False, is_last=False) for record in records(make, imagined_cuda.name)]
     before = imagined_cuda.transfers
     for record in quiet:
-        running.dispatcher.before_step(record.step, view, is_first=False, is_last=False)
+        running.dispatcher.before_step(record.step, is_first=False, is_last=False)
         running.step(record)
     assert not running.dispatcher.failures, running.messages
     assert imagined_cuda.transfers == before

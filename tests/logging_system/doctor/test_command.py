@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from logging_system.doctor.__main__ import main
-from logging_system.doctor.diagnosis import diagnose
-from logging_system.doctor.report import as_json, as_text
+from logging_system.doctor.diagnosis import as_json, as_text, diagnose
 from logging_system.files.scalar_history import read_history
 
 ROOT = Path(__file__).parents[3]

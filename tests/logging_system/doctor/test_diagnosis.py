@@ -12,12 +12,10 @@ import pytest
 
 import logging_system.doctor
 from config import Config
-from logging_system.doctor.diagnosis import RULES, diagnose
+from logging_system.doctor.diagnosis import RULES, as_json, as_markdown, as_text, diagnose
 from logging_system.doctor.finding import Finding, Unknown
-from logging_system.doctor.report import as_json, as_markdown, as_text
-from logging_system.files.scalar_history import ScalarHistory
-from logging_system.registry import CATEGORIES
-from logging_system.tags import tag_expression
+from logging_system.files.scalar_history import ScalarHistory, tag_expression
+from tests.dashboard_tags import TAG_TABLE
 
 Build = Callable[..., ScalarHistory]
 SOURCES = sorted(Path(logging_system.doctor.__file__).parent.glob("*.py"))
@@ -43,7 +41,7 @@ def test_the_default_run_has_noisy_samples_and_nothing_else(history_with: Build,
     )
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.__name__)
 def test_no_rule_judges_a_run_without_metrics(rule: Callable[..., object], config: dict[str, object]) -> None:
     for constants in (config, {}):
         opinion = rule(ScalarHistory(), constants)
@@ -118,7 +116,7 @@ def test_young_runs_are_said_to_be_young(history_of: Build, config: dict[str, ob
 
 
 def test_every_tag_that_is_named_exists() -> None:
-    expressions = [tag_expression(tag) for spec in CATEGORIES for tag in spec.tags]
+    expressions = [tag_expression(tag) for tag in TAG_TABLE]
     named = {
         tag for path in SOURCES for text in _texts(path) for tag in re.findall(r"\d\d_[A-Z]\w+/[\w/{}]*[\w}]", text)
     }
@@ -140,7 +138,7 @@ def test_every_finding_has_evidence_and_a_remedy(
 ) -> None:
     bad = {tag: {step: 1e3 * (1 + step) for step in curve} for tag, curve in curves.items()}
     still = {tag: {step: value * 1e-9 for step, value in curve.items()} for tag, curve in curves.items()}
-    opinions = [rule(history_of(run), config) for run in (bad, still) for rule in RULES]
+    opinions = [rule(history_of(run), config) for run in (bad, still) for rule in RULES.values()]
     findings = [opinion for opinion in opinions if isinstance(opinion, Finding)]
     assert len(findings) >= 8
     for finding in findings:

@@ -59,6 +59,7 @@ def test_waiting_does_not_matter_while_the_gpu_is_busy(
         (30.0, lambda step: float(step // 10 % 4), Healthy),  # never the same
         (30.0, lambda step: 3.0 if step % 30 else 1.0, Finding),  # mostly the same
     ],
+    ids=["large", "small", "never the same", "mostly the same"],
 )
 def test_a_process_that_the_others_wait_for(
     percent: float,

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 import urllib.error
 import urllib.request
 
@@ -12,6 +11,7 @@ from logging_system.dashboard_server import tensorboard_server
 from logging_system.files.rewind import rewind
 from logging_system.files.writer import Writer
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 
 def launch(folder, steps, *, start_step=0, epoch_length=4, partial_at_end=False):
@@ -198,20 +198,15 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, fast):
             "03_Epoch_Summary/Average_Loss": [1, 2],
             "06_Diffusion/Diagnostic": [3, 6],  # the second launch has not reached step 9
         }
+        urls = {}
         for tag, steps in expected.items():
             url = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?run=run&tag={tag}"
-            assert [step for _, step, _ in wait_for_json(url)] == steps
+            wait_until(lambda url=url, steps=steps: steps_shown(url) == steps, lambda url=url: steps_shown(url))
+            urls[url] = steps
+        assert {url: steps_shown(url) for url in urls} == urls  # and they stay so
 
 
-def wait_for_json(url):
-    """Ask until the answer is there and twice the same: a server that has just started is still reading."""
-    before = None
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(url, timeout=10) as answer:
-            now = json.load(answer)
-            if now and now == before:
-                return now
-            before = now
-        time.sleep(0.5)
-    raise AssertionError(f"no steady answer from {url}: {before}")
+def steps_shown(url):
+    """Return the steps of a tag as a server shows them; None while it has not read of it."""
+    with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(url, timeout=100) as answer:
+        return [step for _, step, _ in json.load(answer)]
