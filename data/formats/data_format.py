@@ -74,7 +74,7 @@ class RowCollector:
             raise UnusableClip("repeats an earlier line: the same clip with the same caption")
         self._seen.add(key)
         row_id = self._unused_id(printable(row.id) + _shown_span(row.media.span))
-        self._rows[row_id] = replace(row, id=row_id, signer=_clean(row.signer), language=_clean(row.language))
+        self._rows[row_id] = replace(row, id=row_id)
 
     def _unused_id(self, name: str) -> str:
         row_id = name
@@ -88,7 +88,3 @@ def _shown_span(span: TimeSpan) -> str:
     if span == WHOLE:
         return ""
     return f"@{span.start:.10g}-" + ("" if span.end is None else f"{span.end:.10g}")
-
-
-def _clean(name: str | None) -> str | None:
-    return printable(name.strip()) or None if name is not None else None

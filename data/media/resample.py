@@ -122,16 +122,14 @@ def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozens
         raise UnusableClip("shows all of its frames at one moment, by their timestamps")
     seconds = start_times[-1] - start_times[0] + last_duration
     if span.end is not None:
-        _check_end(start_times[-1] + last_duration, span.start, span.end)
+        ends = start_times[-1] + last_duration
+        # A part that goes on well after its file has ended would lack signs that its caption names.
+        if ends < span.end - max(LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE * (span.end - span.start)):
+            part = f"from {span.start:g} to {span.end:g}"
+            raise UnusableClip(f"ends after {ends:.6g} seconds, before its part {part} does")
         seconds = min(seconds, span.end - start_times[0])
     check_duration(seconds)
     return _Taken(start_times, seconds, images, size)
-
-
-def _check_end(ends: float, start: float, end: float) -> None:
-    """Refuse a part that goes on well after its file has ended: it would lack signs that its caption names."""
-    if ends < end - max(LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE * (end - start)):
-        raise UnusableClip(f"ends after {ends:.6g} seconds, before its part from {start:g} to {end:g} does")
 
 
 def begins_within(start_time: float, span: TimeSpan) -> bool:
