@@ -30,8 +30,7 @@ from common.video_encoding import encode_mp4
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
 from data.build import build_data
-from data.fingerspelling.composition import compose_word
-from data.fingerspelling.renderer import random_style, render_word
+from data.fingerspelling.drawing import compose_word, random_style, render_word
 from data.fingerspelling.source import load_letters
 from data.media.files import PlainFile
 from data.media.resample import ClipShape

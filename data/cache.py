@@ -43,11 +43,9 @@ class ClipCache:
         self._evict()
 
     def get_or_make(self, key_parts: tuple[str | int | float, ...], make: Callable[[], numpy.ndarray]) -> numpy.ndarray:
-        """Return the clip of a key, from the folder or otherwise from `make`.
+        """Return the uint8 clip that depends on nothing but `key_parts`, from the folder or otherwise from `make`.
 
-        Args:
-            key_parts: everything the clip depends on.
-            make: returns the clip as uint8 of any shape. Its errors pass through and nothing is stored.
+        The errors of `make` pass through, and nothing is stored.
         """
         path = self._path(key_parts)
         cached = self._read(path)

@@ -54,11 +54,7 @@ def checked_caption(text: str) -> str:
 
 
 def decode_caption(content: bytes, name: str) -> str:
-    """Return the caption that a text file holds, normalised.
-
-    Args:
-        content: of the file; a byte-order mark does not count.
-        name: of the file, for messages.
+    """Return the caption that the text file `name` holds, normalised; a byte-order mark does not count.
 
     Raises:
         UnusableClip: it is too large, not UTF-8, or empty.

@@ -116,13 +116,15 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader) ->
     check_usable(path, inspection)
     split = split_clips(inspection.usable, config.SPLIT_BY, config.VALIDATION_FRACTION, config.SEED)
     validation = hash_order(split.held_out, config.SEED)[: config.VALIDATION_CLIPS]
-    trained = hash_order(split.training, config.SEED)[: config.VALIDATION_CLIPS]
+    trained = None
+    if asks_for_unknown_words(split):
+        trained = InspectedClips(reader, hash_order(split.training, config.SEED)[: config.VALIDATION_CLIPS])
     return ClipSetSplits(
         description=_description(path, inspection, split, len(validation)),
         notices=_notices(inspection, split, reader),
         training=InspectedClips(reader, split.training),
         validation=InspectedClips(reader, validation),
-        validation_of_trained=InspectedClips(reader, trained) if asks_for_unknown_words(split) else None,
+        validation_of_trained=trained,
         symbols=None,
         default_prompts=_default_prompts(split.training, validation),
         report=_report(config, inspection, split, validation),

@@ -110,15 +110,7 @@ def check_unchanged(root: Path, media: Media, stamp: str) -> None:
 def inspect_clips(
     format_name: str, recognised: str, manifest: Manifest, reader: ClipReader, store: VerdictStore
 ) -> Inspection:
-    """Read every clip of a manifest.
-
-    Args:
-        format_name: as DATA_FORMAT calls it.
-        recognised: why it was taken for that.
-        manifest: the clips.
-        reader: puts what is decoded into its cache.
-        store: what is known from earlier starts.
-    """
+    """Read every clip of a manifest of which the store knows nothing; see `Inspection` for the names."""
     inspector = _Inspector(reader, store)
     try:
         threads = min(MOST_READERS, os.cpu_count() or 1)
@@ -167,13 +159,9 @@ class _Inspector:
 def map_in_threads(
     work: Callable[[Thing], Result], things: Sequence[Thing], label: str, most_threads: int
 ) -> list[Result]:
-    """Return what `work` makes of each thing, in order.
+    """Return what `work` makes of each thing, in order, and show a progress bar.
 
-    Args:
-        work: called in several threads. If it raises, or a signal comes, the things that wait are dropped.
-        things: may be many thousands.
-        label: of the progress bar.
-        most_threads: at least 1.
+    If a call raises, or a signal comes, the things that wait are dropped.
     """
     pool = ThreadPoolExecutor(most_threads)
     try:

@@ -52,12 +52,6 @@ def epoch_order(clips: int, groups: Groups | None, seed: int, epoch: int) -> num
     This sequence is cut into `LANES` pieces, and the order takes one clip of each in turn. So a batch mixes as many
     groups. Yet a process that takes every W-th clip, where W is a power of two up to `LANES`, has a contiguous part of
     the sequence: complete groups, apart from those that lie across its ends.
-
-    Args:
-        clips: in an epoch.
-        groups: each clip's number in one of them; None if the clips may come in any order.
-        seed: of the order.
-        epoch: 0-based.
     """
     if groups is None:
         return numpy_generator(seed, "clip_order", epoch).permutation(clips)

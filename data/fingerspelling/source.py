@@ -10,9 +10,8 @@ from common.errors import UserError
 from common.randomness import derive_seed, numpy_generator
 from config import Config
 from data.cache import ClipCache
-from data.fingerspelling.composition import compose_word
+from data.fingerspelling.drawing import NEUTRAL_STYLE, compose_word, random_style, render_word
 from data.fingerspelling.lexicon import language_entries, read_recording
-from data.fingerspelling.renderer import NEUTRAL_STYLE, random_style, render_word
 from data.fingerspelling.strokes import LetterMotion, letter_motions
 from data.fingerspelling.words import Alphabet, WordSplit
 from data.records import ClipRow, DataSplits
@@ -45,13 +44,9 @@ def load_letters(signed_language: str) -> tuple[Alphabet, Mapping[str, LetterMot
 def draw_word(
     letters: Sequence[LetterMotion], num_frames: int, image_size: int, style_seed: int | None
 ) -> numpy.ndarray:
-    """Return letters, no more than there are frames, as uint8 [T, image_size, image_size, 3].
+    """Return one or more letters, no more than there are frames, as uint8 [T, image_size, image_size, 3].
 
-    Args:
-        letters: one or more.
-        num_frames: T.
-        image_size: in pixels.
-        style_seed: of the look and the timing; None for the neutral style and even timing.
+    The seed decides the look and the timing; None gives the neutral style and even timing.
     """
     style, boundaries = NEUTRAL_STYLE, None
     if style_seed is not None:

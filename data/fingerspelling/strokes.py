@@ -74,8 +74,10 @@ def _cut_stroke(recording: Recording) -> _Stroke:
     main = int(seen.sum(0).argmax())
     hands = _fill_gaps(recording.hands, seen)
     palm = _palm_length(hands[seen[:, main], main])
-    frames = _stroke_frames(hands[:, main], seen[:, main], palm, 25 / recording.frames_per_second)
-    speed = _speed(hands[:, main], palm, 25 / recording.frames_per_second)
+    tempo = 25 / recording.frames_per_second
+    frames = _stroke_frames(hands[:, main], seen[:, main], palm, tempo)
+    distances = numpy.linalg.norm(numpy.diff(hands[:, main, :, :2], axis=0), axis=-1).mean(1)  # of its points
+    speed = distances / palm / tempo
     calm = _longest_run(speed, frames, CALM_SPEED)
     outside = speed[frames.start : frames.stop - 1].sum() - speed[calm.start : calm.stop - 1].sum()
     is_moving = bool(len(calm) < STILL_SHARE * len(frames) or outside > STILL_PATH)
@@ -129,12 +131,6 @@ def _fill_gaps(hands: numpy.ndarray, seen: numpy.ndarray) -> numpy.ndarray:
 def _palm_length(hand: numpy.ndarray) -> float:
     """Return the length of the palm in space, so that it does not shrink when the hand turns away."""
     return float(numpy.median(numpy.linalg.norm(hand[:, [5, 9, 17]] - hand[:, :1], axis=-1)))
-
-
-def _speed(hand: numpy.ndarray, palm: float, tempo: float) -> numpy.ndarray:
-    """Return the mean speed of a hand's points in the image, [F - 1]."""
-    distances = numpy.linalg.norm(numpy.diff(hand[..., :2], axis=0), axis=-1).mean(1)
-    return numpy.asarray(distances / palm / tempo)
 
 
 def _stroke_frames(hand: numpy.ndarray, seen: numpy.ndarray, palm: float, tempo: float) -> range:

@@ -36,11 +36,7 @@ class AbsentClip(UnusableClip):
 
 
 class RowCollector:
-    """Rows of one data set while they are read: each gets an id of its own, and repetitions are refused.
-
-    Args:
-        skipped: what was left out before.
-    """
+    """Rows of one data set while they are read: each gets an id of its own, and repetitions are refused."""
 
     def __init__(self, skipped: Sequence[SkippedRow] = ()) -> None:
         self._rows: dict[str, ManifestRow] = {}
@@ -63,12 +59,7 @@ class RowCollector:
                 self._skipped.append(SkippedRow(shown_name(record.place), printable(str(reason))))
 
     def manifest(self, root: Path, source: str, notes: Sequence[str] = ()) -> Manifest:
-        """Return all that was collected.
-
-        Args:
-            root: folder that every path is within.
-            source: what lists the clips, for the message.
-            notes: further sentences.
+        """Return all that was collected from `source`, which is named in the message.
 
         Raises:
             UserError: nothing was, not even clips that are left out.
@@ -83,7 +74,7 @@ class RowCollector:
             raise UnusableClip("repeats an earlier line: the same clip with the same caption")
         self._seen.add(key)
         row_id = self._unused_id(printable(row.id) + _shown_span(row.media.span))
-        self._rows[row_id] = replace(row, id=row_id, signer=_clean(row.signer), language=_clean(row.language))
+        self._rows[row_id] = replace(row, id=row_id)
 
     def _unused_id(self, name: str) -> str:
         row_id = name
@@ -97,7 +88,3 @@ def _shown_span(span: TimeSpan) -> str:
     if span == WHOLE:
         return ""
     return f"@{span.start:.10g}-" + ("" if span.end is None else f"{span.end:.10g}")
-
-
-def _clean(name: str | None) -> str | None:
-    return printable(name.strip()) or None if name is not None else None

@@ -1,4 +1,7 @@
-"""Values in lists of clips that people wrote: what is accepted, and the message for the rest."""
+"""Values in lists of clips that people wrote: what is accepted, and the message for the rest.
+
+Each function raises UnusableClip for a value that is not of its kind.
+"""
 
 import math
 import re
@@ -41,11 +44,7 @@ def shown_name(name: str) -> str:
 
 
 def as_text(values: Values, field: str) -> str:
-    """Return a field that must be a text, without spaces around it.
-
-    Raises:
-        UnusableClip: it is missing, empty, or something else.
-    """
+    """Return a field that must be a text, without spaces around it; refuse one that is missing or empty."""
     value = values.get(field)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise UnusableClip(f"has no {field}: fill in the field {field!r}")
@@ -55,11 +54,7 @@ def as_text(values: Values, field: str) -> str:
 
 
 def as_name(values: Values, field: str) -> str | None:
-    """Return a field that is a text or a whole number, printable; None if it is missing or empty.
-
-    Raises:
-        UnusableClip: it is something else, or far too long.
-    """
+    """Return a field that is a text or a whole number, printable; None if it is missing or empty."""
     value = values.get(field)
     if value is None:
         return None
@@ -72,11 +67,7 @@ def as_name(values: Values, field: str) -> str | None:
 
 
 def as_split(values: Values) -> Split | None:
-    """Return what the field split says; None if it is missing or empty.
-
-    Raises:
-        UnusableClip: it is none that is known.
-    """
+    """Return what the field split says; None if it is missing or empty."""
     name = as_name(values, "split")
     if name is None:
         return None
@@ -88,10 +79,7 @@ def as_split(values: Values) -> Split | None:
 def as_number(values: Values, field: str, unit: str) -> float | None:
     """Return a field that is a number, or a text that is one; None if it is missing or empty.
 
-    The decimal point may be a comma, as Excel writes it in much of Europe.
-
-    Raises:
-        UnusableClip: it is something else, negative, or not finite.
+    It is finite and not negative. The decimal point may be a comma, as Excel writes it in much of Europe.
     """
     value = values.get(field)
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -105,11 +93,7 @@ def as_number(values: Values, field: str, unit: str) -> float | None:
 
 
 def as_span(values: Values) -> TimeSpan:
-    """Return the part of a file that the fields start and end give, in seconds; all of it if they are empty.
-
-    Raises:
-        UnusableClip: they are no numbers, or the end does not come after the start.
-    """
+    """Return the part of a file that the fields start and end give, in seconds; all of it if they are empty."""
     start = as_number(values, "start", "seconds") or 0.0
     end = as_number(values, "end", "seconds")
     if end is not None and end <= start:

@@ -42,11 +42,8 @@ class FoundFiles:
 def walk_files(root: Path, leave_out: Callable[[str], bool] | None = None) -> FoundFiles:
     """Find every file below a folder, sorted within its folder; hidden files and folders do not count.
 
-    Links to folders are not followed, so that nothing is found twice and a circle does no harm.
-
-    Args:
-        root: the folder.
-        leave_out: tells by its name whether a folder is left out silently.
+    Links to folders are not followed, so that nothing is found twice and a circle does no harm. `leave_out` tells by
+    its name whether a folder is left out silently.
 
     Raises:
         UserError: `root` itself cannot be listed.
@@ -107,10 +104,8 @@ def _unreadable(folder: Path, error: OSError) -> UserError:
 def first_matches(root: Path, folders: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
     """Return the files of certain names in the first folder that holds one of them, as paths within the root.
 
-    Args:
-        root: the data set; nothing is found if it is no folder.
-        folders: patterns of folders within the root, the likeliest first; "" is the root itself.
-        names: of files, or patterns; they decide the order.
+    Both are patterns: folders within the root, the likeliest first ("" is the root itself), and the names of files, in
+    the order of the result.
     """
     wanted = tuple(names)
     for folder in folders:

@@ -93,12 +93,7 @@ class Table:
 
 
 def open_table(path: Path, needed: Sequence[str], quotes: Quotes = "strict") -> Table:
-    """Read the first line of a table and find out which separator it has.
-
-    Args:
-        path: of the file.
-        needed: columns that there must be, in lower case.
-        quotes: what double quotes mean in it.
+    """Read the first line of a table, which must have the `needed` columns (in lower case), and find its separator.
 
     Raises:
         UserError: it cannot be read, is empty, or lacks a column.

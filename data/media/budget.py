@@ -120,11 +120,7 @@ def limit_ffmpeg_memory() -> None:
 
 @contextmanager
 def failures_as_reasons(done: str = "decoded") -> Iterator[None]:
-    """Turn the errors of FFmpeg, Pillow and the file system into `UnusableClip`.
-
-    Args:
-        done: what cannot be done with the clip.
-    """
+    """Turn the errors of FFmpeg, Pillow and the file system into `UnusableClip`: it cannot be `done`."""
     try:
         yield
     except UnidentifiedImageError as error:

@@ -59,10 +59,7 @@ def opened_to_decode(
 ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a video file whose pictures will be decoded, in this thread.
 
-    Args:
-        file: a video file.
-        family: name of the demuxer.
-        size: from `header_size`. Frames may be larger, but not so large that threads must wait for each other.
+    Frames may be larger than `size`, from `header_size`, but not so large that threads must wait for each other.
 
     Raises:
         UnusableClip: frames are too large or too small.

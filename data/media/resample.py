@@ -122,16 +122,14 @@ def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozens
         raise UnusableClip("shows all of its frames at one moment, by their timestamps")
     seconds = start_times[-1] - start_times[0] + last_duration
     if span.end is not None:
-        _check_end(start_times[-1] + last_duration, span.start, span.end)
+        ends = start_times[-1] + last_duration
+        # A part that goes on well after its file has ended would lack signs that its caption names.
+        if ends < span.end - max(LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE * (span.end - span.start)):
+            part = f"from {span.start:g} to {span.end:g}"
+            raise UnusableClip(f"ends after {ends:.6g} seconds, before its part {part} does")
         seconds = min(seconds, span.end - start_times[0])
     check_duration(seconds)
     return _Taken(start_times, seconds, images, size)
-
-
-def _check_end(ends: float, start: float, end: float) -> None:
-    """Refuse a part that goes on well after its file has ended: it would lack signs that its caption names."""
-    if ends < end - max(LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE * (end - start)):
-        raise UnusableClip(f"ends after {ends:.6g} seconds, before its part from {start:g} to {end:g} does")
 
 
 def begins_within(start_time: float, span: TimeSpan) -> bool:
@@ -145,10 +143,8 @@ def uniform_indices(start_times: Sequence[float], duration: float, num_frames: i
     The clip is always shown from beginning to end: a part of it against its full caption would teach the wrong thing.
     Short clips repeat frames.
 
-    Args:
-        start_times: when each frame appears, in seconds, rising; the first counts as the beginning.
-        duration: seconds from the first frame's appearance to the end of the last.
-        num_frames: T.
+    `start_times` say when each frame appears, in seconds, rising; the first counts as the beginning. `duration` is in
+    seconds, from there to the end of the last frame.
     """
     times = (numpy.arange(num_frames) + 0.5) / num_frames * duration + ROUNDING
     starts = numpy.asarray(start_times) - start_times[0]
@@ -173,12 +169,9 @@ def square_resize(frame: numpy.ndarray, shape: ClipShape, pixel_aspect: float = 
     """Make a frame square without distorting it, and resize it, antialiased.
 
     Args:
-        frame: uint8 [H, W, 3].
+        frame: uint8 [H, W, 3], which becomes uint8 [image_size, image_size, 3].
         shape: its `fit` says whether the centre square is cut out, or black borders are added.
         pixel_aspect: width of one pixel over its height, as the frame is meant to be shown.
-
-    Returns:
-        uint8 [image_size, image_size, 3].
     """
     size = shape.image_size
     height, width = frame.shape[0], frame.shape[1] * pixel_aspect  # in heights of a pixel

@@ -2,9 +2,8 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from data.fingerspelling.composition import compose_word
+from data.fingerspelling.drawing import compose_word, render_word
 from data.fingerspelling.lexicon import available_languages, language_entries, read_recording
-from data.fingerspelling.renderer import render_word
 from data.fingerspelling.source import load_letters
 
 

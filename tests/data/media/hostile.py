@@ -1,12 +1,11 @@
 """Files that are damaged, mislabelled or made to do harm, each with what must be said of it.
 
-Each function of HOSTILE makes those of one sort; `hostile_files` makes all.
+Each function of HOSTILE makes those of one sort.
 """
 
-import functools
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +50,6 @@ class HostileFile:
             with open(path, "r+b") as file:
                 file.truncate(self.size)
         return path
-
-
-@functools.cache
-def hostile_files() -> Mapping[str, HostileFile]:
-    """All of them, by name. They are made once in a process, in a few seconds."""
-    return {file.name: file for make in HOSTILE.values() for file in make()}
 
 
 def noise(frames: int = 20, size: int = 64) -> list[numpy.ndarray]:

@@ -18,7 +18,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from tests.data.media.hostile import hostile_files, playlists
+from tests.data.media.hostile import HOSTILE, playlists
 from tests.data.media.hostile_containers import Avi, Mp4, chunk, full_box, numbers
 from tests.data.media.hostile_pictures import GifPart, gif, jpeg, png
 
@@ -73,14 +73,17 @@ def heavy_gif() -> bytes:
     return file.getvalue()
 
 
-def test_hostile_clips_take_little_memory(tmp_path, plain):
-    files = hostile_files()
+@pytest.mark.parametrize(
+    ("sorts", "videos"), [(["growing", "playlists"], 2), pytest.param(list(HOSTILE), 4, marks=pytest.mark.slow)]
+)
+def test_hostile_clips_take_little_memory(tmp_path, plain, sorts, videos):
+    files = {file.name: file for sort in sorts for file in HOSTILE[sort]()}
     for file in files.values():
         file.write(tmp_path)
         (tmp_path / file.name).with_suffix(".txt").write_text("hello")
     video, animation = heavy_video(), heavy_gif()
     picture = png(4096, 2304)
-    heavy = {f"heavy_{number}.mp4": video for number in range(4)}
+    heavy = {f"heavy_{number}.mp4": video for number in range(videos)}
     heavy |= {f"heavy_{number}.gif": animation for number in range(2)}
     for name, content in heavy.items():
         add(tmp_path, name, content)
@@ -199,6 +202,7 @@ def strace_works() -> bool:
     return shutil.which("strace") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not strace_works(), reason="strace is not there, or may not watch processes")
 def test_ffmpeg_opens_nothing_outside_of_the_folder_either(tempting, listener, tmp_path):
     trace = tmp_path / "trace"

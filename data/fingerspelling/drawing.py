@@ -1,21 +1,34 @@
-"""From letters to a word: the positions of the hands in every frame.
+"""From letters to a word in motion, and from there to pictures: hands and forearms, and nothing else.
 
 Letter i of L is shown in about the frames i * T / L to (i + 1) * T / L, which is where the model is told to look for
-it. Between two letters the hand moves quickly and evenly; in between it holds still, because without a hold Deaf
-viewers cannot read the spelling.
+it. Between two letters the hand moves quickly and evenly; within a letter it holds still, because without a hold Deaf
+viewers cannot read the spelling. Each clip gets a style; `data.hand_drawing` draws a hand.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
+from PIL import Image, ImageDraw
 
 from data.fingerspelling.strokes import LetterMotion
+from data.hand_drawing import (
+    FINGER_WIDTH,
+    FOREARM_LIGHT,
+    FOREARM_WIDTH,
+    OVERSAMPLING,
+    RIM_WIDTH,
+    HandPalette,
+    draw_bone,
+    draw_hand,
+    shade,
+)
 
 TRANSITION_FRAMES = 0.8  # half of what a change of letters takes
 LARGEST_TRANSITION = 0.3  # ... but never more than this share of a letter's frames
 SLIDE = 0.16  # of the window's side, between doubled letters
 SLIDE_RANGE = 0.4  # a long run of one letter stays within this
+FOREARM_LENGTH = 1.2  # of the window's side: it always leaves the picture
 
 
 @dataclass(frozen=True)
@@ -30,12 +43,9 @@ class WordMotion:
 def compose_word(
     letters: Sequence[LetterMotion], num_frames: int, boundaries: numpy.ndarray | None = None
 ) -> WordMotion:
-    """Spell a word.
+    """Spell a word of one or more letters, no more than there are frames.
 
-    Args:
-        letters: one or more; no more than there are frames.
-        num_frames: T.
-        boundaries: [L - 1] rising times, in frames, at which one letter gives way to the next; even if None.
+    `boundaries` are the [L - 1] rising times, in frames, at which one letter gives way to the next; even if None.
     """
     count = len(letters)
     even = numpy.arange(1, count) * num_frames / count
@@ -105,3 +115,68 @@ def _slides(letters: Sequence[LetterMotion]) -> list[float]:
         offsets.extend(outward * step * (place - (run - 1) / 2) for place in range(run))
         start = stop
     return offsets
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one clip is drawn; constant within the clip."""
+
+    scale: float = 1.0
+    shift_x: float = 0.0  # of the window's side
+    shift_y: float = 0.0
+    line_width: float = 1.0
+    hue: float = 0.0  # added to every hue
+    brightness: float = 1.0
+    background: float = 1.0
+
+
+NEUTRAL_STYLE = Style()
+
+
+def random_style(generator: numpy.random.Generator) -> Style:
+    """Draw a style. The ranges are small: a model should learn the letters, not the look."""
+    return Style(
+        scale=float(generator.uniform(0.94, 1.06)),
+        shift_x=float(generator.uniform(-0.03, 0.03)),
+        shift_y=float(generator.uniform(-0.03, 0.03)),
+        line_width=float(generator.uniform(0.92, 1.12)),
+        hue=float(generator.uniform(-0.012, 0.012)),
+        brightness=float(generator.uniform(0.92, 1.0)),
+        background=float(generator.uniform(0.85, 1.15)),
+    )
+
+
+def render_word(motion: WordMotion, image_size: int, style: Style = NEUTRAL_STYLE) -> numpy.ndarray:
+    """Draw a word as uint8 [T, image_size, image_size, 3]."""
+    side = image_size * OVERSAMPLING
+    palette = HandPalette.of(style.hue, style.brightness, style.background)
+    hands = motion.hands * (side * style.scale)
+    hands[..., 0] += side * (0.5 + style.shift_x)
+    hands[..., 1] += side * (0.5 + style.shift_y)
+    frames = []
+    for frame in range(len(hands)):
+        image = Image.new("RGB", (side, side), palette.background)
+        draw = ImageDraw.Draw(image)
+        for arm in (1, 0):  # the right hand over the left
+            if motion.visible[frame, arm]:
+                _draw_arm(draw, hands[frame, arm], motion.forearms[frame, arm], side * style.scale, style, palette)
+        frames.append(numpy.asarray(image.reduce(OVERSAMPLING)))
+    return numpy.stack(frames)
+
+
+def _draw_arm(
+    draw: ImageDraw.ImageDraw,
+    hand: numpy.ndarray,
+    forearm: numpy.ndarray,
+    side: float,
+    style: Style,
+    palette: HandPalette,
+) -> None:
+    """Draw a forearm and a hand, [21, 3] in pixels, which fills the window's `side` when open."""
+    points: list[list[float]] = hand.tolist()
+    wrist = points[0]
+    elbow = [wrist[0] + float(forearm[0]) * FOREARM_LENGTH * side, wrist[1] + float(forearm[1]) * FOREARM_LENGTH * side]
+    width = FINGER_WIDTH * side * style.line_width
+    rim = RIM_WIDTH * side * style.line_width
+    draw_bone(draw, wrist, elbow, FOREARM_WIDTH * width, rim, shade(palette.palm, FOREARM_LIGHT), palette.rim)
+    draw_hand(draw, points, side, style.line_width, palette)
