@@ -68,7 +68,7 @@ def build_training(
         Interrupted: a signal came.
     """
     _check_launch(loaded, processes)
-    with stop.interruptible(), interrupted_with_peers(stop):  # up to its end, only the lock is written
+    with stop.interruptible(), interrupted_with_peers(stop):  # until its end, only the lock is written
         _check_same_settings(loaded, compute, processes)
         restarted = processes.remembered_run()
         resume = loaded.resume or restarted is not None

@@ -1,7 +1,7 @@
 """What changes the weights: AdamW and its state by name, the moving average, and the loss scale of float16."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,14 +72,8 @@ def load_optimizer_tensors(optimizer: torch.optim.AdamW, model: nn.Module, tenso
     Raises:
         KeyError: a parameter has only part of its state.
     """
-    for name, parameter in model.named_parameters():
-        if f"step.{name}" not in tensors:
-            continue
-        state = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {
-            "step": state["step"].to(parameter.device),
-            **{key: torch.empty_like(parameter).copy_(state[key]) for key in ("exp_avg", "exp_avg_sq")},
-        }
+    for key, target in _new_state(optimizer, model, tensors).items():
+        target.copy_(tensors[key])
 
 
 def load_optimizer_parts(optimizer: torch.optim.AdamW, model: nn.Module, stored: StoredTensors) -> None:
@@ -88,17 +82,22 @@ def load_optimizer_parts(optimizer: torch.optim.AdamW, model: nn.Module, stored:
     Raises:
         UserError: the state cannot be read.
     """
-    shapes, targets = stored.shapes(), {}
+    stored.fill(_new_state(optimizer, model, stored.shapes()))
+
+
+def _new_state(optimizer: torch.optim.AdamW, model: nn.Module, stored: Container[str]) -> dict[str, Tensor]:
+    """Give each parameter whose state is stored a state of zeros; return its tensors by their stored names."""
+    tensors = {}
     for name, parameter in model.named_parameters():
-        if f"step.{name}" not in shapes:
-            continue
-        state = {
-            "step": torch.zeros((), device=parameter.device),
-            **{key: torch.zeros_like(parameter, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")},
-        }
-        targets.update({f"{key}.{name}": tensor for key, tensor in state.items()})
-        optimizer.state[parameter] = state
-    stored.fill(targets)
+        if f"step.{name}" in stored:
+            state = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+            }
+            optimizer.state[parameter] = state
+            tensors.update({f"{key}.{name}": tensor for key, tensor in state.items()})
+    return tensors
 
 
 class ExponentialMovingAverage:
