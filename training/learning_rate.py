@@ -25,11 +25,16 @@ class LearningRateSchedule:
     def rate_for(self, step: int) -> float:
         """Return the rate for optimizer step `step`, with the plateau reductions so far, and remember the step."""
         self._step = step
-        return self._rate_at(step) * self._reduction
+        return self.rate_at(step) * self._reduction
 
     def planned_rate(self, step: int) -> float | None:
         """Return the rate of a future step, or None if it depends on validation losses yet to come."""
-        return None if self._is_plateau else self._rate_at(step)
+        return None if self._is_plateau else self.rate_at(step)
+
+    def rate_at(self, step: int) -> float:
+        """Return the rate that optimizer step `step` (1 for the first) uses, before any plateau reduction."""
+        warm = min(1.0, step / self._config.LR_WARMUP_STEPS) if self._config.LR_WARMUP_STEPS > 0 else 1.0
+        return self._config.LEARNING_RATE * warm * self._decay_at(step)
 
     def on_validation(self, loss: float) -> None:
         """Let `plateau` reduce the rate after more than LR_PLATEAU_PATIENCE validations in a row without a new best."""
@@ -59,11 +64,6 @@ class LearningRateSchedule:
             self._bad_validations = int(state["num_bad_epochs"])
             self._reduction = state["reduction"]
             self._best = state.get("best", math.inf)
-
-    def _rate_at(self, step: int) -> float:
-        """Return the rate that optimizer step `step` (1 for the first) uses, before any plateau reduction."""
-        warm = min(1.0, step / self._config.LR_WARMUP_STEPS) if self._config.LR_WARMUP_STEPS > 0 else 1.0
-        return self._config.LEARNING_RATE * warm * self._decay_at(step)
 
     def _decay_at(self, step: int) -> float:
         since_warmup = max(0, step - self._config.LR_WARMUP_STEPS)
