@@ -1,6 +1,6 @@
 """What has to hold between the constants of config.py.
 
-The parameters of a check are the constants it looks at; it returns what is wrong and what to do, or None.
+The parameters of a check are the constants that it compares; it returns what is wrong and what to do, or None.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def a_format_needs_data(DATA_ROOT: Path | None, DATA_FORMAT: str) -> str | None:
     return None
 
 
-def outputs_are_no_clips(DATA_ROOT: Path | None, LOG_DIR: Path, CACHE_DIR: Path) -> str | None:
+def outputs_stay_out_of_the_clips(DATA_ROOT: Path | None, LOG_DIR: Path, CACHE_DIR: Path) -> str | None:
     if DATA_ROOT is None:
         return None
     root = DATA_ROOT.absolute()
@@ -128,13 +128,13 @@ def kept_checkpoints_are_saved(KEEP_CHECKPOINT_EVERY_STEPS: int | None, SAVE_EVE
     return None
 
 
-def shards_need_shares(CHECKPOINT_LAYOUT: str, PARALLELISM: str) -> str | None:
+def sharded_checkpoints_need_fsdp(CHECKPOINT_LAYOUT: str, PARALLELISM: str) -> str | None:
     if CHECKPOINT_LAYOUT == "sharded" and PARALLELISM != "fsdp":
         return "with ddp every process has all of the model; set CHECKPOINT_LAYOUT to whole or PARALLELISM to fsdp"
     return None
 
 
-def a_compiled_model_is_whole(COMPILE_MODEL: bool, PARALLELISM: str) -> str | None:
+def only_undivided_models_compile(COMPILE_MODEL: bool, PARALLELISM: str) -> str | None:
     if COMPILE_MODEL and PARALLELISM == "fsdp":
         return "PyTorch's compiler fails on a model in parts (tried with 2.13); set COMPILE_MODEL to False or use ddp"
     return None
@@ -156,7 +156,7 @@ def spelling_needs_letters(DATA_ROOT: Path | None, TEXT_ENCODER: str) -> str | N
 CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     a_run_must_end,
     a_format_needs_data,
-    outputs_are_no_clips,
+    outputs_stay_out_of_the_clips,
     captions_hold_a_word,
     spelling_needs_letters,
     a_letter_needs_a_frame,
@@ -172,6 +172,6 @@ CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     sampler_fits_the_timesteps,
     prompts_fit_the_captions,
     kept_checkpoints_are_saved,
-    shards_need_shares,
-    a_compiled_model_is_whole,
+    sharded_checkpoints_need_fsdp,
+    only_undivided_models_compile,
 )

@@ -78,7 +78,9 @@ def generate(request: GenerationRequest) -> list[Path]:
     noise = torch.stack([run.sampler.initial_noise(request.seed, index) for index in range(len(request.text))])
     clips = to_pixels(run.sampler.sample(run.model, list(request.text), noise, request.seed))
     for path, clip in zip(paths, clips, strict=True):
-        _write(path, clip, config.VIDEO_FRAMES_PER_SECOND, request.scale)
+        encode = encode_gif if path.suffix.lower() == ".gif" else encode_mp4
+        with named_if_unwritable(path):
+            write_atomically(path, encode(clip, config.VIDEO_FRAMES_PER_SECOND, request.scale))
     if request.contact_sheet is not None:
         _write_contact_sheet(request.contact_sheet, request.text, clips, config)
         paths.append(request.contact_sheet)
@@ -105,8 +107,7 @@ def _output_paths(request: GenerationRequest) -> list[Path]:
     if suffix in OTHER_VIDEO_SUFFIXES:
         raise UserError(f"--output {request.output}: only .mp4 and .gif can be written")
     if len(request.text) == 1 and (request.output is None or suffix in (".mp4", ".gif")):
-        path = request.output if request.output is not None else Path(f"{_file_name(request.text[0])}.mp4")
-        paths = [path]
+        paths = [request.output if request.output is not None else Path(f"{_file_name(request.text[0])}.mp4")]
     else:
         folder = request.output if request.output is not None else Path()
         if suffix in (".mp4", ".gif"):
@@ -146,12 +147,6 @@ def _write_contact_sheet(path: Path, texts: Sequence[str], clips: numpy.ndarray,
     with named_if_unwritable(f"--contact-sheet {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, encode_png(contact_sheet(texts, list(clips), real)))
-
-
-def _write(path: Path, clip: numpy.ndarray, frames_per_second: float, scale: int) -> None:
-    encode = encode_gif if path.suffix.lower() == ".gif" else encode_mp4
-    with named_if_unwritable(path):
-        write_atomically(path, encode(clip, frames_per_second, scale))
 
 
 def main(arguments: list[str]) -> int:

@@ -27,10 +27,10 @@ from common.errors import UserError
 from common.settings import load_settings
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
+from logging_system.categories import CATEGORIES
 from logging_system.dispatcher import Dispatcher, WeightCopies
 from logging_system.files.writer import Writer
 from logging_system.records import StepRecord, TrainingView
-from logging_system.registry import CATEGORIES
 from logging_system.statistics.system import HostReadings, device_readings
 from main import main as train
 

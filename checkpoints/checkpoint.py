@@ -134,10 +134,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: Checkpoint
     name, every byte reaches the disk, and one rename makes it visible. One of the same step is replaced.
 
     Args:
-        checkpoints: their folder.
-        state: the content of state.json.
         tensors: on any device, in any memory layout; nobody changes them meanwhile.
-        retention: which checkpoints are kept.
 
     Raises:
         OSError: the disk is full or not writable; the temporary folder is removed.
@@ -155,8 +152,6 @@ def new_checkpoint(
     """Yield a folder for the files of tensors; after the ``with`` block it gets the other files and its name.
 
     Args:
-        checkpoints: their folder.
-        state: the content of state.json.
         known_hashes: sha256 by file name, read after the block; other files are hashed here.
 
     Raises:
@@ -186,12 +181,9 @@ def publish(checkpoints: Path, step: int, retention: Retention) -> Path:
 
 
 def remove_old(checkpoints: Path, newest: Path, retention: Retention) -> None:
-    """Remove the checkpoints that are not to be kept; one that cannot be removed does no harm.
+    """Remove the checkpoints that are not to be kept next to the newest, which is complete.
 
-    Args:
-        checkpoints: their folder.
-        newest: a complete checkpoint, which is kept.
-        retention: which others are kept.
+    One that cannot be removed does no harm.
     """
     others = [folder for folder in list_checkpoints(checkpoints) if folder != newest]
     kept = {newest, *others[: retention.newest - 1]}
@@ -303,16 +295,13 @@ def _first_complete(folders: list[Path], alternative: str) -> Checkpoint | None:
 
 def _by_validation_loss(folders: list[Path]) -> list[Path]:
     """Return those that were validated at their step, lowest loss first, without verifying them."""
-    losses = {folder: loss for folder in folders if (loss := _validation_loss(folder)) is not None}
-    return sorted(losses, key=lambda folder: losses[folder])
-
-
-def _validation_loss(folder: Path) -> float | None:
-    try:
-        loss = json.loads((folder / STATE).read_text("utf-8"))["validation_loss"]
-        return float(loss) if loss is not None and math.isfinite(loss) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    losses = {}
+    for folder in folders:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # damaged, or None because it was not validated
+            loss = float(json.loads((folder / STATE).read_text("utf-8"))["validation_loss"])
+            if math.isfinite(loss):
+                losses[folder] = loss
+    return sorted(losses, key=losses.__getitem__)
 
 
 def _open(folder: Path) -> Checkpoint:

@@ -113,6 +113,11 @@ class Saver:
             return "The main process knows which checkpoint is the last."
         return f"The last checkpoint is of step {self.last_step}." if self.last_step else "There is no checkpoint yet."
 
+    def _note(self, outcome: CheckpointRecord | FailedCheckpoint) -> None:
+        self._ended.append(outcome)
+        if isinstance(outcome, CheckpointRecord):
+            self.last_step = outcome.step
+
     def _report(self, outcomes: Sequence[CheckpointRecord | FailedCheckpoint], after_failure: str = "") -> None:
         for outcome in outcomes:
             if isinstance(outcome, FailedCheckpoint):
@@ -143,10 +148,8 @@ class CheckpointSaver(Saver):
         """Prepare a thread; it starts with the first save.
 
         Args:
-            checkpoints: their folder.
             describe: returns the content of state.json.
             tensors: returns the current weights, average and moments.
-            retention: which checkpoints are kept.
             in_background: whether to write while training goes on.
             saved_step: that of the checkpoint resumed from, or 0.
             processes: those over which the model is divided; `Processes()` where this one has all of it.
@@ -160,7 +163,6 @@ class CheckpointSaver(Saver):
         self._processes = processes
         self.needs_others = processes.are_several
         self.last_step = saved_step if processes.is_main else None
-        self._begun_step: int | None = saved_step  # saved, or being saved
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._running: Future[CheckpointRecord | FailedCheckpoint] | None = None
         self._has_warned = False
@@ -178,7 +180,6 @@ class CheckpointSaver(Saver):
             return
         training_state = self._describe(state)
         copy = None if wait or not self._in_background else self._copy(tensors)
-        self._begun_step = state.step
         if copy is None:
             self._note(self._write(training_state, tensors, start, write_start))
         else:
@@ -203,7 +204,7 @@ class CheckpointSaver(Saver):
         """Wait for what is being written; then return whether to save the step. Only the main process decides."""
         self.wait()
         # Saving a step a second time would only put the first checkpoint of it at risk.
-        if not self._processes.is_main or step == self._begun_step:
+        if not self._processes.is_main or step == self.last_step:
             return False
         if not self._processes.are_several:
             return True
@@ -214,15 +215,8 @@ class CheckpointSaver(Saver):
             f"the whole of it takes {size / 2**30:.1f} GiB of the main process's memory, and {free / 2**30:.1f} GiB "
             "are free; set CHECKPOINT_LAYOUT to sharded, with which every process writes its part"
         )
-        self._ended.append(FailedCheckpoint(step, error))
+        self._note(FailedCheckpoint(step, error))
         return False
-
-    def _note(self, outcome: CheckpointRecord | FailedCheckpoint) -> None:
-        self._ended.append(outcome)
-        if isinstance(outcome, CheckpointRecord):
-            self.last_step = outcome.step
-        else:
-            self._begun_step = None  # the same step may be tried again
 
     def _copy(self, tensors: CheckpointTensors) -> CheckpointTensors | None:
         """Copy the state to the CPU, as it will be written; None where the memory has no room for it."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import torch.distributed as dist
 
@@ -21,6 +22,8 @@ from checkpoints.saver import FailedCheckpoint, Saver
 from checkpoints.tensor_files import save_tensors, shard_names, write_shards
 from distributed.processes import Processes
 from logging_system.records import CheckpointRecord
+
+Value = TypeVar("Value")
 
 
 class ShardedSaver(Saver):
@@ -42,12 +45,10 @@ class ShardedSaver(Saver):
         """Keep what a save needs; nothing is written yet.
 
         Args:
-            checkpoints: the same folder for all, on a disk that they share.
+            checkpoints: the same folder for all processes, on a disk that they share.
             describe: returns the content of state.json.
             tensors: returns the current weights, average and moments, divided.
-            retention: which checkpoints are kept.
-            processes: that train together.
-            group: the same ones, connected over CPUs, with a timeout that the slowest disk meets.
+            group: the same processes, connected over CPUs, with a timeout that the slowest disk meets.
             saved_step: that of the checkpoint resumed from, or 0.
         """
         super().__init__()
@@ -57,7 +58,7 @@ class ShardedSaver(Saver):
         self._retention = retention
         self._processes = processes
         self._group = group
-        self.last_step: int = saved_step
+        self.last_step = saved_step
 
     def save(self, state: RunState, *, wait: bool) -> None:
         """Save the weights as they are now; they are on the disk when this returns, or the save has failed.
@@ -69,12 +70,11 @@ class ShardedSaver(Saver):
         start = time.perf_counter()
         outcome = self._write(self._describe(state))
         if isinstance(outcome, OSError):
-            self._ended.append(FailedCheckpoint(state.step, outcome))
+            self._note(FailedCheckpoint(state.step, outcome))
             return
-        self.last_step = state.step
         seconds = time.perf_counter() - start
         size = sum(file.stat().st_size for file in outcome.iterdir()) if self._processes.is_main else 0
-        self._ended.append(CheckpointRecord(state.step, outcome, size, seconds, seconds))
+        self._note(CheckpointRecord(state.step, outcome, size, seconds, seconds))
 
     def _write(self, state: TrainingState) -> Path | OSError:
         """Return the folder or the error, the same on every process: none may wait for one that failed."""
@@ -95,21 +95,16 @@ class ShardedSaver(Saver):
         """Let the main process make the folder, and check that all see it.
 
         Args:
-            state: the content of state.json.
             hashes: of the files of tensors, filled before the folder is finished.
             opened: finishes it.
 
         Raises:
             OSError: on all of them.
         """
-        made: Path | OSError | None = None
+        made: Path | OSError = self._checkpoints
         if self._processes.is_main:
-            try:
-                made = opened.enter_context(new_checkpoint(self._checkpoints, state, hashes))
-            except OSError as error:
-                made = error
+            made = _result(lambda: opened.enter_context(new_checkpoint(self._checkpoints, state, hashes)))
         made = self._processes.from_main(made)
-        assert made is not None
         if isinstance(made, OSError):
             raise made
         blind = [rank for rank, sees in enumerate(self._processes.gather(made.is_dir())) if not sees]
@@ -128,16 +123,21 @@ class ShardedSaver(Saver):
         """
         part = self._processes.part
         names = shard_names(part.world_size)
-        try:
-            own: str | OSError = _durable_hash(folder / names[part.rank])
-        except OSError as error:
-            own = error
+        own = _result(lambda: _durable_hash(folder / names[part.rank]))
         hashes = {}
         for rank, (name, found) in enumerate(zip(names, self._processes.gather(own), strict=True)):
             if isinstance(found, OSError):
                 raise OSError(f"rank {rank}: {found}") from found
             hashes[name] = found
         return hashes
+
+
+def _result(work: Callable[[], Value]) -> Value | OSError:
+    """Return the error as well: the other processes wait to be told."""
+    try:
+        return work()
+    except OSError as error:
+        return error
 
 
 def _durable_hash(file: Path) -> str:

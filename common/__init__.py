@@ -1,1 +1,4 @@
-"""What every other package may use: settings, seeds, safe file writing, pictures and videos, console and signals."""
+"""What all rooms may use: settings, seeds, safe file writing, pictures and videos, console and signals.
+
+Not here: what knows clips, networks or runs.
+"""

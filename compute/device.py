@@ -31,15 +31,18 @@ class Place:
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0
+    local_rank: int = 0  # also the number of its GPU
     processes_here: int = 1
     is_by_torchrun: bool = False
+
+
+ALONE = Place()
 
 
 def place_of_this_process() -> Place:
     """Return what torchrun's environment variables say; without torchrun, the place of a process alone."""
     if not dist.is_torchelastic_launched():
-        return Place()
+        return ALONE
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     rank, world_size, local_rank, processes_here = (int(os.environ[name]) for name in names)
     return Place(rank, world_size, local_rank, processes_here, is_by_torchrun=True)
@@ -155,7 +158,7 @@ def build_device(config: Config, place: Place) -> ComputeDevice:
     Raises:
         UserError: it is not there, computes wrongly, or cannot compile what is to be compiled.
     """
-    compute = choose_device(config.DEVICE, config.MIXED_PRECISION, place.local_rank, place.processes_here)
+    compute = choose_device(config.DEVICE, config.MIXED_PRECISION, place)
     if compute.device.type == "mps":
         check_kernels(compute.device)
     if config.COMPILE_MODEL:
@@ -163,20 +166,12 @@ def build_device(config: Config, place: Place) -> ComputeDevice:
     return compute
 
 
-def choose_device(
-    name: DeviceName, mixed_precision: MixedPrecision, local_rank: int = 0, processes_here: int = 1
-) -> ComputeDevice:
+def choose_device(name: DeviceName, mixed_precision: MixedPrecision, place: Place = ALONE) -> ComputeDevice:
     """Resolve DEVICE and MIXED_PRECISION, and make the device this process's own.
 
     "auto" prefers CUDA, then MPS, then the CPU. Mixed precision "auto" is bfloat16 on CUDA devices and CPUs that
     compute in it (measured on a CPU: about two thirds of the time), and float16 on CUDA devices that compute in that
     alone (Volta, Turing); on MPS it is off, because it is untested there.
-
-    Args:
-        name: DEVICE.
-        mixed_precision: MIXED_PRECISION.
-        local_rank: number of this process among those of this machine, from 0. It is also the number of its GPU.
-        processes_here: how many processes of the run share this machine.
 
     Raises:
         UserError: a device or a precision was asked for that this machine does not have, or there are fewer GPUs than
@@ -189,7 +184,7 @@ def choose_device(
         raise UserError(
             f"DEVICE is {name!r}, but PyTorch sees only: {present}. Set DEVICE to one of these or to 'auto'."
         )
-    device = torch.device(chosen) if processes_here == 1 else _own_device(chosen, local_rank, processes_here)
+    device = torch.device(chosen) if place.processes_here == 1 else _own_device(chosen, place)
     return ComputeDevice(device, _autocast_dtype(chosen, mixed_precision))
 
 
@@ -198,22 +193,22 @@ def precision_elsewhere(mixed_precision: MixedPrecision) -> MixedPrecision:
     return "off" if mixed_precision == "off" else "auto"
 
 
-def _own_device(device_type: str, local_rank: int, processes_here: int) -> torch.device:
+def _own_device(device_type: str, place: Place) -> torch.device:
     """Return the device of one of several processes, and make it CUDA's current device."""
     if device_type == "mps":
         raise UserError(
-            f"{processes_here} processes cannot share this machine's one MPS device. Start one process, or set DEVICE "
-            f"to 'cpu'."
+            f"{place.processes_here} processes cannot share this machine's one MPS device. Start one process, or set "
+            "DEVICE to 'cpu'."
         )
     if device_type == "cpu":
         return torch.device("cpu")
     gpus = torch.cuda.device_count()
-    if processes_here > gpus:
+    if place.processes_here > gpus:
         raise UserError(
-            f"{processes_here} processes were started on this machine, but PyTorch sees {gpus} CUDA device(s), and "
-            f"each process needs its own. Start torchrun with --nproc-per-node={gpus}, or set DEVICE to 'cpu'."
+            f"{place.processes_here} processes were started on this machine, but PyTorch sees {gpus} CUDA device(s), "
+            f"and each process needs its own. Start torchrun with --nproc-per-node={gpus}, or set DEVICE to 'cpu'."
         )
-    device = torch.device("cuda", local_rank)
+    device = torch.device("cuda", place.local_rank)
     torch.cuda.set_device(device)
     return device
 

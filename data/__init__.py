@@ -1,1 +1,4 @@
-"""Clips and captions: the embedded finger-spelling data, folders of videos, and the batches made of them."""
+"""Clips and captions: the embedded finger-spelling, other people's clips, and the batches made of them.
+
+Not here: tokens (`models.tokens`) and measures of clips (`measures`).
+"""

@@ -23,8 +23,7 @@ from data.batches import batches_per_epoch
 from data.build import inspect_data
 from data.clip_set import InspectedClips, check_usable, name_skipped
 from data.clip_splits import ClipSplit, split_clips
-from data.inspection import Inspection
-from data.inspection_report import LABEL_WIDTH, CaptionUse, draw_sheet, report_json, report_lines
+from data.inspection_report import InspectionReport, draw_sheet, report_line
 from data.media.files import printable
 from data.rows import Manifest
 from data.shards import check_new_folder, write_shards
@@ -82,7 +81,6 @@ def _check_output(option: str, path: Path | None, suffix: str) -> None:
 
 def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) -> None:
     inspection, reader = inspect_data(config)
-    captions = _caption_use(config, tokenizer, inspection)
     split: ClipSplit | None = None
     problem: UserError | None = None
     try:
@@ -91,14 +89,18 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
         batches_per_epoch(InspectedClips(reader, split.training), config.clips_per_step)
     except UserError as error:
         problem = error  # what was found comes first
-    print("\n".join(report_lines(printable(str(options.path)), inspection, captions, split)))
+    unread_captions = unread(tokenizer, (clip.row.caption for clip in inspection.usable))
+    path = printable(str(options.path))
+    report = InspectionReport(path, inspection, config.TEXT_ENCODER, tokenizer.max_length, unread_captions, split)
+    print("\n".join(report.lines()))
     if options.json is not None:
-        content = report_json(printable(str(options.path)), inspection, captions, split)
-        _write("--json", options.json, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        content = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
+        _write("--json", options.json, (content + "\n").encode())
     sheet = draw_sheet(inspection.usable, reader, config.SEED)
     if sheet is not None:
-        _write("--sheet", options.sheet, sheet.png)
-        print(f"{'contact sheet':<{LABEL_WIDTH}}{options.sheet} ({sheet.clips} clips as the training sees them)")
+        png, shown = sheet
+        _write("--sheet", options.sheet, png)
+        print(report_line("contact sheet", f"{options.sheet} ({shown} clips as the training sees them)"))
     if problem is not None:
         raise problem
 
@@ -108,17 +110,6 @@ def _write(option: str, path: Path, content: bytes) -> None:
         write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{option} {path} cannot be written: {error.strerror}.") from error
-
-
-def _caption_use(config: Config, tokenizer: Tokenizer, inspection: Inspection) -> CaptionUse:
-    lost = unread(tokenizer, (clip.row.caption for clip in inspection.usable))
-    return CaptionUse(
-        encoder=config.TEXT_ENCODER,
-        left_out=lost.characters,
-        silent=len(lost.silent),
-        cut_off=lost.cut_off,
-        most_tokens=tokenizer.max_length,
-    )
 
 
 def _shard(options: argparse.Namespace, config: Config) -> None:

@@ -23,33 +23,28 @@ PREFETCHED_BATCHES = 3  # by each worker
 
 
 def batches_per_epoch(source: ClipSource, batch_size: int, part: Part = WHOLE_WORK) -> int:
-    """Return the number of whole batches of each rank; clips that do not fill a last one of all are left out.
+    """Return the number of full batches of each rank; the clips of an incomplete last step are left out.
 
     Raises:
         UserError: there are fewer clips than one batch of each rank needs.
     """
     clips, clips_of_all = len(source), batch_size * part.world_size
     if clips < clips_of_all:
-        raise UserError(_too_few(clips, batch_size, part.world_size))
+        factors, remedy = "BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS", "add clips or lower these"
+        if part.world_size > 1:
+            factors += f" * {part.world_size} processes"
+            remedy = "add clips, lower these or start fewer processes"
+        raise UserError(
+            f"There are {clips} training clips, fewer than the {clips_of_all} of one step ({factors}): {remedy}."
+        )
     return clips // clips_of_all
-
-
-def _too_few(clips: int, batch_size: int, processes: int) -> str:
-    step = f"the {batch_size * processes} of one step (BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS"
-    if processes == 1:
-        return f"There are {clips} training clips, fewer than {step}): add clips or lower these."
-    return (
-        f"There are {clips} training clips, fewer than {step} * {processes} processes): add clips, lower these or "
-        "start fewer processes."
-    )
 
 
 def load_batch(
     source: ClipSource, rows: Sequence[ClipRow], tokenize: Tokenize, epoch: int = 0, index: int = 0
 ) -> Batch:
-    """Load the given clips, in this process."""
-    clips = torch.from_numpy(numpy.stack([source.load(row) for row in rows]))
-    return _finish(_LoadedClips(clips, tuple(rows), epoch, index), tokenize)
+    """Load the given clips in this process."""
+    return _finish(_load(source, rows, epoch, index), tokenize)
 
 
 def training_batches(
@@ -66,8 +61,8 @@ def training_batches(
 
     The order is a pure function of (seed, epoch): starting at `start_batch` yields exactly what a run from 0 would
     yield from there on. Batch k of all ranks together holds the same clips for any number of ranks with as many clips
-    together: clip i of rank r is clip r + i * world_size of them. In an epoch, each clip is loaded by at most one
-    worker of one rank. Close the iterator to end the workers.
+    together: clip i of rank r is clip r + i * world_size of them. In an epoch, each clip is loaded at most once. Close
+    the iterator to end the workers.
 
     Args:
         source: the clips, the same for every rank.
@@ -76,7 +71,7 @@ def training_batches(
         start_batch: number of the first batch, counted over all epochs.
         num_workers: processes that load ahead; with 0, each batch is loaded when it is asked for.
         tokenize: turns B captions into int64 [B, L]; called in this process.
-        part: which of the processes that share the work this one is.
+        part: of the work that several processes share.
 
     Raises:
         UserError: fewer clips than a batch of each rank, or a clip that can no longer be loaded.
@@ -84,7 +79,7 @@ def training_batches(
     order = BatchOrder(source, batch_size, seed, start_batch, part)
     dataset = _BatchDataset(source)
     if num_workers == 0:
-        return (_finish(_or_raise(dataset[key]), tokenize) for key in order)
+        return (_finish(dataset[key], tokenize) for key in order)
     return _from_workers(dataset, order, num_workers, seed, tokenize)
 
 
@@ -129,33 +124,28 @@ class _LoadedClips:
     index_in_epoch: int
 
 
-@dataclass(frozen=True)
-class _Unusable:
-    """A message for the user. Returned, not raised: an exception would arrive wrapped in a worker's traceback."""
-
-    message: str
+def _load(source: ClipSource, rows: Sequence[ClipRow], epoch: int, index_in_epoch: int) -> _LoadedClips:
+    clips = torch.from_numpy(numpy.stack([source.load(row) for row in rows]))
+    return _LoadedClips(clips, tuple(rows), epoch, index_in_epoch)
 
 
-class _BatchDataset(Dataset["_LoadedClips | _Unusable"]):
+class _BatchDataset(Dataset[_LoadedClips | UserError]):
+    """Returns an error of the user's and does not raise it: it would arrive wrapped in a worker's traceback."""
+
     def __init__(self, source: ClipSource) -> None:
         self._source = source
 
-    def __getitem__(self, key: BatchKey) -> "_LoadedClips | _Unusable":
-        rows = tuple(self._source.row(key.epoch, index) for index in key.clip_indices)
+    def __getitem__(self, key: BatchKey) -> _LoadedClips | UserError:
+        rows = [self._source.row(key.epoch, index) for index in key.clip_indices]
         try:
-            clips = torch.from_numpy(numpy.stack([self._source.load(row) for row in rows]))
+            return _load(self._source, rows, key.epoch, key.index_in_epoch)
         except UserError as error:
-            return _Unusable(str(error))
-        return _LoadedClips(clips, rows, key.epoch, key.index_in_epoch)
+            return UserError(str(error))
 
 
-def _or_raise(loaded: "_LoadedClips | _Unusable") -> _LoadedClips:
-    if isinstance(loaded, _Unusable):
-        raise UserError(loaded.message)
-    return loaded
-
-
-def _finish(loaded: _LoadedClips, tokenize: Tokenize) -> Batch:
+def _finish(loaded: _LoadedClips | UserError, tokenize: Tokenize) -> Batch:
+    if isinstance(loaded, UserError):
+        raise loaded
     captions = tuple(row.caption for row in loaded.rows)
     video_BCTHW = loaded.clips_BTHWC.permute(0, 4, 1, 2, 3).to(torch.float32).div_(127.5).sub_(1.0)
     return Batch(
@@ -174,7 +164,7 @@ def _from_workers(
     # Forked workers share the memory of what is loaded already; elsewhere forking is not safe.
     start_method = "fork" if sys.platform == "linux" else "spawn"
     start = WorkerStart(os.getpid(), start_method)
-    batches: Iterator[_LoadedClips | _Unusable] | None = None
+    batches: Iterator[_LoadedClips | UserError] | None = None
     loader = DataLoader(
         dataset,
         batch_size=None,  # an item is a batch already
@@ -189,7 +179,7 @@ def _from_workers(
         with starting_workers():
             batches = iter(loader)
         for loaded in batches:
-            yield _finish(_or_raise(loaded), tokenize)
+            yield _finish(loaded, tokenize)
     finally:
         start.end_workers()  # first of all, also of those that were started when a signal came
         batches = None

@@ -1,11 +1,10 @@
 """A folder of finished clips, so that nothing is decoded twice.
 
-One .npy file a clip, named by the hash of everything the clip depends on, so that an entry never has to be updated:
-it is right or it is missing. Several processes may use one cache at the same time.
+One .npy file per clip, named by the hash of everything the clip depends on, so that an entry never has to be updated.
+Several processes may use one cache at the same time.
 
-Files are renamed into place, but not forced to the disk first: an entry that a power failure loses is simply made
-again, and one that it damages is noticed by its shape, type and checksum. Waiting for the disk would cost more than
-rendering.
+Files are renamed into place, but not forced to the disk first, which would cost more than rendering. An entry that a
+power failure loses is made again, and one that it damages is noticed by its shape, type and checksum.
 """
 
 import hashlib
@@ -39,11 +38,12 @@ class ClipCache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            self._give_up(error)
+            self._is_writable = False
+            _log.warning("The clip cache %s cannot be written (%s): clips are made anew.", self._folder, error)
         self._evict()
 
     def get_or_make(self, key_parts: tuple[str | int | float, ...], make: Callable[[], numpy.ndarray]) -> numpy.ndarray:
-        """Return the clip of a key, from the folder or else from `make`.
+        """Return the clip of a key, from the folder or otherwise from `make`.
 
         Args:
             key_parts: everything the clip depends on.
@@ -63,7 +63,6 @@ class ClipCache:
         return self._folder / name[:2] / f"{name}.npy"
 
     def _read(self, path: Path) -> numpy.ndarray | None:
-        """Return a stored clip; None if there is none or it is damaged."""
         try:
             content = path.read_bytes()
         except OSError:
@@ -102,12 +101,7 @@ class ClipCache:
         if self._written_bytes > self.limit_bytes * CHECKED_EVERY:
             self._evict()
 
-    def _give_up(self, error: OSError) -> None:
-        self._is_writable = False
-        _log.warning("The clip cache %s cannot be written (%s): clips are made anew.", self._folder, error)
-
     def _evict(self) -> None:
-        """Delete the oldest files until the folder is below its limit."""
         self._written_bytes = 0
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)

@@ -1,4 +1,4 @@
-"""Captions as they come from files."""
+"""Captions as they come from files, normalised or refused."""
 
 import os
 import re
@@ -15,16 +15,15 @@ _TURNING_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 def normalise_caption(text: str) -> str:
     """Return a caption on one line, composed (NFC), without control characters and repeated spaces.
 
-    It is empty where nothing can be seen: where there are but spaces of no width and the like.
-    Marks that turn the direction of writing round are taken out: they would garble the lines that they are shown in.
-    Those that join or part letters stay, because scripts need them.
+    It is empty if nothing can be seen, only spaces of no width and the like. Marks that turn the direction of writing
+    are removed: they would garble the lines that they are shown in. Those that join or part letters stay.
     """
-    printable = "".join(
+    visible = "".join(
         " " if unicodedata.category(character) in ("Cc", "Cs") else character
         for character in text
         if character not in _TURNING_MARKS
     )
-    caption = " ".join(unicodedata.normalize("NFC", printable).split())
+    caption = " ".join(unicodedata.normalize("NFC", visible).split())
     is_visible = any(unicodedata.category(character) not in ("Cf", "Zs") for character in caption)
     return caption if is_visible else ""
 
@@ -32,8 +31,8 @@ def normalise_caption(text: str) -> str:
 def caption_words(caption: str) -> frozenset[str]:
     """Return the words of a caption, without capitals and punctuation.
 
-    Scripts whose characters are as wide as two Latin letters (Chinese, Japanese, Korean) may be written without spaces:
-    each character counts as a word. Others without spaces, such as Thai, count as one word up to the next space.
+    Chinese, Japanese and Korean may be written without spaces: each of their wide characters counts as a word. Other
+    scripts without spaces, such as Thai, count as one word up to the next space.
     """
     words = re.findall(r"\w+", caption.casefold())
     wide = {character for word in words for character in word if unicodedata.east_asian_width(character) == "W"}

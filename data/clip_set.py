@@ -44,7 +44,7 @@ class InspectedClips:
         return ClipRow(self.clips[index].row.id, self.clips[index].row.caption)
 
     def groups(self) -> tuple[tuple[int, ...], ...] | None:
-        """Return the clips of each shard, where the data set comes in shards."""
+        """Return the clips of each shard, if the data set comes in shards."""
         if not self.clips or any(clip.row.media.member is None for clip in self.clips):
             return None
         indices: dict[str, list[int]] = {}
@@ -119,12 +119,7 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader) ->
     trained = hash_order(split.training, config.SEED)[: config.VALIDATION_CLIPS]
     return ClipSetSplits(
         description=_description(path, inspection, split, len(validation)),
-        notices=(
-            *inspection.notes,
-            *_absent(inspection),
-            *_cache_notice(reader, split),
-            *split_notices(split),
-        ),
+        notices=_notices(inspection, split, reader),
         training=InspectedClips(reader, split.training),
         validation=InspectedClips(reader, validation),
         validation_of_trained=InspectedClips(reader, trained) if asks_for_unknown_words(split) else None,
@@ -157,22 +152,19 @@ def _description(path: Path, inspection: Inspection, split: ClipSplit, validatio
     return f"{text}; {len(bad)} skipped: {name_skipped(bad)}" if bad else text
 
 
-def _absent(inspection: Inspection) -> tuple[str, ...]:
+def _notices(inspection: Inspection, split: ClipSplit, reader: ClipReader) -> tuple[str, ...]:
+    notices = list(inspection.notes)
     absent = [row for row in inspection.skipped if row.is_absent]
-    if not absent:
-        return ()
-    return (f"{len(absent)} clips that the data set lists have no file, such as {absent[0].id}",)
-
-
-def _cache_notice(reader: ClipReader, split: ClipSplit) -> tuple[str, ...]:
-    shape = reader.shape
+    if absent:
+        notices.append(f"{len(absent)} clips that the data set lists have no file, such as {absent[0].id}")
+    limit, shape = reader.cache.limit_bytes, reader.shape
     needed = len(split.training) * shape.num_frames * shape.image_size**2 * 3
-    if needed <= reader.cache.limit_bytes:
-        return ()
-    return (
-        f"the decoded clips take {needed / 1e9:.1f} GB, more than CACHE_LIMIT_GB ({reader.cache.limit_bytes / 1e9:g}): "
-        "what does not fit is decoded again in every epoch",
-    )
+    if needed > limit:
+        notices.append(
+            f"the decoded clips take {needed / 1e9:.1f} GB, more than CACHE_LIMIT_GB ({limit / 1e9:g}): "
+            "what does not fit is decoded again in every epoch"
+        )
+    return (*notices, *split_notices(split))
 
 
 def _report(
@@ -211,8 +203,7 @@ def _report(
 
 
 def _default_prompts(training: Sequence[InspectedClip], validation: Sequence[InspectedClip]) -> tuple[str, ...]:
-    """Return the most frequent training captions and the first validation captions."""
     counted = Counter(clip.row.caption for clip in training)
     frequent = [caption for caption, _ in counted.most_common(PROMPTS_OF_EACH_KIND)]
-    fixed = list(dict.fromkeys(clip.row.caption for clip in validation))[:PROMPTS_OF_EACH_KIND]
-    return tuple(dict.fromkeys([*frequent, *fixed]))
+    first = list(dict.fromkeys(clip.row.caption for clip in validation))[:PROMPTS_OF_EACH_KIND]
+    return tuple(dict.fromkeys([*frequent, *first]))

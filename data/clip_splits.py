@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 from common.errors import UserError
 from common.randomness import derive_seed
@@ -12,92 +12,14 @@ from data.captions import caption_words
 from data.inspection import InspectedClip
 from data.rows import TimeSpan
 
-
-def content_key(clip: InspectedClip) -> tuple[str, TimeSpan]:
-    """Return what two clips with the same pictures have in common."""
-    return clip.digest, clip.row.media.span
-
-
-def caption_key(caption: str) -> str:
-    """Return what captions have in common that read the same: the character encoder knows no capitals."""
-    return caption.casefold()
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Some clips, and what names them."""
-
-    names: tuple[str, ...]  # signers or captions, sorted
-    clips: tuple[InspectedClip, ...]
-
-
-def units_of(clips: Sequence[InspectedClip], name: Callable[[InspectedClip], str]) -> tuple[Unit, ...]:
-    """Put clips together that have the same name or show the same, or parts of a file that overlap; in order of names.
-
-    A clip with two captions joins both, and so on.
-    """
-    groups = _Groups(len(clips))
-    for same in (*_by(clips, name), *_overlapping(clips)):
-        for index in same[1:]:
-            groups.join(same[0], index)
-    members: dict[int, list[InspectedClip]] = {}
-    for index, clip in enumerate(clips):
-        members.setdefault(groups.root(index), []).append(clip)
-    units = [Unit(tuple(sorted(set(map(name, group)))), tuple(group)) for group in members.values()]
-    return tuple(sorted(units, key=lambda unit: unit.names))
-
-
-class _Groups:
-    """Numbers that are joined into groups (union and find)."""
-
-    def __init__(self, count: int) -> None:
-        self._parents = list(range(count))
-
-    def root(self, number: int) -> int:
-        while self._parents[number] != number:
-            self._parents[number] = self._parents[self._parents[number]]
-            number = self._parents[number]
-        return number
-
-    def join(self, one: int, other: int) -> None:
-        self._parents[self.root(other)] = self.root(one)
-
-
-def _by(clips: Sequence[InspectedClip], key: Callable[[InspectedClip], Hashable]) -> Iterable[list[int]]:
-    groups: dict[Hashable, list[int]] = {}
-    for index, clip in enumerate(clips):
-        groups.setdefault(key(clip), []).append(index)
-    return groups.values()
-
-
-def _overlapping(clips: Sequence[InspectedClip]) -> Iterable[list[int]]:
-    """Yield the clips of each file whose spans overlap, directly or over others between them."""
-    for same_file in _by(clips, lambda clip: clip.digest):
-        run: list[int] = []
-        until = 0.0
-        for index in sorted(same_file, key=lambda index: clips[index].row.media.span.start):
-            span = clips[index].row.media.span
-            if run and span.start >= until:
-                yield run
-                run = []
-            run.append(index)
-            until = max(until, float("inf") if span.end is None else span.end)
-        yield run
-
-
 SplitBy = Literal["auto", "signer", "caption"]
 
-
-MOST_OVERSHOOT = 2.0  # a signer who would bring the held-out share above this many times the wanted one is passed by
-
-
+MOST_OVERSHOOT = 2.0  # signers who would bring the held-out share above this multiple of the wanted one are skipped
 LEAST_CAPTIONS = 3
-
-
 NAMED_SIGNERS = 5
-
-
 LARGEST_SEED = 2**63  # of derive_seed
+
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -125,15 +47,15 @@ class ClipSplit:
 
 
 def split_clips(clips: Sequence[InspectedClip], split_by: SplitBy, fraction: float, seed: int) -> ClipSplit:
-    """Divide clips as their data set says, or else so that no signer, or no caption, is on both sides.
+    """Divide clips as their data set says, or otherwise so that no signer, or no caption, is on both sides.
 
     Either way no pictures are on both sides. Test clips stay test clips.
 
     Args:
         clips: at least one.
-        split_by: "auto" takes the validation clips that the data set gives; where it gives none, signers, if every clip
-            names one and there are two; else captions.
-        fraction: share that is held out: of the clips, by whole signers; or, about, of the captions.
+        split_by: "auto" takes the validation clips that the data set gives; without any, signers, if every clip names
+            one and there are two; otherwise captions.
+        fraction: share that is held out: of the clips, by complete signers; or, about, of the captions.
         seed: decides which.
 
     Raises:
@@ -169,27 +91,28 @@ def hash_order(clips: Sequence[InspectedClip], seed: int) -> tuple[InspectedClip
 
 def split_notices(split: ClipSplit) -> tuple[str, ...]:
     """Return sentences on what a split cannot do, for people."""
-    return (*_left_out_notice(split), *_nameless_notice(split), *_unseen_words_notice(split))
-
-
-def _left_out_notice(split: ClipSplit) -> tuple[str, ...]:
-    if not split.left_out:
-        return ()
-    first = split.left_out[0].row.id
-    return (
-        f"{len(split.left_out)} validation or test clips show the same as a training clip and are left out: {first}",
-    )
-
-
-def _nameless_notice(split: ClipSplit) -> tuple[str, ...]:
-    if not split.nameless:
-        return ()
-    count, first = len(split.nameless), split.nameless[0].row.id
-    who = f"{first} names no signer" if count == 1 else f"{count} clips name no signer, such as {first}"
-    return (
-        f"{who}, so captions are held out and not signers: name all of them (SIGNER_FROM_FILE_NAME, or a column "
-        "`signer`), or set SPLIT_BY to caption",
-    )
+    notices = []
+    if split.left_out:
+        first = split.left_out[0].row.id
+        notices.append(
+            f"{len(split.left_out)} validation or test clips show the same as a training clip and are left out: {first}"
+        )
+    if split.nameless:
+        count, first = len(split.nameless), split.nameless[0].row.id
+        who = f"{first} names no signer" if count == 1 else f"{count} clips name no signer, such as {first}"
+        notices.append(
+            f"{who}, so captions are held out and not signers: name all of them (SIGNER_FROM_FILE_NAME, or a column "
+            "`signer`), or set SPLIT_BY to caption"
+        )
+    if asks_for_unknown_words(split):
+        unknown, held_out = split.unknown_captions
+        notices.append(
+            f"half or more of the words in {unknown} of {held_out} held-out captions occur in no training caption: "
+            "unless the clips are finger-spelled, no model can know these signs, and validation says little; whether "
+            "the text is used is measured on training clips too "
+            "(02_Loss_Components/Validation/Trained_Text_Gap_Shuffled)"
+        )
+    return tuple(notices)
 
 
 def asks_for_unknown_words(split: ClipSplit) -> bool:
@@ -201,15 +124,66 @@ def asks_for_unknown_words(split: ClipSplit) -> bool:
     return unknown > held_out / 2
 
 
-def _unseen_words_notice(split: ClipSplit) -> tuple[str, ...]:
-    if not asks_for_unknown_words(split):
-        return ()
-    unknown, held_out = split.unknown_captions
-    return (
-        f"half or more of the words in {unknown} of {held_out} held-out captions occur in no training caption: unless "
-        "the clips are finger-spelled, no model can know these signs, and validation says little; whether the text is "
-        "used is measured on training clips too (02_Loss_Components/Validation/Trained_Text_Gap_Shuffled)",
-    )
+def content_key(clip: InspectedClip) -> tuple[str, TimeSpan]:
+    """Return what two clips with the same pictures have in common."""
+    return clip.digest, clip.row.media.span
+
+
+def caption_key(caption: str) -> str:
+    """Return what captions have in common that read the same: the character encoder knows no capitals."""
+    return caption.casefold()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Some clips, and what names them."""
+
+    names: tuple[str, ...]  # signers or captions, sorted
+    clips: tuple[InspectedClip, ...]
+
+
+def units_of(clips: Sequence[InspectedClip], name: Callable[[InspectedClip], str]) -> tuple[Unit, ...]:
+    """Put clips together that have the same name or show the same, or parts of a file that overlap; in order of names.
+
+    A clip with two captions joins both, and so on.
+    """
+    parents = list(range(len(clips)))  # union and find
+
+    def root(number: int) -> int:
+        while parents[number] != number:
+            parents[number] = parents[parents[number]]
+            number = parents[number]
+        return number
+
+    for same in (*_by(clips, name), *_overlapping(clips)):
+        for index in same[1:]:
+            parents[root(index)] = root(same[0])
+    members = [[clips[index] for index in group] for group in _by(range(len(clips)), root)]
+    units = [Unit(tuple(sorted(set(map(name, group)))), tuple(group)) for group in members]
+    return tuple(sorted(units, key=lambda unit: unit.names))
+
+
+def _by(things: Sequence[Thing], key: Callable[[Thing], Hashable]) -> Iterable[list[int]]:
+    """Return the indices of the things with the same key."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, thing in enumerate(things):
+        groups.setdefault(key(thing), []).append(index)
+    return groups.values()
+
+
+def _overlapping(clips: Sequence[InspectedClip]) -> Iterable[list[int]]:
+    """Yield the clips of each file whose spans overlap, directly or over others between them."""
+    for same_file in _by(clips, lambda clip: clip.digest):
+        run: list[int] = []
+        until = 0.0
+        for index in sorted(same_file, key=lambda index: clips[index].row.media.span.start):
+            span = clips[index].row.media.span
+            if run and span.start >= until:
+                yield run
+                run = []
+            run.append(index)
+            until = max(until, float("inf") if span.end is None else span.end)
+        yield run
 
 
 def _without_trained(split: ClipSplit) -> ClipSplit:
@@ -217,18 +191,15 @@ def _without_trained(split: ClipSplit) -> ClipSplit:
     if split.is_shared:
         return split
     trained = set(map(content_key, split.training))
-
-    def kept(clips: tuple[InspectedClip, ...]) -> tuple[InspectedClip, ...]:
-        return tuple(clip for clip in clips if content_key(clip) not in trained)
-
+    held_out = tuple(clip for clip in split.held_out if content_key(clip) not in trained)
+    test = tuple(clip for clip in split.test if content_key(clip) not in trained)
     left_out = tuple(clip for clip in (*split.held_out, *split.test) if content_key(clip) in trained)
-    held_out = kept(split.held_out)
     if not held_out:
         raise UserError(
             f"each of the {len(split.held_out)} validation clips shows the same as a training clip, such as "
             f"{split.held_out[0].row.id}. Take them out of one of the two."
         )
-    return dataclasses.replace(split, held_out=held_out, test=kept(split.test), left_out=left_out)
+    return dataclasses.replace(split, held_out=held_out, test=test, left_out=left_out)
 
 
 def _names_signers(clips: Sequence[InspectedClip]) -> bool:

@@ -1,7 +1,7 @@
-"""Drawing one hand: one colour a finger, the nearer parts over the farther ones, small enough for a small model.
+"""Drawing one hand: one colour per finger, nearer parts over farther ones.
 
-Meant to be drawn at OVERSAMPLING times the size with Pillow and averaged down. Each piece of a finger has a dark rim,
-so that fingers that lie on one another stay apart, and is the brighter the nearer it is to the camera.
+Drawn with Pillow at OVERSAMPLING times the size and averaged down. Each piece of a finger has a dark rim, so that
+fingers in front of each other stay apart, and is brighter the nearer it is to the camera.
 """
 
 import colorsys

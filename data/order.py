@@ -1,8 +1,7 @@
 """The order in which an epoch shows its clips, and which of several processes takes which of them.
 
-There is one order for all processes, a pure function of (seed, epoch). So a step shows the same clips however many
-processes share it, every process knows its own without asking the others, and a resume knows where to go on without
-reading what came before.
+There is one order for all processes, a pure function of (seed, epoch). So a step shows the same clips for any number of
+processes, and a resume can go on without reading what came before.
 """
 
 from collections.abc import Sequence
@@ -51,8 +50,8 @@ def epoch_order(clips: int, groups: Groups | None, seed: int, epoch: int) -> num
 
     With groups (clips in one file, which one process should read), the groups are shuffled, and the clips of each are.
     This sequence is cut into `LANES` pieces, and the order takes one clip of each in turn. So a batch mixes as many
-    groups, and yet a process that takes every W-th clip, where W is a power of two up to `LANES`, has a part of the
-    sequence that does not overlap with the others': whole groups, but for those that lie across its ends.
+    groups. Yet a process that takes every W-th clip, where W is a power of two up to `LANES`, has a contiguous part of
+    the sequence: complete groups, apart from those that lie across its ends.
 
     Args:
         clips: in an epoch.
@@ -70,8 +69,7 @@ def epoch_order(clips: int, groups: Groups | None, seed: int, epoch: int) -> num
 def _in_lanes(sequence: numpy.ndarray) -> numpy.ndarray:
     """Take one element of each lane in turn, [N] -> [N].
 
-    The longer lanes, by one element, are the first ones. So each place of the result belongs to the lane of its number
-    modulo `LANES`, in the last and incomplete turn too.
+    The first lanes are longer by one element, so place i of the result belongs to lane i % LANES in the last turn too.
     """
     turns, rest = divmod(len(sequence), LANES)
     lengths = turns + (numpy.arange(LANES) < rest)

@@ -1,4 +1,4 @@
-"""What the data sets hand to the trainer."""
+"""What the data sets give to the trainer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClipRow:
-    """One line of a manifest: everything that is needed to make or load one clip."""
+    """Everything that is needed to make or load one clip."""
 
     id: str  # unique within its source, the same in every run
     caption: str
@@ -46,9 +46,9 @@ class ClipSource(Protocol):
         ...
 
     def groups(self) -> Sequence[Sequence[int]] | None:
-        """Return the indices of clips that one process should read, soon after each other; each index in one group.
+        """Return the indices of clips that one process should read soon after each other, such as those of a tar file.
 
-        An example are the clips of one tar file. None: it does not matter who reads which clips, and when.
+        Each index is in one group. None: it does not matter which process reads which clips, and when.
         """
         ...
 

@@ -25,72 +25,11 @@ from data.media.decode import open_media
 from data.media.encode import ENCODED_SUFFIX, encode_clip
 from data.media.files import MOST_MEMBER_BYTES
 from data.media.frames import FrameFolder
-from data.rows import WHOLE, Manifest, ManifestRow, SkippedRow, UnusableClip
-
-_BLOCK = 512  # bytes: of a header in a tar file, and what contents are filled up to
-
-
-@dataclass(frozen=True)
-class ShardSample:
-    """The files of one clip."""
-
-    files: Mapping[str, bytes]  # by extension, without a dot
-    is_encoded: bool  # anew; the others are as they were
-
-    @property
-    def bytes_in_tar(self) -> int:
-        """Return the room that they take in a tar file."""
-        return sum(_BLOCK + -(-len(content) // _BLOCK) * _BLOCK for content in self.files.values())
-
-
-def prepare_sample(root: Path, row: ManifestRow) -> ShardSample:
-    """Read or encode a clip, and write down what its row says.
-
-    Raises:
-        UnusableClip: it cannot be read, or is too large.
-    """
-    span = row.media.span
-    is_encoded = row.media.kind == "frames" or (row.media.kind == "video" and span != WHOLE)
-    try:
-        suffix, content = (ENCODED_SUFFIX, encode_clip(root, row.media)) if is_encoded else _file_as_it_is(root, row)
-    except OSError as error:
-        raise UnusableClip(f"cannot be read ({error.strerror})") from error
-    facts: dict[str, object] = {
-        "id": row.id,
-        "signer": row.signer,
-        "split": row.split,
-        "language": row.language,
-    }
-    if not is_encoded and span != WHOLE:
-        facts |= {"start": span.start, "end": span.end}
-    facts = {name: value for name, value in facts.items() if value is not None}
-    files = {
-        suffix.removeprefix("."): content,
-        "txt": row.caption.encode(),
-        "json": json.dumps(facts).encode(),
-    }
-    return ShardSample(files, is_encoded)
-
-
-def _file_as_it_is(root: Path, row: ManifestRow) -> tuple[str, bytes]:
-    """Return the extension and the content of a file, after a look at its beginning."""
-    opened = open_media(root, row.media)
-    assert not isinstance(opened, FrameFolder)
-    opened.check_size()
-    if row.media.kind == "video":
-        check_kind(opened)
-    content = opened.read_bytes(MOST_MEMBER_BYTES + 1)
-    if len(content) > MOST_MEMBER_BYTES:
-        raise UnusableClip(f"is larger than {MOST_MEMBER_BYTES >> 20} MiB: too large for a clip in a shard")
-    return opened.suffix, content
-
+from data.rows import WHOLE, Manifest, ManifestRow, Media, SkippedRow, UnusableClip
 
 MOST_WORKERS = 8  # threads: reading and encoding leave Python's lock; each holds one clip in memory
-
-
-NAMED_CLIPS = 3  # that the message names where none can be written
-
-
+NAMED_CLIPS = 3  # that the message names if none can be written
+_BLOCK = 512  # bytes: of a header in a tar file, and what contents are padded to
 _END_BYTES = 10_240  # at most, of what ends a tar file
 
 
@@ -108,16 +47,15 @@ def write_shards(manifest: Manifest, output: Path, *, shard_bytes: int, seed: in
     """Write ``shard-000000.tar`` and so on into a new folder.
 
     Each clip comes once and by itself, as ``00000000.mp4`` (or another kind), ``.txt`` with the caption, and ``.json``
-    with its id and, where they are known, signer, split and language. Whole files are copied byte by byte. A part of a
-    video and a folder of frames are encoded anew (see `encode_clip`). A part of a .pose file is the whole file, which
-    is small, with start and end in the .json.
+    with its id and, if they are known, signer, split and language. Complete files are copied byte by byte. A part of a
+    video and a folder of frames are encoded anew (see `encode_clip`). A part of a .pose file is the complete file,
+    which is small, with start and end in the .json.
 
     The clips are shuffled, so that those of one signer do not lie together. The same data set and seed give the same
     bytes. The folder appears when all shards have reached the disk.
 
     Args:
-        manifest: the clips. No more than the beginning of a file is looked at: leave out what an inspection found to be
-            unusable.
+        manifest: the clips. Only the beginning of a file is checked: leave out what an inspection found to be unusable.
         output: must not exist, or be an empty folder.
         shard_bytes: no shard is larger, unless a single clip is.
         seed: of the order.
@@ -151,6 +89,52 @@ def check_new_folder(output: Path) -> None:
         raise UserError(f"{output} is there already, and is no folder: give a new folder for the shards.")
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty: give a new folder for the shards, or empty this one.")
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """The files of one clip."""
+
+    files: Mapping[str, bytes]  # by extension, without a dot
+    is_encoded: bool  # anew; the others are as they were
+
+    @property
+    def bytes_in_tar(self) -> int:
+        """Return the room that they take in a tar file."""
+        return sum(_BLOCK + -(-len(content) // _BLOCK) * _BLOCK for content in self.files.values())
+
+
+def prepare_sample(root: Path, row: ManifestRow) -> ShardSample:
+    """Read or encode a clip, and write down what its row says.
+
+    Raises:
+        UnusableClip: it cannot be read, or is too large.
+    """
+    span = row.media.span
+    is_encoded = row.media.kind == "frames" or (row.media.kind == "video" and span != WHOLE)
+    try:
+        suffix, content = (ENCODED_SUFFIX, encode_clip(root, row.media)) if is_encoded else _read(root, row.media)
+    except OSError as error:
+        raise UnusableClip(f"cannot be read ({error.strerror})") from error
+    facts: dict[str, object] = {"id": row.id, "signer": row.signer, "split": row.split, "language": row.language}
+    if not is_encoded and span != WHOLE:
+        facts |= {"start": span.start, "end": span.end}
+    known = {name: value for name, value in facts.items() if value is not None}
+    files = {suffix.removeprefix("."): content, "txt": row.caption.encode(), "json": json.dumps(known).encode()}
+    return ShardSample(files, is_encoded)
+
+
+def _read(root: Path, media: Media) -> tuple[str, bytes]:
+    """Return the extension and the content of a file, after a check of its beginning."""
+    opened = open_media(root, media)
+    assert not isinstance(opened, FrameFolder)
+    opened.check_size()
+    if media.kind == "video":
+        check_kind(opened)
+    content = opened.read_bytes(MOST_MEMBER_BYTES + 1)
+    if len(content) > MOST_MEMBER_BYTES:
+        raise UnusableClip(f"is larger than {MOST_MEMBER_BYTES >> 20} MiB: too large for a clip in a shard")
+    return opened.suffix, content
 
 
 class _Writer:

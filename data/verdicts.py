@@ -1,8 +1,8 @@
-"""What was found out about clips at earlier starts, so that a large data set is gone through once.
+"""What was found out about clips at earlier starts, so that a large data set is inspected once.
 
-One file of JSON lines a data set, to which lines are only added: several processes may use it, and one that is killed
-loses at most what it found in the last moments. A line that is damaged does not count. Only clips that can be used are
-remembered; the others are looked at again at every start.
+Each data set has one file of JSON lines, to which lines are only added: several processes may use it, and one that is
+killed loses at most what it found in the last moments. Damaged lines do not count. Only clips that can be used are
+remembered; the others are read again at every start.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ class VerdictStore:
             self.write()
 
     def write(self) -> None:
-        """Write what was added since the last time; call it when all clips have been gone through."""
+        """Write what was added since the last time; call it when all clips have been inspected."""
         with self._lock:
             self._written_at = time.monotonic()
             lines, self._unwritten = self._unwritten, []
@@ -87,7 +87,7 @@ class VerdictStore:
         self._lines += len(lines)
 
     def tidy(self) -> None:
-        """Leave out what was not asked for, where that is most of the file: clips that are gone or have changed."""
+        """Remove what was not asked for if that is most of the file: clips that are gone or have changed."""
         stale = self._lines - len(self._used & self._known.keys())
         if stale < MOST_STALE_LINES or 2 * stale < self._lines:
             return

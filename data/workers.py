@@ -19,14 +19,13 @@ CHECK_SECONDS = 0.1
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Start workers in the ``with`` block so that signals do no harm. (Another thread than the main one gets none.)
+    """Start workers in the ``with`` block so that signals do no harm. (Only the main thread gets any.)
 
-    - A new worker inherits that its thread holds stopping signals back until it ignores them, and so cannot be hit too
-      early.
-    - Here they wait too, until all workers have started: PyTorch cannot clean up what is half built. (Holding them back
-      does not do it: another thread of this process takes the signal then, and its handler runs all the same.)
-    - PyTorch installs a handler that raises in this thread, wherever it is, when a worker has died: in the middle of an
-      update too. It is taken away again; whoever waits for a batch finds the dead worker within seconds.
+    - A new worker inherits a mask that holds stopping signals back until the worker ignores them.
+    - Here they are deferred too, until all workers have started: PyTorch cannot clean up what is half built. (A mask is
+      not enough: another thread of this process then takes the signal, and its handler runs all the same.)
+    - PyTorch installs a handler that raises in this thread when a worker has died, even in the middle of an update. It
+      is removed again; whoever waits for a batch notices the dead worker within seconds.
     """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
@@ -51,13 +50,13 @@ def starting_workers() -> Iterator[None]:
 class WorkerStart:
     """Called in every new worker process.
 
-    - Ctrl-C, a scheduler's SIGTERM and a closed terminal's SIGHUP reach the whole process group; the main process alone
+    - Ctrl-C, a scheduler's SIGTERM and a closed terminal's SIGHUP reach all of the process group. Only the main process
       decides what they mean, and ends the workers itself.
     - A forked worker holds copies of the main process's open files. A lock (flock) belongs to the open file, so a
       worker that outlives the main process would keep the run folder locked. Each inherited regular file is
       therefore replaced by the null device. Spawned workers inherit none.
-    - A worker whose main process is gone, killed without a chance to end it, ends itself within a tenth of a second.
-    - So it does after `end_workers`, also in the middle of a clip, and however long that clip may take.
+    - A worker ends itself within a tenth of a second when its main process has been killed or after `end_workers`, even
+      in the middle of a clip.
     """
 
     def __init__(self, parent_process_id: int, start_method: str) -> None:
@@ -73,7 +72,7 @@ class WorkerStart:
         for number in STOPPING_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if sys.platform == "linux":
-            release_inherited_files()
+            _release_inherited_files()
         torch.set_num_threads(1)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
@@ -83,8 +82,8 @@ class WorkerStart:
         os._exit(0)  # what it was loading is of no use to anybody, and whatever it writes has a temporary name
 
 
-def release_inherited_files() -> None:
-    """Replace every open regular file, the three standard streams aside, by the null device."""
+def _release_inherited_files() -> None:
+    """Replace every open regular file, apart from the three standard streams, by the null device."""
     null = os.open(os.devnull, os.O_RDWR)
     for name in os.listdir("/proc/self/fd"):
         descriptor = int(name)

@@ -19,9 +19,7 @@ class ReportedFailure(Exception):
 def report_failures(place: Place, processes: Processes) -> Iterator[None]:
     """Tell the user of what fails in the ``with`` block for a known reason.
 
-    Args:
-        place: of this process.
-        processes: those that are connected; `Processes()` before they are.
+    `processes` are those that are connected; `Processes()` before they are.
 
     Raises:
         ReportedFailure: replaces an error that was reported.
@@ -44,12 +42,8 @@ def report_failures(place: Place, processes: Processes) -> Iterator[None]:
 def print_failure(error: BaseException, message: str, place: Place, processes: Processes) -> None:
     """Print why this process ends, unless another one of its run does.
 
-    Args:
-        error: the reason.
-        message: for the user.
-        place: of this process.
-        processes: those that are connected. Until they are, all fail for the same reason, on each machine at least, and
-            the first of each machine speaks for the others.
+    Until processes are connected, all fail for the same reason, on each machine at least, and the first of each machine
+    speaks for the others.
     """
     if not processes.are_several:
         if place.local_rank == 0:

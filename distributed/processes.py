@@ -108,7 +108,6 @@ class ProcessGroup(Processes):
         """Take over connections, as `connected_processes` makes them.
 
         Args:
-            place: of this process.
             waiting: the same processes, connected by gloo, for what may take long.
             store: of these processes, kept by torchrun and not by one of them.
             lasting_store: of this torchrun, also after it has replaced these processes by others.
@@ -213,9 +212,6 @@ def agree_on_start(store: Store, rank: int, world_size: int, timeout: timedelta)
 
     Args:
         store: of torchrun, which still holds keys of earlier starts.
-        rank: of this process.
-        world_size: number of processes.
-        timeout: for the others to come.
 
     Raises:
         RuntimeError: not all came in time.

@@ -49,7 +49,7 @@ class Picture:
     name: str  # of the file, without .png
     tab: str
     tags: str = ""  # regular expression
-    cards: int | None = None  # how many, from the first; None shows the whole page
+    cards: int | None = None  # how many, from the first; None shows the page
     height: int | None = None  # of the picture at most, in pixels
 
 
@@ -145,7 +145,7 @@ def browser_page() -> Iterator[Page]:
 
 
 def screenshot(page: Page, address: str, picture: Picture, dark: bool) -> bytes:
-    """Return a PNG of the picture's cards, or of the whole page.
+    """Return a PNG of the picture's cards, or of the page.
 
     Raises:
         playwright.sync_api.TimeoutError: no card appeared.
@@ -153,7 +153,7 @@ def screenshot(page: Page, address: str, picture: Picture, dark: bool) -> bytes:
     tags = quote(picture.tags)
     # Time Series reads the filter from before the #, the older tabs from behind it.
     query = f"?darkMode={str(dark).lower()}" + (f"&tagFilter={tags}" if picture.tab == "timeseries" else "")
-    page.goto("about:blank")  # a change behind the # alone would not load the page anew
+    page.goto("about:blank")  # a change behind the # alone would not reload the page
     page.goto(f"{address}/{query}#{picture.tab}" + (f"&tagFilter={tags}" if tags else ""))
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1500)  # charts fade in

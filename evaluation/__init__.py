@@ -1,1 +1,4 @@
-"""python -m evaluation: does a trained run spell what it is told? Clips, their words, and the report."""
+"""`python -m evaluation`: what a trained run generates, measured against real clips, and the report.
+
+Not here: the measures themselves (`measures`) and opening a run (`sampling`).
+"""

@@ -1,5 +1,8 @@
 """Fifteen TensorBoard categories: typed records go in, event files, metrics.jsonl and videos come out.
 
-This package knows nothing of the trainer. `records` says what it is told, `view` what it may look at, and
-`categories/` holds one small class a category.
+A tag's way from the training loop to the disk: `dispatcher` decides what is due, a class in `categories/` computes the
+value, `category` adds the tag's name and description, and `files/writer` writes it through `files/append_log`.
+This package knows nothing of the trainer: `records` has what it is told and what it may look at.
+
+Not here: what makes the records (`training`) and measures of clips (`measures`).
 """

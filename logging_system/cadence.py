@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 from config import Config
@@ -44,7 +44,15 @@ class Cadence:
     @classmethod
     def from_config(cls, config: Config) -> Self:
         """Return the cadence of a run: each field has the value of the constant with its name."""
-        return cls(**{field.name: getattr(config, field.name.upper()) for field in fields(cls)})
+        return cls(
+            log_every_steps=config.LOG_EVERY_STEPS,
+            log_every_epochs=config.LOG_EVERY_EPOCHS,
+            diagnostic_log_every_steps=config.DIAGNOSTIC_LOG_EVERY_STEPS,
+            tensorboard_flush_every_steps=config.TENSORBOARD_FLUSH_EVERY_STEPS,
+            sample_every_steps=config.SAMPLE_EVERY_STEPS,
+            validate_every_steps=config.VALIDATE_EVERY_STEPS,
+            save_every_steps=config.SAVE_EVERY_STEPS,
+        )
 
     def due(self, step: int, *, is_first: bool, is_last: bool) -> Due:
         """Return what optimizer step ``step`` (1 for the first of a run) brings."""

@@ -38,7 +38,7 @@ def find_runs(logdir: Path) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach ``host``."""
+    """Return whether only this machine can reach ``host``."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

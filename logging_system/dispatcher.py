@@ -11,11 +11,11 @@ from typing import Protocol
 from common.interruption import Interrupted
 from config import Config
 from logging_system.cadence import Cadence, Due, LoggingClock
+from logging_system.categories import CATEGORIES
 from logging_system.category import Category, CategoryContext
 from logging_system.files.rewind import rewind
 from logging_system.files.writer import Writer, report_on_console
 from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, TrainingView, ValidationRecord
-from logging_system.registry import CATEGORIES
 
 ERROR_FILE = "logging_errors.log"
 FAILURES_TAG = "05_Performance/Logging_Failures"

@@ -63,7 +63,7 @@ class StepRecord(StepResult):
     samples_seen: int  # clips since step 0
     learning_rates: Mapping[str, float]  # the rate this step used, by parameter-group name
     data_seconds: float  # waited for the batch
-    step_seconds: float  # whole step on the wall clock, waiting for data included, logging excluded
+    step_seconds: float  # of the step on the wall clock, waiting for data included, logging excluded
     rank_seconds: tuple[float, ...] = ()
     """By process: mean seconds of a step that it worked on its own, since the last time this was measured, which is at
     least at every step that scalars are due. Empty otherwise, and where one process trains alone."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from logging_system.statistics import video_quality
+from logging_system.statistics import tensors
 
 FROZEN_THRESHOLD = 2.0 / 255.0
 """Mean absolute change, as a share of the value range 0..1, below which a frame counts as a repeat of the last."""
@@ -76,7 +76,7 @@ def sharpness(video_NCTHW: Tensor) -> Tensor:
 
     Blurred clips have less of it than real ones, grainy clips more.
     """
-    return video_quality.sharpness(video_quality.brightness(video_NCTHW))
+    return tensors.sharpness(tensors.brightness(video_NCTHW))
 
 
 def chroma(video_NCTHW: Tensor) -> Tensor:

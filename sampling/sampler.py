@@ -31,15 +31,13 @@ class SamplingSettings:
     image_size: int
 
 
+@dataclass(frozen=True)
 class ClipSampler:
     """Draws clips with any model of the run's shape."""
 
-    def __init__(
-        self, settings: SamplingSettings, tokenize: Callable[[Sequence[str]], Tensor], compute: ComputeDevice
-    ) -> None:
-        self.settings = settings
-        self._tokenize = tokenize
-        self._compute = compute
+    settings: SamplingSettings
+    tokenize: Callable[[Sequence[str]], Tensor]
+    compute: ComputeDevice
 
     def initial_noise(self, seed: int, *indices: int) -> Tensor:
         """Return the noise of one clip, [3, T, H, W] float32 on the CPU: a function of (seed, indices)."""
@@ -63,10 +61,10 @@ class ClipSampler:
             seed: of the noise that stochastic samplers add.
             on_step: receives (sampler step, clean estimate) as sampling goes on.
         """
-        settings, device = self.settings, self._compute.device
+        settings, device = self.settings, self.compute.device
 
         def predict(video: Tensor, timestep: Tensor, tokens: Tensor, drop_caption: Tensor) -> Tensor:
-            with self._compute.autocast():
+            with self.compute.autocast():
                 prediction: Tensor = model(video, timestep, tokens, drop_caption)
             return prediction.float()
 
@@ -74,7 +72,7 @@ class ClipSampler:
         model.eval()
         try:
             with torch.no_grad():
-                tokens = self._tokenize(prompts).to(device)
+                tokens = self.tokenize(prompts).to(device)
                 clips = sample(
                     guided_prediction(predict, settings.guidance, tokens, settings.schedule.num_timesteps),
                     schedule=settings.schedule,

@@ -1,7 +1,7 @@
 """Every tag that the fifteen categories may write, in full, with its meaning."""
 
+from logging_system.categories import CATEGORIES
 from logging_system.category import Tag
-from logging_system.registry import CATEGORIES
 
 TAG_TABLE: dict[str, Tag] = {
     f"{category.name}/{key}": meaning for category in CATEGORIES for key, meaning in category.tags.items()

@@ -32,9 +32,7 @@ from measures.text_use import text_sensitivity
 from sampling.sampler import ClipSampler, to_pixels
 
 COMPARED_CLIPS = 256
-
-
-SCANNED_CLIPS = 4096  # of a larger data set, only the first so many clips may be picked
+SCANNED_CLIPS = 4096  # of a larger data set, only the first clips may be picked
 
 
 class TrainingComparison:
@@ -83,8 +81,6 @@ class TrainingComparison:
 
 
 MOST_WORDS = 32
-
-
 NOISE_STREAM = 2  # of ClipSampler.initial_noise; the showcase's own noises are 0 and 1
 
 
@@ -135,11 +131,7 @@ class SpellingTest:
 
 
 RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise
-
-
 FILMSTRIP_STAGES = 6
-
-
 NOISE_DISPLAY_RANGE = 3.0  # standard deviations that the picture of a noise spans on either side of grey
 
 

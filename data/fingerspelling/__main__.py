@@ -28,16 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "languages":
             _list_languages()
         else:
-            written = export_words(
-                read_words(options.words),
-                options.output,
-                signed_language=options.language,
-                num_frames=options.frames,
-                image_size=options.size,
-                frames_per_second=options.frames_per_second,
-                seed=options.seed,
-            )
-            print(f"{written} words written to {options.output}")
+            print(f"{_render(options)} words written to {options.output}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -48,6 +39,63 @@ def _list_languages() -> None:
     for language in available_languages():
         entries = language_entries(language)
         print(f"{language} ({entries[0].spoken_language}): {' '.join(entry.symbol for entry in entries)}")
+
+
+def _render(options: argparse.Namespace) -> int:
+    """Write WORD.mp4 (H.264, yuv420p) and WORD.txt for each different word; return the number of words.
+
+    All words are checked before anything is written, and the files appear together when the last is finished.
+    """
+    output: Path = options.output
+    words = _read_words(options.words)
+    alphabet, letters = load_letters(options.language)
+    spelled = {"".join(symbols): symbols for symbols in map(alphabet.segment, words)}
+    for word, symbols in spelled.items():
+        if len(symbols) > options.frames:
+            raise UserError(f"{word!r} has {len(symbols)} letters: too many for --frames {options.frames}.")
+    created = not output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".tmp-render-", dir=output))
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written ({error.strerror}).") from error
+    try:
+        for word, symbols in spelled.items():
+            style_seed = derive_seed(options.seed, f"exported_word/{word}")
+            video_THWC = draw_word([letters[symbol] for symbol in symbols], options.frames, options.size, style_seed)
+            imageio.v3.imwrite(
+                staging / f"{word}.mp4",
+                video_THWC,
+                plugin="pyav",
+                codec="libx264",
+                fps=options.frames_per_second,
+                out_pixel_format="yuv420p",
+            )
+            (staging / f"{word}.txt").write_text(word + "\n", encoding="utf-8")
+        for file in sorted(staging.iterdir()):
+            os.replace(file, output / file.name)
+    except (OSError, av.FFmpegError) as error:
+        raise UserError(f"--output {output}: cannot be written ({error}).") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if created and not any(output.iterdir()):
+            output.rmdir()
+    return len(spelled)
+
+
+def _read_words(path: Path) -> tuple[str, ...]:
+    try:
+        if path.stat().st_size > MOST_WORD_LIST_BYTES:
+            raise UserError(f"--words {path}: larger than {MOST_WORD_LIST_BYTES} bytes, which is no list of words.")
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"--words {path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--words {path}: not UTF-8 text. Save the list as UTF-8, one word a line.") from error
+    words = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not words:
+        raise UserError(f"--words {path}: holds no word. Write one word a line.")
+    return words
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,78 +132,6 @@ def _rate(text: str) -> float:
     if not 1 <= value <= 120:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 120")
     return value
-
-
-def read_words(path: Path) -> tuple[str, ...]:
-    """Return the words of a text file, one a line; empty lines do not count.
-
-    Raises:
-        UserError: the file cannot be read, is not UTF-8, or holds no word.
-    """
-    try:
-        if path.stat().st_size > MOST_WORD_LIST_BYTES:
-            raise UserError(f"--words {path}: larger than {MOST_WORD_LIST_BYTES} bytes, which is no list of words.")
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"--words {path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--words {path}: not UTF-8 text. Save the list as UTF-8, one word a line.") from error
-    words = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not words:
-        raise UserError(f"--words {path}: holds no word. Write one word a line.")
-    return words
-
-
-def export_words(
-    words: Sequence[str],
-    output: Path,
-    *,
-    signed_language: str,
-    num_frames: int,
-    image_size: int,
-    frames_per_second: float,
-    seed: int,
-) -> int:
-    """Write WORD.mp4 (H.264, yuv420p) and WORD.txt for each different word; return the number of words.
-
-    All words are checked before anything is written, and the files appear together when the last is finished.
-
-    Raises:
-        UserError: a word cannot be spelled or is too long for the frames, or the folder cannot be written.
-    """
-    alphabet, letters = load_letters(signed_language)
-    spelled = {"".join(symbols): symbols for symbols in map(alphabet.segment, words)}
-    for word, symbols in spelled.items():
-        if len(symbols) > num_frames:
-            raise UserError(f"{word!r} has {len(symbols)} letters: too many for --frames {num_frames}.")
-    created = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".tmp-render-", dir=output))
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written ({error.strerror}).") from error
-    try:
-        for word, symbols in spelled.items():
-            style_seed = derive_seed(seed, f"exported_word/{word}")
-            video_THWC = draw_word([letters[symbol] for symbol in symbols], num_frames, image_size, style_seed)
-            imageio.v3.imwrite(
-                staging / f"{word}.mp4",
-                video_THWC,
-                plugin="pyav",
-                codec="libx264",
-                fps=frames_per_second,
-                out_pixel_format="yuv420p",
-            )
-            (staging / f"{word}.txt").write_text(word + "\n", encoding="utf-8")
-        for file in sorted(staging.iterdir()):
-            os.replace(file, output / file.name)
-    except (OSError, av.FFmpegError) as error:
-        raise UserError(f"--output {output}: cannot be written ({error}).") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if created and not any(output.iterdir()):
-            output.rmdir()
-    return len(spelled)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Drawing spelled words: hands and forearms, and nothing else.
 
-How a hand looks stands in `data.hand_drawing`. Here each clip has a style, which is constant within it.
+`data.hand_drawing` draws a hand; here each clip gets a style.
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def _draw_arm(
     style: Style,
     palette: HandPalette,
 ) -> None:
-    """Draw a forearm and a hand. `hand` is [21, 3] in pixels; `side` is the window's, which a hand fills when open."""
+    """Draw a forearm and a hand, [21, 3] in pixels, which fills the window's `side` when open."""
     points: list[list[float]] = hand.tolist()
     wrist = points[0]
     elbow = [wrist[0] + float(forearm[0]) * FOREARM_LENGTH * side, wrist[1] + float(forearm[1]) * FOREARM_LENGTH * side]

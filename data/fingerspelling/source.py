@@ -182,13 +182,11 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
             "lower the one or raise the other."
         )
     alphabet, letters = load_letters(config.SIGNED_LANGUAGE)
-    fractions = config.HELD_OUT_WORD_FRACTION, config.HELD_OUT_BIGRAM_FRACTION
-    split = WordSplit(alphabet, max_word_letters, *fractions, seed)
+    split = WordSplit(alphabet, max_word_letters, config.HELD_OUT_WORD_FRACTION, config.HELD_OUT_BIGRAM_FRACTION, seed)
     split.check()
     renderer = WordRenderer(alphabet, letters, num_frames, config.IMAGE_SIZE, cache)
-    holds_words_out = max_word_letters >= 2 and max(fractions) > 0
-    rows = _validation_rows(split, config.VALIDATION_CLIPS, holds_words_out)
-    kind = "held-out words" if holds_words_out else "training words in other styles (no words are held out)"
+    rows = _validation_rows(split, config.VALIDATION_CLIPS)
+    kind = "held-out words" if split.holds_words_out else "training words in other styles (no words are held out)"
     return FingerspellingSplits(
         description=(
             f"Finger-spelling of {config.SIGNED_LANGUAGE!r}: {len(alphabet.symbols)} letters, words of 1 to "
@@ -199,21 +197,21 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
         validation=FixedWords(renderer, rows),
         validation_of_trained=None,
         symbols=alphabet.symbols,
-        default_prompts=_default_prompts(split, holds_words_out),
+        default_prompts=_default_prompts(split),
         report=_report(split, rows),
         renderer=renderer,
         split=split,
     )
 
 
-def _validation_rows(split: WordSplit, count: int, holds_words_out: bool) -> tuple[ClipRow, ...]:
+def _validation_rows(split: WordSplit, count: int) -> tuple[ClipRow, ...]:
     """Return fixed clips of distinct words as far as there are enough of them."""
     rows: list[ClipRow] = []
     seen: set[str] = set()
     generator = numpy_generator(split.seed, "validation_words")
+    draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
     tries = 0
     while len(rows) < count:
-        draw = split.draw_held_out_word if holds_words_out else split.draw_training_word
         word = "".join(draw(generator))
         tries += 1
         if word in seen and tries < 20 * count:
@@ -224,19 +222,19 @@ def _validation_rows(split: WordSplit, count: int, holds_words_out: bool) -> tup
     return tuple(rows)
 
 
-def _default_prompts(split: WordSplit, holds_words_out: bool) -> tuple[str, ...]:
+def _default_prompts(split: WordSplit) -> tuple[str, ...]:
     """Return the first letters, then held-out words, readable ones first."""
     prompts = list(split.alphabet.symbols[:LETTER_PROMPTS])
     candidates = [word for word in READABLE_WORDS if split.alphabet.can_spell(word)]
     usable = [
         symbols for symbols in map(split.alphabet.segment, candidates) if 2 <= len(symbols) <= split.max_word_letters
     ]
-    words = ["".join(symbols) for symbols in usable if split.is_held_out(symbols) or not holds_words_out][:2]
+    words = ["".join(symbols) for symbols in usable if split.is_held_out(symbols) or not split.holds_words_out][:2]
     generator = numpy_generator(split.seed, "default_prompts")
+    draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
     for _ in range(100):
         if len(words) == WORD_PROMPTS:
             break
-        draw = split.draw_held_out_word if holds_words_out else split.draw_training_word
         word = "".join(draw(generator))
         if word not in words and word not in prompts:
             words.append(word)

@@ -204,7 +204,7 @@ def _place(stroke: _Stroke, typical_palm: float, side: float) -> LetterMotion:
 
 
 def _compress_motion(hands: numpy.ndarray, visible: numpy.ndarray) -> numpy.ndarray:
-    """Shorten the path of the hand as a whole, as far as the window demands; its shape is left as it is."""
+    """Shorten the path of the hand as far as the window demands; the hand keeps its shape."""
     centres = hands[:, visible][..., PALM_POINTS, :2].mean((1, 2))
     path = numpy.zeros((len(hands), 1, 1, 3), dtype=hands.dtype)
     path[:, 0, 0, :2] = centres - centres.mean(0)

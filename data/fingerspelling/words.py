@@ -26,8 +26,8 @@ MOST_TRIES = 20_000
 class Alphabet:
     """The symbols of one sign language's lexicon.
 
-    A symbol may be several characters long (German SCH, Italian bb): the longest symbol that fits is taken. Upper and
-    lower case are accepted for one another where only one symbol can be meant.
+    A symbol may be several characters long (German SCH, Italian bb): the longest that fits is taken. Upper and lower
+    case are interchangeable if only one symbol can be meant.
     """
 
     def __init__(self, symbols: Sequence[str], spoken_language: str, signed_language: str) -> None:
@@ -103,6 +103,11 @@ class WordSplit:
     held_out_bigram_fraction: float
     seed: int
 
+    @property
+    def holds_words_out(self) -> bool:
+        """Return whether there are held-out words of no more than `max_word_letters`."""
+        return self.max_word_letters >= 2 and max(self.held_out_word_fraction, self.held_out_bigram_fraction) > 0
+
     @cached_property
     def held_out_bigrams(self) -> tuple[str, ...]:
         """The held-out pairs, sorted: exactly ceil(fraction x number of pairs) of them."""
@@ -116,10 +121,10 @@ class WordSplit:
 
     @cached_property
     def _thresholds(self) -> dict[int, float]:
-        """For each length, the hash below which a word is held out, whatever its bigrams."""
         return {length: self._threshold(length) for length in range(2, self.max_word_letters + 1)}
 
     def _threshold(self, length: int) -> float:
+        """Return the hash below which a word of this length is held out, whatever its bigrams."""
         total = len(self.alphabet.symbols) ** length
         if self.held_out_word_fraction <= 0:
             return 0.0
@@ -143,7 +148,7 @@ class WordSplit:
         return self._hash("word", symbols) < self._thresholds[len(symbols)]
 
     def held_out_words(self, length: int) -> list[str]:
-        """Return all held-out words of a length, sorted. Meant for short words: there are symbols ** length to try."""
+        """Return all held-out words of a length, sorted. For short words: there are symbols ** length to try."""
         words = itertools.product(self.alphabet.symbols, repeat=length)
         return sorted("".join(word) for word in words if self.is_held_out(word) and self.alphabet.is_unambiguous(word))
 

@@ -1,1 +1,4 @@
-"""The layouts of data sets that people bring; one module each, all read into the rows of `data.rows`."""
+"""What a data set lists: one small module for each format, which turns a path into rows (`data.rows`).
+
+Not here: what is in a clip's file (`data.media`).
+"""

@@ -1,14 +1,15 @@
 """What a module of this package provides, and what its readers collect rows with."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import UserError
-from data.formats.fields import shown_name
+from data.formats.fields import Values, shown_name
+from data.formats.tables import Record
 from data.media.files import printable
-from data.rows import WHOLE, Manifest, ManifestRow, Media, SkippedRow, Split, TimeSpan, UnusableClip
+from data.rows import WHOLE, Manifest, ManifestRow, SkippedRow, TimeSpan, UnusableClip
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ class DataFormat:
     read: Callable[[Path], Manifest]
 
 
+class AbsentClip(UnusableClip):
+    """The data set lists a clip whose file was never there, which is no sign of damage."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
 class RowCollector:
     """Rows of one data set while they are read: each gets an id of its own, and repetitions are refused.
 
@@ -39,39 +48,19 @@ class RowCollector:
         self._seen: set[tuple[str, TimeSpan, str, str | None]] = set()
         self._uses_of_name: Counter[str] = Counter()
 
-    def add(
-        self,
-        name: str,
-        media: Media,
-        caption: str,
-        *,
-        signer: str | None = None,
-        split: Split | None = None,
-        language: str | None = None,
-    ) -> None:
-        """Add a clip; see `ManifestRow`.
+    def collect(self, records: Iterable[Record], row_of: Callable[[Values], ManifestRow]) -> None:
+        """Add the row that `row_of` makes of each record's fields; skip those of which it makes none.
 
-        Args:
-            name: of the clip in the data set. Several clips may share it: other parts of a file, or other captions.
-            media: its file and the part of it.
-            caption: normalised.
-            signer: who signs.
-            split: where the data set puts it.
-            language: of the signs.
-
-        Raises:
-            UnusableClip: the same part of the same file was already added with this caption and language.
+        The id of such a row is the clip's name in the data set. Several clips may share it: other parts of a file, or
+        other captions.
         """
-        key = (media.path, media.span, caption, language)
-        if key in self._seen:
-            raise UnusableClip("repeats an earlier line: the same clip with the same caption")
-        self._seen.add(key)
-        row_id = self._unused_id(printable(name) + _shown_span(media.span))
-        self._rows[row_id] = ManifestRow(row_id, media, caption, _clean(signer), split, _clean(language))
-
-    def skip(self, row_id: str, reason: str, *, is_absent: bool = False) -> None:
-        """Leave a clip out; see `SkippedRow`."""
-        self._skipped.append(SkippedRow(shown_name(row_id), printable(reason), is_absent))
+        for record in records:
+            try:
+                self._add(row_of(record.values()))
+            except AbsentClip as reason:
+                self._skipped.append(SkippedRow(shown_name(reason.name), printable(str(reason)), is_absent=True))
+            except UnusableClip as reason:
+                self._skipped.append(SkippedRow(shown_name(record.place), printable(str(reason))))
 
     def manifest(self, root: Path, source: str, notes: Sequence[str] = ()) -> Manifest:
         """Return all that was collected.
@@ -87,6 +76,14 @@ class RowCollector:
         if not self._rows and not self._skipped:
             raise UserError(f"{source} lists no clip: it is empty, or cut off.")
         return Manifest(root, tuple(self._rows.values()), tuple(self._skipped), tuple(notes))
+
+    def _add(self, row: ManifestRow) -> None:
+        key = (row.media.path, row.media.span, row.caption, row.language)
+        if key in self._seen:
+            raise UnusableClip("repeats an earlier line: the same clip with the same caption")
+        self._seen.add(key)
+        row_id = self._unused_id(printable(row.id) + _shown_span(row.media.span))
+        self._rows[row_id] = replace(row, id=row_id, signer=_clean(row.signer), language=_clean(row.language))
 
     def _unused_id(self, name: str) -> str:
         row_id = name

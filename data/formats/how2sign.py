@@ -1,21 +1,22 @@
 """How2Sign: American Sign Language, one clip a sentence, listed in ``how2sign_realigned_{train,val,test}.csv``.
 
-The lists are separated by tabs, whatever their names say (copies that were saved again, with commas, are read too). A
+The lists are separated by tabs in spite of their names (copies that were saved again, with commas, are read too). A
 clip is called SENTENCE_NAME.mp4 and may lie anywhere below the root; of 31,165 training sentences 118 never had one.
-The times in the lists are those of the whole recordings: they do not apply to the clips, which are already cut.
+The times in the lists are those of the full recordings: they do not apply to the clips, which are already cut.
 The number in front of "-rgb_front" is the signer.
 """
 
 import re
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import checked_caption
-from data.formats.data_format import DataFormat, RowCollector
+from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_text, shown_name
 from data.formats.search import first_matches, walk_files
 from data.formats.tables import open_table
-from data.rows import Manifest, Media, Split, UnusableClip
+from data.rows import Manifest, ManifestRow, Media, Split
 
 LANGUAGE = "ase"
 _SPLITS: dict[str, Split] = {"train": "training", "val": "validation", "test": "test"}
@@ -35,7 +36,8 @@ def _read(path: Path) -> Manifest:
     lists: dict[str, str] = {}  # by split
     notes: list[str] = []
     clip_paths: dict[str, list[str]] = {}  # by file name
-    found = walk_files(path, _is_key_points)
+    # Folders of key points are left out: millions of files, one a frame.
+    found = walk_files(path, lambda folder: "keypoints" in folder.lower())
     for name in found.names:
         file_name = PurePosixPath(name).name
         if file_name in _LISTS:
@@ -47,12 +49,13 @@ def _read(path: Path) -> Manifest:
     clips = RowCollector(found.skipped)
     for split in _SPLITS:
         if split in lists:
-            _read_list(path / lists[split], split, clip_paths, clips)
+            table = open_table(path / lists[split], ("sentence_name", "sentence"), "forgiving")
+            clips.collect(table.records(), partial(_row, split=split, clip_paths=clip_paths))
     return clips.manifest(path, " and ".join(shown_name(name) for name in lists.values()), notes)
 
 
 def _take_nearer(lists: dict[str, str], split: str, name: str, notes: list[str]) -> None:
-    """Keep the list of a split that lies nearest to the root: people have copies of them beside their clips."""
+    """Keep the list of a split that lies nearest to the root: people have copies of them next to their clips."""
     known = lists.setdefault(split, name)
     if known == name:
         return
@@ -61,44 +64,23 @@ def _take_nearer(lists: dict[str, str], split: str, name: str, notes: list[str])
     notes.append(f"{shown_name(other)} is left out: {shown_name(nearer)} is the list that counts")
 
 
-def _read_list(file: Path, split: str, clip_paths: dict[str, list[str]], clips: RowCollector) -> None:
-    for record in open_table(file, ("sentence_name", "sentence"), "forgiving").records():
-        try:
-            values = record.values()
-            name = as_text(values, "sentence_name")
-            paths = clip_paths.get(f"{name}.mp4")
-            if paths is None:
-                clips.skip(name, f"has no file {shown_name(name)}.mp4", is_absent=True)
-                continue
-            _add(clips, name, _of_split(paths, split), split, values)
-        except UnusableClip as error:
-            clips.skip(record.place, str(error))
-
-
-def _add(clips: RowCollector, name: str, path: str, split: str, values: Values) -> None:
+def _row(values: Values, split: str, clip_paths: dict[str, list[str]]) -> ManifestRow:
+    name = as_text(values, "sentence_name")
+    paths = clip_paths.get(f"{name}.mp4")
+    if paths is None:
+        raise AbsentClip(name, f"has no file {shown_name(name)}.mp4")
     caption = checked_caption(as_text(values, "sentence"))
     signer = _SIGNER.search(name)
-    clips.add(
-        name,
-        Media("video", path),
-        caption,
-        signer=signer.group(1) if signer else None,
-        split=_SPLITS[split],
-        language=LANGUAGE,
-    )
+    media = Media("video", _of_split(paths, split))
+    return ManifestRow(name, media, caption, signer.group(1) if signer else None, _SPLITS[split], LANGUAGE)
 
 
 def _of_split(paths: list[str], split: str) -> str:
-    """Return the path whose folders name the split, such as ``val_rgb_front_clips/raw_videos``; or else the first."""
+    """Return the path whose folders name the split, such as ``val_rgb_front_clips/raw_videos``; otherwise the first."""
     for path in paths:
         if split in _NOT_LETTERS.split(str(PurePosixPath(path).parent).lower()):
             return path
     return paths[0]
-
-
-def _is_key_points(folder: str) -> bool:
-    """Return whether a folder has the name of those with key points: millions of files, one a frame."""
-    return "keypoints" in folder.lower()
 
 
 FORMAT = DataFormat(

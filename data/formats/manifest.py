@@ -16,7 +16,7 @@ from data.formats.fields import Values, as_name, as_span, as_split, as_text, sho
 from data.formats.search import listed_media
 from data.formats.tables import Record, numbered_lines, open_table
 from data.media.files import printable
-from data.rows import Manifest, UnusableClip
+from data.rows import Manifest, ManifestRow
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl")
 NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
@@ -40,13 +40,16 @@ def _lists_in(folder: Path) -> list[str]:
 def _read(path: Path) -> Manifest:
     file = path if os.path.isfile(path) else _only_list_in(path)
     root, clips, unknown = file.parent, RowCollector(), dict[str, None]()
-    for record in _records(file, unknown):
-        try:
-            values = record.values()
-            _note_unknown(values, unknown)
-            _add(clips, root, values)
-        except UnusableClip as error:
-            clips.skip(record.place, str(error))
+
+    def row(values: Values) -> ManifestRow:
+        _note_unknown(values, unknown)
+        media = listed_media(root, values, as_span(values))
+        caption = checked_caption(as_text(values, "text"))
+        return ManifestRow(
+            media.path, media, caption, as_name(values, "signer"), as_split(values), as_name(values, "language")
+        )
+
+    clips.collect(_records(file, unknown), row)
     return clips.manifest(root, shown_name(str(file)), _notes(file, list(unknown)))
 
 
@@ -92,18 +95,6 @@ def _note_unknown(values: Values, unknown: dict[str, None]) -> None:
     for name in values:
         if name not in FIELDS and len(unknown) <= MOST_UNKNOWN_FIELDS:
             unknown.setdefault(name)
-
-
-def _add(clips: RowCollector, root: Path, values: Values) -> None:
-    media = listed_media(root, values, as_span(values))
-    clips.add(
-        media.path,
-        media,
-        checked_caption(as_text(values, "text")),
-        signer=as_name(values, "signer"),
-        split=as_split(values),
-        language=as_name(values, "language"),
-    )
 
 
 def _notes(file: Path, unknown: Sequence[str]) -> tuple[str, ...]:

@@ -6,15 +6,17 @@ folder. The text that is signed is the column translation; orth are its glosses.
 """
 
 import os
+from collections.abc import Container
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import checked_caption
-from data.formats.data_format import DataFormat, RowCollector
-from data.formats.fields import as_name, as_text, shown_name
+from data.formats.data_format import AbsentClip, DataFormat, RowCollector
+from data.formats.fields import Values, as_name, as_text, shown_name
 from data.formats.search import first_folder, first_matches, names_in
 from data.formats.tables import open_table
-from data.rows import Manifest, Media, Split, UnusableClip
+from data.rows import Manifest, ManifestRow, Media, Split
 
 LANGUAGE = "gsg"
 FRAMES_PER_SECOND = 25.0
@@ -39,7 +41,10 @@ def _read(path: Path) -> Manifest:
     by_split = {_LISTS[PurePosixPath(name).name]: name for name in lists}
     for split in _SPLITS:
         if split in by_split:
-            _read_list(path, by_split[split], split, f"{frames}/{split}", clips)
+            folder = f"{frames}/{split}"
+            names = frozenset(names_in(path / folder, only_folders=True))
+            table = open_table(path / by_split[split], ("name", "translation"), "none")
+            clips.collect(table.records(), partial(_row, root=path, folder=folder, names=names, split=split))
     return clips.manifest(path, " and ".join(shown_name(name) for name in lists))
 
 
@@ -58,28 +63,16 @@ def _frames_folder(root: Path, lists_folder: str) -> str:
     return found
 
 
-def _read_list(root: Path, file: str, split: str, folder: str, clips: RowCollector) -> None:
-    names = frozenset(names_in(root / folder, only_folders=True))
-    for record in open_table(root / file, ("name", "translation"), "none").records():
-        try:
-            values = record.values()
-            name = as_text(values, "name")
-            if name not in names:
-                clips.skip(name, f"has no folder of frames in {shown_name(folder)}", is_absent=True)
-                continue
-            frames = f"{folder}/{name}"
-            if os.path.isdir(root / frames / "1"):
-                frames += "/1"
-            clips.add(
-                name,
-                Media("frames", frames, frames_per_second=FRAMES_PER_SECOND),
-                checked_caption(as_text(values, "translation")),
-                signer=as_name(values, "speaker"),
-                split=_SPLITS[split],
-                language=LANGUAGE,
-            )
-        except UnusableClip as error:
-            clips.skip(record.place, str(error))
+def _row(values: Values, root: Path, folder: str, names: Container[str], split: str) -> ManifestRow:
+    name = as_text(values, "name")
+    if name not in names:
+        raise AbsentClip(name, f"has no folder of frames in {shown_name(folder)}")
+    frames = f"{folder}/{name}"
+    if os.path.isdir(root / frames / "1"):
+        frames += "/1"
+    media = Media("frames", frames, frames_per_second=FRAMES_PER_SECOND)
+    caption = checked_caption(as_text(values, "translation"))
+    return ManifestRow(name, media, caption, as_name(values, "speaker"), _SPLITS[split], LANGUAGE)
 
 
 FORMAT = DataFormat(

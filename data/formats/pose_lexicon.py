@@ -1,11 +1,12 @@
 """A lexicon of poses: an ``index.csv`` as the package ``spoken-to-signed`` reads it, and the .pose files that it names.
 
-Its columns start and end are milliseconds. As in that package, an end of 0 is the end of the file, and one that lies
-past it is that too: the finger-spelling lexicon in the package has such ends in all its lines, because its clips were
-trimmed after they were listed. A file that the index names but that does not exist is a mistake.
+Its columns start and end are milliseconds. As in that package, an end of 0 or past the end of the file is the end of
+the file: all lines of the package's finger-spelling lexicon have such ends, because its clips were trimmed after they
+were listed. A file that the index names but that does not exist is a mistake.
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 from common.errors import UserError
@@ -13,8 +14,8 @@ from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_number, as_text, shown_name
 from data.formats.search import listed_media
-from data.formats.tables import Table, open_table
-from data.rows import WHOLE, Manifest, TimeSpan, UnusableClip
+from data.formats.tables import open_table
+from data.rows import WHOLE, Manifest, ManifestRow, TimeSpan
 
 INDEX = "index.csv"
 COLUMNS = ("path", "spoken_language", "signed_language", "start", "end", "words", "glosses", "priority")
@@ -33,9 +34,8 @@ def _recognise(path: Path) -> str | None:
 
 def _read(path: Path) -> Manifest:
     file = _index_file(path)
-    table = open_table(file, COLUMNS)
     clips = RowCollector()
-    _collect(table, file.parent, clips)
+    clips.collect(open_table(file, COLUMNS).records(), partial(_row, root=file.parent))
     return clips.manifest(file.parent, shown_name(str(file)))
 
 
@@ -43,19 +43,14 @@ def _index_file(path: Path) -> Path:
     return path / INDEX if os.path.isdir(path) else path
 
 
-def _collect(table: Table, root: Path, clips: RowCollector) -> None:
-    for record in table.records():
-        try:
-            values = record.values()
-            media = listed_media(root, values, _span(values))
-            text = as_text(values, "words" if values.get("words") else "glosses")
-            clips.add(media.path, media, checked_caption(text), language=as_name(values, "signed_language"))
-        except UnusableClip as error:
-            clips.skip(record.place, str(error))
+def _row(values: Values, root: Path) -> ManifestRow:
+    media = listed_media(root, values, _span(values))
+    text = as_text(values, "words" if values.get("words") else "glosses")
+    return ManifestRow(media.path, media, checked_caption(text), language=as_name(values, "signed_language"))
 
 
 def _span(values: Values) -> TimeSpan:
-    """Return the part of a file that a line gives; where it makes no sense, the whole file."""
+    """Return the part of a file that a line gives; if it makes no sense, all of the file."""
     start = (as_number(values, "start", "milliseconds") or 0.0) / 1000
     end = (as_number(values, "end", "milliseconds") or 0.0) / 1000
     if end == 0:

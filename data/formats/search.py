@@ -105,15 +105,12 @@ def _unreadable(folder: Path, error: OSError) -> UserError:
 
 
 def first_matches(root: Path, folders: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
-    """Return the files of certain names in the first folder that holds one of them.
+    """Return the files of certain names in the first folder that holds one of them, as paths within the root.
 
     Args:
         root: the data set; nothing is found if it is no folder.
         folders: patterns of folders within the root, the likeliest first; "" is the root itself.
-        names: of files, or patterns.
-
-    Returns:
-        Paths within the root, with "/", in the order of the names.
+        names: of files, or patterns; they decide the order.
     """
     wanted = tuple(names)
     for folder in folders:
@@ -135,14 +132,9 @@ def first_folder(root: Path, patterns: Sequence[str]) -> str | None:
 
 
 def listed_media(root: Path, values: Values, span: TimeSpan) -> Media:
-    """Return the clip that the field path names, a file or a folder of frames.
+    """Return the clip that the field path names, a file or a folder of frames within the root.
 
-    That it is within the data set's folder is checked again, links included, when it is opened.
-
-    Args:
-        root: the folder that paths are within.
-        values: of one line.
-        span: the part of the file that is the clip.
+    When it is opened, its place is checked again, links included.
 
     Raises:
         UnusableClip: there is no such file, or it is of a kind that cannot be read.
@@ -163,11 +155,7 @@ def listed_media(root: Path, values: Values, span: TimeSpan) -> Media:
 
 
 def _within(root: Path, named: str) -> str:
-    """Return a path as it is from the root, in its simplest form.
-
-    Raises:
-        UnusableClip: it leads elsewhere.
-    """
+    """Return a path as it is from the root, in its simplest form; refuse one that leads elsewhere."""
     path = PurePosixPath(named)
     if path.is_absolute():
         try:

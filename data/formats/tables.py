@@ -1,4 +1,4 @@
-"""Tables in text files: which separator they have, their columns, and one record after the other."""
+"""Tables in text files: their separator, their columns and their records."""
 
 import csv
 import os
@@ -18,8 +18,8 @@ MOST_LINE = 1 << 20  # characters
 MOST_LINES_OF_A_RECORD = 100  # a caption in double quotes may go over several lines
 SEPARATORS = (",", "\t", ";", "|")  # Excel writes semicolons where a comma is the decimal sign
 
-# What double quotes mean: "strict" as in RFC 4180; "forgiving" likewise, but a line where they do not fit together is
-# taken as it stands; "none" nothing.
+# What double quotes mean: "strict" as in RFC 4180; "forgiving" likewise, but a line in which they do not match is taken
+# literally; "none" nothing.
 Quotes = Literal["strict", "forgiving", "none"]
 _NumberedLine = tuple[int, str]
 
@@ -54,7 +54,7 @@ class Table:
     _header_line: int
 
     def records(self) -> Iterator[Record]:
-        """Yield what follows the first line; empty lines are left out. The file is read line by line.
+        """Yield what follows the header; empty lines are left out. The file is read line by line.
 
         Raises:
             UserError: the file cannot be read, or is not UTF-8.
@@ -76,7 +76,7 @@ class Table:
 
     def _split(self, line: str, lines: "_Lines") -> list[str]:
         if self.quotes != "strict":
-            return split_line(line, self.separator, self.quotes)
+            return _split_line(line, self.separator, self.quotes)
         following = lines.try_following(line, MOST_LINES_OF_A_RECORD)
         try:
             return _stripped(next(csv.reader(following, delimiter=self.separator, strict=True, skipinitialspace=True)))
@@ -107,9 +107,12 @@ def open_table(path: Path, needed: Sequence[str], quotes: Quotes = "strict") -> 
     shown = shown_name(str(path))
     if not line:
         raise UserError(f"{shown} is empty: its first line names the columns, such as {', '.join(needed)}.")
-    columns_by_separator = {separator: _columns(line, separator, quotes) for separator in SEPARATORS}
-    best = max(SEPARATORS, key=lambda separator: _fit(columns_by_separator[separator], needed))
-    columns = columns_by_separator[best]
+    header_quotes: Quotes = "none" if quotes == "none" else "forgiving"
+    columns_by_separator = {
+        separator: tuple(name.lower() for name in _split_line(line, separator, header_quotes))
+        for separator in SEPARATORS
+    }
+    best, columns = max(columns_by_separator.items(), key=lambda item: (len(set(needed) & set(item[1])), len(item[1])))
     missing = [name for name in needed if name not in columns]
     if missing:
         raise UserError(
@@ -147,12 +150,8 @@ def numbered_lines(path: Path) -> Iterator[_NumberedLine]:
         raise UserError(f"{shown} cannot be read: {error.strerror}.") from error
 
 
-def split_line(line: str, separator: str, quotes: Quotes) -> list[str]:
-    """Return the fields of a single line, without spaces around them.
-
-    Raises:
-        csv.Error: quotes are strict and do not fit together.
-    """
+def _split_line(line: str, separator: str, quotes: Quotes) -> list[str]:
+    """Return the fields of a single line; csv.Error if quotes are strict and do not match."""
     plain = line.rstrip("\r\n")
     if quotes == "none":
         return _stripped(plain.split(separator))
@@ -162,15 +161,6 @@ def split_line(line: str, separator: str, quotes: Quotes) -> list[str]:
         if quotes == "strict":
             raise
         return _stripped(plain.split(separator))
-
-
-def _columns(line: str, separator: str, quotes: Quotes) -> tuple[str, ...]:
-    names = split_line(line, separator, "none" if quotes == "none" else "forgiving")
-    return tuple(name.lower() for name in names)
-
-
-def _fit(columns: Sequence[str], needed: Sequence[str]) -> tuple[int, int]:
-    return len(set(needed) & set(columns)), len(columns)
 
 
 def _stripped(fields: list[str]) -> list[str]:
@@ -183,7 +173,7 @@ def _listed(columns: Sequence[str]) -> str:
 
 
 class _Lines:
-    """Lines of which some may be put back after a look at them."""
+    """Lines of which some may be put back after a trial."""
 
     def __init__(self, source: Iterator[_NumberedLine]) -> None:
         self._source = source
@@ -197,7 +187,6 @@ class _Lines:
         return self._waiting.popleft() if self._waiting else next(self._source)
 
     def try_following(self, first: str, most: int) -> Iterator[str]:
-        """Yield a line and, as far as they are asked for, those that follow it."""
         self._tried = []
         yield first
         for numbered in self:
@@ -207,5 +196,4 @@ class _Lines:
                 return
 
     def put_back(self) -> None:
-        """Put back all lines that followed the last one that was tried."""
         self._waiting.extendleft(reversed(self._tried))

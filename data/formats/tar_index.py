@@ -1,7 +1,7 @@
 """What is in a tar file, and where: only its headers are read, and nothing is ever unpacked.
 
-The headers are read by Python's `tarfile`, which trusts them: it reads as much as a header claims to have, and goes
-back where one claims a negative size. Here a header may be long, but not very long, and leads forward only.
+Python's `tarfile` reads the headers and trusts them: it reads as much as a header claims to have, and goes back if one
+claims a negative size. Here a header is limited in length and only leads forward.
 """
 
 import os
@@ -62,12 +62,9 @@ def index_tar(file: BinaryIO) -> TarIndex:
     except _ERRORS as error:
         if not members:
             raise UnusableClip(f"is not a readable tar file ({str(error)[:120]})") from error
-        problem = f"is cut off or damaged: what comes after {_place(members)} cannot be read ({str(error)[:120]})"
+        read = f"its first {len(members)} files" if len(members) > 1 else "its first file"
+        problem = f"is cut off or damaged: what comes after {read} cannot be read ({str(error)[:120]})"
     return TarIndex(tuple(members), problem, size)
-
-
-def _place(members: list[Member]) -> str:
-    return f"its first {len(members)} files" if len(members) > 1 else "its first file"
 
 
 def _refuse_other_files(file: BinaryIO) -> None:
@@ -90,7 +87,7 @@ def _members(file: BinaryIO) -> Iterator[Member]:
                 raise tarfile.ReadError("a header gives a negative size")
             end = tar.offset
             cast(Any, tar).members.clear()  # it would keep them all
-            tar.pax_headers = {}  # and give all that follow what stands in a header for the whole file
+            tar.pax_headers = {}  # and give all that follow the values of a global header
             headers.start_member()
             if not info.isdir():
                 is_file = info.isreg() and not info.issparse()
@@ -103,7 +100,7 @@ def _members(file: BinaryIO) -> Iterator[Member]:
 
 
 class _Headers:
-    """The part of a file's methods that `tarfile` needs, with a limit on what is read for one member."""
+    """The methods of a file that `tarfile` needs, with a limit on what is read for one member."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

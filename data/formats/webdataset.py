@@ -23,17 +23,96 @@ from data.inspection import map_in_threads
 from data.media.files import inside_file, printable
 from data.rows import Manifest, ManifestRow, Media, SkippedRow, TarMember, UnusableClip
 
+TAR_EXTENSION = ".tar"
+COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+MOST_READERS = 8  # threads, each with one tar file: most of the time goes to waiting for the disk
 MOST_JSON_BYTES = 1 << 18
-
-
+NAMED_PROBLEMS = 3  # that the message names if nothing can be used
 NAMED_SUFFIXES = 5  # of a sample's files, that a message names
-
-
 SHOWN_OF_LONG_NAME = 60  # characters
 
 
+def _recognise(path: Path) -> str | None:
+    if not os.path.isdir(path):
+        return None
+    here, tars = glob.glob("*", root_dir=path), []
+    for name in (*here, *glob.iglob("*/*", root_dir=path)):  # a folder for each split is common
+        if media_kind(name) is not None:  # a tar file next to clips is a copy of them
+            return None
+        if name.lower().endswith(TAR_EXTENSION):
+            tars.append(name)
+    if not tars and not any(os.path.isdir(path / name) for name in here):  # or it is where the folders come from
+        tars = [name for name in here if name.lower().endswith(COMPRESSED_EXTENSIONS)]  # to say what is to be done
+    return f"it holds {shown_name(min(tars, key=lambda name: (os.sep in name, name)))}" if tars else None
+
+
+def _read(path: Path) -> Manifest:
+    found = walk_files(path) if path.is_dir() else FoundFiles((), ())
+    shards = _shard_names(path, found)
+    threads = min(MOST_READERS, len(shards))
+    parts = map_in_threads(lambda name: _read_shard(path, name), shards, "Indexing shards", threads)
+    rows: dict[str, ManifestRow] = {}
+    skipped = list(found.skipped)
+    for row in itertools.chain.from_iterable(parts):
+        if isinstance(row, SkippedRow):
+            skipped.append(row)
+        elif row.id in rows:
+            skipped.append(SkippedRow(row.id, "cannot be told by its name from another sample"))
+        else:
+            rows[row.id] = row
+    if not rows:
+        named = ", ".join(f"{shown_name(row.id)} {row.reason}" for row in skipped[:NAMED_PROBLEMS])
+        raise UserError(
+            f"DATA_ROOT={str(path)!r}: no clip can be read from its tar files ({len(shards)}): {named}. Each sample is "
+            "a clip and its caption under the same name: 0001.mp4 and 0001.txt."
+        )
+    return Manifest(path, tuple(rows.values()), tuple(skipped))
+
+
+def _shard_names(root: Path, found: FoundFiles) -> list[str]:
+    for name in found.names:
+        if name.lower().endswith(COMPRESSED_EXTENSIONS):
+            raise UserError(
+                f"DATA_ROOT={str(root)!r}: {shown_name(name)} is compressed, so that no single clip can be read from "
+                "it. Unpack it to a plain .tar file (gunzip, unzstd, bunzip2 or unxz), or move it away. Videos are "
+                "compressed already: it will hardly grow."
+            )
+    shards = [name for name in found.names if name.lower().endswith(TAR_EXTENSION)]
+    if not shards:
+        raise UserError(
+            f"DATA_ROOT={str(root)!r} is no folder with WebDataset shards: it holds no .tar file.{found.not_searched()}"
+        )
+    return shards
+
+
+def _read_shard(root: Path, name: str) -> list[ManifestRow | SkippedRow]:
+    """Return what is in one tar file, skipped samples before the others."""
+    rows: list[ManifestRow] = []
+    skipped: list[SkippedRow] = []
+    shard_id = printable(name)
+    try:
+        with open(inside_file(root, name), "rb") as file:
+            index = index_tar(file)
+            if index.problem is not None:
+                skipped.append(SkippedRow(shard_id, index.problem))
+            samples = _group_samples(index.members)
+            if not samples and index.problem is None:
+                skipped.append(SkippedRow(shard_id, "holds no sample"))
+            for sample in samples:
+                sample_id = printable(f"{name}/{sample.shown_key}")
+                try:
+                    rows.append(_read_row(sample_id, name, sample, _Contents(file, index.size)))
+                except UnusableClip as error:
+                    skipped.append(SkippedRow(sample_id, str(error)))
+    except UnusableClip as error:
+        skipped.append(SkippedRow(shard_id, str(error)))
+    except OSError as error:
+        skipped.append(SkippedRow(shard_id, f"cannot be read ({error.strerror})"))
+    return [*skipped, *rows]
+
+
 @dataclass
-class Sample:
+class _Sample:
     """The files of a tar file that share a name up to its first dot."""
 
     key: str
@@ -42,30 +121,29 @@ class Sample:
 
     @property
     def shown_key(self) -> str:
-        """Return the key, or the beginning of one that is too long to be used."""
         return self.key if len(self.key) <= MOST_NAME_LENGTH else f"{self.key[:SHOWN_OF_LONG_NAME]}..."
 
 
-def group_samples(members: Sequence[Member]) -> list[Sample]:
-    """Return the samples of a tar file in order; whatever has no extension belongs to none."""
-    samples: dict[str, Sample] = {}
+def _group_samples(members: Sequence[Member]) -> list[_Sample]:
+    """Return the samples of a tar file in order; what has no extension belongs to none."""
+    samples: dict[str, _Sample] = {}
     for member in members:
         if len(member.name) > MOST_NAME_LENGTH:  # its end is not known: a sample without files, to be refused
-            samples.setdefault(member.name, Sample(member.name))
+            samples.setdefault(member.name, _Sample(member.name))
             continue
         key, suffix = _split_name(member.name)
         if not suffix:
             continue
-        sample = samples.setdefault(key, Sample(key))
+        sample = samples.setdefault(key, _Sample(key))
         sample.is_repeated |= suffix in sample.members
         sample.members[suffix] = member
     return list(samples.values())
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Return the key and the suffix of a file; no suffix where it belongs to no sample.
+    """Return the key and the suffix of a file; no suffix if it belongs to no sample.
 
-    Hidden files belong to none, nor do those below ``__name__``, which the library keeps for itself.
+    Hidden files belong to none, nor do those below ``__name__``, which the library reserves.
     """
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, _, suffix = base.partition(".")
@@ -75,8 +153,8 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class TarContents:
-    """The contents within an open tar file."""
+class _Contents:
+    """An open tar file."""
 
     tar: BinaryIO
     size: int  # of the tar file
@@ -95,26 +173,14 @@ class TarContents:
         return self.tar.read(min(member.size, most))
 
 
-def read_row(sample_id: str, tar: str, sample: Sample, contents: TarContents) -> ManifestRow:
-    """Return what a sample says of its clip.
-
-    Args:
-        sample_id: unique in the data set.
-        tar: path of the tar file within the data set's root.
-        sample: its files.
-        contents: of the tar file.
-
-    Raises:
-        UnusableClip: no clip can be made of it.
-        OSError: the tar file cannot be read.
-    """
+def _read_row(sample_id: str, tar: str, sample: _Sample, contents: _Contents) -> ManifestRow:
     _check_name(sample)
     media_member = _only_media(sample)
     contents.check(media_member)
     values: Values = {}
-    if (member := _beside(media_member, sample, "json")) is not None:
+    if (member := _belonging(media_member, sample, "json")) is not None:
         values = _decode_json(contents.read(member, MOST_JSON_BYTES + 1))
-    if (member := _beside(media_member, sample, "txt")) is not None:
+    if (member := _belonging(media_member, sample, "txt")) is not None:
         caption = decode_caption(contents.read(member, MOST_CAPTION_BYTES + 1), "its .txt")
     else:
         caption = _caption_of(values)
@@ -128,7 +194,7 @@ def read_row(sample_id: str, tar: str, sample: Sample, contents: TarContents) ->
     )
 
 
-def _check_name(sample: Sample) -> None:
+def _check_name(sample: _Sample) -> None:
     if len(sample.key) > MOST_NAME_LENGTH:
         raise UnusableClip(f"has a name of more than {MOST_NAME_LENGTH} characters")
     path = PurePosixPath(sample.key)
@@ -138,7 +204,7 @@ def _check_name(sample: Sample) -> None:
         raise UnusableClip("is in its tar file more than once")
 
 
-def _only_media(sample: Sample) -> Member:
+def _only_media(sample: _Sample) -> Member:
     media = [member for member in sample.members.values() if media_kind(member.name) is not None]
     if not media:
         names = sorted(f".{shown_name(suffix)}" for suffix in sample.members)
@@ -154,8 +220,8 @@ def _only_media(sample: Sample) -> Member:
     return media[0]
 
 
-def _beside(media: Member, sample: Sample, extension: str) -> Member | None:
-    """Return the file that belongs to a clip: to 01.left.mp4 that is 01.left.txt, or else 01.txt."""
+def _belonging(media: Member, sample: _Sample, extension: str) -> Member | None:
+    """Return the file that belongs to a clip: to 01.left.mp4 that is 01.left.txt, otherwise 01.txt."""
     suffix = _split_name(media.name)[1]
     before = suffix.removesuffix(PurePosixPath(media.name).suffix[1:].lower())
     return sample.members.get(before + extension) or sample.members.get(extension)
@@ -182,105 +248,6 @@ def _caption_of(values: Values) -> str:
     if not names:
         raise UnusableClip("has no caption: neither a .txt file, nor a .json file with text")
     return checked_caption(as_text(values, names[0]))
-
-
-TAR_EXTENSION = ".tar"
-
-
-COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-
-
-MOST_READERS = 8  # threads, each with one tar file: most of the time goes to waiting for the disk
-
-
-NAMED_PROBLEMS = 3  # that the message names where nothing can be used
-
-
-def _recognise(path: Path) -> str | None:
-    if not os.path.isdir(path):
-        return None
-    here, tars = glob.glob("*", root_dir=path), []
-    for name in itertools.chain(here, glob.iglob("*/*", root_dir=path)):  # a folder for each split is common
-        if media_kind(name) is not None:  # a tar file beside clips is a copy of them
-            return None
-        if name.lower().endswith(TAR_EXTENSION):
-            tars.append(name)
-    if not tars and not any(os.path.isdir(path / name) for name in here):  # or it is where the folders come from
-        tars = [name for name in here if name.lower().endswith(COMPRESSED_EXTENSIONS)]  # to say what is to be done
-    return f"it holds {shown_name(min(tars, key=lambda name: (os.sep in name, name)))}" if tars else None
-
-
-def _read(path: Path) -> Manifest:
-    found = walk_files(path) if path.is_dir() else FoundFiles((), ())
-    shards = _shard_names(path, found)
-    threads = min(MOST_READERS, len(shards))
-    parts = map_in_threads(lambda name: _read_shard(path, name), shards, "Indexing shards", threads)
-    rows: dict[str, ManifestRow] = {}
-    skipped = list(found.skipped)
-    for shard in parts:
-        skipped += shard.skipped
-        for row in shard.rows:
-            if row.id in rows:
-                skipped.append(SkippedRow(row.id, "cannot be told by its name from another sample"))
-            else:
-                rows[row.id] = row
-    if not rows:
-        named = ", ".join(f"{shown_name(row.id)} {row.reason}" for row in skipped[:NAMED_PROBLEMS])
-        raise UserError(
-            f"DATA_ROOT={str(path)!r}: no clip can be read from its tar files ({len(shards)}): {named}. Each sample is "
-            "a clip and its caption under the same name: 0001.mp4 and 0001.txt."
-        )
-    return Manifest(path, tuple(rows.values()), tuple(skipped))
-
-
-def _shard_names(root: Path, found: FoundFiles) -> list[str]:
-    for name in found.names:
-        if name.lower().endswith(COMPRESSED_EXTENSIONS):
-            raise UserError(
-                f"DATA_ROOT={str(root)!r}: {shown_name(name)} is compressed, so that no single clip can be read from "
-                "it. Unpack it to a plain .tar file (gunzip, unzstd, bunzip2 or unxz), or move it away. Videos are "
-                "compressed already: it will hardly grow."
-            )
-    shards = [name for name in found.names if name.lower().endswith(TAR_EXTENSION)]
-    if not shards:
-        raise UserError(
-            f"DATA_ROOT={str(root)!r} is no folder with WebDataset shards: it holds no .tar file.{found.not_searched()}"
-        )
-    return shards
-
-
-@dataclass
-class _Shard:
-    """What was found in one tar file."""
-
-    rows: list[ManifestRow] = field(default_factory=list)
-    skipped: list[SkippedRow] = field(default_factory=list)
-
-    def add(self, sample_id: str, tar: str, sample: Sample, contents: TarContents) -> None:
-        try:
-            self.rows.append(read_row(sample_id, tar, sample, contents))
-        except UnusableClip as error:
-            self.skipped.append(SkippedRow(sample_id, str(error)))
-
-
-def _read_shard(root: Path, name: str) -> _Shard:
-    shard, shard_id = _Shard(), printable(name)
-    try:
-        with open(inside_file(root, name), "rb") as file:
-            index = index_tar(file)
-            if index.problem is not None:
-                shard.skipped.append(SkippedRow(shard_id, index.problem))
-            samples = group_samples(index.members)
-            if not samples and index.problem is None:
-                shard.skipped.append(SkippedRow(shard_id, "holds no sample"))
-            contents = TarContents(file, index.size)
-            for sample in samples:
-                shard.add(printable(f"{name}/{sample.shown_key}"), name, sample, contents)
-    except UnusableClip as error:
-        shard.skipped.append(SkippedRow(shard_id, str(error)))
-    except OSError as error:
-        shard.skipped.append(SkippedRow(shard_id, f"cannot be read ({error.strerror})"))
-    return shard
 
 
 FORMAT = DataFormat(

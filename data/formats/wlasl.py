@@ -1,20 +1,21 @@
 """WLASL: words of American Sign Language, listed in ``WLASL_v0.3.json``; clips are ``videos/VIDEO_ID.mp4``.
 
-The numbers of frames, the frame rate and the box in the list are those of the downloaded originals. The clips of the
-published archive are already cut, so none of them applies. Many originals have gone from the web: clips that are listed
-but not there are the rule.
+Frame numbers, frame rates and boxes in the list are those of the downloaded originals. They do not apply to the clips
+of the published archive, which are already cut. Many originals have gone from the web, so many listed clips are absent.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import checked_caption
-from data.formats.data_format import DataFormat, RowCollector
+from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_split, as_text, shown_name
 from data.formats.search import first_matches, names_in
-from data.rows import Manifest, Media, UnusableClip
+from data.formats.tables import Record
+from data.rows import Manifest, ManifestRow, Media
 
 LANGUAGE = "ase"
 BEST_LIST = "WLASL_v0.3.json"
@@ -29,7 +30,6 @@ def _recognise(path: Path) -> str | None:
 
 
 def _lists(path: Path) -> tuple[str, ...]:
-    """Return the lists that a folder holds, the one that counts first."""
     found = first_matches(path, _FOLDERS, [_LISTS])
     return tuple(sorted(found, key=lambda name: (PurePosixPath(name).name != BEST_LIST, name)))
 
@@ -41,43 +41,34 @@ def _read(path: Path) -> Manifest:
     videos = str(PurePosixPath(lists[0]).parent / "videos")
     there = frozenset(names_in(path / videos))
     clips = RowCollector()
-    for place, values in _instances(path / lists[0]):
-        try:
-            if not isinstance(values, dict):
-                raise UnusableClip("is not an object with gloss and instances")
-            _add(clips, values, videos, there)
-        except UnusableClip as error:
-            clips.skip(place, str(error))
+    clips.collect(_instances(path / lists[0]), partial(_row, videos=videos, there=there))
     notes = [f"{shown_name(name)} is left out: {shown_name(lists[0])} is the list that counts" for name in lists[1:]]
     return clips.manifest(path, shown_name(lists[0]), notes)
 
 
-def _add(clips: RowCollector, values: Values, videos: str, there: frozenset[str]) -> None:
+def _row(values: Values, videos: str, there: Container[str]) -> ManifestRow:
     video_id = as_text(values, "video_id")
     if f"{video_id}.mp4" not in there:
-        clips.skip(video_id, f"has no file {shown_name(video_id)}.mp4 in {shown_name(videos)}", is_absent=True)
-        return
-    clips.add(
-        video_id,
-        Media("video", f"{videos}/{video_id}.mp4"),
-        checked_caption(as_text(values, "gloss")),
-        signer=as_name(values, "signer_id"),
-        split=as_split(values),
-        language=LANGUAGE,
-    )
+        raise AbsentClip(video_id, f"has no file {shown_name(video_id)}.mp4 in {shown_name(videos)}")
+    media = Media("video", f"{videos}/{video_id}.mp4")
+    caption = checked_caption(as_text(values, "gloss"))
+    return ManifestRow(video_id, media, caption, as_name(values, "signer_id"), as_split(values), LANGUAGE)
 
 
-def _instances(file: Path) -> Iterator[tuple[str, object]]:
-    """Yield the place and the fields of each clip, its gloss among them; what is no clip is yielded as it is."""
+def _instances(file: Path) -> Iterator[Record]:
+    """Yield the fields of each clip, its gloss among them."""
+    problem = "is not an object with gloss and instances"
     for number, entry in enumerate(_entries(file), 1):
         place = f"{shown_name(file.name)} entry {number}"
         instances = entry.get("instances") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or not isinstance(instances, list):
-            yield place, None
+            yield Record(place, {}, problem)
             continue
         for index, instance in enumerate(instances, 1):
-            fields = {**instance, "gloss": entry.get("gloss")} if isinstance(instance, dict) else None
-            yield f"{place} instance {index}", fields
+            if isinstance(instance, dict):
+                yield Record(f"{place} instance {index}", {**instance, "gloss": entry.get("gloss")})
+            else:
+                yield Record(f"{place} instance {index}", {}, problem)
 
 
 def _entries(file: Path) -> list[object]:

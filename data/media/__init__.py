@@ -1,1 +1,4 @@
-"""From files that may be damaged, mislabelled or hostile to a few small square frames."""
+"""What is in a clip's file: GIFs, videos, folders of frames and poses, decoded within a budget.
+
+Not here: which clips there are (`data.formats`).
+"""

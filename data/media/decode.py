@@ -7,7 +7,7 @@ from data.media.budget import check_duration, check_frame_count
 from data.media.containers import check_kind
 from data.media.files import FileInTar, PlainFile, SourceFile, inside, inside_file
 from data.media.frames import FrameFolder, decode_frames
-from data.media.pose_drawing import draw_signer, place_in_window
+from data.media.pose_drawing import draw_signer
 from data.media.pose_file import PoseFile, read_pose_file
 from data.media.pose_landmarks import find_signer
 from data.media.resample import ClipShape, DecodedClip, MediaFacts, begins_within, uniform_indices
@@ -48,8 +48,8 @@ def decode_pose(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> D
     """
     pose = read_pose_file(file)
     frames, start_times, seconds = _frames_within(pose, span)
-    placed = place_in_window(find_signer(pose, frames))
-    pixels = draw_signer(placed, uniform_indices(start_times, seconds, shape.num_frames), shape.image_size)
+    wanted = uniform_indices(start_times, seconds, shape.num_frames)
+    pixels = draw_signer(find_signer(pose, frames), wanted, shape.image_size)
     return DecodedClip(pixels, MediaFacts(pose.width, pose.height, len(start_times), seconds))
 
 

@@ -25,7 +25,7 @@ TICKS = 1_000_000  # a second: half of one is less than what counts when frames 
 _OPTIONS = {
     "crf": "10",
     "preset": "veryfast",
-    "threads": "1",  # clips are encoded beside each other
+    "threads": "1",  # other threads encode other clips
     # With its macroblock tree, x264 reads memory that nobody wrote: small clips then differ from run to run.
     "mbtree": "0",
     "bf": "0",  # no frame is stored before an earlier one: the file then tells how long it lasts

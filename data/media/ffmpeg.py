@@ -24,13 +24,7 @@ DECODERS = (
 
 @contextmanager
 def opened(file: SourceFile, family: str, **options: str) -> Iterator[InputContainer]:
-    """Open a video file in which nothing will be decoded.
-
-    Args:
-        file: a video file.
-        family: name of the demuxer.
-        options: of FFmpeg.
-    """
+    """Open a video file, in which nothing will be decoded, with a demuxer and options of FFmpeg."""
     limit_ffmpeg_memory()
     safe = {"protocol_whitelist": "file", "codec_whitelist": "none"}
     with ExitStack() as stack:
@@ -41,7 +35,7 @@ def opened(file: SourceFile, family: str, **options: str) -> Iterator[InputConta
 
 
 def header_size(file: SourceFile, family: str) -> tuple[int, int]:
-    """Return the width and the height that a container tells of its pictures; 0 if it does not.
+    """Return the width and the height that a container gives for its pictures; 0 if it does not.
 
     Raises:
         UnusableClip: there are none, they are too large or too small, or encoded in a way that is not read.
@@ -71,7 +65,7 @@ def opened_to_decode(
         size: from `header_size`. Frames may be larger, but not so large that threads must wait for each other.
 
     Raises:
-        UnusableClip: they are too large or too small.
+        UnusableClip: frames are too large or too small.
     """
     # FFmpeg decodes frames of some files when it opens them: the limit must reach it before.
     most_pixels = str(MOST_PIXELS if is_large(*size) else LARGE_PIXELS)
@@ -82,7 +76,7 @@ def opened_to_decode(
             raise UnusableClip(f"has frames of an unknown size, or of more than {most_pixels} pixels")
         check_frame_size(context.width, context.height)
         context.options = {"max_pixels": most_pixels}
-        context.thread_count = 1  # clips are decoded beside each other
+        context.thread_count = 1  # other threads decode other clips
         yield container, stream
 
 

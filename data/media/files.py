@@ -78,8 +78,8 @@ class SourceFile(ABC):
     suffix: str  # extension of its name, in lower case
 
     @abstractmethod
-    def check_size(self) -> None:
-        """Refuse what is empty or too large to be read in reasonable time."""
+    def check_size(self) -> int:
+        """Return the size in bytes; refuse what is empty or too large to be read in reasonable time."""
 
     @abstractmethod
     def open(self) -> io.BufferedReader:
@@ -103,8 +103,8 @@ class PlainFile(SourceFile):
         self.path = path
         self.suffix = path.suffix.lower()
 
-    def check_size(self) -> None:
-        _check_size(self.path.stat().st_size, MOST_BYTES)
+    def check_size(self) -> int:
+        return _checked_size(self.path.stat().st_size, MOST_BYTES)
 
     def open(self) -> io.BufferedReader:
         return open(self.path, "rb")
@@ -119,8 +119,8 @@ class FileInTar(SourceFile):
     size: int
     suffix: str
 
-    def check_size(self) -> None:
-        _check_size(self.size, MOST_MEMBER_BYTES)
+    def check_size(self) -> int:
+        return _checked_size(self.size, MOST_MEMBER_BYTES)
 
     def open(self) -> io.BufferedReader:
         """Return the content as an open file.
@@ -169,8 +169,9 @@ class _Window(io.RawIOBase):
         super().close()
 
 
-def _check_size(size: int, most: int) -> None:
+def _checked_size(size: int, most: int) -> int:
     if size == 0:
         raise UnusableClip("is empty")
     if size > most:
         raise UnusableClip(f"is larger than {most >> 20} MiB")
+    return size

@@ -5,9 +5,9 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy
 from PIL import Image
 
 from data.media.budget import MOST_PICTURE_BYTES, Budget, check_frame_count, failures_as_reasons, turn
@@ -15,6 +15,7 @@ from data.media.files import MOST_BYTES, inside_file, printable
 from data.media.resample import (
     ClipShape,
     DecodedClip,
+    Frame,
     Frames,
     begins_within,
     choose_frames,
@@ -65,7 +66,7 @@ class FrameFolder:
         return whole.hexdigest()
 
     def read(self, name: str) -> bytes:
-        """Return the content of one picture; it may not lie outside of the root, nor be too large."""
+        """Return the content of one picture, which may neither lie outside of the root nor be too large."""
         try:
             path = inside_file(self.root, name)
         except UnusableClip as error:
@@ -82,21 +83,10 @@ def _by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-@dataclass(frozen=True)
-class _Picture:
-    image: Image.Image
-    start_time: float
-    duration: float
-    pixel_aspect: float = 1.0
-
-    def pixels(self) -> numpy.ndarray:
-        return rgb_pixels(self.image)
-
-
 def decode_frames(folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE) -> DecodedClip:
     """Return a folder of frames, or a part of it, resampled over its full duration.
 
-    Every picture is decoded, wanted or not, so that whether a clip can be used does not depend on its new length.
+    Every picture is decoded, so that whether a clip can be used does not depend on its new length.
 
     Raises:
         UnusableClip: there are too few or too many pictures, or one is damaged or too large.
@@ -122,4 +112,5 @@ def folder_frames(folder: FrameFolder, names: Sequence[str]) -> Frames:
             budget.spend(*image.size)
             with turn(*image.size):
                 image.load()
-                yield _Picture(image, number / folder.frames_per_second, 1 / folder.frames_per_second)
+                rate = folder.frames_per_second
+                yield Frame(number / rate, 1 / rate, partial(rgb_pixels, image))

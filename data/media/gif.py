@@ -8,6 +8,7 @@ times as long for small changes of a large picture.
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 import numpy
@@ -16,7 +17,7 @@ from PIL.GifImagePlugin import GifImageFile
 
 from data.media.budget import Budget, check_frame_size, turn
 from data.media.files import SourceFile
-from data.media.resample import BACKGROUND, Frames
+from data.media.resample import BACKGROUND, Frame, Frames
 from data.rows import UnusableClip
 
 _DEFAULT_SECONDS = 0.1  # browsers show frames without a duration for this long
@@ -58,23 +59,12 @@ def gif_frames(file: SourceFile) -> Frames:
             box = (picture.left, picture.top, picture.left + picture.width, picture.top + picture.height)
             before = page.crop(box) if picture.control.disposal == _RESTORED else None
             _draw(page, picture, picture.palette or palette)
-            yield _GifFrame(page, time, picture.control.seconds)
+            yield Frame(time, picture.control.seconds, partial(numpy.asarray, page))
             time += picture.control.seconds
             if before is not None:
                 page.paste(before, box)
             elif picture.control.disposal == _CLEARED:
                 page.paste(BACKGROUND, box)
-
-
-@dataclass(frozen=True)
-class _GifFrame:
-    page: Image.Image
-    start_time: float
-    duration: float
-    pixel_aspect: float = 1.0
-
-    def pixels(self) -> numpy.ndarray:
-        return numpy.asarray(self.page)
 
 
 @dataclass(frozen=True)

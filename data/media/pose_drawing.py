@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy
 from PIL import Image, ImageDraw
@@ -62,36 +62,6 @@ _CENTRE, _HALF_HEIGHT, _HALF_WIDTH = 0.38, 1.34, 1.11
 
 
 @dataclass(frozen=True)
-class PlacedSigner:
-    """A signer in window coordinates: the picture's top left corner is 0, its side 1."""
-
-    signer: Signer
-    shoulder_width: float
-    hand_size: float  # see data.hand_drawing
-
-
-def place_in_window(signer: Signer) -> PlacedSigner:
-    """Choose the window and move the signer into it. Both directions have one scale, and nothing is mirrored.
-
-    Raises:
-        UnusableClip: the hands have no size.
-    """
-    palm = palm_length(signer.hands)
-    width = shoulder_width(signer)
-    if not palm > 0:
-        raise UnusableClip("shows hands without a palm, or with all their points in one place")
-    if numpy.isfinite(width):
-        left, top, side = _around_upper_body(signer, width)
-    else:
-        left, top, side = _around_everything(signer)
-        width = palm / USUAL_PALM
-    points = (signer.points - numpy.array([left, top, 0.0])) / side
-    points[(numpy.abs(points[..., :2] - 0.5) > FARTHEST).any(-1)] = numpy.nan
-    palm = float(numpy.clip(palm, SMALLEST_PALM * width, LARGEST_PALM * width))
-    return PlacedSigner(replace(signer, points=points), width / side, HAND_SIZE_PALMS * palm / side)
-
-
-@dataclass(frozen=True)
 class _Pen:
     """Draws one frame. Points are [N, 2 or 3] in the drawing's pixels, NaN where they are missing."""
 
@@ -127,18 +97,44 @@ def _are_known(points: numpy.ndarray) -> bool:
     return bool(numpy.isfinite(points).all())
 
 
-def draw_signer(placed: PlacedSigner, frames: Sequence[int], image_size: int) -> numpy.ndarray:
-    """Draw some frames, which may repeat, as uint8 [T, image_size, image_size, 3]."""
+def draw_signer(signer: Signer, frames: Sequence[int], image_size: int) -> numpy.ndarray:
+    """Draw some frames, which may repeat, as uint8 [T, image_size, image_size, 3].
+
+    The window holds everything that is drawn in any frame. Both directions have one scale, and nothing is mirrored.
+
+    Raises:
+        UnusableClip: the hands have no size.
+    """
+    points, shoulders, hand_size = _place_in_window(signer)
     oversampling = min(max(math.ceil(DRAWN_SIDE / image_size), OVERSAMPLING), MOST_OVERSAMPLING)
     side = image_size * oversampling
     drawn: dict[int, numpy.ndarray] = {}
     for number in set(frames):
         image = Image.new("RGB", (side, side), PALETTE.background)
-        pen = _Pen(ImageDraw.Draw(image), placed.shoulder_width * side, oversampling)
-        signer = Signer(placed.signer.points[number] * side, placed.signer.left_is_nearer[number])
-        _draw_frame(pen, signer, placed.hand_size * side)
+        pen = _Pen(ImageDraw.Draw(image), shoulders * side, oversampling)
+        _draw_frame(pen, Signer(points[number] * side, signer.left_is_nearer[number]), hand_size * side)
         drawn[number] = numpy.asarray(image.reduce(oversampling))
     return numpy.stack([drawn[number] for number in frames])
+
+
+def _place_in_window(signer: Signer) -> tuple[numpy.ndarray, float, float]:
+    """Return the points, the width of the shoulders and the size of a hand (see data.hand_drawing) in the window.
+
+    The window's top left corner is 0, its side 1.
+    """
+    palm = palm_length(signer.hands)
+    width = shoulder_width(signer)
+    if not palm > 0:
+        raise UnusableClip("shows hands without a palm, or with all their points in one place")
+    if numpy.isfinite(width):
+        left, top, side = _around_upper_body(signer, width)
+    else:
+        left, top, side = _around_everything(signer)
+        width = palm / USUAL_PALM
+    points = (signer.points - numpy.array([left, top, 0.0])) / side
+    points[(numpy.abs(points[..., :2] - 0.5) > FARTHEST).any(-1)] = numpy.nan
+    palm = float(numpy.clip(palm, SMALLEST_PALM * width, LARGEST_PALM * width))
+    return points, width / side, HAND_SIZE_PALMS * palm / side
 
 
 def _around_upper_body(signer: Signer, width: float) -> tuple[float, float, float]:

@@ -1,7 +1,7 @@
 """Reading `.pose` files that may be damaged, mislabelled or hostile.
 
-A header says how many names and numbers follow. Both counts are held against the file's length before anything is
-made of them, so that no header can ask for more memory or time than its file could fill.
+A header says how many names and numbers follow. Both counts are compared with the file's length first, so that no
+header can ask for more memory or time than its file could fill.
 """
 
 import struct
@@ -67,13 +67,12 @@ def read_pose_file(file: SourceFile) -> PoseFile:
 
 def _content(file: SourceFile) -> bytes:
     try:
-        file.check_size()
-        content = file.read_bytes(MOST_POSE_BYTES + 1)
+        size = file.check_size()
+        if size > MOST_POSE_BYTES:
+            raise UnusableClip(f"is larger than {MOST_POSE_BYTES >> 20} MiB, the most for a pose")
+        return file.read_bytes(size)
     except OSError as error:
         raise UnusableClip(f"cannot be read ({error.strerror})") from error
-    if len(content) > MOST_POSE_BYTES:
-        raise UnusableClip(f"is larger than {MOST_POSE_BYTES >> 20} MiB, the most for a pose")
-    return content
 
 
 class _BoundedReader(BufferReader):  # type: ignore[misc]  # the package is not annotated
@@ -100,7 +99,6 @@ def _version(content: bytes) -> float:
 
 
 def _check_header(header: PoseHeader) -> None:
-    """Refuse points that have no place in a picture."""
     size = header.dimensions
     if min(size.width, size.height) == 0:
         raise UnusableClip(f"has a canvas of {size.width} x {size.height}")
@@ -112,7 +110,7 @@ def _check_header(header: PoseHeader) -> None:
 
 
 def _check_body(content: bytes, version: float, header: PoseHeader, offset: int) -> float:
-    """Return the frames a second, once the numbers behind the header are as many as it takes."""
+    """Return the frames a second, after a check that the file is as long as its header says."""
     layout = struct.Struct(_BODY_HEADERS[version])
     if len(content) - offset < layout.size:
         raise UnusableClip("is cut off: it ends with its header")

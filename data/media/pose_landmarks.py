@@ -178,7 +178,7 @@ def _spread(hands: numpy.ndarray) -> float:
 
 
 def _left_is_nearer(signer: Signer, frames: int) -> numpy.ndarray:
-    """Return in which frames the left wrist is before the right one, on average over some frames; else it is behind."""
+    """Return in which frames the left wrist is before the right one, on average over some frames."""
     depths = signer.pair("WRIST")[..., 2]
     behind = numpy.nan_to_num(depths[:, 1] - depths[:, 0], nan=0.0)
     padded = numpy.pad(behind, (frames // 2, frames - 1 - frames // 2), mode="edge")

@@ -9,7 +9,7 @@ time. If the guess was wrong, the file is decoded once more.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy
 import torch
@@ -53,27 +53,14 @@ class DecodedClip:
     facts: MediaFacts
 
 
-class Frame(Protocol):
+@dataclass(frozen=True)
+class Frame:
     """One decoded frame. Valid until the next one is asked for."""
 
-    @property
-    def start_time(self) -> float:
-        """Seconds after the file's first frame."""
-        ...
-
-    @property
-    def duration(self) -> float:
-        """Seconds for which it is shown if it is the last one."""
-        ...
-
-    @property
-    def pixel_aspect(self) -> float:
-        """Width of a pixel over its height, of what `pixels` returns."""
-        ...
-
-    def pixels(self) -> numpy.ndarray:
-        """Return uint8 [H, W, 3], upright."""
-        ...
+    start_time: float  # seconds after the file's first frame
+    duration: float  # seconds for which it is shown if it is the last one
+    pixels: Callable[[], numpy.ndarray]  # makes uint8 [H, W, 3], upright
+    pixel_aspect: float = 1.0  # width over height of one of these pixels
 
 
 Frames = Generator[Frame, None, None]

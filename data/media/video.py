@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 
 import av
 import numpy
@@ -20,6 +20,7 @@ from data.media.resample import (
     ROUNDING,
     ClipShape,
     DecodedClip,
+    Frame,
     Frames,
     begins_within,
     choose_frames,
@@ -46,11 +47,7 @@ def decode_video(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> 
 
 
 def _expected_indices(file: SourceFile, family: str, num_frames: int, span: TimeSpan) -> frozenset[int]:
-    """Guess from the container's timestamps, without decoding, which frames will be wanted; empty if it does not say.
-
-    Raises:
-        UnusableClip: there are more packets than a usable file can have frames.
-    """
+    """Guess from the container's timestamps, without decoding, which frames will be wanted; empty if it has none."""
     try:
         start_times, seconds = _gif_times(file, span) if family == "gif" else _packet_times(file, family, span)
     except av.FFmpegError:  # decoding will meet the error again and report it
@@ -112,36 +109,8 @@ def _times(packet: "av.Packet[av.VideoStream]", family: str) -> tuple[float | No
     return float(shown * packet.time_base), float(decoded * packet.time_base)
 
 
-@dataclass(frozen=True)
-class _StreamFrame:
-    frame: av.VideoFrame
-    reformatter: VideoReformatter
-    stored_pixel_aspect: float
-    start_time: float
-    duration: float
-
-    @property
-    def _quarter_turns(self) -> int:
-        return round(self.frame.rotation / 90) % 4  # telephones store upright videos lying on their side
-
-    @property
-    def pixel_aspect(self) -> float:
-        return 1 / self.stored_pixel_aspect if self._quarter_turns % 2 else self.stored_pixel_aspect
-
-    def pixels(self) -> numpy.ndarray:
-        pixels = self._rgb()
-        return numpy.rot90(pixels, self._quarter_turns) if self._quarter_turns else pixels
-
-    def _rgb(self) -> numpy.ndarray:
-        pixel_format = self.frame.format
-        if pixel_format.has_palette or any(component.is_alpha for component in pixel_format.components):
-            pixels = self.reformatter.reformat(self.frame, format="rgba").to_ndarray()
-            return rgb_pixels(Image.fromarray(pixels))
-        return self.reformatter.reformat(self.frame, format="rgb24").to_ndarray()
-
-
 def stream_frames(file: SourceFile, family: str, span: TimeSpan) -> Frames:
-    """Yield the frames of a video file in the order in which they are shown, beginning with or before the span's first.
+    """Yield the frames of a video file in the order in which they are shown, from the span's first or an earlier one.
 
     Raises:
         UnusableClip: it holds no video that is read, is too large, or has no times. FFmpeg's own errors pass through.
@@ -181,11 +150,21 @@ def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: 
             start = time - first if is_timed and time is not None else (budget.frames - 1) / rate
             if span.end is not None and start >= span.end:
                 return
-            yield _StreamFrame(frame, reformatter, aspect, start, 1 / rate)
+            quarter_turns = round(frame.rotation / 90) % 4  # telephones store upright videos lying on their side
+            pixels = partial(_upright_pixels, frame, reformatter, quarter_turns)
+            yield Frame(start, 1 / rate, pixels, 1 / aspect if quarter_turns % 2 else aspect)
+
+
+def _upright_pixels(frame: av.VideoFrame, reformatter: VideoReformatter, quarter_turns: int) -> numpy.ndarray:
+    if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
+        pixels = rgb_pixels(Image.fromarray(reformatter.reformat(frame, format="rgba").to_ndarray()))
+    else:
+        pixels = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    return numpy.rot90(pixels, quarter_turns) if quarter_turns else pixels
 
 
 def _least_packets(stream: av.VideoStream, family: str, span: TimeSpan) -> float:
-    """Return how many packets must be there; more are named in the table of all frames that MP4 has, and no other."""
+    # Only MP4 has a table of all frames.
     return LEAST_SHARE_OF_FRAMES * len(stream.index_entries) if family == "mov" and span == WHOLE else 0
 
 

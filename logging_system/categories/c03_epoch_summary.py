@@ -31,7 +31,7 @@ TAGS = {
 
 
 class EpochSummary(Category):
-    """Averages over whole epochs."""
+    """Averages over epochs."""
 
     name = "03_Epoch_Summary"
     cadence = EPOCHS

@@ -6,8 +6,8 @@ from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, SCALARS, Category, CategoryContext, Tag
 from logging_system.pictures.charts import heat_map
 from logging_system.records import StepRecord
-from logging_system.statistics.histogram import Histogram
 from logging_system.statistics.moments import BinSums, ClipBuffer, DeviceMeans, TimestepBins
+from logging_system.statistics.tensors import Histogram
 
 MAXIMUM_COLUMNS = 120
 CLIPS_A_BIN = 4  # in a finished column, on average: fewer would leave holes where by chance no clip was drawn
@@ -24,9 +24,8 @@ class LossHistory:
         self._edges = [float(first_step)]  # column i covers the steps after edges[i], up to edges[i + 1]
         self._columns: list[BinSums] = []
 
-    @property
-    def has_columns(self) -> bool:
-        return bool(self._columns)
+    def __len__(self) -> int:
+        return len(self._columns)
 
     def append(self, step: int, sums: BinSums) -> None:
         """Add what was accumulated up to and including `step`. Nothing is added when no step has passed."""
@@ -34,7 +33,7 @@ class LossHistory:
             return
         if self._columns and self._columns[-1].counts.sum() < self._clips_a_bin * len(sums.counts):
             self._edges[-1] = float(step)
-            self._columns[-1] = _join(self._columns[-1], sums)
+            self._columns[-1] = self._columns[-1] + sums
             return
         self._edges.append(float(step))
         self._columns.append(sums)
@@ -42,15 +41,10 @@ class LossHistory:
             self._join_pairs()
 
     def _join_pairs(self) -> None:
-        pairs = range(0, len(self._columns) - 1, 2)
-        joined = [_join(self._columns[index], self._columns[index + 1]) for index in pairs]
-        odd = self._columns[2 * len(joined) :]
-        self._edges = [
-            self._edges[0],
-            *(self._edges[index + 2] for index in pairs),
-            *([self._edges[-1]] if odd else []),
-        ]
-        self._columns = joined + odd
+        last_edge, odd = self._edges[-1:], len(self._columns) % 2
+        pairs = zip(self._columns[::2], self._columns[1::2], strict=False)
+        self._columns = [first + second for first, second in pairs] + (self._columns[-1:] if odd else [])
+        self._edges = self._edges[::2] + (last_edge if odd else [])
         self._clips_a_bin *= 2
 
     def step_edges(self) -> numpy.ndarray:
@@ -60,10 +54,6 @@ class LossHistory:
     def means(self) -> numpy.ndarray:
         """[bins, columns] float64, from little noise to much and from old to new; NaN where there was no clip."""
         return numpy.stack([column.means for column in self._columns], axis=1)
-
-
-def _join(first: BinSums, second: BinSums) -> BinSums:
-    return BinSums(first.sums + second.sums, first.counts + second.counts)
 
 
 HEAT_MAP_BINS = 20
@@ -120,7 +110,7 @@ class Diffusion(Category):
         self._history: LossHistory | None = None
 
     def on_step(self, record: StepRecord, due: Due) -> None:
-        self._history = self._history or LossHistory(first_step=record.step - 1)
+        self._history = LossHistory(record.step - 1) if self._history is None else self._history
         self._clips.add(record.samples)
         if due.scalars or due.diagnostics or self._clips.is_full:
             self._fold()
@@ -148,7 +138,7 @@ class Diffusion(Category):
         num_timesteps = self.config.NUM_TRAIN_TIMESTEPS
         drawn = self._timestep_counts.collect()
         bins, counts = self._timestep_counts.bins, drawn.counts.tolist()
-        # Bins cover the whole range, not only what was drawn, so that histograms of different steps line up.
+        # Bins cover all timesteps, not only those that were drawn, so that histograms of different steps line up.
         # The sum of squares, which TensorBoard does not draw, takes each bin's mean for its timesteps.
         histogram = Histogram(
             minimum=0.0,
@@ -162,7 +152,7 @@ class Diffusion(Category):
         self.write(self.writer.histogram, "Timestep_Distribution", histogram, step)
 
     def _draw(self, step: int, history: LossHistory) -> None:
-        if not history.has_columns:
+        if not len(history):
             return
         picture = heat_map(
             history.means(),

@@ -1,7 +1,7 @@
 """07_Noise_Analysis: the noise the model predicts, the noise that was there, and the clips themselves."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +9,8 @@ from torch import Tensor
 
 from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, Category, Tag
-from logging_system.records import DiffusionTensors, StepRecord
-from logging_system.statistics.histogram import device_histograms
-from logging_system.statistics.video_quality import video_quality
+from logging_system.records import StepRecord
+from logging_system.statistics.tensors import device_histograms, video_quality
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,6 @@ TAGS = {
         "clips have a single frame",
     ),
 }
-STATISTICS = ("mean", "std", "minimum", "maximum", "abs_mean", "non_finite")
 
 
 class NoiseAnalysis(Category):
@@ -144,11 +142,13 @@ class NoiseAnalysis(Category):
         tensors = record.tensors
         signal_B = (~tensors.is_terminal).nonzero().flatten()
         predicted, actual = tensors.predicted_noise[signal_B], tensors.actual_noise[signal_B]
-        figures = _device_figures(tensors, predicted, record.samples.timestep)
+        figures = _device_figures(record, predicted)
         pairs = torch.cat([clip_moments(predicted, actual), tensors.timestep[signal_B, None].float()], dim=1)
         values = torch.cat([torch.stack(list(figures.values())), pairs.flatten()]).tolist()  # the one transfer
-        numbers = dict(zip(figures, values, strict=False))
-        self.scalars(_scalars(numbers), record.step)
+        scalars = dict(zip(figures, values, strict=False))
+        if "Video_Frozen_Frame_Percent" in scalars:
+            scalars["Video_Frozen_Frame_Percent"] *= 100  # a share until here
+        self.scalars(scalars, record.step)
         rows = [values[start : start + 6] for start in range(len(figures), len(values), 6)]
         self._write_correlations(rows, record.step)
         self._write_histograms(predicted, tensors.actual_noise, record.step)
@@ -173,16 +173,16 @@ class NoiseAnalysis(Category):
                 self.write(self.writer.histogram, key, histogram, step)
 
 
-def _device_figures(tensors: DiffusionTensors, predicted: Tensor, timestep_B: Tensor) -> dict[str, Tensor]:
-    """Return scalars on the device, by name."""
-    timestep = timestep_B.float()
-    figures = {"timestep_mean": timestep.mean(), "timestep_std": timestep.std(correction=0)}
-    groups = {"actual": tensors.actual_noise, "video": tensors.video, "predicted": predicted}
-    for group, tensor in groups.items():
+def _device_figures(record: StepRecord, predicted: Tensor) -> dict[str, Tensor]:
+    """Return scalars on the device, by the keys of their tags."""
+    timestep, tensors = record.samples.timestep.float(), record.tensors
+    figures = {"Timestep_Mean": timestep.mean(), "Timestep_Std": timestep.std(correction=0)}
+    quality = video_quality(torch.nan_to_num(tensors.video))
+    figures |= {f"Video_{name}": value for name, value in quality.items()}
+    for group, tensor in (("Predicted", predicted), ("Actual", tensors.actual_noise), ("Video", tensors.video)):
         if tensor.numel():
-            figures.update({f"{group}_{name}": value for name, value in _spread(tensor).items()})
-    figures.update(video_quality(torch.nan_to_num(tensors.video)))
-    return figures
+            figures |= {f"{group}_{name}": value for name, value in _spread(tensor).items()}
+    return {key: value for key, value in figures.items() if key in TAGS}
 
 
 def _spread(tensor: Tensor) -> dict[str, Tensor]:
@@ -193,38 +193,11 @@ def _spread(tensor: Tensor) -> dict[str, Tensor]:
     clean = torch.where(finite, flat, 0.0)
     mean = clean.sum() / count
     squares = torch.where(finite, flat - mean, 0.0).square().sum()
-    values = (
-        mean,
-        (squares / count).sqrt(),
-        torch.where(finite, flat, math.inf).amin(),
-        torch.where(finite, flat, -math.inf).amax(),
-        clean.abs().sum() / count,
-        (~finite).sum().float(),
-    )
-    return dict(zip(STATISTICS, values, strict=True))
-
-
-def _scalars(numbers: dict[str, float]) -> dict[str, float]:
-    values = {
-        "Timestep_Mean": numbers["timestep_mean"],
-        "Timestep_Std": numbers["timestep_std"],
-        "Video_Contrast": numbers["contrast"],
-        "Video_Sharpness": numbers["sharpness"],
+    return {
+        "Mean": mean,
+        "Std": (squares / count).sqrt(),
+        "Abs_Mean": clean.abs().sum() / count,
+        "Min": torch.where(finite, flat, math.inf).amin(),
+        "Max": torch.where(finite, flat, -math.inf).amax(),
+        "Non_Finite": (~finite).sum().float(),
     }
-    if "motion_energy" in numbers:
-        values["Video_Motion_Energy"] = numbers["motion_energy"]
-        values["Video_Frozen_Frame_Percent"] = 100 * numbers["frozen_share"]
-    for group in _groups(numbers):
-        prefix = f"{group.capitalize()}"
-        values[f"{prefix}_Mean"] = numbers[f"{group}_mean"]
-        values[f"{prefix}_Std"] = numbers[f"{group}_std"]
-        values[f"{prefix}_Abs_Mean"] = numbers[f"{group}_abs_mean"]
-        values[f"{prefix}_Min"] = numbers[f"{group}_minimum"]
-        values[f"{prefix}_Max"] = numbers[f"{group}_maximum"]
-    if "predicted_non_finite" in numbers:
-        values["Predicted_Non_Finite"] = numbers["predicted_non_finite"]
-    return values
-
-
-def _groups(numbers: dict[str, float]) -> Iterable[str]:
-    return [group for group in ("predicted", "actual", "video") if f"{group}_mean" in numbers]

@@ -4,8 +4,8 @@ from config import Config
 from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.records import EpochRecord, StepRecord
-from logging_system.statistics.histogram import layer_histograms
 from logging_system.statistics.layers import Layer, plan_layers
+from logging_system.statistics.tensors import layer_histograms
 
 TAGS = {
     "{layer}": Tag(

@@ -1,7 +1,8 @@
 """11_Gradient_Stats: does the gradient reach every layer, and how often is it clipped?"""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy
 import torch
@@ -12,10 +13,15 @@ from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.files.writer import report_on_console
 from logging_system.pictures.charts import bar_chart
 from logging_system.records import StepRecord
-from logging_system.statistics.histogram import layer_histograms, scaled
 from logging_system.statistics.layers import Layer, plan_layers
 from logging_system.statistics.moments import DeviceMeans
-from logging_system.statistics.tensors import TensorStatistics, merge_statistics, tensor_statistics
+from logging_system.statistics.tensors import (
+    TensorStatistics,
+    layer_histograms,
+    merge_statistics,
+    scaled,
+    tensor_statistics,
+)
 
 NO_GRADIENT = "no parameter had a gradient"
 OVERFLOW = "float16 gradients overflowed at every diagnostics"
@@ -62,14 +68,6 @@ TAGS = {
 }
 
 
-@dataclass(frozen=True)
-class LayerGradient:
-    """The gradient of one layer before clipping."""
-
-    layer: Layer
-    statistics: TensorStatistics
-
-
 class GradientStats(Category):
     """`.grad` holds clipped gradients; figures are divided by the share that clipping left of them.
 
@@ -108,13 +106,15 @@ class GradientStats(Category):
         if overflowed:  # what is left of these gradients says something of the loss scale and nothing of the network
             return
         factor = unclipping_factor(norm, norm_clipped)
-        layers, start = [], 0
+        layers: dict[str, TensorStatistics] = {}  # by name, before clipping
+        start = 0
         for layer in with_gradient:
             stop = start + len(_gradients(layer))
-            layers.append(LayerGradient(layer, _times(merge_statistics(statistics[start:stop]), factor)))
+            layers[layer.name] = _times(merge_statistics(statistics[start:stop]), factor)
             start = stop
-        self._write_totals(record.step, norm, layers)
-        self._write_layers(record.step, layers)
+        self._write_totals(record.step, norm, layers.values())
+        for name, layer_statistics in layers.items():
+            self._write_layer(record.step, name, layer_statistics)
         if layers:
             self._draw(record.step, layers)
         if self.config.ENABLE_GRADIENT_HISTOGRAMS:
@@ -125,37 +125,32 @@ class GradientStats(Category):
         if clipping.count:
             self.scalars({"Clip_Percent": 100 * clipping.mean}, step)
 
-    def _write_totals(self, step: int, norm: float, layers: list[LayerGradient]) -> None:
+    def _write_totals(self, step: int, norm: float, layers: Collection[TensorStatistics]) -> None:
         values = {"Total_Gradient_Norm": norm}
         if layers:
-            layer_norms = [entry.statistics.norm for entry in layers]
-            count = sum(entry.statistics.count + entry.statistics.non_finite for entry in layers)
+            layer_norms = [layer.norm for layer in layers]
             values["Average_Gradient_Norm"] = float(numpy.mean(layer_norms))
             values["Max_Gradient_Norm"] = float(numpy.max(layer_norms))  # NaN if any is NaN
-            values["Non_Finite"] = sum(entry.statistics.non_finite for entry in layers)
-            values["Zero_Percent"] = 100 * sum(entry.statistics.zeros for entry in layers) / count
+            values["Non_Finite"] = sum(layer.non_finite for layer in layers)
+            count = sum(layer.count + layer.non_finite for layer in layers)
+            values["Zero_Percent"] = 100 * sum(layer.zeros for layer in layers) / count
         self.scalars(values, step)
 
-    def _write_layers(self, step: int, layers: list[LayerGradient]) -> None:
-        for entry in layers:
-            values: dict[str, float] = {
-                "{layer}/Norm": entry.statistics.norm,
-                "{layer}/Mean": entry.statistics.mean,
-                "{layer}/Std": entry.statistics.std,
-            }
-            if entry.statistics.non_finite:
-                values["{layer}/Non_Finite"] = entry.statistics.non_finite
-            self.scalars(values, step, layer=entry.layer.name)
+    def _write_layer(self, step: int, name: str, layer: TensorStatistics) -> None:
+        values = {"{layer}/Norm": layer.norm, "{layer}/Mean": layer.mean, "{layer}/Std": layer.std}
+        if layer.non_finite:
+            values["{layer}/Non_Finite"] = layer.non_finite
+        self.scalars(values, step, layer=name)
 
     def _write_histograms(self, step: int, layers: list[Layer], factor: float) -> None:
         histograms = layer_histograms([_gradients(layer) for layer in layers], self.config.HISTOGRAM_BINS)
         for layer, histogram in zip(layers, histograms, strict=True):
             self.write(self.writer.histogram, "{layer}/Histogram", scaled(histogram, factor), step, layer=layer.name)
 
-    def _draw(self, step: int, layers: list[LayerGradient]) -> None:
+    def _draw(self, step: int, layers: Mapping[str, TensorStatistics]) -> None:
         picture = bar_chart(
-            [entry.layer.name for entry in layers],
-            numpy.array([entry.statistics.norm for entry in layers]),
+            list(layers),
+            numpy.array([layer.norm for layer in layers.values()]),
             title=f"Gradient norm by depth, step {step}",
             y_label="norm before clipping (logarithmic)",
         )

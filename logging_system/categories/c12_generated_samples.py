@@ -16,27 +16,22 @@ MAXIMUM_PROMPTS = 3
 
 
 class TimeLapse:
-    """Keeps the first and the latest point, and points evenly between them."""
+    """Keeps the first and the latest point, and points evenly between them.
+
+    Attributes:
+        points: (step, clips [N, T, H, W, 3]), oldest first.
+    """
 
     def __init__(self) -> None:
-        self._points: list[tuple[int, numpy.ndarray]] = []
+        self.points: list[tuple[int, numpy.ndarray]] = []
 
     def add(self, step: int, videos_NTHWC: numpy.ndarray) -> None:
         """Keep the first prompts' clips of `step`."""
-        self._points.append((step, videos_NTHWC[:MAXIMUM_PROMPTS].copy()))
-        if len(self._points) > MAXIMUM_POINTS:
-            self._drop_most_crowded()
-
-    def _drop_most_crowded(self) -> None:
-        """Drop the inner point whose neighbours lie closest together."""
-        steps = [step for step, _ in self._points]
-        gaps = [steps[index + 1] - steps[index - 1] for index in range(1, len(steps) - 1)]
-        del self._points[1 + gaps.index(min(gaps))]
-
-    @property
-    def points(self) -> list[tuple[int, numpy.ndarray]]:
-        """(step, clips [N, T, H, W, 3]), oldest first."""
-        return list(self._points)
+        self.points.append((step, videos_NTHWC[:MAXIMUM_PROMPTS].copy()))
+        if len(self.points) > MAXIMUM_POINTS:  # drop the inner point whose neighbours lie closest together
+            steps = [step for step, _ in self.points]
+            gaps = [steps[index + 1] - steps[index - 1] for index in range(1, len(steps) - 1)]
+            del self.points[1 + gaps.index(min(gaps))]
 
 
 GRID_COLUMNS = 4

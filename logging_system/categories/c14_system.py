@@ -49,7 +49,7 @@ class System(Category):
     tags = TAGS
 
     def __init__(self, context: CategoryContext, device: DeviceReadings | None = None) -> None:
-        """`device` None looks at the device that the model is on."""
+        """`device` None reads the device that the model is on."""
         super().__init__(context)
         self._run_folder = context.run_folder
         self._device = device

@@ -22,7 +22,7 @@ TAGS = {
     ),
 }
 
-# The final values of these stand beside the settings in the HParams tab.
+# Their final values are shown next to the settings in the HParams tab.
 RESULT_TAGS = (
     "01_Training/Validation_Loss",
     "02_Loss_Components/Validation/Text_Gap_Shuffled",

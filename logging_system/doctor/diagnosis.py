@@ -19,25 +19,25 @@ from logging_system.doctor.rules_text import misspelled, text_ignored
 from logging_system.files.scalar_history import ScalarHistory, json_number
 from logging_system.files.summaries import escape
 
-RULES: tuple[Callable[[ScalarHistory, Constants], Opinion], ...] = (
-    diverged,
-    not_learning,
-    learning_rate_too_high,
-    gradients_vanishing,
-    gradients_exploding,
-    plateau,
-    text_ignored,
-    misspelled,
-    memorisation,
-    overfitting,
-    frozen_samples,
-    blurred_samples,
-    noisy_samples,
-    data_bound,
-    straggler,
-    memory_growth,
-    logging_and_disk,
-)
+RULES: dict[str, Callable[[ScalarHistory, Constants], Opinion]] = {
+    "Diverged": diverged,
+    "Not learning": not_learning,
+    "Learning rate too high": learning_rate_too_high,
+    "Gradients vanishing": gradients_vanishing,
+    "Gradients exploding": gradients_exploding,
+    "Plateau": plateau,
+    "Text ignored": text_ignored,
+    "Misspelled": misspelled,
+    "Memorisation": memorisation,
+    "Overfitting": overfitting,
+    "Frozen samples": frozen_samples,
+    "Blurred samples": blurred_samples,
+    "Noisy samples": noisy_samples,
+    "Data-bound": data_bound,
+    "Straggler": straggler,
+    "Memory growth": memory_growth,
+    "Logging and disk": logging_and_disk,
+}
 
 HEALTHY = "Healthy"
 UNKNOWN = "Cannot be judged yet"
@@ -55,7 +55,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """The whole in one line."""
+        """The result in one line."""
         if not (self.problems or self.warnings or self.healthy):
             return f"Step {self.step}: too early to judge."
         counts = [
@@ -77,7 +77,7 @@ def diagnose(history: ScalarHistory, config: Constants) -> Diagnosis:
         config: the run's constants by name, as in its config.json. A rule whose constant is missing says so or does
             without.
     """
-    opinions = [rule(history, config) for rule in RULES]
+    opinions = [dataclasses.replace(rule(history, config), rule=name) for name, rule in RULES.items()]
     findings = [opinion for opinion in opinions if isinstance(opinion, Finding)]
     steps = history.series(LOSS_TAG).steps
     return Diagnosis(

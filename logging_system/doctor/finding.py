@@ -33,7 +33,7 @@ class Evidence:
 class Finding:
     """Something is wrong, or looks so."""
 
-    rule: str
+    rule: str = field(default="", kw_only=True)  # its name; filled in by `diagnose`
     severity: Severity
     verdict: str  # one sentence
     explanation: str  # the figures, and what they were compared with
@@ -45,7 +45,7 @@ class Finding:
 class Healthy:
     """Nothing is wrong."""
 
-    rule: str
+    rule: str = field(default="", kw_only=True)
     verdict: str  # one sentence with the figure
 
 
@@ -53,7 +53,7 @@ class Healthy:
 class Unknown:
     """It cannot be judged yet, or in this run."""
 
-    rule: str
+    rule: str = field(default="", kw_only=True)
     missing: str  # what would be needed, as a sentence
 
 
@@ -79,9 +79,9 @@ class Signs:
         if severity == "problem":
             self.severity = severity
 
-    def finding(self, rule: str, verdict: str, remedy: str) -> Finding:
+    def finding(self, verdict: str, remedy: str) -> Finding:
         """Return the finding; only for signs of which there is at least one."""
-        return Finding(rule, self.severity, verdict, " ".join(self.sentences), tuple(self.evidence), remedy)
+        return Finding(self.severity, verdict, " ".join(self.sentences), tuple(self.evidence), remedy)
 
 
 def launch_start(history: ScalarHistory) -> int:
@@ -90,10 +90,15 @@ def launch_start(history: ScalarHistory) -> int:
     return int(starts[-1]) if len(starts) else 0
 
 
+def of_this_launch(history: ScalarHistory, tag: str) -> ScalarSeries:
+    """Return the finite points that the newest launch logged: an earlier one may have had other data or weighting."""
+    return history.series(tag).finite().since(launch_start(history))
+
+
 def settled_loss(history: ScalarHistory) -> ScalarSeries:
     """Return the finite points of Loss_EMA without the first steps after each resume.
 
-    The average starts anew with each launch, and is as noisy as single batches until it has seen EMA_MEMORY_STEPS.
+    The average restarts with each launch, and is as noisy as single batches until it has seen EMA_MEMORY_STEPS.
     """
     series = history.series(LOSS_EMA_TAG).finite()
     for start in history.series(LAUNCH_TAG).steps:
@@ -140,7 +145,7 @@ def aligned(history: ScalarHistory, *tags: str) -> tuple[NDArray[numpy.int64], N
 
 def rate_fraction(history: ScalarHistory, config: Constants) -> float:
     """Return the newest learning rate as a share of the launch's peak; NaN where that is unknown."""
-    rates = history.series(LEARNING_RATE_TAG).finite().since(launch_start(history))
+    rates = of_this_launch(history, LEARNING_RATE_TAG)
     if not len(rates):
         return math.nan
     peak = max(float(rates.values.max()), number(config, "LEARNING_RATE") or 0.0)

@@ -16,6 +16,7 @@ from logging_system.doctor.finding import (
     last_point,
     launch_start,
     number,
+    of_this_launch,
     points,
     rate_fraction,
     recent_median,
@@ -32,7 +33,7 @@ BASELINE_TAG = "02_Loss_Components/Predict_Zero_Baseline"
 # Diverged. A healthy average stays within a few percent of its lowest value, so three times is no noise; the second
 # condition leaves alone a loss that was tiny and is still far better than knowing nothing.
 RISE_THAT_IS_DIVERGENCE = 3.0
-SKIPPED_SHARE = 0.5  # with every other step left out, training stands still
+SKIPPED_SHARE = 0.5  # with every second step skipped, the model hardly trains
 FATAL_SHARE = 0.4  # of an interval: a run that is given up may have logged rarely
 
 # Not learning. Within the warm-up nothing is expected; afterwards the default model takes under 50 steps to get here.
@@ -53,23 +54,20 @@ REMEDY_DIVERGED = (
 
 def diverged(history: ScalarHistory, config: Constants) -> Opinion:
     """A loss that is not finite, steps that are skipped, or a loss that rose above what knowing nothing scores."""
-    rule = "Diverged"
     loss = history.series(LOSS_TAG)
     if not len(loss):
-        return Unknown(rule, f"{LOSS_TAG} has no points yet.")
+        return Unknown(f"{LOSS_TAG} has no points yet.")
     if not math.isfinite(loss.values[-1]):
         explanation = f"{LOSS_TAG} is {loss.values[-1]} at step {loss.steps[-1]}."
-        return Finding(
-            rule, "problem", "The loss is no longer a number.", explanation, (last_point(loss),), REMEDY_DIVERGED
-        )
-    skipped = history.series(SKIPPED_TAG).finite().since(launch_start(history)).newest(RECENT_POINTS + 1)
+        return Finding("problem", "The loss is no longer a number.", explanation, (last_point(loss),), REMEDY_DIVERGED)
+    skipped = of_this_launch(history, SKIPPED_TAG).newest(RECENT_POINTS + 1)
     lost = _lost_steps(skipped, number(config, "MAX_SKIPPED_STEPS_IN_A_ROW"))
     if lost is not None:
         explanation = f"{lost[0]} of the last {lost[1]} steps had a loss or gradient that was not finite."
         evidence = (last_point(skipped), last_point(loss))
         verdict = "Many updates are skipped, so the model does not train."
-        return Finding(rule, "problem", verdict, explanation, evidence, REMEDY_DIVERGED)
-    return _risen(rule, history, loss)
+        return Finding("problem", verdict, explanation, evidence, REMEDY_DIVERGED)
+    return _risen(history, loss)
 
 
 def _lost_steps(skipped: ScalarSeries, most_in_a_row: float | None) -> tuple[int, int] | None:
@@ -86,10 +84,10 @@ def _lost_steps(skipped: ScalarSeries, most_in_a_row: float | None) -> tuple[int
     return None
 
 
-def _risen(rule: str, history: ScalarHistory, loss: ScalarSeries) -> Opinion:
+def _risen(history: ScalarHistory, loss: ScalarSeries) -> Opinion:
     average = settled_loss(history)
     if not len(average):
-        return Healthy(rule, f"the loss is finite ({loss.values[-1]:.4g}).")
+        return Healthy(f"the loss is finite ({loss.values[-1]:.4g}).")
     lowest, now = float(average.values.min()), float(average.values[-1])
     baseline, error = recent_median(history.series(BASELINE_TAG)), recent_median(history.series(MSE_TAG))
     if now > RISE_THAT_IS_DIVERGENCE * lowest and error > baseline:
@@ -99,24 +97,23 @@ def _risen(rule: str, history: ScalarHistory, loss: ScalarSeries) -> Opinion:
         )
         evidence = (last_point(average), last_point(history.series(BASELINE_TAG).finite()))
         verdict = "The loss has risen above what a network that knows nothing would score."
-        return Finding(rule, "problem", verdict, explanation, evidence, REMEDY_DIVERGED)
+        return Finding("problem", verdict, explanation, evidence, REMEDY_DIVERGED)
     times = f", {now / lowest:.2f} times its lowest" if lowest > 0 else ""
-    return Healthy(rule, f"{LOSS_EMA_TAG} is {now:.4g}{times}.")
+    return Healthy(f"{LOSS_EMA_TAG} is {now:.4g}{times}.")
 
 
 def not_learning(history: ScalarHistory, config: Constants) -> Opinion:
     """An error that stays at that of a network which always answers 0."""
-    rule = "Not learning"
     error, baseline = history.series(MSE_TAG).finite(), history.series(BASELINE_TAG).finite()
     warmup = number(config, "LR_WARMUP_STEPS") or 0.0
     needed = warmup + LEAST_STEPS
     if not len(error) or not len(baseline) or error.steps[-1] < needed:
-        return Unknown(rule, f"It needs {needed:.0f} steps (LR_WARMUP_STEPS and {LEAST_STEPS} more).")
+        return Unknown(f"It needs {needed:.0f} steps (LR_WARMUP_STEPS and {LEAST_STEPS} more).")
     if recent_median(baseline) <= 0:
-        return Unknown(rule, f"{BASELINE_TAG} is 0: the data is empty or constant.")
+        return Unknown(f"{BASELINE_TAG} is 0: the data is empty or constant.")
     ratio = recent_median(error) / recent_median(baseline)
     if ratio < SHARE_OF_ZERO:
-        return Healthy(rule, f"the recent error is {100 * ratio:.0f} % of that of always answering 0.")
+        return Healthy(f"the recent error is {100 * ratio:.0f} % of that of always answering 0.")
     explanation = f"The recent error is {100 * ratio:.0f} % of that of a network that always answers 0."
     verdict = "The model has learned nothing yet."
     remedy = (
@@ -124,35 +121,30 @@ def not_learning(history: ScalarHistory, config: Constants) -> Opinion:
         "Update_To_Weight_Ratio near 0.001 is sound), and look at 13_Noise_Visualization/Original_Video: is the data "
         "what it should be?"
     )
-    return Finding(rule, "problem", verdict, explanation, (last_point(error), last_point(baseline)), remedy)
+    return Finding("problem", verdict, explanation, (last_point(error), last_point(baseline)), remedy)
 
 
 def plateau(history: ScalarHistory, config: Constants) -> Opinion:
     """Neither loss improves although the learning rate is still high."""
-    rule = "Plateau"
-    start = launch_start(history)  # a resumed run may have other data or another weighting
     curves = [
-        (history.series(VALIDATION_TAG).finite().since(start), LEAST_VALIDATIONS),
-        (settled_loss(history).since(start), LEAST_LOSS_POINTS),
+        (of_this_launch(history, VALIDATION_TAG), LEAST_VALIDATIONS),
+        (settled_loss(history).since(launch_start(history)), LEAST_LOSS_POINTS),
     ]
     judged = [series for series, least in curves if len(series) >= least]
     if not judged:
         have = points(len(curves[0][0]), "validation")
         return Unknown(
-            rule,
-            f"It needs {LEAST_VALIDATIONS} validations or {LEAST_LOSS_POINTS} points of the loss; so far {have}.",
+            f"It needs {LEAST_VALIDATIONS} validations or {LEAST_LOSS_POINTS} points of the loss; so far {have}."
         )
     gains = [_gain_of_last_third(series) for series in judged]
     best = int(numpy.argmax(gains))
     if gains[best] > IMPROVEMENT:
-        return Healthy(
-            rule, f"{judged[best].tag} improved by {100 * gains[best]:.0f} % over the last third of this launch."
-        )
+        return Healthy(f"{judged[best].tag} improved by {100 * gains[best]:.0f} % over the last third of this launch.")
     fraction = rate_fraction(history, config)
     if math.isnan(fraction):
-        return Unknown(rule, f"{LEARNING_RATE_TAG} has no points.")
+        return Unknown(f"{LEARNING_RATE_TAG} has no points.")
     if fraction <= RATE_THAT_STILL_LEARNS:
-        return Healthy(rule, f"flat, as it should be with the learning rate at {100 * fraction:.0f} % of its peak.")
+        return Healthy(f"flat, as it should be with the learning rate at {100 * fraction:.0f} % of its peak.")
     explanation = (
         f"Over the last third of this launch the lowest value improved by {100 * gains[best]:.1f} % at best, with the "
         f"learning rate at {100 * fraction:.0f} % of its peak."
@@ -162,7 +154,7 @@ def plateau(history: ScalarHistory, config: Constants) -> Opinion:
         "model is the limit (MODEL_CHANNELS, BLOCKS_PER_LEVEL) or the data is."
     )
     evidence = tuple(last_point(series) for series in judged)
-    return Finding(rule, "warning", "The loss no longer improves.", explanation, evidence, remedy)
+    return Finding("warning", "The loss no longer improves.", explanation, evidence, remedy)
 
 
 def _gain_of_last_third(series: ScalarSeries) -> float:

@@ -6,12 +6,14 @@ from numpy.typing import NDArray
 from logging_system.doctor.finding import (
     RECENT_POINTS,
     Constants,
+    Finding,
     Healthy,
     Opinion,
     Signs,
     Unknown,
     last_point,
     launch_start,
+    of_this_launch,
     points,
     recent_median,
 )
@@ -59,71 +61,62 @@ DISK_GIGABYTES = 2.0  # a few checkpoints of a middling model
 
 def data_bound(history: ScalarHistory, config: Constants) -> Opinion:
     """Training that waits for its data."""
-    rule = "Data-bound"
-    wait = history.series(WAIT_TAG).finite().since(launch_start(history))
+    wait = of_this_launch(history, WAIT_TAG)
     if len(wait) < LEAST_WAIT_POINTS:
         have = points(len(wait), "point")
         return Unknown(
-            rule, f"It needs {LEAST_WAIT_POINTS} points of {WAIT_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING)."
+            f"It needs {LEAST_WAIT_POINTS} points of {WAIT_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING)."
         )
     percent = recent_median(wait)
     if percent <= WAIT_PERCENT:
-        return Healthy(rule, f"{percent:.1f} % of the time is spent waiting for data.")
-    busy = recent_median(history.series(UTILISATION_TAG).since(launch_start(history)))
+        return Healthy(f"{percent:.1f} % of the time is spent waiting for data.")
+    busy = recent_median(of_this_launch(history, UTILISATION_TAG))
     if busy >= BUSY_PERCENT:
-        return Healthy(rule, f"the host waits for data {percent:.0f} % of the time, but the GPU is busy {busy:.0f} %.")
-    signs = Signs()
-    sentence = (
+        return Healthy(f"the host waits for data {percent:.0f} % of the time, but the GPU is busy {busy:.0f} %.")
+    explanation = (
         f"{percent:.0f} % of the time is spent waiting for data (median of the recent points); a few percent are usual."
     )
-    signs.add("warning", sentence, last_point(wait))
     remedy = (
         "Raise NUM_WORKERS up to the number of CPU cores. Raise CACHE_LIMIT_GB if the clips do not fit, and put "
         "CACHE_DIR on a fast disk; smaller source videos decode faster."
     )
-    return signs.finding(rule, "Training waits for data.", remedy)
+    return Finding("warning", "Training waits for data.", explanation, (last_point(wait),), remedy)
 
 
 def straggler(history: ScalarHistory, config: Constants) -> Opinion:
     """One of several processes that the others wait for."""
-    rule = "Straggler"
-    spread = history.series(SPREAD_TAG).finite().since(launch_start(history))
+    spread = of_this_launch(history, SPREAD_TAG)
     if len(spread) == 0 and len(history.series(WAIT_TAG).since(launch_start(history))) > 0:
-        return Healthy(rule, "one process trains alone, and waits for no other.")
+        return Healthy("one process trains alone, and waits for no other.")
     if len(spread) < LEAST_SPREAD_POINTS:
         have = points(len(spread), "point")
         return Unknown(
-            rule,
-            f"It needs {LEAST_SPREAD_POINTS} points of {SPREAD_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING).",
+            f"It needs {LEAST_SPREAD_POINTS} points of {SPREAD_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING)."
         )
     percent = recent_median(spread)
     ranks = history.series(SLOWEST_TAG).finite().newest(RECENT_POINTS).values.astype(int)
     rank = int(numpy.bincount(ranks).argmax())
     share = float((ranks == rank).mean())
     if percent <= SPREAD_PERCENT or share <= SAME_RANK_SHARE:
-        return Healthy(
-            rule, f"the slowest process costs the others {percent:.1f} % of a step, and it is not one alone."
-        )
-    signs = Signs()
-    sentence = (
+        return Healthy(f"the slowest process costs the others {percent:.1f} % of a step, and it is not one alone.")
+    explanation = (
         f"the others wait for rank {rank} during {percent:.0f} % of a step (median of the recent points); it was the "
         f"slowest at {100 * share:.0f} % of them."
     )
-    signs.add("warning", sentence, last_point(spread))
     remedy = (
         "Look at that process's machine: another program on it, a hot or throttled GPU, a slow disk under CACHE_DIR. "
         "torchrun gives ranks machine by machine."
     )
-    return signs.finding(rule, f"Rank {rank} is slower than the others.", remedy)
+    verdict = f"Rank {rank} is slower than the others."
+    return Finding("warning", verdict, explanation, (last_point(spread),), remedy)
 
 
 def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:
     """Memory that climbs through the second half of the current launch."""
-    rule = "Memory growth"
     signs = Signs()
     healthy: list[str] = []
     for tag in MEMORY_TAGS:
-        series = history.series(tag).finite().since(launch_start(history))
+        series = of_this_launch(history, tag)
         if len(series) < LEAST_READINGS:
             continue
         half = series.since(int(series.steps[0] + series.steps[-1]) // 2)
@@ -143,24 +136,18 @@ def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:
             "ENABLE_NOISE_VISUALIZATION for a while tells whether logging is. Until it is found, stop and --resume "
             "now and then: no step is lost."
         )
-        return signs.finding(rule, "Memory keeps growing.", remedy)
+        return signs.finding("Memory keeps growing.", remedy)
     if not healthy:
-        return Unknown(
-            rule, f"It needs {2 * LEAST_READINGS} readings of memory in this launch (SYSTEM_SAMPLE_SECONDS)."
-        )
-    return Healthy(rule, f"{'; '.join(healthy)}.")
+        return Unknown(f"It needs {2 * LEAST_READINGS} readings of memory in this launch (SYSTEM_SAMPLE_SECONDS).")
+    return Healthy(f"{'; '.join(healthy)}.")
 
 
 def logging_and_disk(history: ScalarHistory, config: Constants) -> Opinion:
     """Logging that fails or costs too much, and a disk that is nearly full."""
-    rule = "Logging and disk"
-    start = launch_start(history)
-    failures = history.series(FAILURES_TAG).finite().since(start)
-    dropped = history.series(DROPPED_TAG).finite().since(start)
-    overhead = history.series(OVERHEAD_TAG).finite().since(start)
-    disk = history.series(DISK_TAG).finite().since(start)
+    failures, dropped = of_this_launch(history, FAILURES_TAG), of_this_launch(history, DROPPED_TAG)
+    overhead, disk = of_this_launch(history, OVERHEAD_TAG), of_this_launch(history, DISK_TAG)
     if not (len(overhead) or len(disk) or len(failures) or len(dropped)):
-        return Unknown(rule, f"{OVERHEAD_TAG} and {DISK_TAG} have no points yet.")
+        return Unknown(f"{OVERHEAD_TAG} and {DISK_TAG} have no points yet.")
     signs, healthy, remedies = Signs(), [], []
     if len(disk):
         if disk.values[-1] < DISK_GIGABYTES:
@@ -173,7 +160,7 @@ def logging_and_disk(history: ScalarHistory, config: Constants) -> Opinion:
     if len(dropped) and dropped.values[-1] > 0:
         signs.add("warning", f"{dropped.values[-1]:.0f} videos were given up.", last_point(dropped))
         remedies.append("Raise SAMPLE_EVERY_STEPS.")
-    if len(overhead) and overhead.steps[-1] - start >= LEAST_OVERHEAD_STEPS:
+    if len(overhead) and overhead.steps[-1] - launch_start(history) >= LEAST_OVERHEAD_STEPS:
         if overhead.values[-1] > OVERHEAD_PERCENT:
             signs.add("warning", f"Logging takes {overhead.values[-1]:.1f} % of the time.", last_point(overhead))
             remedies.append(
@@ -181,8 +168,8 @@ def logging_and_disk(history: ScalarHistory, config: Constants) -> Opinion:
             )
         healthy.append(f"logging takes {overhead.values[-1]:.1f} % of the time")
     if signs.sentences:
-        return signs.finding(rule, "Logging or the disk needs attention.", " ".join(remedies))
-    return Healthy(rule, f"{'; '.join([*healthy, 'nothing failed'])}.")
+        return signs.finding("Logging or the disk needs attention.", " ".join(remedies))
+    return Healthy(f"{'; '.join([*healthy, 'nothing failed'])}.")
 
 
 def robust_slope(series: ScalarSeries) -> float:

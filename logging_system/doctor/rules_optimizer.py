@@ -16,6 +16,7 @@ from logging_system.doctor.finding import (
     last_point,
     launch_start,
     number,
+    of_this_launch,
     per_layer,
     rate_fraction,
     recent_median,
@@ -53,11 +54,9 @@ ZERO_PERCENT = 50.0  # the default model has below 0.1
 SHRINK = 1e-3  # of the gradient norm since warm-up, while the loss is still high
 GROWTH = 5.0  # of the gradient norm; in healthy runs it falls
 LEAST_NORM_POINTS = 30
-TIMES_USUAL_NORM = 10.0  # one layer alone, against the recent norm of the whole gradient
+TIMES_USUAL_NORM = 10.0  # one layer, compared with the recent norm of all gradients together
 # The first steps pass through layers that begin at 0 and rightly have no gradient behind them.
 FIRST_STEPS = 20
-
-
 REMEDY_RATE = "Lower LEARNING_RATE (try half of it), or raise LR_WARMUP_STEPS or BATCH_SIZE."
 REMEDY_VANISHING = (
     "Look at 11_Gradient_Stats/Gradient_Flow for where it fades. A shallower model (BLOCKS_PER_LEVEL, TEXT_LAYERS) or "
@@ -69,13 +68,12 @@ NEEDS_DIAGNOSTICS = "It needs diagnostics after the warm-up (DIAGNOSTIC_LOG_EVER
 
 def learning_rate_too_high(history: ScalarHistory, config: Constants) -> Opinion:
     """Updates too large for the weights, a loss that rises under a high rate, or spikes of the gradient."""
-    rule = "Learning rate too high"
     updates = per_layer(history, UPDATE_PATTERN, _first_judged_step(config))
     norms = _after_warmup(history, config)
     # Of this launch alone: a resumed run may have other data or another weighting, and another loss with them.
     loss = settled_loss(history).since(launch_start(history))
     if updates is None and len(norms) < LEAST_SPIKE_POINTS:
-        return Unknown(rule, NEEDS_DIAGNOSTICS)
+        return Unknown(NEEDS_DIAGNOSTICS)
     signs = Signs()
     median = math.nan
     if updates is not None:
@@ -95,19 +93,18 @@ def learning_rate_too_high(history: ScalarHistory, config: Constants) -> Opinion
         highest = int(numpy.argmax(spikes.values))
         signs.add("warning", sentence, Evidence(NORM_TAG, int(spikes.steps[highest]), float(spikes.values[highest])))
     if signs.sentences:
-        return signs.finding(rule, "The updates are too large.", REMEDY_RATE)
+        return signs.finding("The updates are too large.", REMEDY_RATE)
     if updates is None:
-        return Healthy(rule, "the loss does not rise and the gradient norm has no spikes.")
-    return Healthy(rule, f"half of the layers change by {median:.2g} of their size in a step or less.")
+        return Healthy("the loss does not rise and the gradient norm has no spikes.")
+    return Healthy(f"half of the layers change by {median:.2g} of their size in a step or less.")
 
 
 def gradients_vanishing(history: ScalarHistory, config: Constants) -> Opinion:
     """Layers whose gradient is too small to move them."""
-    rule = "Gradients vanishing"
     deviations = per_layer(history, DEVIATION_PATTERN, _first_judged_step(config))
     means = per_layer(history, MEAN_PATTERN, _first_judged_step(config))
     if deviations is None or means is None or deviations.step != means.step:
-        return Unknown(rule, NEEDS_DIAGNOSTICS)
+        return Unknown(NEEDS_DIAGNOSTICS)
     shared = deviations.values.keys() & means.values.keys()
     sizes = {name: math.hypot(means.values[name], deviations.values[name]) for name in sorted(shared)}
     signs = Signs()
@@ -128,14 +125,13 @@ def gradients_vanishing(history: ScalarHistory, config: Constants) -> Opinion:
         sentence = f"The gradient norm fell to {recent_median(norms):.2g} although the loss is still high."
         signs.add("problem", sentence, last_point(norms))
     if signs.sentences:
-        return signs.finding(rule, "Parts of the model get no usable gradient.", REMEDY_VANISHING)
+        return signs.finding("Parts of the model get no usable gradient.", REMEDY_VANISHING)
     smallest = min(sizes, key=lambda name: sizes[name])
-    return Healthy(rule, f"the smallest gradient, of {smallest}, is {sizes[smallest]:.1g} in root mean square.")
+    return Healthy(f"the smallest gradient, of {smallest}, is {sizes[smallest]:.1g} in root mean square.")
 
 
 def gradients_exploding(history: ScalarHistory, config: Constants) -> Opinion:
     """Gradients that are not finite, tower in one layer, or grow."""
-    rule = "Gradients exploding"
     norms = _after_warmup(history, config)
     layers = per_layer(history, NORM_PATTERN, _first_judged_step(config))
     non_finite = history.series(NON_FINITE_TAG).finite()
@@ -157,13 +153,13 @@ def gradients_exploding(history: ScalarHistory, config: Constants) -> Opinion:
         if now > GROWTH * before:
             signs.add("problem", f"The gradient norm has grown from {before:.3g} to {now:.3g}.", last_point(norms))
     if signs.sentences:
-        return signs.finding(rule, "The gradients are far too large.", REMEDY_EXPLODING)
+        return signs.finding("The gradients are far too large.", REMEDY_EXPLODING)
     if layers is None and len(norms) < LEAST_NORM_POINTS:
-        return Unknown(rule, NEEDS_DIAGNOSTICS)
+        return Unknown(NEEDS_DIAGNOSTICS)
     if layers is None:
-        return Healthy(rule, f"the norm of the whole gradient is {recent_median(norms):.2g} and does not grow.")
+        return Healthy(f"the norm of the whole gradient is {recent_median(norms):.2g} and does not grow.")
     name, largest = max(layers.values.items(), key=lambda item: item[1])
-    return Healthy(rule, f"the largest gradient, of {name}, has norm {largest:.2g}.")
+    return Healthy(f"the largest gradient, of {name}, has norm {largest:.2g}.")
 
 
 def _first_judged_step(config: Constants) -> float:
@@ -172,7 +168,7 @@ def _first_judged_step(config: Constants) -> float:
 
 def _after_warmup(history: ScalarHistory, config: Constants) -> ScalarSeries:
     """Return the finite gradient norms of this launch after the warm-up."""
-    series = history.series(NORM_TAG).finite().since(launch_start(history))
+    series = of_this_launch(history, NORM_TAG)
     return series.where(series.steps > _first_judged_step(config))
 
 

@@ -13,6 +13,7 @@ from logging_system.doctor.finding import (
     aligned,
     last_point,
     launch_start,
+    of_this_launch,
     points,
     recent_median,
     settled_loss,
@@ -25,7 +26,7 @@ MOTION_TAG = "12_Generated_Samples/Motion_Energy_Ratio"
 SHARPNESS_TAG = "12_Generated_Samples/Sharpness_Ratio"
 
 # Both measures are generated divided by real, so 1 is right. Motion varies more from prompt to prompt than sharpness
-# does, hence the wider bounds. Grain counts as motion and as sharpness; blur takes both away.
+# does, so its bounds are wider. Grain counts as motion and as sharpness; blur takes both away.
 STILL = 0.3
 RESTLESS = 2.0
 BLURRED = 0.6
@@ -36,15 +37,14 @@ NEEDS_SAMPLES = "It needs generated clips (ENABLE_VIDEO_LOGGING, SAMPLE_EVERY_ST
 
 
 def frozen_samples(history: ScalarHistory, config: Constants) -> Opinion:
-    """Clips that stand still."""
-    rule = "Frozen samples"
+    """Clips that hardly move."""
     motion = _latest(history, MOTION_TAG)
     if motion is None:
-        return Unknown(rule, f"{NEEDS_SAMPLES} and {MOTION_TAG}.")
+        return Unknown(f"{NEEDS_SAMPLES} and {MOTION_TAG}.")
     if motion.value > RESTLESS:
-        return Unknown(rule, f"{GRAIN_HIDES} ({_of_real(motion)}).")
+        return Unknown(f"{GRAIN_HIDES} ({_of_real(motion)}).")
     if motion.value >= STILL:
-        return Healthy(rule, f"generated clips have {_times(motion)} the motion of real ones (step {motion.step}).")
+        return Healthy(f"generated clips have {_times(motion)} the motion of real ones (step {motion.step}).")
     explanation = (
         f"At step {motion.step} they have {_times(motion)} the motion of real ones; 1 is right, below {STILL} is still."
     )
@@ -53,21 +53,18 @@ def frozen_samples(history: ScalarHistory, config: Constants) -> Opinion:
         "07_Noise_Analysis/Video_Frozen_Frame_Percent: data that stands still teaches that, and so do more NUM_FRAMES "
         "than the source clips have."
     )
-    return Finding(rule, "problem", "Generated clips hardly move.", explanation, (motion,), remedy)
+    return Finding("problem", "Generated clips hardly move.", explanation, (motion,), remedy)
 
 
 def blurred_samples(history: ScalarHistory, config: Constants) -> Opinion:
     """Clips without fine detail."""
-    rule = "Blurred samples"
     sharpness = _latest(history, SHARPNESS_TAG)
     if sharpness is None:
-        return Unknown(rule, f"{NEEDS_SAMPLES} and {SHARPNESS_TAG}.")
+        return Unknown(f"{NEEDS_SAMPLES} and {SHARPNESS_TAG}.")
     if sharpness.value > GRAINY:
-        return Unknown(rule, f"{GRAIN_HIDES} ({_of_real(sharpness)}).")
+        return Unknown(f"{GRAIN_HIDES} ({_of_real(sharpness)}).")
     if sharpness.value >= BLURRED:
-        return Healthy(
-            rule, f"generated clips have {_times(sharpness)} the sharpness of real ones (step {sharpness.step})."
-        )
+        return Healthy(f"generated clips have {_times(sharpness)} the sharpness of real ones (step {sharpness.step}).")
     explanation = (
         f"At step {sharpness.step} they have {_times(sharpness)} the sharpness of real ones; 1 is right, below "
         f"{BLURRED} is blurred."
@@ -76,24 +73,21 @@ def blurred_samples(history: ScalarHistory, config: Constants) -> Opinion:
         "Train longer (MAX_STEPS); raise SAMPLING_STEPS or GUIDANCE_SCALE; lower NOISE_SCHEDULE_SHIFT, for detail is "
         "learned where there is little noise; with a short run lower EMA_DECAY."
     )
-    return Finding(rule, "warning", "Generated clips are blurred.", explanation, (sharpness,), remedy)
+    return Finding("warning", "Generated clips are blurred.", explanation, (sharpness,), remedy)
 
 
 def noisy_samples(history: ScalarHistory, config: Constants) -> Opinion:
     """Clips with grain, which is what a model makes that has learned too little."""
-    rule = "Noisy samples"
     motion, sharpness = _latest(history, MOTION_TAG), _latest(history, SHARPNESS_TAG)
     known = [(point, limit) for point, limit in ((motion, RESTLESS), (sharpness, GRAINY)) if point is not None]
     if not known:
-        return Unknown(rule, f"{NEEDS_SAMPLES}, {MOTION_TAG} or {SHARPNESS_TAG}.")
+        return Unknown(f"{NEEDS_SAMPLES}, {MOTION_TAG} or {SHARPNESS_TAG}.")
     error, zero = recent_median(history.series(MSE_TAG)), recent_median(history.series(BASELINE_TAG))
     if error > LEARNED_SHARE_OF_ZERO * zero:
-        return Unknown(
-            rule, f"The model must learn first: its error is {error:.3g}, that of always answering 0 {zero:.3g}."
-        )
+        return Unknown(f"The model must learn first: its error is {error:.3g}, that of always answering 0 {zero:.3g}.")
     too_high = [(point, limit) for point, limit in known if point.value > limit]
     if not too_high:
-        return Healthy(rule, f"generated clips have {' and '.join(_of_real(point) for point, _ in known)}.")
+        return Healthy(f"generated clips have {' and '.join(_of_real(point) for point, _ in known)}.")
     figures = " and ".join(f"{_of_real(point)} (1 is right, {limit:g} the limit)" for point, limit in too_high)
     remedy = (
         "Train longer (MAX_STEPS, MAX_MINUTES): this is grain that an undertrained model leaves. If "
@@ -102,7 +96,7 @@ def noisy_samples(history: ScalarHistory, config: Constants) -> Opinion:
     )
     verdict = "Generated clips are noisy."
     evidence = tuple(point for point, _ in too_high)
-    return Finding(rule, "warning", verdict, f"They have {figures}.", evidence, remedy)
+    return Finding("warning", verdict, f"They have {figures}.", evidence, remedy)
 
 
 def _latest(history: ScalarHistory, tag: str) -> Evidence | None:
@@ -133,18 +127,15 @@ WORSE_BY = 0.1
 
 def memorisation(history: ScalarHistory, config: Constants) -> Opinion:
     """Generated clips that are nearer to training clips than real ones are."""
-    rule = "Memorisation"
     steps, (generated, real) = aligned(history, GENERATED_TAG, REAL_TAG)
     if not len(steps):
-        return Unknown(rule, f"It needs {GENERATED_TAG} and the same of real clips (ENABLE_VIDEO_LOGGING).")
+        return Unknown(f"It needs {GENERATED_TAG} and the same of real clips (ENABLE_VIDEO_LOGGING).")
     if real[-1] <= 0:
-        return Unknown(
-            rule, "The real validation clips are among the training clips, so there is nothing to compare with."
-        )
+        return Unknown("The real validation clips are among the training clips, so there is nothing to compare with.")
     step, ratio = int(steps[-1]), float(generated[-1] / real[-1])
     if ratio >= NEAR:
         return Healthy(
-            rule, f"generated clips are {ratio:.2f} times as far from training clips as real ones are (step {step})."
+            f"generated clips are {ratio:.2f} times as far from training clips as real ones are (step {step})."
         )
     explanation = (
         f"At step {step} generated clips are {generated[-1]:.3g} from their nearest training clips, real held-out ones "
@@ -156,30 +147,28 @@ def memorisation(history: ScalarHistory, config: Constants) -> Opinion:
         "(MAX_STEPS). Compare 12_Generated_Samples/Real_And_Generated by eye, and publish no clips of people who have "
         "not agreed to it."
     )
-    return Finding(rule, "problem", "Generated clips are near copies of training clips.", explanation, evidence, remedy)
+    return Finding("problem", "Generated clips are near copies of training clips.", explanation, evidence, remedy)
 
 
 def overfitting(history: ScalarHistory, config: Constants) -> Opinion:
     """A validation loss that rises while the training loss falls."""
-    rule = "Overfitting"
-    # Of this launch alone: a resumed run may have other clips.
-    start = launch_start(history)
-    validation, training = history.series(VALIDATION_TAG).finite().since(start), settled_loss(history).since(start)
+    validation = of_this_launch(history, VALIDATION_TAG)
+    training = settled_loss(history).since(launch_start(history))
     needed = WORSE_VALIDATIONS + 1
     if len(validation) < needed:
         have = points(len(validation), "validation")
-        return Unknown(rule, f"It needs {needed} validations; so far {have} (VALIDATE_EVERY_STEPS).")
+        return Unknown(f"It needs {needed} validations; so far {have} (VALIDATE_EVERY_STEPS).")
     best = int(numpy.argmin(validation.values))
     step, lowest = int(validation.steps[best]), float(validation.values[best])
     since = training.where(training.steps <= step)
     if not len(since):
-        return Unknown(rule, f"{LOSS_EMA_TAG} has no points before the best validation.")
+        return Unknown(f"{LOSS_EMA_TAG} has no points before the best validation.")
     still_falls = float(training.values[-1]) < float(since.values[-1])
     newest = validation.newest(WORSE_VALIDATIONS)
     excess = float(newest.values.min()) / lowest - 1 if lowest > 0 else 0.0
     if excess <= WORSE_BY or not still_falls:
         now = float(validation.values[-1])
-        return Healthy(rule, f"the validation loss is {now:.4g}, its best {lowest:.4g} (step {step}).")
+        return Healthy(f"the validation loss is {now:.4g}, its best {lowest:.4g} (step {step}).")
     explanation = (
         f"The last {WORSE_VALIDATIONS} validation losses are at least {100 * excess:.0f} % above the best one, "
         f"{lowest:.4g} at step {step}, while {LOSS_EMA_TAG} fell from {since.values[-1]:.4g} to "
@@ -191,4 +180,4 @@ def overfitting(history: ScalarHistory, config: Constants) -> Opinion:
     )
     verdict = "The model gets better on training clips and worse on others."
     evidence = (Evidence(validation.tag, step, lowest), last_point(validation), last_point(training))
-    return Finding(rule, "warning", verdict, explanation, evidence, remedy)
+    return Finding("warning", verdict, explanation, evidence, remedy)

@@ -40,7 +40,6 @@ REMEDY = (
 
 def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
     """A loss that hardly cares whose caption it is shown: of training clips where no other caption can be known."""
-    rule = "Text ignored"
     of_trained = _asks_for_unknown_words(history)
     what = "loss of training clips" if of_trained else "validation loss"
     loss_tag, gap_tag = (TRAINED_LOSS_TAG, TRAINED_GAP_TAG) if of_trained else (LOSS_TAG, GAP_TAG)
@@ -48,22 +47,19 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
     if len(steps) < VALIDATIONS:
         have = points(len(steps), "validation")
         if not len(steps) and len(history.series(loss_tag)):
-            return Unknown(rule, "All clips have the same caption, so that none can be exchanged for another one.")
+            return Unknown("All clips have the same caption, so that none can be exchanged for another one.")
         return Unknown(
-            rule, f"It needs {VALIDATIONS} validations with different captions; so far {have} (VALIDATE_EVERY_STEPS)."
+            f"It needs {VALIDATIONS} validations with different captions; so far {have} (VALIDATE_EVERY_STEPS)."
         )
     if loss[-1] <= 0 or loss[-1] > LEARNED_SHARE_OF_ZERO * zero[-1]:
         share = f"{100 * loss[-1] / zero[-1]:.0f} %" if zero[-1] > 0 else "above all"
         return Unknown(
-            rule,
             f"The model must learn to remove noise first: its {what} is {share} of that of always answering "
             f"0, and {100 * LEARNED_SHARE_OF_ZERO:.0f} % or less is needed.",
         )
     needed = (number(config, "LR_WARMUP_STEPS") or 0.0) + LEAST_STEPS
     if steps[-1] < needed:
-        return Unknown(
-            rule, f"Reading is learned late: it needs {needed:.0f} steps (LR_WARMUP_STEPS, {LEAST_STEPS} more)."
-        )
+        return Unknown(f"Reading is learned late: it needs {needed:.0f} steps (LR_WARMUP_STEPS, {LEAST_STEPS} more).")
     share_of_loss = float(gap[-VALIDATIONS:].mean() / loss[-VALIDATIONS:].mean())
     percent = 100 * share_of_loss
     figures = (
@@ -77,16 +73,16 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
     support = (last_point(sensitivity),) if len(sensitivity) else ()
     if share_of_loss < SMALL_GAP:
         explanation = f"{figures}; {100 * SMALL_GAP:.0f} % is the least that counts as reading{sampled}."
-        return Finding(rule, "problem", "The model ignores the text.", explanation, (*evidence, *support), REMEDY)
+        return Finding("problem", "The model ignores the text.", explanation, (*evidence, *support), REMEDY)
     if support and support[0].value < LOW_SENSITIVITY:
         verdict = "The loss depends on the text, but generated clips hardly do."
         remedy = "Raise GUIDANCE_SCALE, widen GUIDANCE_INTERVAL, train longer (MAX_STEPS), or lower EMA_DECAY."
-        return Finding(rule, "warning", verdict, f"{figures}{sampled}.", (*evidence, *support), remedy)
-    return Healthy(rule, f"{figures[0].lower()}{figures[1:]}{sampled}.")
+        return Finding("warning", verdict, f"{figures}{sampled}.", (*evidence, *support), remedy)
+    return Healthy(f"{figures[0].lower()}{figures[1:]}{sampled}.")
 
 
 def _asks_for_unknown_words(history: ScalarHistory) -> bool:
-    """Say whether the newest validation asked for training clips too; a resumed run may have other clips."""
+    """Return whether the newest validation also measured training clips; a resumed run may have other clips."""
     newest = history.series(LOSS_TAG).steps
     of_trained = history.series(TRAINED_LOSS_TAG).steps
     return len(newest) > 0 and len(of_trained) > 0 and bool(of_trained[-1] >= newest[-1])
@@ -103,11 +99,9 @@ STILL_FALLING = 0.05  # less than at the sampling point before: the model is lea
 
 def misspelled(history: ScalarHistory, config: Constants) -> Opinion:
     """Letters that a recogniser of real ones cannot read."""
-    rule = "Misspelled"
     steps, (rate, ceiling, floor) = aligned(history, RATE_TAG, CEILING_TAG, FLOOR_TAG)
     if not len(steps):
         return Unknown(
-            rule,
             "It needs finger-spelling data and a recogniser (ENABLE_VIDEO_LOGGING, RECOGNISER_STEPS above 0, "
             "SAMPLE_EVERY_STEPS).",
         )
@@ -115,7 +109,6 @@ def misspelled(history: ScalarHistory, config: Constants) -> Opinion:
     of_real = Evidence(CEILING_TAG, step, float(ceiling[-1]))
     if of_real.value > READS_REAL_CLIPS:
         return Finding(
-            rule,
             "warning",
             "The recogniser misreads real clips, so what it says of generated ones means little.",
             f"It misses {_percent(of_real.value)} of real letters; {_percent(READS_REAL_CLIPS)} are the limit.",
@@ -127,12 +120,11 @@ def misspelled(history: ScalarHistory, config: Constants) -> Opinion:
         f"against other words {_percent(floor[-1])}"
     )
     if rate[-1] - ceiling[-1] <= ABOVE_CEILING:
-        return Healthy(rule, f"{figures}.")
+        return Healthy(f"{figures}.")
     if len(steps) == 1 or rate[-1] < rate[-2] - STILL_FALLING:
-        return Unknown(rule, f"Spelling is still being learned: {figures}.")
+        return Unknown(f"Spelling is still being learned: {figures}.")
     evidence = tuple(Evidence(tag, step, float(values[-1])) for tag, values in ((RATE_TAG, rate), (FLOOR_TAG, floor)))
     return Finding(
-        rule,
         "warning",
         "Generated letters are misread, and that no longer gets better.",
         f"{figures}. At the sampling point before it were {_percent(rate[-2])}.",

@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Callable
 
 MAXIMUM_JOBS = 128
-
-
 MAXIMUM_BYTES = 256 * 1024 * 1024
 
 

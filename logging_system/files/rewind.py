@@ -2,7 +2,7 @@
 
 A run that dies has usually logged more steps than its last checkpoint holds. The resumed run repeats those steps.
 TensorBoard's fast loader ignores the records that announce such a restart, so the old points would stay in the charts
-beside the new ones; they have to leave the files.
+next to the new ones; they have to leave the files.
 """
 
 import json
@@ -16,29 +16,15 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from common.files import sync_folder, write_atomically
-from logging_system.files.event_records import EventRecord, read_records
+from logging_system.files.append_log import EventRecord, read_records
 
 METRICS_FILE = "metrics.jsonl"
-
-
 EVENT_FILE_PREFIX = "events.out.tfevents."
-
-
 EPOCH_CATEGORY = "03_Epoch_Summary/"  # the one category whose x axis is the epoch
-
-
 EPOCH_MARK = "epoch"
-
-
 PARTIAL_EPOCH_MARK = "partial epoch"
-
-
 BACKUP_FOLDER = "rewound"
-
-
-_ONE_OF_A_RUN = ("_hparams_/", CONFIG_SUMMARY_TAG)  # each launch writes them anew, and TensorBoard shows the first
-
-
+_ONE_OF_A_RUN = ("_hparams_/", CONFIG_SUMMARY_TAG)  # each launch writes its own, and TensorBoard shows the first
 Span = tuple[int, int]  # first byte, byte after the last
 
 
@@ -64,7 +50,7 @@ class _Plan:
 def rewind(run_folder: Path, first_new_step: int) -> Rewound:
     """Remove every point at or beyond ``first_new_step`` from the run's event files and ``metrics.jsonl``.
 
-    - A launch that began at or beyond that step goes as a whole, its opening points included.
+    - A launch that began at or beyond that step goes completely, its opening points included.
     - Epoch summaries go when the optimizer step at which they were written is taken back, and so does the summary of
       an epoch that had not ended, because the resumed run finishes that epoch and sums it up again.
     - HParams and the Custom Scalars layout go: every launch writes its own.
@@ -119,7 +105,7 @@ class _DoubtfulScalars:
             self._kept.add((tag, step))
 
     def keeps(self, tag: str, step: int) -> bool:
-        """Say whether a line stays; a doubtful one once only."""
+        """Return whether a line stays; a doubtful one stays only once."""
         if not tag.startswith(EPOCH_CATEGORY) and step != self._first_new_step - 1:
             return step < self._first_new_step
         if (tag, step) not in self._kept:

@@ -18,7 +18,7 @@ _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def tag_expression(pattern: str) -> re.Pattern[str]:
-    """Return the regular expression of the tags that a pattern with names in braces stands for.
+    """Return the regular expression of the tags that match a pattern with names in braces.
 
     A name never holds a slash.
     """
@@ -27,7 +27,7 @@ def tag_expression(pattern: str) -> re.Pattern[str]:
 
 
 def json_number(value: float) -> float | str:
-    """Return what stands for a number in JSON, which has no NaN and no infinity: those become the names above."""
+    """Return a number as JSON can hold it: NaN and the infinities, which JSON lacks, become the names above."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
@@ -123,7 +123,7 @@ class ScalarHistory:
             return ScalarSeries(tag, steps, numpy.array(points.values, dtype=numpy.float64))
 
     def matching(self, pattern: str) -> tuple[ScalarSeries, ...]:
-        """Return the series of all tags that a pattern such as "09_Parameter_Stats/{layer}/Mean" stands for.
+        """Return the series of all tags that a pattern such as "09_Parameter_Stats/{layer}/Mean" matches.
 
         They are in the order in which they first came.
         """
@@ -142,7 +142,7 @@ class HistoryFile:
     """What a ``metrics.jsonl`` holds."""
 
     history: ScalarHistory
-    unreadable_lines: int  # whole lines that are not a point; the torn last line of a live run is not counted
+    unreadable_lines: int  # complete lines that are not a point; the torn last line of a live run is not counted
 
 
 def read_history(path: Path) -> HistoryFile:

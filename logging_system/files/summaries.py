@@ -24,7 +24,7 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
 
-from logging_system.statistics.histogram import Histogram
+from logging_system.statistics.tensors import Histogram
 
 RGB = 3  # Summary.Image's code for three colour channels
 _DATA_CLASSES = {

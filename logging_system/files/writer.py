@@ -25,12 +25,11 @@ from tqdm import tqdm
 from common.files import write_atomically
 from common.video_encoding import check_video, encode_gif, encode_mp4, encode_png
 from logging_system.files import summaries
-from logging_system.files.append_log import AppendLog, BinaryFile, open_unbuffered
+from logging_system.files.append_log import AppendLog, BinaryFile, frame_record, open_unbuffered
 from logging_system.files.encoding_worker import EncodingWorker
-from logging_system.files.event_records import frame_record
 from logging_system.files.rewind import EPOCH_MARK, EVENT_FILE_PREFIX, METRICS_FILE, PARTIAL_EPOCH_MARK
 from logging_system.files.scalar_history import ScalarHistory, json_number, read_history
-from logging_system.statistics.histogram import Histogram
+from logging_system.statistics.tensors import Histogram
 
 SAMPLES_FOLDER = "samples"
 _CLOSE_TIMEOUT_SECONDS = 120.0
@@ -49,7 +48,7 @@ class Writer:
     Such a failure is counted in :attr:`failures`, reported once on the console and tried again at the next flush. Wrong
     arguments do raise ValueError, for they are mistakes of the caller. Safe to use from several threads.
 
-    ``description`` says what a tag is, with its unit; TensorBoard shows it beside the chart. It is stored with the
+    ``description`` says what a tag is, with its unit; TensorBoard shows it next to the chart. It is stored with the
     tag's first point of this process.
 
     Attributes:
@@ -177,7 +176,7 @@ class Writer:
     ) -> None:
         """Show this run in the HParams tab with its settings and the latest values of the scalar tags ``metrics``.
 
-        The settings named in ``prominent`` stand first.
+        The settings named in ``prominent`` come first.
         """
         values = summaries.hparams_start_values(hparams, metrics, self._run_folder.name, prominent)
         self._append_event(Event(step=0, summary=Summary(value=values)))

@@ -1,4 +1,4 @@
-"""Putting clips beside each other, with captions. Every clip is uint8 [T, H, W, 3]."""
+"""Clips laid out in a grid, with captions. Every clip is uint8 [T, H, W, 3]."""
 
 from collections.abc import Sequence
 
@@ -8,31 +8,19 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from common.filmstrip import cut_to_width, font_for
 from common.vision import make_grid
-from logging_system.pictures.drawing import INK, PAPER
+from logging_system.pictures.charts import INK, PAPER
 
 VISIBLE_SIDE = 128  # pixels; a smaller clip is a stamp on a screen
-
-
 MAXIMUM_COLUMNS = 4  # as TensorBoard shows any picture at most CARD_WIDTH wide, more columns would be stamps again
-
-
 CARD_WIDTH = 350
-
-
 PADDING = 4  # pixels between clips
-
-
 READABLE_SIZE = 12  # of letters on a card
-
-
 SMALLEST_SIZE, LARGEST_SIZE = 13, 20
-
-
 STRIP_MARGIN = 7  # above and below a caption together
 
 
 def scale_to_be_seen(side: int, wanted: int = VISIBLE_SIDE) -> int:
-    """Return the whole factor that brings `side` pixels to at least `wanted`."""
+    """Return the integer factor that brings `side` pixels to at least `wanted`."""
     return max(1, -(-wanted // side))
 
 
@@ -48,7 +36,7 @@ def captioned(video_THWC: numpy.ndarray, caption: str, size: int = SMALLEST_SIZE
     strip = Image.new("RGB", (width, height), PAPER)
     text, fitting_size = _fitting(caption, width - 6, size)
     ImageDraw.Draw(strip).text((3, height / 2), text, fill=INK, font=font_for(text, fitting_size), anchor="lm")
-    if size > SMALLEST_SIZE:  # the picture will be shrunk by leaving pixels out: see drawing.py
+    if size > SMALLEST_SIZE:  # the picture will be shrunk by leaving pixels out: see charts.py
         strip = strip.filter(ImageFilter.BoxBlur(0.5))
     strip_THWC = numpy.broadcast_to(numpy.asarray(strip), (frames, height, width, 3))
     return numpy.concatenate([strip_THWC, video_THWC], axis=1)

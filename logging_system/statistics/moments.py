@@ -141,6 +141,9 @@ class BinSums:
     sums: numpy.ndarray
     counts: numpy.ndarray
 
+    def __add__(self, other: "BinSums") -> "BinSums":
+        return BinSums(self.sums + other.sums, self.counts + other.counts)
+
     @property
     def means(self) -> numpy.ndarray:
         """[bins], NaN where no clip fell."""
@@ -168,7 +171,7 @@ class TimestepBins:
         self._totals += pair_2B @ member_BN
 
     def collect(self) -> BinSums:
-        """Return what was added since the last call and start anew. One transfer."""
+        """Return what was added since the last call and start again. One transfer."""
         if self._totals is None:
             return BinSums(numpy.zeros(self.bins), numpy.zeros(self.bins))
         sums, counts = numpy.asarray(self._totals.tolist())

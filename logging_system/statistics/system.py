@@ -6,7 +6,7 @@ What is unavailable is absent, never 0.
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import psutil
 import torch
@@ -14,48 +14,26 @@ import torch
 GIGABYTE = 1e9
 
 
-class DeviceReadings(Protocol):
-    """Something that returns its readings, by the last part of their tags."""
+class DeviceReadings:
+    """Readings of the training device, by the last part of their tags. This base class has none.
 
-    def read(self) -> dict[str, float]: ...
-
-
-class CudaInterface(Protocol):
-    """The part of `torch.cuda` that is used. The last three need NVIDIA's or AMD's management library.
-
-    They honour CUDA_VISIBLE_DEVICES, which a direct look-up by number in the management library would not.
+    Used as it is for a device that shares the computer's own memory and load.
     """
-
-    def memory_allocated(self, device: int) -> int: ...
-    def memory_reserved(self, device: int) -> int: ...
-    def max_memory_allocated(self, device: int) -> int: ...
-    def memory_stats(self, device: int) -> Mapping[str, int]: ...
-    def utilization(self, device: int) -> int: ...
-    def temperature(self, device: int) -> int: ...
-    def power_draw(self, device: int) -> int: ...
-
-
-class MpsInterface(Protocol):
-    """The part of `torch.mps` that is used."""
-
-    def current_allocated_memory(self) -> int: ...
-    def driver_allocated_memory(self) -> int: ...
-
-
-class NoReadings:
-    """A device that shares the computer's own memory and load."""
 
     def read(self) -> dict[str, float]:
         return {}
 
 
-class CudaReadings:
-    """One CUDA device."""
+class CudaReadings(DeviceReadings):
+    """One CUDA device. Load, temperature and power need NVIDIA's or AMD's management library.
+
+    `torch.cuda` honours CUDA_VISIBLE_DEVICES there, which a look-up by number in the library itself would not.
+    """
 
     def __init__(
-        self, cuda: CudaInterface, device: int, management_errors: tuple[type[Exception], ...] = (RuntimeError,)
+        self, cuda: Any, device: int, management_errors: tuple[type[Exception], ...] = (RuntimeError,)
     ) -> None:
-        """`management_errors` are what a missing or unwilling management library raises."""
+        """`cuda` is `torch.cuda`; `management_errors` are what a missing or unwilling management library raises."""
         self._cuda = cuda
         self._device = device
         self._management_errors = management_errors
@@ -83,10 +61,11 @@ class CudaReadings:
         return readings
 
 
-class MpsReadings:
+class MpsReadings(DeviceReadings):
     """Apple's GPU."""
 
-    def __init__(self, mps: MpsInterface) -> None:
+    def __init__(self, mps: Any) -> None:
+        """`mps` is `torch.mps`."""
         self._mps = mps
 
     def read(self) -> dict[str, float]:
@@ -103,7 +82,7 @@ def device_readings(device: torch.device) -> DeviceReadings:
         return CudaReadings(torch.cuda, index, (ImportError, RuntimeError, OSError, *_nvml_errors()))
     if device.type == "mps":
         return MpsReadings(torch.mps)
-    return NoReadings()
+    return DeviceReadings()
 
 
 def _nvml_errors() -> tuple[type[Exception], ...]:
@@ -149,7 +128,7 @@ class HostReadings:
         for child in self._process.children(recursive=True):
             try:
                 sizes.append(child.memory_info().rss)
-            except psutil.Error:  # it ended between the two calls, or belongs to somebody else
+            except psutil.Error:  # it ended between the two calls, or belongs to another user
                 continue
         return sum(sizes) if sizes else None
 
@@ -193,7 +172,7 @@ class SystemSampler:
             self._thread.join(timeout=2.0)
 
     def _run(self) -> None:
-        # The first readings would cover no time at all, hence the wait comes first.
+        # Readings taken at once would cover no time, so the wait comes first.
         while not self._stopped.wait(self._period_seconds):
             try:
                 self.sample_now()

@@ -9,11 +9,9 @@ import numpy
 import pytest
 from PIL import Image
 
-from logging_system.categories import c06_diffusion
+from logging_system.categories import CATEGORIES, c06_diffusion
 from logging_system.categories.c15_configuration import LAYOUT, PROMINENT_CONSTANTS, RESULT_TAGS
-from logging_system.pictures.charts import COLOURS
-from logging_system.pictures.drawing import ACCENT, LINE
-from logging_system.registry import CATEGORIES
+from logging_system.pictures.charts import ACCENT, COLOURS, LINE
 from tests.browser.conftest import PATIENCE_MILLISECONDS
 from tests.waiting import wait_until
 
@@ -135,7 +133,7 @@ def test_description_opens(open_tab):
     page.get_by_title("Show summary description").first.click()
     description = page.locator("tf-markdown-view p", has_text="Mean unweighted squared error").first
     description.wait_for()
-    assert description.inner_text().strip() == c06_diffusion.TAGS[tag].description
+    assert description.inner_text().strip() == c06_diffusion.TAGS[tag.split("/")[1]].description
 
 
 def test_custom_scalars_show_the_whole_layout(open_tab):

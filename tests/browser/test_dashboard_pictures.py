@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from docs.make_dashboard_pictures import PICTURES, Picture, main, make_pictures, screenshot, small_png
-from logging_system.registry import CATEGORIES
+from logging_system.categories import CATEGORIES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 LARGEST_BYTES = 120_000

@@ -12,7 +12,8 @@ import main
 import training.estimate
 import training.loop
 from common.errors import UserError
-from compute.device import ComputeDevice, OnItsWay, choose_device
+from compute.device import ComputeDevice, OnItsWay, Place, choose_device
+from config import Config
 from logging_system.cadence import Cadence
 from tests.held_clock import HeldClock
 from training.estimate import ClipCost
@@ -58,14 +59,14 @@ def test_only_a_gpu_copies_from_pinned_memory_without_the_host(name: str, asked:
 
 
 def test_results_are_needed_at_each_cadence_and_never_between() -> None:
-    cadence = Cadence(
-        validate_every_steps=6,
-        save_every_steps=8,
-        log_every_steps=4,
-        sample_every_steps=9,
-        diagnostic_log_every_steps=11,
-        log_every_epochs=1,
-        tensorboard_flush_every_steps=1,
+    cadence = Cadence.from_config(
+        Config(
+            VALIDATE_EVERY_STEPS=6,
+            SAVE_EVERY_STEPS=8,
+            LOG_EVERY_STEPS=4,
+            SAMPLE_EVERY_STEPS=9,
+            DIAGNOSTIC_LOG_EVERY_STEPS=11,
+        )
     )
     assert [step for step in range(1, 17) if cadence.needs_results(step)] == [4, 6, 8, 9, 11, 12, 16]
 
@@ -200,7 +201,8 @@ def test_a_device_that_is_not_there_is_refused(machine: Machine) -> None:
 
 def test_each_of_several_processes_gets_a_gpu_of_its_own(machine: Machine) -> None:
     machine.has(gpus=4)
-    devices = [choose_device("auto", "auto", local_rank, 4).device for local_rank in range(4)]
+    places = [Place(local_rank=local_rank, processes_here=4) for local_rank in range(4)]
+    devices = [choose_device("auto", "auto", place).device for place in places]
     assert devices == machine.own == [torch.device("cuda", index) for index in range(4)]
 
 
@@ -213,14 +215,15 @@ def test_one_process_leaves_the_choice_of_the_gpu_to_cuda(machine: Machine) -> N
 def test_more_processes_than_gpus_are_refused_with_both_numbers(machine: Machine) -> None:
     machine.has(gpus=2)
     with pytest.raises(UserError, match=r"4 processes .* sees 2 CUDA device\(s\).*--nproc-per-node=2, or set DEVICE"):
-        choose_device("auto", "auto", 0, 4)
+        choose_device("auto", "auto", Place(local_rank=0, processes_here=4))
 
 
 def test_several_processes_on_mps_are_refused_and_on_a_cpu_are_not(machine: Machine) -> None:
     machine.has(gpus=0, macos=15)
+    place = Place(local_rank=1, processes_here=2)
     with pytest.raises(UserError, match=r"2 processes cannot share .* MPS device. .* set DEVICE to 'cpu'"):
-        choose_device("auto", "auto", 1, 2)
-    assert choose_device("cpu", "off", 1, 2) == ComputeDevice(torch.device("cpu"), None)
+        choose_device("auto", "auto", place)
+    assert choose_device("cpu", "off", place) == ComputeDevice(torch.device("cpu"), None)
 
 
 def test_float16_autocast_computes_products_in_float16_and_is_named() -> None:

@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 
 from logging_system import dispatcher as dispatcher_module
+from logging_system.categories import CATEGORIES
 from logging_system.dispatcher import ERROR_FILE, Dispatcher
 from logging_system.files import encoding_worker
 from logging_system.files import writer as writer_module
 from logging_system.files.encoding_worker import EncodingWorker
-from logging_system.registry import CATEGORIES
 
 FAILURES = "05_Performance/Logging_Failures"
 DROPPED = "05_Performance/Dropped_Videos"
@@ -161,13 +161,13 @@ def test_all_fifteen_raise_in_the_middle(train, monkeypatch, capsys, assert_same
 def test_all_fifteen_fail_to_start(train, monkeypatch, capsys, assert_same_weights):
     """What was to be prepared is missing then; whatever comes of it, training does not notice."""
 
-    def refuse(self, view):
+    def refuse(self):
         with pytest.MonkeyPatch.context() as patch:
-            for _, category in self._categories:
+            for category in self._categories:
                 patch.setattr(category, "on_start", broken)
-            on_start(self, view)
+            on_start(self)
 
-    def broken(view, writer):
+    def broken():
         raise RuntimeError("no start")
 
     on_start = Dispatcher.on_start

@@ -45,8 +45,8 @@ def test_the_clips_of_each_format_can_be_decoded(tmp_path, name):
 
 def test_every_format_says_what_it_looks_like():
     assert len(set(FORMAT_NAMES)) == len(FORMATS)
-    assert len({data_format.looks_like for data_format in FORMATS}) == len(FORMATS)
-    assert all(data_format.looks_like for data_format in FORMATS)
+    assert len({data_format.needs for data_format in FORMATS}) == len(FORMATS)
+    assert all(data_format.needs for data_format in FORMATS)
     assert FORMAT_NAMES[-1] == "folder"
 
 
@@ -88,7 +88,7 @@ def test_a_format_that_does_not_fit_is_refused_with_what_would(tmp_path, name):
     root = replicas.folder_replica(tmp_path, clips=2)
     with pytest.raises(UserError) as caught:
         read_data_set(root, name)
-    (looks_like,) = [data_format.looks_like for data_format in FORMATS if data_format.name == name]
+    (looks_like,) = [data_format.needs for data_format in FORMATS if data_format.name == name]
     assert str(root) in str(caught.value).split(" DATA_FORMAT=")[0]
     assert f". DATA_FORMAT={name!r} means {looks_like}. It looks like folder of clips" in str(caught.value)
     assert str(caught.value).endswith("set DATA_FORMAT to 'folder' or 'auto'.")

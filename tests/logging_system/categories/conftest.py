@@ -13,6 +13,7 @@ from torch import nn
 
 from config import Config
 from logging_system.cadence import LoggingClock
+from logging_system.categories import CATEGORIES
 from logging_system.category import CategoryContext
 from logging_system.dispatcher import Dispatcher
 from logging_system.files.writer import Writer
@@ -27,7 +28,6 @@ from logging_system.records import (
     StepRecord,
     ValidationRecord,
 )
-from logging_system.registry import CATEGORIES
 
 NUM_TIMESTEPS = 100
 NOISE_VIDEOS = ("original", "noisy", "actual_noise", "predicted_noise", "denoised")

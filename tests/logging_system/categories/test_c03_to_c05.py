@@ -15,7 +15,7 @@ from PIL import Image
 from logging_system.categories import c05_performance
 from logging_system.categories.c03_epoch_summary import EpochSummary
 from logging_system.files.writer import Writer
-from logging_system.pictures.drawing import ACCENT
+from logging_system.pictures.charts import ACCENT
 from tests.held_clock import HeldClock
 
 

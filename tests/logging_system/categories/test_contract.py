@@ -12,8 +12,8 @@ import numpy
 import pytest
 import torch
 
+from logging_system.categories import CATEGORIES
 from logging_system.files.scalar_history import tag_expression
-from logging_system.registry import CATEGORIES
 from logging_system.statistics import system
 from tests.dashboard_tags import TAG_TABLE, tags_of
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from logging_system.categories import CATEGORIES
 from logging_system.records import StepRecord
-from logging_system.registry import CATEGORIES
 from logging_system.statistics import system
 from tests.dashboard_tags import tags_of
 
@@ -53,7 +53,7 @@ def log_on(device: str, session: Callable[..., Any], make: SimpleNamespace, *nam
 @pytest.fixture(autouse=True)
 def no_gpu_readings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an imagined GPU holds cannot be read; `test_devices.py` reads made-up ones."""
-    monkeypatch.setattr(system, "CudaReadings", lambda *_: system.NoReadings())
+    monkeypatch.setattr(system, "CudaReadings", lambda *_: system.DeviceReadings())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
 
 

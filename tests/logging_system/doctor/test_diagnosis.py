@@ -41,7 +41,7 @@ def test_the_default_run_has_noisy_samples_and_nothing_else(history_with: Build,
     )
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.__name__)
 def test_no_rule_judges_a_run_without_metrics(rule: Callable[..., object], config: dict[str, object]) -> None:
     for constants in (config, {}):
         opinion = rule(ScalarHistory(), constants)
@@ -138,7 +138,7 @@ def test_every_finding_has_evidence_and_a_remedy(
 ) -> None:
     bad = {tag: {step: 1e3 * (1 + step) for step in curve} for tag, curve in curves.items()}
     still = {tag: {step: value * 1e-9 for step, value in curve.items()} for tag, curve in curves.items()}
-    opinions = [rule(history_of(run), config) for run in (bad, still) for rule in RULES]
+    opinions = [rule(history_of(run), config) for run in (bad, still) for rule in RULES.values()]
     findings = [opinion for opinion in opinions if isinstance(opinion, Finding)]
     assert len(findings) >= 8
     for finding in findings:

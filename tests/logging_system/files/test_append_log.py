@@ -1,6 +1,8 @@
+import numpy
 import pytest
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from logging_system.files.append_log import AppendLog
+from logging_system.files.append_log import AppendLog, masked_checksum
 
 
 def test_torn_write_is_repeated_at_the_same_place(tmp_path, disk):
@@ -51,3 +53,15 @@ def test_existing_content_is_continued(tmp_path):
     log.close()
     log.close()
     assert (tmp_path / "log").read_bytes() == b"old new"
+
+
+@pytest.mark.parametrize("length", [0, 1, 12, 255, 4095, 4096, 4097, 4351, 4352, 20_000])
+def test_checksum_agrees_with_tensorboard(length):
+    data = numpy.random.default_rng(length).integers(0, 256, length, dtype=numpy.uint8).tobytes()
+    assert masked_checksum(data) == masked_crc32c(data)
+
+
+def test_checksum_of_a_known_value():
+    # RFC 3720, appendix B.4: 32 bytes of zeros have the CRC-32C 0x8A9136AA.
+    crc = 0x8A9136AA
+    assert masked_checksum(bytes(32)) == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -8,7 +8,7 @@ from PIL import Image
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
 from logging_system.files.writer import Writer
-from logging_system.statistics.histogram import Histogram
+from logging_system.statistics.tensors import Histogram
 
 
 @pytest.fixture

@@ -3,8 +3,21 @@
 import numpy
 import pytest
 
-from logging_system.pictures.charts import COLOURS, NO_DATA, NameGroup, bar_chart, group_names, heat_map, line_chart
-from logging_system.pictures.drawing import ACCENT, LINE, SHADE, log_ticks, nice_ticks, short_number
+from logging_system.pictures.charts import (
+    ACCENT,
+    COLOURS,
+    LINE,
+    NO_DATA,
+    SHADE,
+    NameGroup,
+    bar_chart,
+    group_names,
+    heat_map,
+    line_chart,
+    log_ticks,
+    nice_ticks,
+    short_number,
+)
 from logging_system.pictures.frames import caption_size, captioned, captioned_grid, enlarged, scale_to_be_seen
 
 WIDTH, HEIGHT = 700, 430  # twice what TensorBoard shows

@@ -10,9 +10,9 @@ import torch
 
 from logging_system.statistics.system import (
     CudaReadings,
+    DeviceReadings,
     HostReadings,
     MpsReadings,
-    NoReadings,
     SystemSampler,
     _busy_and_total,
     device_readings,
@@ -95,13 +95,13 @@ def test_mps_readings() -> None:
 
 
 def test_device_decides_the_readings() -> None:
-    assert isinstance(device_readings(torch.device("cpu")), NoReadings)
+    assert isinstance(device_readings(torch.device("cpu")), DeviceReadings)
     assert isinstance(device_readings(torch.device("cuda", 1)), CudaReadings)
     assert isinstance(device_readings(torch.device("mps")), MpsReadings)
 
 
 def test_host_readings_agree_with_psutil(tmp_path: Path) -> None:
-    host = HostReadings(tmp_path, NoReadings())
+    host = HostReadings(tmp_path, DeviceReadings())
     begun = _busy_and_total()[1]
     wait_until(lambda: _busy_and_total()[1] > begun)  # it is counted in hundredths of a second
     readings = host.read()
@@ -121,9 +121,9 @@ def test_children_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=2 * 10**8)),
     ]
     monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: children)
-    assert HostReadings(tmp_path, NoReadings()).read()["Loader_RSS_GB"] == pytest.approx(0.3)
+    assert HostReadings(tmp_path, DeviceReadings()).read()["Loader_RSS_GB"] == pytest.approx(0.3)
     monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [])
-    assert "Loader_RSS_GB" not in HostReadings(tmp_path, NoReadings()).read()
+    assert "Loader_RSS_GB" not in HostReadings(tmp_path, DeviceReadings()).read()
 
 
 def test_sampler_reads_on_its_own_thread_and_ends() -> None:
