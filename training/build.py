@@ -40,7 +40,6 @@ from training.loop import TrainingLoop
 from training.optimizer import optimizer_tensors
 from training.resume import compare_data, config_for_resume
 from training.skipped import SkippedBatchWriter, SkippedSteps
-from training.step import TrainStep
 from training.stopping import StopRequest, interrupted_with_peers
 from training.validation import Validator, gauge_clips, load_validation_batch, wrong_tokens
 
@@ -99,7 +98,6 @@ def build_training(
         announce(loaded, learner, splits, folder, differences, checkpoint)
     return TrainingLoop(
         learner,
-        step=build_train_step(learner),
         batches=training_batches(
             splits.training,
             batch_size=config.clips_per_step,
@@ -111,7 +109,7 @@ def build_training(
         ),
         validator=validator,
         log=build_run_log(config, folder.path, learner, view),
-        saver=_build_saver(learner, loaded.file_values, folder.checkpoints),
+        saver=build_saver(learner, loaded.file_values, folder.checkpoints),
         skipped_steps=SkippedSteps(
             already_skipped=learner.start.skipped_steps,
             limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
@@ -245,21 +243,7 @@ def _build_validator(learner: Learner, splits: DataSplits) -> Validator:
     )
 
 
-def build_train_step(learner: Learner) -> TrainStep:
-    """Build the training step of the learner's model."""
-    return TrainStep(
-        shared=learner.shared,
-        ema=learner.ema,
-        optimizer=learner.optimizer,
-        loss_scale=learner.loss_scale,
-        objective=learner.objective,
-        compute=learner.compute,
-        processes=learner.processes,
-        config=learner.config,
-    )
-
-
-def _build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints: Path) -> Saver:
+def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints: Path) -> Saver:
     """Build the saver of this process. Call on all processes.
 
     `config_file` holds the values of config.py alone, without preset and command line; checkpoints keep them.

@@ -28,6 +28,7 @@ from training.optimizer import (
     load_optimizer_parts,
     load_optimizer_tensors,
 )
+from training.step import TrainStep
 from training.stopping import StoppingLimits
 from training.validation import load_validation_batch
 
@@ -49,7 +50,7 @@ class Learner(_Network):
         dashboard_model: what the dashboard reads: the model itself, or the main process's copy of a divided one.
         dashboard_average: the same for the averaged weights.
         copies: fills these copies; None if the model is not divided.
-        shared: the model as the processes train it together.
+        step: does an optimizer step.
         forward_flops: of one forward pass over one clip.
     """
 
@@ -57,7 +58,7 @@ class Learner(_Network):
     tokenizer: Tokenizer
     compute: ComputeDevice
     processes: Processes
-    shared: SharedModel
+    step: TrainStep
     optimizer: torch.optim.AdamW
     loss_scale: LossScale
     objective: DiffusionObjective
@@ -121,16 +122,27 @@ def build_learner(
     shared = _shared(model, compute, processes)
     if config.COMPILE_MODEL:
         shared.compile()
+    objective = build_objective(config, compute.device)
+    step = TrainStep(
+        shared=shared,
+        ema=ema,
+        optimizer=optimizer,
+        loss_scale=loss_scale,
+        objective=objective,
+        compute=compute,
+        processes=processes,
+        config=config,
+    )
     return Learner(
         **vars(network),
         config=config,
         tokenizer=tokenizer,
         compute=compute,
         processes=processes,
-        shared=shared,
+        step=step,
         optimizer=optimizer,
         loss_scale=loss_scale,
-        objective=build_objective(config, compute.device),
+        objective=objective,
         schedule=schedule,
         limits=limits,
         steps_per_epoch=steps_per_epoch,

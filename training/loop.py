@@ -20,7 +20,6 @@ from training.announce import ProgressBar
 from training.learner import Learner
 from training.optimizer import set_learning_rate
 from training.skipped import SkippedSteps, TooManySkippedSteps
-from training.step import TrainStep
 from training.stopping import Ending, EndOfRun, StopRequest, interrupted_with_peers
 from training.validation import Validator
 
@@ -41,7 +40,6 @@ class TrainingLoop:
         self,
         learner: Learner,
         *,
-        step: TrainStep,
         batches: Generator[Batch, None, None],
         validator: Validator,
         log: RunLog,
@@ -52,7 +50,7 @@ class TrainingLoop:
         self._learner = learner
         self._config = learner.config
         self._processes = learner.processes
-        self._step = step
+        self._step = learner.step
         self._batches = batches
         self._validator = validator
         self._log = log
@@ -127,7 +125,7 @@ class TrainingLoop:
         Raises:
             Interrupted: a signal came before the step began.
         """
-        record, ending = self._do_step()
+        record, ending = self._next_step()
         validation = self._validation_after(record)
         if ending is None:  # a signal may have come during validation
             ending = self._end_of_run.between_steps()
@@ -148,7 +146,7 @@ class TrainingLoop:
             ending = self._end_after_signal()
         return ending
 
-    def _do_step(self) -> tuple[StepRecord, Ending | None]:
+    def _next_step(self) -> tuple[StepRecord, Ending | None]:
         """Do one step; return its record, and why the run ends after it, or None."""
         wait_started = time.perf_counter()
         batch = self._next_batch()
