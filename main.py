@@ -21,7 +21,7 @@ from training.stopping import StopRequest
 
 
 def main(arguments: list[str]) -> int:
-    """Train as config.py and the command line say; return the exit code, 0 only for a finished run."""
+    """Train with the settings of config.py and the command line; return the exit code, 0 only for a finished run."""
     keep_freed_memory()
     place = place_of_this_process()
     with forgiving_output(), quiet_output(place.rank > 0):
@@ -31,10 +31,9 @@ def main(arguments: list[str]) -> int:
                 compute = build_device(loaded.config, place)
                 processes = connection.enter_context(connected_processes(place, compute.device))
                 announce_place(place, processes)
-                several = processes.are_several
                 with (
-                    StopRequest(is_quiet=place.rank > 0, is_one_of_several=several) as stop,
-                    report_failures(place, processes),  # while torchrun's signals still find somebody
+                    StopRequest(is_quiet=place.rank > 0, is_one_of_several=processes.are_several) as stop,
+                    report_failures(place, processes),  # while a signal from torchrun cannot kill this process
                     ExitStack() as held,
                 ):
                     training = build_training(loaded, ["main.py", *arguments], stop, processes, compute, held)

@@ -31,7 +31,6 @@ from data.build import build_data
 from distributed.processes import Processes
 from logging_system.records import CheckpointRecord
 from models.build import build_tokenizer
-from training.build import build_train_step
 from training.learner import Learner, build_learner
 from training.optimizer import optimizer_tensors
 
@@ -86,7 +85,7 @@ def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> tup
     learner.optimizer.step()
     rows = [splits.training.row(0, index) for index in range(config.BATCH_SIZE)]
     batch = load_batch(splits.training, rows, tokenizer)
-    step = build_train_step(learner)
+    step = learner.step
     savers = {way: _saver(learner, config, folder / way, way == BESIDE) for way in (WAITING, BESIDE)}
     sizes: list[int] = []
 

@@ -26,7 +26,6 @@ from data.batches import load_batch
 from data.build import build_data
 from distributed.processes import Processes, connected_processes
 from models.build import build_tokenizer
-from training.build import build_train_step
 from training.learner import build_learner
 
 WARM_UP_STEPS = 2  # after the first, DDP divides the gradients into buckets anew
@@ -119,7 +118,7 @@ def _build(plan: WorkPlan, processes: Processes) -> tuple[Callable[[], object], 
     tokenizer = build_tokenizer(config, splits.symbols)
     together = Processes() if plan.is_apart else processes
     learner = build_learner(config, splits, tokenizer, None, compute, together)
-    step = build_train_step(learner)
+    step = learner.step
     clips = config.clips_per_step
     batch = load_batch(splits.training, [splits.training.row(0, place) for place in range(clips)], tokenizer)
     return lambda: step.run(1, batch), clips, sum(parameter.numel() for parameter in learner.model.parameters())

@@ -1,4 +1,4 @@
-"""What a run says on the console: before it starts, and the progress bar while it trains."""
+"""What a run prints: its announcements before it starts, and the progress bar while it trains."""
 
 import socket
 import sys
@@ -27,15 +27,9 @@ def announce(
     differences: Sequence[str],
     checkpoint: Checkpoint | None,
 ) -> None:
-    """Say where the run lives, what it trains on, what a preset or a resume changed, and how to watch it.
+    """Print where the run lives, what it trains on, what a preset or a resume changed, and how to watch it.
 
-    Args:
-        loaded: says what the preset changed.
-        learner: what is trained.
-        splits: the data.
-        folder: of the run.
-        differences: from the checkpoint, a sentence each.
-        checkpoint: that the run resumes from.
+    `differences` from the checkpoint that the run resumes from are a sentence each.
     """
     config, compute, processes = learner.config, learner.compute, learner.processes
     print(f"Run: {folder.path}")
@@ -64,37 +58,42 @@ def announce(
     _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
 
 
-def announce_place(place: Place, processes: Processes) -> None:
-    """Say on the consoles of other machines where the run's own is. Call on all processes."""
-    host = processes.from_main(socket.gethostname())
-    if place.rank > 0 and place.local_rank == 0:
-        last = place.rank + place.processes_here - 1
-        ranks = f"ranks {place.rank} to {last}" if last > place.rank else f"rank {last}"
-        print(f"This machine has {ranks} of {place.world_size}; the run speaks on {host}.", file=sys.stderr)
+def _announce_dropped_characters(training: ClipSource, tokenizer: Tokenizer) -> None:
+    """Print which characters in the captions of the first epoch the model will not see."""
+    captions = [training.row(0, index).caption for index in range(len(training))]
+    lost = unread(tokenizer, captions)
+    if lost.characters:
+        listed = ", ".join(f"{character!r} ({count} times)" for character, count in lost.characters.most_common(20))
+        print(f"Captions: the text encoder does not know, and leaves out: {listed}")
+    if lost.silent:
+        print(
+            f"Captions: nothing is left of {len(set(lost.silent))} of {len(set(captions))}, which then look all the "
+            f"same, such as {min(lost.silent)[:60]!r}: choose a TEXT_ENCODER that knows their script (docs/data.md)"
+        )
 
 
 def _announce_estimate(
     estimate: TrainingEstimate, compute: ComputeDevice, *, steps: int | None, max_minutes: float | None
 ) -> None:
-    """Say what the run will take, and warn where its memory or its time will not do.
+    """Print what the run will take, and warn if memory or time will not suffice.
 
     Args:
-        steps: that are left; None where only the time limits the run.
+        steps: those that are left; None if only the time limits the run.
         max_minutes: None for no limit.
     """
     on_cpu = compute.device.type == "cpu"
     each = f" for each of the {estimate.processes_here} processes here" if estimate.processes_here > 1 else ""
-    who = "each of them" if estimate.processes_here > 1 else "this run"
-    whole = "" if steps is None else f" ({steps} steps: {_duration(steps * estimate.step_seconds)})"
+    all_steps = "" if steps is None else f" ({steps} steps: {_duration(steps * estimate.step_seconds)})"
     print(
         f"Estimate: {estimate.parameters / 1e6:.3g} M parameters, {_flops(estimate.step_flops)} a step; "
         f"{'' if on_cpu else 'at most '}about {_duration(estimate.step_seconds)} a step on this "
-        f"{device_name(compute.device)}{whole}, {'about' if on_cpu else 'at least'} "
+        f"{device_name(compute.device)}{all_steps}, {'about' if on_cpu else 'at least'} "
         f"{_gibibytes(estimate.memory_bytes)} of memory{each}. Training alone: validation, samples and checkpoints "
         f"come on top. Measured on one clip in {_duration(estimate.measuring_seconds)}.",
         flush=True,
     )
     if estimate.memory_bytes > estimate.memory_limit:
+        who = "each of them" if estimate.processes_here > 1 else "this run"
         print(
             f"Warning: that is more than the {_gibibytes(estimate.memory_limit)} that {who} can have; lower "
             f"{SMALLER_BATCH}, {SMALLER_CLIP}.",
@@ -123,25 +122,20 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def _announce_dropped_characters(training: ClipSource, tokenizer: Tokenizer) -> None:
-    """Say which characters of the captions the model will not see. Looks at the captions of the first epoch."""
-    captions = [training.row(0, index).caption for index in range(len(training))]
-    lost = unread(tokenizer, captions)
-    if lost.characters:
-        listed = ", ".join(f"{character!r} ({count} times)" for character, count in lost.characters.most_common(20))
-        print(f"Captions: the text encoder does not know, and leaves out: {listed}")
-    if lost.silent:
-        print(
-            f"Captions: nothing is left of {len(set(lost.silent))} of {len(set(captions))}, which then look all the "
-            f"same, such as {min(lost.silent)[:60]!r}: choose a TEXT_ENCODER that knows their script (docs/data.md)"
-        )
+def announce_place(place: Place, processes: Processes) -> None:
+    """Print on the other machines which one prints the run's messages. Call on all processes."""
+    host = processes.from_main(socket.gethostname())
+    if place.rank > 0 and place.local_rank == 0:
+        last = place.rank + place.processes_here - 1
+        ranks = f"ranks {place.rank} to {last}" if last > place.rank else f"rank {last}"
+        print(f"This machine has {ranks} of {place.world_size}; the run speaks on {host}.", file=sys.stderr)
 
 
 class ProgressBar:
     """A bar with loss, learning rate and remaining time."""
 
     def __init__(self, start_step: int, total_steps: int | None, *, is_shown: bool) -> None:
-        # A log file gets a line now and then, a terminal a smooth bar.
+        # A terminal gets a smooth bar, a log file a line now and then.
         interval = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(
             total=total_steps,
@@ -158,10 +152,10 @@ class ProgressBar:
         self._bar.update()
 
     def show(self, loss: float, learning_rate: float) -> None:
-        """Show figures behind the bar, at its next redraw."""
+        """Show figures after the bar, at its next redraw."""
         self._bar.set_postfix({"loss": f"{loss:.4f}", "learning rate": f"{learning_rate:.2e}"}, refresh=False)
 
-    def say(self, line: str) -> None:
+    def write(self, line: str) -> None:
         """Print a line above the bar."""
         self._bar.write(line, file=sys.stdout)
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The composition root: reads the config, builds every part, and puts them together."""
+"""The composition root: builds every part of a run from its config, and connects them."""
 
 import hashlib
 import json
@@ -39,9 +39,8 @@ from training.learner import Learner, build_learner, stopping_limits
 from training.loop import TrainingLoop
 from training.optimizer import optimizer_tensors
 from training.resume import compare_data, config_for_resume
-from training.skipped import SkippedBatches, SkippedSteps
-from training.step import TrainStep
-from training.stopping import StopRequest, ending_together
+from training.skipped import SkippedBatchWriter, SkippedSteps
+from training.stopping import StopRequest, interrupted_with_peers
 from training.validation import Validator, gauge_clips, load_validation_batch, wrong_tokens
 
 
@@ -53,57 +52,52 @@ def build_training(
     compute: ComputeDevice,
     held: ExitStack,
 ) -> TrainingLoop | None:
-    """Build everything that a run needs; None where a resumed run has no step left to do, and nothing was touched.
+    """Build everything that a run needs. Return None if a resumed run has no step left to do; nothing is then written.
 
     Args:
         loaded: the config, and where its values come from.
         argv: the command line, for the log.
-        stop: tells of signals; one that comes while this builds gives it up.
-        processes: that train together; the main one alone writes.
-        compute: where this one computes.
+        stop: ends the building when a signal comes.
+        processes: those that train together; only the main one writes.
+        compute: the device of this process.
         held: keeps the lock of the run folder; close it when the training has ended.
 
     Raises:
         UserError: something about the config, the data, the run folder or the device cannot work.
         Interrupted: a signal came.
     """
-    _check_parallelism(loaded.config, processes)
-    _check_remembered(processes, resume=loaded.resume)
-    with stop.interruptible(), ending_together(stop):  # so far nothing is written but the lock
+    _check_launch(loaded, processes)
+    with stop.interruptible(), interrupted_with_peers(stop):  # until its end, only the lock is written
         _check_same_settings(loaded, compute, processes)
         restarted = processes.remembered_run()
         resume = loaded.resume or restarted is not None
-        # Before the run folder is made: what cannot work leaves nothing behind.
-        splits = None if resume else _open_data(loaded.config, processes)
-        folder, checkpoint = _run_folder(loaded.config, restarted, processes, held, resume=resume)
+        # A new run opens its data before it has a folder, so that data that cannot work leave nothing behind.
+        data = None if resume else _open_data(loaded.config, processes)
+        folder, checkpoint = _open_run_folder(loaded.config, restarted, processes, held, resume=resume)
         config, differences = config_for_resume(loaded, checkpoint)
-        splits = splits if splits is not None else _open_data(config, processes)
+        splits, tokenizer = _open_data(config, processes) if data is None else data
         report = dict(splits.report)
         if checkpoint is not None:
             comparison = compare_data(folder.path / "split.json", report)
-            differences += (*comparison.differences, *_other_step(config, checkpoint, processes))
             if comparison.formerly_trained:
                 report["formerly_trained"] = comparison.formerly_trained
-        tokenizer = build_tokenizer(config, splits.symbols)
-        _check_symbols(checkpoint, tokenizer)
-        if checkpoint is not None and _is_finished(config, splits, checkpoint, processes):
-            return None
+            differences += (*comparison.differences, *_changed_step(config, checkpoint, processes))
+            _check_symbols(checkpoint, tokenizer)
+            if _is_finished(config, splits, checkpoint, processes):
+                return None
         learner = build_learner(config, splits, tokenizer, checkpoint, compute, processes)
-        view = None
-        if processes.is_main:
-            view = build_view(learner, splits, differences, argv, stop)
-        validator = _validator(learner, splits)
+        view = build_view(learner, splits, differences, argv, stop) if processes.is_main else None
+        validator = _build_validator(learner, splits)
     if processes.is_main:
         if checkpoint is not None:
             set_aside_newer(folder.checkpoints, checkpoint.state.step)
-            remove_old(folder.checkpoints, checkpoint.folder, retention(config))  # at once: it may be to make room
+            remove_old(folder.checkpoints, checkpoint.folder, _retention(config))  # now, as the disk may be full
         processes.remember_run(folder.path.name)
         folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
         folder.write_json("split.json", report)
         announce(loaded, learner, splits, folder, differences, checkpoint)
     return TrainingLoop(
         learner,
-        step=build_train_step(learner),
         batches=training_batches(
             splits.training,
             batch_size=config.clips_per_step,
@@ -121,90 +115,29 @@ def build_training(
             limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
             compute=compute,
             rank=processes.part.rank,
-            keep=SkippedBatches(folder.path, learner).keep,
+            keep=SkippedBatchWriter(folder.path, learner).keep,
         ),
         stop=stop,
     )
 
 
-def build_train_step(learner: Learner) -> TrainStep:
-    """Build the optimizer step that trains the learner's model."""
-    return TrainStep(
-        shared=learner.shared,
-        ema=learner.ema,
-        optimizer=learner.optimizer,
-        loss_scale=learner.loss_scale,
-        objective=learner.objective,
-        compute=learner.compute,
-        processes=learner.processes,
-        config=learner.config,
-    )
-
-
-def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints: Path) -> Saver:
-    """Build what this process saves with. Call on all processes.
-
-    Args:
-        learner: whose state is saved.
-        config_file: what config.py alone says, without preset and command line.
-        checkpoints: their folder.
-    """
-    config, processes = learner.config, learner.processes
-
-    def describe(state: RunState) -> TrainingState:
-        return TrainingState(
-            **vars(state),
-            config=config_as_json(config),
-            config_file=config_file,
-            symbols=learner.tokenizer.symbols,
-            # The step that failed, if one did, has moved the schedule on already.
-            schedule={**learner.schedule.state(), "last_epoch": float(state.step)},
-            world_size=processes.part.world_size,
-            loss_scale=learner.loss_scale.state(),
+def _check_launch(loaded: LoadedSettings[Config], processes: Processes) -> None:
+    """Refuse a launch that would run out of memory later, or that torchrun could not restart."""
+    if loaded.config.PARALLELISM == "fsdp" and not processes.are_several:
+        raise UserError(
+            "PARALLELISM is 'fsdp', which divides the model over several processes, and there is one. Start several "
+            "(torchrun --nproc-per-node=N main.py ...), or set PARALLELISM to 'ddp'; checkpoints load either way."
         )
-
-    def tensors() -> CheckpointTensors:
-        return {
-            "model": learner.model.state_dict(),
-            "ema": learner.ema.model.state_dict(),
-            "optimizer": optimizer_tensors(learner.optimizer, learner.model),
-        }
-
-    if config.CHECKPOINT_LAYOUT == "sharded":
-        return ShardedSaver(
-            checkpoints=checkpoints,
-            describe=describe,
-            tensors=tensors,
-            retention=retention(config),
-            processes=processes,
-            group=dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT),
-            saved_step=learner.start.step,
+    if not loaded.resume and not processes.run_is_remembered:
+        raise UserError(
+            "torchrun does not share its store with these processes (TORCH_DISABLE_SHARE_RDZV_TCP_STORE is set, or the "
+            "rendezvous backend has none), so that others in their place could not find their run. Add --resume "
+            "--experiment-name NAME, which begins it too."
         )
-    is_divided = learner.copies is not None
-    if not processes.is_main and not is_divided:
-        return Saver()
-    return CheckpointSaver(
-        checkpoints=checkpoints,
-        describe=describe,
-        tensors=tensors,
-        retention=retention(config),
-        in_background=config.SAVE_IN_BACKGROUND,
-        saved_step=learner.start.step,
-        processes=processes if is_divided else Processes(),
-    )
-
-
-def retention(config: Config) -> Retention:
-    """Return which checkpoints are kept."""
-    return Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS)
 
 
 def _check_same_settings(loaded: LoadedSettings[Config], compute: ComputeDevice, processes: Processes) -> None:
-    """Refuse processes that would train something different, or would do something at other steps.
-
-    Raises:
-        UserError: on all of them.
-    """
+    """Refuse processes with different settings, on all of them."""
     settings = {
         **{name: value for name, value in config_as_json(loaded.config).items() if name != "CACHE_DIR"},
         "--resume": loaded.resume,
@@ -212,21 +145,21 @@ def _check_same_settings(loaded: LoadedSettings[Config], compute: ComputeDevice,
         "MIXED_PRECISION in use": compute.precision,
         "PyTorch": torch.__version__,
     }
-    of_rank = processes.gather(settings)
-    for rank, theirs in enumerate(of_rank):
-        names = [name for name in settings if theirs[name] != of_rank[0][name]]
+    by_rank = processes.gather(settings)
+    for rank, theirs in enumerate(by_rank):
+        names = [name for name in settings if theirs[name] != by_rank[0][name]]
         if names:
-            listed = "; ".join(f"{name} is {of_rank[0][name]} and {theirs[name]}" for name in names)
+            listed = "; ".join(f"{name} is {by_rank[0][name]} and {theirs[name]}" for name in names)
             raise UserError(
                 f"ranks 0 and {rank} of this run are not set alike: {listed}. Start all with the same command, "
                 "config.py and versions, or set what differs"
             )
 
 
-def _run_folder(
+def _open_run_folder(
     config: Config, restarted: str | None, processes: Processes, held: ExitStack, *, resume: bool
 ) -> tuple[RunFolder, Checkpoint | None]:
-    """Let the main process make or find the run folder, and tell the others."""
+    """Let the main process create or find the run folder, and send it to the others."""
     found: tuple[RunFolder, Checkpoint | None] | None = None
     if processes.is_main:
         name = config.EXPERIMENT_NAME if restarted is None else restarted
@@ -236,37 +169,52 @@ def _run_folder(
     return found
 
 
-def _check_parallelism(config: Config, processes: Processes) -> None:
-    """Refuse what saves no memory where somebody counts on it, rather than run out of it later."""
-    if config.PARALLELISM == "fsdp" and not processes.are_several:
-        raise UserError(
-            "PARALLELISM is 'fsdp', which divides the model over several processes, and there is one. Start several "
-            "(torchrun --nproc-per-node=N main.py ...), or set PARALLELISM to 'ddp'; checkpoints load either way."
-        )
+def _open_data(config: Config, processes: Processes) -> tuple[DataSplits, Tokenizer]:
+    """Open the data, and check that all processes see the same clips and that SAMPLE_PROMPTS can be signed."""
+    splits = processes.first_on_each_machine(lambda: build_data(config))
+    digest = hashlib.sha256(json.dumps(splits.report, sort_keys=True).encode()).hexdigest()
+    seen = processes.gather((digest, len(splits.training)))
+    for rank, (digest_of_rank, clips) in enumerate(seen):
+        if digest_of_rank != seen[0][0]:
+            raise UserError(
+                f"the processes of this run do not see the same clips: rank 0 has {seen[0][1]} to train on, "
+                f"rank {rank} {clips}. DATA_ROOT must be the same on all machines, and so must the program's version"
+            )
+    batches_per_epoch(splits.training, config.clips_per_step, processes.part)  # raises if there are too few clips
+    tokenizer = build_tokenizer(config, splits.symbols)
+    for prompt in config.SAMPLE_PROMPTS:
+        dropped = tokenizer.encode(prompt)[1]
+        if dropped and splits.symbols is not None:
+            raise UserError(
+                f"SAMPLE_PROMPTS: {prompt!r} has no sign for {dropped[0]!r} in this data, which has: "
+                f"{' '.join(splits.symbols)}"
+            )
+    return splits, tokenizer
 
 
-def _check_remembered(processes: Processes, *, resume: bool) -> None:
-    """Refuse a start after which processes in the place of these would begin the run from nothing, unnoticed."""
-    if not resume and not processes.run_is_remembered:
-        raise UserError(
-            "torchrun does not share its store with these processes (TORCH_DISABLE_SHARE_RDZV_TCP_STORE is set, or the "
-            "rendezvous backend has none), so that others in their place could not find their run. Add --resume "
-            "--experiment-name NAME, which begins it too."
-        )
-
-
-def _other_step(config: Config, checkpoint: Checkpoint, processes: Processes) -> list[str]:
-    """Say so where a step takes another number of clips than before."""
+def _changed_step(config: Config, checkpoint: Checkpoint, processes: Processes) -> list[str]:
+    """Return a sentence if a step takes another number of clips than before."""
     then = config_of_checkpoint(checkpoint)
     now, before = config.clips_per_step * processes.part.world_size, then.clips_per_step * checkpoint.state.world_size
     return [] if now == before else [f"a step takes {now} clips, and took {before}"]
 
 
+def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:
+    if checkpoint is not None and checkpoint.state.symbols != tokenizer.symbols:
+        then = checkpoint.state.config
+        raise UserError(
+            f"the checkpoint {checkpoint.folder} was trained on other data: DATA_ROOT was {then.get('DATA_ROOT')} and "
+            f"SIGNED_LANGUAGE {then.get('SIGNED_LANGUAGE')}. "
+            f"Its captions have the symbols {shown_symbols(checkpoint.state.symbols)}, and today's "
+            f"{shown_symbols(tokenizer.symbols)}. Resume with the same data, or start a new run with another "
+            "--experiment-name."
+        )
+
+
 def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint, processes: Processes) -> bool:
-    """Say so on the console where all steps are done."""
-    total = stopping_limits(
-        config, batches_per_epoch(splits.training, config.clips_per_step, processes.part)
-    ).total_steps
+    """Return whether all steps are done, and print so if they are."""
+    steps_per_epoch = batches_per_epoch(splits.training, config.clips_per_step, processes.part)
+    total = stopping_limits(config, steps_per_epoch).total_steps
     if total is None or checkpoint.state.step < total:
         return False
     print(
@@ -276,33 +224,7 @@ def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint, pro
     return True
 
 
-def _open_data(config: Config, processes: Processes) -> DataSplits:
-    """Open the data and check what else depends on it."""
-    splits = processes.first_on_each_machine(lambda: build_data(config))
-    seen = processes.gather((_digest(splits.report), len(splits.training)))
-    for rank, (digest, clips) in enumerate(seen):
-        if digest != seen[0][0]:
-            raise UserError(
-                f"the processes of this run do not see the same clips: rank 0 has {seen[0][1]} to train on, "
-                f"rank {rank} {clips}. DATA_ROOT must be the same on all machines, and so must the program's version"
-            )
-    batches_per_epoch(splits.training, config.clips_per_step, processes.part)
-    tokenizer = build_tokenizer(config, splits.symbols)
-    for prompt in config.SAMPLE_PROMPTS:
-        dropped = tokenizer.encode(prompt)[1]
-        if dropped and splits.symbols is not None:
-            raise UserError(
-                f"SAMPLE_PROMPTS: {prompt!r} has no sign for {dropped[0]!r} in this data, which has: "
-                f"{' '.join(splits.symbols)}"
-            )
-    return splits
-
-
-def _digest(report: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
-
-
-def _validator(learner: Learner, splits: DataSplits) -> Validator:
+def _build_validator(learner: Learner, splits: DataSplits) -> Validator:
     config, tokenizer = learner.config, learner.tokenizer
 
     def gauge(batch: Batch, purpose: str) -> GaugeClips:
@@ -321,13 +243,55 @@ def _validator(learner: Learner, splits: DataSplits) -> Validator:
     )
 
 
-def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:
-    if checkpoint is not None and checkpoint.state.symbols != tokenizer.symbols:
-        then = checkpoint.state.config
-        raise UserError(
-            f"the checkpoint {checkpoint.folder} was trained on other data: DATA_ROOT was {then.get('DATA_ROOT')} and "
-            f"SIGNED_LANGUAGE {then.get('SIGNED_LANGUAGE')}. "
-            f"Its captions have the symbols {shown_symbols(checkpoint.state.symbols)}, and today's "
-            f"{shown_symbols(tokenizer.symbols)}. Resume with the same data, or start a new run with another "
-            "--experiment-name."
+def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints: Path) -> Saver:
+    """Build the saver of this process. Call on all processes.
+
+    `config_file` holds the values of config.py alone, without preset and command line; checkpoints keep them.
+    """
+    config, processes = learner.config, learner.processes
+
+    def describe(state: RunState) -> TrainingState:
+        return TrainingState(
+            **vars(state),
+            config=config_as_json(config),
+            config_file=config_file,
+            symbols=learner.tokenizer.symbols,
+            # If a step failed, it has already advanced the schedule.
+            schedule={**learner.schedule.state(), "last_epoch": float(state.step)},
+            world_size=processes.part.world_size,
+            loss_scale=learner.loss_scale.state(),
         )
+
+    def tensors() -> CheckpointTensors:
+        return {
+            "model": learner.model.state_dict(),
+            "ema": learner.ema.model.state_dict(),
+            "optimizer": optimizer_tensors(learner.optimizer, learner.model),
+        }
+
+    if config.CHECKPOINT_LAYOUT == "sharded":
+        return ShardedSaver(
+            checkpoints=checkpoints,
+            describe=describe,
+            tensors=tensors,
+            retention=_retention(config),
+            processes=processes,
+            group=dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT),
+            saved_step=learner.start.step,
+        )
+    is_divided = learner.copies is not None
+    if not processes.is_main and not is_divided:
+        return Saver()
+    return CheckpointSaver(
+        checkpoints=checkpoints,
+        describe=describe,
+        tensors=tensors,
+        retention=_retention(config),
+        in_background=config.SAVE_IN_BACKGROUND,
+        saved_step=learner.start.step,
+        processes=processes if is_divided else Processes(),
+    )
+
+
+def _retention(config: Config) -> Retention:
+    return Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS)

@@ -1,4 +1,4 @@
-"""What is trained, and what training it will take. Building it writes nothing."""
+"""The model and everything that training it needs. Building it writes nothing."""
 
 from dataclasses import dataclass
 
@@ -28,19 +28,29 @@ from training.optimizer import (
     load_optimizer_parts,
     load_optimizer_tensors,
 )
+from training.step import TrainStep
 from training.stopping import StoppingLimits
 from training.validation import load_validation_batch
 
 
 @dataclass(frozen=True)
-class Learner:
-    """A model, all that moves its weights, and where that happens: what every part of a training is built from.
+class _Network:
+    model: nn.Module
+    ema: ExponentialMovingAverage
+    dashboard_model: nn.Module
+    dashboard_average: nn.Module
+    copies: GatheredCopies | None
+
+
+@dataclass(frozen=True)
+class Learner(_Network):
+    """A model, everything that changes its weights, and where that happens. Every part of a training is built from it.
 
     Attributes:
-        shared: the same model, as the processes train it together.
         dashboard_model: what the dashboard reads: the model itself, or the main process's copy of a divided one.
-        dashboard_average: the same of the averaged weights.
-        copies: what fills these copies; None if the model is not divided.
+        dashboard_average: the same for the averaged weights.
+        copies: fills these copies; None if the model is not divided.
+        step: does an optimizer step.
         forward_flops: of one forward pass over one clip.
     """
 
@@ -48,12 +58,7 @@ class Learner:
     tokenizer: Tokenizer
     compute: ComputeDevice
     processes: Processes
-    model: nn.Module
-    shared: SharedModel
-    ema: ExponentialMovingAverage
-    dashboard_model: nn.Module
-    dashboard_average: nn.Module
-    copies: GatheredCopies | None
+    step: TrainStep
     optimizer: torch.optim.AdamW
     loss_scale: LossScale
     objective: DiffusionObjective
@@ -67,7 +72,7 @@ class Learner:
 
     @property
     def steps_left(self) -> int | None:
-        """Steps until a limit of steps or epochs; None if only the time limits the run."""
+        """Steps until a limit of steps or epochs; None if only MAX_MINUTES limits the run."""
         return None if self.limits.total_steps is None else self.limits.total_steps - self.start.step
 
 
@@ -79,10 +84,10 @@ def build_learner(
     compute: ComputeDevice,
     processes: Processes,
 ) -> Learner:
-    """Build the learner, as it was at the checkpoint if there is one.
+    """Build the learner, in the state of the checkpoint if there is one.
 
     Raises:
-        UserError: the checkpoint is of another network, or not even one clip fits into the memory.
+        UserError: the checkpoint is of another network, or a single clip does not fit into the memory.
     """
     network = _build_network(config, tokenizer, compute, processes)
     model, ema = network.model, network.ema
@@ -93,7 +98,13 @@ def build_learner(
     start = RunState(0, 0, 0)
     loss_scale = build_loss_scale(compute)
     if checkpoint is not None:
-        _restore(checkpoint, model, ema, optimizer, schedule)
+        load_weights(model, checkpoint, "model")
+        load_weights(ema.model, checkpoint, "ema")
+        if is_sharded(model):
+            load_optimizer_parts(optimizer, model, checkpoint.stored("optimizer"))
+        else:
+            load_optimizer_tensors(optimizer, model, checkpoint.weights("optimizer"))
+        schedule.load_state(checkpoint.state.schedule)
         loss_scale.load_state(checkpoint.state.loss_scale)
         start = checkpoint.state.run_state
     validation_batch = load_validation_batch(splits.validation, tokenizer)
@@ -111,16 +122,27 @@ def build_learner(
     shared = _shared(model, compute, processes)
     if config.COMPILE_MODEL:
         shared.compile()
+    objective = build_objective(config, compute.device)
+    step = TrainStep(
+        shared=shared,
+        ema=ema,
+        optimizer=optimizer,
+        loss_scale=loss_scale,
+        objective=objective,
+        compute=compute,
+        processes=processes,
+        config=config,
+    )
     return Learner(
         **vars(network),
         config=config,
         tokenizer=tokenizer,
         compute=compute,
         processes=processes,
-        shared=shared,
+        step=step,
         optimizer=optimizer,
         loss_scale=loss_scale,
-        objective=build_objective(config, compute.device),
+        objective=objective,
         schedule=schedule,
         limits=limits,
         steps_per_epoch=steps_per_epoch,
@@ -131,26 +153,17 @@ def build_learner(
     )
 
 
-@dataclass(frozen=True)
-class _Network:
-    model: nn.Module
-    ema: ExponentialMovingAverage
-    dashboard_model: nn.Module
-    dashboard_average: nn.Module
-    copies: GatheredCopies | None
-
-
 def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice, processes: Processes) -> _Network:
-    """Build model and average, divided over the processes if that is asked for."""
+    """Build the model and its average, divided over the processes if PARALLELISM says so."""
     if config.PARALLELISM == "ddp":
-        whole = build_model(config, tokenizer, compute.device).train()
-        ema = ExponentialMovingAverage(whole, config.EMA_DECAY)
-        return _Network(whole, ema, whole, ema.model, copies=None)
+        model: nn.Module = build_model(config, tokenizer, compute.device).train()
+        ema = ExponentialMovingAverage(model, config.EMA_DECAY)
+        return _Network(model, ema, model, ema.model, copies=None)
     mesh = init_device_mesh(compute.device.type, (processes.part.world_size,))
 
     def divided(*, is_trained: bool) -> GatheredCopy:
-        # On the CPU: the device may have no room for all of it. The average is built a second time from SEED, with the
-        # same weights, and not copied: no process ever has two whole networks.
+        # On the CPU, because the network may not fit on the device. The average is built a second time from SEED, with
+        # the same weights, and not copied, so that no process ever holds two complete networks.
         network = build_model(config, tokenizer, torch.device("cpu")).train(is_trained).requires_grad_(is_trained)
         copy = GatheredCopy(network, compute.device, processes)
         shard(network, mesh)
@@ -169,24 +182,8 @@ def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> S
 
 
 def stopping_limits(config: Config, steps_per_epoch: int) -> StoppingLimits:
-    """Return when a run ends, its epochs counted in steps."""
+    """Return when a run ends, with its epochs counted in steps."""
     totals = [] if config.MAX_STEPS is None else [config.MAX_STEPS]
     if config.NUM_EPOCHS is not None:
         totals.append(config.NUM_EPOCHS * steps_per_epoch)
     return StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
-
-
-def _restore(
-    checkpoint: Checkpoint,
-    model: nn.Module,
-    ema: ExponentialMovingAverage,
-    optimizer: torch.optim.AdamW,
-    schedule: LearningRateSchedule,
-) -> None:
-    load_weights(model, checkpoint, "model")
-    load_weights(ema.model, checkpoint, "ema")
-    if is_sharded(model):
-        load_optimizer_parts(optimizer, model, checkpoint.stored("optimizer"))
-    else:
-        load_optimizer_tensors(optimizer, model, checkpoint.weights("optimizer"))
-    schedule.load_state(checkpoint.state.schedule)

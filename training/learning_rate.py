@@ -1,4 +1,4 @@
-"""The learning-rate plan: a pure function of the step, except for `plateau`, which follows the validation loss."""
+"""The learning rate: a pure function of the step, except for `plateau`, which follows the validation loss."""
 
 import math
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from config import Config
 
 
 class LearningRateSchedule:
-    """What the constants LEARNING_RATE and LR_* say, and the little state that LR_SCHEDULE "plateau" adds.
+    """The schedule that LEARNING_RATE and the LR_* constants describe. Only LR_SCHEDULE "plateau" adds state.
 
     The warm-up is linear, and may be longer than the run.
     """
 
     def __init__(self, config: Config, total_steps: int | None) -> None:
-        """`total_steps` is where cosine and polynomial reach their final rate; the others need no end."""
+        """`total_steps` is where cosine and polynomial reach their final rate; the others do not need it."""
         self._config = config
         self._total_steps = total_steps
         self._is_plateau = config.LR_SCHEDULE == "plateau"
@@ -23,7 +23,7 @@ class LearningRateSchedule:
         self._step = 0
 
     def rate_for(self, step: int) -> float:
-        """Return the rate for optimizer step `step`, plateau reductions so far included, and remember the step."""
+        """Return the rate for optimizer step `step`, with the plateau reductions so far, and remember the step."""
         self._step = step
         return self.rate_at(step) * self._reduction
 
@@ -35,6 +35,35 @@ class LearningRateSchedule:
         """Return the rate that optimizer step `step` (1 for the first) uses, before any plateau reduction."""
         warm = min(1.0, step / self._config.LR_WARMUP_STEPS) if self._config.LR_WARMUP_STEPS > 0 else 1.0
         return self._config.LEARNING_RATE * warm * self._decay_at(step)
+
+    def on_validation(self, loss: float) -> None:
+        """Let `plateau` reduce the rate after more than LR_PLATEAU_PATIENCE validations in a row without a new best."""
+        if not self._is_plateau:
+            return
+        if loss < self._best:
+            self._best, self._bad_validations = loss, 0
+            return
+        self._bad_validations += 1
+        if self._bad_validations > self._config.LR_PLATEAU_PATIENCE:
+            self._reduction = max(self._reduction * self._config.LR_PLATEAU_FACTOR, self._config.LR_FINAL_FRACTION)
+            self._bad_validations = 0
+
+    def state(self) -> dict[str, float]:
+        """Return what a checkpoint keeps and the dashboard shows."""
+        state: dict[str, float] = {"last_epoch": float(self._step)}  # the name that PyTorch's schedulers use
+        if self._is_plateau:
+            state |= {"num_bad_epochs": float(self._bad_validations), "reduction": self._reduction}
+            if math.isfinite(self._best):
+                state["best"] = self._best
+        return state
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Restore what :meth:`state` returned."""
+        self._step = int(state["last_epoch"])
+        if self._is_plateau and "reduction" in state:
+            self._bad_validations = int(state["num_bad_epochs"])
+            self._reduction = state["reduction"]
+            self._best = state.get("best", math.inf)
 
     def _decay_at(self, step: int) -> float:
         since_warmup = max(0, step - self._config.LR_WARMUP_STEPS)
@@ -59,32 +88,3 @@ class LearningRateSchedule:
 
     def _between(self, share: float) -> float:
         return self._config.LR_FINAL_FRACTION + (1 - self._config.LR_FINAL_FRACTION) * share
-
-    def on_validation(self, loss: float) -> None:
-        """Let `plateau` see a validation loss: LR_PLATEAU_PATIENCE in a row without a new best reduce the rate."""
-        if not self._is_plateau:
-            return
-        if loss < self._best:
-            self._best, self._bad_validations = loss, 0
-            return
-        self._bad_validations += 1
-        if self._bad_validations > self._config.LR_PLATEAU_PATIENCE:
-            self._reduction = max(self._reduction * self._config.LR_PLATEAU_FACTOR, self._config.LR_FINAL_FRACTION)
-            self._bad_validations = 0
-
-    def state(self) -> dict[str, float]:
-        """Return what a checkpoint keeps and the dashboard shows."""
-        state: dict[str, float] = {"last_epoch": float(self._step)}  # PyTorch schedulers call their step counter so
-        if self._is_plateau:
-            state |= {"num_bad_epochs": float(self._bad_validations), "reduction": self._reduction}
-            if math.isfinite(self._best):
-                state["best"] = self._best
-        return state
-
-    def load_state(self, state: Mapping[str, float]) -> None:
-        """Restore what :meth:`state` returned."""
-        self._step = int(state["last_epoch"])
-        if self._is_plateau and "reduction" in state:
-            self._bad_validations = int(state["num_bad_epochs"])
-            self._reduction = state["reduction"]
-            self._best = state.get("best", math.inf)

@@ -1,10 +1,10 @@
-"""The training loop: which of its parts is due when."""
+"""The training loop: does steps, and everything that is due between them."""
 
 import contextlib
 import math
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from checkpoints.checkpoint import RunState
 from checkpoints.saver import LastSaveFailed, Saver
@@ -15,13 +15,12 @@ from data.records import Batch
 from distributed.processes import PEER_LOST, PeerLost, peer_lost
 from distributed.rank_times import RankTimes
 from logging_system.dispatcher import RunLog
-from logging_system.records import EpochRecord, StepRecord, ValidationRecord
+from logging_system.records import EpochRecord, StepRecord, StepResult, ValidationRecord
 from training.announce import ProgressBar
 from training.learner import Learner
 from training.optimizer import set_learning_rate
 from training.skipped import SkippedSteps, TooManySkippedSteps
-from training.step import StepOutcome, TrainStep
-from training.stopping import Ending, EndOfRun, StopRequest, ending_together
+from training.stopping import Ending, EndOfRun, StopRequest, interrupted_with_peers
 from training.validation import Validator
 
 
@@ -35,13 +34,12 @@ class _EpochSoFar:
 
 
 class TrainingLoop:
-    """Runs steps until a limit or a signal ends them, and ends with a checkpoint of the last one."""
+    """Runs steps until a limit or a signal ends them, and saves a checkpoint of the last one."""
 
     def __init__(
         self,
         learner: Learner,
         *,
-        step: TrainStep,
         batches: Generator[Batch, None, None],
         validator: Validator,
         log: RunLog,
@@ -52,7 +50,7 @@ class TrainingLoop:
         self._learner = learner
         self._config = learner.config
         self._processes = learner.processes
-        self._step = step
+        self._step = learner.step
         self._batches = batches
         self._validator = validator
         self._log = log
@@ -64,30 +62,31 @@ class TrainingLoop:
         self._rank_times = RankTimes(learner.processes)
         self._state = learner.start
         self._epoch = _EpochSoFar()
-        self._save_is_due = False  # since a step that fell on the cadence of checkpoints
+        self._save_is_due = False  # stays set while a checkpoint that was due cannot be saved
 
     def run(self) -> int:
-        """Train; return the exit code: 0 at a limit, 128 + signal number where a signal ended the run.
+        """Train. Return the exit code: 0 at a limit, 128 + signal number if a signal ended the run.
 
         Raises:
             UserError: MAX_SKIPPED_STEPS_IN_A_ROW steps were not finite, a clip can no longer be loaded, the memory is
                 too small, or the last checkpoint cannot be written.
+            PeerLost: another process has ended.
         """
         self._progress = ProgressBar(
             self._learner.start.step, self._learner.limits.total_steps, is_shown=self._processes.is_main
         )
-        self._saver.report_to(self._progress.say, self._log.on_checkpoint)
+        self._saver.report_to(self._progress.write, self._log.on_checkpoint)
         with contextlib.ExitStack() as opened:
             opened.callback(self._batches.close)
             opened.callback(lambda: self._log.close(lambda: self._stop.ending is not None))
             opened.callback(self._saver.close)
             opened.callback(self._progress.close)
-            with ending_together(self._stop):
+            with interrupted_with_peers(self._stop):
                 self._log.on_start()
                 self._processes.wait()
             try:
                 ending = self._train()
-            finally:  # also where the run is given up: then the closing verdict matters most
+            finally:  # also after a failure: then the closing verdict matters most
                 self._log.on_end()
         if self._state.step:
             print(f"Stopped at step {self._state.step}: {ending.reason}.")
@@ -96,18 +95,18 @@ class TrainingLoop:
         return ending.exit_code
 
     def _train(self) -> Ending:
-        """Do steps until one is the last; return why it was."""
+        """Do steps until the run ends; return why it does."""
         self._epoch = _EpochSoFar()
         ending = self._end_of_run.start(self._state.step)
         try:
-            if ending is None and self._state.validation_is_due:  # a signal came before the last launch could do it
+            if ending is None and self._state.validation_is_due:  # a signal ended the last launch before it
                 self._log.on_validation(self._validate(on_cadence=True))
             while ending is None:
                 ending = self._advance()
-        except Interrupted:  # raised where nothing is half done
-            ending = self._end_between_steps()
+        except Interrupted:  # only raised while nothing is half done
+            ending = self._end_after_signal()
         except Exception as error:
-            self._save_what_there_is(error)
+            self._save_after_failure(error)
             if isinstance(error, TooManySkippedSteps):
                 raise UserError(f"{error} {self._saver.last_checkpoint()}") from error
             if is_out_of_memory(error):
@@ -121,14 +120,14 @@ class TrainingLoop:
         return ending
 
     def _advance(self) -> Ending | None:
-        """Do one step and all that is due with it; return why the run ends here if it does.
+        """Do one step and everything that is due after it; return why the run ends here, or None.
 
         Raises:
             Interrupted: a signal came before the step began.
         """
         record, ending = self._next_step()
         validation = self._validation_after(record)
-        if ending is None:  # one that came while validating
+        if ending is None:  # a signal may have come during validation
             ending = self._end_of_run.between_steps()
             record = replace(record, is_interrupted=ending is not None)
         self._report(record, validation, is_ending=ending is not None)
@@ -136,28 +135,19 @@ class TrainingLoop:
             self._end_epoch(is_last=ending is not None)
         self._save_is_due |= record.step % self._cadence.save_every_steps == 0
         if ending is not None:
-            self._finish_checkpoint()  # before the samples, which may take long, or fail
-        elif self._save_is_due and not self._skipped_steps.end_in_one():
+            self._save_last()  # before the samples, which may take long, or fail
+        elif self._save_is_due and not self._skipped_steps.last_was_skipped():
             self._log.flush()  # no checkpoint is ahead of its curves
             self._saver.begin(self._state_to_save())
             self._save_is_due = False
         self._make_samples(record)
         self._saver.report()
-        if ending is None and self._end_of_run.between_steps() is not None:  # it came while sampling or saving
-            ending = self._end_between_steps()
-        return ending
-
-    def _end_between_steps(self) -> Ending:
-        """End the run for a signal that came when the last step was logged already."""
-        ending = self._stop.ending
-        assert ending is not None
-        if self._epoch.steps:
-            self._end_epoch(is_last=True)
-        self._finish_checkpoint()
+        if ending is None and self._end_of_run.between_steps() is not None:  # a signal came during sampling or saving
+            ending = self._end_after_signal()
         return ending
 
     def _next_step(self) -> tuple[StepRecord, Ending | None]:
-        """Do one step; return it, and why the run ends with it if it does."""
+        """Do one step; return its record, and why the run ends after it, or None."""
         wait_started = time.perf_counter()
         batch = self._next_batch()
         data_seconds = time.perf_counter() - wait_started
@@ -168,102 +158,58 @@ class TrainingLoop:
         self._log.before_step(step, is_first=is_first, is_last=step == self._learner.limits.total_steps)
         step_started = time.perf_counter()
         outcome = self._step.run(step, batch, self._end_of_run.request())
-        self._count_step(batch)
+        clips = self._processes.part.world_size * batch.video_BCTHW.shape[0]
+        self._state = replace(
+            self._state, step=step, samples_seen=self._state.samples_seen + clips, validation_loss=None
+        )
+        self._epoch.steps += 1
+        self._epoch.clips += clips
         ending = self._end_of_run.after(step, outcome.request)
         ends_epoch = step % self._learner.steps_per_epoch == 0
         if is_first or ends_epoch or ending is not None or self._cadence.needs_results(step):
-            # A GPU is behind the host by now. What it still has to do belongs to the steps since the last look, and not
-            # to the logging, validation or saving that would otherwise wait for it.
+            # The device is behind the host by now. Its remaining work belongs to the steps so far, not to the logging,
+            # validation or saving that would otherwise wait for it.
             self._learner.compute.wait()
         seconds = data_seconds + time.perf_counter() - step_started
         self._rank_times.add(data_seconds, outcome.own_work)
         self._skipped_steps.add(step, batch, outcome.skipped, outcome.fault)
-        return self._record(batch, outcome, rate, data_seconds, seconds, ending), ending
-
-    def _count_step(self, batch: Batch) -> None:
-        clips, state = self._clips_in_step(batch), self._state
-        self._state = replace(state, step=state.step + 1, samples_seen=state.samples_seen + clips, validation_loss=None)
-        self._epoch.steps += 1
-        self._epoch.clips += clips
-
-    def _given_up_at_a_signal(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context for what is given up when a signal comes; not by one of several, who wait for it."""
-        return contextlib.nullcontext() if self._processes.are_several else self._stop.interruptible()
-
-    def _next_batch(self) -> Batch:
-        try:
-            with self._given_up_at_a_signal():
-                return next(self._batches)
-        except RuntimeError as error:
-            if str(error).startswith("DataLoader worker"):  # PyTorch's words for one that is gone
-                raise UserError(f"a loader worker died: {error}. Lower NUM_WORKERS if memory ran out.") from error
-            raise
-
-    def _record(
-        self,
-        batch: Batch,
-        outcome: StepOutcome,
-        rate: float,
-        data_seconds: float,
-        seconds: float,
-        ending: Ending | None,
-    ) -> StepRecord:
-        clips, frames = self._clips_in_step(batch), batch.video_BCTHW.shape[2]
-        return StepRecord(
-            step=self._state.step,
-            is_first=self._state.step == self._learner.start.step + 1,
-            is_last=ending is not None and not ending.is_interruption,
-            is_interrupted=ending is not None and ending.is_interruption,
+        is_interrupted = ending is not None and ending.is_interruption
+        record = StepRecord(
+            **{each.name: getattr(outcome, each.name) for each in fields(StepResult)},
+            step=step,
+            is_first=is_first,
+            is_last=ending is not None and not is_interrupted,
+            is_interrupted=is_interrupted,
             epoch=batch.epoch,
             clips_in_step=clips,
-            frames_in_step=clips * frames,
+            frames_in_step=clips * batch.video_BCTHW.shape[2],
             samples_seen=self._state.samples_seen,
-            loss=outcome.loss,
-            gradient_norm=outcome.gradient_norm,
-            gradient_norm_clipped=outcome.gradient_norm_clipped,
-            skipped=outcome.skipped,
-            overflowed=outcome.overflowed,
-            learning_rates={str(group["name"]): rate for group in self._learner.optimizer.param_groups},
-            samples=outcome.samples,
-            tensors=outcome.tensors,
+            learning_rates={group["name"]: rate for group in self._learner.optimizer.param_groups},
             data_seconds=data_seconds,
             step_seconds=seconds,
             rank_seconds=self._rank_times.compare() if self._is_reported(is_ending=ending is not None) else (),
-            loss_scale=outcome.loss_scale,
         )
+        return record, ending
 
-    def _clips_in_step(self, batch: Batch) -> int:
-        """Return how many clips all processes together do in one step."""
-        return self._processes.part.world_size * batch.video_BCTHW.shape[0]
+    def _next_batch(self) -> Batch:
+        try:
+            with self._interruptible():
+                return next(self._batches)
+        except RuntimeError as error:
+            if str(error).startswith("DataLoader worker"):  # PyTorch's words for one that died
+                raise UserError(f"a loader worker died: {error}. Lower NUM_WORKERS if memory ran out.") from error
+            raise
 
-    def _is_reported(self, *, is_ending: bool) -> bool:
-        return is_ending or self._state.step % self._cadence.log_every_steps == 0
-
-    def _report(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
-        self._progress.advance()
-        if self._is_reported(is_ending=is_ending):  # looking at the loss waits for the device
-            self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
-        if self._skipped_steps.are_too_many:
-            record = replace(record, is_interrupted=True)
-        self._log.on_step(record)
-        if validation is not None:
-            self._log.on_validation(validation)
-        self._skipped_steps.check()  # after the step is logged: the verdict on a run that is given up needs it
-
-    def _make_samples(self, record: StepRecord) -> None:
-        if not self._log.samples_are_due(record):
-            return
-        if self._config.ENABLE_VIDEO_LOGGING or self._config.ENABLE_NOISE_VISUALIZATION:
-            self._progress.say(f"Step {record.step}: making sample videos ...")
-        self._log.on_samples(record)
-        self._processes.wait()  # for the main one, which alone makes them
+    def _interruptible(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context that a signal interrupts, unless other processes would wait for this one."""
+        return contextlib.nullcontext() if self._processes.are_several else self._stop.interruptible()
 
     def _validation_after(self, record: StepRecord) -> ValidationRecord | None:
-        """Validate if it is the time to; None if it is not, or a signal came meanwhile."""
+        """Validate if it is due; return None if it is not, or if a signal interrupted it."""
         on_cadence = record.step % self._cadence.validate_every_steps == 0
         if not on_cadence and not record.is_last:
             return None
-        # A resumed run makes up for it if a signal comes first.
+        # If a signal comes first, the resumed run makes up for it.
         self._state = replace(self._state, validation_is_due=on_cadence)
         try:
             return self._validate(on_cadence=on_cadence)
@@ -271,10 +217,10 @@ class TrainingLoop:
             return None
 
     def _validate(self, *, on_cadence: bool) -> ValidationRecord:
-        with self._given_up_at_a_signal():
+        with self._interruptible():
             record = self._validator.run(self._state.step, self._learner.ema.model, self._state.best_validation_loss)
         self._state = replace(self._state, validation_is_due=False, validation_loss=record.loss)
-        if on_cadence:  # the closing one depends on where a run was stopped, and must not change a resumed run
+        if on_cadence:  # the closing validation depends on where a run stopped, so it must not change a resumed run
             self._learner.schedule.on_validation(record.loss)
             best = record.best_loss if math.isfinite(record.best_loss) else None
             self._state = replace(self._state, best_validation_loss=best)
@@ -287,8 +233,22 @@ class TrainingLoop:
             line += f" (95 % interval {low:+.4f} to {high:+.4f})"
         if record.trained_loss is not None and record.trained_loss_shuffled is not None:
             line += f"; of training clips {record.trained_loss_shuffled - record.trained_loss:+.4f}"
-        self._progress.say(line)
+        self._progress.write(line)
         return record
+
+    def _is_reported(self, *, is_ending: bool) -> bool:
+        return is_ending or self._state.step % self._cadence.log_every_steps == 0
+
+    def _report(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
+        self._progress.advance()
+        if self._is_reported(is_ending=is_ending):  # reading the loss waits for the device
+            self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
+        if self._skipped_steps.are_too_many:
+            record = replace(record, is_interrupted=True)
+        self._log.on_step(record)
+        if validation is not None:
+            self._log.on_validation(validation)
+        self._skipped_steps.check()  # after logging the step, which the verdict on a failed run needs
 
     def _end_epoch(self, *, is_last: bool) -> None:
         step, steps_per_epoch, epoch = self._state.step, self._learner.steps_per_epoch, self._epoch
@@ -305,18 +265,35 @@ class TrainingLoop:
         )
         self._log.on_epoch(record)
 
-    def _state_to_save(self) -> RunState:
-        return replace(self._state, skipped_steps=self._skipped_steps.total())
+    def _make_samples(self, record: StepRecord) -> None:
+        if not self._log.samples_are_due(record):
+            return
+        if self._config.ENABLE_VIDEO_LOGGING or self._config.ENABLE_NOISE_VISUALIZATION:
+            self._progress.write(f"Step {record.step}: making sample videos ...")
+        self._log.on_samples(record)
+        self._processes.wait()  # for the main process, which makes them
 
-    def _finish_checkpoint(self) -> None:
-        self._log.flush()
-        self._saver.save_last(self._state_to_save())
+    def _end_after_signal(self) -> Ending:
+        """End the run for a signal that came after the last step was logged."""
+        ending = self._stop.ending
+        assert ending is not None
+        if self._epoch.steps:
+            self._end_epoch(is_last=True)
+        self._save_last()
+        return ending
 
-    def _save_what_there_is(self, error: Exception) -> None:
-        """Before the run is given up: save the steps since the last checkpoint, where the weights are to be trusted."""
+    def _save_after_failure(self, error: Exception) -> None:
+        """Save the steps since the last checkpoint, unless the weights cannot be trusted."""
         try:
             self._saver.settle()
             if not isinstance(error, TooManySkippedSteps | LastSaveFailed) and not self._step.is_updating:
-                self._finish_checkpoint()
+                self._save_last()
         except Exception as second:  # noqa: BLE001  the first error is the one to report
-            self._progress.say(f"warning: nor could a checkpoint be made: {second}")
+            self._progress.write(f"warning: nor could a checkpoint be made: {second}")
+
+    def _save_last(self) -> None:
+        self._log.flush()
+        self._saver.save_last(self._state_to_save())
+
+    def _state_to_save(self) -> RunState:
+        return replace(self._state, skipped_steps=self._skipped_steps.total())

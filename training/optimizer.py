@@ -1,7 +1,7 @@
-"""What changes the weights: AdamW, the moving average, the loss scale of float16; and AdamW's state by name."""
+"""What changes the weights: AdamW and its state by name, the moving average, and the loss scale of float16."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,9 @@ from checkpoints.tensor_files import StoredTensors
 from compute.device import ComputeDevice
 from config import Config
 from distributed.models import gathered, own_part
+
+INITIAL_SCALE = 2.0**16
+GROWTH_INTERVAL = 2000  # steps in a row without an overflow after which the scale doubles
 
 
 def build_adamw(config: Config, model: nn.Module) -> torch.optim.AdamW:
@@ -36,15 +39,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def total_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """Return the norm of the whole gradient, a scalar on the device. Call on all processes that have parts of it."""
+    """Return the norm of the gradient, a scalar on the device. Call on all processes that have parts of it."""
     return gathered(nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None]))
 
 
 def step_unless(optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
     """Update, unless `skipped` (scalar bool on the device) is True: then weights and moments stay bit-equal.
 
-    A fused optimizer looks at a `found_inf` tensor on the device, as it does for gradient scaling, so that the decision
-    costs no synchronisation. Its MPS kernels ignore that tensor; there the host looks, and waits for the device.
+    A fused optimizer reads `found_inf` on the device, as it does for gradient scaling, so the decision costs no
+    synchronisation. Its MPS kernels ignore that tensor; there the host decides, and waits for the device.
     """
     if skipped.device.type == "mps":
         if not bool(skipped):
@@ -69,39 +72,38 @@ def load_optimizer_tensors(optimizer: torch.optim.AdamW, model: nn.Module, tenso
     Raises:
         KeyError: a parameter has only part of its state.
     """
-    for name, parameter in model.named_parameters():
-        if f"step.{name}" not in tensors:
-            continue
-        state = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {
-            "step": state["step"].to(parameter.device),
-            **{key: torch.empty_like(parameter).copy_(state[key]) for key in ("exp_avg", "exp_avg_sq")},
-        }
+    for key, target in _new_state(optimizer, model, tensors).items():
+        target.copy_(tensors[key])
 
 
 def load_optimizer_parts(optimizer: torch.optim.AdamW, model: nn.Module, stored: StoredTensors) -> None:
-    """Restore what this process has of the state, for a model that is divided over several.
+    """Restore this process's part of the state, for a model that is divided over several.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the state cannot be read.
     """
-    shapes, targets = stored.shapes(), {}
+    stored.fill(_new_state(optimizer, model, stored.shapes()))
+
+
+def _new_state(optimizer: torch.optim.AdamW, model: nn.Module, stored: Container[str]) -> dict[str, Tensor]:
+    """Give each parameter whose state is stored a state of zeros; return its tensors by their stored names."""
+    tensors = {}
     for name, parameter in model.named_parameters():
-        if f"step.{name}" not in shapes:
-            continue
-        state = {
-            "step": torch.zeros((), device=parameter.device),
-            **{key: torch.zeros_like(parameter, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")},
-        }
-        targets.update({f"{key}.{name}": tensor for key, tensor in state.items()})
-        optimizer.state[parameter] = state
-    stored.fill(targets)
+        if f"step.{name}" in stored:
+            state = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+            }
+            optimizer.state[parameter] = state
+            tensors.update({f"{key}.{name}": tensor for key, tensor in state.items()})
+    return tensors
 
 
 class ExponentialMovingAverage:
-    """Keeps a second copy of the model whose weights trail the trained ones.
+    """Keeps a second copy of the model, whose weights follow the trained ones.
 
-    The decay warms up as min(decay, (1 + updates) / (10 + updates)); without that the average of a short run consists
+    The decay warms up as min(decay, (1 + updates) / (10 + updates)). Without that, the average of a short run consists
     mostly of initial weights, and its samples are noise.
     """
 
@@ -109,9 +111,9 @@ class ExponentialMovingAverage:
         """Start with the weights of `model`.
 
         Args:
-            model: the trained one; divided over several processes (`distributed.models`) only where `average` is too.
-            decay: of the old average in the new one.
-            average: a copy of `model`, divided in the same way; made here where there is none.
+            model: the trained model. If it is divided over several processes (`distributed.models`), so is `average`.
+            decay: the weight of the old average in the new one.
+            average: a copy of `model`, divided in the same way; by default, a copy is made here.
         """
         if any(True for _ in model.buffers()):
             raise ValueError("the average covers parameters only, but the model has buffers")
@@ -126,7 +128,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, updates: int, skipped: Tensor) -> None:
-        """Move towards the trained weights; where `skipped` (scalar bool, on device) is True, stay bit-equal."""
+        """Move towards the trained weights; if `skipped` (scalar bool on the device) is True, stay bit-equal."""
         weight = (1.0 - self.decay_at(updates)) * (~skipped).float()
         average, trained = ([own_part(tensor) for tensor in tensors] for tensors in (self._average, self._trained))
         difference = torch._foreach_sub(trained, average)
@@ -134,18 +136,14 @@ class ExponentialMovingAverage:
         torch._foreach_add_(average, difference)
 
 
-INITIAL_SCALE = 2.0**16
-GROWTH_INTERVAL = 2000  # steps in a row without an overflow after which the scale doubles
-
-
 @dataclass(frozen=True)
 class ScaledStep:
-    """What a scale has to say about a step that was done with it.
+    """The scale of a step, and whether it was too large.
 
     Attributes:
-        overflowed: scalar bool, whether the gradients overflowed because of the scale alone: the loss is finite, and
-            there was a scale to lower. Such a step is skipped, but nothing is wrong with it.
-        scale: scalar float32, what the loss was multiplied by; None where nothing is scaled.
+        overflowed: scalar bool, whether the gradients overflowed only because of the scale: the loss is finite, and
+            the scale can be lowered. Such a step is skipped, but nothing is wrong with it.
+        scale: scalar float32, what the loss was multiplied by; None if nothing is scaled.
     """
 
     overflowed: Tensor
@@ -153,17 +151,17 @@ class ScaledStep:
 
 
 class LossScale:
-    """What a step does around its backward passes. Only `state` waits for the device.
+    """Scales the loss before the backward pass, and the gradients back. Only `state` waits for the device.
 
-    This base class scales nothing: float32 and bfloat16 have the same range of exponents.
+    This base class scales nothing: bfloat16 has the range of exponents of float32.
     """
 
     def scale(self, loss: Tensor) -> Tensor:
-        """Return what to call the backward pass on; the same factor for every micro-batch of a step."""
+        """Return the loss for the backward pass, with the same factor for every micro-batch of a step."""
         return loss
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn the gradients back, once per step: after the last backward pass and the sum over processes."""
+        """Scale the gradients back, once a step: after the last backward pass and the sum over processes."""
 
     def update(self, loss: Tensor) -> ScaledStep:
         """Adapt the scale after a step, and return what it was, on the loss's device.
@@ -174,7 +172,7 @@ class LossScale:
         return ScaledStep(torch.zeros_like(loss, dtype=torch.bool), None)
 
     def state(self) -> dict[str, float]:
-        """Return what a resumed run needs; empty if nothing is scaled."""
+        """Return the state that a resumed run needs; empty if nothing is scaled."""
         return {}
 
     def load_state(self, state: Mapping[str, float]) -> None:
@@ -182,14 +180,10 @@ class LossScale:
 
 
 class DynamicLossScale(LossScale):
-    """The scale of `torch.amp.GradScaler`, without its `step`: `optimizer.step_unless` skips here."""
+    """The scale of `torch.amp.GradScaler`, without its `step`: :func:`step_unless` skips here."""
 
     def __init__(
-        self,
-        device_type: str,
-        *,
-        initial_scale: float = INITIAL_SCALE,
-        growth_interval: int = GROWTH_INTERVAL,
+        self, device_type: str, *, initial_scale: float = INITIAL_SCALE, growth_interval: int = GROWTH_INTERVAL
     ) -> None:
         self._scaler = torch.amp.GradScaler(device_type, init_scale=initial_scale, growth_interval=growth_interval)
 
@@ -217,7 +211,7 @@ class DynamicLossScale(LossScale):
 
 
 def build_loss_scale(compute: ComputeDevice) -> LossScale:
-    """Return what the precision needs."""
+    """Return the loss scale for the precision: float16 needs one, the others do not."""
     if compute.autocast_dtype == torch.float16:
         return DynamicLossScale(compute.device.type)
     return LossScale()

@@ -1,11 +1,12 @@
-"""Look into a step that a run skipped: python -m training.replay --run logs/NAME [--step N]"""
+"""Repeat a step that a run skipped, to find out why: python -m training.replay --run logs/NAME [--step N]"""
 
 import argparse
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +46,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
-    """Do the step again and return what is to be said of it, line by line. Nothing is written.
+    """Do the step again, and return a report of it, line by line. Nothing is written.
 
     Raises:
-        UserError: the run kept no such step, or the device is not there.
+        UserError: the run kept no such step, or the device is not available.
     """
     steps = kept_steps(run)
     if not steps:
@@ -62,9 +63,9 @@ def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
     weights, origin = _weights(skipped, run)
     if weights is not None:
         model.load_state_dict(weights)
-    watch = _FirstNonFinite()
-    watch.look_at(model)
-    step_again = TrainStep(
+    first = _FirstNonFinite()
+    first.watch(model)
+    train_step = TrainStep(
         shared=SharedModel(model),
         ema=ExponentialMovingAverage(model, config.EMA_DECAY),
         optimizer=build_adamw(config, model),
@@ -74,7 +75,7 @@ def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
         processes=Processes(skipped.part),
         config=config,
     )
-    outcome = step_again.run(skipped.step, skipped.batch)
+    outcome = train_step.run(skipped.step, skipped.batch)
     return [
         f"Kept: step {', '.join(map(str, steps))}",
         f"Step {skipped.step} of {run}, done again on {compute.device.type} in {compute.precision}: "
@@ -82,9 +83,24 @@ def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
         *origin,
         *_clip_lines(skipped, outcome),
         *_weight_lines(weights),
-        *_network_lines(model, watch),
+        *_network_lines(model, first),
         _verdict(outcome),
     ]
+
+
+def _weights(skipped: SkippedBatch, run: Path) -> tuple[Mapping[str, Tensor] | None, list[str]]:
+    """Return the step's weights, or the nearest ones before it with a line that says which they are.
+
+    Raises:
+        UserError: the checkpoint with these weights is damaged.
+    """
+    if skipped.weights is not None:
+        return skipped.weights, []
+    why = "The processes of this run each had a part of the weights, and these were not kept. "
+    before = [folder for folder in list_checkpoints(run / "checkpoints") if step_of(folder) <= skipped.step]
+    if not before:
+        return None, [f"{why}No checkpoint is as old as that step: these are the weights that SEED starts with."]
+    return read_checkpoint(before[0]).weights("model"), [f"{why}These are the weights of {before[0]}."]
 
 
 @dataclass
@@ -94,17 +110,15 @@ class _FirstNonFinite:
     module: str | None = None
     input_was_finite: bool = True
 
-    def look_at(self, model: nn.Module) -> None:
+    def watch(self, model: nn.Module) -> None:
+        """Check the output of every module without children."""
         for name, module in model.named_modules():
             if not list(module.children()):
-                module.register_forward_hook(self._hook(name))
+                module.register_forward_hook(functools.partial(self._check, name))
 
-    def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-            if self.module is None and _is_broken(output):
-                self.module, self.input_was_finite = name, all(_is_finite(each) for each in inputs)
-
-        return hook
+    def _check(self, name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        if self.module is None and _is_broken(output):
+            self.module, self.input_was_finite = name, all(_is_finite(each) for each in inputs)
 
 
 def _is_finite(value: object) -> bool:
@@ -112,7 +126,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _is_broken(output: object) -> bool:
-    """Minus infinity alone is in order: attention is told with it where not to look."""
+    """Return whether a tensor has NaN or +inf. Minus infinity is allowed: attention masks consist of it."""
     return isinstance(output, Tensor) and bool((torch.isnan(output) | torch.isposinf(output)).any())
 
 
@@ -127,31 +141,16 @@ def _clip_lines(skipped: SkippedBatch, outcome: StepOutcome) -> list[str]:
     return lines
 
 
-def _weights(skipped: SkippedBatch, run: Path) -> tuple[Mapping[str, Tensor] | None, list[str]]:
-    """Return the step's weights and nothing to say, or else the nearest ones before it, and which these are.
-
-    Raises:
-        UserError: the checkpoint that they would come from is damaged.
-    """
-    if skipped.weights is not None:
-        return skipped.weights, []
-    why = "The processes of this run each had a part of the weights, and these were not kept. "
-    before = [folder for folder in list_checkpoints(run / "checkpoints") if step_of(folder) <= skipped.step]
-    if not before:
-        return None, [f"{why}No checkpoint is as old as that step: these are the weights that SEED starts with."]
-    return read_checkpoint(before[0]).weights("model"), [f"{why}These are the weights of {before[0]}."]
-
-
 def _weight_lines(weights: Mapping[str, Tensor] | None) -> list[str]:
     wrong = [name for name, tensor in (weights or {}).items() if not torch.isfinite(tensor).all()]
     return [f"Weights that are not finite: {_list(wrong)}"] if wrong else []
 
 
-def _network_lines(model: nn.Module, watch: _FirstNonFinite) -> list[str]:
+def _network_lines(model: nn.Module, first: _FirstNonFinite) -> list[str]:
     lines = []
-    if watch.module is not None:
-        origin = "although its input is finite" if watch.input_was_finite else "as its input is"
-        lines.append(f"First layer with an output that is not finite: {watch.module}, {origin}")
+    if first.module is not None:
+        origin = "although its input is finite" if first.input_was_finite else "as its input is"
+        lines.append(f"First layer with an output that is not finite: {first.module}, {origin}")
     gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
     wrong = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
     if wrong:

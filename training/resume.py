@@ -1,4 +1,4 @@
-"""What of a checkpoint's config holds when a run is resumed, and what today's config says."""
+"""Resuming: which constants come from the checkpoint, and whether the data still match it."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,17 +12,18 @@ from common.settings import LoadedSettings, config_as_json, config_from_json
 from config import ARCHITECTURE_FIELDS, SPLIT_FIELDS, Config
 
 KEPT_FIELDS = ARCHITECTURE_FIELDS | SPLIT_FIELDS
+MAX_NAMED = 3
 
 
 def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | None) -> tuple[Config, tuple[str, ...]]:
-    """Merge: architecture and what is held out come from the checkpoint, everything else from today.
+    """Take the architecture and the held-out split from the checkpoint, and everything else from today's config.
 
     Returns:
         The config to train with, and one sentence for each constant that differs from the checkpoint's.
 
     Raises:
-        UserError: constants that come from the checkpoint were set to other values: on the command line, by the preset
-            asked for, or in config.py since the checkpoint was written. All of them are listed.
+        UserError: constants that come from the checkpoint were set to other values, on the command line, by the preset
+            asked for, or in config.py since the checkpoint was written. The message lists all of them.
     """
     if checkpoint is None:
         return loaded.config, ()
@@ -52,31 +53,25 @@ def config_for_resume(loaded: LoadedSettings[Config], checkpoint: Checkpoint | N
     return config_from_json(Config, today | kept), tuple(differences)
 
 
-NAMED = 3
-
-
 @dataclass(frozen=True)
 class DataComparison:
-    """What is to be said, and remembered, of a data set that is trained on again."""
+    """How a data set differs from that of the launch before."""
 
-    differences: tuple[str, ...]  # sentences for people; none where the clips are the same
-    formerly_trained: tuple[Mapping[str, Any], ...]  # clips that earlier launches trained on, and today's does not
+    differences: tuple[str, ...]  # a sentence each; empty if the clips are the same
+    formerly_trained: tuple[Mapping[str, Any], ...]  # clips that earlier launches trained on, but this one does not
 
 
 def compare_data(split_file: Path, report: Mapping[str, Any]) -> DataComparison:
     """Compare the split of a data set's clips with the one that the last launch wrote.
 
     Args:
-        split_file: split.json of the run; where there is none, or of data that are made and not brought, nothing is
-            compared.
-        report: of the data set as it is today.
+        split_file: split.json of the run. If it is missing, or the data are synthetic, nothing is compared.
+        report: the report of the data set as it is today.
 
     Raises:
         UserError: a clip or caption that was trained on would count as held out from now on; or the file is damaged.
     """
-    if "training" not in report:
-        return DataComparison((), ())
-    then = _read(split_file)
+    then = _read(split_file) if "training" in report else {}
     if "training" not in then:
         return DataComparison((), ())
     if "held_out" not in then:
@@ -87,6 +82,41 @@ def compare_data(split_file: Path, report: Mapping[str, Any]) -> DataComparison:
     today = set(map(_content, report["training"]))
     formerly = tuple(entry for entry in trained if _content(entry) not in today)
     return DataComparison(_differences(then, report), formerly)
+
+
+def _read(split_file: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(split_file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{split_file} cannot be read ({error}): what was held out is not known. Restore it."
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{split_file} is not a JSON object: what was held out is not known. Restore it.")
+    return content
+
+
+def _check_held_out(
+    split_file: Path, trained: Iterable[Mapping[str, Any]], then: Mapping[str, Any], report: Mapping[str, Any]
+) -> None:
+    if report["validation_shares_training_clips"]:
+        return  # the data set announces that
+    contents = set(map(_content, trained))
+    captions = {entry["caption"].casefold() for entry in trained}
+    clips = [entry["clip"] for entry in (*report["held_out"], *report["test"]) if _content(entry) in contents]
+    known = set(then["held_out_captions"])  # held out then too: the last launch checked them
+    seen = [
+        repr(caption)
+        for caption in report["held_out_captions"]
+        if caption not in known and caption.casefold() in captions
+    ]
+    if clips or seen:
+        raise UserError(
+            f"the data set has changed since {split_file} was written: {_named([*clips, *seen])} would count as held "
+            "out, but was trained on. Put the data back as it was, or start a new run with another --experiment-name."
+        )
 
 
 def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, ...]:
@@ -109,22 +139,8 @@ def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[st
     return tuple(differences)
 
 
-def _read(split_file: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(split_file.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{split_file} cannot be read ({error}): what was held out is not known. Restore it."
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{split_file} is not a JSON object: what was held out is not known. Restore it.")
-    return content
-
-
 def _content(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what clips with the same pictures have in common, whatever they are called."""
+    """Return a key that clips with the same pictures share, whatever their names."""
     return (entry["sha256"], *entry["span"])
 
 
@@ -132,27 +148,6 @@ def _clip(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return (entry["clip"], entry["caption"], *_content(entry))
 
 
-def _check_held_out(
-    split_file: Path, trained: Iterable[Mapping[str, Any]], then: Mapping[str, Any], report: Mapping[str, Any]
-) -> None:
-    if report["validation_shares_training_clips"]:
-        return  # and says so
-    contents = set(map(_content, trained))
-    captions = {entry["caption"].casefold() for entry in trained}
-    clips = [entry["clip"] for entry in (*report["held_out"], *report["test"]) if _content(entry) in contents]
-    known = set(then["held_out_captions"])  # held out then too: the last launch has seen to it
-    seen = [
-        repr(caption)
-        for caption in report["held_out_captions"]
-        if caption not in known and caption.casefold() in captions
-    ]
-    if clips or seen:
-        raise UserError(
-            f"the data set has changed since {split_file} was written: {_named([*clips, *seen])} would count as held "
-            "out, but was trained on. Put the data back as it was, or start a new run with another --experiment-name."
-        )
-
-
 def _named(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient was not finite: counted, kept for replay, and too many in a row given up."""
+"""Steps whose loss or gradient was not finite: they are counted and kept for replay; too many in a row end the run."""
 
 import json
 import sys
@@ -19,18 +19,18 @@ from data.records import Batch
 from training.learner import Learner
 
 FOLDER = "skipped_steps"
-MOST_KEPT = 3  # per launch: the first ones tell most, and weights are large
+MAX_KEPT = 3  # per launch: the first ones tell most, and weights are large
 _NOT_SKIPPED = -1
 
 
 class TooManySkippedSteps(UserError):
-    """The run is given up. Its weights may be what is wrong, so they must not push good checkpoints out."""
+    """Ends the run. Its weights may be what is wrong, so they must not replace good checkpoints."""
 
 
 class SkippedSteps:
-    """Learns which steps were skipped without making the host wait for the device.
+    """Counts skipped steps without making the host wait for the device.
 
-    From a GPU it therefore learns it two steps later; until then it holds on to the batches.
+    The result of a step on a GPU therefore arrives two steps later. Until then this keeps the batches.
     """
 
     def __init__(
@@ -42,40 +42,36 @@ class SkippedSteps:
         rank: int,
         keep: Callable[[int, Batch], None],
     ) -> None:
-        """`keep` gets the step and its batch, for every one that was skipped through a fault of this rank."""
+        """`keep` gets the number and the batch of each skipped step whose fault lay with this rank."""
         self._total = already_skipped
         self._last_step = 0
         self._in_a_row = 0
         self._limit = limit_in_a_row
         self._rank = rank
         self._keep = keep
-        self._unknown: LateNumbers[tuple[int, Batch]] = LateNumbers(compute)
+        self._pending: LateNumbers[tuple[int, Batch]] = LateNumbers(compute)
 
     def add(self, step: int, batch: Batch, skipped: Tensor, fault: Tensor) -> None:
-        """Take note of a step that has just been done; both tensors as in `step.StepOutcome`."""
-        self._learn(self._unknown.put((step, batch), torch.where(skipped, fault, _NOT_SKIPPED)))
+        """Add a step that has just been done; both tensors as in `step.StepOutcome`."""
+        self._count(self._pending.put((step, batch), torch.where(skipped, fault, _NOT_SKIPPED)))
 
     def total(self) -> int:
         """Return how many steps were skipped since step 0."""
-        self._learn(self._unknown.rest())
+        self._count(self._pending.rest())
         return self._total
 
-    def end_in_one(self) -> bool:
-        """Say whether the latest step was skipped: its weights may be what is wrong."""
-        self._learn(self._unknown.rest())
+    def last_was_skipped(self) -> bool:
+        """Return whether the latest step was skipped: its weights may be what is wrong."""
+        self._count(self._pending.rest())
         return self._in_a_row > 0
 
     @property
     def are_too_many(self) -> bool:
-        """Whether the last steps that are known of were skipped, as many as the limit."""
+        """Whether as many of the latest known steps as the limit allows were skipped."""
         return self._in_a_row >= self._limit
 
     def check(self) -> None:
-        """Give the run up where it has to be.
-
-        Raises:
-            TooManySkippedSteps: `are_too_many`.
-        """
+        """Raise TooManySkippedSteps if `are_too_many`."""
         if self.are_too_many:
             raise TooManySkippedSteps(
                 f"the loss or its gradient was not finite in the last {self._in_a_row} steps, up to step "
@@ -83,32 +79,20 @@ class SkippedSteps:
                 f"`python -m training.replay` looks into such a step. Lower LEARNING_RATE, or look for broken clips."
             )
 
-    def _learn(self, known: Sequence[tuple[tuple[int, Batch], Tensor]]) -> None:
-        for (self._last_step, batch), number in known:
-            at_fault = int(number)
-            if at_fault == _NOT_SKIPPED:
+    def _count(self, arrived: Sequence[tuple[tuple[int, Batch], Tensor]]) -> None:
+        for (self._last_step, batch), number in arrived:
+            faulty_rank = int(number)
+            if faulty_rank == _NOT_SKIPPED:
                 self._in_a_row = 0
                 continue
             self._total += 1
             self._in_a_row += 1
-            if at_fault == self._rank:
+            if faulty_rank == self._rank:
                 self._keep(self._last_step, batch)
 
 
-@dataclass(frozen=True)
-class SkippedBatch:
-    """One that was kept."""
-
-    step: int
-    batch: Batch
-    weights: Mapping[str, Tensor] | None  # None where they were not kept
-    config: Mapping[str, object]
-    symbols: tuple[str, ...]
-    part: Part  # of the step's clips: those of one process
-
-
-class SkippedBatches:
-    """Says which steps were skipped, and keeps the first ones. Never raises because of the disk: it then says so."""
+class SkippedBatchWriter:
+    """Reports skipped steps, and keeps the batches of the first ones. If the disk fails, it only warns."""
 
     def __init__(self, run_folder: Path, learner: Learner) -> None:
         self._folder = run_folder / FOLDER
@@ -116,10 +100,10 @@ class SkippedBatches:
         self._kept = 0
 
     def keep(self, step: int, batch: Batch) -> None:
-        """Write the batch of a step that has just been skipped, with the weights as they are now."""
-        said = f"Step {step} was skipped: its loss or gradient was not finite."
-        if self._kept >= MOST_KEPT:
-            print(said, file=sys.stderr)
+        """Write the batch of a step that has just been skipped, with the current weights."""
+        message = f"Step {step} was skipped: its loss or gradient was not finite."
+        if self._kept >= MAX_KEPT:
+            print(message, file=sys.stderr)
             return
         try:
             with new_folder(self._folder / f"step_{step:08d}") as folder:
@@ -129,7 +113,7 @@ class SkippedBatches:
             return
         self._kept += 1
         run = self._folder.parent
-        print(f"{said} To look into it: python -m training.replay --run {run} --step {step}", file=sys.stderr)
+        print(f"{message} To look into it: python -m training.replay --run {run} --step {step}", file=sys.stderr)
 
     def _fill(self, folder: Path, step: int, batch: Batch) -> None:
         save_tensors(folder / "batch.safetensors", {"video": batch.video_BCTHW, "tokens": batch.tokens_BL})
@@ -150,8 +134,20 @@ class SkippedBatches:
         (folder / "step.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")
 
 
+@dataclass(frozen=True)
+class SkippedBatch:
+    """A batch that was kept, and what a replay of its step needs besides."""
+
+    step: int
+    batch: Batch
+    weights: Mapping[str, Tensor] | None  # None if they were not kept
+    config: Mapping[str, object]
+    symbols: tuple[str, ...]
+    part: Part  # which clips of the step these are: those of one process
+
+
 def kept_steps(run_folder: Path) -> list[int]:
-    """Return the steps that a run kept, in order."""
+    """Return the numbers of the steps that a run kept, in order."""
     return sorted(int(path.name.removeprefix("step_")) for path in (run_folder / FOLDER).glob("step_*"))
 
 
@@ -159,7 +155,7 @@ def load_skipped(run_folder: Path, step: int) -> SkippedBatch:
     """Read what was kept of a step.
 
     Raises:
-        UserError: there is nothing of that step, or it cannot be read.
+        UserError: that step was not kept, or it cannot be read.
     """
     folder = run_folder / FOLDER / f"step_{step:08d}"
     tensors = load_tensors(folder / "batch.safetensors")

@@ -1,4 +1,4 @@
-"""Stopping cleanly: a signal sets a flag, and gives up at once what can be given up."""
+"""Ending a run cleanly: at a limit, or at a signal, after the current step and with a checkpoint."""
 
 import os
 import signal
@@ -15,10 +15,13 @@ from common.interruption import STOPPING_SIGNALS, Interrupted
 from compute.device import ComputeDevice, LateNumbers
 from distributed.processes import Processes, peer_lost
 
+IMPATIENT_AFTER_SECONDS = 1.0
+GO_ON, OUT_OF_TIME = 0, 1  # the numbers that processes send each other; for a signal, its number + OUT_OF_TIME
+
 
 @dataclass(frozen=True)
 class Ending:
-    """A limit that was reached, or a signal that asked for it.
+    """Why a run ends: a limit or a signal.
 
     Attributes:
         reason: for the console, as the end of a sentence.
@@ -30,7 +33,7 @@ class Ending:
 
     @property
     def is_interruption(self) -> bool:
-        """Whoever sends a signal wants an end within seconds: no closing round of samples and diagnostics."""
+        """Whether a signal ends the run. The end must then come within seconds, without closing samples."""
         return self.signal_number is not None
 
     @property
@@ -40,57 +43,53 @@ class Ending:
 
 
 def ending_for_signal(number: int) -> Ending:
-    """Say why a run ends for which a signal came."""
+    """Return the ending for a signal."""
     return Ending(f"{signal.Signals(number).name} asked for it; --resume goes on from here", number)
 
 
 @dataclass(frozen=True)
 class StoppingLimits:
-    """The first limit that is reached ends the run.
+    """The limits of a run, the first of which ends it.
 
     Attributes:
         total_steps: the smaller of MAX_STEPS and NUM_EPOCHS in steps; None when neither is set.
-        max_minutes: wall-clock minutes of this process; None for no limit.
+        max_minutes: wall-clock minutes of this launch; None for no limit.
     """
 
     total_steps: int | None
     max_minutes: float | None
 
-    def steps_are_done(self, step: int) -> Ending | None:
-        """Say that the run ends because step `step` was the last, or return None."""
-        if self.total_steps is None or step < self.total_steps:
-            return None
-        return Ending(f"all {self.total_steps} steps are done (MAX_STEPS or NUM_EPOCHS)")
-
-    def time_is_over(self, started: float) -> bool:
-        """Say whether the launch that started then, by `time.perf_counter`, has had its minutes."""
+    def is_out_of_time(self, started: float) -> bool:
+        """Return whether the launch that started at that `time.perf_counter` has used up its minutes."""
         return self.max_minutes is not None and time.perf_counter() - started >= 60.0 * self.max_minutes
 
-    def out_of_time(self, step: int) -> Ending:
-        """Say that the run ends after step `step` because its time is over."""
-        left = "" if self.total_steps is None else f"; {self.total_steps - step} of {self.total_steps} steps are left"
+    def ending_after(self, step: int, *, is_out_of_time: bool) -> Ending | None:
+        """Return why the run ends after `step`, or None."""
+        total = self.total_steps
+        if total is not None and step >= total:
+            return Ending(f"all {total} steps are done (MAX_STEPS or NUM_EPOCHS)")
+        if not is_out_of_time:
+            return None
+        left = "" if total is None else f"; {total - step} of {total} steps are left"
         return Ending(f"MAX_MINUTES ({self.max_minutes:g}, of each launch) is over{left}; --resume goes on")
-
-
-IMPATIENT_AFTER_SECONDS = 1.0
 
 
 class StopRequest:
     """While active, turns SIGINT, SIGTERM and SIGHUP into a request to stop after the current step.
 
     What takes long and leaves nothing half done (building, waiting for clips, validating, sampling) runs within
-    :meth:`interruptible` and is given up at once.
+    :meth:`interruptible`, and a signal ends it at once.
 
-    More signals change nothing, because closing a terminal or a scheduler's stop may send several, except a Ctrl-C more
-    than IMPATIENT_AFTER_SECONDS after the first: whoever presses it again does not want to wait for the checkpoint.
+    Further signals change nothing, because closing a terminal or a scheduler's stop may send several. The exception is
+    a Ctrl-C more than IMPATIENT_AFTER_SECONDS after the first: it ends the process without waiting for a checkpoint.
     """
 
     def __init__(self, *, is_quiet: bool = False, is_one_of_several: bool = False) -> None:
-        """Make it.
+        """Set up the request; it is inactive until entered.
 
         Args:
             is_quiet: leaves the answer on the console to another process, which gets the same signals.
-            is_one_of_several: a signal may come because another process has failed, so nothing is promised.
+            is_one_of_several: the signal may come because another process failed, so the answer promises no checkpoint.
         """
         self._is_quiet = is_quiet
         self._promise = "asked to end" if is_one_of_several else "ending after this step, with a checkpoint"
@@ -99,17 +98,29 @@ class StopRequest:
         self._is_interruptible = False
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
+    def __enter__(self) -> Self:
+        for number in STOPPING_SIGNALS:
+            if signal.getsignal(number) == signal.SIG_IGN:
+                continue  # ignored by nohup, or by a script for its background jobs: not meant for this process
+            self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
     @property
     def ending(self) -> Ending | None:
-        """Why the run shall end, once a signal has come."""
+        """The ending for the signal that came, or None."""
         return None if self.signal_number is None else ending_for_signal(self.signal_number)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let a signal raise in the ``with`` block, wherever it is, also one that came before.
+        """Let a signal raise anywhere in the ``with`` block, and at its start if the signal came before.
 
-        Not to be nested. The block must be such that it may end anywhere: what it was to return is lost, and nothing
-        else may be.
+        Do not nest these blocks. The block may end anywhere: only its return value may be lost.
 
         Raises:
             Interrupted: a signal has come.
@@ -122,19 +133,6 @@ class StopRequest:
         finally:
             self._is_interruptible = False
 
-    def __enter__(self) -> Self:
-        for number in STOPPING_SIGNALS:
-            if signal.getsignal(number) == signal.SIG_IGN:
-                continue  # by nohup, or by a script for what runs beside it: it is not meant for this process
-            self._previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         is_first = self.signal_number is None
@@ -142,31 +140,25 @@ class StopRequest:
         if is_first:
             self.signal_number, self._received = number, now
             if not self._is_quiet:
-                self._say(number)
-        if self._is_interruptible and (is_first or is_impatient):  # again where the first one was swallowed somewhere
+                self._answer(number)
+        if self._is_interruptible and (is_first or is_impatient):  # again, in case something swallowed the first
             raise Interrupted(number)
         if number == signal.SIGINT and not is_first and is_impatient:
             raise KeyboardInterrupt
 
-    def _say(self, number: int) -> None:
+    def _answer(self, number: int) -> None:
         """Answer at once, for the current step may take a while. (Printing is not safe within a handler.)"""
         hint = "; Ctrl-C again, after a second, ends it without" if number == signal.SIGINT else ""
         with suppress(OSError):  # the terminal may be what has just gone
             os.write(2, f"\n{signal.Signals(number).name}: {self._promise}{hint}\n".encode())
 
 
-GO_ON, OUT_OF_TIME = 0, 1  # what else processes tell each other is the number of a signal, plus this
-
-
-_SIGNAL = 1
-
-
 class EndOfRun:
-    """Looks at limits and signals.
+    """Decides after which step a run ends.
 
-    A process alone ends after the step in which a signal comes. Of several, each tells the others with its next step
-    that it was asked to end, and all end when they learn it: after that step, or on GPUs two steps later
-    (`late_numbers`). That costs no message of its own, and nobody waits.
+    A single process ends after the step in which a signal comes. One of several sends the signal to the others with its
+    next step. All end when they receive it: after that step, or on GPUs two steps later (`LateNumbers`). That costs no
+    message of its own, and no process waits.
     """
 
     def __init__(self, limits: StoppingLimits, stop: StopRequest, processes: Processes, compute: ComputeDevice) -> None:
@@ -177,49 +169,40 @@ class EndOfRun:
         self._started = time.perf_counter()
 
     def start(self, step: int) -> Ending | None:
-        """Begin to count the minutes; say why not one step is to be done after `step`, or return None."""
+        """Start the clock of MAX_MINUTES. Return why the run ends without a step after `step`, or None."""
         self._started = time.perf_counter()
-        if self._processes.are_several:
-            return self._limits.steps_are_done(step)
-        return self._reached(step)
+        is_out_of_time = not self._processes.are_several and self._limits.is_out_of_time(self._started)
+        return self._limits.ending_after(step, is_out_of_time=is_out_of_time)
 
     def request(self) -> int:
-        """Return what the others are to be told with the next step."""
+        """Return the number to send to the other processes with the next step."""
         if self._stop.signal_number is not None:
-            return _SIGNAL + self._stop.signal_number
-        is_over = self._processes.is_main and self._limits.time_is_over(self._started)
-        return OUT_OF_TIME if is_over else GO_ON
+            return OUT_OF_TIME + self._stop.signal_number
+        # Clocks differ, so only the main process's counts.
+        return OUT_OF_TIME if self._processes.is_main and self._limits.is_out_of_time(self._started) else GO_ON
 
     def after(self, step: int, request_of_all: Tensor) -> Ending | None:
-        """Say why the run ends after `step`, or return None.
+        """Return why the run ends after `step`, or None.
 
         Args:
             request_of_all: scalar on the device, the largest request that a process sent with this step.
         """
         if not self._processes.are_several:
-            return self._stop.ending or self._reached(step)
+            is_out_of_time = self._limits.is_out_of_time(self._started)
+            return self._stop.ending or self._limits.ending_after(step, is_out_of_time=is_out_of_time)
         request = max((int(number) for _, number in self._late.put(None, request_of_all)), default=GO_ON)
-        done = self._limits.steps_are_done(step)
         if request > OUT_OF_TIME:
-            return ending_for_signal(request - _SIGNAL)
-        if done is None and request == OUT_OF_TIME:
-            return self._limits.out_of_time(step)
-        return done
+            return ending_for_signal(request - OUT_OF_TIME)
+        return self._limits.ending_after(step, is_out_of_time=request == OUT_OF_TIME)
 
     def between_steps(self) -> Ending | None:
-        """Say why the run ends before the next step; several processes end after one alone."""
+        """Return why the run ends before the next step, or None; several processes only end after a step."""
         return None if self._processes.are_several else self._stop.ending
-
-    def _reached(self, step: int) -> Ending | None:
-        done = self._limits.steps_are_done(step)
-        if done is None and self._limits.time_is_over(self._started):
-            return self._limits.out_of_time(step)
-        return done
 
 
 @contextmanager
-def ending_together(stop: StopRequest) -> Iterator[None]:
-    """Where others end for a signal that came here too, end for it as well in the ``with`` block: nothing failed.
+def interrupted_with_peers(stop: StopRequest) -> Iterator[None]:
+    """Treat the loss of another process as an interruption if a signal came: it stopped the other one too.
 
     Raises:
         Interrupted: another process has ended, and a signal has come.

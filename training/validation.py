@@ -18,7 +18,7 @@ from measures.text_use import GaugeClips, TextUse, measure_text_use, other_capti
 
 
 class Validator:
-    """Measures how well the model fits clips it is not trained on, and whether it needs their captions for that."""
+    """Measures how well the model fits clips that it is not trained on, and whether it uses their captions."""
 
     def __init__(
         self,
@@ -40,12 +40,12 @@ class Validator:
         self._seed = seed
 
     def run(self, step: int, model: nn.Module, best_loss: float | None) -> ValidationRecord:
-        """Validate; nothing but the result remains of it. Several processes share the clips, and get the same result.
+        """Validate, without side effects. Several processes share the clips, and get the same result.
 
         Args:
-            step: that was done last.
-            model: the averaged one, in evaluation mode.
-            best_loss: the lowest one before; None where there is none.
+            step: the last step that was done.
+            model: the averaged model, in evaluation mode.
+            best_loss: the lowest loss before this validation; None if there is none.
         """
 
         def predict(video: Tensor, timestep: Tensor, tokens: Tensor, drop_caption: Tensor) -> Tensor:
@@ -94,14 +94,14 @@ def _ends(interval: Interval | None) -> tuple[float, float] | None:
 def gauge_clips(
     batch: Batch, shuffled_tokens_BL: Tensor | None, device: torch.device, seed: int, purpose: str
 ) -> GaugeClips:
-    """Return clips on the device, with the noise that they get every time.
+    """Return clips on the device, with the noise that every validation gives them.
 
     Args:
         batch: the clips.
         shuffled_tokens_BL: see `wrong_tokens`.
-        device: where they stay.
+        device: where they are kept.
         seed: of the run.
-        purpose: of the noise, another one for other clips.
+        purpose: selects the noise, which differs between sets of clips.
     """
     noise = torch.randn(batch.video_BCTHW.shape, generator=torch_generator(seed, purpose))
     return GaugeClips(
@@ -113,12 +113,12 @@ def gauge_clips(
 
 
 def load_validation_batch(source: ClipSource, tokenize: Tokenize) -> Batch:
-    """Load all clips of a source, which are few and stay in memory."""
+    """Load all clips of a source. They are few, and stay in memory."""
     return load_batch(source, [source.row(0, index) for index in range(len(source))], tokenize)
 
 
 def wrong_tokens(batch: Batch, training: ClipSource, tokenize: Tokenize) -> Tensor | None:
-    """Return the tokens of another clip's caption for each clip; None where the data has only one caption."""
-    elsewhere = (training.row(0, index).caption for index in range(len(training)))
-    captions = other_captions(batch.captions, elsewhere)
+    """Return the tokens of another clip's caption for each clip; None if the data has only one caption."""
+    candidates = (training.row(0, index).caption for index in range(len(training)))
+    captions = other_captions(batch.captions, candidates)
     return None if captions is None else tokenize(captions)

@@ -26,7 +26,7 @@ from common.settings import config_as_json, load_settings
 from config import PRESETS, Config
 from data.order import Part
 from distributed.processes import Processes
-from training.build import _other_step
+from training.build import _changed_step
 
 SHARD = shard_names(1)[0]
 FILES = (SHARD, "state.json", "manifest.json")
@@ -134,5 +134,5 @@ def test_a_step_of_another_number_of_clips_is_said() -> None:
     config = load_settings(Config, PRESETS, [], program="x").config
     then = config_as_json(config)
     checkpoint = Checkpoint(Path(), state(1, world_size=4, **{**then, "GRADIENT_ACCUMULATION_STEPS": 2}))
-    assert _other_step(config, checkpoint, Processes(Part(0, 2))) == ["a step takes 8 clips, and took 32"]
-    assert _other_step(config, checkpoint, Processes(Part(0, 8))) == []
+    assert _changed_step(config, checkpoint, Processes(Part(0, 2))) == ["a step takes 8 clips, and took 32"]
+    assert _changed_step(config, checkpoint, Processes(Part(0, 8))) == []

@@ -48,11 +48,11 @@ def test_what_is_saved_waits_for_the_device() -> None:
     rig = Rig()
     rig.add(1, True)
     assert rig.device.read == 0
-    assert rig.steps.end_in_one()
+    assert rig.steps.last_was_skipped()
     assert rig.device.read == 1
     assert rig.steps.total() == 3
     rig.add(2, False)
-    assert not rig.steps.end_in_one()
+    assert not rig.steps.last_was_skipped()
 
 
 def test_the_run_is_given_up_as_soon_as_it_is_known() -> None:
