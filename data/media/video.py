@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from data.media.budget import MOST_FRAMES, Budget, failures_as_reasons, turn
+from data.media.budget import MOST_FRAMES, Budget, failures_as_reasons, large_frame_lock
 from data.media.containers import check_kind
 from data.media.ffmpeg import frame_rate, header_size, opened, opened_to_decode, origin, pixel_aspect, seek
 from data.media.files import MOST_BYTES, SourceFile
@@ -116,7 +116,7 @@ def stream_frames(file: SourceFile, family: str, span: TimeSpan) -> Frames:
         UnusableClip: it holds no video that is read, is too large, or has no times. FFmpeg's own errors pass through.
     """
     size = header_size(file, family)
-    with turn(*size):
+    with large_frame_lock(*size):
         yield from _frames_of_span(file, family, size, span)
 
 
