@@ -142,7 +142,9 @@ def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: 
             seek(container, stream, span)
         is_timed = True
         reformatter = VideoReformatter()  # one for the file: to set one up takes longer than to convert a small frame
-        for frame, time in _timed_frames(container, stream, family, _least_packets(stream, family, span)):
+        has_table = family == "mov" and span == WHOLE  # of all frames: only MP4 has one
+        least_packets = LEAST_SHARE_OF_FRAMES * len(stream.index_entries) if has_table else 0
+        for frame, time in _timed_frames(container, stream, family, least_packets):
             budget.spend(frame.width, frame.height)
             if time is None and span != WHOLE:
                 raise UnusableClip("has frames without a time, so that no part of it can be found")
@@ -161,11 +163,6 @@ def _upright_pixels(frame: av.VideoFrame, reformatter: VideoReformatter, quarter
     else:
         pixels = reformatter.reformat(frame, format="rgb24").to_ndarray()
     return numpy.rot90(pixels, quarter_turns) if quarter_turns else pixels
-
-
-def _least_packets(stream: av.VideoStream, family: str, span: TimeSpan) -> float:
-    # Only MP4 has a table of all frames.
-    return LEAST_SHARE_OF_FRAMES * len(stream.index_entries) if family == "mov" and span == WHOLE else 0
 
 
 def _timed_frames(
