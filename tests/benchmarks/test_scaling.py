@@ -167,6 +167,7 @@ def test_a_crash_is_told_from_a_limit_by_the_exit_code(
         assert "| 4 | 0.00 M | 1.00 s (1.00 to 1.00) |" in printed
 
 
+@pytest.mark.slow
 def test_a_real_profile_has_all_operators_and_the_most_costly_first() -> None:
     shares = profile_step(QUICK_OPTIONS, steps=1)
     assert sum(shares.values()) == pytest.approx(100)
@@ -175,6 +176,7 @@ def test_a_real_profile_has_all_operators_and_the_most_costly_first() -> None:
     assert shares["aten::_fused_adamw_"] > 0
 
 
+@pytest.mark.slow
 def test_a_worker_measures_a_step_and_its_memory() -> None:
     setting = Setting("tiny", "1", 1, (*TINY, "--batch-size=64", "--epoch-size=64"))
     measured = measure_in_process(setting)
@@ -183,6 +185,7 @@ def test_a_worker_measures_a_step_and_its_memory() -> None:
     assert videos_gib < measured.memory_gib < MEMORY_LIMIT_GIB
 
 
+@pytest.mark.slow
 def test_the_command_prints_tables_and_writes_all_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

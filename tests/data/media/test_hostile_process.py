@@ -73,6 +73,7 @@ def heavy_gif() -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sorts", "videos"), [(["growing"], 1), pytest.param(list(HOSTILE), 4, marks=pytest.mark.slow)]
 )
