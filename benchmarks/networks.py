@@ -29,20 +29,13 @@ WIDTHS = {
 """Of the three networks in the order of their names, by about how many parameters they have, text encoder included."""
 DIFFUSERS_HEADS = {300_000: 8, 5_000_000: 16, 20_000_000: 16}
 """Channels of a head. At 32 pixels heads of 8 or 32 took a quarter to a half more processor time than 16."""
-NETWORK_COLOURS = dict(zip(NETWORK_NAMES, ("#0072b2", "#d55e00", "#009e73"), strict=True))
-"""Told apart by the colour-blind too."""
 
 
 def build_network(name: NetworkName, *, image_size: int, parameters: int) -> nn.Module:
     """Build a network.
 
     Its `forward(video_BCTHW, timestep_B, tokens_BL, drop_caption_B)` is that of `TextToVideoModel`. Weights come from
-    PyTorch's global generator.
-
-    Args:
-        name: of the network.
-        image_size: a multiple of 8.
-        parameters: a key of WIDTHS.
+    PyTorch's global generator. `image_size` is a multiple of 8, `parameters` a key of WIDTHS.
     """
     own, diffusers, video_diffusion = WIDTHS[parameters]
     if name == OURS:
@@ -53,7 +46,6 @@ def build_network(name: NetworkName, *, image_size: int, parameters: int) -> nn.
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Count all parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import statistics
@@ -26,7 +25,6 @@ INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended."""
 MEMORY_NOTE = "As in a run of main.py, memory that a step frees is kept for the next one."
 """For a report of networks that train or sample after `compute.memory.keep_freed_memory`."""
-PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 SMALL_NETWORK = (
     *("--image-size=16", "--num-frames=4", "--model-channels=16,32", "--spatial-attention-sizes=4"),
     *("--attention-head-channels=16", "--text-channels=16", "--text-layers=1", "--text-heads=1"),
@@ -49,10 +47,7 @@ class Spread:
     repeats: int
 
     def text(self, digits: int, unit: str = "", factor: float = 1.0) -> str:
-        """Return it for a table, every number times `factor`, such as 1000 to turn seconds into milliseconds.
-
-        Without a unit where the head of the column names it.
-        """
+        """Return it for a table, every number times `factor`, such as 1000 to turn seconds into milliseconds."""
         median, smallest, largest = (
             f"{value * factor:.{digits}f}" for value in (self.median, self.smallest, self.largest)
         )
@@ -158,11 +153,7 @@ def run_command(command: Callable[[], int]) -> int:
 
 
 def publish(machine: str, report: Iterable[str], figures: Mapping[str, object], path: Path | None) -> None:
-    """Print a report below the line about the machine, then write the figures as JSON where a path is given.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Print a report below the line about the machine, then write the figures as JSON if a path is given."""
     print("\n".join([machine, "", *report]))
     if path is not None:
         content = {"machine": machine, **figures}
@@ -179,11 +170,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def machine_line(*distributions: str) -> str:
     """Return one line for the head of a report: processor, threads of PyTorch, memory, versions, git commit.
 
-    Args:
-        distributions: names on PyPI of further packages whose versions belong to the figures.
-
     Raises:
-        UserError: one of them is not installed.
+        UserError: one of the `distributions`, whose versions belong to the figures, is not installed.
     """
     try:
         versions = [f"{name} {importlib.metadata.version(name)}" for name in distributions]
@@ -216,10 +204,7 @@ def _processor() -> str:
 def build_parser(
     name: str, description: str | None, *, alternations: int = 0, quick: str = ""
 ) -> argparse.ArgumentParser:
-    """Return a parser of `python -m benchmarks.NAME` with the options that several benchmarks have.
-
-    --alternations and --quick are left out without a default for the one or words for what the other does.
-    """
+    """Return a parser of `python -m benchmarks.NAME`; it has --alternations and --quick where these are described."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
@@ -261,14 +246,4 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text} must be a file in a folder that exists")
-    return path
-
-
-def picture_file(text: str) -> Path:
-    """Read the name of a picture that matplotlib, which has to be there, can write."""
-    path = output_file(text)
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
-        raise argparse.ArgumentTypeError(f"{text} must end in {', '.join(PICTURE_SUFFIXES)}")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise argparse.ArgumentTypeError("pictures need matplotlib: pip install -r benchmarks/requirements.txt")
     return path

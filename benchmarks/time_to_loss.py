@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks import runner
 from benchmarks.loss_curve_worker import LossCurve, LossCurvePlan, LossPoint, curve_from_json
-from benchmarks.networks import NETWORK_COLOURS, NETWORK_NAMES, OURS, NetworkName
+from benchmarks.networks import NETWORK_NAMES, OURS, NetworkName
 from benchmarks.worker_process import WorkerError, run_worker, worker_command
 from common.errors import UserError
 from measures.text_use import TIMESTEP_BINS
@@ -36,20 +36,14 @@ LEAD_HEAD = ("seed", "best peer", "its lowest loss", "reached after", f"{OURS} t
 
 @dataclass(frozen=True)
 class Lead:
-    """How much sooner our network had the lowest loss that the best peer reached, for one seed.
-
-    Attributes:
-        peer_seconds: training time at which the peer was first measured at that loss.
-        our_seconds: training time at which ours was there; None where it never was.
-        is_bound: ours was there at its first validation after a step already, so that `our_seconds` is at most this.
-    """
+    """How much sooner our network had the lowest loss that the best peer reached, for one seed."""
 
     seed: int
     peer: NetworkName
     loss: float
-    peer_seconds: float
-    our_seconds: float | None
-    is_bound: bool
+    peer_seconds: float  # of training, when the peer was first measured at that loss
+    our_seconds: float | None  # when ours was there; None if it never was
+    is_bound: bool  # ours was there at its first validation after a step, so that `our_seconds` is an upper bound
 
     @property
     def ratio(self) -> float | None:
@@ -62,7 +56,6 @@ def main(arguments: Sequence[str]) -> int:
     parser = runner.build_parser("time_to_loss", __doc__, quick="16 px, a few seconds a run, one seed")
     parser.add_argument("--seeds", type=runner.seed, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--minutes", type=float, default=5.0, metavar="M", help="of training, a run (default 5)")
-    parser.add_argument("--plot", type=runner.picture_file, metavar="PATH", help="also draw it (png, svg or pdf)")
     parser.add_argument("--networks", nargs="+", choices=NETWORK_NAMES, default=list(NETWORK_NAMES))
     options = parser.parse_args(arguments)
     return runner.run_command(lambda: _run(options))
@@ -95,17 +88,11 @@ def _run(options: argparse.Namespace) -> int:
         "leads": [dataclasses.asdict(lead) | {"ratio": lead.ratio} for lead in found],
     }
     runner.publish(machine, report(plan, curves, rounds.failures), figures, options.json)
-    if options.plot is not None:
-        plot_loss_curves(curves, found, options.plot)
     return rounds.exit_code
 
 
 def train(plan: LossCurvePlan) -> LossCurve:
-    """Carry out a plan in a process of its own.
-
-    Raises:
-        WorkerError: it went past a limit of memory or time, or failed.
-    """
+    """Carry out a plan in a process of its own."""
     runner.say(f"{plan.network}, seed {plan.seed}")
     limit = SET_UP_SECONDS + TIMES_TRAINING * plan.training_seconds
     command = worker_command("benchmarks.loss_curve_worker", dataclasses.asdict(plan))
@@ -113,9 +100,9 @@ def train(plan: LossCurvePlan) -> LossCurve:
 
 
 def first_time_at(points: Sequence[LossPoint], loss: float) -> tuple[float, int] | None:
-    """Return when a curve first was at or below a loss, and the number of the point that it was measured at.
+    """Return when a curve first was at or below a loss, and the number of that point; None if it never was.
 
-    The time is interpolated linearly between that validation and the one before; None if the curve never gets there.
+    The time is interpolated linearly between that validation and the one before.
     """
     for index, point in enumerate(points):
         if point.loss <= loss:
@@ -128,11 +115,7 @@ def first_time_at(points: Sequence[LossPoint], loss: float) -> tuple[float, int]
 
 
 def lead_over(ours: LossCurve, peers: Sequence[LossCurve]) -> Lead | None:
-    """Compare ours with the peer of the lowest loss, all of one seed.
-
-    Returns:
-        None where there is nothing to compare: no peer, or none that any training improved.
-    """
+    """Compare ours with the peer of the lowest loss; None if training improved no peer. All have one seed."""
     improved = [peer for peer in peers if peer.best.step > 0]
     if not improved:
         return None
@@ -158,7 +141,7 @@ def leads(curves: Sequence[LossCurve]) -> list[Lead]:
 
 
 def report(plan: LossCurvePlan, curves: Sequence[LossCurve], failures: Mapping[NetworkName, WorkerError]) -> list[str]:
-    """Return the tables, in Markdown; `plan` is any of the runs', for what they have in common."""
+    """Return the tables, in Markdown; `plan` is that of any run, for what they have in common."""
     networks = dict.fromkeys(curve.network for curve in curves)
     rows = [_network_row(name, [curve for curve in curves if curve.network == name]) for name in networks]
     rows += [[name, f"failed: {error}"] for name, error in failures.items()]
@@ -177,17 +160,16 @@ def report(plan: LossCurvePlan, curves: Sequence[LossCurve], failures: Mapping[N
 
 def _network_row(network: str, curves: Sequence[LossCurve]) -> list[str]:
     gaps = [curve.text_gap for curve in curves if curve.text_gap is not None]
-    return [
-        network,
-        str(len(curves)),
-        f"{curves[0].parameters / 1e6:.2f} M",
-        runner.spread_of([curve.last.seconds / curve.last.step for curve in curves]).text(3),
-        runner.spread_of([curve.last.step for curve in curves]).text(0),
-        runner.spread_of([curve.points[0].loss for curve in curves]).text(4),
-        runner.spread_of([curve.best.loss for curve in curves]).text(4),
-        runner.spread_of([curve.last.loss for curve in curves]).text(4),
-        runner.spread_of(gaps).text(4) if gaps else "all captions are the same",
-    ]
+    columns = (
+        ([curve.last.seconds / curve.last.step for curve in curves], 3),
+        ([curve.last.step for curve in curves], 0),
+        ([curve.points[0].loss for curve in curves], 4),
+        ([curve.best.loss for curve in curves], 4),
+        ([curve.last.loss for curve in curves], 4),
+    )
+    cells = [runner.spread_of(values).text(digits) for values, digits in columns]
+    gap = runner.spread_of(gaps).text(4) if gaps else "all captions are the same"
+    return [network, str(len(curves)), f"{curves[0].parameters / 1e6:.2f} M", *cells, gap]
 
 
 def _leads(found: Sequence[Lead]) -> list[list[str]]:
@@ -215,30 +197,6 @@ def _conclusion(found: Sequence[Lead], seeds: int) -> list[str]:
     elif found:
         lines.append(f"{OURS} reached the best peer's lowest loss in {len(ratios)} of {len(found)} compared seeds.")
     return lines
-
-
-def plot_loss_curves(curves: Sequence[LossCurve], found: Sequence[Lead], path: Path) -> None:
-    """Draw a line a run, on logarithmic seconds, and a dotted one at each loss that the comparison is made at.
-
-    Validations before the first step have no place on such an axis and are left out.
-    """
-    from matplotlib.figure import Figure  # needed for this alone
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    lines = {}
-    for curve in curves:
-        points = [point for point in curve.points if point.step > 0]
-        seconds, losses = [point.seconds for point in points], [point.loss for point in points]
-        lines[curve.network] = axes.plot(seconds, losses, ".-", color=NETWORK_COLOURS[curve.network], linewidth=1)[0]
-    for lead in found:
-        axes.axhline(lead.loss, color=NETWORK_COLOURS[lead.peer], linewidth=0.6, linestyle=":")
-    axes.set_xscale("log")
-    axes.set_xlabel("training seconds (validation left out)")
-    axes.set_ylabel("validation loss")
-    axes.grid(visible=True, which="major", linewidth=0.3)
-    axes.legend(lines.values(), lines.keys())
-    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from benchmarks.runner import (
     alternate,
     build_parser,
     machine_line,
-    picture_file,
     publish,
     ratio_of,
     run_command,
@@ -129,9 +128,3 @@ def test_bad_options_end_with_the_usage(option: str, capsys: pytest.CaptureFixtu
         parser.parse_args([option])
     assert ended.value.code == 2
     assert f"error: argument {option.split('=')[0]}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("path", ["a.txt", "/none/a.png"])
-def test_a_picture_that_cannot_be_drawn_is_refused(path: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError):
-        picture_file(path)
