@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks import runner
 from benchmarks.loss_curve_worker import LossCurve, LossCurvePlan, LossPoint, curve_from_json
