@@ -19,19 +19,16 @@ from pathlib import Path
 import torch
 
 from benchmarks import runner
+from benchmarks.step_worker import build_training
 from checkpoints.checkpoint import Retention, RunState, TrainingState
 from checkpoints.saver import CheckpointSaver
 from common.errors import UserError
 from common.settings import config_as_json, load_settings
-from compute.device import choose_device
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
-from data.batches import load_batch
-from data.build import build_data
 from distributed.processes import Processes
 from logging_system.records import CheckpointRecord
-from models.build import build_tokenizer
-from training.learner import Learner, build_learner
+from training.learner import Learner
 from training.optimizer import optimizer_tensors
 
 STEPS_BESIDE = 8  # training steps timed with and without a save beside them
@@ -69,30 +66,24 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def measure(preset: str, folder: Path, repeats: int, *, with_steps: bool) -> tuple[str, dict[str, list[Saved]]]:
-    """Build the preset's network and save it again and again, in every way in turn.
+    """Save the preset's network in every way in turn, `repeats` times after a first round that does not count.
 
     Returns:
-        What was saved, for people, and the seconds of every way, after a first round that does not count.
+        What was saved, for people, and the seconds of every way.
     """
     arguments = [f"--preset={preset}", f"--cache-dir={folder / 'cache'}"]
     config = load_settings(Config, PRESETS, arguments, program="benchmark").config
-    compute = choose_device(config.DEVICE, config.MIXED_PRECISION)
-    splits = build_data(config)
-    tokenizer, processes = build_tokenizer(config, splits.symbols), Processes()
-    learner = build_learner(config, splits, tokenizer, None, compute, processes)
+    learner, batch, _ = build_training(config, Processes(), Processes())
     for parameter in learner.model.parameters():  # so that the optimizer has its moments
         parameter.grad = torch.zeros_like(parameter)
     learner.optimizer.step()
-    rows = [splits.training.row(0, index) for index in range(config.BATCH_SIZE)]
-    batch = load_batch(splits.training, rows, tokenizer)
-    step = learner.step
     savers = {way: _saver(learner, config, folder / way, way == BESIDE) for way in (WAITING, BESIDE)}
     sizes: list[int] = []
 
     def train() -> None:
         for number in range(1, STEPS_BESIDE + 1):
-            step.run(number, batch)
-        compute.wait()
+            learner.step.run(number, batch)
+        learner.compute.wait()
 
     def save(way: str, number: int) -> Saved:
         os.sync()  # each way begins with nothing left to write, or it would wait for what the one before has left

@@ -11,11 +11,10 @@ from benchmarks import runner
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+ONE_SAMPLE = "--samples-per-word=1"
 
 Figure = tuple[float, float, float]
 """A figure and the two ends of its 95 % interval."""
-
-
 Figures = dict[str, Any]
 """What came of a row, by name: numbers, words, and a `Figure` for each rate."""
 
@@ -30,17 +29,10 @@ def measure_rows(
 ) -> int:
     """Measure one row after the other, print the table and return the exit code. Ctrl-C ends it with those so far.
 
-    Args:
-        names: of the rows. The first trains the recogniser that the others find in the cache; where it fails, that is
-            all.
-        measure: returns the figures of a row; raises UserError where it fails.
-        head: of the table.
-        cells: of a row, by its name and figures.
-        intro: a line above the table.
-        json_path: for the figures; None for none.
+    `measure` returns the figures of a row or raises UserError, and `cells` makes them a row of the table.
 
     Raises:
-        UserError: the first row failed.
+        UserError: the first row failed, which trains the recogniser that the others find in the cache.
     """
     rows: dict[str, Figures] = {}
     failures: dict[str, str] = {}
@@ -79,11 +71,7 @@ def run_process(command: Sequence[str]) -> None:
 
 
 def evaluate_run(run: Path, report: Path, options: Sequence[str]) -> dict[str, Any]:
-    """Evaluate a run with `python -m evaluation` and return the report, which is also written.
-
-    Raises:
-        UserError: it failed.
-    """
+    """Evaluate a run with `python -m evaluation` and return the report, which is also written."""
     command = ["-m", "evaluation", f"--run={run.resolve()}", f"--output={report.resolve()}", *options]
     run_process(command)
     content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
@@ -91,11 +79,7 @@ def evaluate_run(run: Path, report: Path, options: Sequence[str]) -> dict[str, A
 
 
 def figure_of(group: Mapping[str, Any], name: str) -> Figure:
-    """Return a figure of a report's group with its interval.
-
-    Raises:
-        UserError: it is absent, or null.
-    """
+    """Return a figure of a report's group with its interval; UserError if it is absent, or null."""
     try:
         low, high = group["intervals"][name]
         return float(group[name]), float(low), float(high)

@@ -6,7 +6,6 @@ parts of logging. Freed memory is kept as in a run of main.py. Further options a
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 import tempfile
@@ -80,10 +79,7 @@ class StepTimes:
 
 
 class AlternatingDispatcher(Dispatcher):
-    """Passes on the steps of every other block; the last step of such a block brings diagnostics and a flush.
-
-    In the other blocks a step costs one comparison: no category, no writer.
-    """
+    """Passes on the steps of every other block; the last step of such a block brings diagnostics and a flush."""
 
     def set_plan(self, plan: BlockPlan, log_every_steps: int) -> None:
         """Say which steps are logged. Call before the first step."""
@@ -155,9 +151,8 @@ def _run(options: argparse.Namespace, training_options: Sequence[str]) -> int:
     plan = BlockPlan(options.steps_per_block, options.alternations)
     with tempfile.TemporaryDirectory() as folder:
         overhead = measure_overhead(plan, Path(folder), training_options)
-    runner.publish(
-        runner.machine_line(), report(overhead, plan), {"overhead": dataclasses.asdict(overhead)}, options.json
-    )
+    figures = {"overhead": dataclasses.asdict(overhead)}
+    runner.publish(runner.machine_line(), report(overhead, plan), figures, options.json)
     return 0
 
 
@@ -201,11 +196,7 @@ def measure_overhead(plan: BlockPlan, folder: Path, options: Sequence[str]) -> O
 def _overhead(times: StepTimes, config: Config, run_folder: Path) -> Overhead:
     without, with_logging = _block_means(times.by_block)
     processor_without, processor_with = _block_means(times.processor_by_block)
-    step, observing, flush = (
-        runner.spread_of(without),
-        runner.spread_of(times.observing),
-        runner.spread_of(times.flushes),
-    )
+    step, observing, flush = map(runner.spread_of, (without, times.observing, times.flushes))
     point = runner.spread_of([value - observing.median for value in times.points])
     diagnostics = runner.spread_of([value - observing.median for value in times.diagnostics])
     # What the thread of 14_System does: it runs beside training in both kinds of blocks.
@@ -218,8 +209,8 @@ def _overhead(times: StepTimes, config: Config, run_folder: Path) -> Overhead:
         "flushes": flush.median / config.TENSORBOARD_FLUSH_EVERY_STEPS / step.median,
         "system readings": system_reading.median / config.SYSTEM_SAMPLE_SECONDS,
     }
-    lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    last = {point["tag"]: float(point["value"]) for point in map(json.loads, lines)}
+    logged = runner.points_of(run_folder)
+    videos_seconds = logged[VIDEOS_TAG][-1]
     return Overhead(
         seconds={
             "a step without logging": step,
@@ -235,9 +226,9 @@ def _overhead(times: StepTimes, config: Config, run_folder: Path) -> Overhead:
             "the same in processor time": runner.ratio_of(processor_with, processor_without),
         },
         amortised_percent={name: 100 * share for name, share in shares.items()},
-        videos_seconds=last[VIDEOS_TAG],
-        videos_percent=100 * last[VIDEOS_TAG] / config.SAMPLE_EVERY_STEPS / step.median,
-        live_percent=last[LIVE_TAG],
+        videos_seconds=videos_seconds,
+        videos_percent=100 * videos_seconds / config.SAMPLE_EVERY_STEPS / step.median,
+        live_percent=logged[LIVE_TAG][-1],
     )
 
 

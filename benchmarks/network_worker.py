@@ -1,10 +1,9 @@
-"""One network in a process of its own, to be timed on request: a worker of benchmarks.peers.
+"""One network in a process of its own, timed: a worker of benchmarks.peers.
 
-Its one argument is a `NetworkPlan` as JSON. The first line on stdout says that the network is built and has made a
-first step. Then every line on stdin gets one line of JSON: "turn" the mean seconds of training steps and predictions,
-and the peak of memory so far; "count" the operations of one clip, after which that peak is no step's any more.
+Its one argument is a `NetworkPlan` as JSON; the last line on stdout is a `Turn` as JSON.
 """
 
+import dataclasses
 import json
 import sys
 import time
@@ -36,7 +35,18 @@ class NetworkPlan:
     batch_size: int
     frames: int
     keeps_freed_memory: bool  # for the next step, as main.py does
-    turn_seconds: float  # a turn has as many steps, and then predictions, as fill them, and at least one of each
+    turn_seconds: float  # as many steps, and then predictions, as fill them, and at least one of each
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What was measured; seconds are means."""
+
+    parameters: int
+    step_flops: int  # of the batch
+    step_seconds: float
+    forward_seconds: float
+    peak_gib: float  # resident set
 
 
 class NetworkExercise:
@@ -78,7 +88,7 @@ class NetworkExercise:
 def count_flops(network: nn.Module, *, frames: int, image_size: int) -> int:
     """Count the operations of one clip, forward and backward; a batch takes as many times more as it has clips.
 
-    The weights stay as they are and the gradients are gone afterwards. The optimizer is not counted: it takes little.
+    The optimizer is not counted: it takes little.
     """
     clip = NetworkExercise(network, batch_size=1, frames=frames, image_size=image_size)
     with flop_counter() as counter:
@@ -88,7 +98,7 @@ def count_flops(network: nn.Module, *, frames: int, image_size: int) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build, then answer until stdin ends; return the exit code."""
+    """Build, measure and print; return the exit code."""
     plan = NetworkPlan(**read_plan(arguments, __doc__))
     if plan.keeps_freed_memory:
         keep_freed_memory()
@@ -97,16 +107,12 @@ def main(arguments: Sequence[str]) -> int:
     exercise = NetworkExercise(network, batch_size=plan.batch_size, **size)
     exercise.step()  # the very first ones are slow
     exercise.forward()
-    _answer({"parameters": count_parameters(network)})
-    for line in sys.stdin:
-        if line.strip() == "turn":
-            seconds = {
-                "step_seconds": _mean_seconds(exercise.step, plan.turn_seconds),
-                "forward_seconds": _mean_seconds(exercise.forward, plan.turn_seconds),
-            }
-            _answer({**seconds, "peak_gib": peak_memory_gib()})
-        else:
-            _answer({"clip_flops": count_flops(network, **size)})
+    step_seconds = _mean_seconds(exercise.step, plan.turn_seconds)
+    forward_seconds = _mean_seconds(exercise.forward, plan.turn_seconds)
+    peak_gib = peak_memory_gib()  # before operations are counted
+    flops = plan.batch_size * count_flops(network, **size)
+    turn = Turn(count_parameters(network), flops, step_seconds, forward_seconds, peak_gib)
+    print(json.dumps(dataclasses.asdict(turn)))
     return 0
 
 
@@ -117,10 +123,6 @@ def _mean_seconds(run: Callable[[], None], turn_seconds: float) -> float:
         repeats += 1
         elapsed = time.perf_counter() - start
     return elapsed / repeats
-
-
-def _answer(content: dict[str, float]) -> None:
-    print(json.dumps(content), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 Times a training step and a prediction of this repository's U-Net, diffusers' UNet3DConditionModel and
 video-diffusion-pytorch's Unet3D: same clips, text encoder, optimizer, threads, and nearly the same number of
-parameters; float32, eager. Every network runs in a process of its own, in turn with the others. A network that needs
-more than 120 s for a step and a prediction, or 16 GiB, is skipped there, and with larger batches. Ctrl-C ends the
-comparison with a report of the cells so far. Needs benchmarks/requirements.txt.
+parameters; float32, eager. Every network runs in turn with the others, each time in a process of its own. A network
+whose process takes more than 480 s or 16 GiB is skipped there, and with larger batches. Ctrl-C ends the comparison with
+a report of the cells so far. Needs benchmarks/requirements.txt.
 """
 
 import argparse
@@ -15,13 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import psutil
 import torch
 
 from benchmarks import runner
-from benchmarks.network_worker import NetworkPlan
+from benchmarks.network_worker import NetworkPlan, Turn
 from benchmarks.networks import NETWORK_NAMES, OURS, NetworkName
-from benchmarks.worker_process import GIBIBYTE, MEMORY_LIMIT_GIB, WorkerError, WorkerProcess, worker_command
+from benchmarks.worker_process import WorkerError, run_worker, worker_command
 from compute.memory import keep_freed_memory
 
 Allocation = Literal["same", "shipped"]
@@ -32,9 +31,7 @@ ALLOCATION_NOTES: dict[Allocation, str] = {
 FRAMES = 16
 MILLIONS = (5, 20)
 TURN_SECONDS = 2.0
-TURN_LIMIT_SECONDS = 120.0
-START_LIMIT_SECONDS = 420.0  # imports, initial weights, the first step and prediction
-SPARE_GIB = 1.0
+TURN_LIMIT_SECONDS = 480.0  # imports, initial weights, two steps and predictions at least, counting operations
 MATRIX_SIDE, MATRIX_PRODUCTS = 2048, 5
 SIDE_STEP = 8
 """Image sizes are multiples of this, which all networks can halve as often as they do."""
@@ -101,11 +98,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def cell_of(text: str) -> Cell:
-    """Read a cell as PIXELS:MILLIONS:BATCH.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not one.
-    """
+    """Read a cell as PIXELS:MILLIONS:BATCH."""
     try:
         size, millions, batch_size = (int(part) for part in text.split(":"))
     except ValueError as error:
@@ -156,46 +149,10 @@ def _as_json(result: CellResult) -> dict[str, object]:
     }
 
 
-class Client:
-    """A network's process, as long as there is room for it."""
-
-    def __init__(self, plan: NetworkPlan) -> None:
-        self._command = worker_command("benchmarks.network_worker", dataclasses.asdict(plan))
-        self._process: WorkerProcess | None = None
-        self.parameters = 0
-        self.peak_gib = 0.0  # 0: not known yet
-
-    def ask(self, request: str) -> dict[str, float]:
-        """Ask the process, started anew where there is none, for a "turn" or to "count" operations.
-
-        Raises:
-            WorkerError: it takes too much memory or time, or fails.
-        """
-        if self._process is None:
-            self._process = WorkerProcess(self._command)
-            self.parameters = int(self._process.answer(seconds=START_LIMIT_SECONDS)["parameters"])
-        answer = self._process.ask(request, seconds=TURN_LIMIT_SECONDS)
-        self.peak_gib = answer.get("peak_gib", self.peak_gib)
-        return answer
-
-    def missing_gib(self) -> float:
-        """Return how much more memory it may come to take than it has now."""
-        used = 0.0 if self._process is None else self._process.used_gib()
-        return (self.peak_gib or MEMORY_LIMIT_GIB) + SPARE_GIB - used
-
-    def stop(self) -> None:
-        """End the process where there is one."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-
 def measure_cell(
     cell: Cell, plans: Mapping[NetworkName, NetworkPlan], before: Sequence[CellResult], alternations: int
 ) -> CellResult:
-    """Time every network in turn, each in a process of its own.
-
-    Processes stay for the next turn, unless the memory that they hold while they wait is needed by another.
+    """Time every network in turn, each time in a process of its own.
 
     Args:
         cell: what the plans have in common.
@@ -203,38 +160,28 @@ def measure_cell(
         before: other cells. A network that a smaller batch of the same was too much for is not tried.
         alternations: at least 1.
     """
-    clients = {name: Client(plan) for name, plan in plans.items()}
     matmul: dict[NetworkName, list[float]] = {name: [] for name in plans}
 
-    def ask(name: NetworkName, request: str) -> dict[str, float]:
-        for other, client in clients.items():
-            if other != name and psutil.virtual_memory().available / GIBIBYTE < clients[name].missing_gib():
-                client.stop()
-        return clients[name].ask(request)
-
-    def turn(name: NetworkName, number: int) -> dict[str, float]:
+    def turn(name: NetworkName, number: int) -> Turn:
         for result in before:
             if name in result.skips and dataclasses.replace(result.cell, batch_size=cell.batch_size) == cell:
                 raise type(result.skips[name])(f"not tried: batch {result.cell.batch_size} was skipped")
         matmul[name].append(matmul_flops_per_second())
-        return ask(name, "turn")
+        command = worker_command("benchmarks.network_worker", dataclasses.asdict(plans[name]))
+        return Turn(**run_worker(command, seconds=TURN_LIMIT_SECONDS))
 
-    try:
-        rounds = runner.alternate(clients, alternations, turn)
-        measurements = {
-            name: Measurement(
-                parameters=clients[name].parameters,
-                step_flops=int(ask(name, "count")["clip_flops"]) * cell.batch_size,
-                step_seconds=[found["step_seconds"] for found in turns],
-                forward_seconds=[found["forward_seconds"] for found in turns],
-                matmul_flops_per_second=matmul[name][: len(turns)],
-                peak_gib=clients[name].peak_gib,
-            )
-            for name, turns in rounds.results.items()
-        }
-    finally:
-        for client in clients.values():
-            client.stop()
+    rounds = runner.alternate(plans, alternations, turn)
+    measurements = {
+        name: Measurement(
+            parameters=turns[0].parameters,
+            step_flops=turns[0].step_flops,
+            step_seconds=[found.step_seconds for found in turns],
+            forward_seconds=[found.forward_seconds for found in turns],
+            matmul_flops_per_second=matmul[name][: len(turns)],
+            peak_gib=max(found.peak_gib for found in turns),
+        )
+        for name, turns in rounds.results.items()
+    }
     return CellResult(cell, measurements, rounds.failures)
 
 
@@ -282,14 +229,15 @@ def _rows(result: CellResult) -> list[list[str]]:
                     runner.ratio_of(found.forward_seconds, own.forward_seconds).text(1),
                     f"{found.peak_gib / own.peak_gib:.1f}",
                 ]
-            columns = (
-                *(batch, name, runner.spread_of(found.step_seconds).text(3), ratios[0]),
-                *(runner.spread_of(found.forward_seconds).text(3), ratios[1], f"{found.step_flops / 1e9:.1f}"),
-                runner.spread_of(speeds).text(0, factor=1e-9),
-                runner.ratio_of(speeds, found.matmul_flops_per_second).text(0, factor=100),
-                *(f"{found.peak_gib:.2f}", ratios[2], f"{found.parameters / 1e6:.2f}"),
+            rows.append(
+                [
+                    *(batch, name, runner.spread_of(found.step_seconds).text(3), ratios[0]),
+                    *(runner.spread_of(found.forward_seconds).text(3), ratios[1], f"{found.step_flops / 1e9:.1f}"),
+                    runner.spread_of(speeds).text(0, factor=1e-9),
+                    runner.ratio_of(speeds, found.matmul_flops_per_second).text(0, factor=100),
+                    *(f"{found.peak_gib:.2f}", ratios[2], f"{found.parameters / 1e6:.2f}"),
+                ]
             )
-            rows.append(list(columns))
     return rows
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks import runner
-from benchmarks.processes_worker import Work, WorkPlan
+from benchmarks.step_worker import Work, WorkPlan
 from benchmarks.worker_process import WorkerError, run_worker, worker_command
 from common.errors import UserError
 from config import Config
@@ -42,12 +42,9 @@ class Way:
 
 
 def ways_of(options: Sequence[str], batch_size: int, steps: int) -> dict[str, Way]:
-    """Return all ways by name.
+    """Return all ways by name, each with main.py's `options` and as many measured `steps`.
 
-    Args:
-        options: of main.py, without the batch size.
-        batch_size: clips of a process.
-        steps: that are measured each time.
+    `batch_size` clips are a process's own; ways that it is compared with have as many in all.
     """
 
     def plan(clips: int) -> WorkPlan:
@@ -92,15 +89,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def measure_in_processes(way: Way) -> Work:
-    """Start the processes, with torchrun where there are several.
-
-    Raises:
-        UserError: they took too much, or failed.
-    """
+    """Start the processes, with torchrun if there are several; UserError if they took too much, or failed."""
     runner.say(f"  {way.label}")
     torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={way.processes}")
     plan = dataclasses.asdict(way.plan)
-    command = worker_command("benchmarks.processes_worker", plan, torchrun if way.processes > 1 else ())
+    command = worker_command("benchmarks.step_worker", plan, torchrun if way.processes > 1 else ())
     try:
         return Work(**run_worker(command, seconds=TIME_LIMIT_SECONDS))
     except WorkerError as error:  # there is nothing to compare without one of the ways

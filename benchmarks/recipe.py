@@ -6,7 +6,6 @@ options are main.py's, for all trainings.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import runner
-from benchmarks.evaluated_rows import Figures, evaluate_run, figure_of, measure_rows, percent, run_process
+from benchmarks.evaluated_rows import ONE_SAMPLE, Figures, evaluate_run, figure_of, measure_rows, percent, run_process
 from evaluation.clips import LETTERS, NEW
 
 QUIET = (
@@ -56,7 +55,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--steps", type=runner.at_least_one, default=300, metavar="N", help="(default 300)")
     parser.add_argument("--seed", type=runner.seed, default=0, metavar="N")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS)[1:])
-    parser.add_argument("--samples-per-word", type=runner.at_least_one, default=1, metavar="N")
     parser.add_argument("--folder", type=Path, default=None, metavar="PATH", help="keep the runs here")
     options, for_training = parser.parse_known_args(arguments)
     return runner.run_command(lambda: _run(options, for_training))
@@ -68,7 +66,7 @@ def _run(options: argparse.Namespace, for_training: Sequence[str]) -> int:
         folder = Path(temporary) if options.folder is None else options.folder.resolve()
         return measure_rows(
             [name for name in VARIANTS if name == DEFAULT or not options.only or name in options.only],
-            lambda name: run_variant(name, common, folder, options.samples_per_word),
+            lambda name: run_variant(name, common, folder),
             HEAD,
             _cells,
             f"{options.steps} steps, seed {options.seed}. Letter error rates with 95 % intervals over words.",
@@ -76,14 +74,8 @@ def _run(options: argparse.Namespace, for_training: Sequence[str]) -> int:
         )
 
 
-def run_variant(name: str, common: Sequence[str], folder: Path, samples_per_word: int) -> Figures:
-    """Train and evaluate.
-
-    Args:
-        name: of the variant.
-        common: options of main.py that all variants share; the variant's own win.
-        folder: for the run, by the variant's name, and for the cache.
-        samples_per_word: of the evaluation.
+def run_variant(name: str, common: Sequence[str], folder: Path) -> Figures:
+    """Train and evaluate, in `folder`, with the `common` options of main.py and then those of the variant.
 
     Raises:
         UserError: one of them failed.
@@ -91,21 +83,12 @@ def run_variant(name: str, common: Sequence[str], folder: Path, samples_per_word
     run = folder / name.replace(" ", "_").replace("/", "_")
     places = (f"--log-dir={folder}", f"--experiment-name={run.name}", f"--cache-dir={folder / 'cache'}")
     run_process(["main.py", *QUIET, *common, *places, *VARIANTS[name]])
-    options = [f"--samples-per-word={samples_per_word}"]
-    return read_figures(run, evaluate_run(run, folder / f"{run.name}.json", options))
+    return read_figures(run, evaluate_run(run, folder / f"{run.name}.json", [ONE_SAMPLE]))
 
 
 def read_figures(run: Path, report: Mapping[str, Any]) -> Figures:
-    """Read a run's metrics and the report of its evaluation.
-
-    Raises:
-        UserError: the report lacks a figure.
-    """
-    values: dict[str, list[float]] = {}
-    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        point = json.loads(line)
-        values.setdefault(point["tag"], []).append(point["value"])
-    groups = report["groups"]
+    """Read a run's metrics and the report of its evaluation."""
+    values, groups = runner.points_of(run), report["groups"]
     return {
         "parameters": int(values["08_Model_Architecture/Total_Parameters"][-1]),
         "step_seconds": statistics.median(values["05_Performance/Step_Time_Seconds"]),

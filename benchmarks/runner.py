@@ -80,11 +80,7 @@ class Alternations(Generic[WayT, ResultT]):
         return 1 if any(error.bound is None for error in self.failures.values()) else 0
 
     def complete(self) -> dict[WayT, list[ResultT]]:
-        """Return the results.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C ended them early.
-        """
+        """Return the results, or raise KeyboardInterrupt if Ctrl-C ended them early."""
         if self.interrupted:
             raise KeyboardInterrupt
         return self.results
@@ -95,13 +91,8 @@ def alternate(
 ) -> Alternations[WayT, ResultT]:
     """Measure all ways in turn, `alternations` times, so that what changes on the machine changes for all of them.
 
-    A way that fails is left out from then on, and its earlier results do not count. Ctrl-C ends it with the complete
-    alternations so far.
-
-    Args:
-        ways: what `measure` takes, in order.
-        alternations: at least 1.
-        measure: gets the way and the number of the alternation, from 0; raises WorkerError where the way fails.
+    `measure` gets the way and the number of the alternation, from 0. A way for which it raises WorkerError is left out
+    from then on, and its earlier results do not count. Ctrl-C ends it with the complete alternations so far.
 
     Raises:
         KeyboardInterrupt: before the first alternation was complete.
@@ -158,6 +149,15 @@ def publish(machine: str, report: Iterable[str], figures: Mapping[str, object], 
     if path is not None:
         content = {"machine": machine, **figures}
         write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def points_of(run: Path) -> dict[str, list[float]]:
+    """Return the values that a run logged, by tag."""
+    values: dict[str, list[float]] = {}
+    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        point = json.loads(line)
+        values.setdefault(point["tag"], []).append(point["value"])
+    return values
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -222,10 +222,7 @@ def build_parser(
 
 def at_least(smallest: int, text: str) -> int:
     """Read a whole number of at least `smallest`."""
-    try:
-        number = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a whole number, not {text}") from error
+    number = int(text)
     if number < smallest:
         raise argparse.ArgumentTypeError(f"must be at least {smallest}, not {number}")
     return number

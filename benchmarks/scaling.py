@@ -1,11 +1,10 @@
 """How a training step grows with frames, pixels, batch and channels: python -m benchmarks.scaling
 
 Times the trainer's own step in a process of its own for every setting, all settings in turn, N times over; fits
-seconds = factor * size ** exponent to each axis, and the same for peak memory; then profiles which part of a step takes
-the time. One thing varies at a time, the rest is as in the default preset. Spatial attention stays at the level of
-8 x 8, as in the preset; at 128 pixels, where no level is that small, it is at the coarsest, 16 x 16. For the channels,
-attention heads have 16 channels at every width. Freed memory is kept as in a run of main.py. About ten minutes on two
-cores; Ctrl-C ends it with a report of the complete alternations.
+seconds = factor * size ** exponent to each axis, and the same for peak memory. One thing varies at a time, the rest is
+as in the default preset. Spatial attention stays at the level of 8 x 8, as in the preset; at 128 pixels, where no level
+is that small, it is at the coarsest, 16 x 16. For the channels, attention heads have 16 channels at every width. Ctrl-C
+ends it with a report of the complete alternations.
 """
 
 import argparse
@@ -15,23 +14,19 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from benchmarks import runner
-from benchmarks.scaling_worker import Measurement, profile_step
+from benchmarks.step_worker import Work, WorkPlan
 from benchmarks.worker_process import TimeLimitError, WorkerError, run_worker, worker_command
 from compute.device import choose_device
-from compute.memory import keep_freed_memory
-from config import PRESETS, Config
+from config import Config
 
-PROFILED_STEPS = 5
-SHOWN_OPERATORS = 15
-TIME_LIMIT_SECONDS = 180.0  # for a process, which makes at least two steps
+STEPS, QUICK_STEPS = 4, 1
+TIME_LIMIT_SECONDS = 180.0  # for a process
 SPATIAL_ATTENTION_SIDE = 8
 HEAD_CHANNELS = 16
 """The narrowest head that divides the channels at every width; the preset's own would not divide half of 96."""
-PRESET = next(iter(PRESETS))
-FULL_OPTIONS = (f"--preset={PRESET}", "--device=cpu")
-QUICK_OPTIONS = (*FULL_OPTIONS, "--num-frames=4", "--batch-size=1")
 FRAMES, PIXELS, BATCH, CHANNELS = "frames", "pixels of a frame", "clips of a batch", "times the channels"
 
 
@@ -46,7 +41,7 @@ class Setting:
 
 
 def settings_of(
-    frames: Sequence[int], sides: Sequence[int], batches: Sequence[int], widths: Sequence[float], base: tuple[str, ...]
+    frames: Sequence[int], sides: Sequence[int], batches: Sequence[int], widths: Sequence[float], *base: str
 ) -> list[Setting]:
     """Return the settings of all axes, each axis from its smallest size to its largest."""
     config = Config()
@@ -66,31 +61,29 @@ def settings_of(
     return settings
 
 
-FULL = settings_of((8, 16, 32, 64), (16, 32, 64, 128), (1, 2, 4, 8, 16), (0.5, 1.0, 1.5, 2.0), FULL_OPTIONS)
-QUICK = settings_of((4, 8), (16, 32), (1, 2), (0.5, 1.0), QUICK_OPTIONS)
+FULL = settings_of((8, 16, 32, 64), (16, 32, 64, 128), (1, 2, 4, 8, 16), (0.5, 1.0, 1.5, 2.0))
+QUICK = settings_of((4, 8), (16, 32), (1, 2), (0.5, 1.0), "--num-frames=4", "--batch-size=1")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     parser = runner.build_parser("scaling", __doc__, alternations=5, quick="two small settings an axis, once")
     options = parser.parse_args(arguments)
-    keep_freed_memory()  # for the profile, which is made in this process
     return runner.run_command(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
     machine = runner.machine_line()
-    settings, base, steps = (QUICK, QUICK_OPTIONS, 1) if options.quick else (FULL, FULL_OPTIONS, PROFILED_STEPS)
-    runner.say("profile")
-    shares = profile_step(base, steps)
-    rounds = measure_settings(settings, 1 if options.quick else options.alternations)
+    settings = QUICK if options.quick else FULL
+    steps, alternations = (QUICK_STEPS, 1) if options.quick else (STEPS, options.alternations)
+    with TemporaryDirectory() as cache:
+        rounds = measure_settings(settings, alternations, steps, ("--device=cpu", f"--cache-dir={cache}"))
     figures = {
         "measurements": [
             {**dataclasses.asdict(setting), "found": [dataclasses.asdict(each) for each in found]}
             for setting, found in rounds.results.items()
         ],
         "skipped": {f"{setting.axis}: {setting.label}": str(error) for setting, error in rounds.failures.items()},
-        "percent_by_operator": shares,
     }
     lines = [
         f"The trainer's own step, in {choose_device('cpu', Config().MIXED_PRECISION).precision}. {runner.MEMORY_NOTE} "
@@ -98,25 +91,26 @@ def _run(options: argparse.Namespace) -> int:
         "memory are of what lies above the start of the process.",
         "",
         *report(settings, rounds),
-        *runner.table(
-            ["operator", "share of all operators' own time in a step"],
-            [[f"`{name}`", f"{percent:.1f} %"] for name, percent in list(shares.items())[:SHOWN_OPERATORS]],
-        ),
     ]
     runner.publish(machine, lines, figures, options.json)
     return rounds.exit_code
 
 
-def measure_settings(settings: Sequence[Setting], alternations: int) -> runner.Alternations[Setting, Measurement]:
-    """Measure all settings in turn; those of an axis that are larger than a failed one are not tried."""
+def measure_settings(
+    settings: Sequence[Setting], alternations: int, steps: int, options: tuple[str, ...]
+) -> runner.Alternations[Setting, Work]:
+    """Measure all settings in turn; those of an axis that are larger than a failed one are not tried.
+
+    `options` are main.py's, for all settings.
+    """
     failed: dict[str, Setting] = {}
 
-    def measure(setting: Setting, number: int) -> Measurement:
+    def measure(setting: Setting, number: int) -> Work:
         smaller = failed.get(setting.axis)
         if smaller is not None and setting.size > smaller.size:
             raise TimeLimitError(f"not tried: {smaller.label} was skipped")
         try:
-            return measure_in_process(setting)
+            return measure_in_process(WorkPlan((*options, *setting.options), steps, threads=None, is_pinned=False))
         except WorkerError:
             failed[setting.axis] = setting
             raise
@@ -124,20 +118,14 @@ def measure_settings(settings: Sequence[Setting], alternations: int) -> runner.A
     return runner.alternate(settings, alternations, measure)
 
 
-def measure_in_process(setting: Setting) -> Measurement:
-    """Measure a setting in a process of its own.
-
-    Raises:
-        WorkerError: it took more than it may, or failed.
-    """
-    command = worker_command("benchmarks.scaling_worker", {"options": setting.options})
-    return Measurement(**run_worker(command, seconds=TIME_LIMIT_SECONDS))
+def measure_in_process(plan: WorkPlan) -> Work:
+    """Carry out a plan in a process of its own."""
+    command = worker_command("benchmarks.step_worker", dataclasses.asdict(plan))
+    return Work(**run_worker(command, seconds=TIME_LIMIT_SECONDS))
 
 
 def exponent_of(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Return the exponent of the power law through some points, by least squares between the logarithms.
-
-    Every point so counts by its relative error.
 
     Raises:
         ValueError: fewer than two different sizes, or one of the numbers is not above 0.
@@ -148,9 +136,7 @@ def exponent_of(sizes: Sequence[float], values: Sequence[float]) -> float:
 def exponents(sizes: Sequence[float], rows: Sequence[Sequence[float]]) -> tuple[runner.Spread, runner.Spread]:
     """Return the exponent over all sizes and that between the two largest, where constant costs weigh least.
 
-    Args:
-        sizes: from the smallest to the largest.
-        rows: of each size one value an alternation.
+    Sizes grow, and each row holds the values of one size, one an alternation.
     """
     by_alternation = list(zip(*rows, strict=True))
     every = [exponent_of(sizes, values) for values in by_alternation]
@@ -158,7 +144,7 @@ def exponents(sizes: Sequence[float], rows: Sequence[Sequence[float]]) -> tuple[
     return runner.spread_of(every), runner.spread_of(largest)
 
 
-def report(settings: Sequence[Setting], rounds: runner.Alternations[Setting, Measurement]) -> list[str]:
+def report(settings: Sequence[Setting], rounds: runner.Alternations[Setting, Work]) -> list[str]:
     """Return a table an axis, and the exponents of all; 1 is proportional growth."""
     lines: list[str] = []
     growth: list[list[str]] = []
@@ -171,14 +157,14 @@ def report(settings: Sequence[Setting], rounds: runner.Alternations[Setting, Mea
         else:
             sizes = [setting.size for setting in measured]
             seconds = [_seconds(rounds, setting) for setting in measured]
-            memory = [[each.memory_gib for each in rounds.results[setting]] for setting in measured]
+            memory = [[each.learner_gib for each in rounds.results[setting]] for setting in measured]
             found = (*exponents(sizes, seconds), *exponents(sizes, memory))
             growth.append([axis, *(each.text(2) for each in found)])
     head = ["size", "exponent of seconds", "of the two largest", "exponent of memory", "of the two largest"]
     return [*lines, *runner.table(head, growth)]
 
 
-def _axis_table(settings: Sequence[Setting], rounds: runner.Alternations[Setting, Measurement]) -> list[str]:
+def _axis_table(settings: Sequence[Setting], rounds: runner.Alternations[Setting, Work]) -> list[str]:
     first = next((setting for setting in settings if setting in rounds.results), None)
     rows = []
     for setting in settings:
@@ -193,15 +179,15 @@ def _axis_table(settings: Sequence[Setting], rounds: runner.Alternations[Setting
                 f"{measured[0].parameters / 1e6:.2f} M",
                 spread.text(2, "s") if spread.median >= 1 else spread.text(0, "ms", 1000),
                 runner.ratio_of(seconds, _seconds(rounds, first)).text(2),
-                runner.spread_of([each.memory_gib for each in measured]).text(2, "GiB"),
+                runner.spread_of([each.learner_gib for each in measured]).text(2, "GiB"),
             ]
         )
     ratio = f"ratio to {settings[0].label}"
     return runner.table([settings[0].axis, "parameters", "step", ratio, "peak memory above the start"], rows)
 
 
-def _seconds(rounds: runner.Alternations[Setting, Measurement], setting: Setting) -> list[float]:
-    return [each.seconds for each in rounds.results[setting]]
+def _seconds(rounds: runner.Alternations[Setting, Work], setting: Setting) -> list[float]:
+    return [each.step_seconds for each in rounds.results[setting]]
 
 
 if __name__ == "__main__":

@@ -9,16 +9,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from benchmarks import runner
-from benchmarks.evaluated_rows import Figures, evaluate_run, figure_of, measure_rows, percent
-from common.field_types import LARGEST_GUIDANCE_SCALE
-from diffusion.samplers import SamplerName
+from benchmarks.evaluated_rows import ONE_SAMPLE, Figures, evaluate_run, figure_of, measure_rows, percent
 from evaluation.clips import LETTERS, NEW
 
 GUIDANCE_SCALES = ("1", "1.5", "2.5", "4")
-SAMPLERS = ("ddim:50", "dpm_solver++:6", "dpm_solver++:10", "ddim:10", "euler:12", "heun:6")
+SAMPLERS = (("ddim", 50), ("dpm_solver++", 6), ("dpm_solver++", 10), ("ddim", 10), ("euler", 12), ("heun", 6))
 LOOKS = {
     "motion_energy_ratio": "motion energy",
     "hold_ratio": "holds",
@@ -33,35 +31,15 @@ def main(arguments: Sequence[str]) -> int:
     """Evaluate and print; return the exit code."""
     parser = runner.build_parser("spelling", __doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of a trained run, such as logs/my_run")
-    parser.add_argument("--guidance-scales", type=_guidance_scale, nargs="*", default=GUIDANCE_SCALES, metavar="X")
-    samplers = [_sampler_and_steps(text) for text in SAMPLERS]
-    parser.add_argument("--samplers", type=_sampler_and_steps, nargs="*", default=samplers, metavar="NAME:STEPS")
-    parser.add_argument("--samples-per-word", type=runner.at_least_one, default=1, metavar="N")
     parser.add_argument("--seed", type=runner.seed, default=0, metavar="N", help="of words, noises and looks")
     options = parser.parse_args(arguments)
     return runner.run_command(lambda: _run(options))
 
 
-def _guidance_scale(text: str) -> str:
-    scale = float(text)
-    if not 0 <= scale <= LARGEST_GUIDANCE_SCALE:
-        raise argparse.ArgumentTypeError(f"must be from 0 to {LARGEST_GUIDANCE_SCALE:g}, not {text}")
-    return text
-
-
-def _sampler_and_steps(text: str) -> tuple[str, int]:
-    name, _, steps = text.rpartition(":")
-    if name not in get_args(SamplerName):
-        raise argparse.ArgumentTypeError(
-            f"must be a sampler ({', '.join(get_args(SamplerName))}), a colon and its steps, not {text}"
-        )
-    return name, runner.at_least_one(steps)
-
-
 def _run(options: argparse.Namespace) -> int:
-    names = [OWN, *(f"--guidance-scale={scale}" for scale in options.guidance_scales)]
-    names += [f"--sampler={name} --steps={steps}" for name, steps in options.samplers]
-    common = [f"--samples-per-word={options.samples_per_word}", f"--seed={options.seed}"]
+    names = [OWN, *(f"--guidance-scale={scale}" for scale in GUIDANCE_SCALES)]
+    names += [f"--sampler={name} --steps={steps}" for name, steps in SAMPLERS]
+    common = [ONE_SAMPLE, f"--seed={options.seed}"]
     with tempfile.TemporaryDirectory() as folder:
 
         def evaluate(name: str) -> Figures:
@@ -73,18 +51,14 @@ def _run(options: argparse.Namespace) -> int:
             evaluate,
             [*HEAD, *(f"{look} / real" for look in LOOKS.values())],
             _cells,
-            f"{options.run}, {options.samples_per_word} clips a word, seed {options.seed}. The first row is the run's "
+            f"{options.run}, 1 clips a word, seed {options.seed}. The first row is the run's "
             "own way. Letter error rates with 95 % intervals over words; ratios are to real clips of the same words.",
             options.json,
         )
 
 
 def read_figures(report: Mapping[str, Any]) -> Figures:
-    """Read the report of an evaluation.
-
-    Raises:
-        UserError: a letter error rate is absent.
-    """
+    """Read the report of an evaluation; UserError if a letter error rate is absent."""
     sampler, letters = report["sampler"], report["groups"][LETTERS]
     return {
         "sampler": sampler["name"],

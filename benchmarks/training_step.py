@@ -5,7 +5,6 @@ proportional set size (PSS), which counts pages that loader workers share with t
 """
 
 import contextlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -16,11 +15,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks import runner
+from benchmarks.evaluated_rows import ROOT
 from benchmarks.worker_process import GIBIBYTE
 
 STEPS, STEPS_A_POINT, WARM_UP_POINTS = 60, 5, 2
 STEP_TAG = "05_Performance/Step_Time_Seconds"
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,8 +34,7 @@ def main(arguments: Sequence[str]) -> int:
             runner.say(errors.read_text(encoding="utf-8", errors="replace"))
             runner.say(f"error: main.py ended with exit code {code}")
             return 1
-        lines = (Path(folder) / "logs/run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    points = [point["value"] for point in map(json.loads, lines) if point["tag"] == STEP_TAG][WARM_UP_POINTS:]
+        points = runner.points_of(Path(folder) / "logs/run")[STEP_TAG][WARM_UP_POINTS:]
     report = [
         f"step: {runner.spread_of(points).text(3, 's')}, median (smallest to largest) of means of {STEPS_A_POINT}",
         f"peak memory of all processes, samples and validation included: {peak / GIBIBYTE:.2f} GiB PSS",
@@ -46,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(command: Sequence[str], errors: Path) -> tuple[int, int]:
-    """Return the exit code and the peak of memory; what the command says on standard error goes to a file."""
+    """Return the exit code and the peak of memory; standard error goes to a file."""
     peak = 0
     with errors.open("wb") as file:
         child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file)

@@ -1,8 +1,7 @@
 """Make the screenshots of docs/dashboard.md from a finished run.
 
 ``python -m docs.make_dashboard_pictures logs/NAME docs/images`` starts TensorBoard on the run, looks at it with
-Chromium and writes one PNG a category, and one of each tab that shows several. It needs requirements-dev.txt and
-Chromium, and takes about a minute.
+Chromium and writes one PNG a category, and one of each tab that shows several.
 """
 
 import argparse
@@ -81,23 +80,22 @@ PICTURES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the pictures and return the exit code: 1 where a picture could not be made."""
+    """Make the pictures and return the exit code: 1 if one could not be made."""
     parser = argparse.ArgumentParser(description="Make the screenshots of docs/dashboard.md from a finished run.")
     parser.add_argument("run", type=Path, help="folder of a finished run, such as logs/NAME")
     parser.add_argument("output", type=Path, help="folder for the pictures, such as docs/images")
     parser.add_argument("--only", default="", help="only pictures whose name contains this")
-    parser.add_argument("--dark", action="store_true", help="TensorBoard's dark theme")
     options = parser.parse_args(arguments)
     wanted = [picture for picture in PICTURES if options.only in picture.name]
     try:
-        missing = make_pictures(options.run, options.output, wanted, options.dark)
+        missing = make_pictures(options.run, options.output, wanted)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 1 if missing else 0
 
 
-def make_pictures(run: Path, output: Path, pictures: Sequence[Picture], dark: bool) -> list[str]:
+def make_pictures(run: Path, output: Path, pictures: Sequence[Picture]) -> list[str]:
     """Write every picture to `output`, print its size, and return the names of those that the run has no tags for.
 
     Raises:
@@ -110,7 +108,7 @@ def make_pictures(run: Path, output: Path, pictures: Sequence[Picture], dark: bo
     with served(run) as address, browser_page() as page:
         for picture in pictures:
             try:
-                content = small_png(screenshot(page, address, picture, dark))
+                content = small_png(screenshot(page, address, picture))
             except WaitedTooLong:
                 missing.append(picture.name)
                 print(f"{picture.name}.png  left as it was: the run has no tag that matches {picture.tags}", flush=True)
@@ -144,15 +142,11 @@ def browser_page() -> Iterator[Page]:
         browser.close()
 
 
-def screenshot(page: Page, address: str, picture: Picture, dark: bool) -> bytes:
-    """Return a PNG of the picture's cards, or of the page.
-
-    Raises:
-        playwright.sync_api.TimeoutError: no card appeared.
-    """
+def screenshot(page: Page, address: str, picture: Picture) -> bytes:
+    """Return a PNG of the picture's cards, or of the page; playwright's TimeoutError if no card appeared."""
     tags = quote(picture.tags)
     # Time Series reads the filter from before the #, the older tabs from behind it.
-    query = f"?darkMode={str(dark).lower()}" + (f"&tagFilter={tags}" if picture.tab == "timeseries" else "")
+    query = "?darkMode=false" + (f"&tagFilter={tags}" if picture.tab == "timeseries" else "")
     page.goto("about:blank")  # a change behind the # alone would not reload the page
     page.goto(f"{address}/{query}#{picture.tab}" + (f"&tagFilter={tags}" if tags else ""))
     page.wait_for_load_state("networkidle")

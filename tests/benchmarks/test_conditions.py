@@ -11,8 +11,7 @@ from benchmarks import (
     network_worker,
     peers,
     sampling,
-    scaling,
-    scaling_worker,
+    step_worker,
     training_step,
 )
 from benchmarks.network_worker import NetworkPlan
@@ -30,9 +29,8 @@ class FirstThing(Exception):
     [
         (network_worker, [json.dumps(vars(PLAN))]),
         (loss_curve_worker, ["{}"]),
-        (scaling_worker, []),
+        (step_worker, [json.dumps({"options": [], "steps": 1, "is_pinned": False})]),
         (peers, ["--quick"]),
-        (scaling, ["--quick"]),
         (sampling, []),
         (data_pipeline, ["--quick"]),
         (logging_overhead, []),

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import peers
 from benchmarks.network_worker import NetworkPlan
 from benchmarks.networks import NETWORK_NAMES
-from benchmarks.peers import Cell, CellResult, Client, Measurement, measure_cell, report
+from benchmarks.peers import Cell, CellResult, Measurement, measure_cell, report
 from benchmarks.worker_process import MemoryLimitError, TimeLimitError, WorkerError
 
 CELL = Cell(image_size=32, parameters=5_000_000, batch_size=4, frames=16)
@@ -23,79 +23,47 @@ def plans(*networks):
     return {name: NetworkPlan(name, 32, 5_000_000, 4, 16, True, 0.1) for name in networks or NETWORK_NAMES}
 
 
-class FakeClient:
-    """Stands for a process: seconds and memory are known, and `failures` happen when a network is asked."""
+class FakeWorker:
+    """Replaces the processes: seconds and memory are known, and `failures` happen when a network is measured."""
 
-    failures: dict = {}  # noqa: RUF012
-    log: list = []  # noqa: RUF012
+    def __init__(self):
+        self.failures, self.log = {}, []
 
-    def __init__(self, plan):
-        self.network = plan.network
-        self.parameters, self.peak_gib, self.is_running = 1000, 2.0, False
-
-    def ask(self, request):
-        if not self.is_running:
-            self.log.append((self.network, "start"))
-            if self.network in self.failures:
-                raise self.failures[self.network]
-        self.is_running = True
-        self.log.append((self.network, request))
-        return {"step_seconds": 3.0, "forward_seconds": 1.0, "peak_gib": 2.0, "clip_flops": 300}
-
-    def missing_gib(self):
-        return 2.0
-
-    def stop(self):
-        if self.is_running:
-            self.log.append((self.network, "stop"))
-        self.is_running = False
+    def run(self, command, *, seconds):
+        name = json.loads(command[-1])["network"]
+        self.log.append(name)
+        if name in self.failures:
+            raise self.failures[name]
+        seconds = {"step_seconds": 3.0, "forward_seconds": 1.0}
+        return {**seconds, "parameters": 1000, "step_flops": 1200, "peak_gib": 1.5 if len(self.log) % 2 else 2.0}
 
 
 @pytest.fixture
-def client(monkeypatch):
-    monkeypatch.setattr(FakeClient, "failures", {})
-    monkeypatch.setattr(FakeClient, "log", [])
-    monkeypatch.setattr(peers, "Client", FakeClient)
+def worker(monkeypatch):
+    fake = FakeWorker()
+    monkeypatch.setattr(peers, "run_worker", fake.run)
     monkeypatch.setattr(peers, "matmul_flops_per_second", lambda: 200.0)
-    return FakeClient
+    return fake
 
 
-def test_networks_take_turns_and_operations_are_those_of_the_batch(client):
+def test_networks_take_turns(worker):
     result = measure_cell(CELL, plans(), [], 3)
     assert list(result.measurements) == list(NETWORK_NAMES)
     for found in result.measurements.values():
-        assert found == Measurement(1000, 300 * 4, [3.0] * 3, [1.0] * 3, [200.0] * 3, 2.0)
-    turns = [name for _ in range(3) for name in NETWORK_NAMES]
-    assert [name for name, what in client.log if what == "turn"] == turns
-    assert sorted(client.log[-3:]) == sorted((name, "stop") for name in NETWORK_NAMES)
-
-
-def test_waiting_processes_end_where_memory_is_short(client, monkeypatch):
-    memory = type("Memory", (), {"available": 0})
-    monkeypatch.setattr(peers.psutil, "virtual_memory", lambda: memory)
-    result = measure_cell(CELL, plans(*NETWORK_NAMES[:2]), [], 3)
-    assert all(found.step_seconds == [3.0] * 3 for found in result.measurements.values())
-    running = set()
-    for name, what in client.log:
-        if what == "start":
-            assert not running
-            running.add(name)
-        elif what == "stop":
-            running.remove(name)
-    assert client.log.count(("diffusers", "start")) == 3 + 1  # for each turn, and to count its operations
-    assert not running
+        assert found == Measurement(1000, 1200, [3.0] * 3, [1.0] * 3, [200.0] * 3, 2.0)
+    assert worker.log == [name for _ in range(3) for name in NETWORK_NAMES]
 
 
 @pytest.mark.parametrize(
     ("error", "bound"),
     [
-        (TimeLimitError("more than 60 s a step"), "seconds"),
+        (TimeLimitError("more than 480 s"), "seconds"),
         (MemoryLimitError("more than 16 GiB"), "memory"),
         (WorkerError("ended by signal 9"), None),
     ],
 )
-def test_a_network_past_a_limit_is_skipped_and_not_tried_with_larger_batches(client, capsys, tmp_path, error, bound):
-    client.failures["diffusers"] = error
+def test_a_network_past_a_limit_is_skipped_and_not_tried_with_larger_batches(worker, capsys, tmp_path, error, bound):
+    worker.failures["diffusers"] = error
     path = tmp_path / "figures.json"
     arguments = ["--cells", "32:5:16", "32:5:4", "32:20:16", f"--json={path}"]
     assert peers.main([*arguments, "--alternations=2"]) == (1 if bound is None else 0)
@@ -104,7 +72,7 @@ def test_a_network_past_a_limit_is_skipped_and_not_tried_with_larger_batches(cli
     assert batches == [(5_000_000, 4), (5_000_000, 16), (20_000_000, 16)]
     reasons = [str(error), "not tried: batch 4 was skipped", str(error)]
     assert [cell["skips"] for cell in cells] == [{"diffusers": reason} for reason in reasons]
-    assert client.log.count(("diffusers", "start")) == 2
+    assert worker.log.count("diffusers") == 2
     assert f"| 4 | diffusers | skipped: {error} | –" in printed
     assert "| 16 | diffusers | skipped: not tried: batch 4 was skipped | –" in printed
 
@@ -124,42 +92,7 @@ def test_ratios_are_taken_within_an_alternation():
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
-def test_a_start_may_take_longer_than_a_turn(monkeypatch):
-    asked = []
-
-    class FakeProcess:
-        def __init__(self, command):
-            pass
-
-        def answer(self, *, seconds):
-            asked.append(("start", seconds))
-            return {"parameters": 1000}
-
-        def ask(self, request, *, seconds):
-            asked.append((request, seconds))
-            return {"step_seconds": 1.0, "forward_seconds": 1.0, "peak_gib": 2.5}
-
-        def used_gib(self):
-            return 1.0
-
-        def stop(self):
-            asked.append(("stop", 0.0))
-
-    monkeypatch.setattr(peers, "WorkerProcess", FakeProcess)
-    client = Client(plans()["text2sign"])
-    assert client.missing_gib() == 16 + 1
-    client.ask("turn")
-    assert client.parameters == 1000
-    assert client.missing_gib() == 2.5 + 1 - 1
-    client.ask("turn")
-    client.stop()
-    assert client.missing_gib() == 2.5 + 1
-    client.ask("turn")
-    turn = ("turn", 120.0)
-    assert asked == [("start", 420.0), turn, turn, ("stop", 0.0), ("start", 420.0), turn]
-
-
-def test_ctrl_c_ends_with_a_report_of_the_cells_so_far(client, monkeypatch, capsys):
+def test_ctrl_c_ends_with_a_report_of_the_cells_so_far(worker, monkeypatch, capsys):
     def interrupted(cell, plans_of_cell, before, alternations):
         if cell.batch_size == 16:
             raise KeyboardInterrupt
@@ -171,7 +104,7 @@ def test_ctrl_c_ends_with_a_report_of_the_cells_so_far(client, monkeypatch, caps
     assert [row.split(" | ")[:3] for row in rows] == [["| 4", "text2sign", "3.000 (3.000 to 3.000)"]]
 
 
-def test_a_library_that_is_missing_is_named_where_its_network_is_chosen(client, monkeypatch, capsys):
+def test_a_library_that_is_missing_is_named_where_its_network_is_chosen(worker, monkeypatch, capsys):
     def version(name):
         raise PackageNotFoundError(name)
 

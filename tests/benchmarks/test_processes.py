@@ -20,8 +20,8 @@ from benchmarks.processes import (
     report,
     ways_of,
 )
-from benchmarks.processes_worker import TimedStep, Work, quietest
 from benchmarks.runner import SMALL_NETWORK
+from benchmarks.step_worker import TimedStep, Work, quietest
 from benchmarks.worker_process import TimeLimitError
 from common.errors import UserError
 from common.settings import load_settings
@@ -31,7 +31,7 @@ NAMES = (ONE, ONE_DOUBLE, BOTH_CORES, APART, REPLICATED, SHARDED)
 
 
 def work(clips: float = 4.0, seconds: float = 1.0) -> Work:
-    return Work(seconds, clips, 10**6, 0.5, other_cores=0.25)
+    return Work(seconds, clips, 10**6, 0.5, 0.3, other_cores=0.25)
 
 
 def a_round(**different: Work) -> dict[str, list[Work]]:

@@ -14,7 +14,6 @@ from benchmarks.scaling import (
     FRAMES,
     FULL,
     PIXELS,
-    QUICK_OPTIONS,
     Setting,
     exponent_of,
     exponents,
@@ -22,7 +21,7 @@ from benchmarks.scaling import (
     measure_settings,
     report,
 )
-from benchmarks.scaling_worker import Measurement, profile_step
+from benchmarks.step_worker import Work, WorkPlan
 from benchmarks.worker_process import MEMORY_LIMIT_GIB, MemoryLimitError, TimeLimitError, WorkerError
 from common.settings import load_settings
 from config import PRESETS, Config
@@ -40,13 +39,25 @@ def axis(name: str, *sizes: float) -> list[Setting]:
     return [Setting(AXES[name], f"{size:g}", size, (f"--{name}={size}",)) for size in sizes]
 
 
+def work(seconds: float, memory_gib: float, parameters: int) -> Work:
+    return Work(seconds, 1 / seconds, parameters, memory_gib + 1, memory_gib, other_cores=0)
+
+
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Setting], Measurement]], None]:
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Setting], Work]], None]:
     """Let settings be measured by a function of the test."""
-    return lambda measure: monkeypatch.setattr(scaling, "measure_in_process", measure)
+
+    def use(measure: Callable[[Setting], Work]) -> None:
+        def measure_in_process(plan: WorkPlan) -> Work:
+            name, size = plan.options[-1].removeprefix("--").split("=")
+            return measure(*axis(name, float(size)))
+
+        monkeypatch.setattr(scaling, "measure_in_process", measure_in_process)
+
+    return use
 
 
-Measured = Callable[[Callable[[Setting], Measurement]], None]
+Measured = Callable[[Callable[[Setting], Work]], None]
 
 
 @pytest.mark.parametrize("exponent", [-0.5, 0.0, 1.0, 2.3])
@@ -95,12 +106,12 @@ def test_alternations_go_over_all_settings_in_turn_and_ratios_are_taken_pair_by_
     seconds = {"2": [1.0, 10.0], "4": [2.0, 30.0], "1": [5.0, 5.0], "3": [5.0, 5.0]}
     asked: list[str] = []
 
-    def measure(setting: Setting) -> Measurement:
+    def measure(setting: Setting) -> Work:
         asked.append(setting.label)
-        return Measurement(seconds[setting.label][(len(asked) - 1) // 4], setting.size**2, 10)
+        return work(seconds[setting.label][(len(asked) - 1) // 4], setting.size**2, 10)
 
     measured(measure)
-    rounds = measure_settings(settings, 2)
+    rounds = measure_settings(settings, 2, 1, ())
     assert not rounds.interrupted
     assert asked == ["2", "4", "1", "3"] * 2
     lines = report(settings, rounds)
@@ -113,15 +124,15 @@ def test_alternations_go_over_all_settings_in_turn_and_ratios_are_taken_pair_by_
 def test_a_setting_that_fails_is_skipped_with_all_larger_ones_and_shown_as_such(measured: Measured) -> None:
     asked: list[str] = []
 
-    def measure(setting: Setting) -> Measurement:
+    def measure(setting: Setting) -> Work:
         asked.append(setting.label)
         if setting.size == 4 and asked.count("4") == 2:
             raise MemoryLimitError("more than 16 GiB")
-        return Measurement(setting.size, 1.0, 10)
+        return work(setting.size, 1.0, 10)
 
     measured(measure)
     settings = axis("frames", 1, 2, 4, 8)
-    rounds = measure_settings(settings, 3)
+    rounds = measure_settings(settings, 3, 1, ())
     assert asked == ["1", "2", "4", "8", "1", "2", "4", "1", "2"]
     assert rounds.exit_code == 0
     rows = report(settings, rounds)
@@ -131,12 +142,12 @@ def test_a_setting_that_fails_is_skipped_with_all_larger_ones_and_shown_as_such(
 
 
 def test_too_few_settings_give_a_table_without_a_fit(measured: Measured) -> None:
-    def measure(setting: Setting) -> Measurement:
+    def measure(setting: Setting) -> Work:
         raise MemoryLimitError("more than 16 GiB")
 
     measured(measure)
     settings = axis("frames", 1, 2)
-    rows = report(settings, measure_settings(settings, 1))
+    rows = report(settings, measure_settings(settings, 1, 1, ()))
     assert "| frames | fewer than two settings could be measured |  |  |  |" in rows
     assert {row.count("|") for row in rows if row.startswith("|")} == {6}
 
@@ -152,14 +163,13 @@ def test_a_crash_is_told_from_a_limit_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def measure(setting: Setting) -> Measurement:
+    def measure(setting: Setting) -> Work:
         if setting.size == 4:
-            return Measurement(1.0, 1.0, 10)
+            return work(1.0, 1.0, 10)
         raise error
 
     measured(measure)
     monkeypatch.setattr(scaling, "QUICK", axis("frames", 4, 8))
-    monkeypatch.setattr(scaling, "profile_step", lambda options, steps: {"aten::mm": 100.0})
     assert scaling.main(["--quick"]) == code
     if code < 130:
         printed = capsys.readouterr().out
@@ -168,38 +178,27 @@ def test_a_crash_is_told_from_a_limit_by_the_exit_code(
 
 
 @pytest.mark.slow
-def test_a_real_profile_has_all_operators_and_the_most_costly_first() -> None:
-    shares = profile_step(QUICK_OPTIONS, steps=1)
-    assert sum(shares.values()) == pytest.approx(100)
-    assert list(shares.values()) == sorted(shares.values(), reverse=True)
-    assert shares["aten::mkldnn_convolution"] > 0
-    assert shares["aten::_fused_adamw_"] > 0
-
-
-@pytest.mark.slow
-def test_a_worker_measures_a_step_and_its_memory() -> None:
-    setting = Setting("tiny", "1", 1, (*TINY, "--batch-size=64", "--epoch-size=64"))
-    measured = measure_in_process(setting)
-    assert 0 < measured.seconds < 60
+def test_a_worker_measures_a_step_and_its_memory(tmp_path: Path) -> None:
+    options = (*TINY, "--batch-size=64", "--epoch-size=64", f"--cache-dir={tmp_path}")
+    measured = measure_in_process(WorkPlan(options, steps=1, threads=None, is_pinned=False))
+    assert 0 < measured.step_seconds < 60
     videos_gib = 64 * 3 * 4 * 16 * 16 * 4 / 2**30
-    assert videos_gib < measured.memory_gib < MEMORY_LIMIT_GIB
+    assert videos_gib < measured.learner_gib < measured.memory_gib < MEMORY_LIMIT_GIB
 
 
 @pytest.mark.slow
 def test_the_command_prints_tables_and_writes_all_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured(lambda each: Measurement(each.size / 4, each.size / 8, 10**6))
-    settings = [setting for name in AXES for setting in axis(name, 4, 8)]
-    monkeypatch.setattr(scaling, "QUICK", settings)
-    monkeypatch.setattr(scaling, "QUICK_OPTIONS", TINY)
+    measured(lambda each: work(each.size / 4, each.size / 8, 10**6))
+    monkeypatch.setattr(scaling, "QUICK", [setting for name in AXES for setting in axis(name, 4, 8)])
     figures = tmp_path / "figures.json"
     assert scaling.main(["--quick", f"--json={figures}"]) == 0
     printed = capsys.readouterr().out
     assert "| 8 | 1.00 M | 2.00 s (2.00 to 2.00) | 2.00 (2.00 to 2.00) | 1.00 GiB (1.00 to 1.00) |" in printed
     assert "| frames | 1.00 (1.00 to 1.00) |" in printed
     content = json.loads(figures.read_text())
-    assert [setting["found"][0]["seconds"] for setting in content["measurements"][:2]] == [1.0, 2.0]
+    assert [setting["found"][0]["step_seconds"] for setting in content["measurements"][:2]] == [1.0, 2.0]
     assert printed.splitlines()[0] == content["machine"]
 
 

@@ -50,13 +50,13 @@ def test_pictures_are_made_and_missing_ones_named(finished_run, tmp_path, monkey
     there = Picture("there", "timeseries", "01_Training/Loss$", cards=1)
     missing = Picture("missing", "text", "no_such_tag", cards=1)
 
-    def screenshot_in_time(page, address, picture, dark):
+    def screenshot_in_time(page, address, picture):
         page.set_default_timeout(4_000 if picture is missing else 100_000)
-        return screenshot(page, address, picture, dark)
+        return screenshot(page, address, picture)
 
     monkeypatch.setattr("docs.make_dashboard_pictures.screenshot", screenshot_in_time)
     with ThreadPoolExecutor(max_workers=1) as other:  # Playwright runs once a thread, and the other tests have it here
-        found = other.submit(make_pictures, finished_run, tmp_path, [there, missing], dark=False).result()
+        found = other.submit(make_pictures, finished_run, tmp_path, [there, missing]).result()
     assert found == ["missing"]
     assert [path.name for path in tmp_path.glob("*.png")] == ["there.png"]
     width, height = Image.open(tmp_path / "there.png").size

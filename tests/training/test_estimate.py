@@ -232,12 +232,13 @@ def test_a_run_and_its_resume_say_it_with_the_steps_that_are_left(
 MEASURE_MEMORY = """
 import json, sys
 import torch
-from benchmarks.scaling_worker import training_step
+from benchmarks.step_worker import build_training
 from benchmarks.worker_process import peak_memory_gib
 from tests.training.test_estimate import batch, optimizer_of
 from common.settings import load_settings
 from config import PRESETS, Config
 from dataclasses import replace
+from distributed.processes import Processes
 from models.build import build_model, build_tokenizer
 from compute.device import ComputeDevice
 from training.optimizer import ExponentialMovingAverage
@@ -254,19 +255,20 @@ estimate = estimate_training(
     model, optimizer_of(model), clips, cpu, forward_flops=1, batch_size=config.BATCH_SIZE, accumulation_steps=1
 )
 del model, average
-step, _ = training_step(options)
+learner, clips, _ = build_training(config, Processes(), Processes())
 for _ in range(3):
-    step()
+    learner.step.run(1, clips)
 peak = peak_memory_gib() * 2**30
 print(json.dumps({"estimated": estimate.memory_bytes - start, "measured": peak - start}))
 """
 
 
-def test_the_memory_of_real_steps_is_what_was_estimated_within_a_factor_of_two() -> None:
+def test_the_memory_of_real_steps_is_what_was_estimated_within_a_factor_of_two(tmp_path: Path) -> None:
     root = Path(main.__file__).resolve().parent
     options = [
         *("--image-size=32", "--num-frames=8", "--model-channels=32,32", "--spatial-attention-sizes=8"),
         *("--text-channels=32", "--text-layers=1", "--batch-size=16", "--device=cpu", "--mixed-precision=off"),
+        f"--cache-dir={tmp_path}",
     ]
     finished = subprocess.run(
         [sys.executable, "-c", MEASURE_MEMORY, *options], cwd=root, capture_output=True, text=True, timeout=120

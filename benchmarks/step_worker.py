@@ -1,7 +1,7 @@
-"""One of the processes that train together: a worker of benchmarks.processes, started alone or by torchrun.
+"""The trainer's own step in a process of its own: a worker of benchmarks.processes and benchmarks.scaling.
 
 Its one argument is a `WorkPlan` as JSON. The trainer's own parts are built as main.py builds them, and take steps on
-clips that are ready in memory. The first process prints a `Work` as one JSON object.
+clips that are ready in memory. torchrun may start several, which train together. The first prints a `Work` as JSON.
 """
 
 import dataclasses
@@ -10,23 +10,24 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 import psutil
 import torch
 
 from benchmarks import runner
-from benchmarks.worker_process import peak_memory_gib, read_plan
+from benchmarks.worker_process import GIBIBYTE, peak_memory_gib, read_plan
 from common.settings import load_settings
 from compute.device import choose_device, place_of_this_process
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
 from data.batches import load_batch
 from data.build import build_data
+from data.records import Batch
 from distributed.processes import Processes, connected_processes
 from models.build import build_tokenizer
-from training.learner import build_learner
+from training.learner import Learner, build_learner
 
 WARM_UP_STEPS = 2  # after the first, DDP divides the gradients into buckets anew
 
@@ -37,7 +38,7 @@ class WorkPlan:
 
     options: tuple[str, ...]  # of main.py
     steps: int  # that are measured; the less disturbed half counts
-    threads: int = 1  # of PyTorch, of each process
+    threads: int | None = 1  # of PyTorch, of each process; None leaves the number to PyTorch
     is_pinned: bool = True  # each process keeps to one core, the first to the first
     is_apart: bool = False  # several processes train each on its own, only starting together
 
@@ -59,14 +60,14 @@ class Work:
     clips_per_second: float  # of all processes
     parameters: int
     memory_gib: float  # peak of the largest process
+    learner_gib: float  # the same above what the process had before the learner was built
     other_cores: float  # of its own, that other programs or the machine's host kept busy during the steps that count
 
 
 def quietest(steps_of_rank: Sequence[Sequence[TimedStep]]) -> tuple[list[float], float]:
     """Choose the half of the steps that other programs disturbed least, not those that took least.
 
-    Args:
-        steps_of_rank: of each process as many, taken at the same time.
+    All processes take as many steps, at the same time.
 
     Returns:
         The median seconds of each process, and how many cores other programs kept busy meanwhile.
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str]) -> None:
     place = place_of_this_process()
     if plan.is_pinned:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[place.local_rank]})
-    torch.set_num_threads(plan.threads)
+    if plan.threads is not None:
+        torch.set_num_threads(plan.threads)
     keep_freed_memory()  # as main.py does
     with redirect_stdout(sys.stderr), connected_processes(place, torch.device("cpu")) as processes:
         work = _work(plan, processes)
@@ -95,43 +97,53 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _work(plan: WorkPlan, processes: Processes) -> Work:
-    step, clips, parameters = _build(plan, processes)
+    config = load_settings(Config, PRESETS, list(plan.options), program="main.py").config
+    learner, batch, before_gib = build_training(config, processes, Processes() if plan.is_apart else processes)
     for _ in range(WARM_UP_STEPS):
-        step()
+        learner.step.run(1, batch)
     processes.wait()
-    seconds_of_rank, others = quietest(processes.gather([_timed(step) for _ in range(plan.steps)]))
-    memory_gib = max(processes.gather(peak_memory_gib()))
+    seconds_of_rank, others = quietest(processes.gather([_timed(learner, batch) for _ in range(plan.steps)]))
+    peak_gib = peak_memory_gib()
     return Work(
         step_seconds=max(seconds_of_rank),
-        clips_per_second=sum(clips / each for each in seconds_of_rank),
-        parameters=parameters,
-        memory_gib=memory_gib,
+        clips_per_second=sum(config.clips_per_step / each for each in seconds_of_rank),
+        parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
+        memory_gib=max(processes.gather(peak_gib)),
+        learner_gib=max(processes.gather(peak_gib - before_gib)),
         other_cores=others,
     )
 
 
-def _build(plan: WorkPlan, processes: Processes) -> tuple[Callable[[], object], int, int]:
-    """Return what makes a step, the clips of one step of this process, and the number of parameters."""
-    config = load_settings(Config, PRESETS, list(plan.options), program="main.py").config
-    compute = choose_device("cpu", config.MIXED_PRECISION)
+def build_training(config: Config, processes: Processes, together: Processes) -> tuple[Learner, Batch, float]:
+    """Build what a training step needs.
+
+    Args:
+        config: of the training.
+        processes: all of them, which open the data one after the other.
+        together: those that train together.
+
+    Returns:
+        The learner, the clips of one step of this process, and the GiB that it had before the learner was built.
+    """
     splits = processes.first_on_each_machine(lambda: build_data(config))
     tokenizer = build_tokenizer(config, splits.symbols)
-    together = Processes() if plan.is_apart else processes
-    learner = build_learner(config, splits, tokenizer, None, compute, together)
-    step = learner.step
-    clips = config.clips_per_step
-    batch = load_batch(splits.training, [splits.training.row(0, place) for place in range(clips)], tokenizer)
-    return lambda: step.run(1, batch), clips, sum(parameter.numel() for parameter in learner.model.parameters())
+    rows = [splits.training.row(0, place) for place in range(config.clips_per_step)]
+    batch = load_batch(splits.training, rows, tokenizer)
+    compute = choose_device(config.DEVICE, config.MIXED_PRECISION)
+    before_gib: float = psutil.Process().memory_info().rss / GIBIBYTE
+    return build_learner(config, splits, tokenizer, None, compute, together), batch, before_gib
 
 
-def _timed(step: Callable[[], object]) -> TimedStep:
+def _timed(learner: Learner, batch: Batch) -> TimedStep:
     own, everybody = time.process_time(), _processor_seconds()
-    seconds = runner.seconds_of(step)
+    seconds = runner.seconds_of(lambda: learner.step.run(1, batch))
     return TimedStep(seconds, time.process_time() - own, _processor_seconds() - everybody)
 
 
 def _processor_seconds() -> float:
     """Return what the cores of this process have worked so far, for whomever, or were taken away by the host."""
+    if not hasattr(os, "sched_getaffinity"):  # such a system does not tell
+        return 0.0
     cores = psutil.cpu_times(percpu=True)
     kinds = ("user", "system", "irq", "softirq", "steal")
     return float(sum(getattr(cores[core], kind) for core in os.sched_getaffinity(0) for kind in kinds))
