@@ -85,6 +85,7 @@ def test_all_fifteen_categories_are_there(open_tab, tmp_path):
     assert len(FIFTEEN) == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("category", ["12_Generated_Samples", "13_Noise_Visualization"])
 def test_videos_move(open_tab, category, tmp_path):
     page = open_tab("images", category)
@@ -165,6 +166,7 @@ def test_texts_show_the_configuration_and_the_verdict(open_tab):
     verdict.get_by_text("checks are healthy").first.wait_for()
 
 
+@pytest.mark.slow
 def test_hparams_show_this_run_once(open_tab, finished_run):
     page = open_tab("hparams")
     page.get_by_text("LEARNING_RATE", exact=True).first.wait_for()

@@ -134,6 +134,7 @@ def test_training_depends_on_its_seed_alone_and_leaves_the_global_generator(tmp_
     assert not first.training
 
 
+@pytest.mark.slow
 def test_it_learns_to_read_words_that_it_was_not_trained_on(tmp_path: Path) -> None:
     words = words_of(tmp_path, "ABCDFHILVWXY", max_letters=2)
     losses: list[float] = []

@@ -68,6 +68,7 @@ def test_predictions_and_gradients_are_those_of_the_plain_network(shape: dict[st
         assert error < 1e-3, key
 
 
+@pytest.mark.slow
 def test_the_loss_curve_is_that_of_the_plain_network() -> None:
     def curve(forward: Forward) -> list[float]:
         model = copy.deepcopy(start)

@@ -13,6 +13,7 @@ from diffusion.schedule import build_noise_schedule
 from models.layers import ResidualBlock
 from models.text_encoder import CharacterEncoder
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
+from tests.grids import mostly_slow
 
 
 def specification(**changes: object) -> UNet3DSpecification:
@@ -113,7 +114,7 @@ def test_images_that_cannot_be_halved_are_refused() -> None:
         build(image_size=18)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm_solver++", "euler", "heun"])
+@pytest.mark.parametrize("sampler", mostly_slow(["dpm_solver++", "ddim", "ddpm", "euler", "heun"]))
 def test_forward_loss_and_sampling_stay_on_a_cuda_device_that_is_only_imagined(sampler: str, fake_cuda: str) -> None:
     """A stray CPU tensor would raise. Backward and autocast cannot run this way and are not shown by it."""
     on_cpu = build()

@@ -242,6 +242,7 @@ def boards(history: History, serve: Callable[..., str]) -> dict[str, dict[str, S
     return shown | {"files": {"every kind": read_disk(history.logdir / "run")}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("board", ["true", "false", "live", "files"])
 def test_every_tag_of_every_kind_is_whole(history: History, boards: dict[str, dict[str, Shown]], board: str) -> None:
     by_kind = boards[board]
@@ -257,6 +258,7 @@ def test_every_tag_of_every_kind_is_whole(history: History, boards: dict[str, di
                     assert wall_time >= kill.resumed_at, f"{tag} of step {step} is older than the resume"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("board", ["true", "false", "live", "files"])
 def test_nothing_flushed_up_to_the_checkpoint_is_lost(
     history: History, boards: dict[str, dict[str, Shown]], board: str
@@ -273,6 +275,7 @@ def test_nothing_flushed_up_to_the_checkpoint_is_lost(
             assert optimizer_step(tag, kill.on_disk[tag][-1][0]) > kill.checkpoint
 
 
+@pytest.mark.slow
 def test_metrics_file_says_what_the_dashboard_shows(history: History, boards: dict[str, dict[str, Shown]]) -> None:
     lines = (history.logdir / "run" / "metrics.jsonl").read_text().splitlines()
     written: dict[str, list[tuple[int, float]]] = {}
@@ -293,6 +296,7 @@ def test_metrics_file_says_what_the_dashboard_shows(history: History, boards: di
                 assert line in lines
 
 
+@pytest.mark.slow
 def test_an_open_dashboard_survives_a_launch_that_is_taken_back_whole(
     tmp_path: Path, serve: Callable[..., str]
 ) -> None:

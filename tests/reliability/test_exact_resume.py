@@ -40,7 +40,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[int, object]:
 
 
 @pytest.mark.parametrize("workers", mostly_slow([0, 2]))
-@pytest.mark.parametrize("place", list(KILLS))
+@pytest.mark.parametrize("place", mostly_slow(KILLS))
 def test_straight_equals_killed_and_resumed(tmp_path: Path, straight: dict, place: str, workers: int) -> None:
     step, micro_batch, last_saved = KILLS[place]
     options = (*OPTIONS, f"--num-workers={workers}", "--no-save-in-background")  # what is saved by then is known

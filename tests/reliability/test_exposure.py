@@ -171,6 +171,7 @@ def run_watched(
     return seen, asked.read_text().splitlines(), output.read_text()
 
 
+@pytest.mark.slow
 def test_a_training_with_loader_workers_opens_no_socket(tmp_path: Path) -> None:
     folders = (f"--log-dir={tmp_path / 'logs'}", f"--cache-dir={tmp_path / 'cache'}")
     seen, asked, output = run_watched(

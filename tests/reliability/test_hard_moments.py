@@ -181,6 +181,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path, ignores_it: bool) -> None:
     assert last == steps if ignores_it else 0 < last < steps
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 def test_a_log_file_that_takes_nothing_more(tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:

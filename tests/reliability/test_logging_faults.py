@@ -51,6 +51,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
     assert all("No space left on device" in line and "Training goes on" in line for line in said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", mostly_slow([5_000, 0]))
 def test_a_disk_that_stays_full_ends_nothing(train, use_full_disk, undisturbed, capsys, assert_same_weights, capacity):
     disk, writers = use_full_disk(capacity, patience=None)
@@ -129,7 +130,7 @@ def sabotage(category, raised):
     return Sabotaged
 
 
-@pytest.mark.parametrize("name", mostly_slow([category.name for category in CATEGORIES], fast=2))
+@pytest.mark.parametrize("name", mostly_slow([category.name for category in CATEGORIES]))
 def test_a_category_that_raises_harms_no_other(
     train, monkeypatch, capsys, assert_same_weights, assert_nothing_lost, name
 ):
@@ -218,6 +219,7 @@ def test_an_encoder_that_kills_its_thread_costs_only_the_videos_it_dies_of(
     assert run.curve(FAILURES)[LAST_STEP] == deaths
 
 
+@pytest.mark.slow
 def test_an_encoder_that_always_raises(train, undisturbed, monkeypatch, capsys, assert_same_weights):
     def fail(*arguments):
         raise RuntimeError("no encoder")
@@ -235,6 +237,7 @@ def test_an_encoder_that_always_raises(train, undisturbed, monkeypatch, capsys, 
     assert DROPPED not in {tag for tag, _ in run.scalars()}
 
 
+@pytest.mark.slow
 def test_an_encoder_that_hangs(train, undisturbed, monkeypatch, capsys, assert_same_weights):
     release, refused = threading.Event(), []
     submit = EncodingWorker.submit

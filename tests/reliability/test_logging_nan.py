@@ -12,6 +12,7 @@ from logging_system.files.scalar_history import tag_expression
 from models.unet3d import UNet3D
 from sampling.sampler import ClipSampler
 from tests.dashboard_tags import TAG_TABLE
+from tests.grids import mostly_slow
 from training.step import TrainStep
 
 FAILURES = "05_Performance/Logging_Failures"
@@ -88,6 +89,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(train, undisturbed, p
     assert not (run.folder / ERROR_FILE).exists()
 
 
+@pytest.mark.slow
 def test_samples_full_of_nan_are_pictures_all_the_same(
     train, undisturbed, monkeypatch, capsys, assert_same_weights, assert_nothing_lost
 ):
@@ -104,7 +106,7 @@ def test_samples_full_of_nan_are_pictures_all_the_same(
     assert "Logging: " not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", mostly_slow([math.nan, math.inf]))
 def test_nan_in_every_statistic(train, undisturbed, monkeypatch, capsys, value):
     """Every weight, and with it every activation, loss, gradient, sample and validation, from step 2 on."""
     run_step = TrainStep.run

@@ -46,6 +46,7 @@ def test_what_was_done_is_saved_and_advice_given(
     assert largest_difference(newest(resumed.run), undisturbed) == 0
 
 
+@pytest.mark.slow
 def test_weights_that_are_half_way_through_an_update_are_not_saved(tmp_path: Path, undisturbed: Path) -> None:
     fault = functools.partial(ask_for_too_much_memory, "update", 4)
     ended = train(tmp_path, *OPTIONS, faults=[fault], exit_code=1)
@@ -55,6 +56,7 @@ def test_weights_that_are_half_way_through_an_update_are_not_saved(tmp_path: Pat
     assert largest_difference(newest(resumed.run), undisturbed) == 0
 
 
+@pytest.mark.slow
 def test_samples_that_do_not_fit_cost_no_step(tmp_path: Path, undisturbed: Path) -> None:
     fault = functools.partial(ask_for_too_much_memory, "sampling", 1)
     finished = train(tmp_path, *OPTIONS, faults=[fault])

@@ -123,6 +123,7 @@ def test_a_payload_in_place_of_a_file_without_which_it_cannot_go_on_is_named(
     assert [run for run, payload in copies.values() if (run / file).read_bytes() != payload] == []
 
 
+@pytest.mark.slow
 def test_payloads_in_place_of_files_that_a_resume_can_do_without_are_replaced(
     trained: Path, tmp_path: Path, markers: Path
 ) -> None:
@@ -175,6 +176,7 @@ def build_only() -> None:
     replace_part(TrainingLoop, "run", lambda original: lambda self: 0)
 
 
+@pytest.mark.slow
 def test_payloads_in_place_of_the_recogniser_are_reported_and_it_is_trained_again(
     trained: Path, tmp_path: Path, markers: Path
 ) -> None:

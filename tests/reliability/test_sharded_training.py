@@ -94,6 +94,7 @@ def test_it_trains_logs_and_saves_what_ddp_does(trained: Callable[..., Launch], 
     assert bool(videos[1]) == (more == WITH_VIDEOS)
 
 
+@pytest.mark.slow
 def test_parts_hold_what_the_whole_holds_and_become_it(trained: Callable[..., Launch]) -> None:
     whole, sharded = trained(*WITH_VIDEOS, FSDP).run, trained(*WITH_VIDEOS, FSDP, SHARDED).run
     parts = newest(sharded)

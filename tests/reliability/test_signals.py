@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints.checkpoint import load_newest
+from tests.grids import mostly_slow
 from tests.waiting import HANGS_AFTER_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,9 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int = 1) -
     pytest.fail(f"no step was logged: {process.communicate()[0]}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", mostly_slow([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]), ids=lambda number: number.name
+)
 def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_step_and_resume_goes_on(
     tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -59,7 +59,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("number", mostly_slow(SIGNALS), ids=lambda number: number.name)
-@pytest.mark.parametrize("place", list(PLACES))
+@pytest.mark.parametrize("place", mostly_slow(PLACES, fast=2))
 def test_no_step_is_lost(tmp_path: Path, undisturbed: Path, place: str, number: signal.Signals) -> None:
     launched, _ = interrupt(tmp_path, place, number)
     done = steps_done(launched)
@@ -80,7 +80,7 @@ def test_no_step_is_lost(tmp_path: Path, undisturbed: Path, place: str, number: 
         assert curve(resumed.run, tag) == curve(undisturbed, tag)
 
 
-@pytest.mark.parametrize("place", ["building", "building the view"])
+@pytest.mark.parametrize("place", mostly_slow(["building", "building the view"]))
 @pytest.mark.parametrize("number", mostly_slow(SIGNALS), ids=lambda number: number.name)
 def test_before_the_first_step_there_is_nothing_to_save(tmp_path: Path, number: signal.Signals, place: str) -> None:
     launched = launch(tmp_path, faults=[functools.partial(never_end, place)])
@@ -102,7 +102,7 @@ def test_a_run_that_was_started_with_nohup_outlives_its_terminal(tmp_path: Path)
     assert steps_done(launched) == list(range(1, 41))
 
 
-@pytest.mark.parametrize("place", ["validating", "sampling"])
+@pytest.mark.parametrize("place", mostly_slow(["sampling", "validating"]))
 def test_a_signal_in_the_closing_round_cuts_it_short(tmp_path: Path, place: str) -> None:
     launched, _ = interrupt(tmp_path, place, signal.SIGTERM, "--max-steps=3")
     assert state_of(newest(launched.run))["step"] == 3

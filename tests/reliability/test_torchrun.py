@@ -142,6 +142,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_ranks(tmp_path_factory.mktemp("straight"), 2, *OPTIONS)[0].run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machines", mostly_slow([1, 2]))
 def test_a_killed_process_is_replaced_and_the_run_ends_as_if_nothing_had_been(
     tmp_path: Path, torchrun, straight: Path, machines: int
@@ -198,6 +199,7 @@ def test_machines_may_join_and_leave_a_run(tmp_path: Path, torchrun) -> None:
     assert state["samples_seen"] == 2 * alone + 4 * (left_at - joined_at)
 
 
+@pytest.mark.slow
 def test_processes_whose_successors_would_not_find_their_run_do_not_begin(tmp_path: Path, torchrun) -> None:
     of_torchrun = ("--nproc-per-node=2", "--standalone")
     job = torchrun(tmp_path, ROOT / "main.py", of_torchrun=of_torchrun, shares_store=False)

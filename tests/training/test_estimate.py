@@ -263,6 +263,7 @@ print(json.dumps({"estimated": estimate.memory_bytes - start, "measured": peak -
 """
 
 
+@pytest.mark.slow
 def test_the_memory_of_real_steps_is_what_was_estimated_within_a_factor_of_two(tmp_path: Path) -> None:
     root = Path(main.__file__).resolve().parent
     options = [

@@ -18,6 +18,7 @@ from models.text_encoder import CharacterEncoder
 from models.tokens import CharacterTokenizer
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 from sampling.sampler import ClipSampler, SamplingSettings, to_pixels
+from tests.grids import mostly_slow
 from tests.training.step_rig import Rig, batch
 from training.optimizer import ExponentialMovingAverage, LossScale, build_loss_scale
 from training.skipped import SkippedSteps
@@ -119,7 +120,7 @@ def test_whether_a_step_counts_is_decided_on_the_device(imagined_cuda: Any) -> N
 
 
 @pytest.mark.parametrize("sampler", get_args(SamplerName))
-@pytest.mark.parametrize("guidance", [Guidance(1.0), Guidance(3.0, 0.7), Guidance(3.0, 0.7, (0.2, 0.9))])
+@pytest.mark.parametrize("guidance", mostly_slow([Guidance(3.0, 0.7, (0.2, 0.9)), Guidance(1.0), Guidance(3.0, 0.7)]))
 def test_clips_of_the_real_network_reach_the_host(imagined_cuda: Any, sampler: SamplerName, guidance: Guidance) -> None:
     specification = UNet3DSpecification(
         image_size=8,

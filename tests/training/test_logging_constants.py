@@ -49,12 +49,14 @@ def starting_with(folder: Path, *prefixes: str) -> set[str]:
     return {tag for tag in tags_of(folder) if tag.startswith(prefixes)}
 
 
+@pytest.mark.slow
 def test_log_every_epochs(run: Run) -> None:
     arguments = ("--num-epochs=4", "--max-steps=none", "--batch-size=12", *NO_VIDEOS)
     assert steps_of(run("--log-every-epochs=1", *arguments), "03_Epoch_Summary/Average_Loss") == [1, 2, 3, 4]
     assert steps_of(run("--log-every-epochs=2", *arguments), "03_Epoch_Summary/Average_Loss") == [2, 4]
 
 
+@pytest.mark.slow
 def test_diagnostic_log_every_steps(run: Run) -> None:
     often = run("--max-steps=5", "--diagnostic-log-every-steps=2", *NO_VIDEOS)
     rarely = run("--max-steps=5", "--diagnostic-log-every-steps=100", *NO_VIDEOS)
@@ -62,6 +64,7 @@ def test_diagnostic_log_every_steps(run: Run) -> None:
     assert steps_of(rarely, "11_Gradient_Stats/Total_Gradient_Norm") == [1, 5]
 
 
+@pytest.mark.slow
 def test_tensorboard_flush_every_steps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between flushes the file on disk does not grow; at each flush it does."""
     from logging_system.dispatcher import Dispatcher
@@ -109,6 +112,7 @@ def test_a_switch_turns_its_categories_off_and_nothing_else(run: Run, option: st
     assert {tag for tag in tags_of(on) if not tag.startswith(prefixes)} == tags_of(off)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "method"), [("enable-video-logging", "generate"), ("enable-noise-visualization", "visualise_noise")]
 )

@@ -109,6 +109,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(run: Run, workers: int)
         assert [step for step, _ in points(parts)[tag]] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not(run: Run) -> None:
     first, again, other = (run(name, "--max-steps=2", f"--seed={seed}", *ALL_OFF) for name, seed in
                            (("first", 1), ("again", 1), ("other", 2)))  # fmt: skip
@@ -135,6 +136,7 @@ def test_resuming_a_finished_run_does_nothing_and_says_so(run: Run, capsys: pyte
     assert_equal(before, tensors(folder))
 
 
+@pytest.mark.slow
 def test_epochs_and_minutes_end_a_run_too(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     by_epochs = run("epochs", "--num-epochs=1", "--max-steps=none", "--batch-size=12", *ALL_OFF)
     assert list_checkpoints(by_epochs / "checkpoints")[0].name == "step_00000002"
@@ -182,6 +184,7 @@ def test_folder_data_trains_too(run: Run, tmp_path: Path) -> None:
     assert "w" in state["symbols"]
 
 
+@pytest.mark.slow
 def test_a_pretrained_text_encoder_trains_resumes_and_generates(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +238,7 @@ def test_what_cannot_work_leaves_no_run_folder(run: Run, tmp_path: Path, capsys:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_clip_that_fits_no_memory_is_found_before_the_folder_counts_as_a_run(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +273,7 @@ def test_a_clip_lost_in_the_middle_of_a_run_costs_no_step(
     assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["step_00000002"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run("torn", "--max-steps=4", "--save-every-steps=2", "--lr-schedule=constant", *ALL_OFF)
     whole = tensors(folder)

@@ -192,6 +192,7 @@ def check_nothing_leaked(answer: dict[str, Any], callers: list[str]) -> None:
     assert "leads out of the data set's folder" in answer["skipped"]["frames"]
 
 
+@pytest.mark.slow
 def test_no_file_leads_to_another_or_to_an_address(tempting, listener):
     check_nothing_leaked(inspected(tempting), listener[1])
 

@@ -33,6 +33,7 @@ def test_verdict_of_a_run(write_run: Write, curves: Curves, config: dict[str, ob
     assert "12_Generated_Samples/Motion_Energy_Ratio = 2.59 at step 1200" in finished.stdout
 
 
+@pytest.mark.slow
 def test_newest_run_of_a_folder_as_json(write_run: Write, curves: Curves, config: dict[str, object]) -> None:
     older, newer = write_run("b_older", {"01_Training/Loss": {10: 0.5}}), write_run("a_newer", curves)
     os.utime(older / "events.out.tfevents.1.host.1", (1, 1))
