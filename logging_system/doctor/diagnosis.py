@@ -5,17 +5,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy, Opinion, Unknown
-from logging_system.doctor.rules_loss import LOSS_TAG, diverged, not_learning, plateau
 from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth, straggler
-from logging_system.doctor.rules_optimizer import gradients_exploding, gradients_vanishing, learning_rate_too_high
 from logging_system.doctor.rules_samples import (
     blurred_samples,
     frozen_samples,
     memorisation,
+    misspelled,
     noisy_samples,
     overfitting,
+    text_ignored,
 )
-from logging_system.doctor.rules_text import misspelled, text_ignored
+from logging_system.doctor.rules_training import (
+    LOSS_TAG,
+    diverged,
+    gradients_exploding,
+    gradients_vanishing,
+    learning_rate_too_high,
+    not_learning,
+    plateau,
+)
 from logging_system.files.scalar_history import ScalarHistory, json_number
 from logging_system.files.summaries import escape
 

@@ -51,7 +51,6 @@ class View:
     def __init__(self, model: nn.Module, run: RunInformation) -> None:
         self.run = run
         self.model = model
-        self.ema_model = model
         self.total_steps: int | None = 2000
         self.samples_made = 0
         self.visualisations_made = 0
