@@ -42,8 +42,7 @@ class _Plan:
     """How one event file is to be cut."""
 
     kept: list[Span]
-    dropped: list[Span]
-    torn_bytes: int
+    dropped: list[Span]  # a torn end is the last
     keeps_points: bool
 
 
@@ -75,18 +74,20 @@ def rewind(run_folder: Path, first_new_step: int) -> Rewound:
     paths = sorted(run_folder.glob(f"{EVENT_FILE_PREFIX}*"))
     plans = {path: _plan(path, first_new_step, doubtful) for path in paths}
     kept_lines, dropped_lines = _split_lines(run_folder / METRICS_FILE, doubtful)
-    to_cut = {path: plan for path, plan in plans.items() if plan.dropped or plan.torn_bytes}
+    to_cut = {path: plan for path, plan in plans.items() if plan.dropped}
     if not to_cut and not dropped_lines:
         _remove_empty(plans)
         return Rewound(0, 0, None)
     backup = _new_backup_folder(run_folder, first_new_step)
     for path, plan in to_cut.items():
-        _cut(path, plan, backup)
+        _copy_spans(path, plan.dropped, backup / path.name.replace("tfevents", "backup"))
+        _copy_spans(path, plan.kept, path)
+        sync_folder(run_folder)
     _remove_empty(plans)
     if dropped_lines:
         write_atomically(backup / METRICS_FILE, b"".join(dropped_lines))
         write_atomically(run_folder / METRICS_FILE, b"".join(kept_lines))
-    records = sum(len(plan.dropped) + bool(plan.torn_bytes) for plan in to_cut.values())
+    records = sum(len(plan.dropped) for plan in to_cut.values())
     return Rewound(records, len(dropped_lines), backup)
 
 
@@ -130,7 +131,10 @@ def _plan(path: Path, first_new_step: int, doubtful: _DoubtfulScalars) -> _Plan:
                     doubtful.note_kept(value.tag, record.event.step)
             else:
                 dropped.append((record.start, record.end))
-    return _Plan(kept, dropped, path.stat().st_size - end, keeps_points)
+        size = file.seek(0, os.SEEK_END)
+    if size > end:
+        dropped.append((end, size))
+    return _Plan(kept, dropped, keeps_points)
 
 
 class _Judge:
@@ -181,15 +185,6 @@ def _line_stays(line: bytes, doubtful: _DoubtfulScalars) -> bool:
         return line.endswith(b"\n") and doubtful.keeps(point["tag"], point["step"])
     except (ValueError, KeyError, TypeError):  # torn or foreign
         return False
-
-
-def _cut(path: Path, plan: _Plan, backup: Path) -> None:
-    """Copy what goes to the backup, then put a file without it in place."""
-    size = path.stat().st_size
-    torn = [(size - plan.torn_bytes, size)] if plan.torn_bytes else []
-    _copy_spans(path, [*plan.dropped, *torn], backup / path.name.replace("tfevents", "backup"))
-    _copy_spans(path, plan.kept, path)
-    sync_folder(path.parent)
 
 
 def _remove_empty(plans: Mapping[Path, _Plan]) -> None:
