@@ -27,9 +27,7 @@ class DiffusionTensors:
 
     video: Tensor  # clean, in [-1, 1]
     actual_noise: Tensor
-    noisy_video: Tensor
     predicted_noise: Tensor
-    predicted_video: Tensor
     timestep: Tensor
     is_terminal: Tensor
 
@@ -122,7 +120,6 @@ class GeneratedSamples:
     real: numpy.ndarray | None  # a real clip for each prompt, where there is one
     measures: Mapping[str, float]  # tag name -> value, such as Text_Sensitivity; only what could be measured
     frames_per_second: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,6 @@ class NoiseVisualisation:
     denoised: numpy.ndarray
     filmstrip: numpy.ndarray  # [K, T, H, W, 3]: the clean estimate after K stages of sampling, from noise to clip
     frames_per_second: float
-    seconds: float
 
 
 @dataclass(frozen=True)

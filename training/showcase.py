@@ -1,6 +1,5 @@
 """The clips that the dashboard shows: fixed prompts from fixed noise, and one clip on its way through the model."""
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -47,9 +46,7 @@ class TrainingComparison:
     ) -> None:
         """`held_out` says of each prompt whether no training clip shows it; `validation` holds the real clips."""
         self._training = training
-        self._compared = [index for index, is_held_out in enumerate(held_out) if is_held_out] or list(
-            range(len(prompts))
-        )
+        self._compared = [index for index in range(len(prompts)) if held_out[index] or not any(held_out)]
         self._prompts = [prompts[index] for index in self._compared]
         self._validation = validation
 
@@ -111,17 +108,13 @@ class SpellingTest:
         readings: list[tuple[str, ...]] = []
         for start in range(0, len(self._captions), self._clips_at_once):
             captions = self._captions[start : start + self._clips_at_once]
-            noise = [
-                self._sampler.initial_noise(self._seed, NOISE_STREAM, index)
-                for index in range(start, start + len(captions))
-            ]
+            indices = range(start, start + len(captions))
+            noise = [self._sampler.initial_noise(self._seed, NOISE_STREAM, index) for index in indices]
             step_noise_seed = derive_seed(self._seed, "spelling_test", start)
             clips = self._sampler.sample(model, captions, torch.stack(noise), step_noise_seed)
             readings += self._recogniser.read(clips)
-        measures = {
-            "Letter_Error_Rate": letter_error_rate(self._asked, readings),
-            "Real_Ceiling": self._real_ceiling,
-        }
+        rate = letter_error_rate(self._asked, readings)
+        measures = {"Letter_Error_Rate": rate, "Real_Ceiling": self._real_ceiling}
         floor = shuffled_letter_error_rate(self._asked, readings)
         return measures if floor is None else {**measures, "Shuffled_Floor": floor}
 
@@ -154,7 +147,9 @@ class Showcase:
         self._sampler = sampler
         self._prompts = tuple(prompts)
         self._held_out = tuple(splits.is_held_out(prompt) for prompt in prompts)
-        self._real = self._collect_real(splits, prompts)
+        clips = [splits.real_clip(prompt) for prompt in prompts]
+        found = [clip for clip in clips if clip is not None]
+        self._real = numpy.stack(found) if len(found) == len(clips) else None
         self._comparison = TrainingComparison(splits.training, self._prompts, self._held_out, validation_batch)
         self._validation_batch = validation_batch
         self._spelling = spelling
@@ -162,15 +157,8 @@ class Showcase:
         self._frames_per_second = frames_per_second
         self._seed = seed
 
-    @staticmethod
-    def _collect_real(splits: DataSplits, prompts: Sequence[str]) -> numpy.ndarray | None:
-        clips = [splits.real_clip(prompt) for prompt in prompts]
-        found = [clip for clip in clips if clip is not None]
-        return numpy.stack(found) if len(found) == len(clips) else None
-
     def generate(self, model: nn.Module, ema_model: nn.Module) -> GeneratedSamples:
         """Sample every prompt from one shared noise, so that what differs between the clips comes from the text."""
-        start = time.perf_counter()
         count, repeats = len(self._prompts), min(RAW_PROMPTS, len(self._prompts))
         shared = self._sampler.initial_noise(self._seed, 0)
         other = self._sampler.initial_noise(self._seed, 1)
@@ -186,7 +174,6 @@ class Showcase:
             real=self._real,
             measures=self._measure(clips[:count], clips[count:], ema_model),
             frames_per_second=self._frames_per_second,
-            seconds=time.perf_counter() - start,
         )
 
     def _measure(self, clips: Tensor, repeated: Tensor, ema_model: nn.Module) -> dict[str, float]:
@@ -208,7 +195,6 @@ class Showcase:
     @torch.no_grad()
     def visualise_noise(self, ema_model: nn.Module) -> NoiseVisualisation:
         """Noise the first validation clip to the middle timestep and denoise it; then sample its caption in stages."""
-        start = time.perf_counter()
         settings, device = self._sampler.settings, self._compute.device
         timestep = settings.schedule.num_timesteps // 2
         video = self._validation_batch.video_BCTHW[:1].to(device)
@@ -231,7 +217,6 @@ class Showcase:
             denoised=to_pixels(predicted_video(*arguments)[0]),
             filmstrip=self._filmstrip(ema_model),
             frames_per_second=self._frames_per_second,
-            seconds=time.perf_counter() - start,
         )
 
     def _filmstrip(self, ema_model: nn.Module) -> numpy.ndarray:

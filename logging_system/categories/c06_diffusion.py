@@ -65,9 +65,7 @@ TAGS = {
         "last point. Clips of pure noise (signal-to-noise ratio 0) are left out. 1 is what the answer 0 would score.",
         absent_when=ALL_TERMINAL,
     ),
-    "Noise_Prediction_MAE": Tag(
-        "Absolute error of the predicted noise, mean over the same clips.", absent_when=ALL_TERMINAL
-    ),
+    "Noise_Prediction_MAE": Tag("Absolute error of the predicted noise, mean over the same clips.", ALL_TERMINAL),
     "Signal_to_Noise_Ratio": Tag(
         "Signal-to-noise ratio of the noisy clips in dB: 10 log10 of alphas_cumprod times the clip's mean square over "
         "1 - alphas_cumprod; mean over clips since the last point, pure noise left out. It describes data and "

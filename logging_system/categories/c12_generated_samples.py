@@ -81,8 +81,7 @@ TAGS = {
         absent_when=NOT_SPELLED,
     ),
     "Real_Ceiling": Tag(
-        "The recogniser's letter error rate on real clips: the best that Letter_Error_Rate can reach.",
-        absent_when=NOT_SPELLED,
+        "The recogniser's letter error rate on real clips: the best that Letter_Error_Rate can reach.", NOT_SPELLED
     ),
     "Shuffled_Floor": Tag(
         "The letter error rate of the same clips against other prompts: what ignoring the text would score.",
@@ -99,8 +98,7 @@ TAGS = {
         absent_when="no training clip could be loaded",
     ),
     "Other/{measure}": Tag(
-        "A further measure of the generated clips, under the name that the evaluation gives it.",
-        absent_when="there is none",
+        "A further measure of the generated clips, under the name that the evaluation gives it.", "there is none"
     ),
 }
 

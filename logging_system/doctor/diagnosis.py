@@ -131,10 +131,13 @@ def as_text(diagnosis: Diagnosis) -> str:
 
 def as_json(diagnosis: Diagnosis) -> dict[str, object]:
     """Return the diagnosis for `json.dumps`. Numbers that are not finite are "NaN", "Infinity" or "-Infinity"."""
+    findings = [dataclasses.asdict(finding) for finding in (*diagnosis.problems, *diagnosis.warnings)]
+    for finding in findings:
+        finding["evidence"] = [{**point, "value": json_number(point["value"])} for point in finding["evidence"]]
     return {
         "step": diagnosis.step,
         "verdict": diagnosis.verdict,
-        "findings": [_finding_as_json(finding) for finding in (*diagnosis.problems, *diagnosis.warnings)],
+        "findings": findings,
         "healthy": [dataclasses.asdict(opinion) for opinion in diagnosis.healthy],
         "unknown": [dataclasses.asdict(opinion) for opinion in diagnosis.unknown],
     }
@@ -150,8 +153,3 @@ def _closing_lists(diagnosis: Diagnosis) -> list[tuple[str, list[tuple[str, str]
 
 def _evidence(point: Evidence) -> str:
     return f"{point.tag} = {point.value:.5g} at step {point.step}"
-
-
-def _finding_as_json(finding: Finding) -> dict[str, object]:
-    evidence = [{**dataclasses.asdict(point), "value": json_number(point.value)} for point in finding.evidence]
-    return {**dataclasses.asdict(finding), "evidence": evidence}

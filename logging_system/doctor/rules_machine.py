@@ -123,7 +123,9 @@ def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:
         if len(half) < LEAST_READINGS:
             continue
         level = float(numpy.median(half.values))
-        growth = robust_slope(_thinned(half)) * float(half.steps[-1] - half.steps[0])
+        chosen = numpy.linspace(0, len(half) - 1, min(len(half), MOST_READINGS)).astype(int)
+        thinned = half.where(numpy.isin(numpy.arange(len(half)), chosen))
+        growth = robust_slope(thinned) * float(half.steps[-1] - half.steps[0])
         if growth > GROWTH_SHARE * level and growth > GROWTH_GIGABYTES:
             first, last = half.steps[0], half.steps[-1]
             sentence = f"{tag} grew by {growth:.2f} GB from step {first} to {last}, to {half.values[-1]:.2f} GB."
@@ -180,9 +182,3 @@ def robust_slope(series: ScalarSeries) -> float:
     first, second = numpy.triu_indices(len(series), k=1)
     steps: NDArray[numpy.float64] = series.steps.astype(numpy.float64)
     return float(numpy.median((series.values[second] - series.values[first]) / (steps[second] - steps[first])))
-
-
-def _thinned(series: ScalarSeries) -> ScalarSeries:
-    chosen = numpy.zeros(len(series), dtype=bool)
-    chosen[numpy.linspace(0, len(series) - 1, min(len(series), MOST_READINGS)).astype(int)] = True
-    return series.where(chosen)

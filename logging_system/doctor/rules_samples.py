@@ -51,7 +51,10 @@ REMEDY_IGNORED = (
 
 def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
     """A loss that hardly cares whose caption it is shown: of training clips where no other caption can be known."""
-    of_trained = _asks_for_unknown_words(history)
+    # The newest validation also measured training clips, where no other caption can be known. A resumed run may have
+    # other clips.
+    newest, newest_trained = history.series(VALIDATION_LOSS_TAG).steps, history.series(TRAINED_LOSS_TAG).steps
+    of_trained = len(newest) > 0 and len(newest_trained) > 0 and bool(newest_trained[-1] >= newest[-1])
     what = "loss of training clips" if of_trained else "validation loss"
     loss_tag, gap_tag = (TRAINED_LOSS_TAG, TRAINED_GAP_TAG) if of_trained else (VALIDATION_LOSS_TAG, VALIDATION_GAP_TAG)
     steps, (loss, gap, zero) = aligned(history, loss_tag, gap_tag, VALIDATION_BASELINE_TAG)
@@ -90,13 +93,6 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
         remedy = "Raise GUIDANCE_SCALE, widen GUIDANCE_INTERVAL, train longer (MAX_STEPS), or lower EMA_DECAY."
         return Finding("warning", verdict, f"{figures}{sampled}.", (*evidence, *support), remedy)
     return Healthy(f"{figures[0].lower()}{figures[1:]}{sampled}.")
-
-
-def _asks_for_unknown_words(history: ScalarHistory) -> bool:
-    """Return whether the newest validation also measured training clips; a resumed run may have other clips."""
-    newest = history.series(VALIDATION_LOSS_TAG).steps
-    of_trained = history.series(TRAINED_LOSS_TAG).steps
-    return len(newest) > 0 and len(of_trained) > 0 and bool(of_trained[-1] >= newest[-1])
 
 
 RATE_TAG = "12_Generated_Samples/Letter_Error_Rate"

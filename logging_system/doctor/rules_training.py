@@ -266,7 +266,8 @@ def gradients_vanishing(history: ScalarHistory, config: Constants) -> Opinion:
         sentence = f"{zeros:.0f} % of all gradient values are exactly 0."
         signs.add("warning", sentence, Evidence(ZERO_TAG, deviations.step, zeros))
     norms = _after_warmup(history, config)
-    if _shrunk(norms) and recent_median(history.series(MSE_TAG)) > 0.5 * recent_median(history.series(BASELINE_TAG)):
+    has_shrunk = len(norms) >= LEAST_NORM_POINTS and recent_median(norms) < SHRINK * _early_median(norms)
+    if has_shrunk and recent_median(history.series(MSE_TAG)) > 0.5 * recent_median(history.series(BASELINE_TAG)):
         sentence = f"The gradient norm fell to {recent_median(norms):.2g} although the loss is still high."
         signs.add("problem", sentence, last_point(norms))
     if signs.sentences:
@@ -294,7 +295,7 @@ def gradients_exploding(history: ScalarHistory, config: Constants) -> Opinion:
             signs.add("problem", sentence, layers.evidence(name))
     if len(norms) >= LEAST_NORM_POINTS:
         # Against the first points after the warm-up: an explosion that lasts must not become its own measure.
-        before, now = float(numpy.median(norms.values[:RECENT_POINTS])), recent_median(norms)
+        before, now = _early_median(norms), recent_median(norms)
         if now > GROWTH * before:
             signs.add("problem", f"The gradient norm has grown from {before:.3g} to {now:.3g}.", last_point(norms))
     if signs.sentences:
@@ -317,15 +318,13 @@ def _after_warmup(history: ScalarHistory, config: Constants) -> ScalarSeries:
     return series.where(series.steps > _first_judged_step(config))
 
 
+def _early_median(norms: ScalarSeries) -> float:
+    return float(numpy.median(norms.values[:RECENT_POINTS]))
+
+
 def _spikes(norms: ScalarSeries) -> ScalarSeries:
     """Return the spikes among the recent points; none where there are too few points to tell."""
     recent = norms.newest(SPIKE_POINTS)
     if len(recent) < LEAST_SPIKE_POINTS:
         return recent.newest(0)
     return recent.where(recent.values > SPIKE * float(numpy.median(recent.values)))
-
-
-def _shrunk(norms: ScalarSeries) -> bool:
-    if len(norms) < LEAST_NORM_POINTS:
-        return False
-    return recent_median(norms) < SHRINK * float(numpy.median(norms.values[:RECENT_POINTS]))

@@ -65,19 +65,11 @@ def captioned_grid(
     scale = scale_to_be_seen(min(videos[0].shape[1:3]), side)
     size = caption_size(folded_columns * (videos[0].shape[2] * scale + PADDING) + PADDING)
     tiles = [captioned(enlarged(video, scale), text, size) for video, text in zip(videos, captions, strict=True)]
-    if folds > 1:
-        tiles = _filled_up(tiles, columns, folds * folded_columns)
+    if folds > 1:  # every row of so many clips fills its folds up with white
+        white = [numpy.full_like(tiles[0], 255)]
+        rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+        tiles = [tile for row in rows for tile in row + white * (folds * folded_columns - len(row))]
     return _grid(torch.from_numpy(numpy.stack(tiles)), folded_columns)
-
-
-def _filled_up(tiles: Sequence[numpy.ndarray], row_length: int, wanted: int) -> list[numpy.ndarray]:
-    """Add white tiles to every row of `row_length`, so that it has as many as wanted."""
-    white = numpy.full_like(tiles[0], 255)
-    filled: list[numpy.ndarray] = []
-    for start in range(0, len(tiles), row_length):
-        row = list(tiles[start : start + row_length])
-        filled += row + [white] * (wanted - len(row))
-    return filled
 
 
 def _grid(tiles_NTHWC: torch.Tensor, columns: int) -> numpy.ndarray:
