@@ -143,7 +143,6 @@ class Showcase:
         frames_per_second: float,
         seed: int,
     ) -> None:
-        """`spelling` reads generated clips, where that can be done."""
         self._sampler = sampler
         self._prompts = tuple(prompts)
         self._held_out = tuple(splits.is_held_out(prompt) for prompt in prompts)

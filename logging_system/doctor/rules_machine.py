@@ -63,10 +63,7 @@ def data_bound(history: ScalarHistory, config: Constants) -> Opinion:
     """Training that waits for its data."""
     wait = of_this_launch(history, WAIT_TAG)
     if len(wait) < LEAST_WAIT_POINTS:
-        have = points(len(wait), "point")
-        return Unknown(
-            f"It needs {LEAST_WAIT_POINTS} points of {WAIT_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING)."
-        )
+        return _needs_points(wait, LEAST_WAIT_POINTS)
     percent = recent_median(wait)
     if percent <= WAIT_PERCENT:
         return Healthy(f"{percent:.1f} % of the time is spent waiting for data.")
@@ -89,10 +86,7 @@ def straggler(history: ScalarHistory, config: Constants) -> Opinion:
     if len(spread) == 0 and len(history.series(WAIT_TAG).since(launch_start(history))) > 0:
         return Healthy("one process trains alone, and waits for no other.")
     if len(spread) < LEAST_SPREAD_POINTS:
-        have = points(len(spread), "point")
-        return Unknown(
-            f"It needs {LEAST_SPREAD_POINTS} points of {SPREAD_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING)."
-        )
+        return _needs_points(spread, LEAST_SPREAD_POINTS)
     percent = recent_median(spread)
     ranks = history.series(SLOWEST_TAG).finite().newest(RECENT_POINTS).values.astype(int)
     rank = int(numpy.bincount(ranks).argmax())
@@ -109,6 +103,11 @@ def straggler(history: ScalarHistory, config: Constants) -> Opinion:
     )
     verdict = f"Rank {rank} is slower than the others."
     return Finding("warning", verdict, explanation, (last_point(spread),), remedy)
+
+
+def _needs_points(series: ScalarSeries, least: int) -> Unknown:
+    have = points(len(series), "point")
+    return Unknown(f"It needs {least} points of {series.tag}; so far {have} (ENABLE_PERFORMANCE_PROFILING).")
 
 
 def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:

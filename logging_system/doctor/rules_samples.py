@@ -69,7 +69,7 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
         share = f"{100 * loss[-1] / zero[-1]:.0f} %" if zero[-1] > 0 else "above all"
         return Unknown(
             f"The model must learn to remove noise first: its {what} is {share} of that of always answering "
-            f"0, and {100 * LEARNED_SHARE_OF_ZERO:.0f} % or less is needed.",
+            f"0, and {100 * LEARNED_SHARE_OF_ZERO:.0f} % or less is needed."
         )
     needed = (number(config, "LR_WARMUP_STEPS") or 0.0) + LEAST_STEPS
     if steps[-1] < needed:
@@ -110,7 +110,7 @@ def misspelled(history: ScalarHistory, config: Constants) -> Opinion:
     if not len(steps):
         return Unknown(
             "It needs finger-spelling data and a recogniser (ENABLE_VIDEO_LOGGING, RECOGNISER_STEPS above 0, "
-            "SAMPLE_EVERY_STEPS).",
+            "SAMPLE_EVERY_STEPS)."
         )
     step = int(steps[-1])
     of_real = Evidence(CEILING_TAG, step, float(ceiling[-1]))

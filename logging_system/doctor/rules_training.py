@@ -313,7 +313,6 @@ def _first_judged_step(config: Constants) -> float:
 
 
 def _after_warmup(history: ScalarHistory, config: Constants) -> ScalarSeries:
-    """Return the finite gradient norms of this launch after the warm-up."""
     series = of_this_launch(history, NORM_TAG)
     return series.where(series.steps > _first_judged_step(config))
 

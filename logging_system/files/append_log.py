@@ -8,7 +8,6 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -185,15 +184,7 @@ def _walk_lanes(data: bytes) -> int:
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
-
-
-@dataclass(frozen=True)
-class EventRecord:
-    """One complete record and the bytes it fills in its file."""
-
-    event: Event
-    start: int
-    end: int
+Span = tuple[int, int]  # first byte, byte after the last
 
 
 def frame_record(payload: bytes) -> bytes:
@@ -203,8 +194,8 @@ def frame_record(payload: bytes) -> bytes:
     return b"".join([header, payload, _FOOTER.pack(masked_checksum(payload))])
 
 
-def read_records(file: BinaryIO) -> Iterator[EventRecord]:
-    """Yield the records of an open event file up to its end, or up to the first that is torn or damaged."""
+def read_records(file: BinaryIO) -> Iterator[tuple[Event, Span]]:
+    """Yield the events of an open file and the bytes they fill, up to the first that is torn or damaged."""
     position = file.tell()
     while True:
         header = file.read(_HEADER.size)
@@ -221,5 +212,5 @@ def read_records(file: BinaryIO) -> Iterator[EventRecord]:
         except DecodeError:
             return
         end = position + _HEADER.size + length + _FOOTER.size
-        yield EventRecord(event, position, end)
+        yield event, (position, end)
         position = end

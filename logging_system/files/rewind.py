@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tensorboard.compat.proto.event_pb2 import SessionLog
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from common.files import sync_folder, write_atomically
-from logging_system.files.append_log import EventRecord, read_records
+from logging_system.files.append_log import Span, read_records
 
 METRICS_FILE = "metrics.jsonl"
 EVENT_FILE_PREFIX = "events.out.tfevents."
@@ -25,7 +25,6 @@ EPOCH_MARK = "epoch"
 PARTIAL_EPOCH_MARK = "partial epoch"
 BACKUP_FOLDER = "rewound"
 _ONE_OF_A_RUN = ("_hparams_/", CONFIG_SUMMARY_TAG)  # each launch writes its own, and TensorBoard shows the first
-Span = tuple[int, int]  # first byte, byte after the last
 
 
 @dataclass(frozen=True)
@@ -122,15 +121,15 @@ def _plan(path: Path, first_new_step: int, doubtful: _DoubtfulScalars) -> _Plan:
     keeps_points = False
     end = 0
     with open(path, "rb") as file:
-        for record in read_records(file):
-            end = record.end
-            if judge.keeps(record):
-                kept.append((record.start, record.end))
-                for value in record.event.summary.value:
+        for event, span in read_records(file):
+            end = span[1]
+            if judge.keeps(event):
+                kept.append(span)
+                for value in event.summary.value:
                     keeps_points = True
-                    doubtful.note_kept(value.tag, record.event.step)
+                    doubtful.note_kept(value.tag, event.step)
             else:
-                dropped.append((record.start, record.end))
+                dropped.append(span)
         size = file.seek(0, os.SEEK_END)
     if size > end:
         dropped.append((end, size))
@@ -145,8 +144,7 @@ class _Judge:
         self._launch_is_taken_back = False
         self._epoch_is_taken_back = False
 
-    def keeps(self, record: EventRecord) -> bool:
-        event = record.event
+    def keeps(self, event: Event) -> bool:
         if event.HasField("session_log"):
             return self._keeps_mark(event.step, event.session_log)
         if not event.HasField("summary"):

@@ -132,9 +132,9 @@ class Writer:
         """Write a uint8 [T, H, W, 3] clip as a looping GIF, encoded on a worker thread.
 
         Args:
-            tag: the tag in TensorBoard's Images tab.
+            tag: in TensorBoard's Images tab.
             video_THWC: copied, so the caller may change it afterwards.
-            step: the optimizer step.
+            step: of the optimizer.
             frames_per_second: above 0.
             file_name: also write ``samples/<file_name>.mp4`` in the run folder.
             scale: enlarge each pixel this many times, so that a clip of 32 pixels can be seen.

@@ -187,13 +187,7 @@ COLOUR_BAR_WIDTH = 20
 
 
 def line_chart(
-    x_N: numpy.ndarray,
-    y_N: numpy.ndarray,
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    marker: tuple[float, float],
+    x_N: numpy.ndarray, y_N: numpy.ndarray, *, title: str, x_label: str, y_label: str, marker: tuple[float, float]
 ) -> numpy.ndarray:
     """Return a curve from y = 0 up, with a labelled marker. All values must be finite, x increasing."""
     top = max(float(y_N.max()), marker[1]) * 1.08
