@@ -19,8 +19,6 @@ from logging_system.files.writer import Writer, report_on_console
 from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, TrainingView, ValidationRecord
 
 ERROR_FILE = "logging_errors.log"
-FAILURES_TAG = f"{Performance.name}/Logging_Failures"
-DROPPED_TAG = f"{Performance.name}/Dropped_Videos"
 
 
 class WeightCopies(Protocol):
@@ -206,9 +204,9 @@ class Dispatcher(RunLog):
     def _write_counters(self, step: int) -> None:
         failures = sum(self._failures.values()) + sum(self._writer.failures.values())
         self._last_counted_step = step
-        for tag, count in ((FAILURES_TAG, failures), (DROPPED_TAG, self._writer.dropped_videos)):
+        for key, count in (("Logging_Failures", failures), ("Dropped_Videos", self._writer.dropped_videos)):
             if count and self._shows_failures:
-                self._writer.scalar(tag, count, step, Performance.tags[tag.split("/")[1]].description)
+                self._writer.scalar(f"{Performance.name}/{key}", count, step, Performance.tags[key].description)
 
 
 def build_dispatcher(

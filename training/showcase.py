@@ -176,17 +176,17 @@ class Showcase:
         )
 
     def _measure(self, clips: Tensor, repeated: Tensor, ema_model: nn.Module) -> dict[str, float]:
-        measures: dict[str, float | None] = {
-            "Text_Sensitivity": text_sensitivity(clips, repeated),
-            "Frozen_Frame_Percent": frozen_frame_percent(clips),
-        }
         real = self._validation_batch.video_BCTHW
         if self._real is not None:  # every prompt has a real clip: the closer comparison
             real = to_unit_range(torch.from_numpy(self._real))
-        measures["Motion_Energy_Ratio"] = ratio_to_real(motion_energy, clips, real)
-        measures["Hold_Ratio"] = ratio_to_real(hold_share, clips, real)
-        measures["Sharpness_Ratio"] = ratio_to_real(sharpness, clips, real)
-        measures.update(self._comparison.measures(clips))
+        measures: dict[str, float | None] = {
+            "Text_Sensitivity": text_sensitivity(clips, repeated),
+            "Frozen_Frame_Percent": frozen_frame_percent(clips),
+            "Motion_Energy_Ratio": ratio_to_real(motion_energy, clips, real),
+            "Hold_Ratio": ratio_to_real(hold_share, clips, real),
+            "Sharpness_Ratio": ratio_to_real(sharpness, clips, real),
+            **self._comparison.measures(clips),
+        }
         if self._spelling is not None:
             measures.update(self._spelling.measures(ema_model))
         return {name: value for name, value in measures.items() if value is not None}

@@ -14,10 +14,7 @@ CLIPS_A_BIN = 4  # in a finished column, on average: fewer would leave holes whe
 
 
 class LossHistory:
-    """Columns of sums and counts, each of as many log points as it takes to fill it.
-
-    When the columns are too many, neighbours are joined in pairs, and later columns are to hold twice as much.
-    """
+    """Columns of sums and counts, each of as many log points as it takes to fill it; too many are joined in pairs."""
 
     def __init__(self, first_step: int) -> None:
         self._clips_a_bin = CLIPS_A_BIN

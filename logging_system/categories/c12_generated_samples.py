@@ -15,14 +15,10 @@ MAXIMUM_PROMPTS = 3
 
 
 class TimeLapse:
-    """Keeps the first and the latest point, and points evenly between them.
-
-    Attributes:
-        points: (step, clips [N, T, H, W, 3]), oldest first.
-    """
+    """Keeps the first and the latest point, and points evenly between them."""
 
     def __init__(self) -> None:
-        self.points: list[tuple[int, numpy.ndarray]] = []
+        self.points: list[tuple[int, numpy.ndarray]] = []  # step and clips [N, T, H, W, 3], oldest first
 
     def add(self, step: int, videos_NTHWC: numpy.ndarray) -> None:
         """Keep the first prompts' clips of `step`."""

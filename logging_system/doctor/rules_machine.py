@@ -101,8 +101,7 @@ def straggler(history: ScalarHistory, config: Constants) -> Opinion:
         "Look at that process's machine: another program on it, a hot or throttled GPU, a slow disk under CACHE_DIR. "
         "torchrun gives ranks machine by machine."
     )
-    verdict = f"Rank {rank} is slower than the others."
-    return Finding("warning", verdict, explanation, (last_point(spread),), remedy)
+    return Finding("warning", f"Rank {rank} is slower than the others.", explanation, (last_point(spread),), remedy)
 
 
 def _needs_points(series: ScalarSeries, least: int) -> Unknown:

@@ -70,24 +70,6 @@ def diverged(history: ScalarHistory, config: Constants) -> Opinion:
         evidence = (last_point(skipped), last_point(loss))
         verdict = "Many updates are skipped, so the model does not train."
         return Finding("problem", verdict, explanation, evidence, REMEDY_DIVERGED)
-    return _risen(history, loss)
-
-
-def _lost_steps(skipped: ScalarSeries, most_in_a_row: float | None) -> tuple[int, int] | None:
-    """Return how many of how many recent steps were skipped, where that is too many.
-
-    Either half of the recent steps, or as many as end a run, within an interval that they fill to a good part.
-    """
-    for start in range(len(skipped) - 1):
-        grown = int(skipped.values[-1] - skipped.values[start])
-        steps = int(skipped.steps[-1] - skipped.steps[start])
-        is_half = start == 0 and grown >= SKIPPED_SHARE * steps
-        if is_half or (most_in_a_row is not None and grown >= max(most_in_a_row, FATAL_SHARE * steps)):
-            return grown, steps
-    return None
-
-
-def _risen(history: ScalarHistory, loss: ScalarSeries) -> Opinion:
     average = settled_loss(history)
     if not len(average):
         return Healthy(f"the loss is finite ({loss.values[-1]:.4g}).")
@@ -105,11 +87,24 @@ def _risen(history: ScalarHistory, loss: ScalarSeries) -> Opinion:
     return Healthy(f"{LOSS_EMA_TAG} is {now:.4g}{times}.")
 
 
+def _lost_steps(skipped: ScalarSeries, most_in_a_row: float | None) -> tuple[int, int] | None:
+    """Return how many of how many recent steps were skipped, where that is too many.
+
+    Either half of the recent steps, or as many as end a run, within an interval that they fill to a good part.
+    """
+    for start in range(len(skipped) - 1):
+        grown = int(skipped.values[-1] - skipped.values[start])
+        steps = int(skipped.steps[-1] - skipped.steps[start])
+        is_half = start == 0 and grown >= SKIPPED_SHARE * steps
+        if is_half or (most_in_a_row is not None and grown >= max(most_in_a_row, FATAL_SHARE * steps)):
+            return grown, steps
+    return None
+
+
 def not_learning(history: ScalarHistory, config: Constants) -> Opinion:
     """An error that stays at that of a network which always answers 0."""
     error, baseline = history.series(MSE_TAG).finite(), history.series(BASELINE_TAG).finite()
-    warmup = number(config, "LR_WARMUP_STEPS") or 0.0
-    needed = warmup + LEAST_STEPS
+    needed = (number(config, "LR_WARMUP_STEPS") or 0.0) + LEAST_STEPS
     if not len(error) or not len(baseline) or error.steps[-1] < needed:
         return Unknown(f"It needs {needed:.0f} steps (LR_WARMUP_STEPS and {LEAST_STEPS} more).")
     if recent_median(baseline) <= 0:
@@ -118,13 +113,13 @@ def not_learning(history: ScalarHistory, config: Constants) -> Opinion:
     if ratio < SHARE_OF_ZERO:
         return Healthy(f"the recent error is {100 * ratio:.0f} % of that of always answering 0.")
     explanation = f"The recent error is {100 * ratio:.0f} % of that of a network that always answers 0."
-    verdict = "The model has learned nothing yet."
     remedy = (
         "Check that LEARNING_RATE is neither far too low nor far too high (in 09_Parameter_Stats, an "
         "Update_To_Weight_Ratio near 0.001 is sound), and look at 13_Noise_Visualization/Original_Video: is the data "
         "what it should be?"
     )
-    return Finding("problem", verdict, explanation, (last_point(error), last_point(baseline)), remedy)
+    evidence = (last_point(error), last_point(baseline))
+    return Finding("problem", "The model has learned nothing yet.", explanation, evidence, remedy)
 
 
 def plateau(history: ScalarHistory, config: Constants) -> Opinion:

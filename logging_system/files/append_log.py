@@ -132,11 +132,9 @@ _LANE_BYTES = 256
 _LONG = 16 * _LANE_BYTES  # below this, going byte by byte is quicker
 
 
-def _byte_table() -> numpy.ndarray:
-    table = numpy.arange(256, dtype=numpy.uint32)
-    for _ in range(8):
-        table = numpy.where(table & 1, (table >> 1) ^ _POLYNOMIAL, table >> 1).astype(numpy.uint32)
-    return table
+_TABLE = numpy.arange(256, dtype=numpy.uint32)  # what eight shifts make of each byte
+for _ in range(8):
+    _TABLE = numpy.where(_TABLE & 1, (_TABLE >> 1) ^ _POLYNOMIAL, _TABLE >> 1).astype(numpy.uint32)
 
 
 def _after_zero_bytes(states: numpy.ndarray, count: int) -> numpy.ndarray:
@@ -145,7 +143,6 @@ def _after_zero_bytes(states: numpy.ndarray, count: int) -> numpy.ndarray:
     return states
 
 
-_TABLE = _byte_table()
 _PYTHON_TABLE: list[int] = _TABLE.tolist()
 _PAIR_TABLE = _after_zero_bytes(numpy.arange(65536, dtype=numpy.uint32), 2)  # two bytes at a time
 

@@ -168,10 +168,7 @@ class Writer:
     def hparams_start(
         self, hparams: Mapping[str, bool | float | str], metrics: Sequence[str], prominent: Collection[str] = ()
     ) -> None:
-        """Show this run in the HParams tab with its settings and the latest values of the scalar tags ``metrics``.
-
-        The settings named in ``prominent`` come first.
-        """
+        """Show this run in the HParams tab: its settings, ``prominent`` first, and the latest values of ``metrics``."""
         values = summaries.hparams_start_values(hparams, metrics, self._run_folder.name, prominent)
         self._append_event(Event(step=0, summary=Summary(value=values)))
 

@@ -34,7 +34,10 @@ def captioned(video_THWC: numpy.ndarray, caption: str, size: int = SMALLEST_SIZE
     frames, _, width, _ = video_THWC.shape
     height = size + STRIP_MARGIN
     strip = Image.new("RGB", (width, height), PAPER)
-    text, fitting_size = _fitting(caption, width - 6, size)
+    shown, fitting_size = caption[: width - 5], size  # no letter is narrower than a pixel
+    while fitting_size > SMALLEST_SIZE and font_for(shown, fitting_size).getlength(shown) > width - 6:
+        fitting_size -= 1
+    text = cut_to_width(caption, font_for(shown, fitting_size).getlength, width - 6)
     ImageDraw.Draw(strip).text((3, height / 2), text, fill=INK, font=font_for(text, fitting_size), anchor="lm")
     if size > SMALLEST_SIZE:  # the picture will be shrunk by leaving pixels out: see charts.py
         strip = strip.filter(ImageFilter.BoxBlur(0.5))
@@ -81,11 +84,3 @@ def _grid(tiles_NTHWC: torch.Tensor, columns: int) -> numpy.ndarray:
         grid_CHW = torch.nn.functional.pad(grid_CHW, (PADDING,) * 4, value=255)
     grid_THWC: numpy.ndarray = grid_CHW.reshape(frames, 3, *grid_CHW.shape[1:]).permute(0, 2, 3, 1).numpy()
     return grid_THWC
-
-
-def _fitting(text: str, width: int, size: int) -> tuple[str, int]:
-    """Return the text and its size, so that it is at most `width` pixels wide."""
-    shown = text[: width + 1]  # no letter is narrower than a pixel
-    while size > SMALLEST_SIZE and font_for(shown, size).getlength(shown) > width:
-        size -= 1
-    return cut_to_width(text, font_for(shown, size).getlength, width), size

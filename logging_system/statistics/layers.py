@@ -77,11 +77,8 @@ def _merge_one_parent(groups: dict[str, list[nn.Parameter]]) -> dict[str, list[n
 
 def _keep_largest(groups: dict[str, list[nn.Parameter]], maximum: int) -> dict[str, list[nn.Parameter]]:
     """Join all but the largest parts of the network, where even the top level has more than the budget allows."""
-
-    def size(name: str) -> int:
-        return sum(parameter.numel() for parameter in groups[name])
-
-    kept = set(sorted((name for name in groups if name), key=size, reverse=True)[: maximum - 1])
+    sizes = {name: sum(parameter.numel() for parameter in group) for name, group in groups.items() if name}
+    kept = set(sorted(sizes, key=lambda name: sizes[name], reverse=True)[: maximum - 1])
     merged: dict[str, list[nn.Parameter]] = {}
     for name, group in groups.items():
         merged.setdefault(name if name in kept else "", []).extend(group)

@@ -16,10 +16,7 @@ GIGABYTE = 1e9
 
 
 class DeviceReadings:
-    """Readings of the training device, by the last part of their tags. This base class has none.
-
-    Used as it is for a device that shares the computer's own memory and load.
-    """
+    """Readings of the training device, by the last part of their tags: none if it shares the computer's own memory."""
 
     def read(self) -> dict[str, float]:
         return {}
@@ -124,7 +121,7 @@ class HostReadings:
 
 
 class SystemSampler:
-    """Calls `read` at once and then every `period_seconds`, on a daemon thread, until `close`."""
+    """Calls `read` every `period_seconds` on a daemon thread, until `close`."""
 
     def __init__(self, read: Callable[[], dict[str, float]], period_seconds: float) -> None:
         self._read = read
