@@ -87,14 +87,10 @@ class LoggingClock:
 
     Ordinary logging and sampling (generated videos and noise visualisation, which have their own cadence) are kept
     apart. The totals only grow: to get the cost of an interval, subtract the reading from its start.
-
-    Attributes:
-        logging_seconds: since the process started.
-        sampling_seconds: since the process started.
     """
 
     def __init__(self) -> None:
-        self.logging_seconds = 0.0
+        self.logging_seconds = 0.0  # since the process started, as is the next one
         self.sampling_seconds = 0.0
 
     @contextmanager

@@ -124,12 +124,7 @@ class Category:
         method(self.full_tag(key, **names), content, step, self.tags[key].description)
 
     def video(
-        self,
-        key: str,
-        video_THWC: numpy.ndarray,
-        step: int,
-        frames_per_second: float,
-        file_name: str | None = None,
+        self, key: str, video_THWC: numpy.ndarray, step: int, frames_per_second: float, file_name: str | None = None
     ) -> None:
         """Write a clip (see `Writer.video`) with the full tag and its description."""
         meaning = self.tags[key].description

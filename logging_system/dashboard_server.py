@@ -63,21 +63,17 @@ def choose_port(host: str, asked: int | None) -> int:
     problem = ""
     for port in candidates:
         try:
-            _try_to_listen(family, host, port)
-            return port
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                if sys.platform != "win32":  # a port that was in use a moment ago counts as free; more on Windows
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+                return port
         except OSError as error:
             problem = str(error).rstrip(".")
     raise UserError(
         f"TensorBoard cannot listen on {host} port {'-'.join(map(str, dict.fromkeys([candidates[0], candidates[-1]])))}"
         f": {problem}. Name another port with --port, or leave it out to take the first free one from {FIRST_PORT}."
     )
-
-
-def _try_to_listen(family: socket.AddressFamily, host: str, port: int) -> None:
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        if sys.platform != "win32":  # lets a port that was in use a moment ago count as free; means more on Windows
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
 
 
 @contextmanager

@@ -19,8 +19,6 @@ from logging_system.files.writer import Writer, report_on_console
 from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, TrainingView, ValidationRecord
 
 ERROR_FILE = "logging_errors.log"
-FAILURES_TAG = f"{Performance.name}/Logging_Failures"
-DROPPED_TAG = f"{Performance.name}/Dropped_Videos"
 
 
 class WeightCopies(Protocol):
@@ -99,8 +97,7 @@ class RunLog:
     def close(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop the categories' threads, finish the videos and close the files. May be called twice.
 
-        Args:
-            is_hurried: says, also meanwhile, that nobody waits for videos that take longer than a moment.
+        `is_hurried` says, also meanwhile, that nobody waits for videos that take longer than a moment.
         """
 
     def _weights(self, *, with_gradients: bool = False) -> AbstractContextManager[None]:
@@ -116,14 +113,7 @@ class Dispatcher(RunLog):
     A category that raises is reported once for each of its hooks on the console, with the traceback in
     ``logging_errors.log``; it is called again next time, for the cause may pass.
 
-    Args:
-        categories: only those that ``config`` enables are built.
-        config: of the run.
-        run_folder: where the run lives.
-        view: what the categories may look at.
-        writer: gets the points.
-        copies: as in `RunLog`.
-        report: takes one line for the console.
+    Of ``categories``, those that ``config`` enables are built; ``report`` takes one line for the console.
     """
 
     def __init__(
@@ -214,9 +204,9 @@ class Dispatcher(RunLog):
     def _write_counters(self, step: int) -> None:
         failures = sum(self._failures.values()) + sum(self._writer.failures.values())
         self._last_counted_step = step
-        for tag, count in ((FAILURES_TAG, failures), (DROPPED_TAG, self._writer.dropped_videos)):
+        for key, count in (("Logging_Failures", failures), ("Dropped_Videos", self._writer.dropped_videos)):
             if count and self._shows_failures:
-                self._writer.scalar(tag, count, step, Performance.tags[tag.split("/")[1]].description)
+                self._writer.scalar(f"{Performance.name}/{key}", count, step, Performance.tags[key].description)
 
 
 def build_dispatcher(
@@ -224,14 +214,8 @@ def build_dispatcher(
 ) -> Dispatcher:
     """Return the log of a run's main process, with all of the fifteen categories that ``config`` enables.
 
-    Whatever an earlier launch logged beyond ``start_step`` is taken back first (see ``files/rewind.py``).
-
-    Args:
-        config: of the run.
-        run_folder: created if need be.
-        view: what the categories may look at.
-        start_step: 0, or the step of the checkpoint that the run resumes from.
-        copies: as in `RunLog`.
+    Whatever an earlier launch logged beyond ``start_step``, which is 0 or the step of the checkpoint that the run
+    resumes from, is taken back first (see ``files/rewind.py``). ``run_folder`` is created if need be.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     first_new_step = start_step + 1 if start_step else 0

@@ -4,10 +4,9 @@ Records are frozen: passed once, never changed. Their tensors are detached and s
 making a record costs no synchronisation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy
 from torch import Tensor, nn
@@ -28,9 +27,7 @@ class DiffusionTensors:
 
     video: Tensor  # clean, in [-1, 1]
     actual_noise: Tensor
-    noisy_video: Tensor
     predicted_noise: Tensor
-    predicted_video: Tensor
     timestep: Tensor
     is_terminal: Tensor
 
@@ -123,7 +120,6 @@ class GeneratedSamples:
     real: numpy.ndarray | None  # a real clip for each prompt, where there is one
     measures: Mapping[str, float]  # tag name -> value, such as Text_Sensitivity; only what could be measured
     frames_per_second: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,6 @@ class NoiseVisualisation:
     denoised: numpy.ndarray
     filmstrip: numpy.ndarray  # [K, T, H, W, 3]: the clean estimate after K stages of sampling, from noise to clip
     frames_per_second: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -163,45 +158,18 @@ class RunInformation:
         return self.start_step + 1 if self.start_step else 0
 
 
-class TrainingView(Protocol):
-    """What a category may look at. The trainer implements it; nobody here changes anything through it."""
+@dataclass(frozen=True)
+class TrainingView:
+    """What a category may look at; nobody changes anything through it.
 
-    @property
-    def run(self) -> RunInformation: ...
+    The last two are expensive, draw from private random streams, so that training is not disturbed, and raise
+    Interrupted when a signal asks for the end: what was begun is given up.
+    """
 
-    @property
-    def model(self) -> nn.Module:
-        """The network being trained; `.grad` of its parameters holds the clipped gradients of the last step."""
-        ...
-
-    @property
-    def ema_model(self) -> nn.Module: ...
-
-    @property
-    def total_steps(self) -> int | None:
-        """Where the learning-rate plan ends; None when only MAX_MINUTES ends the run."""
-        ...
-
-    def learning_rate_at(self, step: int) -> float | None:
-        """Return the planned rate of an optimizer step; None for schedules that follow the validation loss."""
-        ...
-
-    def scheduler_state(self) -> Mapping[str, float]:
-        """Return the schedule's own numbers, such as last_epoch, best, num_bad_epochs."""
-        ...
-
-    def generate_samples(self) -> GeneratedSamples:
-        """Sample the fixed prompts. Expensive; from a private random stream, so training is not disturbed.
-
-        Raises:
-            Interrupted: a signal asks for the end; what was begun is given up.
-        """
-        ...
-
-    def visualise_noise(self) -> NoiseVisualisation:
-        """Noise and denoise one fixed validation clip. Expensive; from a private random stream.
-
-        Raises:
-            Interrupted: a signal asks for the end.
-        """
-        ...
+    run: RunInformation
+    model: nn.Module  # being trained; `.grad` of its parameters holds the clipped gradients of the last step
+    total_steps: int | None  # where the learning-rate plan ends; None when only MAX_MINUTES ends the run
+    learning_rate_at: Callable[[int], float | None]  # planned, by step; None if the schedule follows the validation
+    scheduler_state: Callable[[], Mapping[str, float]]  # the schedule's own numbers, such as last_epoch or best
+    generate_samples: Callable[[], GeneratedSamples]  # for the fixed prompts
+    visualise_noise: Callable[[], NoiseVisualisation]  # of one fixed validation clip

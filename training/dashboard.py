@@ -1,12 +1,7 @@
 """The log of a run, and what of the trainer the dashboard may read: built by the main process, and by no other."""
 
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
 
 from common.settings import config_as_json
 from compute.environment import describe_environment
@@ -15,43 +10,15 @@ from data.fingerspelling import FingerspellingSplits
 from data.records import DataSplits
 from logging_system.cadence import Cadence
 from logging_system.dispatcher import RunLog, build_dispatcher
-from logging_system.records import GeneratedSamples, NoiseVisualisation, RunInformation
+from logging_system.records import GeneratedSamples, NoiseVisualisation, RunInformation, TrainingView
 from measures.recogniser_training import build_recogniser
 from sampling.sampler import ClipSampler, build_sampler
 from training.learner import Learner
-from training.learning_rate import LearningRateSchedule
 from training.showcase import Showcase, SpellingTest
 from training.stopping import StopRequest
 
 
-@dataclass(frozen=True)
-class TrainerView:
-    """Read-only access to the trainer's parts."""
-
-    run: RunInformation
-    model: nn.Module
-    ema_model: nn.Module
-    schedule: LearningRateSchedule
-    showcase: Showcase
-    total_steps: int | None
-    interruptible: Callable[[], AbstractContextManager[None]]  # in which a signal gives up what takes long
-
-    def learning_rate_at(self, step: int) -> float | None:
-        return self.schedule.planned_rate(step)
-
-    def scheduler_state(self) -> Mapping[str, float]:
-        return self.schedule.state()
-
-    def generate_samples(self) -> GeneratedSamples:
-        with self.interruptible():
-            return self.showcase.generate(self.model, self.ema_model)
-
-    def visualise_noise(self) -> NoiseVisualisation:
-        with self.interruptible():
-            return self.showcase.visualise_noise(self.ema_model)
-
-
-def build_run_log(config: Config, run_folder: Path, learner: Learner, view: TrainerView | None) -> RunLog:
+def build_run_log(config: Config, run_folder: Path, learner: Learner, view: TrainingView | None) -> RunLog:
     """Build what the training loop tells of its steps; without a view, which the main process alone has, nothing."""
     if view is None:
         return RunLog(Cadence.from_config(config), learner.copies)
@@ -60,20 +27,34 @@ def build_run_log(config: Config, run_folder: Path, learner: Learner, view: Trai
 
 def build_view(
     learner: Learner, splits: DataSplits, differences: tuple[str, ...], argv: list[str], stop: StopRequest
-) -> TrainerView:
+) -> TrainingView:
     """Build what the dashboard may read. Nothing is written yet.
 
-    Args:
-        learner: what is trained.
-        splits: the data.
-        differences: from the checkpoint that the run resumes from, a sentence each.
-        argv: the command line.
-        stop: a signal gives up the sampling.
+    `differences` from the checkpoint that the run resumes from are a sentence each; `stop` may give up the sampling.
     """
     config, compute = learner.config, learner.compute
     sampler = build_sampler(config, learner.objective.schedule, learner.tokenizer, compute)
     peak = compute.peak_flops_per_second
-    return TrainerView(
+    showcase = Showcase(
+        sampler=sampler,
+        splits=splits,
+        prompts=config.SAMPLE_PROMPTS or splits.default_prompts,
+        validation_batch=learner.validation_batch,
+        compute=compute,
+        spelling=_spelling_test(learner, splits, sampler),
+        frames_per_second=config.VIDEO_FRAMES_PER_SECOND,
+        seed=config.SEED,
+    )
+
+    def generate_samples() -> GeneratedSamples:
+        with stop.interruptible():
+            return showcase.generate(learner.dashboard_model, learner.dashboard_average)
+
+    def visualise_noise() -> NoiseVisualisation:
+        with stop.interruptible():
+            return showcase.visualise_noise(learner.dashboard_average)
+
+    return TrainingView(
         run=RunInformation(
             config=config_as_json(config),
             environment=describe_environment(compute, argv),
@@ -83,20 +64,11 @@ def build_view(
             peak_flops_per_second=None if peak is None else learner.processes.part.world_size * peak,
         ),
         model=learner.dashboard_model,
-        ema_model=learner.dashboard_average,
-        schedule=learner.schedule,
-        showcase=Showcase(
-            sampler=sampler,
-            splits=splits,
-            prompts=config.SAMPLE_PROMPTS or splits.default_prompts,
-            validation_batch=learner.validation_batch,
-            compute=compute,
-            spelling=_spelling_test(learner, splits, sampler),
-            frames_per_second=config.VIDEO_FRAMES_PER_SECOND,
-            seed=config.SEED,
-        ),
         total_steps=learner.limits.total_steps,
-        interruptible=stop.interruptible,
+        learning_rate_at=learner.schedule.planned_rate,
+        scheduler_state=learner.schedule.state,
+        generate_samples=generate_samples,
+        visualise_noise=visualise_noise,
     )
 
 

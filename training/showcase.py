@@ -1,6 +1,5 @@
 """The clips that the dashboard shows: fixed prompts from fixed noise, and one clip on its way through the model."""
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -47,9 +46,7 @@ class TrainingComparison:
     ) -> None:
         """`held_out` says of each prompt whether no training clip shows it; `validation` holds the real clips."""
         self._training = training
-        self._compared = [index for index, is_held_out in enumerate(held_out) if is_held_out] or list(
-            range(len(prompts))
-        )
+        self._compared = [index for index in range(len(prompts)) if held_out[index] or not any(held_out)]
         self._prompts = [prompts[index] for index in self._compared]
         self._validation = validation
 
@@ -111,17 +108,13 @@ class SpellingTest:
         readings: list[tuple[str, ...]] = []
         for start in range(0, len(self._captions), self._clips_at_once):
             captions = self._captions[start : start + self._clips_at_once]
-            noise = [
-                self._sampler.initial_noise(self._seed, NOISE_STREAM, index)
-                for index in range(start, start + len(captions))
-            ]
+            indices = range(start, start + len(captions))
+            noise = [self._sampler.initial_noise(self._seed, NOISE_STREAM, index) for index in indices]
             step_noise_seed = derive_seed(self._seed, "spelling_test", start)
             clips = self._sampler.sample(model, captions, torch.stack(noise), step_noise_seed)
             readings += self._recogniser.read(clips)
-        measures = {
-            "Letter_Error_Rate": letter_error_rate(self._asked, readings),
-            "Real_Ceiling": self._real_ceiling,
-        }
+        rate = letter_error_rate(self._asked, readings)
+        measures = {"Letter_Error_Rate": rate, "Real_Ceiling": self._real_ceiling}
         floor = shuffled_letter_error_rate(self._asked, readings)
         return measures if floor is None else {**measures, "Shuffled_Floor": floor}
 
@@ -150,11 +143,12 @@ class Showcase:
         frames_per_second: float,
         seed: int,
     ) -> None:
-        """`spelling` reads generated clips, where that can be done."""
         self._sampler = sampler
         self._prompts = tuple(prompts)
         self._held_out = tuple(splits.is_held_out(prompt) for prompt in prompts)
-        self._real = self._collect_real(splits, prompts)
+        clips = [splits.real_clip(prompt) for prompt in prompts]
+        found = [clip for clip in clips if clip is not None]
+        self._real = numpy.stack(found) if len(found) == len(clips) else None
         self._comparison = TrainingComparison(splits.training, self._prompts, self._held_out, validation_batch)
         self._validation_batch = validation_batch
         self._spelling = spelling
@@ -162,15 +156,8 @@ class Showcase:
         self._frames_per_second = frames_per_second
         self._seed = seed
 
-    @staticmethod
-    def _collect_real(splits: DataSplits, prompts: Sequence[str]) -> numpy.ndarray | None:
-        clips = [splits.real_clip(prompt) for prompt in prompts]
-        found = [clip for clip in clips if clip is not None]
-        return numpy.stack(found) if len(found) == len(clips) else None
-
     def generate(self, model: nn.Module, ema_model: nn.Module) -> GeneratedSamples:
         """Sample every prompt from one shared noise, so that what differs between the clips comes from the text."""
-        start = time.perf_counter()
         count, repeats = len(self._prompts), min(RAW_PROMPTS, len(self._prompts))
         shared = self._sampler.initial_noise(self._seed, 0)
         other = self._sampler.initial_noise(self._seed, 1)
@@ -186,21 +173,20 @@ class Showcase:
             real=self._real,
             measures=self._measure(clips[:count], clips[count:], ema_model),
             frames_per_second=self._frames_per_second,
-            seconds=time.perf_counter() - start,
         )
 
     def _measure(self, clips: Tensor, repeated: Tensor, ema_model: nn.Module) -> dict[str, float]:
-        measures: dict[str, float | None] = {
-            "Text_Sensitivity": text_sensitivity(clips, repeated),
-            "Frozen_Frame_Percent": frozen_frame_percent(clips),
-        }
         real = self._validation_batch.video_BCTHW
         if self._real is not None:  # every prompt has a real clip: the closer comparison
             real = to_unit_range(torch.from_numpy(self._real))
-        measures["Motion_Energy_Ratio"] = ratio_to_real(motion_energy, clips, real)
-        measures["Hold_Ratio"] = ratio_to_real(hold_share, clips, real)
-        measures["Sharpness_Ratio"] = ratio_to_real(sharpness, clips, real)
-        measures.update(self._comparison.measures(clips))
+        measures: dict[str, float | None] = {
+            "Text_Sensitivity": text_sensitivity(clips, repeated),
+            "Frozen_Frame_Percent": frozen_frame_percent(clips),
+            "Motion_Energy_Ratio": ratio_to_real(motion_energy, clips, real),
+            "Hold_Ratio": ratio_to_real(hold_share, clips, real),
+            "Sharpness_Ratio": ratio_to_real(sharpness, clips, real),
+            **self._comparison.measures(clips),
+        }
         if self._spelling is not None:
             measures.update(self._spelling.measures(ema_model))
         return {name: value for name, value in measures.items() if value is not None}
@@ -208,7 +194,6 @@ class Showcase:
     @torch.no_grad()
     def visualise_noise(self, ema_model: nn.Module) -> NoiseVisualisation:
         """Noise the first validation clip to the middle timestep and denoise it; then sample its caption in stages."""
-        start = time.perf_counter()
         settings, device = self._sampler.settings, self._compute.device
         timestep = settings.schedule.num_timesteps // 2
         video = self._validation_batch.video_BCTHW[:1].to(device)
@@ -231,7 +216,6 @@ class Showcase:
             denoised=to_pixels(predicted_video(*arguments)[0]),
             filmstrip=self._filmstrip(ema_model),
             frames_per_second=self._frames_per_second,
-            seconds=time.perf_counter() - start,
         )
 
     def _filmstrip(self, ema_model: nn.Module) -> numpy.ndarray:

@@ -131,9 +131,7 @@ class TrainStep:
         tensors = DiffusionTensors(
             video=video,
             actual_noise=sample.noise,
-            noisy_video=sample.noisy_video,
             predicted_noise=terms.predicted_noise,
-            predicted_video=terms.predicted_video,
             timestep=sample.timestep_B,
             is_terminal=terms.clips.is_terminal,
         )

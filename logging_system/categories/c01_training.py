@@ -69,11 +69,6 @@ class Training(Category):
         self._overflow_steps = 0
 
     def on_step(self, record: StepRecord, due: Due) -> None:
-        self._accumulate(record)
-        if due.scalars:
-            self._write(record)
-
-    def _accumulate(self, record: StepRecord) -> None:
         loss = record.loss.float()
         self._means.add_step(
             {
@@ -87,10 +82,11 @@ class Training(Category):
         before = torch.zeros(2, device=loss.device) if self._average is None else self._average
         after = EMA_DECAY * before + (1 - EMA_DECAY) * torch.stack([loss, torch.ones_like(loss)])
         self._average = torch.where(torch.isfinite(loss), after, before)
+        if due.scalars:
+            self._write(record, self._average)
 
-    def _write(self, record: StepRecord) -> None:
-        assert self._average is not None
-        newest = {"loss_ema": self._average[0] / self._average[1]}
+    def _write(self, record: StepRecord, average: Tensor) -> None:
+        newest = {"loss_ema": average[0] / average[1]}
         if record.loss_scale is not None:
             newest["loss_scale"] = record.loss_scale
         self._means.add(newest)

@@ -13,25 +13,16 @@ NO_PLAN = "the schedule follows the validation loss, so it has no plan"
 TAGS = {
     "Current_LR": Tag("Learning rate this step used in the first parameter group, per step."),
     "Current_LR/{group}": Tag(
-        "Learning rate this step used in one parameter group.",
-        absent_when="the optimizer has a single parameter group",
+        "Learning rate this step used in one parameter group.", "the optimizer has a single parameter group"
     ),
     "Scheduler_State/{key}": Tag(
         "A number of the schedule's own state, such as last_epoch (its step count), best or num_bad_epochs.",
         absent_when="the schedule keeps no numbers",
     ),
-    "LR_In_100_Steps": Tag(
-        "Planned rate 100 steps from now, or at the end of the plan if that is sooner.", absent_when=NO_PLAN
-    ),
-    "LR_In_1000_Steps": Tag(
-        "Planned rate 1000 steps from now, or at the end of the plan if that is sooner.", absent_when=NO_PLAN
-    ),
-    "LR_At_End": Tag(
-        "Planned rate of the last step.", absent_when="the schedule has no plan or the run has no last step"
-    ),
-    "Schedule": Tag(
-        "The whole plan, rate by optimizer step; the marker shows where training is now.", absent_when=NO_PLAN
-    ),
+    "LR_In_100_Steps": Tag("Planned rate 100 steps from now, or at the end of the plan if that is sooner.", NO_PLAN),
+    "LR_In_1000_Steps": Tag("Planned rate 1000 steps from now, or at the end of the plan if that is sooner.", NO_PLAN),
+    "LR_At_End": Tag("Planned rate of the last step.", "the schedule has no plan or the run has no last step"),
+    "Schedule": Tag("The whole plan, rate by optimizer step; the marker shows where training is now.", NO_PLAN),
 }
 
 

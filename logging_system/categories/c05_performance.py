@@ -35,8 +35,7 @@ TAGS = {
         absent_when="ENABLE_VIDEO_LOGGING and ENABLE_NOISE_VISUALIZATION are both off",
     ),
     "Checkpoint_Stall_Seconds": Tag(
-        "Seconds that training stood still for the checkpoint of this step.",
-        absent_when="no checkpoint was written yet",
+        "Seconds that training stood still for the checkpoint of this step.", "no checkpoint was written yet"
     ),
     "Checkpoint_Write_Seconds": Tag(
         "Seconds from the beginning of the checkpoint of this step until it had reached the disk. With "
@@ -65,8 +64,7 @@ TAGS = {
         absent_when="one process trains alone",
     ),
     "Rank_Seconds_Slowest": Tag(
-        "The slowest process's mean seconds of a step on its own since the last point.",
-        absent_when="one process trains alone",
+        "The slowest process's mean seconds of a step on its own since the last point.", "one process trains alone"
     ),
     "Rank_Spread_Percent": Tag(
         "By how much the slowest process is slower than the middle one (the median), as a share of the whole step. The "

@@ -14,10 +14,7 @@ CLIPS_A_BIN = 4  # in a finished column, on average: fewer would leave holes whe
 
 
 class LossHistory:
-    """Columns of sums and counts, each of as many log points as it takes to fill it.
-
-    When the columns are too many, neighbours are joined in pairs, and later columns are to hold twice as much.
-    """
+    """Columns of sums and counts, each of as many log points as it takes to fill it; too many are joined in pairs."""
 
     def __init__(self, first_step: int) -> None:
         self._clips_a_bin = CLIPS_A_BIN
@@ -65,9 +62,7 @@ TAGS = {
         "last point. Clips of pure noise (signal-to-noise ratio 0) are left out. 1 is what the answer 0 would score.",
         absent_when=ALL_TERMINAL,
     ),
-    "Noise_Prediction_MAE": Tag(
-        "Absolute error of the predicted noise, mean over the same clips.", absent_when=ALL_TERMINAL
-    ),
+    "Noise_Prediction_MAE": Tag("Absolute error of the predicted noise, mean over the same clips.", ALL_TERMINAL),
     "Signal_to_Noise_Ratio": Tag(
         "Signal-to-noise ratio of the noisy clips in dB: 10 log10 of alphas_cumprod times the clip's mean square over "
         "1 - alphas_cumprod; mean over clips since the last point, pure noise left out. It describes data and "

@@ -167,7 +167,9 @@ def _device_figures(record: StepRecord, predicted: Tensor) -> dict[str, Tensor]:
     for group, tensor in (("Predicted", predicted), ("Actual", tensors.actual_noise), ("Video", tensors.video)):
         if tensor.numel():
             figures |= {f"{group}_{name}": value for name, value in _spread(tensor).items()}
-    return {key: value for key, value in figures.items() if key in TAGS}
+    if predicted.numel():
+        figures["Predicted_Non_Finite"] = (~torch.isfinite(predicted)).sum().float()
+    return figures
 
 
 def _spread(tensor: Tensor) -> dict[str, Tensor]:
@@ -184,5 +186,4 @@ def _spread(tensor: Tensor) -> dict[str, Tensor]:
         "Abs_Mean": clean.abs().sum() / count,
         "Min": torch.where(finite, flat, math.inf).amin(),
         "Max": torch.where(finite, flat, -math.inf).amax(),
-        "Non_Finite": (~finite).sum().float(),
     }

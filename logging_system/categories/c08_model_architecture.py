@@ -4,6 +4,8 @@ There is no graph: tracing a 3D UNet takes seconds and a second forward pass, br
 in a drawing of hundreds of nodes that nobody reads. The table gives every module, its shape and its share.
 """
 
+from collections import Counter
+
 from torch import nn
 
 from logging_system.category import START, Category, Tag
@@ -70,8 +72,7 @@ class ModelArchitecture(Category):
 
 def parameters_by_block(model: nn.Module) -> dict[str, int]:
     """Return the number of values under each child of the network; parameters of its own come under one name."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
-        block = name.split(".")[0] if "." in name else DIRECT
-        counts[block] = counts.get(block, 0) + parameter.numel()
+        counts[name.split(".")[0] if "." in name else DIRECT] += parameter.numel()
     return counts

@@ -9,7 +9,7 @@ TAGS = {
     "{layer}": Tag(
         "Distribution of the layer's weights and biases together, finite ones only. Widening slowly is normal; a "
         "single spike is a dead layer, long tails announce instability."
-    ),
+    )
 }
 
 

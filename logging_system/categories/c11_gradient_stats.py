@@ -128,7 +128,10 @@ class GradientStats(Category):
         if layers:
             self._draw(record.step, layers)
         if self.config.ENABLE_GRADIENT_HISTOGRAMS:
-            self._write_histograms(record.step, with_gradient, factor)
+            histograms = layer_histograms([_gradients(layer) for layer in with_gradient], self.config.HISTOGRAM_BINS)
+            for layer, histogram in zip(with_gradient, histograms, strict=True):
+                unclipped = scaled(histogram, factor)
+                self.write(self.writer.histogram, "{layer}/Histogram", unclipped, record.step, layer=layer.name)
 
     def _write_totals(self, step: int, norm: float, layers: Collection[TensorStatistics]) -> None:
         values = {"Total_Gradient_Norm": norm}
@@ -140,11 +143,6 @@ class GradientStats(Category):
             count = sum(layer.count + layer.non_finite for layer in layers)
             values["Zero_Percent"] = 100 * sum(layer.zeros for layer in layers) / count
         self.scalars(values, step)
-
-    def _write_histograms(self, step: int, layers: list[Layer], factor: float) -> None:
-        histograms = layer_histograms([_gradients(layer) for layer in layers], self.config.HISTOGRAM_BINS)
-        for layer, histogram in zip(layers, histograms, strict=True):
-            self.write(self.writer.histogram, "{layer}/Histogram", scaled(histogram, factor), step, layer=layer.name)
 
     def _draw(self, step: int, layers: Mapping[str, TensorStatistics]) -> None:
         picture = bar_chart(

@@ -15,14 +15,10 @@ MAXIMUM_PROMPTS = 3
 
 
 class TimeLapse:
-    """Keeps the first and the latest point, and points evenly between them.
-
-    Attributes:
-        points: (step, clips [N, T, H, W, 3]), oldest first.
-    """
+    """Keeps the first and the latest point, and points evenly between them."""
 
     def __init__(self) -> None:
-        self.points: list[tuple[int, numpy.ndarray]] = []
+        self.points: list[tuple[int, numpy.ndarray]] = []  # step and clips [N, T, H, W, 3], oldest first
 
     def add(self, step: int, videos_NTHWC: numpy.ndarray) -> None:
         """Keep the first prompts' clips of `step`."""
@@ -81,8 +77,7 @@ TAGS = {
         absent_when=NOT_SPELLED,
     ),
     "Real_Ceiling": Tag(
-        "The recogniser's letter error rate on real clips: the best that Letter_Error_Rate can reach.",
-        absent_when=NOT_SPELLED,
+        "The recogniser's letter error rate on real clips: the best that Letter_Error_Rate can reach.", NOT_SPELLED
     ),
     "Shuffled_Floor": Tag(
         "The letter error rate of the same clips against other prompts: what ignoring the text would score.",
@@ -99,8 +94,7 @@ TAGS = {
         absent_when="no training clip could be loaded",
     ),
     "Other/{measure}": Tag(
-        "A further measure of the generated clips, under the name that the evaluation gives it.",
-        absent_when="there is none",
+        "A further measure of the generated clips, under the name that the evaluation gives it.", "there is none"
     ),
 }
 

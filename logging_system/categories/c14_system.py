@@ -49,10 +49,9 @@ class System(Category):
     tags = TAGS
 
     def __init__(self, context: CategoryContext, device: DeviceReadings | None = None) -> None:
-        """`device` None reads the device that the model is on."""
         super().__init__(context)
         self._run_folder = context.run_folder
-        self._device = device
+        self._device = device  # None: the one that the model is on
         self._sampler: SystemSampler | None = None
         self._has_written = False
 

@@ -43,14 +43,8 @@ PROMINENT_CONSTANTS = ("LEARNING_RATE", "BATCH_SIZE", "MODEL_CHANNELS", "MAX_STE
 LAYOUT: Mapping[str, Mapping[str, list[str]]] = {
     "Is it learning": {
         "Training and validation loss": ["01_Training/Loss", "01_Training/Loss_EMA", "01_Training/Validation_Loss"],
-        "Against doing nothing": [
-            "02_Loss_Components/Unweighted_MSE",
-            "02_Loss_Components/Predict_Zero_Baseline",
-        ],
-        "Gradient norm before and after clipping": [
-            "01_Training/Gradient_Norm",
-            "01_Training/Gradient_Norm_Clipped",
-        ],
+        "Against doing nothing": ["02_Loss_Components/Unweighted_MSE", "02_Loss_Components/Predict_Zero_Baseline"],
+        "Gradient norm before and after clipping": ["01_Training/Gradient_Norm", "01_Training/Gradient_Norm_Clipped"],
         "Noise prediction": ["06_Diffusion/Noise_Prediction_MSE", "06_Diffusion/Noise_Prediction_MAE"],
     },
     "Is the text used": {

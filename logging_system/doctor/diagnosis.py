@@ -5,17 +5,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy, Opinion, Unknown
-from logging_system.doctor.rules_loss import LOSS_TAG, diverged, not_learning, plateau
 from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth, straggler
-from logging_system.doctor.rules_optimizer import gradients_exploding, gradients_vanishing, learning_rate_too_high
 from logging_system.doctor.rules_samples import (
     blurred_samples,
     frozen_samples,
     memorisation,
+    misspelled,
     noisy_samples,
     overfitting,
+    text_ignored,
 )
-from logging_system.doctor.rules_text import misspelled, text_ignored
+from logging_system.doctor.rules_training import (
+    LOSS_TAG,
+    diverged,
+    gradients_exploding,
+    gradients_vanishing,
+    learning_rate_too_high,
+    not_learning,
+    plateau,
+)
 from logging_system.files.scalar_history import ScalarHistory, json_number
 from logging_system.files.summaries import escape
 
@@ -123,10 +131,13 @@ def as_text(diagnosis: Diagnosis) -> str:
 
 def as_json(diagnosis: Diagnosis) -> dict[str, object]:
     """Return the diagnosis for `json.dumps`. Numbers that are not finite are "NaN", "Infinity" or "-Infinity"."""
+    findings = [dataclasses.asdict(finding) for finding in (*diagnosis.problems, *diagnosis.warnings)]
+    for finding in findings:
+        finding["evidence"] = [{**point, "value": json_number(point["value"])} for point in finding["evidence"]]
     return {
         "step": diagnosis.step,
         "verdict": diagnosis.verdict,
-        "findings": [_finding_as_json(finding) for finding in (*diagnosis.problems, *diagnosis.warnings)],
+        "findings": findings,
         "healthy": [dataclasses.asdict(opinion) for opinion in diagnosis.healthy],
         "unknown": [dataclasses.asdict(opinion) for opinion in diagnosis.unknown],
     }
@@ -142,8 +153,3 @@ def _closing_lists(diagnosis: Diagnosis) -> list[tuple[str, list[tuple[str, str]
 
 def _evidence(point: Evidence) -> str:
     return f"{point.tag} = {point.value:.5g} at step {point.step}"
-
-
-def _finding_as_json(finding: Finding) -> dict[str, object]:
-    evidence = [{**dataclasses.asdict(point), "value": json_number(point.value)} for point in finding.evidence]
-    return {**dataclasses.asdict(finding), "evidence": evidence}

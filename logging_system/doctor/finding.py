@@ -96,10 +96,7 @@ def of_this_launch(history: ScalarHistory, tag: str) -> ScalarSeries:
 
 
 def settled_loss(history: ScalarHistory) -> ScalarSeries:
-    """Return the finite points of Loss_EMA without the first steps after each resume.
-
-    The average restarts with each launch, and is as noisy as single batches until it has seen EMA_MEMORY_STEPS.
-    """
+    """Return the finite points of Loss_EMA without the first after each resume, as noisy as single batches."""
     series = history.series(LOSS_EMA_TAG).finite()
     for start in history.series(LAUNCH_TAG).steps:
         if start > 0:

@@ -63,10 +63,7 @@ def data_bound(history: ScalarHistory, config: Constants) -> Opinion:
     """Training that waits for its data."""
     wait = of_this_launch(history, WAIT_TAG)
     if len(wait) < LEAST_WAIT_POINTS:
-        have = points(len(wait), "point")
-        return Unknown(
-            f"It needs {LEAST_WAIT_POINTS} points of {WAIT_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING)."
-        )
+        return _needs_points(wait, LEAST_WAIT_POINTS)
     percent = recent_median(wait)
     if percent <= WAIT_PERCENT:
         return Healthy(f"{percent:.1f} % of the time is spent waiting for data.")
@@ -89,10 +86,7 @@ def straggler(history: ScalarHistory, config: Constants) -> Opinion:
     if len(spread) == 0 and len(history.series(WAIT_TAG).since(launch_start(history))) > 0:
         return Healthy("one process trains alone, and waits for no other.")
     if len(spread) < LEAST_SPREAD_POINTS:
-        have = points(len(spread), "point")
-        return Unknown(
-            f"It needs {LEAST_SPREAD_POINTS} points of {SPREAD_TAG}; so far {have} (ENABLE_PERFORMANCE_PROFILING)."
-        )
+        return _needs_points(spread, LEAST_SPREAD_POINTS)
     percent = recent_median(spread)
     ranks = history.series(SLOWEST_TAG).finite().newest(RECENT_POINTS).values.astype(int)
     rank = int(numpy.bincount(ranks).argmax())
@@ -107,8 +101,12 @@ def straggler(history: ScalarHistory, config: Constants) -> Opinion:
         "Look at that process's machine: another program on it, a hot or throttled GPU, a slow disk under CACHE_DIR. "
         "torchrun gives ranks machine by machine."
     )
-    verdict = f"Rank {rank} is slower than the others."
-    return Finding("warning", verdict, explanation, (last_point(spread),), remedy)
+    return Finding("warning", f"Rank {rank} is slower than the others.", explanation, (last_point(spread),), remedy)
+
+
+def _needs_points(series: ScalarSeries, least: int) -> Unknown:
+    have = points(len(series), "point")
+    return Unknown(f"It needs {least} points of {series.tag}; so far {have} (ENABLE_PERFORMANCE_PROFILING).")
 
 
 def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:
@@ -123,7 +121,9 @@ def memory_growth(history: ScalarHistory, config: Constants) -> Opinion:
         if len(half) < LEAST_READINGS:
             continue
         level = float(numpy.median(half.values))
-        growth = robust_slope(_thinned(half)) * float(half.steps[-1] - half.steps[0])
+        chosen = numpy.linspace(0, len(half) - 1, min(len(half), MOST_READINGS)).astype(int)
+        thinned = half.where(numpy.isin(numpy.arange(len(half)), chosen))
+        growth = robust_slope(thinned) * float(half.steps[-1] - half.steps[0])
         if growth > GROWTH_SHARE * level and growth > GROWTH_GIGABYTES:
             first, last = half.steps[0], half.steps[-1]
             sentence = f"{tag} grew by {growth:.2f} GB from step {first} to {last}, to {half.values[-1]:.2f} GB."
@@ -180,9 +180,3 @@ def robust_slope(series: ScalarSeries) -> float:
     first, second = numpy.triu_indices(len(series), k=1)
     steps: NDArray[numpy.float64] = series.steps.astype(numpy.float64)
     return float(numpy.median((series.values[second] - series.values[first]) / (steps[second] - steps[first])))
-
-
-def _thinned(series: ScalarSeries) -> ScalarSeries:
-    chosen = numpy.zeros(len(series), dtype=bool)
-    chosen[numpy.linspace(0, len(series) - 1, min(len(series), MOST_READINGS)).astype(int)] = True
-    return series.where(chosen)

@@ -1,4 +1,7 @@
-"""Do generated clips move, are they sharp, and are they new? The rules of samples judge the latest sampling point."""
+"""Do generated clips move, are they sharp, are they new, can their letters be read, and does the text decide?
+
+The rules of samples judge the latest sampling point.
+"""
 
 import numpy
 
@@ -13,14 +16,134 @@ from logging_system.doctor.finding import (
     aligned,
     last_point,
     launch_start,
+    number,
     of_this_launch,
     points,
     recent_median,
     settled_loss,
 )
-from logging_system.doctor.rules_loss import BASELINE_TAG, MSE_TAG, VALIDATION_TAG
-from logging_system.doctor.rules_text import LEARNED_SHARE_OF_ZERO
+from logging_system.doctor.rules_training import BASELINE_TAG, MSE_TAG, VALIDATION_TAG
 from logging_system.files.scalar_history import ScalarHistory
+
+VALIDATION_LOSS_TAG = "02_Loss_Components/Validation/Loss"
+VALIDATION_GAP_TAG = "02_Loss_Components/Validation/Text_Gap_Shuffled"
+TRAINED_LOSS_TAG = "02_Loss_Components/Validation/Trained_Loss"
+TRAINED_GAP_TAG = "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled"
+VALIDATION_BASELINE_TAG = "02_Loss_Components/Validation/Predict_Zero_Baseline"
+SENSITIVITY_TAG = "12_Generated_Samples/Text_Sensitivity"
+
+# A model learns to remove noise first and to read afterwards, so an early gap of 0 means nothing. By the time the error
+# is at half of that of always answering 0, the default model reads: the gap is 26 percent of the loss at step 100, 73
+# at step 200, 130 at the end. With captions that belong to other clips it stays at about 0.1 percent.
+LEARNED_SHARE_OF_ZERO = 0.5
+LEAST_VALIDATIONS = 3
+LEAST_STEPS = 150  # after the warm-up, however fast noise removal was learned
+SMALL_GAP = 0.02
+# Text_Sensitivity is near 0 where the text is ignored and above 1 where it decides.
+LOW_SENSITIVITY = 0.2
+
+REMEDY_IGNORED = (
+    "Check first that each caption in DATA_ROOT belongs to its clip (12_Generated_Samples/Real_And_Generated shows "
+    "pairs). Then: CAPTION_DROPOUT near 0.1; more sizes in SPATIAL_ATTENTION_SIZES, where the text is read; "
+    "NOISE_SCHEDULE_SHIFT above 1, for in noisy clips only the text tells; a longer run (MAX_STEPS)."
+)
+
+
+def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
+    """A loss that hardly cares whose caption it is shown: of training clips where no other caption can be known."""
+    # The newest validation also measured training clips, where no other caption can be known. A resumed run may have
+    # other clips.
+    newest, newest_trained = history.series(VALIDATION_LOSS_TAG).steps, history.series(TRAINED_LOSS_TAG).steps
+    of_trained = len(newest) > 0 and len(newest_trained) > 0 and bool(newest_trained[-1] >= newest[-1])
+    what = "loss of training clips" if of_trained else "validation loss"
+    loss_tag, gap_tag = (TRAINED_LOSS_TAG, TRAINED_GAP_TAG) if of_trained else (VALIDATION_LOSS_TAG, VALIDATION_GAP_TAG)
+    steps, (loss, gap, zero) = aligned(history, loss_tag, gap_tag, VALIDATION_BASELINE_TAG)
+    if len(steps) < LEAST_VALIDATIONS:
+        have = points(len(steps), "validation")
+        if not len(steps) and len(history.series(loss_tag)):
+            return Unknown("All clips have the same caption, so that none can be exchanged for another one.")
+        return Unknown(
+            f"It needs {LEAST_VALIDATIONS} validations with different captions; so far {have} (VALIDATE_EVERY_STEPS)."
+        )
+    if loss[-1] <= 0 or loss[-1] > LEARNED_SHARE_OF_ZERO * zero[-1]:
+        share = f"{100 * loss[-1] / zero[-1]:.0f} %" if zero[-1] > 0 else "above all"
+        return Unknown(
+            f"The model must learn to remove noise first: its {what} is {share} of that of always answering "
+            f"0, and {100 * LEARNED_SHARE_OF_ZERO:.0f} % or less is needed."
+        )
+    needed = (number(config, "LR_WARMUP_STEPS") or 0.0) + LEAST_STEPS
+    if steps[-1] < needed:
+        return Unknown(f"Reading is learned late: it needs {needed:.0f} steps (LR_WARMUP_STEPS, {LEAST_STEPS} more).")
+    share_of_loss = float(gap[-LEAST_VALIDATIONS:].mean() / loss[-LEAST_VALIDATIONS:].mean())
+    percent = 100 * share_of_loss
+    figures = (
+        f"Another clip's caption raises the {what if of_trained else 'loss'} by "
+        f"{percent:.{0 if abs(percent) >= 10 else 2}f} % (mean of the last {LEAST_VALIDATIONS} validations"
+        f"{'; the signs of held-out captions cannot be known' if of_trained else ''})"
+    )
+    evidence = (Evidence(gap_tag, int(steps[-1]), float(gap[-1])), Evidence(loss_tag, int(steps[-1]), float(loss[-1])))
+    sensitivity = history.series(SENSITIVITY_TAG).finite()
+    sampled = f", and {SENSITIVITY_TAG} is {sensitivity.values[-1]:.2f}" if len(sensitivity) else ""
+    support = (last_point(sensitivity),) if len(sensitivity) else ()
+    if share_of_loss < SMALL_GAP:
+        explanation = f"{figures}; {100 * SMALL_GAP:.0f} % is the least that counts as reading{sampled}."
+        return Finding("problem", "The model ignores the text.", explanation, (*evidence, *support), REMEDY_IGNORED)
+    if support and support[0].value < LOW_SENSITIVITY:
+        verdict = "The loss depends on the text, but generated clips hardly do."
+        remedy = "Raise GUIDANCE_SCALE, widen GUIDANCE_INTERVAL, train longer (MAX_STEPS), or lower EMA_DECAY."
+        return Finding("warning", verdict, f"{figures}{sampled}.", (*evidence, *support), remedy)
+    return Healthy(f"{figures[0].lower()}{figures[1:]}{sampled}.")
+
+
+RATE_TAG = "12_Generated_Samples/Letter_Error_Rate"
+CEILING_TAG = "12_Generated_Samples/Real_Ceiling"
+FLOOR_TAG = "12_Generated_Samples/Shuffled_Floor"
+
+READS_REAL_CLIPS = 0.1  # errors in real clips beyond which the recogniser has nothing to say about generated ones
+ABOVE_CEILING = 0.1  # as many errors as that more than in real clips are few; ten points are the default run's goal
+STILL_FALLING = 0.05  # less than at the sampling point before: the model is learning to spell
+
+
+def misspelled(history: ScalarHistory, config: Constants) -> Opinion:
+    """Letters that a recogniser of real ones cannot read."""
+    steps, (rate, ceiling, floor) = aligned(history, RATE_TAG, CEILING_TAG, FLOOR_TAG)
+    if not len(steps):
+        return Unknown(
+            "It needs finger-spelling data and a recogniser (ENABLE_VIDEO_LOGGING, RECOGNISER_STEPS above 0, "
+            "SAMPLE_EVERY_STEPS)."
+        )
+    step = int(steps[-1])
+    of_real = Evidence(CEILING_TAG, step, float(ceiling[-1]))
+    if of_real.value > READS_REAL_CLIPS:
+        return Finding(
+            "warning",
+            "The recogniser misreads real clips, so what it says of generated ones means little.",
+            f"It misses {_percent(of_real.value)} of real letters; {_percent(READS_REAL_CLIPS)} are the limit.",
+            (of_real,),
+            "Raise RECOGNISER_STEPS; where letters have too few frames, raise NUM_FRAMES or lower MAX_WORD_LETTERS.",
+        )
+    figures = (
+        f"{_percent(rate[-1])} of the letters are misread at step {step}; of real clips {_percent(ceiling[-1])}, "
+        f"against other words {_percent(floor[-1])}"
+    )
+    if rate[-1] - ceiling[-1] <= ABOVE_CEILING:
+        return Healthy(f"{figures}.")
+    if len(steps) == 1 or rate[-1] < rate[-2] - STILL_FALLING:
+        return Unknown(f"Spelling is still being learned: {figures}.")
+    evidence = tuple(Evidence(tag, step, float(values[-1])) for tag, values in ((RATE_TAG, rate), (FLOOR_TAG, floor)))
+    return Finding(
+        "warning",
+        "Generated letters are misread, and that no longer gets better.",
+        f"{figures}. At the sampling point before it were {_percent(rate[-2])}.",
+        (*evidence, of_real),
+        "Train longer (MAX_STEPS, MAX_MINUTES) and let the learning rate fall later; raise GUIDANCE_SCALE. `python -m "
+        "evaluation --run FOLDER --output report.json` tells which letters are misread, and as what.",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
 
 MOTION_TAG = "12_Generated_Samples/Motion_Energy_Ratio"
 SHARPNESS_TAG = "12_Generated_Samples/Sharpness_Ratio"
@@ -32,22 +155,15 @@ RESTLESS = 2.0
 BLURRED = 0.6
 GRAINY = 1.5
 
-GRAIN_HIDES = "Grain hides what is behind it"
 NEEDS_SAMPLES = "It needs generated clips (ENABLE_VIDEO_LOGGING, SAMPLE_EVERY_STEPS)"
 
 
 def frozen_samples(history: ScalarHistory, config: Constants) -> Opinion:
     """Clips that hardly move."""
-    motion = _latest(history, MOTION_TAG)
-    if motion is None:
-        return Unknown(f"{NEEDS_SAMPLES} and {MOTION_TAG}.")
-    if motion.value > RESTLESS:
-        return Unknown(f"{GRAIN_HIDES} ({_of_real(motion)}).")
-    if motion.value >= STILL:
-        return Healthy(f"generated clips have {_times(motion)} the motion of real ones (step {motion.step}).")
-    explanation = (
-        f"At step {motion.step} they have {_times(motion)} the motion of real ones; 1 is right, below {STILL} is still."
-    )
+    motion = _too_low(history, MOTION_TAG, STILL, RESTLESS)
+    if not isinstance(motion, Evidence):
+        return motion
+    explanation = f"At step {motion.step} they have {_of_real(motion)}; 1 is right, below {STILL} is still."
     remedy = (
         "Train longer (MAX_STEPS); raise NOISE_SCHEDULE_SHIFT, for motion is decided in much noise. Look at "
         "07_Noise_Analysis/Video_Frozen_Frame_Percent: data that stands still teaches that, and so do more NUM_FRAMES "
@@ -58,22 +174,25 @@ def frozen_samples(history: ScalarHistory, config: Constants) -> Opinion:
 
 def blurred_samples(history: ScalarHistory, config: Constants) -> Opinion:
     """Clips without fine detail."""
-    sharpness = _latest(history, SHARPNESS_TAG)
-    if sharpness is None:
-        return Unknown(f"{NEEDS_SAMPLES} and {SHARPNESS_TAG}.")
-    if sharpness.value > GRAINY:
-        return Unknown(f"{GRAIN_HIDES} ({_of_real(sharpness)}).")
-    if sharpness.value >= BLURRED:
-        return Healthy(f"generated clips have {_times(sharpness)} the sharpness of real ones (step {sharpness.step}).")
-    explanation = (
-        f"At step {sharpness.step} they have {_times(sharpness)} the sharpness of real ones; 1 is right, below "
-        f"{BLURRED} is blurred."
-    )
+    sharpness = _too_low(history, SHARPNESS_TAG, BLURRED, GRAINY)
+    if not isinstance(sharpness, Evidence):
+        return sharpness
+    explanation = f"At step {sharpness.step} they have {_of_real(sharpness)}; 1 is right, below {BLURRED} is blurred."
     remedy = (
         "Train longer (MAX_STEPS); raise SAMPLING_STEPS or GUIDANCE_SCALE; lower NOISE_SCHEDULE_SHIFT, for detail is "
         "learned where there is little noise; with a short run lower EMA_DECAY."
     )
     return Finding("warning", "Generated clips are blurred.", explanation, (sharpness,), remedy)
+
+
+def _too_low(history: ScalarHistory, tag: str, least: float, most: float) -> Evidence | Opinion:
+    """Return the newest ratio to real clips if it is below `least`, otherwise what there is to say about it."""
+    point = _latest(history, tag)
+    if point is None:
+        return Unknown(f"{NEEDS_SAMPLES} and {tag}.")
+    if point.value > most:
+        return Unknown(f"Grain hides what is behind it ({_of_real(point)} at step {point.step}).")
+    return point if point.value < least else Healthy(f"generated clips have {_of_real(point)} (step {point.step}).")
 
 
 def noisy_samples(history: ScalarHistory, config: Constants) -> Opinion:
@@ -87,16 +206,18 @@ def noisy_samples(history: ScalarHistory, config: Constants) -> Opinion:
         return Unknown(f"The model must learn first: its error is {error:.3g}, that of always answering 0 {zero:.3g}.")
     too_high = [(point, limit) for point, limit in known if point.value > limit]
     if not too_high:
-        return Healthy(f"generated clips have {' and '.join(_of_real(point) for point, _ in known)}.")
-    figures = " and ".join(f"{_of_real(point)} (1 is right, {limit:g} the limit)" for point, limit in too_high)
+        figures = " and ".join(f"{_of_real(point)} at step {point.step}" for point, _ in known)
+        return Healthy(f"generated clips have {figures}.")
+    figures = " and ".join(
+        f"{_of_real(point)} at step {point.step} (1 is right, {limit:g} the limit)" for point, limit in too_high
+    )
     remedy = (
         "Train longer (MAX_STEPS, MAX_MINUTES): this is grain that an undertrained model leaves. If "
         "12_Generated_Samples/Raw_Weights is cleaner, lower EMA_DECAY; otherwise raise SAMPLING_STEPS or lower "
         "GUIDANCE_SCALE."
     )
-    verdict = "Generated clips are noisy."
     evidence = tuple(point for point, _ in too_high)
-    return Finding("warning", verdict, f"They have {figures}.", evidence, remedy)
+    return Finding("warning", "Generated clips are noisy.", f"They have {figures}.", evidence, remedy)
 
 
 def _latest(history: ScalarHistory, tag: str) -> Evidence | None:
@@ -104,13 +225,9 @@ def _latest(history: ScalarHistory, tag: str) -> Evidence | None:
     return last_point(series) if len(series) else None
 
 
-def _times(point: Evidence) -> str:
-    return f"{point.value:.2f} times"
-
-
 def _of_real(point: Evidence) -> str:
     what = "motion" if point.tag == MOTION_TAG else "sharpness"
-    return f"{_times(point)} the {what} of real ones at step {point.step}"
+    return f"{point.value:.2f} times the {what} of real ones"
 
 
 GENERATED_TAG = "12_Generated_Samples/Nearest_Training_Distance"

@@ -8,7 +8,6 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -133,11 +132,9 @@ _LANE_BYTES = 256
 _LONG = 16 * _LANE_BYTES  # below this, going byte by byte is quicker
 
 
-def _byte_table() -> numpy.ndarray:
-    table = numpy.arange(256, dtype=numpy.uint32)
-    for _ in range(8):
-        table = numpy.where(table & 1, (table >> 1) ^ _POLYNOMIAL, table >> 1).astype(numpy.uint32)
-    return table
+_TABLE = numpy.arange(256, dtype=numpy.uint32)  # what eight shifts make of each byte
+for _ in range(8):
+    _TABLE = numpy.where(_TABLE & 1, (_TABLE >> 1) ^ _POLYNOMIAL, _TABLE >> 1).astype(numpy.uint32)
 
 
 def _after_zero_bytes(states: numpy.ndarray, count: int) -> numpy.ndarray:
@@ -146,7 +143,6 @@ def _after_zero_bytes(states: numpy.ndarray, count: int) -> numpy.ndarray:
     return states
 
 
-_TABLE = _byte_table()
 _PYTHON_TABLE: list[int] = _TABLE.tolist()
 _PAIR_TABLE = _after_zero_bytes(numpy.arange(65536, dtype=numpy.uint32), 2)  # two bytes at a time
 
@@ -185,15 +181,7 @@ def _walk_lanes(data: bytes) -> int:
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
-
-
-@dataclass(frozen=True)
-class EventRecord:
-    """One complete record and the bytes it fills in its file."""
-
-    event: Event
-    start: int
-    end: int
+Span = tuple[int, int]  # first byte, byte after the last
 
 
 def frame_record(payload: bytes) -> bytes:
@@ -203,8 +191,8 @@ def frame_record(payload: bytes) -> bytes:
     return b"".join([header, payload, _FOOTER.pack(masked_checksum(payload))])
 
 
-def read_records(file: BinaryIO) -> Iterator[EventRecord]:
-    """Yield the records of an open event file up to its end, or up to the first that is torn or damaged."""
+def read_records(file: BinaryIO) -> Iterator[tuple[Event, Span]]:
+    """Yield the events of an open file and the bytes they fill, up to the first that is torn or damaged."""
     position = file.tell()
     while True:
         header = file.read(_HEADER.size)
@@ -221,5 +209,5 @@ def read_records(file: BinaryIO) -> Iterator[EventRecord]:
         except DecodeError:
             return
         end = position + _HEADER.size + length + _FOOTER.size
-        yield EventRecord(event, position, end)
+        yield event, (position, end)
         position = end

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tensorboard.compat.proto.event_pb2 import SessionLog
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from common.files import sync_folder, write_atomically
-from logging_system.files.append_log import EventRecord, read_records
+from logging_system.files.append_log import Span, read_records
 
 METRICS_FILE = "metrics.jsonl"
 EVENT_FILE_PREFIX = "events.out.tfevents."
@@ -25,7 +25,6 @@ EPOCH_MARK = "epoch"
 PARTIAL_EPOCH_MARK = "partial epoch"
 BACKUP_FOLDER = "rewound"
 _ONE_OF_A_RUN = ("_hparams_/", CONFIG_SUMMARY_TAG)  # each launch writes its own, and TensorBoard shows the first
-Span = tuple[int, int]  # first byte, byte after the last
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class _Plan:
     """How one event file is to be cut."""
 
     kept: list[Span]
-    dropped: list[Span]
-    torn_bytes: int
+    dropped: list[Span]  # a torn end is the last
     keeps_points: bool
 
 
@@ -75,18 +73,20 @@ def rewind(run_folder: Path, first_new_step: int) -> Rewound:
     paths = sorted(run_folder.glob(f"{EVENT_FILE_PREFIX}*"))
     plans = {path: _plan(path, first_new_step, doubtful) for path in paths}
     kept_lines, dropped_lines = _split_lines(run_folder / METRICS_FILE, doubtful)
-    to_cut = {path: plan for path, plan in plans.items() if plan.dropped or plan.torn_bytes}
+    to_cut = {path: plan for path, plan in plans.items() if plan.dropped}
     if not to_cut and not dropped_lines:
         _remove_empty(plans)
         return Rewound(0, 0, None)
     backup = _new_backup_folder(run_folder, first_new_step)
     for path, plan in to_cut.items():
-        _cut(path, plan, backup)
+        _copy_spans(path, plan.dropped, backup / path.name.replace("tfevents", "backup"))
+        _copy_spans(path, plan.kept, path)
+        sync_folder(run_folder)
     _remove_empty(plans)
     if dropped_lines:
         write_atomically(backup / METRICS_FILE, b"".join(dropped_lines))
         write_atomically(run_folder / METRICS_FILE, b"".join(kept_lines))
-    records = sum(len(plan.dropped) + bool(plan.torn_bytes) for plan in to_cut.values())
+    records = sum(len(plan.dropped) for plan in to_cut.values())
     return Rewound(records, len(dropped_lines), backup)
 
 
@@ -121,16 +121,19 @@ def _plan(path: Path, first_new_step: int, doubtful: _DoubtfulScalars) -> _Plan:
     keeps_points = False
     end = 0
     with open(path, "rb") as file:
-        for record in read_records(file):
-            end = record.end
-            if judge.keeps(record):
-                kept.append((record.start, record.end))
-                for value in record.event.summary.value:
+        for event, span in read_records(file):
+            end = span[1]
+            if judge.keeps(event):
+                kept.append(span)
+                for value in event.summary.value:
                     keeps_points = True
-                    doubtful.note_kept(value.tag, record.event.step)
+                    doubtful.note_kept(value.tag, event.step)
             else:
-                dropped.append((record.start, record.end))
-    return _Plan(kept, dropped, path.stat().st_size - end, keeps_points)
+                dropped.append(span)
+        size = file.seek(0, os.SEEK_END)
+    if size > end:
+        dropped.append((end, size))
+    return _Plan(kept, dropped, keeps_points)
 
 
 class _Judge:
@@ -141,8 +144,7 @@ class _Judge:
         self._launch_is_taken_back = False
         self._epoch_is_taken_back = False
 
-    def keeps(self, record: EventRecord) -> bool:
-        event = record.event
+    def keeps(self, event: Event) -> bool:
         if event.HasField("session_log"):
             return self._keeps_mark(event.step, event.session_log)
         if not event.HasField("summary"):
@@ -181,15 +183,6 @@ def _line_stays(line: bytes, doubtful: _DoubtfulScalars) -> bool:
         return line.endswith(b"\n") and doubtful.keeps(point["tag"], point["step"])
     except (ValueError, KeyError, TypeError):  # torn or foreign
         return False
-
-
-def _cut(path: Path, plan: _Plan, backup: Path) -> None:
-    """Copy what goes to the backup, then put a file without it in place."""
-    size = path.stat().st_size
-    torn = [(size - plan.torn_bytes, size)] if plan.torn_bytes else []
-    _copy_spans(path, [*plan.dropped, *torn], backup / path.name.replace("tfevents", "backup"))
-    _copy_spans(path, plan.kept, path)
-    sync_folder(path.parent)
 
 
 def _remove_empty(plans: Mapping[Path, _Plan]) -> None:

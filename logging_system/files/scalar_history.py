@@ -18,10 +18,7 @@ _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def tag_expression(pattern: str) -> re.Pattern[str]:
-    """Return the regular expression of the tags that match a pattern with names in braces.
-
-    A name never holds a slash.
-    """
+    """Return the expression of the tags that match a pattern with names in braces. A name never holds a slash."""
     pieces = ["[^/]+" if piece.startswith("{") else re.escape(piece) for piece in re.split(r"(\{\w+\})", pattern)]
     return re.compile("".join(pieces))
 
@@ -45,11 +42,9 @@ class ScalarSeries:
         return len(self.steps)
 
     def finite(self) -> "ScalarSeries":
-        """Return the points whose value is finite."""
         return self.where(numpy.isfinite(self.values))
 
     def since(self, step: int) -> "ScalarSeries":
-        """Return the points at or after a step."""
         return self.where(self.steps >= step)
 
     def newest(self, count: int) -> "ScalarSeries":
@@ -62,7 +57,6 @@ class ScalarSeries:
         return float(found[0]) if len(found) else None
 
     def where(self, chosen_N: NDArray[numpy.bool_]) -> "ScalarSeries":
-        """Return the chosen points."""
         return ScalarSeries(self.tag, self.steps[chosen_N], self.values[chosen_N])
 
 
@@ -123,10 +117,7 @@ class ScalarHistory:
             return ScalarSeries(tag, steps, numpy.array(points.values, dtype=numpy.float64))
 
     def matching(self, pattern: str) -> tuple[ScalarSeries, ...]:
-        """Return the series of all tags that a pattern such as "09_Parameter_Stats/{layer}/Mean" matches.
-
-        They are in the order in which they first came.
-        """
+        """Return the series that match a pattern such as "09_Parameter_Stats/{layer}/Mean", the first to come first."""
         expression = tag_expression(pattern)
         with self._lock:
             tags = [tag for tag in self._points if expression.fullmatch(tag)]
@@ -146,9 +137,7 @@ class HistoryFile:
 
 
 def read_history(path: Path) -> HistoryFile:
-    """Read a ``metrics.jsonl``, also while a run writes it.
-
-    A last line without its line end is being written, and is left out.
+    """Read a ``metrics.jsonl``, also while a run writes it: a last line without its line end is left out.
 
     Raises:
         OSError: the file is missing or cannot be read.

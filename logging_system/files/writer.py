@@ -53,6 +53,7 @@ class Writer:
 
     Attributes:
         history: every scalar of the run, those of earlier launches included. Only to be read.
+        dropped_videos: given up because the encoder could not keep up. Only to be read.
 
     Args:
         run_folder: created if need be; the event file is new, ``metrics.jsonl`` is continued.
@@ -74,21 +75,16 @@ class Writer:
         self._lock = threading.RLock()
         self._described: set[str] = set()
         self._failures: Counter[str] = Counter()
-        self._dropped_videos = 0
+        self.dropped_videos = 0
         self._waiting_files: dict[Path, bytes] = {}
         self._worker = EncodingWorker(lambda error: self._fail("video", f"a video could not be encoded: {error!r}"))
         self._events = AppendLog(_new_event_file(run_folder), open_file=open_file)
         self._metrics = AppendLog(run_folder / METRICS_FILE, open_file=open_file)
-        self.history = self._read_history(run_folder / METRICS_FILE)
+        self.history = self._read_history(self._metrics.path)
         self._append_event(Event(file_version="brain.Event:2"))
         # Tells readers that honour it to forget later points of an earlier launch. TensorBoard's fast loader does not,
         # which is why event_files.rewind also takes them out of the files.
         self._append_event(Event(step=first_new_step, session_log=SessionLog(status=SessionLog.START)))
-
-    @property
-    def dropped_videos(self) -> int:
-        """Videos given up because the encoder could not keep up."""
-        return self._dropped_videos
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -114,11 +110,9 @@ class Writer:
             self.history.add(tag, step, number)
 
     def histogram(self, tag: str, histogram: Histogram, step: int, description: str = "") -> None:
-        """Write a histogram with its bins as they are."""
         self._append_value(tag, step, lambda text: summaries.histogram_value(tag, histogram, text), description)
 
     def text(self, tag: str, markdown: str, step: int, description: str = "") -> None:
-        """Write a Markdown text."""
         self._append_value(tag, step, lambda text: summaries.text_value(tag, markdown, text), description)
 
     def image(self, tag: str, image_HWC: numpy.ndarray, step: int, description: str = "") -> None:
@@ -138,9 +132,9 @@ class Writer:
         """Write a uint8 [T, H, W, 3] clip as a looping GIF, encoded on a worker thread.
 
         Args:
-            tag: the tag in TensorBoard's Images tab.
+            tag: in TensorBoard's Images tab.
             video_THWC: copied, so the caller may change it afterwards.
-            step: the optimizer step.
+            step: of the optimizer.
             frames_per_second: above 0.
             file_name: also write ``samples/<file_name>.mp4`` in the run folder.
             scale: enlarge each pixel this many times, so that a clip of 32 pixels can be seen.
@@ -164,8 +158,8 @@ class Writer:
 
         if not self._worker.submit(encode, frames.nbytes):
             with self._lock:
-                self._dropped_videos += 1
-                first = self._dropped_videos == 1
+                self.dropped_videos += 1
+                first = self.dropped_videos == 1
             if first:
                 self._report(
                     "Logging: videos come faster than they can be encoded; some are missing from the dashboard."
@@ -174,10 +168,7 @@ class Writer:
     def hparams_start(
         self, hparams: Mapping[str, bool | float | str], metrics: Sequence[str], prominent: Collection[str] = ()
     ) -> None:
-        """Show this run in the HParams tab with its settings and the latest values of the scalar tags ``metrics``.
-
-        The settings named in ``prominent`` come first.
-        """
+        """Show this run in the HParams tab: its settings, ``prominent`` first, and the latest values of ``metrics``."""
         values = summaries.hparams_start_values(hparams, metrics, self._run_folder.name, prominent)
         self._append_event(Event(step=0, summary=Summary(value=values)))
 
@@ -186,7 +177,7 @@ class Writer:
         self._append_event(Event(step=0, summary=Summary(value=[summaries.hparams_end_value()])))
 
     def custom_scalars_layout(self, layout: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-        """Group curves in the Custom Scalars tab: section title -> chart title -> tags (a final ``*``: any ending)."""
+        """Group curves in the Custom Scalars tab (see `summaries.layout_value`)."""
         self._append_event(Event(step=0, summary=Summary(value=[summaries.layout_value(layout)])))
 
     def mark_epoch(self, step: int, *, is_partial: bool) -> None:
@@ -211,12 +202,8 @@ class Writer:
 
         After two minutes the rest is given up, or after two seconds in which `is_hurried` says so.
         """
-
-        def patience() -> float:
-            return _HURRIED_CLOSE_SECONDS if is_hurried() else _CLOSE_TIMEOUT_SECONDS
-
         start = time.monotonic()
-        if not self._worker.close(patience):
+        if not self._worker.close(lambda: _HURRIED_CLOSE_SECONDS if is_hurried() else _CLOSE_TIMEOUT_SECONDS):
             waited = time.monotonic() - start
             self._fail("video", f"videos were still being encoded after {waited:.0f} s and are given up")
 

@@ -1,7 +1,6 @@
 """The dashboard's three charts, each a function from numbers to a picture [H, W, 3] uint8, drawn with Pillow.
 
-Charts are drawn by hand: a plotting library is slow to import, keeps global state and is not safe next to other
-threads, and what is needed here is three kinds of chart at one size.
+A plotting library would be slow to import, keep global state and not be safe next to other threads.
 
 TensorBoard shows a picture 350 pixels wide (Images) or 215 high (Time Series), and shrinks it by leaving pixels out,
 which makes small print unreadable. So charts are drawn at exactly twice that size with large print, and softened by
@@ -29,9 +28,9 @@ LINE = (31, 90, 160)
 ACCENT = (214, 90, 30)
 
 
-def text_length(text: str, size: int = LABEL_SIZE) -> float:
-    """Return the width of a text in pixels."""
-    return font_for(text, size).getlength(text)
+def text_length(text: str) -> float:
+    """Return the width of a label in pixels."""
+    return font_for(text, LABEL_SIZE).getlength(text)
 
 
 def nice_ticks(low: float, high: float, about: int) -> list[float]:
@@ -134,12 +133,10 @@ class Plot:
 
 
 def labelled(ticks: Sequence[float]) -> list[tuple[float, str]]:
-    """Return ticks with their numbers as labels."""
     return [(tick, short_number(tick)) for tick in ticks]
 
 
 def _widened(limits: tuple[float, float]) -> tuple[float, float]:
-    """Return a range that is not empty."""
     low, high = limits
     if high > low:
         return low, high
@@ -161,62 +158,36 @@ class NameGroup:
 
 def group_names(names: Sequence[str]) -> list[NameGroup]:
     """Return groups that cover all names in order: by their first part, and by further parts where one is too large."""
-    return _split(names, 0, len(names), depth=0)
 
+    def part(index: int, depth: int) -> str:
+        parts = names[index].split(".")
+        return parts[depth] if depth < len(parts) else ""
 
-def _split(names: Sequence[str], start: int, stop: int, depth: int) -> list[NameGroup]:
-    groups: list[NameGroup] = []
-    for part, run in groupby(range(start, stop), key=lambda index: _part(names[index], depth)):
-        members = list(run)
-        group = NameGroup(part, members[0], members[-1] + 1)
-        can_be_split = any(_is_word(_part(names[index], depth + 1)) for index in members)
-        if len(members) > LARGEST_SHARE * len(names) and can_be_split:
-            groups += _split(names, group.start, group.stop, depth + 1)
-        else:
-            groups.append(group)
-    return groups
+    def split(start: int, stop: int, depth: int) -> list[NameGroup]:
+        groups: list[NameGroup] = []
+        for label, run in groupby(range(start, stop), key=lambda index: part(index, depth)):
+            members = list(run)
+            next_parts = [part(index, depth + 1) for index in members]
+            can_be_split = any(name and not name.isdigit() for name in next_parts)
+            if len(members) > LARGEST_SHARE * len(names) and can_be_split:
+                groups += split(members[0], members[-1] + 1, depth + 1)
+            else:
+                groups.append(NameGroup(label, members[0], members[-1] + 1))
+        return groups
 
-
-def _part(name: str, depth: int) -> str:
-    parts = name.split(".")
-    return parts[depth] if depth < len(parts) else ""
-
-
-def _is_word(part: str) -> bool:
-    return bool(part) and not part.isdigit()
+    return split(0, len(names), depth=0)
 
 
 # Dark is low, bright is high, readable without colour vision: a few points along the viridis map
 # (van der Walt and Smith 2015), joined by straight lines.
-COLOURS = numpy.array(
-    [
-        (68, 1, 84),
-        (72, 40, 120),
-        (62, 74, 137),
-        (49, 104, 142),
-        (38, 130, 142),
-        (31, 158, 137),
-        (53, 183, 121),
-        (109, 205, 89),
-        (180, 222, 44),
-        (253, 231, 37),
-    ],
-    dtype=float,
-)
-
-
+VIRIDIS = "440154 482878 3e4a89 31688e 26828e 1f9e89 35b779 6dcd59 b4de2c fde725"
+COLOURS = numpy.frombuffer(bytes.fromhex(VIRIDIS), dtype=numpy.uint8).reshape(-1, 3).astype(float)
 NO_DATA = (150, 150, 150)  # no hue: it is not among the colours of the map, and is less conspicuous than white
 COLOUR_BAR_WIDTH = 20
 
 
 def line_chart(
-    x_N: numpy.ndarray,
-    y_N: numpy.ndarray,
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    marker: tuple[float, float],
+    x_N: numpy.ndarray, y_N: numpy.ndarray, *, title: str, x_label: str, y_label: str, marker: tuple[float, float]
 ) -> numpy.ndarray:
     """Return a curve from y = 0 up, with a labelled marker. All values must be finite, x increasing."""
     top = max(float(y_N.max()), marker[1]) * 1.08
@@ -247,7 +218,9 @@ def bar_chart(names: Sequence[str], values_N: numpy.ndarray, *, title: str, y_la
     their bars, as far as there is room.
     """
     values = values_N.tolist()
-    low, high = _powers_of_ten(values)
+    positive = sorted(value for value in values if math.isfinite(value) and value > 0) or [0.1, 1.0]
+    low = math.floor(math.log10(positive[0]))
+    high = max(math.ceil(math.log10(positive[-1])), low + 1)
     plot = Plot(
         title=title,
         x_label="",
@@ -272,17 +245,7 @@ def bar_chart(names: Sequence[str], values_N: numpy.ndarray, *, title: str, y_la
     return plot.pixels()
 
 
-def _powers_of_ten(values: Sequence[float]) -> tuple[int, int]:
-    """Return the exponents between which all positive values lie."""
-    positive = [value for value in values if math.isfinite(value) and value > 0]
-    if not positive:
-        return -1, 0
-    low = math.floor(math.log10(min(positive)))
-    return low, max(math.ceil(math.log10(max(positive))), low + 1)
-
-
 def _shade_groups(plot: Plot, names: Sequence[str]) -> None:
-    """Set the parts of the network off from each other, and name those that are wide enough."""
     for number, group in enumerate(group_names(names)):
         left, right = plot.x(group.start), plot.x(group.stop)
         if number % 2:
@@ -292,26 +255,19 @@ def _shade_groups(plot: Plot, names: Sequence[str]) -> None:
 
 
 def _extremes(names: Sequence[str], values: Sequence[float]) -> list[str]:
-    """Return a line for the smallest value above 0 and one for the largest."""
     positive = [(value, name) for value, name in zip(values, names, strict=True) if math.isfinite(value) and value > 0]
     if not positive:
         return ["no value is above 0"]
     zeros = sum(value == 0 for value in values)
     smallest = f"smallest above 0 ({zeros} are 0):" if zeros else "smallest:"
-    return [
-        _with_name(f"{label} {value:.2g}", name)
-        for label, (value, name) in ((smallest, min(positive)), ("largest:", max(positive)))
-    ]
-
-
-def _with_name(text: str, name: str) -> str:
-    """Return both, the name shortened from its beginning to what fits below a chart."""
-    room = WIDTH - 20
-    if text_length(f"{text}, {name}") <= room:
-        return f"{text}, {name}"
-    while name and text_length(f"{text}, ...{name}") > room:
-        name = name[1:]
-    return f"{text}, ...{name}"
+    lines = []
+    for label, (value, name) in ((smallest, min(positive)), ("largest:", max(positive))):
+        line, shortened = f"{label} {value:.2g}, {name}", name
+        while shortened and text_length(line) > WIDTH - 20:  # what fits below a chart
+            shortened = shortened[1:]
+            line = f"{label} {value:.2g}, ...{shortened}"
+        lines.append(line)
+    return lines
 
 
 def heat_map(
@@ -349,7 +305,6 @@ def heat_map(
 
 
 def _colour_range(values_YX: numpy.ndarray) -> tuple[float, float]:
-    """Return powers of ten between which the colours run."""
     usable = values_YX[numpy.isfinite(values_YX) & (values_YX > 0)]
     if not usable.size:
         return -1.0, 0.0

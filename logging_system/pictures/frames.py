@@ -34,7 +34,10 @@ def captioned(video_THWC: numpy.ndarray, caption: str, size: int = SMALLEST_SIZE
     frames, _, width, _ = video_THWC.shape
     height = size + STRIP_MARGIN
     strip = Image.new("RGB", (width, height), PAPER)
-    text, fitting_size = _fitting(caption, width - 6, size)
+    shown, fitting_size = caption[: width - 5], size  # no letter is narrower than a pixel
+    while fitting_size > SMALLEST_SIZE and font_for(shown, fitting_size).getlength(shown) > width - 6:
+        fitting_size -= 1
+    text = cut_to_width(caption, font_for(shown, fitting_size).getlength, width - 6)
     ImageDraw.Draw(strip).text((3, height / 2), text, fill=INK, font=font_for(text, fitting_size), anchor="lm")
     if size > SMALLEST_SIZE:  # the picture will be shrunk by leaving pixels out: see charts.py
         strip = strip.filter(ImageFilter.BoxBlur(0.5))
@@ -65,19 +68,11 @@ def captioned_grid(
     scale = scale_to_be_seen(min(videos[0].shape[1:3]), side)
     size = caption_size(folded_columns * (videos[0].shape[2] * scale + PADDING) + PADDING)
     tiles = [captioned(enlarged(video, scale), text, size) for video, text in zip(videos, captions, strict=True)]
-    if folds > 1:
-        tiles = _filled_up(tiles, columns, folds * folded_columns)
+    if folds > 1:  # every row of so many clips fills its folds up with white
+        white = [numpy.full_like(tiles[0], 255)]
+        rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+        tiles = [tile for row in rows for tile in row + white * (folds * folded_columns - len(row))]
     return _grid(torch.from_numpy(numpy.stack(tiles)), folded_columns)
-
-
-def _filled_up(tiles: Sequence[numpy.ndarray], row_length: int, wanted: int) -> list[numpy.ndarray]:
-    """Add white tiles to every row of `row_length`, so that it has as many as wanted."""
-    white = numpy.full_like(tiles[0], 255)
-    filled: list[numpy.ndarray] = []
-    for start in range(0, len(tiles), row_length):
-        row = list(tiles[start : start + row_length])
-        filled += row + [white] * (wanted - len(row))
-    return filled
 
 
 def _grid(tiles_NTHWC: torch.Tensor, columns: int) -> numpy.ndarray:
@@ -89,11 +84,3 @@ def _grid(tiles_NTHWC: torch.Tensor, columns: int) -> numpy.ndarray:
         grid_CHW = torch.nn.functional.pad(grid_CHW, (PADDING,) * 4, value=255)
     grid_THWC: numpy.ndarray = grid_CHW.reshape(frames, 3, *grid_CHW.shape[1:]).permute(0, 2, 3, 1).numpy()
     return grid_THWC
-
-
-def _fitting(text: str, width: int, size: int) -> tuple[str, int]:
-    """Return the text and its size, so that it is at most `width` pixels wide."""
-    shown = text[: width + 1]  # no letter is narrower than a pixel
-    while size > SMALLEST_SIZE and font_for(shown, size).getlength(shown) > width:
-        size -= 1
-    return cut_to_width(text, font_for(shown, size).getlength, width), size

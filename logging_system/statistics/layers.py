@@ -1,5 +1,6 @@
 """Which parts of the network get a set of tags of their own, within a budget."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from torch import nn
@@ -62,11 +63,10 @@ def plan_layers(model: nn.Module, maximum: int) -> LayerPlan:
 def _merge_one_parent(groups: dict[str, list[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
     """Join the children of one parent of the deepest level with each other and with the parent's own parameters."""
     deepest = max(_depth(name) for name in groups)
-    sizes: dict[str, int] = {}
+    sizes: Counter[str] = Counter()
     for name, group in groups.items():
         if _depth(name) == deepest:
-            parent = name.rpartition(".")[0]
-            sizes[parent] = sizes.get(parent, 0) + sum(parameter.numel() for parameter in group)
+            sizes[name.rpartition(".")[0]] += sum(parameter.numel() for parameter in group)
     chosen = min(sizes, key=lambda parent: sizes[parent])
     merged: dict[str, list[nn.Parameter]] = {}
     for name, group in groups.items():
@@ -77,11 +77,8 @@ def _merge_one_parent(groups: dict[str, list[nn.Parameter]]) -> dict[str, list[n
 
 def _keep_largest(groups: dict[str, list[nn.Parameter]], maximum: int) -> dict[str, list[nn.Parameter]]:
     """Join all but the largest parts of the network, where even the top level has more than the budget allows."""
-
-    def size(name: str) -> int:
-        return sum(parameter.numel() for parameter in groups[name])
-
-    kept = set(sorted((name for name in groups if name), key=size, reverse=True)[: maximum - 1])
+    sizes = {name: sum(parameter.numel() for parameter in group) for name, group in groups.items() if name}
+    kept = set(sorted(sizes, key=lambda name: sizes[name], reverse=True)[: maximum - 1])
     merged: dict[str, list[nn.Parameter]] = {}
     for name, group in groups.items():
         merged.setdefault(name if name in kept else "", []).extend(group)

@@ -75,7 +75,7 @@ class DeviceMeans:
         if not groups:
             return {}
         names = [name for group in groups for name in group.names]
-        rows = torch.cat([group.packed() for group in groups], dim=1).cpu().tolist()
+        rows = torch.cat([torch.cat([group.shift, group.sums]) for group in groups], dim=1).cpu().tolist()
         means: dict[str, Mean] = {}
         for name, shift, total, count, non_finite in zip(names, *rows, strict=True):
             part = Mean(count, shift + total / count if count else math.nan, non_finite)
@@ -104,8 +104,8 @@ class _Group:
         self.names = [name for name, _ in sizes]
         owners = [index for index, (_, size) in enumerate(sizes) for _ in range(size)]
         self._owner = torch.tensor(owners, device=device)  # which name each element belongs to
-        self._shift = torch.zeros(1, len(sizes), device=device)
-        self._sums = torch.zeros(3, len(sizes), device=device)  # of differences, of finite values, of the others
+        self.shift = torch.zeros(1, len(sizes), device=device)
+        self.sums = torch.zeros(3, len(sizes), device=device)  # of differences, of finite values, of the others
 
     def add(self, data: Tensor, mask: Tensor | None) -> None:
         finite = data.isfinite()
@@ -113,15 +113,11 @@ class _Group:
         unwanted = ~finite if mask is None else ~finite & mask
         # The first finite values of each name settle its shift; later ones leave it alone.
         clean = torch.stack([torch.where(wanted, data, 0.0), wanted.float()])
-        total, number = torch.zeros_like(self._sums[:2]).index_add_(1, self._owner, clean).unbind()
-        undecided = (self._sums[1] == 0) & (number > 0)
-        self._shift = torch.where(undecided, total / number.clamp(min=1.0), self._shift)
-        difference = torch.where(wanted, data - self._shift[0].index_select(0, self._owner), 0.0)
-        self._sums.index_add_(1, self._owner, torch.stack([difference, wanted.float(), unwanted.float()]))
-
-    def packed(self) -> Tensor:
-        """Return float32 [4, names]: shift, sum of differences, numbers of finite and of other values."""
-        return torch.cat([self._shift, self._sums])
+        total, number = torch.zeros_like(self.sums[:2]).index_add_(1, self._owner, clean).unbind()
+        undecided = (self.sums[1] == 0) & (number > 0)
+        self.shift = torch.where(undecided, total / number.clamp(min=1.0), self.shift)
+        difference = torch.where(wanted, data - self.shift[0].index_select(0, self._owner), 0.0)
+        self.sums.index_add_(1, self._owner, torch.stack([difference, wanted.float(), unwanted.float()]))
 
 
 def _merge(first: Mean, second: Mean) -> Mean:

@@ -5,6 +5,7 @@ What is unavailable is absent, never 0.
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,7 @@ GIGABYTE = 1e9
 
 
 class DeviceReadings:
-    """Readings of the training device, by the last part of their tags. This base class has none.
-
-    Used as it is for a device that shares the computer's own memory and load.
-    """
+    """Readings of the training device, by the last part of their tags: none if it shares the computer's own memory."""
 
     def read(self) -> dict[str, float]:
         return {}
@@ -62,10 +60,9 @@ class CudaReadings(DeviceReadings):
 
 
 class MpsReadings(DeviceReadings):
-    """Apple's GPU."""
+    """Apple's GPU. `mps` is `torch.mps`."""
 
     def __init__(self, mps: Any) -> None:
-        """`mps` is `torch.mps`."""
         self._mps = mps
 
     def read(self) -> dict[str, float]:
@@ -76,21 +73,17 @@ class MpsReadings(DeviceReadings):
 
 
 def device_readings(device: torch.device) -> DeviceReadings:
-    """Return what reads the device that the model is on."""
     if device.type == "cuda":
         index = device.index if device.index is not None else torch.cuda.current_device()
-        return CudaReadings(torch.cuda, index, (ImportError, RuntimeError, OSError, *_nvml_errors()))
+        errors: tuple[type[Exception], ...] = (ImportError, RuntimeError, OSError)
+        with suppress(ImportError):
+            import pynvml  # the optional package nvidia-ml-py
+
+            errors = (*errors, pynvml.NVMLError)
+        return CudaReadings(torch.cuda, index, errors)
     if device.type == "mps":
         return MpsReadings(torch.mps)
     return DeviceReadings()
-
-
-def _nvml_errors() -> tuple[type[Exception], ...]:
-    try:
-        import pynvml  # the optional package nvidia-ml-py
-    except ImportError:
-        return ()
-    return (pynvml.NVMLError,)
 
 
 class HostReadings:
@@ -118,23 +111,17 @@ class HostReadings:
         if total > last_total:
             readings["CPU_Percent"] = 100 * min(1.0, max(0.0, (busy - last_busy) / (total - last_total)))
             self._last_times = (busy, total)
-        children = self._children_bytes()
-        if children is not None:
-            readings["Loader_RSS_GB"] = children / GIGABYTE
-        return {**readings, **self._device.read()}
-
-    def _children_bytes(self) -> int | None:
         sizes = []
         for child in self._process.children(recursive=True):
-            try:
+            with suppress(psutil.Error):  # it ended between the two calls, or belongs to another user
                 sizes.append(child.memory_info().rss)
-            except psutil.Error:  # it ended between the two calls, or belongs to another user
-                continue
-        return sum(sizes) if sizes else None
+        if sizes:
+            readings["Loader_RSS_GB"] = sum(sizes) / GIGABYTE
+        return {**readings, **self._device.read()}
 
 
 class SystemSampler:
-    """Calls `read` at once and then every `period_seconds`, on a daemon thread, until `close`."""
+    """Calls `read` every `period_seconds` on a daemon thread, until `close`."""
 
     def __init__(self, read: Callable[[], dict[str, float]], period_seconds: float) -> None:
         self._read = read

@@ -12,7 +12,8 @@ from config import Config
 from logging_system import cadence as cadence_module
 from logging_system.cadence import Cadence, Due
 from logging_system.category import Category
-from logging_system.dispatcher import DROPPED_TAG, ERROR_FILE, FAILURES_TAG, Dispatcher, RunLog, build_dispatcher
+from logging_system.dispatcher import ERROR_FILE, Dispatcher, RunLog, build_dispatcher
+from logging_system.doctor.rules_machine import DROPPED_TAG, FAILURES_TAG
 from logging_system.files import writer as writer_module
 from logging_system.files.encoding_worker import EncodingWorker
 from logging_system.files.writer import Writer

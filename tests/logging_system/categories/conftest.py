@@ -51,7 +51,6 @@ class View:
     def __init__(self, model: nn.Module, run: RunInformation) -> None:
         self.run = run
         self.model = model
-        self.ema_model = model
         self.total_steps: int | None = 2000
         self.samples_made = 0
         self.visualisations_made = 0
@@ -74,7 +73,6 @@ class View:
             real=clips // 2,
             measures={"Text_Sensitivity": 0.25, "Motion_Energy_Ratio": 0.5, "Sharpness_Ratio": 2.0},
             frames_per_second=8.0,
-            seconds=0.1,
         )
 
     def visualise_noise(self) -> NoiseVisualisation:
@@ -86,7 +84,6 @@ class View:
             **dict(zip(NOISE_VIDEOS, clips[:5], strict=True)),
             filmstrip=clips[5:],
             frames_per_second=8.0,
-            seconds=0.1,
         )
 
 
@@ -121,9 +118,7 @@ def _record(step: int, *, clips: int = 6, generator: torch.Generator | None = No
     tensors = DiffusionTensors(
         video=video,
         actual_noise=noise,
-        noisy_video=video + noise,
         predicted_noise=0.5 * noise + torch.randn(shape, generator=random),
-        predicted_video=video,
         timestep=timestep[:4],
         is_terminal=timestep[:4] == NUM_TIMESTEPS - 1,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
-from logging_system.doctor.rules_loss import diverged, not_learning, plateau
+from logging_system.doctor.rules_training import diverged, not_learning, plateau
 from logging_system.files.scalar_history import ScalarHistory
 
 Build = Callable[..., ScalarHistory]

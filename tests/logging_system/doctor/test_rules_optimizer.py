@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
-from logging_system.doctor.rules_optimizer import gradients_exploding, gradients_vanishing, learning_rate_too_high
+from logging_system.doctor.rules_training import gradients_exploding, gradients_vanishing, learning_rate_too_high
 from logging_system.files.scalar_history import ScalarHistory
 
 Build = Callable[..., ScalarHistory]

@@ -11,10 +11,11 @@ from logging_system.doctor.rules_samples import (
     blurred_samples,
     frozen_samples,
     memorisation,
+    misspelled,
     noisy_samples,
     overfitting,
+    text_ignored,
 )
-from logging_system.doctor.rules_text import misspelled, text_ignored
 from logging_system.files.scalar_history import ScalarHistory
 
 Build = Callable[..., ScalarHistory]
