@@ -47,7 +47,8 @@ class ClipCache:
 
         The errors of `make` pass through, and nothing is stored.
         """
-        path = self._path(key_parts)
+        name = hashlib.sha256(json.dumps([FORMAT_VERSION, *key_parts]).encode()).hexdigest()
+        path = self._folder / name[:2] / f"{name}.npy"
         cached = self._read(path)
         if cached is not None:
             return cached
@@ -55,10 +56,6 @@ class ClipCache:
         if self._is_writable:
             self._write(path, clip)
         return clip
-
-    def _path(self, key_parts: tuple[str | int | float, ...]) -> Path:
-        name = hashlib.sha256(json.dumps([FORMAT_VERSION, *key_parts]).encode()).hexdigest()
-        return self._folder / name[:2] / f"{name}.npy"
 
     def _read(self, path: Path) -> numpy.ndarray | None:
         try:

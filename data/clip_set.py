@@ -1,7 +1,7 @@
 """Clips that people bring, in any format, divided for the trainer."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from data.clip_splits import (
     split_notices,
 )
 from data.inspection import ClipReader, InspectedClip, Inspection
-from data.records import ClipRow, DataSplits
+from data.records import ClipRow, DataSplits, DataSummary
 from data.rows import SkippedRow, UnusableClip
 
 LARGEST_UNUSABLE_SHARE = 0.5
@@ -68,16 +68,24 @@ class ClipSetSplits(DataSplits):
     """See `open_clip_set`."""
 
     reader: ClipReader
-    clip_by_caption: Mapping[str, InspectedClip]  # the first one of each
-    training_captions: frozenset[str]
+    split: ClipSplit
+
+    @cached_property
+    def _clip_by_caption(self) -> dict[str, InspectedClip]:
+        """The first clip of each caption."""
+        return {clip.row.caption: clip for clip in reversed((*self.split.training, *self.split.held_out))}
+
+    @cached_property
+    def _training_captions(self) -> frozenset[str]:
+        return frozenset(caption_key(clip.row.caption) for clip in self.split.training)
 
     def is_held_out(self, caption: str) -> bool:
         """Return whether no training clip has this caption."""
-        return caption_key(normalise_caption(caption)) not in self.training_captions
+        return caption_key(normalise_caption(caption)) not in self._training_captions
 
     def real_clip(self, caption: str) -> numpy.ndarray | None:
         """Return the first clip with this caption; None if there is none or it has gone."""
-        clip = self.clip_by_caption.get(normalise_caption(caption))
+        clip = self._clip_by_caption.get(normalise_caption(caption))
         try:
             return None if clip is None else self.reader.clip(clip)
         except UnusableClip:
@@ -120,17 +128,18 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader) ->
     if asks_for_unknown_words(split):
         trained = InspectedClips(reader, hash_order(split.training, config.SEED)[: config.VALIDATION_CLIPS])
     return ClipSetSplits(
-        description=_description(path, inspection, split, len(validation)),
-        notices=_notices(inspection, split, reader),
+        summary=DataSummary(
+            _description(path, inspection, split, len(validation)),
+            _notices(inspection, split, reader),
+            _report(config, inspection, split, validation),
+        ),
         training=InspectedClips(reader, split.training),
         validation=InspectedClips(reader, validation),
         validation_of_trained=trained,
         symbols=None,
         default_prompts=_default_prompts(split.training, validation),
-        report=_report(config, inspection, split, validation),
         reader=reader,
-        clip_by_caption={clip.row.caption: clip for clip in reversed((*split.training, *split.held_out))},
-        training_captions=frozenset(caption_key(clip.row.caption) for clip in split.training),
+        split=split,
     )
 
 

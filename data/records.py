@@ -62,17 +62,24 @@ class ClipSource(Protocol):
 
 
 @dataclass(frozen=True)
-class DataSplits(ABC):
-    """A data set, divided into what is trained on and what is held out."""
+class DataSummary:
+    """What is said of a data set and how it was divided."""
 
     description: str  # one line for the console
     notices: tuple[str, ...]  # further sentences for people
+    report: Mapping[str, object]  # the split in full, as JSON-compatible values
+
+
+@dataclass(frozen=True)
+class DataSplits(ABC):
+    """A data set, divided into what is trained on and what is held out."""
+
+    summary: DataSummary
     training: ClipSource
     validation: ClipSource  # fixed clips: row(0, index)
     validation_of_trained: ClipSource | None  # fixed training clips; None where most held-out captions can be known
     symbols: tuple[str, ...] | None  # what captions are made of, where the data set fixes it; may hold digraphs
     default_prompts: tuple[str, ...]  # what to sample when the user names nothing
-    report: Mapping[str, object]  # the split in full, as JSON-compatible values
 
     @abstractmethod
     def is_held_out(self, caption: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -11,6 +12,7 @@ from config import Config
 from logging_system.cadence import Due, LoggingClock
 from logging_system.files.writer import Writer
 from logging_system.records import CheckpointRecord, EpochRecord, StepRecord, TrainingView, ValidationRecord
+from logging_system.statistics.layers import LayerPlan, plan_layers
 
 Content = TypeVar("Content")
 
@@ -55,6 +57,7 @@ class Category:
     name: ClassVar[str]  # the TensorBoard group, such as "01_Training"
     cadence: ClassVar[str]  # for people: when its points appear
     tags: ClassVar[Mapping[str, Tag]]  # all that it may write
+    constant: ClassVar[str | None] = None  # of config.py, which turns it on and off; None: every run has it
     makes_samples: ClassVar[bool] = False  # True: its time in `on_samples` is sampling, not ordinary logging
 
     def __init__(self, context: CategoryContext) -> None:
@@ -65,7 +68,12 @@ class Category:
     @classmethod
     def is_enabled(cls, config: Config) -> bool:
         """Return whether a run with these constants has the category."""
-        return True
+        return cls.constant is None or bool(getattr(config, cls.constant))
+
+    @cached_property
+    def layer_plan(self) -> LayerPlan:
+        """The parts of the network that have tags of their own."""
+        return plan_layers(self.view.model, self.config.PARAMETER_TRACKING_MAX_LAYERS)
 
     def before_step(self, step: int) -> None:
         """Called before optimizer step `step` starts, only when that step's diagnostics are due."""

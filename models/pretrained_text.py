@@ -39,6 +39,8 @@ def load_language_model(name: str) -> LanguageModel:
     """
     try:
         from transformers import AutoModelForTextEncoding, AutoTokenizer
+
+        import common.vision  # noqa: F401  transformers imports torchvision, which a PyTorch without CUDA needs help with
     except ImportError as error:
         raise ValueError(
             f"TEXT_ENCODER={name!r} needs another library: python -m pip install -r requirements-text.txt"

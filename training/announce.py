@@ -35,8 +35,8 @@ def announce(
     print(f"Run: {folder.path}")
     if checkpoint is not None:
         print(f"Going on from step {checkpoint.state.step}: {checkpoint.folder}")
-    print(f"Data: {splits.description}")
-    for notice in splits.notices:
+    print(f"Data: {splits.summary.description}")
+    for notice in splits.summary.notices:
         print(f"Data: {notice}")
     _announce_dropped_characters(splits.training, learner.tokenizer)
     print(f"Device: {compute.device.type}, {compute.precision}")

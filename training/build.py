@@ -76,7 +76,7 @@ def build_training(
         folder, checkpoint = _open_run_folder(loaded.config, restarted, processes, held, resume=resume)
         config, differences = config_for_resume(loaded, checkpoint)
         splits, tokenizer = _open_data(config, processes) if data is None else data
-        report = dict(splits.report)
+        report = dict(splits.summary.report)
         if checkpoint is not None:
             comparison = compare_data(folder.path / "split.json", report)
             if comparison.formerly_trained:
@@ -172,7 +172,7 @@ def _open_run_folder(
 def _open_data(config: Config, processes: Processes) -> tuple[DataSplits, Tokenizer]:
     """Open the data, and check that all processes see the same clips and that SAMPLE_PROMPTS can be signed."""
     splits = processes.first_on_each_machine(lambda: build_data(config))
-    digest = hashlib.sha256(json.dumps(splits.report, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(splits.summary.report, sort_keys=True).encode()).hexdigest()
     seen = processes.gather((digest, len(splits.training)))
     for rank, (digest_of_rank, clips) in enumerate(seen):
         if digest_of_rank != seen[0][0]:

@@ -14,7 +14,7 @@ from data.fingerspelling.drawing import NEUTRAL_STYLE, compose_word, random_styl
 from data.fingerspelling.lexicon import language_entries, read_recording
 from data.fingerspelling.strokes import LetterMotion, letter_motions
 from data.fingerspelling.words import Alphabet, WordSplit
-from data.records import ClipRow, DataSplits
+from data.records import ClipRow, DataSplits, DataSummary
 
 RENDERING_VERSION = 2  # raised when the same word and style would look different: old cache entries then do not count
 TIMING_JITTER = 0.1  # of a letter's frames: how far a change of letters may move
@@ -182,18 +182,17 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
     renderer = WordRenderer(alphabet, letters, num_frames, config.IMAGE_SIZE, cache)
     rows = _validation_rows(split, config.VALIDATION_CLIPS)
     kind = "held-out words" if split.holds_words_out else "training words in other styles (no words are held out)"
+    description = (
+        f"Finger-spelling of {config.SIGNED_LANGUAGE!r}: {len(alphabet.symbols)} letters, words of 1 to "
+        f"{max_word_letters}, {config.EPOCH_SIZE} clips an epoch; validation on {len(rows)} {kind}"
+    )
     return FingerspellingSplits(
-        description=(
-            f"Finger-spelling of {config.SIGNED_LANGUAGE!r}: {len(alphabet.symbols)} letters, words of 1 to "
-            f"{max_word_letters}, {config.EPOCH_SIZE} clips an epoch; validation on {len(rows)} {kind}"
-        ),
-        notices=(),
+        summary=DataSummary(description, notices=(), report=_report(split, rows)),
         training=TrainingWords(renderer, split, config.EPOCH_SIZE, seed),
         validation=FixedWords(renderer, rows),
         validation_of_trained=None,
         symbols=alphabet.symbols,
         default_prompts=_default_prompts(split),
-        report=_report(split, rows),
         renderer=renderer,
         split=split,
     )

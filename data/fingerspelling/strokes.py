@@ -73,7 +73,9 @@ def _cut_stroke(recording: Recording) -> _Stroke:
         raise UserError(f"The recording of {recording.symbol!r} shows no hand.")
     main = int(seen.sum(0).argmax())
     hands = _fill_gaps(recording.hands, seen)
-    palm = _palm_length(hands[seen[:, main], main])
+    known = hands[seen[:, main], main]
+    # In space, so that it does not shrink when the hand turns away.
+    palm = float(numpy.median(numpy.linalg.norm(known[:, [5, 9, 17]] - known[:, :1], axis=-1)))
     tempo = 25 / recording.frames_per_second
     frames = _stroke_frames(hands[:, main], seen[:, main], palm, tempo)
     distances = numpy.linalg.norm(numpy.diff(hands[:, main, :, :2], axis=0), axis=-1).mean(1)  # of its points
@@ -126,11 +128,6 @@ def _fill_gaps(hands: numpy.ndarray, seen: numpy.ndarray) -> numpy.ndarray:
             share = share[:, None, None]
             filled[:, arm] = (1 - share) * hands[before, arm] + share * hands[after, arm]
     return filled
-
-
-def _palm_length(hand: numpy.ndarray) -> float:
-    """Return the length of the palm in space, so that it does not shrink when the hand turns away."""
-    return float(numpy.median(numpy.linalg.norm(hand[:, [5, 9, 17]] - hand[:, :1], axis=-1)))
 
 
 def _stroke_frames(hand: numpy.ndarray, seen: numpy.ndarray, palm: float, tempo: float) -> range:

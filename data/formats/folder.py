@@ -1,6 +1,6 @@
 """A folder of clips, each next to its caption: ``name.mp4`` and ``name.txt``."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -37,7 +37,10 @@ def _read(path: Path) -> Manifest:
         try:
             if clip_id in rows:
                 raise UnusableClip("cannot be told by its name from another file")
-            caption = read_caption(path, _caption_of(name, known))
+            capitals = str(PurePosixPath(name).with_suffix(".TXT"))  # as some cameras and systems write names
+            caption = read_caption(
+                path, capitals if capitals in known else str(PurePosixPath(name).with_suffix(".txt"))
+            )
         except UnusableClip as error:
             skipped.append(SkippedRow(clip_id, str(error)))
             continue
@@ -54,12 +57,6 @@ def with_signers(manifest: Manifest) -> Manifest:
         before, underscore, _ = PurePosixPath(row.media.path).stem.partition("_")
         rows.append(replace(row, signer=printable(before) if underscore and before else None))
     return replace(manifest, rows=tuple(rows))
-
-
-def _caption_of(name: str, known: Set[str]) -> str:
-    """Return the name of a clip's caption; it may be in capitals, as some cameras and systems write names."""
-    capitals = str(PurePosixPath(name).with_suffix(".TXT"))
-    return capitals if capitals in known else str(PurePosixPath(name).with_suffix(".txt"))
 
 
 def _notes(names: Sequence[str], clips: Sequence[str]) -> tuple[str, ...]:

@@ -110,8 +110,10 @@ def open_table(path: Path, needed: Sequence[str], quotes: Quotes = "strict") -> 
     best, columns = max(columns_by_separator.items(), key=lambda item: (len(set(needed) & set(item[1])), len(item[1])))
     missing = [name for name in needed if name not in columns]
     if missing:
+        named = ", ".join(printable(name[:40]) for name in columns[:12] if name)
+        listed = f"{named} and {len(columns) - 12} more" if len(columns) > 12 else named or "nothing"
         raise UserError(
-            f"{shown} has no column {' and no column '.join(missing)}. Its first line names {_listed(columns)}; "
+            f"{shown} has no column {' and no column '.join(missing)}. Its first line names {listed}; "
             f"needed are {', '.join(needed)}."
         )
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
@@ -160,11 +162,6 @@ def _split_line(line: str, separator: str, quotes: Quotes) -> list[str]:
 
 def _stripped(fields: list[str]) -> list[str]:
     return [field.strip() for field in fields]
-
-
-def _listed(columns: Sequence[str]) -> str:
-    named = ", ".join(printable(name[:40]) for name in columns[:12] if name)
-    return f"{named} and {len(columns) - 12} more" if len(columns) > 12 else named or "nothing"
 
 
 class _Lines:

@@ -86,10 +86,10 @@ def is_large(width: int, height: int) -> bool:
 
 
 @contextmanager
-def turn(width: int, height: int) -> Iterator[None]:
+def large_frame_lock(width: int, height: int) -> Iterator[None]:
     """Wait, if frames are large, until no other thread decodes large ones.
 
-    A decoder may hold seventeen frames, and eight threads may decode. It must be gone when the turn is over.
+    A decoder may hold seventeen frames, and eight threads may decode. It must be gone when the lock is released.
     """
     if not is_large(width, height):
         yield

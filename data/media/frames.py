@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.media.budget import MOST_PICTURE_BYTES, Budget, check_frame_count, failures_as_reasons, turn
+from data.media.budget import MOST_PICTURE_BYTES, Budget, check_frame_count, failures_as_reasons, large_frame_lock
 from data.media.files import MOST_BYTES, inside_file, printable
 from data.media.resample import (
     ClipShape,
@@ -110,7 +110,7 @@ def folder_frames(folder: FrameFolder, names: Sequence[str]) -> Frames:
     for number, name in enumerate(names):
         with Image.open(io.BytesIO(folder.read(name)), formats=_PILLOW_FORMATS) as image:
             budget.spend(*image.size)
-            with turn(*image.size):
+            with large_frame_lock(*image.size):
                 image.load()
                 rate = folder.frames_per_second
                 yield Frame(number / rate, 1 / rate, partial(rgb_pixels, image))

@@ -15,7 +15,7 @@ import numpy
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from data.media.budget import Budget, check_frame_size, turn
+from data.media.budget import Budget, check_frame_size, large_frame_lock
 from data.media.files import SourceFile
 from data.media.resample import BACKGROUND, Frame, Frames
 from data.rows import UnusableClip
@@ -52,7 +52,7 @@ def gif_frames(file: SourceFile) -> Frames:
     """
     width, height, _ = gif_outline(file)
     time = 0.0
-    with turn(width, height), file.open() as opened:
+    with large_frame_lock(width, height), file.open() as opened:
         *_, palette = _read_screen(opened)
         page = Image.new("RGB", (width, height), BACKGROUND)
         for picture in _read_pictures(opened):

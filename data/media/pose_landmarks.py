@@ -133,8 +133,10 @@ def _wanted_points(pose: PoseFile, frames: slice) -> numpy.ndarray:
         first += len(names)
     wanted = [(hand, name) for hand in _HAND_COMPONENTS for name in _HAND_NAMES]
     if not any(key in columns for key in wanted):
+        listed = ", ".join(printable(name)[:_NAME_LENGTH] for name, _ in pose.components[:_LISTED_COMPONENTS])
+        more = ", ..." if len(pose.components) > _LISTED_COMPONENTS else ""
         raise UnusableClip(
-            f"has the components {_listed(pose)}; those of MediaPipe Holistic are needed: "
+            f"has the components {listed}{more}; those of MediaPipe Holistic are needed: "
             f"{' or '.join(_HAND_COMPONENTS)}, and POSE_LANDMARKS and FACE_LANDMARKS for the rest of the signer"
         )
     wanted += [("POSE_LANDMARKS", name) for name in _BODY_NAMES]
@@ -143,11 +145,6 @@ def _wanted_points(pose: PoseFile, frames: slice) -> numpy.ndarray:
     points = pose.points[frames][:, found].astype(numpy.float64)
     points[:, found < 0] = numpy.nan
     return points
-
-
-def _listed(pose: PoseFile) -> str:
-    found = [printable(component)[:_NAME_LENGTH] for component, _ in pose.components[:_LISTED_COMPONENTS]]
-    return ", ".join(found) + (", ..." if len(pose.components) > _LISTED_COMPONENTS else "")
 
 
 def _mistaken_hands(signer: Signer) -> numpy.ndarray:

@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from data.media.budget import MOST_FRAMES, Budget, failures_as_reasons, turn
+from data.media.budget import MOST_FRAMES, Budget, failures_as_reasons, large_frame_lock
 from data.media.containers import check_kind
 from data.media.ffmpeg import frame_rate, header_size, opened, opened_to_decode, origin, pixel_aspect, seek
 from data.media.files import MOST_BYTES, SourceFile
@@ -116,7 +116,7 @@ def stream_frames(file: SourceFile, family: str, span: TimeSpan) -> Frames:
         UnusableClip: it holds no video that is read, is too large, or has no times. FFmpeg's own errors pass through.
     """
     size = header_size(file, family)
-    with turn(*size):
+    with large_frame_lock(*size):
         yield from _frames_of_span(file, family, size, span)
 
 
@@ -142,7 +142,9 @@ def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: 
             seek(container, stream, span)
         is_timed = True
         reformatter = VideoReformatter()  # one for the file: to set one up takes longer than to convert a small frame
-        for frame, time in _timed_frames(container, stream, family, _least_packets(stream, family, span)):
+        has_table = family == "mov" and span == WHOLE  # of all frames: only MP4 has one
+        least_packets = LEAST_SHARE_OF_FRAMES * len(stream.index_entries) if has_table else 0
+        for frame, time in _timed_frames(container, stream, family, least_packets):
             budget.spend(frame.width, frame.height)
             if time is None and span != WHOLE:
                 raise UnusableClip("has frames without a time, so that no part of it can be found")
@@ -161,11 +163,6 @@ def _upright_pixels(frame: av.VideoFrame, reformatter: VideoReformatter, quarter
     else:
         pixels = reformatter.reformat(frame, format="rgb24").to_ndarray()
     return numpy.rot90(pixels, quarter_turns) if quarter_turns else pixels
-
-
-def _least_packets(stream: av.VideoStream, family: str, span: TimeSpan) -> float:
-    # Only MP4 has a table of all frames.
-    return LEAST_SHARE_OF_FRAMES * len(stream.index_entries) if family == "mov" and span == WHOLE else 0
 
 
 def _timed_frames(

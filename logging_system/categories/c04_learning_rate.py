@@ -44,28 +44,22 @@ class LearningRate(Category):
 
     def on_step(self, record: StepRecord, due: Due) -> None:
         if due.scalars:
-            self._write_rates(record)
+            rates = record.learning_rates
+            self.scalars({"Current_LR": next(iter(rates.values()))}, record.step)
+            if len(rates) > 1:
+                for group, rate in rates.items():
+                    self.scalars({"Current_LR/{group}": rate}, record.step, group=group)
             self._write_plan(record.step)
             for key, value in self.view.scheduler_state().items():
                 self.scalars({"Scheduler_State/{key}": value}, record.step, key=key)
         if due.diagnostics:
             self._draw_schedule(record)
 
-    def _write_rates(self, record: StepRecord) -> None:
-        rates = record.learning_rates
-        self.scalars({"Current_LR": next(iter(rates.values()))}, record.step)
-        if len(rates) > 1:
-            for group, rate in rates.items():
-                self.scalars({"Current_LR/{group}": rate}, record.step, group=group)
-
     def _write_plan(self, step: int) -> None:
         end = self.view.total_steps
-        planned = {
-            "LR_In_100_Steps": _within(step + 100, end),
-            "LR_In_1000_Steps": _within(step + 1000, end),
-        }
+        planned = {"LR_In_100_Steps": step + 100, "LR_In_1000_Steps": step + 1000}
         if end is not None:
-            planned["LR_At_End"] = end
+            planned = {tag: min(future, end) for tag, future in planned.items()} | {"LR_At_End": end}
         rates = {tag: self.view.learning_rate_at(future) for tag, future in planned.items()}
         self.scalars({tag: rate for tag, rate in rates.items() if rate is not None}, step)
 
@@ -85,7 +79,3 @@ class LearningRate(Category):
             marker=(record.step, next(iter(record.learning_rates.values()))),
         )
         self.write(self.writer.image, "Schedule", picture, record.step)
-
-
-def _within(step: int, end: int | None) -> int:
-    return step if end is None else min(step, end)

@@ -3,7 +3,6 @@
 import statistics
 import time
 
-from config import Config
 from logging_system.cadence import Due
 from logging_system.category import VALIDATIONS, Category, CategoryContext, Tag
 from logging_system.records import CheckpointRecord, StepRecord, ValidationRecord
@@ -99,6 +98,7 @@ class Performance(Category):
     name = "05_Performance"
     cadence = VALIDATIONS
     tags = TAGS
+    constant = "ENABLE_PERFORMANCE_PROFILING"
 
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)
@@ -109,10 +109,6 @@ class Performance(Category):
         self._sampling_reported = 0.0
         self._last_step: int | None = None
         self._reset_interval()
-
-    @classmethod
-    def is_enabled(cls, config: Config) -> bool:
-        return config.ENABLE_PERFORMANCE_PROFILING
 
     def _reset_interval(self) -> None:
         self._steps = self._clips = self._frames = 0
@@ -132,14 +128,13 @@ class Performance(Category):
         self._data_seconds += record.data_seconds
         if due.scalars:
             if self._seconds > 0:
-                self._write_rates(record.step)
-                self._write_ranks(record)
-            self._write_whole_launch(record.step)
+                self._write_rates(record)
+            self._write_launch(record.step)
             if not record.is_last:  # on_end writes that point, together with the last samples
                 self._write_sampling(record.step)
             self._reset_interval()
 
-    def _write_rates(self, step: int) -> None:
+    def _write_rates(self, record: StepRecord) -> None:
         values = {
             "Samples_Per_Second": self._clips / self._seconds,
             "Steps_Per_Second": self._steps / self._seconds,
@@ -153,22 +148,16 @@ class Performance(Category):
             values["Model_TFLOPs"] = flops_per_second / 1e12
             if peak is not None:
                 values["MFU_Percent"] = 100 * flops_per_second / peak
-        self.scalars(values, step)
-
-    def _write_ranks(self, record: StepRecord) -> None:
         seconds = record.rank_seconds
-        if not seconds:
-            return
-        behind = max(seconds) - statistics.median(seconds)
-        values = {
-            "Rank_Seconds_Fastest": min(seconds),
-            "Rank_Seconds_Slowest": max(seconds),
-            "Rank_Spread_Percent": 100 * behind * self._steps / self._seconds,
-            "Slowest_Rank": float(seconds.index(max(seconds))),
-        }
+        if seconds:
+            behind = max(seconds) - statistics.median(seconds)
+            values["Rank_Seconds_Fastest"] = min(seconds)
+            values["Rank_Seconds_Slowest"] = max(seconds)
+            values["Rank_Spread_Percent"] = 100 * behind * self._steps / self._seconds
+            values["Slowest_Rank"] = float(seconds.index(max(seconds)))
         self.scalars(values, record.step)
 
-    def _write_whole_launch(self, step: int) -> None:
+    def _write_launch(self, step: int) -> None:
         values: dict[str, float] = {}
         logging_seconds = self._clock.logging_seconds
         total_seconds = self._training_seconds + logging_seconds

@@ -23,10 +23,6 @@ class ClipMoments:
     actual_variance: float
     covariance: float
 
-    @property
-    def is_finite(self) -> bool:
-        return all(math.isfinite(value) for value in vars(self).values())
-
 
 def clip_moments(predicted_BX: Tensor, actual_BX: Tensor) -> Tensor:
     """Return float32 [B, 5] in the order of `ClipMoments`, on the device; any shapes that begin with B."""
@@ -35,16 +31,8 @@ def clip_moments(predicted_BX: Tensor, actual_BX: Tensor) -> Tensor:
     predicted_mean, actual_mean = predicted.mean(1), actual.mean(1)
     predicted_centred = predicted - predicted_mean[:, None]
     actual_centred = actual - actual_mean[:, None]
-    return torch.stack(
-        [
-            predicted_mean,
-            actual_mean,
-            predicted_centred.square().mean(1),
-            actual_centred.square().mean(1),
-            (predicted_centred * actual_centred).mean(1),
-        ],
-        dim=1,
-    )
+    squares = (predicted_centred.square(), actual_centred.square(), predicted_centred * actual_centred)
+    return torch.stack([predicted_mean, actual_mean, *(square.mean(1) for square in squares)], dim=1)
 
 
 def pooled_correlation(clips: Sequence[ClipMoments]) -> float | None:
@@ -52,7 +40,7 @@ def pooled_correlation(clips: Sequence[ClipMoments]) -> float | None:
 
     None where it is not defined: no clip whose moments are finite, or one side is constant.
     """
-    finite = [clip for clip in clips if clip.is_finite]
+    finite = [clip for clip in clips if all(map(math.isfinite, vars(clip).values()))]
     if not finite:
         return None
     number = len(finite)
@@ -135,9 +123,9 @@ class NoiseAnalysis(Category):
 
     def on_step(self, record: StepRecord, due: Due) -> None:
         if due.diagnostics:
-            with torch.no_grad():
-                self._write(record)
+            self._write(record)
 
+    @torch.no_grad()
     def _write(self, record: StepRecord) -> None:
         tensors = record.tensors
         signal_B = (~tensors.is_terminal).nonzero().flatten()
@@ -151,7 +139,10 @@ class NoiseAnalysis(Category):
         self.scalars(scalars, record.step)
         rows = [values[start : start + 6] for start in range(len(figures), len(values), 6)]
         self._write_correlations(rows, record.step)
-        self._write_histograms(predicted, tensors.actual_noise, record.step)
+        histograms = device_histograms([predicted, tensors.actual_noise], self.config.HISTOGRAM_BINS)
+        for key, histogram in zip(("Predicted_Noise", "Actual_Noise"), histograms, strict=True):
+            if histogram.count:
+                self.write(self.writer.histogram, key, histogram, record.step)
 
     def _write_correlations(self, rows: list[list[float]], step: int) -> None:
         by_bin: dict[int, list[ClipMoments]] = {}
@@ -165,12 +156,6 @@ class NoiseAnalysis(Category):
             correlation = pooled_correlation(clips)
             if correlation is not None:
                 self.scalars({"Noise_Correlation_Bin_{number}": correlation}, step, number=number)
-
-    def _write_histograms(self, predicted: Tensor, actual: Tensor, step: int) -> None:
-        histograms = device_histograms([predicted, actual], self.config.HISTOGRAM_BINS)
-        for key, histogram in zip(("Predicted_Noise", "Actual_Noise"), histograms, strict=True):
-            if histogram.count:
-                self.write(self.writer.histogram, key, histogram, step)
 
 
 def _device_figures(record: StepRecord, predicted: Tensor) -> dict[str, Tensor]:

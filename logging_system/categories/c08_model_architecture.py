@@ -8,7 +8,6 @@ from torch import nn
 
 from logging_system.category import START, Category, Tag
 from logging_system.files.summaries import table
-from logging_system.statistics.layers import plan_layers
 
 DIRECT = "own_parameters"
 
@@ -59,7 +58,7 @@ class ModelArchitecture(Category):
     def _summary(self, model: nn.Module, total: int) -> str:
         modules = dict(model.named_modules())
         rows = []
-        for layer in plan_layers(model, self.config.PARAMETER_TRACKING_MAX_LAYERS).layers:
+        for layer in self.layer_plan.layers:
             module = modules.get(layer.name, model)
             shapes = ", ".join("×".join(map(str, parameter.shape)) for parameter in layer.parameters[:4])
             rest = f" and {len(layer.parameters) - 4} more" if len(layer.parameters) > 4 else ""

@@ -1,16 +1,13 @@
 """09_Parameter_Stats: the weights of every layer, and how fast they move."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from config import Config
 from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.records import StepRecord
-from logging_system.statistics.layers import Layer, plan_layers
 from logging_system.statistics.tensors import merge_statistics, tensor_statistics
 
 TAGS = {
@@ -34,18 +31,11 @@ class ParameterStats(Category):
     name = "09_Parameter_Stats"
     cadence = DIAGNOSTICS
     tags = TAGS
+    constant = "ENABLE_PARAMETER_TRACKING"
 
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)
-        self._layers: tuple[Layer, ...] = ()
         self._before: tuple[int, list[Tensor]] | None = None  # the step that follows, and the weights before it
-
-    @classmethod
-    def is_enabled(cls, config: Config) -> bool:
-        return config.ENABLE_PARAMETER_TRACKING
-
-    def on_start(self) -> None:
-        self._layers = plan_layers(self.view.model, self.config.PARAMETER_TRACKING_MAX_LAYERS).layers
 
     def before_step(self, step: int) -> None:
         self._before = (step, [parameter.clone() for parameter in self._parameters()])
@@ -57,10 +47,13 @@ class ParameterStats(Category):
         parameters = self._parameters()
         extra: list[Tensor] = []
         if before is not None and before[0] == record.step:
-            extra = _norms_and_changes(before[1], parameters)
+            weights = before[1]
+            extra = list(torch._foreach_norm(weights))
+            torch._foreach_sub_(weights, parameters)  # from here on the copies hold the changes
+            extra += torch._foreach_norm(weights)
         statistics, norms = tensor_statistics(parameters, extra)
         start = 0
-        for layer in self._layers:
+        for layer in self.layer_plan.layers:
             stop = start + len(layer.parameters)
             merged = merge_statistics(statistics[start:stop])
             values: dict[str, float] = {
@@ -78,11 +71,4 @@ class ParameterStats(Category):
             start = stop
 
     def _parameters(self) -> list[Tensor]:
-        return [parameter.detach() for layer in self._layers for parameter in layer.parameters]
-
-
-def _norms_and_changes(before: list[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
-    """Return the norm of every tensor before the step, then of every change. The copies in `before` are used up."""
-    weights = list(torch._foreach_norm(before))
-    torch._foreach_sub_(before, list(after))
-    return [*weights, *torch._foreach_norm(before)]
+        return [parameter.detach() for layer in self.layer_plan.layers for parameter in layer.parameters]

@@ -1,10 +1,8 @@
 """10_Parameter_Histograms: the distribution of every layer's weights."""
 
-from config import Config
 from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.records import EpochRecord, StepRecord
-from logging_system.statistics.layers import Layer, plan_layers
 from logging_system.statistics.tensors import layer_histograms
 
 TAGS = {
@@ -21,18 +19,11 @@ class ParameterHistograms(Category):
     name = "10_Parameter_Histograms"
     cadence = f"{DIAGNOSTICS}; the end of every LOG_EVERY_EPOCHS-th epoch"
     tags = TAGS
+    constant = "ENABLE_PARAMETER_TRACKING"
 
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)
-        self._layers: tuple[Layer, ...] = ()
         self._last_step: int | None = None
-
-    @classmethod
-    def is_enabled(cls, config: Config) -> bool:
-        return config.ENABLE_PARAMETER_TRACKING
-
-    def on_start(self) -> None:
-        self._layers = plan_layers(self.view.model, self.config.PARAMETER_TRACKING_MAX_LAYERS).layers
 
     def on_step(self, record: StepRecord, due: Due) -> None:
         if due.diagnostics:
@@ -45,6 +36,7 @@ class ParameterHistograms(Category):
         if step == self._last_step:
             return
         self._last_step = step
-        histograms = layer_histograms([layer.parameters for layer in self._layers], self.config.HISTOGRAM_BINS)
-        for layer, histogram in zip(self._layers, histograms, strict=True):
+        layers = self.layer_plan.layers
+        histograms = layer_histograms([layer.parameters for layer in layers], self.config.HISTOGRAM_BINS)
+        for layer, histogram in zip(layers, histograms, strict=True):
             self.write(self.writer.histogram, "{layer}", histogram, step, layer=layer.name)

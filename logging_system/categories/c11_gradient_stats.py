@@ -13,7 +13,7 @@ from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.files.writer import report_on_console
 from logging_system.pictures.charts import bar_chart
 from logging_system.records import StepRecord
-from logging_system.statistics.layers import Layer, plan_layers
+from logging_system.statistics.layers import Layer
 from logging_system.statistics.moments import DeviceMeans
 from logging_system.statistics.tensors import (
     TensorStatistics,
@@ -80,13 +80,10 @@ class GradientStats(Category):
 
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)
-        self._layers: tuple[Layer, ...] = ()
         self._clipping = DeviceMeans()
 
     def on_start(self) -> None:
-        plan = plan_layers(self.view.model, self.config.PARAMETER_TRACKING_MAX_LAYERS)
-        self._layers = plan.layers
-        explanation = plan.explanation(self.config.PARAMETER_TRACKING_MAX_LAYERS)
+        explanation = self.layer_plan.explanation(self.config.PARAMETER_TRACKING_MAX_LAYERS)
         if explanation is not None:
             report_on_console(explanation)
 
@@ -98,32 +95,40 @@ class GradientStats(Category):
             self._write(record)
 
     def _write(self, record: StepRecord) -> None:
-        with_gradient = [layer for layer in self._layers if _gradients(layer)]
+        with_gradient = [layer for layer in self.layer_plan.layers if _gradients(layer)]
         gradients = [gradient for layer in with_gradient for gradient in _gradients(layer)]
         scalars = (record.gradient_norm, record.gradient_norm_clipped, record.overflowed)
         statistics, (norm, norm_clipped, overflowed) = tensor_statistics(gradients, scalars)
-        self._write_clipping(record.step)
+        clipping = self._clipping.collect()["clipped"]
+        if clipping.count:
+            self.scalars({"Clip_Percent": 100 * clipping.mean}, record.step)
         if overflowed:  # what is left of these gradients says something of the loss scale and nothing of the network
             return
-        factor = unclipping_factor(norm, norm_clipped)
+        # What clipped gradients are multiplied by to undo clipping; 1 where that cannot be known.
+        is_known = math.isfinite(norm) and math.isfinite(norm_clipped) and norm_clipped > 0
+        factor = norm / norm_clipped if is_known else 1.0
         layers: dict[str, TensorStatistics] = {}  # by name, before clipping
         start = 0
         for layer in with_gradient:
             stop = start + len(_gradients(layer))
-            layers[layer.name] = _times(merge_statistics(statistics[start:stop]), factor)
+            merged = merge_statistics(statistics[start:stop])
+            mean, std, norm_of_layer = merged.mean * factor, merged.std * factor, merged.norm * factor
+            layers[layer.name] = replace(merged, mean=mean, std=std, norm=norm_of_layer)
             start = stop
         self._write_totals(record.step, norm, layers.values())
         for name, layer_statistics in layers.items():
-            self._write_layer(record.step, name, layer_statistics)
+            values = {
+                "{layer}/Norm": layer_statistics.norm,
+                "{layer}/Mean": layer_statistics.mean,
+                "{layer}/Std": layer_statistics.std,
+            }
+            if layer_statistics.non_finite:
+                values["{layer}/Non_Finite"] = layer_statistics.non_finite
+            self.scalars(values, record.step, layer=name)
         if layers:
             self._draw(record.step, layers)
         if self.config.ENABLE_GRADIENT_HISTOGRAMS:
             self._write_histograms(record.step, with_gradient, factor)
-
-    def _write_clipping(self, step: int) -> None:
-        clipping = self._clipping.collect()["clipped"]
-        if clipping.count:
-            self.scalars({"Clip_Percent": 100 * clipping.mean}, step)
 
     def _write_totals(self, step: int, norm: float, layers: Collection[TensorStatistics]) -> None:
         values = {"Total_Gradient_Norm": norm}
@@ -135,12 +140,6 @@ class GradientStats(Category):
             count = sum(layer.count + layer.non_finite for layer in layers)
             values["Zero_Percent"] = 100 * sum(layer.zeros for layer in layers) / count
         self.scalars(values, step)
-
-    def _write_layer(self, step: int, name: str, layer: TensorStatistics) -> None:
-        values = {"{layer}/Norm": layer.norm, "{layer}/Mean": layer.mean, "{layer}/Std": layer.std}
-        if layer.non_finite:
-            values["{layer}/Non_Finite"] = layer.non_finite
-        self.scalars(values, step, layer=name)
 
     def _write_histograms(self, step: int, layers: list[Layer], factor: float) -> None:
         histograms = layer_histograms([_gradients(layer) for layer in layers], self.config.HISTOGRAM_BINS)
@@ -157,21 +156,5 @@ class GradientStats(Category):
         self.write(self.writer.image, "Gradient_Flow", picture, step)
 
 
-def unclipping_factor(norm: float, norm_clipped: float) -> float:
-    """Return what clipped gradients are multiplied by to undo clipping; 1 where that cannot be known."""
-    if math.isfinite(norm) and math.isfinite(norm_clipped) and norm_clipped > 0:
-        return norm / norm_clipped
-    return 1.0
-
-
 def _gradients(layer: Layer) -> list[Tensor]:
     return [parameter.grad for parameter in layer.parameters if parameter.grad is not None]
-
-
-def _times(statistics: TensorStatistics, factor: float) -> TensorStatistics:
-    return replace(
-        statistics,
-        mean=statistics.mean * factor,
-        std=statistics.std * factor,
-        norm=statistics.norm * factor,
-    )

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy
 
-from config import Config
 from logging_system.category import SAMPLES, Category, CategoryContext, Tag
 from logging_system.files.summaries import escape
 from logging_system.pictures.frames import captioned_grid, scale_to_be_seen
@@ -112,24 +111,24 @@ class GeneratedSamplesCategory(Category):
     name = "12_Generated_Samples"
     cadence = SAMPLES
     tags = TAGS
+    constant = "ENABLE_VIDEO_LOGGING"
     makes_samples = True
 
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)
         self._time_lapse = TimeLapse()
 
-    @classmethod
-    def is_enabled(cls, config: Config) -> bool:
-        return config.ENABLE_VIDEO_LOGGING
-
     def on_samples(self, record: StepRecord) -> None:
         samples = self.view.generate_samples()
-        self._write_measures(samples, record.step)
+        for measure, value in samples.measures.items():
+            key = measure if measure in self.tags else "Other/{measure}"
+            self.scalars({key: value}, record.step, measure=measure)
         if not samples.prompts:
             return
         rate = samples.frames_per_second
-        self._write_prompts(samples, record.step)
-        captions = [_caption(text, held_out) for text, held_out in zip(samples.prompts, samples.held_out, strict=True)]
+        held_out = zip(samples.prompts, samples.held_out, strict=True)
+        captions = [f"{text} (held out)" if is_held_out else text for text, is_held_out in held_out]
+        self._write_prompts(samples, captions, record.step)
         grid = captioned_grid(list(samples.generated), captions, columns=GRID_COLUMNS)
         self.video("Grid", grid, record.step, rate, f"step_{record.step:08d}_grid")
         raw_clips = list(samples.generated_raw)
@@ -143,16 +142,10 @@ class GeneratedSamplesCategory(Category):
             self.video("Real_And_Generated", compared, record.step, rate)
         self._write_time_lapse(samples, record.step)
 
-    def _write_measures(self, samples: GeneratedSamples, step: int) -> None:
-        for measure, value in samples.measures.items():
-            key = measure if measure in self.tags else "Other/{measure}"
-            self.scalars({key: value}, step, measure=measure)
-
-    def _write_prompts(self, samples: GeneratedSamples, step: int) -> None:
+    def _write_prompts(self, samples: GeneratedSamples, captions: Sequence[str], step: int) -> None:
         meaning = self.tags["Prompt_{prompt}"].description
         scale = scale_to_be_seen(min(samples.generated.shape[2:4]))
-        names = prompt_names(samples.prompts)
-        for name, text, held_out, clip in zip(names, samples.prompts, samples.held_out, samples.generated, strict=True):
+        for name, caption, clip in zip(prompt_names(samples.prompts), captions, samples.generated, strict=True):
             self.writer.video(
                 self.full_tag("Prompt_{prompt}", prompt=name),
                 clip,
@@ -160,7 +153,7 @@ class GeneratedSamplesCategory(Category):
                 samples.frames_per_second,
                 file_name=f"step_{step:08d}_prompt_{name}",
                 scale=scale,
-                description=f'Prompt "{escape(_caption(text, held_out))}". {meaning}',
+                description=f'Prompt "{escape(caption)}". {meaning}',
             )
 
     def _write_time_lapse(self, samples: GeneratedSamples, step: int) -> None:
@@ -177,7 +170,3 @@ def prompt_names(prompts: Sequence[str]) -> list[str]:
     """Return stable names that are safe in tags and file names: a number, and what is plain of the text."""
     plain = [re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:40] for text in prompts]
     return [f"{number}_{text}" if text else str(number) for number, text in enumerate(plain, 1)]
-
-
-def _caption(text: str, held_out: bool) -> str:
-    return f"{text} (held out)" if held_out else text

@@ -1,9 +1,8 @@
 """13_Noise_Visualization: one validation clip on its way through the model."""
 
-from config import Config
 from logging_system.category import SAMPLES, Category, Tag
 from logging_system.pictures.frames import captioned_grid
-from logging_system.records import NoiseVisualisation, StepRecord
+from logging_system.records import StepRecord
 
 TAGS = {
     "Predicted_Noise": Tag("The noise that the model sees in a fixed noisy validation clip."),
@@ -26,15 +25,12 @@ class NoiseVisualization(Category):
     name = "13_Noise_Visualization"
     cadence = SAMPLES
     tags = TAGS
+    constant = "ENABLE_NOISE_VISUALIZATION"
     makes_samples = True
-
-    @classmethod
-    def is_enabled(cls, config: Config) -> bool:
-        return config.ENABLE_NOISE_VISUALIZATION
 
     def on_samples(self, record: StepRecord) -> None:
         seen = self.view.visualise_noise()
-        single = f"{seen.caption}, t = {seen.timestep}"
+        single, stages = f"{seen.caption}, t = {seen.timestep}", len(seen.filmstrip)
         clips = {
             "Predicted_Noise": ([seen.predicted_noise], [single]),
             "Actual_Noise": ([seen.actual_noise], [single]),
@@ -43,13 +39,11 @@ class NoiseVisualization(Category):
                 [seen.original, seen.noisy, seen.actual_noise, seen.predicted_noise, seen.denoised],
                 ["original", f"noisy, t = {seen.timestep}", "actual noise", "predicted noise", "denoised"],
             ),
-            "Denoising_Filmstrip": (list(seen.filmstrip), _stages(seen)),
+            "Denoising_Filmstrip": (
+                list(seen.filmstrip),
+                [f"stage {stage} of {stages}" for stage in range(1, stages + 1)],
+            ),
         }
         for key, (videos, captions) in clips.items():
             picture = captioned_grid(videos, captions, columns=len(videos))
             self.video(key, picture, record.step, seen.frames_per_second)
-
-
-def _stages(seen: NoiseVisualisation) -> list[str]:
-    number = len(seen.filmstrip)
-    return [f"stage {stage} of {number}" for stage in range(1, number + 1)]

@@ -57,7 +57,8 @@ class System(Category):
         self._has_written = False
 
     def on_start(self) -> None:
-        device = self._device or device_readings(_device_of(self.view.model))
+        parameter = next(self.view.model.parameters(), None)
+        device = self._device or device_readings(parameter.device if parameter is not None else torch.device("cpu"))
         self._sampler = SystemSampler(HostReadings(self._run_folder, device).read, self.config.SYSTEM_SAMPLE_SECONDS)
         self._sampler.start()
 
@@ -72,8 +73,3 @@ class System(Category):
     def close(self) -> None:
         if self._sampler is not None:
             self._sampler.close()
-
-
-def _device_of(model: torch.nn.Module) -> torch.device:
-    parameter = next(iter(model.parameters()), None)
-    return torch.device("cpu") if parameter is None else parameter.device

@@ -101,10 +101,9 @@ class Configuration(Category):
 
     def on_start(self) -> None:
         run = self.view.run
-        config = table(("constant", "value"), ((name, str(value)) for name, value in run.config.items()))
         texts = {
-            "Config": config,
-            "Environment": table(("item", "value"), list(run.environment.items())),
+            "Config": table(("constant", "value"), ((name, str(value)) for name, value in run.config.items())),
+            "Environment": table(("item", "value"), run.environment.items()),
         }
         if run.resume_differences:
             lines = (f"- {escape(sentence)}" for sentence in run.resume_differences)

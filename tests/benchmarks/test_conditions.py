@@ -63,6 +63,7 @@ def test_other_libraries_get_the_allocator_that_was_asked_for(network, allocatio
     assert plans[0].keeps_freed_memory is (allocation == "same" or network == "text2sign")
 
 
+@pytest.mark.slow
 def test_a_timed_run_that_fails_says_why(capsys):
     assert training_step.main(["--batch-size=0"]) == 1
     printed = capsys.readouterr().err

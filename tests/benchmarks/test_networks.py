@@ -8,6 +8,7 @@ from benchmarks.network_worker import NetworkExercise, count_flops
 from benchmarks.networks import NETWORK_NAMES, VOCABULARY, build_network, count_parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORK_NAMES)
 def test_every_network_takes_the_same_inputs_and_hears_the_caption(name):
     torch.manual_seed(0)

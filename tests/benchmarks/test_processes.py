@@ -131,6 +131,7 @@ def test_a_machine_with_one_core_is_refused(
     assert "needs 2 cores, and there are 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_worker_measures_real_steps(tmp_path: Path) -> None:
     options = (*SMALL_NETWORK, f"--cache-dir={tmp_path}", "--device=cpu")
     measured = measure_in_processes(ways_of(options, batch_size=2, steps=2)[ONE])

@@ -19,6 +19,7 @@ def trained(finished_run: Path) -> SampledRun:
     return open_run(finished_run, "cpu", held_out_clips=3)
 
 
+@pytest.mark.slow
 def test_a_small_measurement_from_end_to_end(finished_run, trained, tmp_path, capsys):
     path = tmp_path / "figures.json"
     arguments = ["--quick", f"--run={finished_run}", f"--json={path}", "--device=cpu"]

@@ -177,6 +177,7 @@ def test_a_crash_is_told_from_a_limit_by_the_exit_code(
         assert "| 4 | 0.00 M | 1.00 s (1.00 to 1.00) |" in printed
 
 
+@pytest.mark.slow
 def test_a_worker_measures_a_step_and_its_memory(tmp_path: Path) -> None:
     options = (*TINY, "--batch-size=64", "--epoch-size=64", f"--cache-dir={tmp_path}")
     measured = measure_in_process(WorkPlan(options, steps=1, threads=None, is_pinned=False))
@@ -185,6 +186,7 @@ def test_a_worker_measures_a_step_and_its_memory(tmp_path: Path) -> None:
     assert videos_gib < measured.learner_gib < measured.memory_gib < MEMORY_LIMIT_GIB
 
 
+@pytest.mark.slow
 def test_the_command_prints_tables_and_writes_all_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

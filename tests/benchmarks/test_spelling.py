@@ -91,6 +91,7 @@ def test_rows_come_one_after_the_other_and_a_failed_one_ends_nothing_but_itself(
         rows("bad", "a")
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_evaluated_ends_it_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert spelling.main([f"--run={tmp_path / 'none'}"]) == 1
     said = capsys.readouterr().err.splitlines()

@@ -148,6 +148,7 @@ class SteppingClock:
         return self._now
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_its_loss_is_the_trainers(tmp_path, monkeypatch):
     monkeypatch.setattr(loss_curve_worker, "time", SteppingClock())
     run = LossCurveRun(with_options(f"--cache-dir={tmp_path}"))
@@ -174,6 +175,7 @@ def test_a_run_learns_and_its_loss_is_the_trainers(tmp_path, monkeypatch):
     assert result.parameters == sum(value.numel() for value in before.values())
 
 
+@pytest.mark.slow
 def test_seeds_change_weights_clips_and_noise_and_networks_change_neither_clips_nor_noise(tmp_path):
     plan = with_options(f"--cache-dir={tmp_path}", "--epoch-size=2")
     peer = dataclasses.replace(plan, network="video-diffusion-pytorch")
@@ -197,6 +199,7 @@ def test_seeds_change_weights_clips_and_noise_and_networks_change_neither_clips_
     assert set(batches[0].ids).isdisjoint(batches[2].ids)
 
 
+@pytest.mark.slow
 def test_a_run_in_a_process_of_its_own(tmp_path, capsys):
     path = tmp_path / "figures.json"
     assert time_to_loss.main(["--quick", "--minutes=0.005", "--networks=text2sign", f"--json={path}"]) == 0

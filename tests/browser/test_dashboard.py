@@ -93,6 +93,7 @@ def test_videos_move(open_tab, category, tmp_path):
     assert views(picture, seconds=PATIENCE_MILLISECONDS / 1000) >= 4
 
 
+@pytest.mark.slow
 def test_pictures_stand_still(open_tab):
     """Guards the test above: what it takes for motion is not the page settling."""
     picture = first_picture(open_tab("images", "04_Learning_Rate"), "04_Learning_Rate")
@@ -100,6 +101,7 @@ def test_pictures_stand_still(open_tab):
     assert views(picture, seconds=3) == 1
 
 
+@pytest.mark.slow
 def test_heat_map_is_coloured(open_tab):
     tag = "06_Diffusion/Loss_By_Timestep_Over_Time"
     seen = pixels(first_picture(open_tab("images", tag), "06_Diffusion"))
@@ -126,6 +128,7 @@ def test_charts_are_drawn(open_tab, tag, colours):
         assert share_of_colour(seen, colour) >= least
 
 
+@pytest.mark.slow
 def test_description_opens(open_tab):
     tag = "06_Diffusion/Loss_By_Timestep_Over_Time"
     page = open_tab("images", tag)
@@ -136,6 +139,7 @@ def test_description_opens(open_tab):
     assert description.inner_text().strip() == c06_diffusion.TAGS[tag.split("/")[1]].description
 
 
+@pytest.mark.slow
 def test_custom_scalars_show_the_whole_layout(open_tab):
     page = open_tab("custom_scalars")
     for section, charts in LAYOUT.items():
@@ -169,6 +173,7 @@ def test_hparams_show_this_run_once(open_tab, finished_run):
     assert page.get_by_text(f"{finished_run.name}/").count() == 0  # no sub-runs
 
 
+@pytest.mark.slow
 def test_hparams_show_the_constants_that_runs_are_compared_by(open_tab):
     cells = open_tab("hparams").locator("tf-hparams-table-view vaadin-grid-cell-content")
     for constant in PROMINENT_CONSTANTS:
@@ -176,6 +181,7 @@ def test_hparams_show_the_constants_that_runs_are_compared_by(open_tab):
     assert cells.get_by_text("ADAM_BETA_1", exact=True).count() == 0
 
 
+@pytest.mark.slow
 def test_hparams_show_the_results(open_tab, finished_run):
     page = open_tab("hparams")
     cells = page.locator("tf-hparams-table-view vaadin-grid-cell-content")

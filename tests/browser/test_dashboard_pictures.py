@@ -5,6 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from docs.make_dashboard_pictures import PICTURES, Picture, main, make_pictures, screenshot, small_png
@@ -44,6 +45,7 @@ def test_folder_without_a_run_is_an_error(tmp_path, capsys):
     assert "holds no event file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_pictures_are_made_and_missing_ones_named(finished_run, tmp_path, monkeypatch, capsys):
     there = Picture("there", "timeseries", "01_Training/Loss$", cards=1)
     missing = Picture("missing", "text", "no_such_tag", cards=1)

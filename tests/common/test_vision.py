@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from common.vision import make_grid, v2
@@ -24,6 +25,7 @@ def test_grid_places_images_in_rows() -> None:
     assert grid[0, 1::3, 1::3].tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
+@pytest.mark.slow
 def test_imports_in_a_fresh_process() -> None:
     program = "from common.vision import v2, make_grid; print(v2.Resize(4).size, make_grid.__name__)"
     result = subprocess.run(

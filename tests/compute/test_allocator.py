@@ -42,6 +42,7 @@ def huge_pages_are_always_used() -> bool:
     return setting.exists() and "[always]" in setting.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(huge_pages_are_always_used(), reason="one page fault brings megabytes there")
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
 def test_memory_of_large_tensors_comes_back_without_page_faults(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ def train(model: nn.Module, forward: Forward, lengths: list[int]) -> list[float]
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "checkpoint_activations"), [("eager", True), pytest.param("aot_eager", True, marks=pytest.mark.slow)]
 )
@@ -137,6 +138,7 @@ def test_a_compiler_that_is_missing_is_told_even_where_an_earlier_run_had_one(tm
     assert "COMPILE_MODEL is True" in run_check(tmp_path, CXX=str(tmp_path / "no-such-compiler"))
 
 
+@pytest.mark.slow
 def test_a_compiler_that_is_missing_is_told_before_the_run(tmp_path: Path) -> None:
     message = run_check(tmp_path, CXX=str(tmp_path / "no-such-compiler"))
     assert "COMPILE_MODEL is True, but torch.compile cannot compile for cpu here (InvalidCxxCompiler" in message

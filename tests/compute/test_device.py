@@ -71,6 +71,7 @@ def test_results_are_needed_at_each_cadence_and_never_between() -> None:
     assert [step for step in range(1, 17) if cadence.needs_results(step)] == [4, 6, 8, 9, 11, 12, 16]
 
 
+@pytest.mark.slow
 def test_work_that_the_device_still_has_counts_as_training_and_not_as_logging(
     small_arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,10 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize("module", ["main", "generate", "launch_tensorboard", "evaluation.__main__", "data.__main__"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("generate", "evaluation.__main__", "data.__main__")]
+
+
+@pytest.mark.parametrize("module", ["main", "launch_tensorboard", *SLOW])
 def test_a_program_starts_without_cuda_and_without_packages_that_need_it(module: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(module=module)], cwd=ROOT, capture_output=True, text=True, timeout=120

@@ -74,7 +74,7 @@ def test_captions_of_validation_are_held_out(open_):
         assert all(splits.is_held_out(caption) for caption in captions(splits.validation))
         assert not any(splits.is_held_out(caption) for caption in captions(splits.training))
     assert len({frozenset(captions(open_(seed=seed).validation)) for seed in range(8)}) > 1
-    assert open_(seed=2).report == open_(seed=2).report
+    assert open_(seed=2).summary.report == open_(seed=2).summary.report
 
 
 def test_one_caption_is_shared_and_said_so(open_, folder):
@@ -82,7 +82,7 @@ def test_one_caption_is_shared_and_said_so(open_, folder):
         file.write_text("hello")
     splits = open_()
     assert len(splits.training) == len(splits.validation) == 6
-    assert "validation on training clips" in splits.description
+    assert "validation on training clips" in splits.summary.description
 
 
 def test_validation_clips_are_limited(open_):
@@ -125,7 +125,7 @@ def test_bad_files_are_skipped_and_named(open_, folder, tmp_path):
     (folder / "link.gif").symlink_to(outside)
     (folder / "link.txt").write_text("stolen")
     splits = open_()
-    reasons = {entry["clip"]: entry["reason"] for entry in json.loads(json.dumps(splits.report))["skipped"]}
+    reasons = {entry["clip"]: entry["reason"] for entry in json.loads(json.dumps(splits.summary.report))["skipped"]}
     assert reasons == {
         "broken.mp4": "is not a video of a known kind",
         "empty.gif": "has no caption: empty.txt is empty",
@@ -133,8 +133,8 @@ def test_bad_files_are_skipped_and_named(open_, folder, tmp_path):
         "link.gif": "leads out of the data set's folder",
         "silent.gif": "has no caption: silent.txt is missing",
     }
-    assert "5 skipped: " in splits.description
-    assert "broken.mp4 is not a video" in splits.description
+    assert "5 skipped: " in splits.summary.description
+    assert "broken.mp4 is not a video" in splits.summary.description
     assert len(splits.training) + len(splits.validation) == 6
 
 
@@ -142,14 +142,14 @@ def test_captions_may_not_lead_out_of_the_folder_either(open_, folder, tmp_path)
     (tmp_path / "secret.txt").write_text("secret")
     (folder / "clip4.txt").unlink()
     (folder / "clip4.txt").symlink_to(tmp_path / "secret.txt")
-    reasons = {entry["clip"]: entry["reason"] for entry in open_().report["skipped"]}
+    reasons = {entry["clip"]: entry["reason"] for entry in open_().summary.report["skipped"]}
     assert "leads out of the data set's folder" in reasons["clip4.gif"]
 
 
 def test_links_inside_the_folder_are_fine(open_, folder):
     (folder / "again.gif").symlink_to(folder / "clip0.gif")
     (folder / "again.txt").write_text("hello")
-    assert open_().report["skipped"] == []
+    assert open_().summary.report["skipped"] == []
 
 
 def test_more_than_half_unusable_is_an_error(open_, folder):
@@ -172,9 +172,9 @@ def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):
 
 
 def test_a_cache_that_is_too_small_for_the_clips_is_said(open_):
-    assert not any("CACHE_LIMIT_GB" in notice for notice in open_().notices)
+    assert not any("CACHE_LIMIT_GB" in notice for notice in open_().summary.notices)
     limit = len(open_().training) * 5 * 16 * 16 * 3 - 1
-    notices = open_(cache_limit_gb=limit / 1e9).notices
+    notices = open_(cache_limit_gb=limit / 1e9).summary.notices
     assert any("decoded clips take 0.0 GB, more than CACHE_LIMIT_GB" in notice for notice in notices)
 
 

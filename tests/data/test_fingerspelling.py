@@ -81,7 +81,7 @@ def test_default_prompts_are_letters_and_held_out_words(open_words):
 
 def test_the_report_is_complete_json(open_words):
     splits = open_words()
-    report = json.loads(json.dumps(splits.report))
+    report = json.loads(json.dumps(splits.summary.report))
     assert len(report["held_out_bigrams"]) == 68
     assert len(report["held_out_words"]["2"]) >= 136  # 20 % of 676
     assert len(report["held_out_words"]["3"]) >= 3516
@@ -101,7 +101,7 @@ def test_one_letter_words_validate_on_letters_in_other_styles(open_words):
 
 def test_without_held_out_words_validation_says_so(open_words):
     splits = open_words(held_out_word_fraction=0.0, held_out_bigram_fraction=0.0)
-    assert "no words are held out" in splits.description
+    assert "no words are held out" in splits.summary.description
     assert len(rows(splits.validation)) == 6
 
 

@@ -30,6 +30,7 @@ def test_each_word_becomes_a_playable_video_and_its_text(render, tmp_path):
     assert abs(video[0].astype(int) - video[-1]).mean() > 5  # C and B
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_look(render, tmp_path):
     videos = []
     for number, seed in enumerate(["0", "0", "1"]):

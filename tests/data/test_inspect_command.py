@@ -174,6 +174,7 @@ def test_the_real_command(clips, tmp_path):
     assert (tmp_path / "inspection.png").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(clips, tmp_path):
     command = f"{sys.executable} -m data inspect {clips} {' '.join(SMALL)} --cache-dir={tmp_path / 'cache'} | head -1"
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
@@ -183,6 +184,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(clips, tmp_path):
     assert (tmp_path / "inspection.png").exists()
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_and_leaves_nothing_half_written(clips, tmp_path):
     """Shards are written into a folder that has another name until the last is finished."""
     program = (

@@ -122,6 +122,7 @@ def test_the_contact_sheet_has_two_rows_a_word(evaluated: tuple[Path, dict]) -> 
     assert sheet.height == 2 * 5 * (96 + 6) - 6
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_report_and_another_one_another(
     evaluated: tuple[Path, dict], finished_run: Path, words_file: Path, tmp_path: Path
 ) -> None:

@@ -147,7 +147,8 @@ def see_other_clips() -> None:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def build_data(*arguments: Any) -> Any:
             splits = original(*arguments)
-            return dataclasses.replace(splits, report={**splits.report, "held_out_words": ["ELSEWHERE"]})
+            report = {**splits.summary.report, "held_out_words": ["ELSEWHERE"]}
+            return dataclasses.replace(splits, summary=dataclasses.replace(splits.summary, report=report))
 
         return build_data
 

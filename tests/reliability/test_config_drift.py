@@ -172,6 +172,7 @@ def test_an_architecture_edited_in_config_py_since_is_refused_and_the_file_is_na
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_another_constant_edited_in_config_py_since_is_used_and_printed(run: Path, program: Path) -> None:
     edit(program, LEARNING_RATE="7e-4")
     resumed = resume_with(program, run)

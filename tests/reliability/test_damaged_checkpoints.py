@@ -10,6 +10,7 @@ import pytest
 
 from checkpoints.checkpoint import load_newest, read_checkpoint
 from common.errors import UserError
+from tests.grids import mostly_slow
 from tests.reliability.launch import train
 
 WEIGHTS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
@@ -71,7 +72,7 @@ def newest_step(checkpoints: Path) -> int:
 # --- Whole processes
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("kind", mostly_slow(DAMAGES))
 @pytest.mark.parametrize("name", FILES)
 def test_a_resume_goes_on_from_the_checkpoint_before_and_ends_with_the_same_weights(
     undisturbed: Path, checkpoints: Path, tmp_path: Path, name: str, kind: str

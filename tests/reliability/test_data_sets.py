@@ -12,6 +12,7 @@ import pytest
 from data.formats.registry import FORMAT_NAMES, read_data_set
 from data.shards import write_shards
 from tests.data.formats import replicas
+from tests.grids import mostly_slow
 from tests.reliability.faults import kill_in_step, remove_after_step, slow_decoding, tell_steps
 from tests.reliability.launch import launch, train, train_ranks
 from tests.reliability.read_back import clips_of_steps, curve, largest_difference, newest, state_of
@@ -36,7 +37,7 @@ def test_every_format_has_a_replica() -> None:
     assert {name for name, _, _ in REPLICAS} == set(FORMAT_NAMES)
 
 
-@pytest.mark.parametrize(("name", "make", "sizes"), REPLICAS)
+@pytest.mark.parametrize(("name", "make", "sizes"), mostly_slow(REPLICAS, fast=2))
 def test_every_format_trains(
     tmp_path: Path, name: str, make: Callable[[Path], Path], sizes: tuple[int, int, int]
 ) -> None:
@@ -58,6 +59,7 @@ def test_every_format_trains(
     assert ("; of training clips " in run.said) != can_be_known
 
 
+@pytest.mark.slow
 def test_two_processes_gauge_training_clips_as_one_does(tmp_path: Path) -> None:
     root = replicas.pose_lexicon_replica(tmp_path / "data")
     options = (*LEAN, f"--data-root={root}", "--max-steps=2", "--validate-every-steps=1", "--mixed-precision=off")
@@ -114,6 +116,7 @@ def test_a_clip_that_was_trained_on_does_not_count_as_held_out_after_a_resume(tm
     assert state_of(newest(first.run))["step"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "exit_code"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)],

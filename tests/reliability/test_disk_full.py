@@ -204,10 +204,11 @@ def failures(said: str) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("size", "saved"),
     [
-        ("64k", []),  # not even for the first step's curves
         ("1600k", [2]),
-        ("5m", [2, 4, 6]),
-        ("5900k", [2, 4, 6, 8]),  # for all checkpoints, and not for the samples at the end
+        pytest.param("64k", [], marks=pytest.mark.slow),  # not even for the first step's curves
+        pytest.param("5m", [2, 4, 6], marks=pytest.mark.slow),
+        # For all checkpoints, and not for the samples at the end.
+        pytest.param("5900k", [2, 4, 6, 8], marks=pytest.mark.slow),
     ],
 )
 def test_a_training_on_a_full_disk_ends_by_itself_and_goes_on_when_there_is_room(

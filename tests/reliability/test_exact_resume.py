@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.grids import mostly_slow
 from tests.reliability.faults import kill_in_step, tell_steps
 from tests.reliability.launch import launch, train
 from tests.reliability.read_back import clips_of_steps, curve, largest_difference, newest, state_of
@@ -38,7 +39,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[int, object]:
     }
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", mostly_slow([0, 2]))
 @pytest.mark.parametrize("place", list(KILLS))
 def test_straight_equals_killed_and_resumed(tmp_path: Path, straight: dict, place: str, workers: int) -> None:
     step, micro_batch, last_saved = KILLS[place]

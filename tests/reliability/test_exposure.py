@@ -182,6 +182,7 @@ def test_a_training_with_loader_workers_opens_no_socket(tmp_path: Path) -> None:
     assert (seen.connections, asked) == (set(), [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "arguments", "output"),
     [("generate", ["--text=A"], "A.gif"), ("evaluation.__main__", ["--samples-per-word=1"], "report.json")],

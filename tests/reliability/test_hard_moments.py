@@ -38,6 +38,7 @@ def children_of(process_id: int) -> list[psutil.Process]:
 # --- Loader workers
 
 
+@pytest.mark.slow
 def test_a_signal_while_workers_are_started_leaves_none_and_hangs_nowhere(tmp_path: Path) -> None:
     slow_start = functools.partial(stretch_start_of_workers, 0.3)
     launched = launch(tmp_path, "--num-workers=4", *QUIET, faults=[slow_start])
@@ -116,6 +117,7 @@ def test_the_closing_samples_come_after_all_that_must_last(tmp_path: Path) -> No
     assert set(curve(launched.run, "03_Epoch_Summary/Average_Loss")) == {1}
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_videos_after_a_signal(tmp_path: Path) -> None:
     launched = launch(tmp_path, "--sample-every-steps=2", faults=[functools.partial(encode_slowly, 3600.0), tell_steps])
     launched.wait_for("encodes")
@@ -124,6 +126,7 @@ def test_nobody_waits_for_videos_after_a_signal(tmp_path: Path) -> None:
     assert re.search(r"videos were still being encoded after \d+ s and are given up", launched.said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 3])
 def test_where_a_run_was_stopped_leaves_no_trace_in_the_best_loss(tmp_path: Path, first: int) -> None:
     options = (*QUIET, "--validate-every-steps=2", "--learning-rate=0.05")  # it gets worse: the first one is the best
@@ -144,6 +147,7 @@ def command(folder: Path, *more: str) -> list[str]:
     return [sys.executable, "main.py", *options]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no terminals here")
 @pytest.mark.parametrize("ignores_it", [False, True], ids=["asked", "nohup"])
 def test_a_terminal_that_is_closed(tmp_path: Path, ignores_it: bool) -> None:

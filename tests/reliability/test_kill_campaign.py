@@ -91,6 +91,7 @@ def report(campaign: Campaign) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     campaign = kill_again_and_again(tmp_path, kills=20, during_a_save=3, workers=0)

@@ -11,6 +11,7 @@ from logging_system.dispatcher import ERROR_FILE, Dispatcher
 from logging_system.files import encoding_worker
 from logging_system.files import writer as writer_module
 from logging_system.files.encoding_worker import EncodingWorker
+from tests.grids import mostly_slow
 
 FAILURES = "05_Performance/Logging_Failures"
 DROPPED = "05_Performance/Dropped_Videos"
@@ -35,7 +36,7 @@ def gifs(run):
 # --- The disk
 
 
-@pytest.mark.parametrize("capacity", [0, 300, 20_000])
+@pytest.mark.parametrize("capacity", mostly_slow([300, 0, 20_000]))
 def test_a_disk_that_is_full_for_a_while_costs_nothing(
     train, use_full_disk, capsys, assert_same_weights, assert_nothing_lost, capacity
 ):
@@ -50,7 +51,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
     assert all("No space left on device" in line and "Training goes on" in line for line in said)
 
 
-@pytest.mark.parametrize("capacity", [0, 5_000])
+@pytest.mark.parametrize("capacity", mostly_slow([5_000, 0]))
 def test_a_disk_that_stays_full_ends_nothing(train, use_full_disk, undisturbed, capsys, assert_same_weights, capacity):
     disk, writers = use_full_disk(capacity, patience=None)
     run = train()
@@ -128,7 +129,7 @@ def sabotage(category, raised):
     return Sabotaged
 
 
-@pytest.mark.parametrize("name", [category.name for category in CATEGORIES])
+@pytest.mark.parametrize("name", mostly_slow([category.name for category in CATEGORIES], fast=2))
 def test_a_category_that_raises_harms_no_other(
     train, monkeypatch, capsys, assert_same_weights, assert_nothing_lost, name
 ):

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load
 
 from checkpoints.checkpoint import list_checkpoints
+from tests.grids import mostly_slow
 from tests.reliability.faults import poison, poison_weight
 from tests.reliability.launch import launch, train
 from tests.reliability.read_back import curve, largest_difference, newest, state_of
@@ -16,7 +17,7 @@ OPTIONS = ("--no-enable-video-logging", "--no-enable-noise-visualization", "--no
 BAD_STEP = 3
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", mostly_slow([math.nan, math.inf]))
 @pytest.mark.parametrize("place", ["batch", "loss", "gradient"])
 def test_a_skipped_step_changes_nothing_is_counted_and_can_be_replayed(
     tmp_path: Path, place: str, value: float
@@ -46,7 +47,7 @@ def test_a_skipped_step_changes_nothing_is_counted_and_can_be_replayed(
         assert "First layer" not in replayed.said
 
 
-@pytest.mark.parametrize("layer", ["unet.stem", "text_encoder.position", "unet.timestep.hidden"])
+@pytest.mark.parametrize("layer", mostly_slow(["unet.stem", "text_encoder.position", "unet.timestep.hidden"]))
 def test_a_replay_names_the_layer_in_which_it_begins(tmp_path: Path, layer: str) -> None:
     fault = functools.partial(poison_weight, f"{layer}.weight", [2])
     run = train(tmp_path, *OPTIONS, "--max-steps=2", faults=[fault]).run

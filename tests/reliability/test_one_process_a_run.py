@@ -202,6 +202,7 @@ def test_after_a_kill_the_next_one_takes_over_at_once_even_while_loader_workers_
     assert not (first.run / "run.lock.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["--resume"]], ids=["fresh", "resume"])
 def test_of_many_that_start_at_the_same_moment_exactly_one_trains(tmp_path: Path, arguments: list[str]) -> None:
     for number in range(ROUNDS):
@@ -223,6 +224,7 @@ def test_of_many_that_start_at_the_same_moment_exactly_one_trains(tmp_path: Path
         end_at_once(winner)
 
 
+@pytest.mark.slow
 def test_one_that_was_slow_to_lock_does_not_train_over_what_another_has_finished_meanwhile(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     slow = launch(tmp_path, "--max-steps=1", faults=[functools.partial(wait_before_the_folder_is_locked, gate)])
@@ -247,6 +249,7 @@ def the_one_that_stays(started: list[Launch]) -> Launch:
     return alive()[0]
 
 
+@pytest.mark.slow
 def test_two_at_once_with_one_cache_end_with_the_weights_that_each_would_have_alone(
     tmp_path: Path, held: Launch
 ) -> None:

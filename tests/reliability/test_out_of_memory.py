@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.grids import mostly_slow
 from tests.reliability.faults import ask_for_too_much_memory
 from tests.reliability.launch import train
 from tests.reliability.read_back import largest_difference, newest, state_of
@@ -27,7 +28,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Which call fails, and the step whose state is the last one on the disk.
 @pytest.mark.parametrize(
     ("place", "call", "step"),
-    [("forward", 6, 2), ("forward", 5, 2), ("backward", 6, 2), ("backward", 7, 3), ("validating", 1, 4)],
+    mostly_slow([("forward", 6, 2), ("forward", 5, 2), ("backward", 6, 2), ("backward", 7, 3), ("validating", 1, 4)]),
 )
 def test_what_was_done_is_saved_and_advice_given(
     tmp_path: Path, undisturbed: Path, place: str, call: int, step: int

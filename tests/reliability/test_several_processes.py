@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.grids import mostly_slow
 from tests.reliability.faults import (
     add_option,
     count_reductions,
@@ -82,7 +83,7 @@ def assert_same_stream(run: Path, other: Path) -> None:
         assert found == pytest.approx(expected, rel=LOSS_TOLERANCE), tag
 
 
-@pytest.mark.parametrize(("world_size", "accumulation"), [(2, 1), (2, 2), (4, 1)])
+@pytest.mark.parametrize(("world_size", "accumulation"), mostly_slow([(2, 1), (2, 2), (4, 1)]))
 def test_several_processes_train_what_one_trains(
     tmp_path: Path, alone: Launch, world_size: int, accumulation: int
 ) -> None:
@@ -112,6 +113,7 @@ def test_several_processes_train_what_one_trains(
     assert told == [""] * (world_size - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_plain_gradient_descent_ends_with_the_same_weights(tmp_path: Path, world_size: int) -> None:
     faults, rate = [train_by_plain_gradient_descent], ("--learning-rate=0.5", "--lr-warmup-steps=0")
@@ -129,6 +131,7 @@ def test_plain_gradient_descent_ends_with_the_same_weights(tmp_path: Path, world
     assert largest_difference(newest(one.run), newest(start.run)) > 100 * WEIGHT_TOLERANCE  # they have moved
 
 
+@pytest.mark.slow
 def test_gradients_travel_once_a_step_however_many_micro_batches_it_has(tmp_path: Path) -> None:
     faults = {0: [count_reductions], 1: [count_reductions]}
     counts = []
@@ -141,6 +144,7 @@ def test_gradients_travel_once_a_step_however_many_micro_batches_it_has(tmp_path
     assert min(counts[0]) > 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, alone: Launch) -> None:
     steps = []
     for world_size, last in ((2, 2), (1, 4), (4, STEPS)):
@@ -161,7 +165,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, alone: L
     assert far <= 1e-3 * sum(before[name].numel() for name in before if "model/" in name)
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", mostly_slow([1, 0]))
 def test_the_others_end_with_a_message_when_one_is_killed(tmp_path: Path, killed: int) -> None:
     ranks = launch_ranks(tmp_path, 2, *OPTIONS, *batch_of(2), faults={killed: [functools.partial(kill_in_step, 5, 1)]})
     assert ranks[killed].end() == -signal.SIGKILL
@@ -175,7 +179,7 @@ def test_the_others_end_with_a_message_when_one_is_killed(tmp_path: Path, killed
         assert state_of(newest(other.run))["step"] == 4
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", mostly_slow([2, 4]))
 def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path, world_size: int) -> None:
     faults = {rank: [tell_steps] for rank in range(world_size)}
     ranks = launch_ranks(tmp_path, world_size, *OPTIONS, *batch_of(world_size), "--max-steps=100000", faults=faults)
@@ -188,6 +192,7 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path, wo
     assert f"Stopped at step {last[0]}: SIGTERM asked for it" in ranks[0].said
 
 
+@pytest.mark.slow
 def test_time_runs_out_for_all_at_once(tmp_path: Path) -> None:
     faults = {0: [tell_steps], 1: [tell_steps]}
     options = (*OPTIONS, *batch_of(2), "--max-steps=100000", "--max-minutes=0.02")
@@ -196,7 +201,7 @@ def test_time_runs_out_for_all_at_once(tmp_path: Path) -> None:
     assert "MAX_MINUTES (0.02, of each launch) is over" in ranks[0].said
 
 
-@pytest.mark.parametrize("place", ["batch", "loss", "gradient"])
+@pytest.mark.parametrize("place", mostly_slow(["loss", "batch", "gradient"]))
 def test_what_one_process_cannot_compute_no_process_learns_from(tmp_path: Path, place: str) -> None:
     faults = {0: [tell_weights], 1: [tell_weights, functools.partial(poison, place, float("nan"), [3])]}
     ranks = train_ranks(tmp_path, 2, *OPTIONS, *batch_of(2), "--max-steps=4", faults=faults)
@@ -213,7 +218,7 @@ def test_what_one_process_cannot_compute_no_process_learns_from(tmp_path: Path, 
     assert ("It would be skipped again." in lines) == (place == "batch")  # the other faults were not in the clips
 
 
-@pytest.mark.parametrize("option", ["--learning-rate=0.01", "--validate-every-steps=100000", "--resume"])
+@pytest.mark.parametrize("option", mostly_slow(["--learning-rate=0.01", "--validate-every-steps=100000", "--resume"]))
 def test_processes_that_are_not_set_alike_do_not_train(tmp_path: Path, option: str) -> None:
     faults = {1: [functools.partial(add_option, option)]}
     ranks = launch_ranks(tmp_path, 2, *OPTIONS, *batch_of(2), faults=faults)
@@ -225,6 +230,7 @@ def test_processes_that_are_not_set_alike_do_not_train(tmp_path: Path, option: s
     assert not ranks[0].run.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2])
 def test_a_signal_while_building_is_no_failure(tmp_path: Path, world_size: int) -> None:
     faults = {0: [functools.partial(never_end, "building the view")]}
@@ -245,13 +251,14 @@ def test_processes_that_see_other_clips_do_not_train(tmp_path: Path) -> None:
     assert not ranks[0].run.exists()
 
 
-@pytest.mark.parametrize("option", ["--batch-size=0", "--epoch-size=5"])
+@pytest.mark.parametrize("option", mostly_slow(["--batch-size=0", "--epoch-size=5"]))
 def test_what_all_processes_find_wrong_is_said_once(tmp_path: Path, option: str) -> None:
     ranks = launch_ranks(tmp_path, 2, *OPTIONS, *batch_of(2), option)
     assert [each.end() for each in ranks] == [1, 1]
     assert "".join(each.said for each in ranks).count("error: ") == 1
 
 
+@pytest.mark.slow
 def test_the_slowest_process_is_named(tmp_path: Path) -> None:
     seconds = {0: 0.25, 1: 0.25, 2: 1.0}
     faults = {rank: [functools.partial(work_by_a_held_clock, each)] for rank, each in seconds.items()}
@@ -265,6 +272,7 @@ def test_the_slowest_process_is_named(tmp_path: Path) -> None:
         assert spread > 30
 
 
+@pytest.mark.slow
 def test_processes_that_torchrun_starts_anew_go_on_with_their_run(tmp_path: Path, alone: Launch) -> None:
     """Without --resume and with an automatic name: another run of the folder, newer by then, is none of theirs."""
     store, options = new_store(), (*OPTIONS, *batch_of(2), "--experiment-name=auto")

@@ -81,7 +81,7 @@ ACCUMULATE = ("--batch-size=1", "--gradient-accumulation-steps=2")
 WITH_VIDEOS = ("--sample-every-steps=3", "--enable-video-logging", "--enable-noise-visualization")
 
 
-@pytest.mark.parametrize("more", [WITH_VIDEOS, ACCUMULATE])
+@pytest.mark.parametrize("more", [WITH_VIDEOS, pytest.param(ACCUMULATE, marks=pytest.mark.slow)])
 def test_it_trains_logs_and_saves_what_ddp_does(trained: Callable[..., Launch], more: tuple[str, ...]) -> None:
     ddp, fsdp = trained(*more).run, trained(*more, FSDP).run
     assert largest_difference(ddp, fsdp) < WEIGHT_TOLERANCE
@@ -109,6 +109,7 @@ def test_parts_hold_what_the_whole_holds_and_become_it(trained: Callable[..., La
     assert consolidate(sharded, "2").endswith("whole files already")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_any_number_of_processes_and_either_parallelism(
     tmp_path: Path, trained: Callable[..., Launch]
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_killed_run_goes_on_with_any_number_of_processes_and_either_parallelis
     assert state_of(newest(run))["world_size"] == 4
 
 
+@pytest.mark.slow
 def test_no_process_waits_for_one_whose_disk_is_full(tmp_path: Path) -> None:
     fault = functools.partial(fill_the_disk_under_shards, [1, 3])
     ranks = launch_ranks(
@@ -150,6 +152,7 @@ def test_no_process_waits_for_one_whose_disk_is_full(tmp_path: Path) -> None:
     assert sorted(each.name for each in checkpoints.iterdir()) == ["LATEST", "step_00000002"]
 
 
+@pytest.mark.slow
 def test_a_kill_while_parts_are_written_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     fault = functools.partial(kill_after_its_shard, 2)
     ranks = launch_ranks(
@@ -161,6 +164,7 @@ def test_a_kill_while_parts_are_written_leaves_the_checkpoint_before(tmp_path: P
     assert read_checkpoint(newest(run)).state.step == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_ends_all_with_a_checkpoint_of_the_same_step(tmp_path: Path) -> None:
     options = (*OPTIONS, FSDP, SHARDED, "--max-steps=100000", "--save-every-steps=100000")
     ranks = launch_ranks(tmp_path, 2, *options, faults={0: [tell_steps], 1: [tell_steps]})
@@ -172,6 +176,7 @@ def test_a_signal_to_one_ends_all_with_a_checkpoint_of_the_same_step(tmp_path: P
     assert read_checkpoint(newest(ranks[0].run)).state.step == last
 
 
+@pytest.mark.slow
 def test_a_skipped_step_is_replayed_with_the_weights_of_the_checkpoint_before(tmp_path: Path) -> None:
     fault = functools.partial(poison, "batch", float("nan"), [1, 3])
     ranks = train_ranks(tmp_path, 2, *OPTIONS, FSDP, SHARDED, faults={1: [fault]})

@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 from common.files import UNFINISHED
+from tests.grids import mostly_slow
 from tests.reliability.faults import ignore_hangups, never_end, stretch_saves, tell_steps
 from tests.reliability.launch import Launch, launch, train
 from tests.reliability.read_back import curve, largest_difference, newest, state_of, steps_done
@@ -57,7 +58,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("undisturbed"), *OPTIONS, f"--max-steps={FULL_STEPS}").run
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", mostly_slow(SIGNALS), ids=lambda number: number.name)
 @pytest.mark.parametrize("place", list(PLACES))
 def test_no_step_is_lost(tmp_path: Path, undisturbed: Path, place: str, number: signal.Signals) -> None:
     launched, _ = interrupt(tmp_path, place, number)
@@ -80,7 +81,7 @@ def test_no_step_is_lost(tmp_path: Path, undisturbed: Path, place: str, number: 
 
 
 @pytest.mark.parametrize("place", ["building", "building the view"])
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", mostly_slow(SIGNALS), ids=lambda number: number.name)
 def test_before_the_first_step_there_is_nothing_to_save(tmp_path: Path, number: signal.Signals, place: str) -> None:
     launched = launch(tmp_path, faults=[functools.partial(never_end, place)])
     launched.wait_for(f"in {place}")
@@ -92,6 +93,7 @@ def test_before_the_first_step_there_is_nothing_to_save(tmp_path: Path, number: 
     train(tmp_path, "--max-steps=1")  # and the name is still free
 
 
+@pytest.mark.slow
 def test_a_run_that_was_started_with_nohup_outlives_its_terminal(tmp_path: Path) -> None:
     launched = launch(tmp_path, "--max-steps=40", faults=[ignore_hangups, tell_steps])
     launched.wait_for("done 2\n")

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from logging_system.dashboard_server import tensorboard_server
+from tests.grids import mostly_slow
 from tests.ports import free_port
 from tests.reliability.faults import tell_steps
 from tests.reliability.launch import SMALLEST, train_ranks
@@ -141,7 +142,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_ranks(tmp_path_factory.mktemp("straight"), 2, *OPTIONS)[0].run
 
 
-@pytest.mark.parametrize("machines", [1, 2])
+@pytest.mark.parametrize("machines", mostly_slow([1, 2]))
 def test_a_killed_process_is_replaced_and_the_run_ends_as_if_nothing_had_been(
     tmp_path: Path, torchrun, straight: Path, machines: int
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_killed_process_is_replaced_and_the_run_ends_as_if_nothing_had_been(
     assert runs_of_dashboard(jobs[0].logs) == [run.name]  # one, not one for each process
 
 
+@pytest.mark.slow
 def test_machines_may_join_and_leave_a_run(tmp_path: Path, torchrun) -> None:
     port = free_port()
     of_torchrun = ("--nnodes=1:2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=test", "--max-restarts=1")
@@ -204,6 +206,7 @@ def test_processes_whose_successors_would_not_find_their_run_do_not_begin(tmp_pa
     assert not job.logs.exists()
 
 
+@pytest.mark.slow
 def test_a_signal_to_torchrun_ends_all_processes_with_a_checkpoint(tmp_path: Path, torchrun) -> None:
     job = torchrun(tmp_path, ROOT / "main.py", "--max-steps=100000", "--experiment-name=run")
     job.wait_for_step(4)

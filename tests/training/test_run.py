@@ -15,6 +15,7 @@ import generate
 import main
 from checkpoints.checkpoint import list_checkpoints
 from checkpoints.run_folder import newest_run
+from tests.grids import mostly_slow
 from training import estimate
 
 Run = Callable[..., Path]
@@ -88,7 +89,7 @@ def test_logging_on_or_off_gives_bit_identical_weights(run: Run) -> None:
     assert_equal(tensors(loud), tensors(quiet))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", mostly_slow([1, 0]))
 def test_a_resumed_run_equals_one_that_was_never_stopped(run: Run, workers: int) -> None:
     """Stopped mid-epoch (an epoch is 3 steps of 2 x 4 clips) and with accumulated batches."""
     shared = (

@@ -274,6 +274,7 @@ def test_unknown_fields_are_noted(read):
     assert "field10" not in note
 
 
+@pytest.mark.slow
 def test_thousands_of_parts_of_one_file_are_read(read):
     content = io.StringIO(newline="")
     writer = csv.writer(content)

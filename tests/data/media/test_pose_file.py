@@ -149,6 +149,7 @@ def test_a_strange_header_is_refused(decode, content, reason):
         decode(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
