@@ -51,14 +51,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--preset", default="tiny", choices=list(PRESETS))
     parser.add_argument("--repeats", type=runner.at_least_one, default=9, help="rounds that count (default 9)")
     parser.add_argument("--no-steps", dest="steps", action="store_false", help="leave out the steps (large presets)")
-    parser.add_argument("--folder", type=Path, help="where to write (default: the system's, for temporary files)")
     options = parser.parse_args(arguments)
     keep_freed_memory()  # as main.py does
     return runner.run_command(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder, redirect_stdout(sys.stderr):
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         about, saves = measure(options.preset, Path(folder), options.repeats, with_steps=options.steps)
     figures = {way: [dataclasses.asdict(each) for each in found] for way, found in saves.items()}
     runner.publish(runner.machine_line(), [about, "", *report(saves)], {"saves": figures}, options.json)
@@ -152,10 +151,9 @@ def report(saves: Mapping[str, Sequence[Saved]]) -> list[str]:
     rows = []
     for way in (PLAIN, SYNCED, WAITING, BESIDE):
         stalls = [each.stall for each in saves[way]]
-        durable = (
-            "not forced to the disk" if way == PLAIN else runner.spread_of([s.durable for s in saves[way]]).text(2)
-        )
+        durable = runner.spread_of([each.durable for each in saves[way]]).text(2)
         rows.append([way, runner.spread_of(stalls).text(3), runner.ratio_of(stalls, plain).text(2), durable])
+    rows[0][-1] = "not forced to the disk"
     lines = runner.table(["", "training stands still, s", "times torch.save", "durable after, s"], rows)
     if STEPS in saves:
         alone, beside = (runner.spread_of([each.steps for each in saves[way]]) for way in (STEPS, BESIDE))

@@ -1,8 +1,8 @@
 """How fast data comes: python -m benchmarks.data_pipeline
 
 Makes MP4 files of finger-spelled words and measures clips a second on one core against PyAV doing nothing but decoding.
-What the steps of a run wait for data is on its dashboard (05_Performance/Data_Wait_Percent). Freed memory is kept as in
-a run of main.py. Further options are main.py's.
+What the steps of a run wait for data is on its dashboard (05_Performance/Data_Wait_Percent). Further options are
+main.py's.
 """
 
 import argparse
@@ -77,11 +77,7 @@ def write_clips(folder: Path, clips: int, width: int, height: int, frames: int) 
 def measure_clip_rates(clips: Path, alternations: int, config: Config, folder: Path) -> dict[str, list[float]]:
     """Return the clips a second of every way to get them, one value an alternation, on one core.
 
-    Args:
-        clips: a folder of MP4.
-        alternations: at least 1.
-        config: its frames, image size and finger-spelling count.
-        folder: a place for caches.
+    `clips` is a folder of MP4, and `folder` a place for caches.
     """
     paths = sorted(clips.glob("*.mp4"))
     shape = ClipShape(config.NUM_FRAMES, config.IMAGE_SIZE, config.CLIP_FIT)

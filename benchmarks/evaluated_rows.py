@@ -74,8 +74,7 @@ def evaluate_run(run: Path, report: Path, options: Sequence[str]) -> dict[str, A
     """Evaluate a run with `python -m evaluation` and return the report, which is also written."""
     command = ["-m", "evaluation", f"--run={run.resolve()}", f"--output={report.resolve()}", *options]
     run_process(command)
-    content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    return content
+    return dict(json.loads(report.read_text(encoding="utf-8")))
 
 
 def figure_of(group: Mapping[str, Any], name: str) -> Figure:

@@ -157,7 +157,7 @@ def _run(options: argparse.Namespace, training_options: Sequence[str]) -> int:
 
 
 def measure_overhead(plan: BlockPlan, folder: Path, options: Sequence[str]) -> Overhead:
-    """Train in `folder` with main.py's options and measure. The networks, data and optimizer are those of a run.
+    """Train in `folder` with main.py's options and measure.
 
     Raises:
         UserError: an option cannot work, a switch turns a part of logging off, or a signal ended the run.

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +29,6 @@ from compute.memory import keep_freed_memory
 from config import PRESETS, Config
 from data.batches import load_batch, training_batches
 from data.build import build_data
-from data.records import ClipRow, ClipSource
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import evenly_spaced_timesteps
 from distributed.models import SharedModel
@@ -48,28 +46,16 @@ CPU = ComputeDevice(torch.device("cpu"), autocast_dtype=None)
 
 @dataclass(frozen=True)
 class LossCurvePlan:
-    """One training run. The runs of a comparison differ in network and seed alone.
-
-    Attributes:
-        seed: of all that is drawn: words and their split, clips, noise of the validation, weights, order of the clips
-            and noise of the steps. The networks of one seed differ in their weights alone.
-        training_seconds: after which no further step begins. Validation, set-up and warm-up do not count.
-        parameters: a key of `networks.WIDTHS`.
-        options: of main.py. EPOCH_SIZE clips are kept in memory before the clock starts.
-    """
+    """One training run. The runs of a comparison differ in network and seed alone."""
 
     network: NetworkName
-    seed: int
-    training_seconds: float
-    parameters: int
-    options: tuple[str, ...]
+    seed: int  # of all that is drawn; the networks of one seed differ in their weights alone
+    training_seconds: float  # after which no further step begins; loading, validation and warm-up do not count
+    parameters: int  # a key of `networks.WIDTHS`
+    options: tuple[str, ...]  # of main.py
 
     def config(self) -> Config:
-        """Return the default preset with the plan's options and seed.
-
-        Raises:
-            UserError: they do not fit together.
-        """
+        """Return the default preset with the plan's options and seed."""
         return load_settings(Config, PRESETS, [*self.options, f"--seed={self.seed}"], program="main.py").config
 
 
@@ -115,26 +101,6 @@ def validation_times(training_seconds: float) -> list[float]:
     return [training_seconds / 2 ** (halvings / 2) for halvings in range(16, -1, -1)]
 
 
-class ClipsInMemory:
-    """The first clips of a source's first epoch, loaded once, as a source whose epochs are all the same."""
-
-    def __init__(self, source: ClipSource) -> None:
-        self._rows = [source.row(0, index) for index in range(len(source))]
-        self._clip_of_id = {row.id: source.load(row) for row in self._rows}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def row(self, epoch: int, index: int) -> ClipRow:
-        return self._rows[index]
-
-    def groups(self) -> None:
-        return None
-
-    def load(self, row: ClipRow) -> numpy.ndarray:
-        return self._clip_of_id[row.id]
-
-
 class NoAverage(ExponentialMovingAverage):
     """Keeps no second copy of the weights: nothing here would look at it."""
 
@@ -149,18 +115,12 @@ class LossCurveRun:
     """One network on its way, with a clock that runs during its training steps alone."""
 
     def __init__(self, plan: LossCurvePlan) -> None:
-        """Load the clips and build the network.
-
-        Raises:
-            UserError: the settings do not fit together.
-        """
         config = plan.config()
         splits = build_data(config)
         tokenizer = build_tokenizer(config, splits.symbols)
         tokens = FIRST_TOKEN + len(tokenizer.symbols)
         if tokens > VOCABULARY:
             raise UserError(f"the data has {tokens} tokens, the networks are built for {VOCABULARY}")
-        training = ClipsInMemory(splits.training)
         # PyTorch's initialisers draw from the global generator, and nothing else in this process does.
         torch.manual_seed(derive_seed(plan.seed, "initial_weights"))
         self._plan, self._learning_rate, self._batch_size = plan, config.LEARNING_RATE, config.BATCH_SIZE
@@ -178,14 +138,19 @@ class LossCurveRun:
             config=config,
         )
         self._batches = training_batches(
-            training, batch_size=config.BATCH_SIZE, seed=plan.seed, start_batch=0, num_workers=0, tokenize=tokenizer
+            splits.training,
+            batch_size=config.BATCH_SIZE,
+            seed=plan.seed,
+            start_batch=0,
+            num_workers=0,
+            tokenize=tokenizer,
         )
         rows = [splits.validation.row(0, index) for index in range(len(splits.validation))]
         batch = load_batch(splits.validation, rows, tokenizer)
         self._gauge = GaugeClips(
             video_BCTHW=batch.video_BCTHW,
             tokens_BL=batch.tokens_BL,
-            shuffled_tokens_BL=wrong_tokens(batch, training, tokenizer),
+            shuffled_tokens_BL=wrong_tokens(batch, splits.training, tokenizer),
             noise_BCTHW=torch.randn(batch.video_BCTHW.shape, generator=torch_generator(plan.seed, "validation_noise")),
         )
 
@@ -199,9 +164,10 @@ class LossCurveRun:
             step += 1
             # The rate of the moment when this step will have ended, so that the first step does something.
             warm = min(1.0, (seconds + step_seconds) / (WARM_UP_SHARE * total))
+            batch = next(self._batches)
             start = time.perf_counter()
             set_learning_rate(self._optimizer, warm * self._learning_rate)
-            self._train_step.run(step, next(self._batches))
+            self._train_step.run(step, batch)
             step_seconds = time.perf_counter() - start
             seconds += step_seconds
             if seconds >= waiting[0]:
@@ -239,8 +205,7 @@ class LossCurveRun:
 def validation_loss(model: nn.Module, objective: DiffusionObjective, clips: GaugeClips, batch_size: int) -> float:
     """Return what `measure_text_use` calls "correct", at a third of its cost: clip i in timestep bin i modulo 8.
 
-    Args:
-        clips: a multiple of 8, so that every bin counts the same.
+    There are a multiple of 8 clips, so that every bin counts the same.
     """
     bins = evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps)
     timestep_B = bins[torch.arange(clips.video_BCTHW.shape[0]) % TIMESTEP_BINS]
@@ -257,12 +222,12 @@ def main(arguments: Sequence[str]) -> int:
     """Run the plan and print; return the exit code."""
     keep_freed_memory()
     plan = LossCurvePlan(**read_plan(arguments, __doc__))
-    return runner.run_command(lambda: _run(plan))
 
+    def run() -> int:
+        print(json.dumps(dataclasses.asdict(LossCurveRun(plan).train())))
+        return 0
 
-def _run(plan: LossCurvePlan) -> int:
-    print(json.dumps(dataclasses.asdict(LossCurveRun(plan).train())))
-    return 0
+    return runner.run_command(run)
 
 
 if __name__ == "__main__":

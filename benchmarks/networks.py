@@ -57,7 +57,7 @@ class _Peer(nn.Module):
         self.text_encoder = CharacterEncoder(*TEXT_ENCODER)
 
     def text(self, tokens_BL: Tensor, drop_caption_B: Tensor, frames: int) -> TextFeatures:
-        """Encode captions; True in `drop_caption_B` puts the null caption in place of one."""
+        """Encode captions; where `drop_caption_B` is True, the null caption."""
         null_L = torch.full_like(tokens_BL[0], PADDING)
         null_L[0] = NULL_CAPTION
         features: TextFeatures = self.text_encoder(torch.where(drop_caption_B[:, None], null_L, tokens_BL), frames)

@@ -154,11 +154,7 @@ def measure_cell(
 ) -> CellResult:
     """Time every network in turn, each time in a process of its own.
 
-    Args:
-        cell: what the plans have in common.
-        plans: of the networks.
-        before: other cells. A network that a smaller batch of the same was too much for is not tried.
-        alternations: at least 1.
+    A network for which a smaller batch was too much in one of the cells `before` is not tried.
     """
     matmul: dict[NetworkName, list[float]] = {name: [] for name in plans}
 

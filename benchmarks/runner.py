@@ -24,7 +24,6 @@ from compute.environment import describe_environment
 INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended."""
 MEMORY_NOTE = "As in a run of main.py, memory that a step frees is kept for the next one."
-"""For a report of networks that train or sample after `compute.memory.keep_freed_memory`."""
 SMALL_NETWORK = (
     *("--image-size=16", "--num-frames=4", "--model-channels=16,32", "--spatial-attention-sizes=4"),
     *("--attention-head-channels=16", "--text-channels=16", "--text-layers=1", "--text-heads=1"),

@@ -1,14 +1,12 @@
 """Seconds a clip and sharpness of every sampler: python -m benchmarks.sampling --run logs/NAME
 
 Takes the averaged weights of a trained run. Times every sampler at several numbers of steps from pure noise, in turn,
-compares what comes out with real held-out clips, and times what guidance costs. Freed memory is kept as in a run of
-main.py.
+compares what comes out with real held-out clips, and times what guidance costs.
 """
 
 import argparse
 import dataclasses
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import runner
-from common.errors import UserError
 from compute.device import DeviceName
 from compute.memory import keep_freed_memory
 from data.batches import load_batch
@@ -28,7 +25,7 @@ from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from measures.clips import motion_energy, ratio_to_real, sharpness
 from sampling.sampler import ClipSampler, SamplingSettings
-from sampling.trained_run import MAKE_A_RUN, SamplingRequest, TrainedRun, open_trained_run
+from sampling.trained_run import SamplingRequest, TrainedRun, open_trained_run
 
 STEPS, QUICK_STEPS = (4, 8, 12, 25, 50), (2, 4)
 HELD_OUT_CLIPS = 8
@@ -91,7 +88,7 @@ class Generation:
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     parser = runner.build_parser("sampling", __doc__, alternations=5, quick="few steps, two alternations")
-    parser.add_argument("--run", type=Path, help="folder of a trained run, such as logs/my_run")
+    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run, such as logs/my_run")
     parser.add_argument("--steps", type=runner.at_least_one, nargs="+", default=STEPS, metavar="N")
     parser.add_argument("--device", choices=get_args(DeviceName), default="auto")
     options = parser.parse_args(arguments)
@@ -102,8 +99,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.run is None:
-        raise UserError(f"--run is missing, because samplers need a trained network: {MAKE_A_RUN}")
     run = open_run(options.run, options.device, HELD_OUT_CLIPS)
     steps = sorted({*options.steps, run.default.steps})
     cells = [Cell(sampler, count) for sampler in get_args(SamplerName) for count in steps]
@@ -129,11 +124,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def open_run(folder: Path, device: DeviceName, held_out_clips: int) -> SampledRun:
-    """Load a run, with as many of its held-out clips as asked for, or all where it has fewer.
-
-    Raises:
-        UserError: no such run, no usable checkpoint, or its data has gone.
-    """
+    """Load a run, with as many of its held-out clips as asked for, or all if it has fewer."""
     run = open_trained_run(SamplingRequest(run=folder, device=device))
     validation = build_data(run.config).validation
     rows = [validation.row(0, index) for index in range(min(held_out_clips, len(validation)))]
@@ -141,12 +132,9 @@ def open_run(folder: Path, device: DeviceName, held_out_clips: int) -> SampledRu
 
 
 def measure(run: SampledRun, cells: Sequence[Cell], alternations: int) -> list[Generation]:
-    """Sample from pure noise with every cell in turn, `alternations` times.
+    """Sample from pure noise with every cell in turn, the run's own default among them, `alternations` times.
 
     Every alternation takes further captions and noises, the same ones for every cell.
-
-    Args:
-        cells: the run's own default among them.
     """
     calls: dict[Cell, int] = {}
     made: dict[Cell, list[Tensor]] = {cell: [] for cell in cells}
@@ -154,11 +142,10 @@ def measure(run: SampledRun, cells: Sequence[Cell], alternations: int) -> list[G
 
     def sample(cell: Cell, number: int) -> float:
         called.clear()
-        start = time.perf_counter()
-        made[cell].append(run.generate(cell, number * CLIPS_AT_ONCE, CLIPS_AT_ONCE))
-        seconds = (time.perf_counter() - start) / CLIPS_AT_ONCE
+        first = number * CLIPS_AT_ONCE
+        seconds = runner.seconds_of(lambda: made[cell].append(run.generate(cell, first, CLIPS_AT_ONCE)))
         calls[cell] = len(called)
-        return seconds
+        return seconds / CLIPS_AT_ONCE
 
     run.generate(run.default, 0, CLIPS_AT_ONCE)  # a first call prepares memory and kernels
     handle = run.trained.model.register_forward_hook(lambda *_: called.append(None))

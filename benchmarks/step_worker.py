@@ -115,12 +115,7 @@ def _work(plan: WorkPlan, processes: Processes) -> Work:
 
 
 def build_training(config: Config, processes: Processes, together: Processes) -> tuple[Learner, Batch, float]:
-    """Build what a training step needs.
-
-    Args:
-        config: of the training.
-        processes: all of them, which open the data one after the other.
-        together: those that train together.
+    """Build what a training step needs: `processes` open the data in turn, those `together` train together.
 
     Returns:
         The learner, the clips of one step of this process, and the GiB that it had before the learner was built.

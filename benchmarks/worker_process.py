@@ -3,11 +3,10 @@
 import argparse
 import contextlib
 import json
-import queue
 import resource
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ import psutil
 GIBIBYTE = 2**30
 MEMORY_LIMIT_GIB = 16.0
 CHECK_SECONDS = 0.5  # between two looks at its memory, because every look takes time from the process
-END_SECONDS = 10.0  # between the end of the output and that of the process
 _STATUS = Path("/proc/self/status")
 
 Bound = Literal["seconds", "memory"]
@@ -46,52 +44,34 @@ class TimeLimitError(WorkerError):
 def run_worker(command: Sequence[str], *, seconds: float, memory_gib: float = MEMORY_LIMIT_GIB) -> dict[str, Any]:
     """Run a command that prints one JSON object among other lines, and return it.
 
-    Its standard error is that of the caller. Ctrl-C reaches the caller alone, which ends the process.
-
-    Args:
-        command: to run.
-        seconds: that it may take.
-        memory_gib: that the resident sets of the process and its children together may take.
+    Its standard error is that of the caller. Ctrl-C reaches the caller alone, which ends the process. `memory_gib`
+    bounds the resident sets of the process and its children together.
 
     Raises:
         WorkerError: too much memory or time, or no answer.
     """
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
-    reader.start()
     end = time.monotonic() + seconds
-    try:
-        while True:
-            try:
-                line = lines.get(timeout=max(0.0, min(CHECK_SECONDS, end - time.monotonic())))
-            except queue.Empty:
-                line = ""
-            if line is None:
-                raise _ended(process)
-            found = _json_object(line)
-            if found is not None:
-                return found
-            if _used_gib(process) > memory_gib:
-                raise MemoryLimitError(f"more than {memory_gib:g} GiB")
-            if time.monotonic() > end:
-                raise TimeLimitError(f"more than {seconds:g} s")
-    finally:
-        for member in _members(process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        process.wait()
-        reader.join()
-
-
-def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
-    assert process.stdout is not None
-    with process.stdout:
-        for line in process.stdout:
-            lines.put(line)
-    lines.put(None)
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, text=True, start_new_session=True)
+        try:
+            while process.poll() is None:
+                if _used_gib(process) > memory_gib:
+                    raise MemoryLimitError(f"more than {memory_gib:g} GiB")
+                if time.monotonic() > end:
+                    raise TimeLimitError(f"more than {seconds:g} s")
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, min(CHECK_SECONDS, end - time.monotonic())))
+        finally:
+            for member in _members(process):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+            process.wait()
+        output.seek(0)
+        answers = [found for found in map(_json_object, output) if found is not None]
+    code = process.returncode
+    if code != 0 or not answers:
+        raise WorkerError(f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
+    return answers[-1]
 
 
 def _members(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -108,15 +88,6 @@ def _used_gib(process: subprocess.Popen[str]) -> float:
         with contextlib.suppress(psutil.NoSuchProcess):
             total += member.memory_info().rss
     return total / GIBIBYTE
-
-
-def _ended(process: subprocess.Popen[str]) -> WorkerError:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(END_SECONDS)
-    code = process.returncode
-    if code is None:
-        return WorkerError("ended its output without an answer")
-    return WorkerError(f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
 
 
 def worker_command(module: str, plan: Mapping[str, object], launcher: Sequence[str] = ()) -> list[str]:

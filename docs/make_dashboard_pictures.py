@@ -162,12 +162,10 @@ def screenshot(page: Page, address: str, picture: Picture) -> bytes:
 
 def around(cards: Locator, picture: Picture) -> FloatRect:
     """Return the rectangle that holds the first cards."""
-    number = min(cards.count(), picture.cards or math.inf)
-    boxes = [box for index in range(int(number)) if (box := cards.nth(index).bounding_box()) is not None]
-    left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
+    boxes = [box for card in cards.all()[: picture.cards] if (box := card.bounding_box()) is not None]
+    left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes) - MARGIN
     right = max(box["x"] + box["width"] for box in boxes)
     bottom = max(box["y"] + box["height"] for box in boxes)
-    top -= MARGIN
     height = min(bottom - top, picture.height or math.inf, VIEWPORT["height"] - top)
     return {"x": left, "y": top, "width": right - left, "height": height}
 

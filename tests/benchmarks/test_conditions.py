@@ -31,7 +31,7 @@ class FirstThing(Exception):
         (loss_curve_worker, ["{}"]),
         (step_worker, [json.dumps({"options": [], "steps": 1, "is_pinned": False})]),
         (peers, ["--quick"]),
-        (sampling, []),
+        (sampling, ["--run=none"]),
         (data_pipeline, ["--quick"]),
         (logging_overhead, []),
     ],

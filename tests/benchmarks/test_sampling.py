@@ -60,8 +60,6 @@ def test_generated_clips_have_captions_in_turn_and_noises_of_their_own(trained):
 
 
 def test_what_cannot_be_measured_is_an_error_that_says_what_to_do(finished_run, tmp_path, capsys):
-    assert sampling.main([]) == 1
-    assert "train one with `python main.py" in capsys.readouterr().err
     assert sampling.main([f"--run={tmp_path / 'none'}"]) == 1
     assert "there is no such folder" in capsys.readouterr().err
 
@@ -69,6 +67,6 @@ def test_what_cannot_be_measured_is_an_error_that_says_what_to_do(finished_run, 
 @pytest.mark.parametrize("option", ["--steps=0", "--alternations=0", "--json=/none/x.json", "--device=x"])
 def test_bad_options_end_with_the_usage(option, capsys):
     with pytest.raises(SystemExit) as ended:
-        sampling.main([option])
+        sampling.main(["--run=x", option])
     assert ended.value.code == 2
     assert option.split("=")[0] in capsys.readouterr().err
