@@ -19,8 +19,6 @@ from data.records import Batch
 from distributed.models import gathered_bytes, is_sharded, own_part
 
 FORWARD_AND_BACKWARD = 3  # times the arithmetic of a forward pass: the backward pass makes two products for each
-
-
 BUDGET_SECONDS = 1.0  # after which no third pass begins
 MOST_PASSES = 4
 

@@ -34,22 +34,11 @@ from training.validation import load_validation_batch
 
 
 @dataclass(frozen=True)
-class _Network:
-    model: nn.Module
-    ema: ExponentialMovingAverage
-    dashboard_model: nn.Module
-    dashboard_average: nn.Module
-    copies: GatheredCopies | None
-
-
-@dataclass(frozen=True)
-class Learner(_Network):
+class Learner:
     """A model, everything that changes its weights, and where that happens. Every part of a training is built from it.
 
     Attributes:
-        dashboard_model: what the dashboard reads: the model itself, or the main process's copy of a divided one.
-        dashboard_average: the same for the averaged weights.
-        copies: fills these copies; None if the model is not divided.
+        copies: of a divided model, which the dashboard reads; None if the model is not divided.
         step: does an optimizer step.
         forward_flops: of one forward pass over one clip.
     """
@@ -58,6 +47,9 @@ class Learner(_Network):
     tokenizer: Tokenizer
     compute: ComputeDevice
     processes: Processes
+    model: nn.Module
+    ema: ExponentialMovingAverage
+    copies: GatheredCopies | None
     step: TrainStep
     optimizer: torch.optim.AdamW
     loss_scale: LossScale
@@ -69,6 +61,16 @@ class Learner(_Network):
     validation_batch: Batch
     forward_flops: int
     estimate: TrainingEstimate
+
+    @property
+    def dashboard_model(self) -> nn.Module:
+        """What the dashboard reads: the model itself, or the main process's copy of a divided one."""
+        return self.model if self.copies is None else self.copies.model.module
+
+    @property
+    def dashboard_average(self) -> nn.Module:
+        """The same for the averaged weights."""
+        return self.ema.model if self.copies is None else self.copies.average.module
 
     @property
     def steps_left(self) -> int | None:
@@ -89,8 +91,7 @@ def build_learner(
     Raises:
         UserError: the checkpoint is of another network, or a single clip does not fit into the memory.
     """
-    network = _build_network(config, tokenizer, compute, processes)
-    model, ema = network.model, network.ema
+    model, ema, copies = _build_network(config, tokenizer, compute, processes)
     optimizer = build_adamw(config, model)
     steps_per_epoch = batches_per_epoch(splits.training, config.clips_per_step, processes.part)
     limits = stopping_limits(config, steps_per_epoch)
@@ -134,11 +135,13 @@ def build_learner(
         config=config,
     )
     return Learner(
-        **vars(network),
         config=config,
         tokenizer=tokenizer,
         compute=compute,
         processes=processes,
+        model=model,
+        ema=ema,
+        copies=copies,
         step=step,
         optimizer=optimizer,
         loss_scale=loss_scale,
@@ -153,12 +156,13 @@ def build_learner(
     )
 
 
-def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice, processes: Processes) -> _Network:
+def _build_network(
+    config: Config, tokenizer: Tokenizer, compute: ComputeDevice, processes: Processes
+) -> tuple[nn.Module, ExponentialMovingAverage, GatheredCopies | None]:
     """Build the model and its average, divided over the processes if PARALLELISM says so."""
     if config.PARALLELISM == "ddp":
         model: nn.Module = build_model(config, tokenizer, compute.device).train()
-        ema = ExponentialMovingAverage(model, config.EMA_DECAY)
-        return _Network(model, ema, model, ema.model, copies=None)
+        return model, ExponentialMovingAverage(model, config.EMA_DECAY), None
     mesh = init_device_mesh(compute.device.type, (processes.part.world_size,))
 
     def divided(*, is_trained: bool) -> GatheredCopy:
@@ -171,8 +175,7 @@ def _build_network(config: Config, tokenizer: Tokenizer, compute: ComputeDevice,
 
     copies = GatheredCopies(divided(is_trained=True), divided(is_trained=False))
     model = copies.model.network
-    ema = ExponentialMovingAverage(model, config.EMA_DECAY, copies.average.network)
-    return _Network(model, ema, copies.model.module, copies.average.module, copies)
+    return model, ExponentialMovingAverage(model, config.EMA_DECAY, copies.average.network), copies
 
 
 def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> SharedModel:

@@ -20,6 +20,7 @@ from distributed.models import SharedModel
 from distributed.processes import Processes
 from models.build import build_model, build_objective, build_tokenizer
 from training.optimizer import ExponentialMovingAverage, build_adamw, build_loss_scale
+from training.resume import named
 from training.skipped import SkippedBatch, kept_steps, load_skipped
 from training.step import StepOutcome, TrainStep
 
@@ -143,7 +144,7 @@ def _clip_lines(skipped: SkippedBatch, outcome: StepOutcome) -> list[str]:
 
 def _weight_lines(weights: Mapping[str, Tensor] | None) -> list[str]:
     wrong = [name for name, tensor in (weights or {}).items() if not torch.isfinite(tensor).all()]
-    return [f"Weights that are not finite: {_list(wrong)}"] if wrong else []
+    return [f"Weights that are not finite: {named(wrong)}"] if wrong else []
 
 
 def _network_lines(model: nn.Module, first: _FirstNonFinite) -> list[str]:
@@ -154,13 +155,8 @@ def _network_lines(model: nn.Module, first: _FirstNonFinite) -> list[str]:
     gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
     wrong = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
     if wrong:
-        lines.append(f"Gradients that are not finite: {_list(wrong)}")
+        lines.append(f"Gradients that are not finite: {named(wrong)}")
     return lines
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _verdict(outcome: StepOutcome) -> str:

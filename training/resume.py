@@ -1,7 +1,7 @@
 """Resuming: which constants come from the checkpoint, and whether the data still match it."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def _check_held_out(
     ]
     if clips or seen:
         raise UserError(
-            f"the data set has changed since {split_file} was written: {_named([*clips, *seen])} would count as held "
+            f"the data set has changed since {split_file} was written: {named([*clips, *seen])} would count as held "
             "out, but was trained on. Put the data back as it was, or start a new run with another --experiment-name."
         )
 
@@ -126,12 +126,14 @@ def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[st
         changed = sorted({str(clip[0]) for clip in before ^ now})
         differences.append(
             f"data: {len(now - before)} of the training clips are new or have changed, {len(before - now)} of the last "
-            f"launch's are gone or have changed ({_named(changed)}); the order of the clips is another one from here on"
+            f"launch's are gone or have changed ({named(changed)}); the order of the clips is another one from here on"
         )
     held_out = {_content(entry) for entry in then["held_out"]}
     moved = [entry["clip"] for entry in report["training"] if _content(entry) in held_out]
     if moved and not then["validation_shares_training_clips"]:
-        differences.append(f"data: {len(moved)} clips that were held out are trained on from here on: {_named(moved)}")
+        differences.append(
+            f"data: {len(moved)} clips that were held out are trained on from here on: {named(moved)}"
+        )
     if set(map(_clip, then["validation"])) != set(map(_clip, report["validation"])):
         differences.append(
             "data: validation is on other clips from here on; its losses do not compare with earlier ones"
@@ -148,6 +150,7 @@ def _clip(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return (entry["clip"], entry["caption"], *_content(entry))
 
 
-def _named(names: list[str]) -> str:
+def named(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are, for a message."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more

@@ -130,8 +130,6 @@ class AppendLog:
 _POLYNOMIAL = 0x82F63B78  # reflected Castagnoli polynomial
 _LANE_BYTES = 256
 _LONG = 16 * _LANE_BYTES  # below this, going byte by byte is quicker
-
-
 _TABLE = numpy.arange(256, dtype=numpy.uint32)  # what eight shifts make of each byte
 for _ in range(8):
     _TABLE = numpy.where(_TABLE & 1, (_TABLE >> 1) ^ _POLYNOMIAL, _TABLE >> 1).astype(numpy.uint32)
