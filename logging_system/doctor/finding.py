@@ -96,7 +96,7 @@ def of_this_launch(history: ScalarHistory, tag: str) -> ScalarSeries:
 
 
 def settled_loss(history: ScalarHistory) -> ScalarSeries:
-    """Return the finite points of Loss_EMA without the first after each resume, as noisy as single batches."""
+    """Return the finite points of Loss_EMA, without EMA_MEMORY_STEPS after each resume: they are noisy."""
     series = history.series(LOSS_EMA_TAG).finite()
     for start in history.series(LAUNCH_TAG).steps:
         if start > 0:
