@@ -57,7 +57,6 @@ class Category:
     name: ClassVar[str]  # the TensorBoard group, such as "01_Training"
     cadence: ClassVar[str]  # for people: when its points appear
     tags: ClassVar[Mapping[str, Tag]]  # all that it may write
-    constant: ClassVar[str | None] = None  # of config.py, which turns it on and off; None: every run has it
     makes_samples: ClassVar[bool] = False  # True: its time in `on_samples` is sampling, not ordinary logging
 
     def __init__(self, context: CategoryContext) -> None:
@@ -65,10 +64,10 @@ class Category:
         self.view = context.view
         self.writer = context.writer
 
-    @classmethod
-    def is_enabled(cls, config: Config) -> bool:
+    @staticmethod
+    def is_enabled(config: Config) -> bool:
         """Return whether a run with these constants has the category."""
-        return cls.constant is None or bool(getattr(config, cls.constant))
+        return True
 
     @cached_property
     def layer_plan(self) -> LayerPlan:

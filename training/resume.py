@@ -131,9 +131,7 @@ def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[st
     held_out = {_content(entry) for entry in then["held_out"]}
     moved = [entry["clip"] for entry in report["training"] if _content(entry) in held_out]
     if moved and not then["validation_shares_training_clips"]:
-        differences.append(
-            f"data: {len(moved)} clips that were held out are trained on from here on: {named(moved)}"
-        )
+        differences.append(f"data: {len(moved)} clips that were held out are trained on from here on: {named(moved)}")
     if set(map(_clip, then["validation"])) != set(map(_clip, report["validation"])):
         differences.append(
             "data: validation is on other clips from here on; its losses do not compare with earlier ones"

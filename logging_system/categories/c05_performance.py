@@ -3,6 +3,7 @@
 import statistics
 import time
 
+from config import Config
 from logging_system.cadence import Due
 from logging_system.category import VALIDATIONS, Category, CategoryContext, Tag
 from logging_system.records import CheckpointRecord, StepRecord, ValidationRecord
@@ -96,7 +97,10 @@ class Performance(Category):
     name = "05_Performance"
     cadence = VALIDATIONS
     tags = TAGS
-    constant = "ENABLE_PERFORMANCE_PROFILING"
+
+    @staticmethod
+    def is_enabled(config: Config) -> bool:
+        return config.ENABLE_PERFORMANCE_PROFILING
 
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from config import Config
 from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.records import StepRecord
@@ -31,7 +32,10 @@ class ParameterStats(Category):
     name = "09_Parameter_Stats"
     cadence = DIAGNOSTICS
     tags = TAGS
-    constant = "ENABLE_PARAMETER_TRACKING"
+
+    @staticmethod
+    def is_enabled(config: Config) -> bool:
+        return config.ENABLE_PARAMETER_TRACKING
 
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)

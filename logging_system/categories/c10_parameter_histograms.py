@@ -1,5 +1,6 @@
 """10_Parameter_Histograms: the distribution of every layer's weights."""
 
+from config import Config
 from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, Category, CategoryContext, Tag
 from logging_system.records import EpochRecord, StepRecord
@@ -19,7 +20,10 @@ class ParameterHistograms(Category):
     name = "10_Parameter_Histograms"
     cadence = f"{DIAGNOSTICS}; the end of every LOG_EVERY_EPOCHS-th epoch"
     tags = TAGS
-    constant = "ENABLE_PARAMETER_TRACKING"
+
+    @staticmethod
+    def is_enabled(config: Config) -> bool:
+        return config.ENABLE_PARAMETER_TRACKING
 
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy
 
+from config import Config
 from logging_system.category import SAMPLES, Category, CategoryContext, Tag
 from logging_system.files.summaries import escape
 from logging_system.pictures.frames import captioned_grid, scale_to_be_seen
@@ -105,8 +106,11 @@ class GeneratedSamplesCategory(Category):
     name = "12_Generated_Samples"
     cadence = SAMPLES
     tags = TAGS
-    constant = "ENABLE_VIDEO_LOGGING"
     makes_samples = True
+
+    @staticmethod
+    def is_enabled(config: Config) -> bool:
+        return config.ENABLE_VIDEO_LOGGING
 
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)

@@ -1,5 +1,6 @@
 """13_Noise_Visualization: one validation clip on its way through the model."""
 
+from config import Config
 from logging_system.category import SAMPLES, Category, Tag
 from logging_system.pictures.frames import captioned_grid
 from logging_system.records import StepRecord
@@ -25,8 +26,11 @@ class NoiseVisualization(Category):
     name = "13_Noise_Visualization"
     cadence = SAMPLES
     tags = TAGS
-    constant = "ENABLE_NOISE_VISUALIZATION"
     makes_samples = True
+
+    @staticmethod
+    def is_enabled(config: Config) -> bool:
+        return config.ENABLE_NOISE_VISUALIZATION
 
     def on_samples(self, record: StepRecord) -> None:
         seen = self.view.visualise_noise()
