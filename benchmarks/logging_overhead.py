@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import torch
 
-import training.dashboard
+import training.build
 from benchmarks import runner
 from common.errors import UserError
 from common.settings import load_settings
@@ -186,7 +186,7 @@ def measure_overhead(plan: BlockPlan, folder: Path, options: Sequence[str]) -> O
         made.append(dispatcher)
         return dispatcher
 
-    replaced = patch.object(training.dashboard, "build_dispatcher", build_dispatcher)
+    replaced = patch.object(training.build, "build_dispatcher", build_dispatcher)
     with replaced, redirect_stdout(sys.stderr):  # what a run says is progress here
         if train(arguments) != 0:
             raise UserError("the training came to no end")

@@ -133,8 +133,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, tensors: Checkpoint
     A crash at any moment leaves the earlier checkpoints as they were: the folder is filled under a temporary
     name, every byte reaches the disk, and one rename makes it visible. One of the same step is replaced.
 
-    Args:
-        tensors: on any device, in any memory layout; nobody changes them meanwhile.
+    `tensors`: on any device, in any memory layout; nobody changes them meanwhile.
 
     Raises:
         OSError: the disk is full or not writable; the temporary folder is removed.
@@ -151,8 +150,7 @@ def new_checkpoint(
 ) -> Iterator[Path]:
     """Yield a folder for the files of tensors; after the ``with`` block it gets the other files and its name.
 
-    Args:
-        known_hashes: sha256 by file name, read after the block; other files are hashed here.
+    `known_hashes`: sha256 by file name, read after the block; other files are hashed here.
 
     Raises:
         OSError: as `save_checkpoint`.

@@ -92,15 +92,7 @@ class ShardedSaver(Saver):
         return self._processes.from_main(outcome)
 
     def _new_folder(self, state: TrainingState, hashes: MutableMapping[str, str], opened: ExitStack) -> Path:
-        """Let the main process make the folder, and check that all see it.
-
-        Args:
-            hashes: of the files of tensors, filled before the folder is finished.
-            opened: finishes it.
-
-        Raises:
-            OSError: on all of them.
-        """
+        """Let the main process make the folder, and check that all see it; `opened` finishes it with the `hashes`."""
         made: Path | OSError = self._checkpoints
         if self._processes.is_main:
             made = _result(lambda: opened.enter_context(new_checkpoint(self._checkpoints, state, hashes)))
@@ -116,11 +108,7 @@ class ShardedSaver(Saver):
         return made
 
     def _hashes_of_all(self, folder: Path) -> dict[str, str]:
-        """Return the sha256 of every process's file by its name. Each reads back its own, all at the same time.
-
-        Raises:
-            OSError: on all of them.
-        """
+        """Return the sha256 of every process's file by its name. Each reads back its own, all at the same time."""
         part = self._processes.part
         names = shard_names(part.world_size)
         own = _result(lambda: _durable_hash(folder / names[part.rank]))
@@ -141,13 +129,7 @@ def _result(work: Callable[[], Value]) -> Value | OSError:
 
 
 def _durable_hash(file: Path) -> str:
-    """Return the sha256 of a file of this process once it has reached the disk.
-
-    On a disk that machines share, only the one that wrote a file can force it there.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Return the sha256 of a file that this process wrote, once on the disk; only its writer can force it there."""
     if not file.exists():  # with more processes than rows, PyTorch's writer has nothing for some
         save_tensors(file, {})
     with open(file, "rb+") as opened:

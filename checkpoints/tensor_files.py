@@ -102,8 +102,7 @@ class WholeTensors:
 
         Maps the file, and does not read all of it as `read` does: it holds more than this process needs.
 
-        Args:
-            targets: some of the stored tensors, each with its shape.
+        `targets`: some of the stored tensors, each with its shape.
         """
         with _readable(self._file), safe_open(self._file, framework="pt") as opened:
             for key, target in targets.items():

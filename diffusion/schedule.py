@@ -107,8 +107,7 @@ def stratified_timesteps(count: int, num_timesteps: int, generator: torch.Genera
     less from step to step than with independent draws. Draw once for all clips of a step: the random order
     gives each micro-batch a mixture.
 
-    Args:
-        generator: a CPU generator.
+    `generator`: a CPU generator.
 
     Raises:
         ValueError: `count` or `num_timesteps` is below 1.

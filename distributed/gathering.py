@@ -25,13 +25,7 @@ class GatheredCopy:
     """
 
     def __init__(self, network: nn.Module, device: torch.device, processes: Processes) -> None:
-        """Copy a network that is not divided yet, without its weights.
-
-        Args:
-            network: the same on all processes; divide it afterwards.
-            device: where the copy is.
-            processes: that train together.
-        """
+        """Copy a network that is not divided yet, without its weights, to the device; divide it afterwards."""
         self.network = network
         self.module = network
         """The copy; on all processes but the main one, the divided network."""
@@ -89,9 +83,8 @@ def gather_tensors(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]
 
     Call on all processes, with the same keys and shapes in the same order, and iterate to the end.
 
-    Args:
-        tensors: DTensors that are divided by rows over all processes. Others, which every process has, come first, as
-            they are.
+    `tensors`: DTensors that are divided by rows over all processes. Others, which every process has, come first, as
+    they are.
     """
     divided = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, DTensor)}
     for name, tensor in tensors.items():

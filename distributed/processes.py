@@ -210,8 +210,7 @@ def agree_on_start(store: Store, rank: int, world_size: int, timeout: timedelta)
     name, and the first answers each until all have thanked for it. It also answers what dead processes have left, but
     those do not thank.
 
-    Args:
-        store: of torchrun, which still holds keys of earlier starts.
+    `store`: of torchrun, which still holds keys of earlier starts.
 
     Raises:
         RuntimeError: not all came in time.

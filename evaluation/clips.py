@@ -63,8 +63,7 @@ class TrainingHistory:
 def read_words(path: Path, check: Callable[[str, str], None]) -> list[str]:
     """Read a file with one word a line; a repeated word counts once.
 
-    Args:
-        check: receives where a word comes from and the word, and raises a UserError if the run cannot take it.
+    `check`: receives where a word comes from and the word, and raises a UserError if the run cannot take it.
 
     Raises:
         UserError: the file cannot be read or has no words, or the check of a word.
@@ -88,23 +87,18 @@ def default_words(split: WordSplit, seed: int) -> list[str]:
     words = list(split.alphabet.symbols)
     for length in range(2, split.max_word_letters + 1):
         generator = numpy_generator(seed, "evaluation_words", length)
-        drawn = (
-            "".join(split.draw_word(length, generator, held_out=holds_out(split))) for _ in range(20 * WORDS_A_LENGTH)
+        words_drawn = (
+            split.draw_word(length, generator, held_out=split.holds_words_out) for _ in range(20 * WORDS_A_LENGTH)
         )
+        drawn = map("".join, words_drawn)
         words += itertools.islice(dict.fromkeys(drawn), WORDS_A_LENGTH)
     return words
-
-
-def holds_out(split: WordSplit) -> bool:
-    """Return whether there are held-out words no longer than the longest training word."""
-    return split.max_word_letters > 1 and max(split.held_out_word_fraction, split.held_out_bigram_fraction) > 0
 
 
 def asked_words(symbols: Sequence[Word], history: TrainingHistory, max_letters: int) -> list[AskedWord]:
     """Return each word with whether training showed it and each of its pairs; a repeated word counts once.
 
-    Args:
-        max_letters: of the longest training word.
+    `max_letters`: of the longest training word.
     """
     words = []
     for word in dict.fromkeys(symbols):

@@ -21,7 +21,6 @@ from evaluation.clips import (
     TrainingHistory,
     asked_words,
     default_words,
-    holds_out,
     make_clips,
     make_sensitivity_clips,
     read_words,
@@ -161,7 +160,7 @@ def _sensitivity(run: TrainedRun, words: Sequence[AskedWord], seed: int) -> Figu
 def _unseen_real(splits: FingerspellingSplits, seed: int) -> numpy.ndarray:
     """Return real clips of held-out words; of any words where none are held out."""
     split, generator = splits.split, numpy_generator(seed, "evaluation_reference")
-    draw = split.draw_held_out_word if holds_out(split) else split.draw_training_word
+    draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
     return numpy.stack(
         [
             splits.renderer.render(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
@@ -204,11 +203,7 @@ def _sheet(words: Sequence[AskedWord], clips: EvaluationClips, samples_per_word:
 
 
 def _prepare_output(request: EvaluationRequest) -> None:
-    """Fail before the work, not after it.
-
-    Raises:
-        UserError: one of the two files cannot be written.
-    """
+    """Fail before the work, not after it, if one of the two files cannot be written."""
     if request.output.is_dir():
         raise UserError(f"--output {request.output}: that is a folder; name a file such as report.json")
     sheet = request.sheet

@@ -111,8 +111,7 @@ def memorisation_figures(
 ) -> Figures:
     """Compare clips of words that training did not show with training clips; of all words where it showed all.
 
-    Args:
-        unseen_real: uint8 [M, T, H, W, 3], real clips that training did not show either.
+    `unseen_real`: uint8 [M, T, H, W, 3], real clips that training did not show either.
 
     Returns:
         memorisation is the share of generated clips that count as copied, about 0.05 where nothing is; with the mean

@@ -35,8 +35,7 @@ def to_unit_range(video_THWC: Tensor) -> Tensor:
 def ratio_to_real(measure: Callable[[Tensor], Tensor], generated_NCTHW: Tensor, real_MCTHW: Tensor) -> float | None:
     """Return the mean of a measure over the generated clips, divided by that over the real ones: 1 is right.
 
-    Args:
-        measure: from clips in [-1, 1] to one number each, [N, 3, T, H, W] to [N].
+    `measure`: from clips in [-1, 1] to one number each, [N, 3, T, H, W] to [N].
 
     Returns:
         The ratio, or None where the real clips have nothing of it.
@@ -85,8 +84,7 @@ def chroma(video_NCTHW: Tensor) -> Tensor:
     Strong guidance raises it above that of real clips (Saharia et al. 2022, section 2.3). Chroma is that of the
     hexcone model (Smith 1978); grey has 0.
 
-    Args:
-        video_NCTHW: RGB in [-1, 1].
+    `video_NCTHW`: RGB in [-1, 1].
     """
     video = video_NCTHW.float()
     return (video.amax(dim=1) - video.amin(dim=1)).flatten(1).mean(dim=1)

@@ -64,8 +64,7 @@ class LetterRecogniser(nn.Module):
     def read(self, video_BCTHW: Tensor) -> list[tuple[str, ...]]:
         """Return the symbols of each clip by best path decoding: the likeliest class a frame, repeats merged.
 
-        Args:
-            video_BCTHW: [B, 3, T, H, W] float in [-1, 1], on any device.
+        `video_BCTHW`: [B, 3, T, H, W] float in [-1, 1], on any device.
         """
         device = self.ctc.weight.device
         best = [self(part.to(device).float()).ctc_BTK.argmax(dim=2) for part in video_BCTHW.split(CLIPS_AT_ONCE)]

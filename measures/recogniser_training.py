@@ -80,8 +80,7 @@ def train_recogniser(
 
     Depends only on `words` and `steps`, and leaves PyTorch's global generator as it was.
 
-    Args:
-        on_step: receives (step, loss), step 1 first.
+    `on_step`: receives (step, loss), step 1 first.
     """
     symbols = words.split.alphabet.symbols
     with torch.random.fork_rng(devices=[]):

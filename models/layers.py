@@ -38,9 +38,8 @@ def from_tokens(tokens_BTSC: Tensor, height: int, width: int) -> Tensor:
 def position_features(position: Tensor) -> Tensor:
     """Fourier features of normalised positions.
 
-    Args:
-        position: [...] float32 in [0, 1]. Characters and frames share this scale: 0 is the start of the caption and of
-            the clip, 1 is the end of both.
+    `position`: [...] float32 in [0, 1]. Characters and frames share this scale: 0 is the start of the caption and of
+    the clip, 1 is the end of both.
 
     Returns:
         [..., POSITION_FEATURES] float32: sines and cosines at octaves from half a period to 64 periods, as in

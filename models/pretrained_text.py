@@ -31,8 +31,7 @@ def load_language_model(name: str) -> LanguageModel:
 
     Only safetensors are read, and no code that comes with the model is run.
 
-    Args:
-        name: a folder, or a name on the Hugging Face hub.
+    `name`: a folder, or a name on the Hugging Face hub.
 
     Raises:
         ValueError: `transformers` is missing, or cannot load the model; the message says why.

@@ -92,8 +92,7 @@ def open_trained_run(request: SamplingRequest) -> TrainedRun:
 def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> None:
     """Check that the run can be asked for a text.
 
-    Args:
-        name: where the text comes from, for the message.
+    `name`: where the text comes from, for the message.
 
     Raises:
         UserError: the text is empty, too long, or has a symbol that the run does not know.

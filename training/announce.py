@@ -75,12 +75,7 @@ def _announce_dropped_characters(training: ClipSource, tokenizer: Tokenizer) -> 
 def _announce_estimate(
     estimate: TrainingEstimate, compute: ComputeDevice, *, steps: int | None, max_minutes: float | None
 ) -> None:
-    """Print what the run will take, and warn if memory or time will not suffice.
-
-    Args:
-        steps: those that are left; None if only the time limits the run.
-        max_minutes: None for no limit.
-    """
+    """Print what the run will take, and warn if memory or time will not suffice. None stands for no limit."""
     on_cpu = compute.device.type == "cpu"
     each = f" for each of the {estimate.processes_here} processes here" if estimate.processes_here > 1 else ""
     all_steps = "" if steps is None else f" ({steps} steps: {_duration(steps * estimate.step_seconds)})"

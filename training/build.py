@@ -30,11 +30,13 @@ from data.batches import batches_per_epoch, training_batches
 from data.build import build_data
 from data.records import Batch, DataSplits
 from distributed.processes import WAIT_TIMEOUT, Processes
+from logging_system.cadence import Cadence
+from logging_system.dispatcher import RunLog, build_dispatcher
 from measures.text_use import GaugeClips
 from models.build import build_tokenizer
 from models.tokens import Tokenizer, shown_symbols
 from training.announce import announce
-from training.dashboard import build_run_log, build_view
+from training.dashboard import build_view
 from training.learner import Learner, build_learner, stopping_limits
 from training.loop import TrainingLoop
 from training.optimizer import optimizer_tensors
@@ -96,6 +98,10 @@ def build_training(
         folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
         folder.write_json("split.json", report)
         announce(loaded, learner, splits, folder, differences, checkpoint)
+    if view is None:  # on every process but the main one
+        log = RunLog(Cadence.from_config(config), learner.copies)
+    else:
+        log = build_dispatcher(config, folder.path, view, learner.start.step, learner.copies)
     return TrainingLoop(
         learner,
         batches=training_batches(
@@ -108,7 +114,7 @@ def build_training(
             part=processes.part,
         ),
         validator=validator,
-        log=build_run_log(config, folder.path, learner, view),
+        log=log,
         saver=build_saver(learner, loaded.file_values, folder.checkpoints),
         skipped_steps=SkippedSteps(
             already_skipped=learner.start.skipped_steps,

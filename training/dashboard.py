@@ -1,28 +1,17 @@
-"""The log of a run, and what of the trainer the dashboard may read: built by the main process, and by no other."""
+"""What of the trainer the dashboard may read: built by the main process, and by no other."""
 
 import sys
-from pathlib import Path
 
 from common.settings import config_as_json
 from compute.environment import describe_environment
-from config import Config
 from data.fingerspelling import FingerspellingSplits
 from data.records import DataSplits
-from logging_system.cadence import Cadence
-from logging_system.dispatcher import RunLog, build_dispatcher
 from logging_system.records import GeneratedSamples, NoiseVisualisation, RunInformation, TrainingView
 from measures.recogniser_training import build_recogniser
 from sampling.sampler import ClipSampler, build_sampler
 from training.learner import Learner
 from training.showcase import Showcase, SpellingTest
 from training.stopping import StopRequest
-
-
-def build_run_log(config: Config, run_folder: Path, learner: Learner, view: TrainingView | None) -> RunLog:
-    """Build what the training loop tells of its steps; without a view, which the main process alone has, nothing."""
-    if view is None:
-        return RunLog(Cadence.from_config(config), learner.copies)
-    return build_dispatcher(config, run_folder, view, learner.start.step, learner.copies)
 
 
 def build_view(

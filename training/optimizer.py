@@ -166,8 +166,7 @@ class LossScale:
     def update(self, loss: Tensor) -> ScaledStep:
         """Adapt the scale after a step, and return what it was, on the loss's device.
 
-        Args:
-            loss: scalar, not scaled; the same in every process.
+        `loss`: scalar, not scaled; the same in every process.
         """
         return ScaledStep(torch.zeros_like(loss, dtype=torch.bool), None)
 

@@ -90,11 +90,7 @@ def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:
 
 
 def _weights(skipped: SkippedBatch, run: Path) -> tuple[Mapping[str, Tensor] | None, list[str]]:
-    """Return the step's weights, or the nearest ones before it with a line that says which they are.
-
-    Raises:
-        UserError: the checkpoint with these weights is damaged.
-    """
+    """Return the step's weights, or the nearest ones before it with a line that says which they are."""
     if skipped.weights is not None:
         return skipped.weights, []
     why = "The processes of this run each had a part of the weights, and these were not kept. "

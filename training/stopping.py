@@ -184,8 +184,7 @@ class EndOfRun:
     def after(self, step: int, request_of_all: Tensor) -> Ending | None:
         """Return why the run ends after `step`, or None.
 
-        Args:
-            request_of_all: scalar on the device, the largest request that a process sent with this step.
+        `request_of_all`: scalar on the device, the largest request that a process sent with this step.
         """
         if not self._processes.are_several:
             is_out_of_time = self._limits.is_out_of_time(self._started)

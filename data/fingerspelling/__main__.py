@@ -42,10 +42,7 @@ def _list_languages() -> None:
 
 
 def _render(options: argparse.Namespace) -> int:
-    """Write WORD.mp4 (H.264, yuv420p) and WORD.txt for each different word; return the number of words.
-
-    All words are checked before anything is written, and the files appear together when the last is finished.
-    """
+    """Check all words, then write WORD.mp4 and WORD.txt for each different one, all at once; return how many."""
     output: Path = options.output
     words = _read_words(options.words)
     alphabet, letters = load_letters(options.language)

@@ -44,8 +44,7 @@ class EncodingWorker:
     def drain(self, patience: Callable[[], float]) -> bool:
         """Wait until every job is done. Returns False when time ran out first.
 
-        Args:
-            patience: seconds since the beginning of the wait; it may change meanwhile.
+        `patience`: seconds since the beginning of the wait; it may change meanwhile.
         """
         start = time.monotonic()
         with self._changed:

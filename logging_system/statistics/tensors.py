@@ -211,8 +211,7 @@ def video_quality(video_BCTHW: Tensor) -> dict[str, Tensor]:
     pixels. Clips of two frames and more also have Motion_Energy, the mean absolute change from frame to frame, and
     Frozen_Frame_Percent, as a share: frame pairs in which no pixel changes by more than one grey level.
 
-    Args:
-        video_BCTHW: RGB in [-1, 1], any float dtype. Clips with a non-finite value are the caller's to leave out.
+    `video_BCTHW`: RGB in [-1, 1], any float dtype. Clips with a non-finite value are the caller's to leave out.
     """
     brightness_BTHW = brightness(video_BCTHW)
     quality = {
