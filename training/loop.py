@@ -195,8 +195,9 @@ class TrainingLoop:
         try:
             with self._interruptible():
                 return next(self._batches)
-        except RuntimeError as error:
-            if str(error).startswith("DataLoader worker"):  # PyTorch's words for one that died
+        except (RuntimeError, ConnectionError) as error:
+            # PyTorch's words for a worker that died; or it died while this process was fetching a batch from it.
+            if isinstance(error, ConnectionError) or str(error).startswith("DataLoader worker"):
                 raise UserError(f"a loader worker died: {error}. Lower NUM_WORKERS if memory ran out.") from error
             raise
 

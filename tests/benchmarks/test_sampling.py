@@ -49,6 +49,7 @@ def test_a_small_measurement_from_end_to_end(finished_run, trained, tmp_path, ca
     assert f", {precision}, 2 clips at once, 2 alternations." in printed
 
 
+@pytest.mark.slow
 def test_generated_clips_have_captions_in_turn_and_noises_of_their_own(trained):
     unguided = dataclasses.replace(trained.default, is_guided=False)
     together = trained.generate(unguided, 0, 2)

@@ -114,6 +114,7 @@ def test_heat_map_is_coloured(open_tab):
     assert len(numpy.unique(in_map.round(-1), axis=0)) >= 5  # cells of several losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tag", "colours"),
     [

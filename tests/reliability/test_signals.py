@@ -80,6 +80,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_step_and_resume_goe
     assert [line["step"] for line in lines if line["tag"] == "01_Training/Loss"] == list(range(1, target + 1))
 
 
+@pytest.mark.slow
 def test_kill_and_resume_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
     process = start(tmp_path, "--max-steps=100000", "--save-every-steps=2")
     wait_for_step(process, tmp_path)
