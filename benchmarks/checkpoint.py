@@ -1,9 +1,8 @@
-"""What a checkpoint costs beside a plain torch.save: python -m benchmarks.checkpoint [--preset base]
+"""What a checkpoint costs, compared with a plain torch.save: python -m benchmarks.checkpoint [--preset base]
 
-Saves the same state again and again: torch.save of one file, as most trainers do it; the same with fsync; and this
-trainer's folder of safetensors with hashes, everything forced to the disk, with training waiting for it and beside
-training. What counts is how long training stands still. The steps that go on meanwhile are measured too: the writing
-takes processor time from them.
+Saves the same state again and again: with torch.save into one file, with and without fsync; and as the trainer does,
+with everything forced to the disk, while training waits and in the background. What counts is how long training stands
+still. The steps that go on meanwhile are measured too.
 """
 
 import argparse

@@ -1,10 +1,9 @@
 """What a second process brings: python -m benchmarks.processes
 
-Times the trainer's own step with one and with two processes, each on a core of its own with one thread: DDP over gloo,
+Times the trainer's own step with one and with two processes, each with one thread on a core of its own: DDP over gloo,
 as `torchrun --nproc-per-node=2 main.py` trains. It is compared with one process with the same batch (weak scaling), one
-with the same global batch (strong scaling), one with two threads, and two processes that share nothing but the
-machine, which is the most that two can do there. All ways in turn, N times over. Of the steps of a way, the half counts
-beside which other programs worked least. Ctrl-C ends it with a report of the complete alternations.
+with the same global batch (strong scaling), one with two threads, and two processes that share only the machine. Only
+the half of a way's steps counts during which other programs worked least. Ctrl-C reports the complete alternations.
 """
 
 import argparse

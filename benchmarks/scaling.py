@@ -1,10 +1,9 @@
 """How a training step grows with frames, pixels, batch and channels: python -m benchmarks.scaling
 
-Times the trainer's own step in a process of its own for every setting, all settings in turn, N times over; fits
-seconds = factor * size ** exponent to each axis, and the same for peak memory. One thing varies at a time, the rest is
-as in the default preset. Spatial attention stays at the level of 8 x 8, as in the preset; at 128 pixels, where no level
-is that small, it is at the coarsest, 16 x 16. For the channels, attention heads have 16 channels at every width. Ctrl-C
-ends it with a report of the complete alternations.
+Times the trainer's own step in a process of its own for every setting, all settings in turn, and fits seconds = factor
+* size ** exponent to each axis, and the same for peak memory. One thing varies at a time; the rest is as in the default
+preset. Spatial attention stays at 8 x 8, or at the coarsest level where no level is that small. Attention heads have 16
+channels at every width. Ctrl-C reports the complete alternations.
 """
 
 import argparse

@@ -1,12 +1,10 @@
 """How much sooner the U-Net gets to a loss than other libraries' networks: python -m benchmarks.time_to_loss
 
 Trains three networks of the same size on the same clips with the same objective and optimizer, each for the same time
-in a process of its own, in turn, once a seed; float32. The figure is the ratio of two times: what the best peer took to
-its lowest validation loss, and what the U-Net took to that loss.
-Rendering, set-up, a warm-up pass and validations do not count as training time. Words, clips and noise differ from
-seed to seed and are the same for all networks of a seed. All networks have one learning rate, constant after a warm-up
-over the first 5 % of the time. What the raw weights score is what counts; nothing is averaged. Ctrl-C ends the
-comparison with a report of the complete seeds so far.
+in a process of its own, in turn, once per seed, in float32. The figure is the ratio of two times: what the best peer
+took to its lowest validation loss, and what the U-Net took to that loss. Rendering, set-up, warm-up and validations do
+not count as training time. The learning rate is constant after a warm-up over the first 5 % of the time, and the raw
+weights are validated. Ctrl-C reports the complete seeds.
 """
 
 import argparse

@@ -114,14 +114,14 @@ class Retention:
     """Which checkpoints are kept.
 
     Attributes:
-        newest: number of the highest steps that are kept, at least 1.
-        best: also the one with the lowest validation loss among those that were validated at their step.
-        every_steps: also the first one at or after each multiple of it; None for none.
+        keep_checkpoints: number of the highest steps that are kept, at least 1.
+        keep_best_checkpoint: also the one with the lowest validation loss among those validated at their step.
+        keep_checkpoint_every_steps: also the first one at or after each multiple of it; None for none.
     """
 
-    newest: int
-    best: bool = False
-    every_steps: int | None = None
+    keep_checkpoints: int
+    keep_best_checkpoint: bool = False
+    keep_checkpoint_every_steps: int | None = None
 
 
 # Writing
@@ -184,12 +184,12 @@ def remove_old(checkpoints: Path, newest: Path, retention: Retention) -> None:
     One that cannot be removed does no harm.
     """
     others = [folder for folder in list_checkpoints(checkpoints) if folder != newest]
-    kept = {newest, *others[: retention.newest - 1]}
-    if retention.best:
+    kept = {newest, *others[: retention.keep_checkpoints - 1]}
+    if retention.keep_best_checkpoint:
         kept.update(_by_validation_loss([newest, *others])[:1])
-    if retention.every_steps is not None:
+    if retention.keep_checkpoint_every_steps is not None:
         # The first one at or after each multiple: a step that was skipped is saved a little later.
-        firsts = {step_of(folder) // retention.every_steps: folder for folder in (newest, *others)}
+        firsts = {step_of(folder) // retention.keep_checkpoint_every_steps: folder for folder in (newest, *others)}
         kept.update(folder for multiple, folder in firsts.items() if multiple > 0)
     for folder in others:
         if folder not in kept:

@@ -71,7 +71,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder so that it is never seen in parts: it loses its name first. What cannot be emptied is no harm.
+    """Remove a folder so that it is never seen in parts: it loses its name first. Leftovers do no harm.
 
     Raises:
         OSError: it cannot be renamed, and is as it was.

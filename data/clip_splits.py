@@ -32,7 +32,7 @@ class ClipSplit:
     rule: str  # for people: how it was divided
     is_shared: bool = False  # nothing could be held out: validation is on training clips
     left_out: tuple[InspectedClip, ...] = ()  # given as validation or test, but a training clip shows the same
-    nameless: tuple[InspectedClip, ...] = ()  # for want of whose signers captions were held out
+    nameless: tuple[InspectedClip, ...] = ()  # clips without a signer, because of which captions were held out instead
 
     @cached_property
     def unknown_captions(self) -> tuple[int, int]:

@@ -122,7 +122,9 @@ def build_sampler(config: Config, schedule: NoiseSchedule, tokenizer: Tokenizer,
         prediction_type=config.PREDICTION_TYPE,
         sampler=config.SAMPLER,
         num_steps=config.SAMPLING_STEPS,
-        guidance=Guidance(config.GUIDANCE_SCALE, config.GUIDANCE_RESCALE, config.GUIDANCE_INTERVAL),
+        guidance=Guidance(
+            scale=config.GUIDANCE_SCALE, rescale=config.GUIDANCE_RESCALE, interval=config.GUIDANCE_INTERVAL
+        ),
         num_frames=config.NUM_FRAMES,
         image_size=config.IMAGE_SIZE,
     )

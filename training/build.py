@@ -118,7 +118,7 @@ def build_training(
         saver=build_saver(learner, loaded.file_values, folder.checkpoints),
         skipped_steps=SkippedSteps(
             already_skipped=learner.start.skipped_steps,
-            limit_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
+            max_skipped_steps_in_a_row=config.MAX_SKIPPED_STEPS_IN_A_ROW,
             compute=compute,
             rank=processes.part.rank,
             keep=SkippedBatchWriter(folder.path, learner).keep,
@@ -300,4 +300,8 @@ def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints
 
 
 def _retention(config: Config) -> Retention:
-    return Retention(config.KEEP_CHECKPOINTS, config.KEEP_BEST_CHECKPOINT, config.KEEP_CHECKPOINT_EVERY_STEPS)
+    return Retention(
+        keep_checkpoints=config.KEEP_CHECKPOINTS,
+        keep_best_checkpoint=config.KEEP_BEST_CHECKPOINT,
+        keep_checkpoint_every_steps=config.KEEP_CHECKPOINT_EVERY_STEPS,
+    )

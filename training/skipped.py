@@ -37,7 +37,7 @@ class SkippedSteps:
         self,
         *,
         already_skipped: int,
-        limit_in_a_row: int,
+        max_skipped_steps_in_a_row: int,
         compute: ComputeDevice,
         rank: int,
         keep: Callable[[int, Batch], None],
@@ -46,7 +46,7 @@ class SkippedSteps:
         self._total = already_skipped
         self._last_step = 0
         self._in_a_row = 0
-        self._limit = limit_in_a_row
+        self._limit = max_skipped_steps_in_a_row
         self._rank = rank
         self._keep = keep
         self._pending: LateNumbers[tuple[int, Batch]] = LateNumbers(compute)

@@ -150,7 +150,7 @@ def _wanted_points(pose: PoseFile, frames: slice) -> numpy.ndarray:
 def _mistaken_hands(signer: Signer) -> numpy.ndarray:
     """Return which hands are farther from the shoulders than arms are long, or too large, bool [F, 2].
 
-    Files whose gaps somebody has filled with smooth curves have many.
+    Files whose gaps were filled with smooth curves have many.
     """
     middle = signer.pair("SHOULDER")[..., :2].mean(1)
     middle = middle[numpy.isfinite(middle).all(-1)]

@@ -57,7 +57,7 @@ class Writer:
 
     Args:
         run_folder: created if need be; the event file is new, ``metrics.jsonl`` is continued.
-        first_new_step: 0 for a new run, else the first step that this process will write (see ``event_files.rewind``).
+        first_new_step: 0 for a new run, else the first step that this process will write (see `rewind.rewind`).
         report: takes one line for the console.
         open_file: opens a file for writing at any position.
     """
@@ -83,7 +83,7 @@ class Writer:
         self.history = self._read_history(self._metrics.path)
         self._append_event(Event(file_version="brain.Event:2"))
         # Tells readers that honour it to forget later points of an earlier launch. TensorBoard's fast loader does not,
-        # which is why event_files.rewind also takes them out of the files.
+        # which is why rewind.rewind also takes them out of the files.
         self._append_event(Event(step=first_new_step, session_log=SessionLog(status=SessionLog.START)))
 
     @property

@@ -142,7 +142,7 @@ def test_leftovers_of_a_killed_save_are_not_loaded(tmp_path: Path) -> None:
 def test_the_best_and_those_of_multiples_are_kept_beside_the_newest(tmp_path: Path) -> None:
     losses = {1: None, 2: 0.5, 3: 0.1, 4: 0.3, 5: float("nan"), 6: 0.2, 7: None, 8: 0.4}
     for step, loss in losses.items():
-        save(tmp_path, step, keep=2, loss=loss, best=True, every_steps=4)
+        save(tmp_path, step, keep=2, loss=loss, keep_best_checkpoint=True, keep_checkpoint_every_steps=4)
     assert [int(folder.name[5:]) for folder in list_checkpoints(tmp_path)] == [8, 7, 4, 3]
     best, newest, fourth = (find_checkpoint(tmp_path, which) for which in ("best", "newest", "4"))
     assert best is not None
@@ -154,7 +154,7 @@ def test_the_best_and_those_of_multiples_are_kept_beside_the_newest(tmp_path: Pa
 
 
 def test_there_is_no_best_one_without_a_validation(tmp_path: Path) -> None:
-    save(tmp_path, 1, best=True)
+    save(tmp_path, 1, keep_best_checkpoint=True)
     with pytest.raises(UserError, match="validated at its step and is whole; take the newest"):
         find_checkpoint(tmp_path, "best")
 
@@ -192,7 +192,7 @@ def test_what_a_resume_passes_by_is_set_aside_and_stays(tmp_path: Path, capsys: 
 
 def test_a_step_that_was_saved_late_counts_for_its_multiple(tmp_path: Path) -> None:
     for step in (2, 5, 6, 8, 10, 11):
-        save(tmp_path, step, keep=1, every_steps=4)  # 4 was skipped
+        save(tmp_path, step, keep=1, keep_checkpoint_every_steps=4)  # 4 was skipped
     assert [int(folder.name[5:]) for folder in list_checkpoints(tmp_path)] == [11, 8, 5]
 
 

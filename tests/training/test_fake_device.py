@@ -212,7 +212,9 @@ def test_what_the_loop_learns_of_a_step_it_waits_for_two_steps_later(
     rig = rig_on(imagined_training, LossScale())
     of_two = Processes(Part(0, 2))
     end = EndOfRun(StoppingLimits(10, None), StopRequest(), of_two, compute)
-    skipped = SkippedSteps(already_skipped=0, limit_in_a_row=9, compute=compute, rank=0, keep=lambda *_: None)
+    skipped = SkippedSteps(
+        already_skipped=0, max_skipped_steps_in_a_row=9, compute=compute, rank=0, keep=lambda *_: None
+    )
     waited_for = []
     for step in range(1, 5):
         outcome = rig.run(step)

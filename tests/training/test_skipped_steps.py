@@ -19,7 +19,7 @@ class Rig:
     def __post_init__(self) -> None:
         self.steps = SkippedSteps(
             already_skipped=2,
-            limit_in_a_row=3,
+            max_skipped_steps_in_a_row=3,
             compute=self.device,
             rank=1,
             keep=lambda step, batch: self.kept.append((step, batch.ids[0])),

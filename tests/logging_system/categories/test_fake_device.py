@@ -52,7 +52,7 @@ def log_on(device: str, session: Callable[..., Any], make: SimpleNamespace, *nam
 
 @pytest.fixture(autouse=True)
 def no_gpu_readings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an imagined GPU holds cannot be read; `test_devices.py` reads made-up ones."""
+    """What an imagined GPU holds cannot be read; `statistics/test_system.py` reads made-up ones."""
     monkeypatch.setattr(system, "CudaReadings", lambda *_: system.DeviceReadings())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
 
