@@ -32,7 +32,7 @@ from training.optimizer import optimizer_tensors
 
 STEPS_BESIDE = 8  # training steps timed with and without a save beside them
 PLAIN, SYNCED = "torch.save, one file", "torch.save, one file, fsync"
-WAITING, BESIDE, STEPS = "here, training waits", "here, beside training", "training steps alone"
+WAITING, BESIDE, STEPS = "here, training waits", "here, in the background", "training steps alone"
 
 
 @dataclass(frozen=True)

@@ -136,13 +136,13 @@ def lock_run(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder / LOCK_FILE} cannot be locked: {error}. Choose another --log-dir.") from error
     try:
         holder = _read_holder(folder)
-        if holder is not None and _lives_here(holder):  # somebody has deleted the lock that it holds
+        if holder is not None and _lives_here(holder):  # its lock file was deleted while it ran
             raise _in_use(folder, holder)
         this_process = {
             "process": os.getpid(),
             "host": socket.gethostname(),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "created": psutil.Process().create_time(),  # process numbers are used again
+            "created": psutil.Process().create_time(),  # process ids are reused
         }
         write_atomically(folder / HOLDER_FILE, json.dumps(this_process).encode())
         try:

@@ -1,6 +1,6 @@
 """All randomness of a run, as pure functions of (seed, purpose, indices).
 
-Nothing here keeps state, so there is no random-number state to checkpoint: whoever needs noise for step 1207
+Nothing here keeps state, so there is no random-number state to checkpoint: code that needs noise for step 1207
 asks for it by name and gets the same numbers on every machine, in every order, before and after a resume.
 """
 

@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace, training_options: Sequence[str]) -> None:
 def _check_output(option: str, path: Path | None, suffix: str) -> None:
     if path is None:
         return
-    if path.suffix.lower() != suffix:  # whoever mistakes it for the clip loses no clip
+    if path.suffix.lower() != suffix:  # so that mistaking it for the clip loses no clip
         raise UserError(f"{option} {path}: give a file that ends in {suffix}.")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise UserError(f"{option} {path}: this is no file in a folder that exists.")

@@ -65,7 +65,7 @@ class InspectedClips:
 
 @dataclass(frozen=True)
 class ClipSetSplits(DataSplits):
-    """See `open_clip_set`."""
+    """The training, validation and real clips of DATA_ROOT; `open_clip_set` makes it."""
 
     reader: ClipReader
     split: ClipSplit

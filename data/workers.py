@@ -25,7 +25,7 @@ def starting_workers() -> Iterator[None]:
     - Here they are deferred too, until all workers have started: PyTorch cannot clean up what is half built. (A mask is
       not enough: another thread of this process then takes the signal, and its handler runs all the same.)
     - PyTorch installs a handler that raises in this thread when a worker has died, even in the middle of an update. It
-      is removed again; whoever waits for a batch notices the dead worker within seconds.
+      is removed again; the code that waits for a batch notices the dead worker within seconds.
     """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield

@@ -40,7 +40,7 @@ def report_failures(place: Place, processes: Processes) -> Iterator[None]:
 
 
 def print_failure(error: BaseException, message: str, place: Place, processes: Processes) -> None:
-    """Print why this process ends, unless another one of its run does.
+    """Print why this process ends, unless another process of its run has already done so.
 
     Until processes are connected, all fail for the same reason, on each machine at least, and the first of each machine
     speaks for the others.

@@ -94,7 +94,7 @@ def letters_read(asked: Sequence[Word], read: Sequence[Word]) -> dict[str, tuple
 
 
 def _aligned_parts(asked: Sequence[Word], read: Sequence[Word]) -> Iterator[tuple[Word, Word]]:
-    """Yield the parts that words and their readings are cut into, each with what was read there."""
+    """Yield aligned pieces of each word and its reading."""
     for word, reading, chunks in zip(asked, read, _align(asked, read).alignments, strict=True):
         for chunk in chunks:
             yield word[chunk.ref_start_idx : chunk.ref_end_idx], reading[chunk.hyp_start_idx : chunk.hyp_end_idx]

@@ -136,7 +136,7 @@ class SkippedBatchWriter:
 
 @dataclass(frozen=True)
 class SkippedBatch:
-    """A batch that was kept, and what a replay of its step needs besides."""
+    """A batch that was kept, and what else a replay of its step needs."""
 
     step: int
     batch: Batch

@@ -24,7 +24,7 @@ class StepOutcome(StepResult):
     """What a step leaves for the loop and the log, all on the device.
 
     Attributes:
-        fault: scalar int64, the rank whose loss was not finite; 0 if all losses were finite.
+        fault: scalar int64, the lowest rank whose loss was not finite; 0 if all losses were finite.
         request: scalar, the largest number that a process sent to the others.
         own_work: how long this process worked, by micro-batch, before it had to wait for the others.
     """
@@ -36,7 +36,7 @@ class StepOutcome(StepResult):
 
 @dataclass(frozen=True)
 class _MicroBatch:
-    """What one micro-batch leaves besides its gradients, all on the device."""
+    """What one micro-batch leaves in addition to its gradients, all on the device."""
 
     loss: Tensor
     clips: ClipStatistics
@@ -73,7 +73,7 @@ class TrainStep:
         self._processes = processes
         self._config = config
         self.is_updating = False
-        """True while weights, optimizer and average change, and for good if an update failed half way."""
+        """True while weights, optimizer and average change; stays True if an update failed half-way."""
 
     def run(self, step: int, batch: Batch, request: int = 0) -> StepOutcome:
         """Do optimizer step `step` (1 for the first) on the clips of all its micro-batches.

@@ -143,7 +143,7 @@ class FixedWords:
 
 @dataclass(frozen=True)
 class FingerspellingSplits(DataSplits):
-    """See `open_fingerspelling`."""
+    """The training, validation and real clips of finger-spelled words; `open_fingerspelling` makes it."""
 
     renderer: WordRenderer
     split: WordSplit

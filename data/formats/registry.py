@@ -10,7 +10,7 @@ from data.formats.search import media_kind
 from data.rows import Manifest
 
 # In the order in which they are tried. A lexicon's index is a table as well, so it comes before the lists that people
-# write; such a list comes before the published sets, because whoever puts one into a set's folder means it to count.
+# write; such a list comes before the published sets, because a list in a set's folder is meant to count.
 FORMATS: tuple[DataFormat, ...] = (
     pose_lexicon.FORMAT,
     manifest.FORMAT,

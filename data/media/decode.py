@@ -106,7 +106,7 @@ def media_stamp(root: Path, media: Media) -> str:
             statuses = [opened.path.stat()]
     except OSError as error:
         raise UnusableClip(f"cannot be read ({error.strerror})") from error
-    # Only the time of the last change (ctime) cannot be set back by whoever writes a file anew.
+    # Only the time of the last change (ctime) cannot be set back when a file is rewritten.
     facts = [(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) for status in statuses]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 

@@ -82,7 +82,7 @@ def _packet_times(file: SourceFile, family: str, span: TimeSpan) -> tuple[list[f
                 raise UnusableClip(f"has more than {MOST_FRAMES} frames")
             if bytes_read > MOST_BYTES:
                 return [], 0.0
-            if packet.size == 0 or packet.is_discard:  # the end, or left out by whoever edited the video
+            if packet.size == 0 or packet.is_discard:  # the end, or cut out when the video was edited
                 continue
             shown, decoded = _times(packet, family)
             if shown is None or decoded is None:

@@ -77,7 +77,7 @@ def main() -> int:
     try:
         code = judge()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads, such as head, has seen enough; what is left goes nowhere
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe; discard the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code

@@ -49,5 +49,5 @@ def test_the_report_compares_with_torch_save() -> None:
     saves = {way: [Saved(stall, 4 * stall, 11.5)] for way, stall in stalls.items()} | {STEPS: [Saved(steps=10.0)]}
     lines = report(saves)
     assert "| here, training waits | 2.000 (2.000 to 2.000) | 4.00 (4.00 to 4.00) | 8.00 (8.00 to 8.00) |" in lines
-    assert any(line.startswith("| here, beside training | 0.250 (0.250 to 0.250) | 0.50 (") for line in lines)
+    assert any(line.startswith("| here, in the background | 0.250 (0.250 to 0.250) | 0.50 (") for line in lines)
     assert "1.50 s more, beside the stall." in lines[-1]
