@@ -60,6 +60,7 @@ def test_generated_clips_have_captions_in_turn_and_noises_of_their_own(trained):
     assert (other - together[:1]).abs().mean() > 0.05
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_an_error_that_says_what_to_do(finished_run, tmp_path, capsys):
     assert sampling.main([f"--run={tmp_path / 'none'}"]) == 1
     assert "there is no such folder" in capsys.readouterr().err

@@ -50,6 +50,7 @@ def test_a_signal_while_workers_are_started_leaves_none_and_hangs_nowhere(tmp_pa
     assert not psutil.wait_procs(workers, timeout=HANGS_AFTER_SECONDS)[1]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_step(tmp_path: Path) -> None:
     """As the kernel does when memory runs out. PyTorch would raise wherever the training is in that moment."""
     launched = launch(tmp_path, "--num-workers=2", *QUIET, faults=[tell_steps])

@@ -81,6 +81,7 @@ ACCUMULATE = ("--batch-size=1", "--gradient-accumulation-steps=2")
 WITH_VIDEOS = ("--sample-every-steps=3", "--enable-video-logging", "--enable-noise-visualization")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [WITH_VIDEOS, pytest.param(ACCUMULATE, marks=pytest.mark.slow)])
 def test_it_trains_logs_and_saves_what_ddp_does(trained: Callable[..., Launch], more: tuple[str, ...]) -> None:
     ddp, fsdp = trained(*more).run, trained(*more, FSDP).run

@@ -59,7 +59,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("number", mostly_slow(SIGNALS), ids=lambda number: number.name)
-@pytest.mark.parametrize("place", mostly_slow(PLACES, fast=2))
+@pytest.mark.parametrize("place", mostly_slow(PLACES))
 def test_no_step_is_lost(tmp_path: Path, undisturbed: Path, place: str, number: signal.Signals) -> None:
     launched, _ = interrupt(tmp_path, place, number)
     done = steps_done(launched)

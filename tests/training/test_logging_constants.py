@@ -83,6 +83,7 @@ def test_tensorboard_flush_every_steps(run: Run, monkeypatch: pytest.MonkeyPatch
     assert sizes[5] > sizes[4]
 
 
+@pytest.mark.slow
 def test_enable_gradient_histograms(run: Run) -> None:
     def histograms(folder: Path) -> set[str]:
         accumulator = EventAccumulator(str(folder))

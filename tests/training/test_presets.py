@@ -16,9 +16,10 @@ from models.build import build_model, build_objective, build_tokenizer
 from models.tokens import Tokenizer
 from models.unet3d import TextToVideoModel
 from sampling.sampler import build_sampler
+from tests.grids import mostly_slow
 
 
-@pytest.fixture(params=sorted(PRESETS))
+@pytest.fixture(params=mostly_slow(sorted(PRESETS, reverse=True)))
 def config(request: pytest.FixtureRequest) -> Config:
     return load_settings(Config, PRESETS, [f"--preset={request.param}"], program="main.py").config
 

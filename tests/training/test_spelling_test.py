@@ -78,6 +78,7 @@ def test_mistakes_are_counted_by_letter(clips: dict[str, Tensor]) -> None:
     assert measures["Real_Ceiling"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_run_has_the_rate_only_with_a_recogniser(
     small_arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,9 +48,11 @@ def load_another_letter(source: TrainingWords | FixedWords, row: ClipRow) -> num
     return source.renderer.clip(symbols[row.style_seed % len(symbols)], row.style_seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shuffled",
-    [pytest.param(False, marks=pytest.mark.slow, id="right captions"), pytest.param(True, id="shuffled captions")],
+    [False, True],
+    ids=["right captions", "shuffled captions"],
 )
 def test_text_is_called_ignored_only_where_captions_mean_nothing(
     shuffled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
