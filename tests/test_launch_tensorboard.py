@@ -151,6 +151,7 @@ def test_interrupt_ends_everything_with_exit_code_0(launched):
     assert launched.end(signal.SIGINT) == (0, [])
 
 
+@pytest.mark.slow
 def test_sigterm_ends_everything_too(logdir):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -6,6 +6,7 @@ from torch import nn
 
 from benchmarks.network_worker import NetworkExercise, count_flops
 from benchmarks.networks import NETWORK_NAMES, VOCABULARY, build_network, count_parameters
+from tests.grids import mostly_slow
 
 
 @pytest.mark.slow
@@ -29,7 +30,7 @@ def test_every_network_takes_the_same_inputs_and_hears_the_caption(name):
 
 
 @pytest.mark.parametrize("parameters", [5_000_000, 20_000_000])
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", mostly_slow(NETWORK_NAMES))
 def test_networks_have_about_the_parameters_asked_for(name, parameters):
     with torch.device("meta"):
         network = build_network(name, image_size=32, parameters=parameters)

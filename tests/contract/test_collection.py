@@ -15,18 +15,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Addresses, and pytest's escapes for what cannot be printed: raw bytes, which are often computed.
 UNSTABLE = re.compile(r"\b0x[0-9a-f]{6,}|\\x[0-9a-f]{2}")
-SECONDS_APART = 1.1  # so that names with the current second differ
 
 
-def start_collection(folder: Path, number: int) -> subprocess.Popen[str]:
-    """Start pytest in a new folder to list all tests; what names must not depend on follows the number."""
-    folder.mkdir()
+def collect_again(folder: Path) -> list[str]:
+    """Return the names of all tests, the slow ones too, from a process in which all differs that may."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment |= {
-        "PYTHONHASHSEED": str(number),
-        "PYTHON_CPU_COUNT": str(number),  # from Python 3.13 on
+        "PYTHONHASHSEED": "2" if environment.get("PYTHONHASHSEED") == "1" else "1",
+        "PYTHON_CPU_COUNT": "1",  # from Python 3.13 on
         "TMPDIR": str(folder),
-        "TZ": f"UTC{number}",
+        "TZ": "UTC5" if time.timezone == 0 else "UTC0",
     }
     command = [
         *(sys.executable, "-m", "pytest", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"),
@@ -34,9 +32,13 @@ def start_collection(folder: Path, number: int) -> subprocess.Popen[str]:
         "--assert=plain",  # rewriting assertions would take half of the time
         str(ROOT / "tests"),
     ]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout[-2000:]
+    return [line for line in finished.stdout.splitlines() if "::" in line]
+
+
+def file_of(name: str) -> str:
+    return name.split("::")[0]
 
 
 def unstable_names(names: list[str]) -> list[str]:
@@ -44,17 +46,15 @@ def unstable_names(names: list[str]) -> list[str]:
     return [name for name in names if UNSTABLE.search(name) or str(ROOT) in name]
 
 
-def test_names_of_tests_are_the_same_in_every_process(tmp_path: Path) -> None:
-    first = start_collection(tmp_path / "first", 1)
-    time.sleep(SECONDS_APART)
-    second = start_collection(tmp_path / "second", 2)
-    outputs = [process.communicate()[0] for process in (first, second)]
-    assert first.returncode == second.returncode == 0, [output[-2000:] for output in outputs]
-    names, again = ([line for line in output.splitlines() if "::" in line] for output in outputs)
-    differing = [pair for pair in zip(names, again, strict=False) if pair[0] != pair[1]]
-    assert not differing, differing[:5]
-    assert len(names) == len(again) > 3000
-    assert unstable_names(names) == []
+def test_names_of_tests_are_the_same_in_every_process(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """What this process collected, seconds ago, another one collects too, and in the same order in each file."""
+    names = [item.nodeid for item in request.session.items]
+    again = collect_again(tmp_path)
+    assert len(again) > 3000
+    of_this_process = set(names)
+    # Files stand in the order in which they were asked for.
+    assert sorted((name for name in again if name in of_this_process), key=file_of) == sorted(names, key=file_of)
+    assert unstable_names(again) == []
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ SLOW = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["main", *SLOW])
 def test_a_program_starts_without_cuda_and_without_packages_that_need_it(module: str) -> None:
     finished = subprocess.run(

@@ -22,6 +22,7 @@ from measures.recogniser import LetterRecogniser
 from measures.text_use import GaugeClips, measure_text_use, sensitivity_interval, text_sensitivity
 from models.text_encoder import CharacterEncoder
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
+from tests.grids import mostly_slow
 
 SPECIFICATION = UNet3DSpecification(
     image_size=16,
@@ -40,7 +41,7 @@ def clips(device: str, count: int = 5) -> Tensor:
     return torch.zeros(count, 3, 4, 16, 16, device=device)
 
 
-@pytest.mark.parametrize("has_shuffled", [True, False])
+@pytest.mark.parametrize("has_shuffled", mostly_slow([True, False]))
 def test_text_use_of_the_real_network(imagined_cuda: Any, has_shuffled: bool) -> None:
     device = imagined_cuda.name
     model = TextToVideoModel(CharacterEncoder(28, 16, 1, 2), UNet3D(SPECIFICATION)).to(device)

@@ -11,6 +11,7 @@ from data.cache import ClipCache
 from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, WordSplit
 from measures.recogniser_training import SPOILED_SHARE, RecogniserWords, open_recogniser, shown_frames, spoil_letters
+from tests.grids import mostly_slow
 
 
 class Counter:
@@ -42,7 +43,9 @@ def test_a_second_run_gets_the_stored_one(words: RecogniserWords, tmp_path: Path
     assert not any(parameter.requires_grad for parameter in stored.parameters())
 
 
-@pytest.mark.parametrize("change", ["steps", "seed", "max_letters", "word_fraction", "image_size", "num_frames"])
+@pytest.mark.parametrize(
+    "change", mostly_slow(["steps", "seed", "max_letters", "word_fraction", "image_size", "num_frames"], fast=2)
+)
 def test_anything_that_matters_makes_another_one(words: RecogniserWords, tmp_path: Path, change: str) -> None:
     open_recogniser(words, 2, tmp_path, Counter())
     changed = {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.text_encoder import CharacterEncoder
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
+from tests.grids import mostly_slow
 from tests.models.reference_unet import plain_unet
 
 Forward = Callable[[TextToVideoModel, Tensor, Tensor, Tensor], Tensor]
@@ -46,7 +47,9 @@ def plain(model: TextToVideoModel, video: Tensor, timestep: Tensor, tokens: Tens
     return plain_unet(model.unet, video, timestep, model.text_encoder(tokens, video.shape[2]))
 
 
-@pytest.mark.parametrize("shape", [SMALL, MANY_KEYS, LARGE, UNFOLDED], ids=["small", "many keys", "large", "unfolded"])
+@pytest.mark.parametrize(
+    "shape", mostly_slow([SMALL, MANY_KEYS, LARGE, UNFOLDED]), ids=["small", "many keys", "large", "unfolded"]
+)
 def test_predictions_and_gradients_are_those_of_the_plain_network(shape: dict[str, object]) -> None:
     model = build(shape)
     video, timestep, tokens = inputs(shape)

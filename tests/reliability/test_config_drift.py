@@ -161,6 +161,7 @@ def test_without_a_change_nothing_is_said_to_differ(trained: Path) -> None:
     assert contents(trained) == before
 
 
+@pytest.mark.slow
 def test_an_architecture_edited_in_config_py_since_is_refused_and_the_file_is_named(run: Path, program: Path) -> None:
     before = contents(run)
     edit(program, TEXT_LAYERS="3", LEARNING_RATE="7e-4")

@@ -73,7 +73,7 @@ def newest_step(checkpoints: Path) -> int:
 
 
 @pytest.mark.parametrize("kind", mostly_slow(DAMAGES))
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", mostly_slow(FILES, fast=2))
 def test_a_resume_goes_on_from_the_checkpoint_before_and_ends_with_the_same_weights(
     undisturbed: Path, checkpoints: Path, tmp_path: Path, name: str, kind: str
 ) -> None:

@@ -71,6 +71,7 @@ def test_two_processes_gauge_training_clips_as_one_does(tmp_path: Path) -> None:
         assert curve(two, f"02_Loss_Components/Validation/{tag}") == pytest.approx(expected, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_shards_are_gone_on_with_at_the_very_clip(tmp_path: Path) -> None:
     manifest = read_data_set(replicas.folder_replica(tmp_path / "clips", 12), "auto")[2]
     write_shards(manifest, tmp_path / "shards", shard_bytes=30_000, seed=0)

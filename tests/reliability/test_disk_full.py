@@ -201,6 +201,7 @@ def failures(said: str) -> list[tuple[int, str]]:
     return [(int(step), rest) for step, rest in re.findall(pattern, said)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "saved"),
     [

@@ -135,6 +135,7 @@ def test_the_dashboard_is_on_loopback_alone(run: Path) -> None:
     assert {remote.ip for *_, remote in seen.connections if remote and not is_loopback(remote.ip)} == set()
 
 
+@pytest.mark.slow
 def test_asked_for_another_address_the_dashboard_is_there_and_warns(run: Path) -> None:
     """It also shows that the looks above would have seen it."""
     with dashboard(run.parent, "--host=0.0.0.0") as (program, port, lines):

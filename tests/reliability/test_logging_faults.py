@@ -68,6 +68,7 @@ def test_a_disk_that_stays_full_ends_nothing(train, use_full_disk, undisturbed, 
     assert len(complaints(capsys)) == 2
 
 
+@pytest.mark.slow
 def test_a_real_full_disk(train, small_disk, tmp_path, monkeypatch, capsys, assert_same_weights, assert_nothing_lost):
     """Full from the end of step 1 to the end of step 3, with samples in between; checkpoints lie on another disk."""
     (small_disk / "run").mkdir()
@@ -160,6 +161,7 @@ def test_all_fifteen_raise_in_the_middle(train, monkeypatch, capsys, assert_same
     assert run.curve(FAILURES)[LAST_STEP] == sum(raised.values())
 
 
+@pytest.mark.slow
 def test_all_fifteen_fail_to_start(train, monkeypatch, capsys, assert_same_weights):
     """What was to be prepared is missing then; whatever comes of it, training does not notice."""
 
@@ -192,6 +194,7 @@ def quiet_threads(monkeypatch):
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_kills_its_thread_costs_only_the_videos_it_dies_of(
     train, undisturbed, monkeypatch, capsys, assert_same_weights, quiet_threads
 ):

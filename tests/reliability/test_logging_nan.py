@@ -62,6 +62,7 @@ def poisoned_steps(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_are_skipped_and_counted(train, undisturbed, poisoned_steps):
     run = train("--diagnostic-log-every-steps=1", "--save-every-steps=1")
     assert run.curve("01_Training/Skipped_Steps") == {1: 0, 2: 1, 3: 1, 4: 2}

@@ -65,6 +65,7 @@ def test_training_goes_on_after_a_skipped_step(tmp_path: Path) -> None:
     assert all(math.isfinite(float(value)) for step, value in curve(run, "01_Training/Loss").items() if step in (4, 6))
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_end_the_run_and_push_no_good_checkpoint_out(tmp_path: Path) -> None:
     fault = functools.partial(poison, "gradient", math.inf, range(5, 100))
     options = (*OPTIONS, "--save-every-steps=2", "--keep-checkpoints=2", "--max-skipped-steps-in-a-row=6")

@@ -18,6 +18,7 @@ import pytest
 
 from checkpoints import run_folder
 from common import files
+from tests.grids import mostly_slow
 from tests.reliability.faults import never_end, replace_part, say
 from tests.reliability.launch import Launch, launch, train
 from tests.reliability.read_back import largest_difference, newest
@@ -159,7 +160,7 @@ def test_without_resume_it_is_told_that_there_is_a_run(held: Launch) -> None:
     assert tree(held.run) == before
 
 
-@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE.keys())
+@pytest.mark.parametrize("content", mostly_slow(GARBAGE.values(), fast=2), ids=GARBAGE.keys())
 def test_where_the_note_about_the_holder_is_garbage_the_refusal_says_another_process(
     held: Launch, content: bytes
 ) -> None:

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from common.video_encoding import encode_gif
 from data.cache import ClipCache
 from data.media.containers import VIDEO_EXTENSIONS
+from tests.grids import mostly_slow
 from tests.reliability.faults import poison, replace_part
 from tests.reliability.launch import TINY, train
 from tests.reliability.payloads import KINDS, Answer, open_carelessly, run_each, seal, with_checksum
@@ -31,25 +32,25 @@ REPLAY = ("training.replay", "--device=cpu")
 DOCTOR = ("logging_system.doctor.__main__",)
 NO_TENSORS = "is no safetensors file"
 # The file, who reads it, and what is to be said of it.
-REFUSED = [
+REFUSED = [  # the first six are each program's, and one of each sort of file
     (f"{CHECKPOINT}/model.safetensors", MAIN, NO_TENSORS),
+    (f"{CHECKPOINT}/state.json", GENERATE, "is no training state"),
+    (f"{CHECKPOINT}/manifest.json", EVALUATE, "are damaged"),
+    (f"{SKIPPED}/step.json", REPLAY, "cannot be read"),
+    ("config.json", DOCTOR, "cannot be read"),
+    ("metrics.jsonl", DOCTOR, "metrics.jsonl"),
     (f"{CHECKPOINT}/model.safetensors", (*GENERATE, "--raw-weights"), NO_TENSORS),
     (f"{CHECKPOINT}/ema.safetensors", MAIN, NO_TENSORS),
     (f"{CHECKPOINT}/ema.safetensors", GENERATE, NO_TENSORS),
     (f"{CHECKPOINT}/ema.safetensors", EVALUATE, NO_TENSORS),
     (f"{CHECKPOINT}/optimizer.safetensors", MAIN, NO_TENSORS),
     (f"{CHECKPOINT}/state.json", MAIN, "is no training state"),
-    (f"{CHECKPOINT}/state.json", GENERATE, "is no training state"),
     (f"{CHECKPOINT}/state.json", (*GENERATE, "--checkpoint=best"), "no checkpoint in"),
     (f"{CHECKPOINT}/state.json", EVALUATE, "is no training state"),
     (f"{CHECKPOINT}/manifest.json", MAIN, "are damaged"),
     (f"{CHECKPOINT}/manifest.json", GENERATE, "are damaged"),
-    (f"{CHECKPOINT}/manifest.json", EVALUATE, "are damaged"),
     (f"{SKIPPED}/batch.safetensors", REPLAY, NO_TENSORS),
     (f"{SKIPPED}/model.safetensors", REPLAY, NO_TENSORS),
-    (f"{SKIPPED}/step.json", REPLAY, "cannot be read"),
-    ("config.json", DOCTOR, "cannot be read"),
-    ("metrics.jsonl", DOCTOR, "metrics.jsonl"),
 ]
 
 
@@ -105,7 +106,9 @@ def test_each_payload_runs_where_it_is_loaded_carelessly(markers: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "program", "told"), REFUSED, ids=[f"{file.split('/')[-1]}-{program[0]}" for file, program, _ in REFUSED]
+    ("file", "program", "told"),
+    mostly_slow(REFUSED, fast=6),
+    ids=[f"{file.split('/')[-1]}-{program[0]}" for file, program, _ in REFUSED],
 )
 def test_a_payload_in_place_of_a_file_without_which_it_cannot_go_on_is_named(
     trained: Path, tmp_path: Path, markers: Path, file: str, program: tuple[str, ...], told: str

@@ -154,6 +154,7 @@ def _load_trustfully(folders: list[Path], modules: Path) -> None:
         AutoModelForTextEncoding.from_pretrained(folder, trust_remote_code=True)
 
 
+@pytest.mark.slow
 def test_the_source_code_would_run_where_it_is_trusted(campaign: Campaign, tmp_path: Path) -> None:
     """The last test: it leaves marks."""
     folders = [campaign.folder / "code-bert", campaign.folder / "code-own"]

@@ -201,6 +201,7 @@ def test_time_runs_out_for_all_at_once(tmp_path: Path) -> None:
     assert "MAX_MINUTES (0.02, of each launch) is over" in ranks[0].said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", mostly_slow(["loss", "batch", "gradient"]))
 def test_what_one_process_cannot_compute_no_process_learns_from(tmp_path: Path, place: str) -> None:
     faults = {0: [tell_weights], 1: [tell_weights, functools.partial(poison, place, float("nan"), [3])]}

@@ -51,6 +51,7 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int = 1) -
     pytest.fail(f"no step was logged: {process.communicate()[0]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", mostly_slow([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]), ids=lambda number: number.name
 )

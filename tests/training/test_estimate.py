@@ -219,6 +219,7 @@ def test_a_limit_of_time_that_comes_first_is_named(
     ) is says
 
 
+@pytest.mark.slow
 def test_a_run_and_its_resume_say_it_with_the_steps_that_are_left(
     small_arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

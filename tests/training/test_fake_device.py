@@ -119,7 +119,7 @@ def test_whether_a_step_counts_is_decided_on_the_device(imagined_cuda: Any) -> N
     assert imagined_cuda.transfers == 0
 
 
-@pytest.mark.parametrize("sampler", get_args(SamplerName))
+@pytest.mark.parametrize("sampler", mostly_slow(get_args(SamplerName), fast=2))
 @pytest.mark.parametrize("guidance", mostly_slow([Guidance(3.0, 0.7, (0.2, 0.9)), Guidance(1.0), Guidance(3.0, 0.7)]))
 def test_clips_of_the_real_network_reach_the_host(imagined_cuda: Any, sampler: SamplerName, guidance: Guidance) -> None:
     specification = UNet3DSpecification(

@@ -89,6 +89,7 @@ def test_logging_on_or_off_gives_bit_identical_weights(run: Run) -> None:
     assert_equal(tensors(loud), tensors(quiet))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", mostly_slow([1, 0]))
 def test_a_resumed_run_equals_one_that_was_never_stopped(run: Run, workers: int) -> None:
     """Stopped mid-epoch (an epoch is 3 steps of 2 x 4 clips) and with accumulated batches."""

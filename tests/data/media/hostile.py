@@ -251,8 +251,8 @@ def _greedy() -> Iterator[HostileFile]:
     video = Mp4(grey_frames(), sizes=full_box(b"stsz", numbers(0, 4, *lengths[:3], size - 100_000))).to_bytes()
     start = video.rindex(b"mdat") - 4
     video = video[:start] + struct.pack(">I", size - start) + video[start + 4 :]
-    yield HostileFile("hole.mp4", video, r"^cannot be decoded \(Cannot allocate memory\)$", size)
     yield HostileFile("larger.mp4", video, "^is larger than 1024 MiB$", size + 1)
+    yield HostileFile("hole.mp4", video, r"^cannot be decoded \(Cannot allocate memory\)$", size)
 
 
 def _untimed() -> Iterator[HostileFile]:

@@ -13,6 +13,7 @@ from data.media.files import PlainFile
 from data.media.resample import ClipShape, square_resize, uniform_indices
 from data.media.video import decode_video
 from data.rows import WHOLE, TimeSpan, UnusableClip
+from tests.grids import mostly_slow
 
 
 def decode_clip(path, num_frames, image_size, span=WHOLE):
@@ -183,7 +184,7 @@ def passes(monkeypatch):
 
 
 @pytest.mark.parametrize("extension", [".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv"])
-@pytest.mark.parametrize("num_frames", [4, 16, 90])
+@pytest.mark.parametrize("num_frames", mostly_slow([16, 4, 90]))
 def test_frames_are_the_same_as_in_two_passes_and_take_one(
     tmp_path, write_video, moving_video, passes, extension, num_frames
 ):

@@ -137,6 +137,7 @@ def test_help_says_what_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "logs/NAME" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(write_run: Write, curves: Curves) -> None:
     command = [sys.executable, "-m", "logging_system.doctor", str(write_run("spelling", curves))]
     read_end, write_end = os.pipe()
