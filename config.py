@@ -125,7 +125,7 @@ class Config(Settings):
     """Transformer layers of the text encoder."""
     TEXT_HEADS: int = Field(4, ge=1, le=128)
     """Attention heads of the text encoder."""
-    MAX_CAPTION_LENGTH: int = Field(64, ge=1, le=4096)
+    MAX_CAPTION_LENGTH: int = Field(512, ge=1, le=4096)
     """Characters of the longest caption; the rest is cut off."""
 
     # --- Diffusion
@@ -264,7 +264,6 @@ ARCHITECTURE_FIELDS = frozenset(
         "TEXT_CHANNELS",
         "TEXT_LAYERS",
         "TEXT_HEADS",
-        "MAX_CAPTION_LENGTH",
         "NUM_TRAIN_TIMESTEPS",
         "NOISE_SCHEDULE",
         "NOISE_SCHEDULE_SHIFT",

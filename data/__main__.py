@@ -21,8 +21,9 @@ from common.settings import load_settings
 from config import PRESETS, Config
 from data.batches import batches_per_epoch
 from data.build import inspect_data
-from data.clip_set import InspectedClips, check_usable, name_skipped
-from data.clip_splits import ClipSplit, split_clips
+from data.captions import caption_notices, check_captions
+from data.clip_set import InspectedClips, check_usable, name_skipped, split_as_configured
+from data.clip_splits import ClipSplit
 from data.inspection_report import InspectionReport, draw_sheet, report_line
 from data.media.files import printable
 from data.rows import Manifest
@@ -81,17 +82,20 @@ def _check_output(option: str, path: Path | None, suffix: str) -> None:
 
 def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) -> None:
     inspection, reader = inspect_data(config)
+    captions = [clip.row.caption for clip in inspection.usable]
+    lost = unread(tokenizer, captions)
     split: ClipSplit | None = None
     problem: UserError | None = None
     try:
         check_usable(options.path, inspection)
-        split = split_clips(inspection.usable, config.SPLIT_BY, config.VALIDATION_FRACTION, config.SEED)
+        check_captions(config, lost, len(captions))
+        split = split_as_configured(config, inspection, tokenizer)
         batches_per_epoch(InspectedClips(reader, split.training), config.clips_per_step)
     except UserError as error:
         problem = error  # what was found comes first
-    unread_captions = unread(tokenizer, (clip.row.caption for clip in inspection.usable))
     path = printable(str(options.path))
-    report = InspectionReport(path, inspection, config.TEXT_ENCODER, tokenizer.max_length, unread_captions, split)
+    notices = caption_notices(config, lost, tokenizer, captions)
+    report = InspectionReport(path, inspection, config.TEXT_ENCODER, lost, notices, split)
     print("\n".join(report.lines()))
     if options.json is not None:
         content = json.dumps(report.as_json(), indent=1, ensure_ascii=False)

@@ -4,6 +4,7 @@ import dataclasses
 
 from config import Config
 from data.cache import ClipCache
+from data.captions import caption_notices
 from data.clip_set import open_clip_set
 from data.fingerspelling import open_fingerspelling
 from data.formats import folder
@@ -11,7 +12,10 @@ from data.formats.registry import read_data_set
 from data.inspection import ClipReader, Inspection, inspect_clips
 from data.media.resample import ClipShape
 from data.records import DataSplits
+from data.rows import Notice
 from data.verdicts import VerdictStore
+from models.build import build_tokenizer
+from models.tokens import unread
 
 
 def build_data(config: Config) -> DataSplits:
@@ -20,9 +24,13 @@ def build_data(config: Config) -> DataSplits:
     Raises:
         UserError: the data cannot be used; the message says why.
     """
-    if config.DATA_ROOT is None:
-        return open_fingerspelling(config, _build_cache(config))
-    return open_clip_set(config, *inspect_data(config))
+    if config.DATA_ROOT is not None:
+        return open_clip_set(config, *inspect_data(config), build_tokenizer(config, None))
+    splits = open_fingerspelling(config, _build_cache(config))
+    tokenizer = build_tokenizer(config, splits.symbols)
+    captions = [splits.training.row(0, index).caption for index in range(len(splits.training))]
+    notices = caption_notices(config, unread(tokenizer, captions), tokenizer, captions)
+    return dataclasses.replace(splits, summary=dataclasses.replace(splits.summary, notices=notices))
 
 
 def inspect_data(config: Config) -> tuple[Inspection, ClipReader]:
@@ -38,7 +46,7 @@ def inspect_data(config: Config) -> tuple[Inspection, ClipReader]:
             manifest = folder.with_signers(manifest)
         else:
             note = f"SIGNER_FROM_FILE_NAME changes nothing: it is for folders, and this is {recognised}"
-            manifest = dataclasses.replace(manifest, notes=(*manifest.notes, note))
+            manifest = dataclasses.replace(manifest, notices=(*manifest.notices, Notice("split", note)))
     shape = ClipShape(config.NUM_FRAMES, config.IMAGE_SIZE, config.CLIP_FIT)
     reader = ClipReader(manifest.root, shape, _build_cache(config))
     return inspect_clips(name, recognised, manifest, reader, VerdictStore(config.CACHE_DIR, manifest.root)), reader

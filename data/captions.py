@@ -1,14 +1,21 @@
-"""Captions as they come from files, normalised or refused."""
+"""Captions as they come from files, normalised or refused; and what the text encoder does not read of them."""
 
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
+from common.errors import UserError
+from config import Config
 from data.media.files import inside_file, printable
-from data.rows import UnusableClip
+from data.rows import Notice, UnusableClip
+from models.tokens import Tokenizer, Unread
 
 MOST_CAPTION_BYTES = 16_384
+LARGEST_SILENT_SHARE = 0.5  # of the captions
+LISTED_CHARACTERS = 20
+LONGEST_SHOWN = 60  # characters of a caption that a message repeats
 _TURNING_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -87,3 +94,53 @@ def read_caption(root: Path, name: str) -> str:
     except OSError as error:
         raise UnusableClip(f"has no usable caption: {shown} cannot be read ({error.strerror})") from error
     return decode_caption(content, shown)
+
+
+def check_captions(config: Config, lost: Unread, captions: int) -> None:
+    """Refuse to train where nothing is left of half of the captions or more: the model could not tell them apart.
+
+    Raises:
+        UserError: that is so.
+    """
+    if lost.silent and len(lost.silent) >= LARGEST_SILENT_SHARE * captions:
+        raise UserError(
+            f"TEXT_ENCODER={config.TEXT_ENCODER!r} knows no character of {len(lost.silent)} of {captions} captions, "
+            f"such as {_shown(lost.silent[0])}, so the clips would be trained on without text. Choose a pretrained one "
+            "that knows their script, such as --text-encoder intfloat/multilingual-e5-small (docs/data.md, Captions "
+            "and languages)."
+        )
+
+
+def caption_notices(config: Config, lost: Unread, tokenizer: Tokenizer, captions: Sequence[str]) -> tuple[Notice, ...]:
+    """Return what is said before a training of the captions that the text encoder does not read in full."""
+    texts = []
+    if lost.characters:
+        ordered = sorted(lost.characters.items(), key=lambda item: (-item[1], item[0]))
+        listed = ", ".join(f"{character!r} ({count})" for character, count in ordered[:LISTED_CHARACTERS])
+        more = f" and {len(ordered) - LISTED_CHARACTERS} others" if len(ordered) > LISTED_CHARACTERS else ""
+        texts.append(f"left out, because TEXT_ENCODER={config.TEXT_ENCODER} does not know them: {listed}{more}")
+    if lost.silent:
+        texts.append(
+            f"nothing is left of {len(lost.silent)} of {len(captions)}, which then look all the same, such as "
+            f"{_shown(min(lost.silent))}: choose another TEXT_ENCODER"
+        )
+    if lost.cut_off:
+        limit = (
+            f"MAX_CAPTION_LENGTH={lost.longest} would read all"
+            if tokenizer.max_length == config.MAX_CAPTION_LENGTH
+            else f"TEXT_ENCODER={config.TEXT_ENCODER} reads no more"
+        )
+        texts.append(
+            f"{lost.cut_off} of {len(captions)} are longer than {tokenizer.max_length} "
+            f"{'characters' if tokenizer.symbols else 'word pieces'} and are cut off; {limit}"
+        )
+    if lost.alike:
+        texts.append(
+            f"{len(lost.alike)} differ from another one only in what is not read, such as {_shown(min(lost.alike))}, "
+            "and count as the same caption"
+        )
+    return tuple(Notice("captions", text) for text in texts)
+
+
+def _shown(caption: str) -> str:
+    return repr(caption if len(caption) <= LONGEST_SHOWN else f"{caption[:LONGEST_SHOWN]}...")

@@ -1,16 +1,16 @@
 """Clips that people bring, in any format, divided for the trainer."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy
 
 from common.errors import UserError
 from config import Config
-from data.captions import normalise_caption
+from data.captions import caption_notices, check_captions, normalise_caption
 from data.clip_splits import (
     ClipSplit,
     asks_for_unknown_words,
@@ -21,7 +21,8 @@ from data.clip_splits import (
 )
 from data.inspection import ClipReader, InspectedClip, Inspection
 from data.records import ClipRow, DataSplits, DataSummary
-from data.rows import SkippedRow, UnusableClip
+from data.rows import Notice, SkippedRow, UnusableClip
+from models.tokens import Tokenizer, as_read, unread
 
 LARGEST_UNUSABLE_SHARE = 0.5
 NAMED_CLIPS = 5  # skipped clips that a message names
@@ -69,6 +70,7 @@ class ClipSetSplits(DataSplits):
 
     reader: ClipReader
     split: ClipSplit
+    tokenizer: Tokenizer
 
     @cached_property
     def _clip_by_caption(self) -> dict[str, InspectedClip]:
@@ -76,12 +78,15 @@ class ClipSetSplits(DataSplits):
         return {clip.row.caption: clip for clip in reversed((*self.split.training, *self.split.held_out))}
 
     @cached_property
-    def _training_captions(self) -> frozenset[str]:
-        return frozenset(caption_key(clip.row.caption) for clip in self.split.training)
+    def _training_captions(self) -> frozenset[Hashable]:
+        return frozenset(key for clip in self.split.training for key in self._keys(clip.row.caption))
+
+    def _keys(self, caption: str) -> tuple[Hashable, ...]:
+        return caption_key(caption), as_read(self.tokenizer, caption)
 
     def is_held_out(self, caption: str) -> bool:
-        """Return whether no training clip has this caption."""
-        return caption_key(normalise_caption(caption)) not in self._training_captions
+        """Return whether no training clip has this caption, nor one that the model cannot tell from it."""
+        return self._training_captions.isdisjoint(self._keys(normalise_caption(caption)))
 
     def real_clip(self, caption: str) -> numpy.ndarray | None:
         """Return the first clip with this caption; None if there is none or it has gone."""
@@ -108,30 +113,43 @@ def check_usable(path: Path, inspection: Inspection) -> None:
         )
     raise UserError(
         f"DATA_ROOT={str(path)!r}: {bad} of {total} clips cannot be used, which looks like a mistake. "
-        f"{name_skipped(inspection.unusable)}. {''.join(f'Note: {note}. ' for note in inspection.notes)}"
+        f"{name_skipped(inspection.unusable)}. {''.join(f'Note: {notice.text}. ' for notice in inspection.notices)}"
         f"Put them right or take them away; python -m data inspect {path} names them all."
     )
 
 
-def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader) -> DataSplits:
+def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader, tokenizer: Tokenizer) -> DataSplits:
     """Turn the inspected clips of DATA_ROOT into what is trained on and what is held out. Clips are never mirrored.
 
     Raises:
-        UserError: too little of the data set can be used, or it cannot be divided as asked.
+        UserError: too little of the data set can be used or read, or it cannot be divided as asked.
     """
     path = config.DATA_ROOT
     assert path is not None
     check_usable(path, inspection)
-    split = split_clips(inspection.usable, config.SPLIT_BY, config.VALIDATION_FRACTION, config.SEED)
+    captions = [clip.row.caption for clip in inspection.usable]
+    lost = unread(tokenizer, captions)
+    check_captions(config, lost, len(captions))
+    split = split_as_configured(config, inspection, tokenizer)
     validation = hash_order(split.held_out, config.SEED)[: config.VALIDATION_CLIPS]
     trained = None
     if asks_for_unknown_words(split):
         trained = InspectedClips(reader, hash_order(split.training, config.SEED)[: config.VALIDATION_CLIPS])
     return ClipSetSplits(
         summary=DataSummary(
-            _description(path, inspection, split, len(validation)),
-            _notices(inspection, split, reader),
-            _report(config, inspection, split, validation),
+            description=_description(path, inspection, split, len(validation)),
+            report=_report(config, inspection, split, validation),
+            notices=(
+                *inspection_notices(inspection),
+                *caption_notices(config, lost, tokenizer, captions),
+                *split_notices(split),
+                *_cache_notices(split, reader),
+            ),
+            details=f"More: python -m data inspect {path}",
+            measures={
+                "Captions_Unread_Percent": 100 * len(lost.silent) / len(captions),
+                "Captions_Alike_Percent": 100 * len(lost.alike) / len(captions),
+            },
         ),
         training=InspectedClips(reader, split.training),
         validation=InspectedClips(reader, validation),
@@ -140,7 +158,25 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader) ->
         default_prompts=_default_prompts(split.training, validation),
         reader=reader,
         split=split,
+        tokenizer=tokenizer,
     )
+
+
+def split_as_configured(config: Config, inspection: Inspection, tokenizer: Tokenizer) -> ClipSplit:
+    """Divide the usable clips; see `split_clips`."""
+    return split_clips(
+        inspection.usable, config.SPLIT_BY, config.VALIDATION_FRACTION, config.SEED, partial(as_read, tokenizer)
+    )
+
+
+def inspection_notices(inspection: Inspection) -> tuple[Notice, ...]:
+    """Return what is said of the files: how they were read, which are left out and why."""
+    notices = list(inspection.notices)
+    if bad := inspection.unusable:
+        notices.append(Notice("clips", f"{len(bad)} cannot be used: {name_skipped(bad)}"))
+    if absent := [row for row in inspection.skipped if row.is_absent]:
+        notices.append(Notice("clips", f"{len(absent)} that are listed have no file, such as {absent[0].id}"))
+    return tuple(notices)
 
 
 def name_skipped(skipped: Sequence[SkippedRow]) -> str:
@@ -155,27 +191,22 @@ def _description(path: Path, inspection: Inspection, split: ClipSplit, validatio
     held_out = (
         f"{validation} of {len(split.held_out)} held-out ones" if validation < len(split.held_out) else validation
     )
-    text = (
+    return (
         f"{path}: {inspection.recognised}; {len(split.training)} clips for training, {held_out} for validation{test} "
         f"({split.rule})"
     )
-    bad = inspection.unusable
-    return f"{text}; {len(bad)} skipped: {name_skipped(bad)}" if bad else text
 
 
-def _notices(inspection: Inspection, split: ClipSplit, reader: ClipReader) -> tuple[str, ...]:
-    notices = list(inspection.notes)
-    absent = [row for row in inspection.skipped if row.is_absent]
-    if absent:
-        notices.append(f"{len(absent)} clips that the data set lists have no file, such as {absent[0].id}")
+def _cache_notices(split: ClipSplit, reader: ClipReader) -> tuple[Notice, ...]:
     limit, shape = reader.cache.limit_bytes, reader.shape
     needed = len(split.training) * shape.num_frames * shape.image_size**2 * 3
-    if needed > limit:
-        notices.append(
-            f"the decoded clips take {needed / 1e9:.1f} GB, more than CACHE_LIMIT_GB ({limit / 1e9:g}): "
-            "what does not fit is decoded again in every epoch"
-        )
-    return (*notices, *split_notices(split))
+    if needed <= limit:
+        return ()
+    text = (
+        f"the decoded clips take {needed / 1e9:.1f} GB, more than CACHE_LIMIT_GB ({limit / 1e9:g}): "
+        "what does not fit is decoded again in every epoch"
+    )
+    return (Notice("cache", text),)
 
 
 def _report(

@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.randomness import derive_seed
 from data.captions import caption_words
 from data.inspection import InspectedClip
-from data.rows import TimeSpan
+from data.rows import Notice, TimeSpan
 
 SplitBy = Literal["auto", "signer", "caption"]
 
@@ -46,7 +46,13 @@ class ClipSplit:
         return sum(len(words - trained) >= max(1, len(words) / 2) for words in held_out.values()), len(held_out)
 
 
-def split_clips(clips: Sequence[InspectedClip], split_by: SplitBy, fraction: float, seed: int) -> ClipSplit:
+def split_clips(
+    clips: Sequence[InspectedClip],
+    split_by: SplitBy,
+    fraction: float,
+    seed: int,
+    read: Callable[[str], Hashable] = lambda caption: caption,
+) -> ClipSplit:
     """Divide clips as their data set says, or otherwise so that no signer, or no caption, is on both sides.
 
     Either way no pictures are on both sides. Test clips stay test clips.
@@ -57,6 +63,7 @@ def split_clips(clips: Sequence[InspectedClip], split_by: SplitBy, fraction: flo
             one and there are two; otherwise captions.
         fraction: share that is held out: of the clips, by complete signers; or, about, of the captions.
         seed: decides which.
+        read: what the model gets for a caption. Captions that are one to it are on the same side.
 
     Raises:
         UserError: signers are asked for and not known, or the data set leaves nothing to train on.
@@ -76,7 +83,7 @@ def split_clips(clips: Sequence[InspectedClip], split_by: SplitBy, fraction: flo
     elif split_by == "signer" or (split_by == "auto" and _names_signers(training)):
         split = _by_signer(training, fraction, seed)
     else:
-        split = _by_caption(training, fraction, seed)
+        split = _by_caption(training, fraction, seed, read)
         named = tuple(clip for clip in training if clip.row.signer is not None)
         if split_by == "auto" and _names_signers(named):
             nameless = tuple(clip for clip in training if clip.row.signer is None)
@@ -89,8 +96,8 @@ def hash_order(clips: Sequence[InspectedClip], seed: int) -> tuple[InspectedClip
     return tuple(sorted(clips, key=lambda clip: (derive_seed(seed, f"validation_clip/{clip.row.id}"), clip.row.id)))
 
 
-def split_notices(split: ClipSplit) -> tuple[str, ...]:
-    """Return sentences on what a split cannot do, for people."""
+def split_notices(split: ClipSplit) -> tuple[Notice, ...]:
+    """Return what a split cannot do, for people."""
     notices = []
     if split.left_out:
         first = split.left_out[0].row.id
@@ -112,7 +119,7 @@ def split_notices(split: ClipSplit) -> tuple[str, ...]:
             "the text is used is measured on training clips too "
             "(02_Loss_Components/Validation/Trained_Text_Gap_Shuffled)"
         )
-    return tuple(notices)
+    return tuple(Notice("split", notice) for notice in notices)
 
 
 def asks_for_unknown_words(split: ClipSplit) -> bool:
@@ -142,10 +149,14 @@ class Unit:
     clips: tuple[InspectedClip, ...]
 
 
-def units_of(clips: Sequence[InspectedClip], name: Callable[[InspectedClip], str]) -> tuple[Unit, ...]:
+def units_of(
+    clips: Sequence[InspectedClip],
+    name: Callable[[InspectedClip], str],
+    other: Callable[[InspectedClip], Hashable] | None = None,
+) -> tuple[Unit, ...]:
     """Put clips together that have the same name or show the same, or parts of a file that overlap; in order of names.
 
-    A clip with two captions joins both, and so on.
+    A clip with two captions joins both, and so on. `other` tells what else clips may have in common.
     """
     parents = list(range(len(clips)))  # union and find
 
@@ -155,7 +166,7 @@ def units_of(clips: Sequence[InspectedClip], name: Callable[[InspectedClip], str
             number = parents[number]
         return number
 
-    for same in (*_by(clips, name), *_overlapping(clips)):
+    for same in (*_by(clips, name), *_by(clips, other or name), *_overlapping(clips)):
         for index in same[1:]:
             parents[root(index)] = root(same[0])
     members = [[clips[index] for index in group] for group in _by(range(len(clips)), root)]
@@ -238,13 +249,15 @@ def _signers_to_hold_out(units: Sequence[Unit], clips: int, fraction: float, see
     return held_out
 
 
-def _by_caption(clips: tuple[InspectedClip, ...], fraction: float, seed: int) -> ClipSplit:
+def _by_caption(
+    clips: tuple[InspectedClip, ...], fraction: float, seed: int, read: Callable[[str], Hashable]
+) -> ClipSplit:
     """Hold out captions whose hash is below the fraction, so that a clip more or less moves no other caption.
 
     A few captions are held out in any case, because validation on a single one says nothing; and one at least stays
     for training.
     """
-    units = units_of(clips, lambda clip: caption_key(clip.row.caption))
+    units = units_of(clips, lambda clip: caption_key(clip.row.caption), lambda clip: read(clip.row.caption))
     order = sorted(units, key=_hash_of("caption", seed))
     below = sum(_hash_of("caption", seed)(unit) < fraction * LARGEST_SEED for unit in order)
     least = min(LEAST_CAPTIONS, max(1, len(order) // 4))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from data.cache import ClipCache
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
 from data.media.resample import ClipShape, DecodedClip, MediaFacts
-from data.rows import Manifest, ManifestRow, Media, SkippedRow, UnusableClip
+from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 from data.verdicts import Verdict, VerdictStore
 
 PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
@@ -46,7 +46,7 @@ class Inspection:
     root: Path
     usable: tuple[InspectedClip, ...]
     skipped: tuple[SkippedRow, ...]
-    notes: tuple[str, ...]
+    notices: tuple[Notice, ...]  # of its lists and files
 
     @property
     def unusable(self) -> tuple[SkippedRow, ...]:
@@ -120,7 +120,7 @@ def inspect_clips(
     store.tidy()
     usable = tuple(clip for clip in found if isinstance(clip, InspectedClip))
     skipped = tuple(row for row in found if isinstance(row, SkippedRow))
-    return Inspection(format_name, recognised, manifest.root, usable, (*manifest.skipped, *skipped), manifest.notes)
+    return Inspection(format_name, recognised, manifest.root, usable, (*manifest.skipped, *skipped), manifest.notices)
 
 
 class _Inspector:

@@ -11,11 +11,10 @@ import numpy
 from common.filmstrip import filmstrips
 from data.clip_splits import ClipSplit, content_key, hash_order, split_notices
 from data.inspection import ClipReader, InspectedClip, Inspection
-from data.rows import UnusableClip
+from data.rows import Notice, UnusableClip
 from models.tokens import Unread
 
 LISTED_SKIPPED = 20  # clips that the text names; the JSON file names all
-LISTED_CHARACTERS = 20
 LISTED_KINDS = 5  # frame rates, resolutions, signers ...
 LABEL_WIDTH = 14
 CLIPS_SHOWN = 24
@@ -30,8 +29,8 @@ class InspectionReport:
     path: str
     inspection: Inspection
     text_encoder: str  # TEXT_ENCODER
-    most_tokens: int  # MAX_CAPTION_LENGTH
     unread: Unread  # what the text encoder does not read of the captions
+    caption_notices: tuple[Notice, ...]
     split: ClipSplit | None  # None if the clips cannot be divided
 
     def lines(self) -> list[str]:
@@ -59,8 +58,8 @@ class InspectionReport:
             test = f", test {len(self.split.test)}" if self.split.test else ""
             parts = f"training {len(self.split.training)}, held out {len(self.split.held_out)}{test}"
             lines.append(report_line("splits", f"{parts} ({self.split.rule})"))
-            lines += [report_line("", notice) for notice in split_notices(self.split)]
-        lines += [report_line("note", note) for note in inspection.notes]
+            lines += [report_line("", notice.text) for notice in split_notices(self.split)]
+        lines += [report_line("note", notice.text) for notice in inspection.notices]
         return lines + self._skipped_lines()
 
     def as_json(self) -> dict[str, object]:
@@ -73,12 +72,14 @@ class InspectionReport:
             "path": self.path,
             "format": self.inspection.format_name,
             "recognised": self.inspection.recognised,
-            "notes": list(self.inspection.notes),
+            "notes": [notice.text for notice in self.inspection.notices],
             "split_rule": None if self.split is None else self.split.rule,
             "text_encoder": self.text_encoder,
             "characters_left_out": dict(self.unread.characters),
             "captions_without_anything_left": len(self.unread.silent),
             "captions_cut_off": self.unread.cut_off,
+            "captions_alike": len(self.unread.alike),
+            "longest_caption": self.unread.longest,
             "clips": [
                 {
                     "clip": clip.row.id,
@@ -107,14 +108,7 @@ class InspectionReport:
             f"{len(set(captions))} different; {min(lengths)} to {max(lengths)} characters, "
             f"median {statistics.median(lengths):g}"
         ]
-        if self.unread.characters:
-            ordered = sorted(self.unread.characters.items(), key=lambda item: (-item[1], item[0]))
-            listed = _listed([(repr(character), count) for character, count in ordered], LISTED_CHARACTERS)
-            texts.append(f"left out, because TEXT_ENCODER={self.text_encoder} does not know them: {listed}")
-        if silent := len(self.unread.silent):
-            texts.append(f"nothing is left of {silent}, which then look all the same: choose another TEXT_ENCODER")
-        if cut_off := self.unread.cut_off:
-            texts.append(f"{cut_off} are longer than MAX_CAPTION_LENGTH ({self.most_tokens}) and will be cut off")
+        texts += [notice.text for notice in self.caption_notices]
         return _labelled("captions", texts)
 
     def _skipped_lines(self) -> list[str]:

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, get_args
 
 import numpy
 from torch import Tensor
+
+from data.rows import Notice, Topic
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,18 @@ class DataSummary:
     """What is said of a data set and how it was divided."""
 
     description: str  # one line for the console
-    notices: tuple[str, ...]  # further sentences for people
     report: Mapping[str, object]  # the split in full, as JSON-compatible values
+    notices: tuple[Notice, ...] = ()
+    details: str = ""  # where there is more to read than the notices
+    measures: Mapping[str, float] = field(default_factory=dict)  # by the names of their tags
+
+    def lines(self) -> list[str]:
+        """Return at most eight lines for people: the description, one for each topic, and where the details are."""
+        lines = [self.description]
+        for topic in get_args(Topic):
+            if texts := [notice.text for notice in self.notices if notice.topic == topic]:
+                lines.append(f"{topic}: {'; '.join(texts)}")
+        return [*lines, self.details] if self.notices and self.details else lines
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Literal
 
 Split = Literal["training", "validation", "test"]
 MediaKind = Literal["video", "frames", "pose"]
+Topic = Literal["files", "clips", "pictures", "captions", "split", "cache"]
 
 
 class UnusableClip(Exception):
@@ -68,10 +69,18 @@ class SkippedRow:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something that changes what is trained on, or that a person may not expect of a data set."""
+
+    topic: Topic
+    text: str  # a sentence without a full stop: how many clips, one of them, and which constant changes it
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A data set as it describes itself."""
 
     root: Path  # folder that every path is within
     rows: tuple[ManifestRow, ...]
     skipped: tuple[SkippedRow, ...]
-    notes: tuple[str, ...] = ()  # further sentences for people: columns that mean nothing, captions without a clip
+    notices: tuple[Notice, ...] = ()  # what is said of its lists and files

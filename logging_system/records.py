@@ -143,6 +143,8 @@ class RunInformation:
 
     config: Mapping[str, object]  # every constant by name, JSON-compatible values
     environment: Mapping[str, str]  # versions, device, git commit, command line
+    data: tuple[str, ...]  # what is trained on and held out, and what was changed of it, in lines for people
+    data_measures: Mapping[str, float]  # tag name -> value, such as Captions_Unread_Percent
     resume_differences: tuple[str, ...]  # one sentence for each constant that differs from the checkpoint's
     start_step: int  # 0, or the step resumed from
     forward_flops: int | None  # of one forward pass over one clip; None where it could not be counted

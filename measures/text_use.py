@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy
 import torch
@@ -15,6 +16,8 @@ from diffusion.schedule import evenly_spaced_timesteps
 from measures.bootstrap import Interval, bootstrap_pairs, bootstrap_ratio
 
 TIMESTEP_BINS = 8
+
+Caption = TypeVar("Caption", str, tuple[int, ...])
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,11 @@ class TextUse:
     shuffled_gap_by_bin: tuple[float, ...]
 
 
-def other_captions(captions: Sequence[str], more: Iterable[str] = ()) -> list[str] | None:
+def other_captions(captions: Sequence[Caption], more: Iterable[Caption] = ()) -> list[Caption] | None:
     """Return for each clip a caption that belongs to another one: the next one round the list that differs.
 
     Args:
-        captions: of the clips, in order.
+        captions: of the clips, in order, in any form.
         more: captions to choose from where all of the clips' own are the same.
 
     Returns:

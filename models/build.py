@@ -9,14 +9,14 @@ from diffusion.loss import DiffusionObjective
 from diffusion.schedule import NoiseSchedule, build_noise_schedule
 from models.pretrained_text import PretrainedEmbedding, PretrainedTokenizer, load_language_model
 from models.text_encoder import CharacterEncoder, TextEncoder
-from models.tokens import FIRST_TOKEN, LATIN_SYMBOLS, CharacterTokenizer, Tokenizer
+from models.tokens import FIRST_TOKEN, TEXT_SYMBOLS, CharacterTokenizer, Tokenizer
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 CHARACTERS = "characters"  # the TEXT_ENCODER that is trained from scratch
 
 
 def build_tokenizer(config: Config, symbols: tuple[str, ...] | None) -> Tokenizer:
-    """Build the tokenizer for the data set's symbols, or for Latin text where it names none.
+    """Build the tokenizer for the data set's symbols; where it names none, for Latin, Greek and Cyrillic letters.
 
     Raises:
         UserError: a pretrained TEXT_ENCODER cannot be loaded.
@@ -26,7 +26,7 @@ def build_tokenizer(config: Config, symbols: tuple[str, ...] | None) -> Tokenize
             return PretrainedTokenizer(load_language_model(config.TEXT_ENCODER), config.MAX_CAPTION_LENGTH)
         except ValueError as error:
             raise UserError(str(error)) from error
-    return CharacterTokenizer(symbols if symbols is not None else LATIN_SYMBOLS, config.MAX_CAPTION_LENGTH)
+    return CharacterTokenizer(symbols if symbols is not None else TEXT_SYMBOLS, config.MAX_CAPTION_LENGTH)
 
 
 def build_model(config: Config, tokenizer: Tokenizer, device: torch.device) -> TextToVideoModel:

@@ -1,7 +1,8 @@
 """Captions to tokens."""
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,11 +16,11 @@ SHOWN_SYMBOLS = 60  # more than any finger-spelling alphabet has
 
 _ASCII = "abcdefghijklmnopqrstuvwxyz0123456789 .,!?'\"-:;()&%/"
 _PUNCTUATION = "‘’“”„‚«»‹›–—…·¿¡§°€£$@#*+=_<>[]{}|~^`\\"
-_LATIN_BLOCKS = (range(0x00DF, 0x0250), range(0x1E00, 0x1F00))
-"""Latin-1, Latin Extended A and B, and Latin Extended Additional: the letters of European languages and Vietnamese."""
+_BLOCKS = (range(0x00DF, 0x0250), range(0x1E00, 0x1F00), range(0x0370, 0x0530))
+"""Latin-1, Latin Extended A and B, Latin Extended Additional (Vietnamese); Greek, Cyrillic and its supplement."""
 
-LATIN_SYMBOLS = tuple(
-    _ASCII + _PUNCTUATION + "İ" + "".join(chr(code) for block in _LATIN_BLOCKS for code in block if chr(code).islower())
+TEXT_SYMBOLS = tuple(
+    _ASCII + _PUNCTUATION + "İ" + "".join(chr(code) for block in _BLOCKS for code in block if chr(code).islower())
 )
 """Letters are looked up in lower case too, so lower case is enough; the lower case of İ has two characters."""
 
@@ -46,19 +47,34 @@ class Unread:
     characters: Counter[str]  # that the tokenizer does not know, and how often each occurs
     silent: tuple[str, ...]  # captions of which nothing is left
     cut_off: int  # captions of more tokens than are read
+    longest: int  # tokens of the longest caption
+    alike: tuple[str, ...]  # captions that differ from another one only in what is not read
 
 
 def unread(tokenizer: Tokenizer, captions: Iterable[str]) -> Unread:
     """Return what the model will not see of captions; each is counted as often as it comes."""
     characters: Counter[str] = Counter()
-    silent, cut_off = [], 0
+    silent: list[str] = []
+    cut_off, longest = 0, 0
+    captions_by_reading: dict[tuple[int, ...], list[str]] = {}
     for caption in captions:
         tokens, dropped = tokenizer.encode(caption)
         characters.update(dropped)
         cut_off += len(tokens) > tokenizer.max_length
+        longest = max(longest, len(tokens))
         if says_nothing(caption, dropped):
             silent.append(caption)
-    return Unread(characters, tuple(silent), cut_off)
+        elif dropped or len(tokens) > tokenizer.max_length:
+            captions_by_reading.setdefault(as_read(tokenizer, caption), []).append(caption)
+        else:
+            captions_by_reading.setdefault(tuple(tokens), []).append(caption)
+    groups = (group for group in captions_by_reading.values() if len({each.casefold() for each in group}) > 1)
+    return Unread(characters, tuple(silent), cut_off, longest, tuple(itertools.chain.from_iterable(groups)))
+
+
+def as_read(tokenizer: Callable[[Sequence[str]], Tensor], caption: str) -> tuple[int, ...]:
+    """Return the ids that the model gets for a caption: captions with the same ids are one to it."""
+    return tuple(tokenizer([caption])[0].tolist())
 
 
 def shown_symbols(symbols: Sequence[str]) -> str:

@@ -12,9 +12,8 @@ from common.settings import LoadedSettings
 from compute.device import ComputeDevice, Place
 from compute.memory import SMALLER_BATCH, SMALLER_CLIP, device_name
 from config import Config
-from data.records import ClipSource, DataSplits
+from data.records import DataSplits
 from distributed.processes import Processes
-from models.tokens import Tokenizer, unread
 from training.estimate import TrainingEstimate
 from training.learner import Learner
 
@@ -35,10 +34,8 @@ def announce(
     print(f"Run: {folder.path}")
     if checkpoint is not None:
         print(f"Going on from step {checkpoint.state.step}: {checkpoint.folder}")
-    print(f"Data: {splits.summary.description}")
-    for notice in splits.summary.notices:
-        print(f"Data: {notice}")
-    _announce_dropped_characters(splits.training, learner.tokenizer)
+    for line in splits.summary.lines():
+        print(f"Data: {line}")
     print(f"Device: {compute.device.type}, {compute.precision}")
     if processes.are_several:
         count = processes.part.world_size
@@ -56,20 +53,6 @@ def announce(
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
     print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}", flush=True)
     _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
-
-
-def _announce_dropped_characters(training: ClipSource, tokenizer: Tokenizer) -> None:
-    """Print which characters in the captions of the first epoch the model will not see."""
-    captions = [training.row(0, index).caption for index in range(len(training))]
-    lost = unread(tokenizer, captions)
-    if lost.characters:
-        listed = ", ".join(f"{character!r} ({count} times)" for character, count in lost.characters.most_common(20))
-        print(f"Captions: the text encoder does not know, and leaves out: {listed}")
-    if lost.silent:
-        print(
-            f"Captions: nothing is left of {len(set(lost.silent))} of {len(set(captions))}, which then look all the "
-            f"same, such as {min(lost.silent)[:60]!r}: choose a TEXT_ENCODER that knows their script (docs/data.md)"
-        )
 
 
 def _announce_estimate(

@@ -34,7 +34,7 @@ from logging_system.cadence import Cadence
 from logging_system.dispatcher import RunLog, build_dispatcher
 from measures.text_use import GaugeClips
 from models.build import build_tokenizer
-from models.tokens import Tokenizer, shown_symbols
+from models.tokens import TEXT_SYMBOLS, Tokenizer, shown_symbols
 from training.announce import announce
 from training.dashboard import build_view
 from training.learner import Learner, build_learner, stopping_limits
@@ -74,10 +74,10 @@ def build_training(
         restarted = processes.remembered_run()
         resume = loaded.resume or restarted is not None
         # A new run opens its data before it has a folder, so that data that cannot work leave nothing behind.
-        data = None if resume else _open_data(loaded.config, processes)
+        data = None if resume else _open_data(loaded.config, None, processes)
         folder, checkpoint = _open_run_folder(loaded.config, restarted, processes, held, resume=resume)
         config, differences = config_for_resume(loaded, checkpoint)
-        splits, tokenizer = _open_data(config, processes) if data is None else data
+        splits, tokenizer = _open_data(config, checkpoint, processes) if data is None else data
         report = dict(splits.summary.report)
         if checkpoint is not None:
             comparison = compare_data(folder.path / "split.json", report)
@@ -175,7 +175,7 @@ def _open_run_folder(
     return found
 
 
-def _open_data(config: Config, processes: Processes) -> tuple[DataSplits, Tokenizer]:
+def _open_data(config: Config, checkpoint: Checkpoint | None, processes: Processes) -> tuple[DataSplits, Tokenizer]:
     """Open the data, and check that all processes see the same clips and that SAMPLE_PROMPTS can be signed."""
     splits = processes.first_on_each_machine(lambda: build_data(config))
     digest = hashlib.sha256(json.dumps(splits.summary.report, sort_keys=True).encode()).hexdigest()
@@ -187,7 +187,10 @@ def _open_data(config: Config, processes: Processes) -> tuple[DataSplits, Tokeni
                 f"rank {rank} {clips}. DATA_ROOT must be the same on all machines, and so must the program's version"
             )
     batches_per_epoch(splits.training, config.clips_per_step, processes.part)  # raises if there are too few clips
-    tokenizer = build_tokenizer(config, splits.symbols)
+    symbols = splits.symbols
+    if symbols is None and checkpoint is not None and set(checkpoint.state.symbols) <= set(TEXT_SYMBOLS):
+        symbols = checkpoint.state.symbols  # of a version that knew fewer
+    tokenizer = build_tokenizer(config, symbols)
     for prompt in config.SAMPLE_PROMPTS:
         dropped = tokenizer.encode(prompt)[1]
         if dropped and splits.symbols is not None:

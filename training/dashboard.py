@@ -47,6 +47,8 @@ def build_view(
         run=RunInformation(
             config=config_as_json(config),
             environment=describe_environment(compute, argv),
+            data=tuple(splits.summary.lines()),
+            data_measures=splits.summary.measures,
             resume_differences=differences,
             start_step=learner.start.step,
             forward_flops=learner.forward_flops,

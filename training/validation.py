@@ -15,6 +15,7 @@ from distributed.processes import Processes
 from logging_system.records import ValidationRecord
 from measures.bootstrap import Interval
 from measures.text_use import GaugeClips, TextUse, measure_text_use, other_captions
+from models.tokens import as_read, pad_tokens
 
 
 class Validator:
@@ -118,7 +119,7 @@ def load_validation_batch(source: ClipSource, tokenize: Tokenize) -> Batch:
 
 
 def wrong_tokens(batch: Batch, training: ClipSource, tokenize: Tokenize) -> Tensor | None:
-    """Return the tokens of another clip's caption for each clip; None if the data has only one caption."""
-    candidates = (training.row(0, index).caption for index in range(len(training)))
-    captions = other_captions(batch.captions, candidates)
-    return None if captions is None else tokenize(captions)
+    """Return the tokens of another clip's caption for each clip; None if all captions are one to the model."""
+    candidates = (as_read(tokenize, training.row(0, index).caption) for index in range(len(training)))
+    readings = other_captions([as_read(tokenize, caption) for caption in batch.captions], candidates)
+    return None if readings is None else pad_tokens(readings)

@@ -187,7 +187,7 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
         f"{max_word_letters}, {config.EPOCH_SIZE} clips an epoch; validation on {len(rows)} {kind}"
     )
     return FingerspellingSplits(
-        summary=DataSummary(description, notices=(), report=_report(split, rows)),
+        summary=DataSummary(description, _report(split, rows)),
         training=TrainingWords(renderer, split, config.EPOCH_SIZE, seed),
         validation=FixedWords(renderer, rows),
         validation_of_trained=None,

@@ -9,7 +9,7 @@ from common.errors import UserError
 from data.formats.fields import Values, shown_name
 from data.formats.tables import Record
 from data.media.files import printable
-from data.rows import WHOLE, Manifest, ManifestRow, SkippedRow, TimeSpan, UnusableClip
+from data.rows import WHOLE, Manifest, ManifestRow, Notice, SkippedRow, TimeSpan, UnusableClip
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RowCollector:
             except UnusableClip as reason:
                 self._skipped.append(SkippedRow(shown_name(record.place), printable(str(reason))))
 
-    def manifest(self, root: Path, source: str, notes: Sequence[str] = ()) -> Manifest:
+    def manifest(self, root: Path, source: str, notices: Sequence[Notice] = ()) -> Manifest:
         """Return all that was collected from `source`, which is named in the message.
 
         Raises:
@@ -66,7 +66,7 @@ class RowCollector:
         """
         if not self._rows and not self._skipped:
             raise UserError(f"{source} lists no clip: it is empty, or cut off.")
-        return Manifest(root, tuple(self._rows.values()), tuple(self._skipped), tuple(notes))
+        return Manifest(root, tuple(self._rows.values()), tuple(self._skipped), tuple(notices))
 
     def _add(self, row: ManifestRow) -> None:
         key = (row.media.path, row.media.span, row.caption, row.language)

@@ -11,7 +11,7 @@ from data.formats.fields import shown_name
 from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
 from data.formats.search import MEDIA_EXTENSIONS, media_kind, walk_files
 from data.media.files import printable
-from data.rows import Manifest, ManifestRow, Media, SkippedRow, UnusableClip
+from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
 NAMED_LISTS = 3  # that a note names
 OTHER_VIDEOS = (".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv", ".webp", ".apng")
@@ -47,7 +47,7 @@ def _read(path: Path) -> Manifest:
         kind = media_kind(name)
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
-    return Manifest(path, tuple(rows.values()), tuple(skipped), _notes(found.names, clips))
+    return Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips))
 
 
 def with_signers(manifest: Manifest) -> Manifest:
@@ -59,7 +59,7 @@ def with_signers(manifest: Manifest) -> Manifest:
     return replace(manifest, rows=tuple(rows))
 
 
-def _notes(names: Sequence[str], clips: Sequence[str]) -> tuple[str, ...]:
+def _notices(names: Sequence[str], clips: Sequence[str]) -> tuple[Notice, ...]:
     wanted = {str(PurePosixPath(name).with_suffix(".txt")) for name in clips}
     captions = {name for name in names if PurePosixPath(name).suffix == ".txt"}
     lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
@@ -73,7 +73,7 @@ def _notes(names: Sequence[str], clips: Sequence[str]) -> tuple[str, ...]:
     if lists and wanted - captions:
         named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])
         notes.append(f"{named} may be the list of clips: give it as DATA_ROOT")
-    return tuple(notes)
+    return tuple(Notice("files", note) for note in notes)
 
 
 FORMAT = DataFormat(

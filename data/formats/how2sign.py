@@ -16,7 +16,7 @@ from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_text, shown_name
 from data.formats.search import first_matches, walk_files
 from data.formats.tables import open_table
-from data.rows import Manifest, ManifestRow, Media, Split
+from data.rows import Manifest, ManifestRow, Media, Notice, Split
 
 LANGUAGE = "ase"
 _SPLITS: dict[str, Split] = {"train": "training", "val": "validation", "test": "test"}
@@ -51,7 +51,9 @@ def _read(path: Path) -> Manifest:
         if split in lists:
             table = open_table(path / lists[split], ("sentence_name", "sentence"), "forgiving")
             clips.collect(table.records(), partial(_row, split=split, clip_paths=clip_paths))
-    return clips.manifest(path, " and ".join(shown_name(name) for name in lists.values()), notes)
+    return clips.manifest(
+        path, " and ".join(shown_name(name) for name in lists.values()), [Notice("files", note) for note in notes]
+    )
 
 
 def _take_nearer(lists: dict[str, str], split: str, name: str, notes: list[str]) -> None:

@@ -16,7 +16,7 @@ from data.formats.fields import Values, as_name, as_span, as_split, as_text, sho
 from data.formats.search import listed_media
 from data.formats.tables import Record, numbered_lines, open_table
 from data.media.files import printable
-from data.rows import Manifest, ManifestRow
+from data.rows import Manifest, ManifestRow, Notice
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl")
 NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
@@ -50,7 +50,7 @@ def _read(path: Path) -> Manifest:
         )
 
     clips.collect(_records(file, unknown), row)
-    return clips.manifest(root, shown_name(str(file)), _notes(file, list(unknown)))
+    return clips.manifest(root, shown_name(str(file)), _notices(file, list(unknown)))
 
 
 def _only_list_in(folder: Path) -> Path:
@@ -97,12 +97,14 @@ def _note_unknown(values: Values, unknown: dict[str, None]) -> None:
             unknown.setdefault(name)
 
 
-def _notes(file: Path, unknown: Sequence[str]) -> tuple[str, ...]:
+def _notices(file: Path, unknown: Sequence[str]) -> tuple[Notice, ...]:
     if not unknown:
         return ()
     named = ", ".join(printable(name[:40]) for name in unknown[:MOST_UNKNOWN_FIELDS])
     more = " and others" if len(unknown) > MOST_UNKNOWN_FIELDS else ""
-    return (f"{shown_name(file.name)} has fields that mean nothing here: {named}{more}; known are {', '.join(FIELDS)}",)
+    known = ", ".join(FIELDS)
+    note = f"{shown_name(file.name)} has fields that mean nothing here: {named}{more}; known are {known}"
+    return (Notice("files", note),)
 
 
 FORMAT = DataFormat(

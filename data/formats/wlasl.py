@@ -15,7 +15,7 @@ from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_split, as_text, shown_name
 from data.formats.search import first_matches, names_in
 from data.formats.tables import Record
-from data.rows import Manifest, ManifestRow, Media
+from data.rows import Manifest, ManifestRow, Media, Notice
 
 LANGUAGE = "ase"
 BEST_LIST = "WLASL_v0.3.json"
@@ -43,7 +43,7 @@ def _read(path: Path) -> Manifest:
     clips = RowCollector()
     clips.collect(_instances(path / lists[0]), partial(_row, videos=videos, there=there))
     notes = [f"{shown_name(name)} is left out: {shown_name(lists[0])} is the list that counts" for name in lists[1:]]
-    return clips.manifest(path, shown_name(lists[0]), notes)
+    return clips.manifest(path, shown_name(lists[0]), [Notice("files", note) for note in notes])
 
 
 def _row(values: Values, videos: str, there: Container[str]) -> ManifestRow:

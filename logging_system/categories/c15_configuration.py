@@ -1,6 +1,6 @@
 """15_Configuration: what was run, where, what changed on resume, and the run doctor's verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from logging_system.cadence import Due
 from logging_system.category import DIAGNOSTICS, START, Category, CategoryContext, Tag
@@ -11,6 +11,20 @@ from logging_system.records import StepRecord
 TAGS = {
     "Config": Tag("Every constant of this launch, after presets and the command line."),
     "Environment": Tag("Versions, device, source revision and command line of this launch."),
+    "Data": Tag(
+        "What is trained on and held out, and what was left out, merged, cut or changed of it, with the constants that "
+        "decide it. `python -m data inspect` tells more."
+    ),
+    "Captions_Unread_Percent": Tag(
+        "Captions of which the text encoder knows no character, in percent of all. Should be 0: to the model they are "
+        "all the same.",
+        absent_when="the data are finger-spelled",
+    ),
+    "Captions_Alike_Percent": Tag(
+        "Captions that differ from another one only in what the text encoder does not read, because of "
+        "MAX_CAPTION_LENGTH or unknown characters, in percent of all. Should be 0.",
+        absent_when="the data are finger-spelled",
+    ),
     "Resume_Differences": Tag(
         "Constants that differ from those the checkpoint was made with; today's are in force.",
         absent_when="the run was not resumed, or nothing differs",
@@ -98,12 +112,14 @@ class Configuration(Category):
         texts = {
             "Config": table(("constant", "value"), ((name, str(value)) for name, value in run.config.items())),
             "Environment": table(("item", "value"), run.environment.items()),
+            "Data": _listed(run.data),
         }
         if run.resume_differences:
-            lines = (f"- {escape(sentence)}" for sentence in run.resume_differences)
-            texts["Resume_Differences"] = "\n".join(lines)
+            texts["Resume_Differences"] = _listed(run.resume_differences)
         for key, text in texts.items():
             self.write(self.writer.text, key, text, run.first_step)
+        for key, value in run.data_measures.items():
+            self.write(self.writer.scalar, key, value, run.first_step)
         self.writer.hparams_start(hyperparameters(run.config), list(RESULT_TAGS), PROMINENT_CONSTANTS)
         self.writer.custom_scalars_layout(LAYOUT)
 
@@ -125,6 +141,10 @@ class Configuration(Category):
         self._judged_step = self._last_step
         verdict = as_markdown(diagnose(self.writer.history, self.view.run.config))
         self.write(self.writer.text, "Run_Doctor", verdict, self._last_step)
+
+
+def _listed(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {escape(sentence)}" for sentence in sentences)
 
 
 def hyperparameters(config: Mapping[str, object]) -> dict[str, bool | float | str]:

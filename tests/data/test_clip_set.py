@@ -133,8 +133,9 @@ def test_bad_files_are_skipped_and_named(open_, folder, tmp_path):
         "link.gif": "leads out of the data set's folder",
         "silent.gif": "has no caption: silent.txt is missing",
     }
-    assert "5 skipped: " in splits.summary.description
-    assert "broken.mp4 is not a video" in splits.summary.description
+    [said] = [line for line in splits.summary.lines() if line.startswith("clips: ")]
+    assert said.startswith("clips: 5 cannot be used: ")
+    assert "broken.mp4 is not a video" in said
     assert len(splits.training) + len(splits.validation) == 6
 
 
@@ -172,10 +173,10 @@ def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):
 
 
 def test_a_cache_that_is_too_small_for_the_clips_is_said(open_):
-    assert not any("CACHE_LIMIT_GB" in notice for notice in open_().summary.notices)
+    assert not any("CACHE_LIMIT_GB" in notice.text for notice in open_().summary.notices)
     limit = len(open_().training) * 5 * 16 * 16 * 3 - 1
     notices = open_(cache_limit_gb=limit / 1e9).summary.notices
-    assert any("decoded clips take 0.0 GB, more than CACHE_LIMIT_GB" in notice for notice in notices)
+    assert any("decoded clips take 0.0 GB, more than CACHE_LIMIT_GB" in notice.text for notice in notices)
 
 
 def test_an_option_for_folders_is_said_to_change_nothing_elsewhere(folder, tmp_path):
@@ -183,7 +184,7 @@ def test_an_option_for_folders_is_said_to_change_nothing_elsewhere(folder, tmp_p
     for path, said in ((folder, ()), (tmp_path / "list.csv", ("SIGNER_FROM_FILE_NAME changes nothing",))):
         constants = {"DATA_ROOT": path, "SIGNER_FROM_FILE_NAME": True, "CACHE_DIR": tmp_path / "cache"}
         inspection, _ = inspect_data(Config.model_construct(**constants))
-        assert tuple(note.split(":")[0] for note in inspection.notes) == said
+        assert tuple(notice.text.split(":")[0] for notice in inspection.notices) == said
 
 
 def test_each_file_is_decoded_once(open_, folder, monkeypatch):

@@ -77,7 +77,7 @@ def test_clips_without_a_signer_that_keep_others_from_being_held_out_are_said():
     split = split_clips(clips, "auto", 0.3, 0)
     assert split.rule.startswith("by caption")
     [said] = split_notices(split)
-    assert said.startswith("clip000 names no signer, so captions are held out and not signers: name all of them")
+    assert said.text.startswith("clip000 names no signer, so captions are held out and not signers: name all of them")
     assert split_notices(split_clips(clips, "caption", 0.3, 0)) == ()
     one_signer = [clip(number, f"I see word{number}", signer="a" if number else None) for number in range(9)]
     assert split_notices(split_clips(one_signer, "auto", 0.3, 0)) == ()
@@ -139,7 +139,7 @@ def test_given_clips_that_show_the_same_as_a_training_clip_are_left_out_and_said
     assert ids(split.held_out) == ["clip002"]
     assert ids(split.test) == []
     assert ids(split.left_out) == ["clip001", "clip003"]
-    assert "2 validation or test clips show the same as a training clip" in split_notices(split)[0]
+    assert "2 validation or test clips show the same as a training clip" in split_notices(split)[0].text
 
 
 def test_parts_of_a_file_that_overlap_stay_together():
@@ -152,7 +152,7 @@ def test_parts_of_a_file_that_overlap_stay_together():
 def test_validation_on_words_that_training_does_not_have_is_said():
     apart = split_clips(words(10), "auto", 0.2, 0)
     count = len(apart.held_out)
-    assert f"in {count} of {count} held-out captions occur in no training caption" in split_notices(apart)[0]
+    assert f"in {count} of {count} held-out captions occur in no training caption" in split_notices(apart)[0].text
     assert asks_for_unknown_words(apart)
     related = split_clips([clip(number, f"I see word{number}") for number in range(10)], "auto", 0.2, 0)
     assert split_notices(related) == ()

@@ -111,12 +111,18 @@ def test_what_was_inspected_is_not_decoded_again_by_the_next_start(inspect, monk
 def test_captions_of_which_nothing_is_left_are_counted(inspect, clips, capsys):
     (clips / "bob_hello.txt").write_text("你好 谢谢", encoding="utf-8")
     inspect()
-    assert "nothing is left of 1, which then look all the same" in capsys.readouterr().out
+    assert (
+        "nothing is left of 1 of 5, which then look all the same, such as '你好 谢谢': choose"
+        in capsys.readouterr().out
+    )
 
 
 def test_long_captions_are_counted(inspect, capsys):
     inspect("--max-caption-length=5")
-    assert "2 are longer than MAX_CAPTION_LENGTH (5) and will be cut off" in capsys.readouterr().out
+    assert (
+        "2 of 5 are longer than 5 characters and are cut off; MAX_CAPTION_LENGTH=7 would read all"
+        in capsys.readouterr().out
+    )
 
 
 def test_where_most_is_broken_what_was_found_comes_before_the_error(inspect, clips, capsys):

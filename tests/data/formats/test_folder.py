@@ -4,7 +4,7 @@ from data.formats.folder import FORMAT
 
 
 def notes(root):
-    return FORMAT.read(root).notes
+    return tuple(notice.text for notice in FORMAT.read(root).notices)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_clips_are_found_with_their_sentences_splits_and_signers(root):
     assert manifest.skipped == (
         SkippedRow("00dWJ4YRRSI_2-11-rgb_front", "has no file 00dWJ4YRRSI_2-11-rgb_front.mp4", is_absent=True),
     )
-    assert not manifest.notes
+    assert not manifest.notices
 
 
 def test_the_layout_of_the_official_download_is_found(root, tmp_path):
@@ -86,7 +86,7 @@ def test_of_two_lists_of_a_split_the_nearer_one_counts(root):
     shutil.copy(root / "how2sign_realigned_val.csv", root / "val_rgb_front_clips")
     manifest = FORMAT.read(root)
     assert len(manifest.rows) == 6
-    (note,) = manifest.notes
+    (note,) = (notice.text for notice in manifest.notices)
     assert note.startswith("val_rgb_front_clips/how2sign_realigned_val.csv is left out: how2sign_realigned_val.csv is")
 
 

@@ -38,7 +38,7 @@ def test_every_field_of_a_list_is_read(tmp_path, extension):
         manifest = FORMAT.read(path)
         assert manifest.root == tmp_path
         assert not manifest.skipped
-        assert not manifest.notes
+        assert not manifest.notices
         assert [row.id for row in manifest.rows[:2]] == ["clips/0.mp4", "clips/1.mp4@0-0.2"]
         assert [row.media.span for row in manifest.rows[:2]] == [WHOLE, TimeSpan(0.0, 0.2)]
         assert [row.caption for row in manifest.rows[:3]] == ["hello", "thank you", "see you"]
@@ -264,14 +264,15 @@ def test_the_path_of_a_list_is_shown_on_one_line(tmp_path):
 
 
 def test_unknown_fields_are_noted(read):
-    assert read("path,text,notes,\x1bgloss\na.mp4,x,1,2\n").notes == (
+    (notice,) = read("path,text,notes,\x1bgloss\na.mp4,x,1,2\n").notices
+    assert notice.text == (
         "manifest.csv has fields that mean nothing here: notes, \\x1bgloss; known are path, text, signer, split, "
-        "start, end, language",
+        "start, end, language"
     )
     many = {"path": "a.mp4", "text": "x", **{f"field{number}": 1 for number in range(20)}}
-    (note,) = read(json.dumps(many), "manifest.jsonl").notes
-    assert "field9 and others; known" in note
-    assert "field10" not in note
+    (notice,) = read(json.dumps(many), "manifest.jsonl").notices
+    assert "field9 and others; known" in notice.text
+    assert "field10" not in notice.text
 
 
 @pytest.mark.slow

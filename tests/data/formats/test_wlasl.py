@@ -61,7 +61,7 @@ def test_other_lists_of_words_are_read(root):
     (root / "WLASL_v0.1.json").write_text("[]")
     manifest = FORMAT.read(root)
     assert len(manifest.rows) == 6
-    assert manifest.notes == (
+    assert tuple(notice.text for notice in manifest.notices) == (
         "WLASL_v0.1.json is left out: WLASL_v0.3.json is the list that counts",
         "wlasl_100.json is left out: WLASL_v0.3.json is the list that counts",
     )
@@ -149,7 +149,7 @@ def test_names_that_others_chose_are_shown_on_one_line_and_not_at_length(tmp_pat
             FORMAT.read(root)
         said.append(str(caught.value))
     (root / "WLASL_v0.3.json").write_text("[7]")
-    said += FORMAT.read(root).notes
+    said += tuple(notice.text for notice in FORMAT.read(root).notices)
     assert len(said) == 10
     assert all(text.isprintable() and len(text) < 400 for text in said)
 
