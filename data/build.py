@@ -4,7 +4,7 @@ import dataclasses
 
 from config import Config
 from data.cache import ClipCache
-from data.captions import caption_notices
+from data.captions import caption_measures, caption_notices
 from data.clip_set import open_clip_set
 from data.fingerspelling import open_fingerspelling
 from data.formats import folder
@@ -29,8 +29,13 @@ def build_data(config: Config) -> DataSplits:
     splits = open_fingerspelling(config, _build_cache(config))
     tokenizer = build_tokenizer(config, splits.symbols)
     captions = [splits.training.row(0, index).caption for index in range(len(splits.training))]
-    notices = caption_notices(config, unread(tokenizer, captions), tokenizer, captions)
-    return dataclasses.replace(splits, summary=dataclasses.replace(splits.summary, notices=notices))
+    lost = unread(tokenizer, captions)
+    summary = dataclasses.replace(
+        splits.summary,
+        notices=caption_notices(config, lost, tokenizer, captions),
+        measures=caption_measures(lost, len(captions)),
+    )
+    return dataclasses.replace(splits, summary=summary)
 
 
 def inspect_data(config: Config) -> tuple[Inspection, ClipReader]:

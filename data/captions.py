@@ -142,5 +142,13 @@ def caption_notices(config: Config, lost: Unread, tokenizer: Tokenizer, captions
     return tuple(Notice("captions", text) for text in texts)
 
 
+def caption_measures(lost: Unread, captions: int) -> dict[str, float]:
+    """Return how many captions the model cannot tell apart, in percent, by the tags of 15_Configuration."""
+    return {
+        "Captions_Unread_Percent": 100 * len(lost.silent) / captions,
+        "Captions_Alike_Percent": 100 * len(lost.alike) / captions,
+    }
+
+
 def _shown(caption: str) -> str:
     return repr(caption if len(caption) <= LONGEST_SHOWN else f"{caption[:LONGEST_SHOWN]}...")

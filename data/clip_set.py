@@ -10,7 +10,7 @@ import numpy
 
 from common.errors import UserError
 from config import Config
-from data.captions import caption_notices, check_captions, normalise_caption
+from data.captions import caption_measures, caption_notices, check_captions, normalise_caption
 from data.clip_splits import (
     ClipSplit,
     asks_for_unknown_words,
@@ -146,10 +146,7 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader, to
                 *_cache_notices(split, reader),
             ),
             details=f"More: python -m data inspect {path}",
-            measures={
-                "Captions_Unread_Percent": 100 * len(lost.silent) / len(captions),
-                "Captions_Alike_Percent": 100 * len(lost.alike) / len(captions),
-            },
+            measures=caption_measures(lost, len(captions)),
         ),
         training=InspectedClips(reader, split.training),
         validation=InspectedClips(reader, validation),

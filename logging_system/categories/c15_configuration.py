@@ -16,14 +16,12 @@ TAGS = {
         "decide it. `python -m data inspect` tells more."
     ),
     "Captions_Unread_Percent": Tag(
-        "Captions of which the text encoder knows no character, in percent of all. Should be 0: to the model they are "
-        "all the same.",
-        absent_when="the data are finger-spelled",
+        "Captions of which the text encoder knows no character, in percent of all. Should be 0: to the model "
+        "they are all the same."
     ),
     "Captions_Alike_Percent": Tag(
         "Captions that differ from another one only in what the text encoder does not read, because of "
-        "MAX_CAPTION_LENGTH or unknown characters, in percent of all. Should be 0.",
-        absent_when="the data are finger-spelled",
+        "MAX_CAPTION_LENGTH or unknown characters, in percent of all. Should be 0."
     ),
     "Resume_Differences": Tag(
         "Constants that differ from those the checkpoint was made with; today's are in force.",

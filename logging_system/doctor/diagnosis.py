@@ -8,6 +8,7 @@ from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy,
 from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth, straggler
 from logging_system.doctor.rules_samples import (
     blurred_samples,
+    captions_not_read,
     frozen_samples,
     memorisation,
     misspelled,
@@ -28,6 +29,7 @@ from logging_system.files.scalar_history import ScalarHistory, json_number
 from logging_system.files.summaries import escape
 
 RULES: dict[str, Callable[[ScalarHistory, Constants], Opinion]] = {
+    "Captions not read": captions_not_read,  # the first, because it explains others
     "Diverged": diverged,
     "Not learning": not_learning,
     "Learning rate too high": learning_rate_too_high,

@@ -1,4 +1,4 @@
-"""Do generated clips move, are they sharp, are they new, can their letters be read, and does the text decide?
+"""Are captions read, does the text decide, and do generated clips move, are they sharp, new, and can be read?
 
 The rules of samples judge the latest sampling point.
 """
@@ -12,6 +12,7 @@ from logging_system.doctor.finding import (
     Finding,
     Healthy,
     Opinion,
+    Severity,
     Unknown,
     aligned,
     last_point,
@@ -42,11 +43,36 @@ SMALL_GAP = 0.02
 # Text_Sensitivity is near 0 where the text is ignored and above 1 where it decides.
 LOW_SENSITIVITY = 0.2
 
+UNREAD_TAG = "15_Configuration/Captions_Unread_Percent"
+ALIKE_TAG = "15_Configuration/Captions_Alike_Percent"
+MANY_CAPTIONS = 5  # percent; fewer are a few odd captions, which the model can do without
+
+REMEDY_UNREAD = (
+    "Choose a TEXT_ENCODER that knows the script of the captions, such as intfloat/multilingual-e5-small, and raise "
+    "MAX_CAPTION_LENGTH to the length of the longest; `python -m data inspect` names such captions."
+)
 REMEDY_IGNORED = (
     "Check first that each caption in DATA_ROOT belongs to its clip (12_Generated_Samples/Real_And_Generated shows "
     "pairs). Then: CAPTION_DROPOUT near 0.1; more sizes in SPATIAL_ATTENTION_SIZES, where the text is read; "
     "NOISE_SCHEDULE_SHIFT above 1, for in noisy clips only the text tells; a longer run (MAX_STEPS)."
 )
+
+
+def captions_not_read(history: ScalarHistory, config: Constants) -> Opinion:
+    """Captions that are empty or all the same to the model, whatever it learns."""
+    percents = (history.series(UNREAD_TAG).finite(), history.series(ALIKE_TAG).finite())
+    if not all(map(len, percents)):
+        return Unknown("The run does not say how many captions its text encoder reads.")
+    unread, alike = map(last_point, percents)
+    figures = (
+        f"of {unread.value:.3g} % of the captions the text encoder knows no character, and {alike.value:.3g} % differ "
+        "from another one only in what it does not read"
+    )
+    if unread.value + alike.value == 0:
+        return Healthy("the text encoder can tell all captions apart.")
+    severity: Severity = "problem" if unread.value + alike.value >= MANY_CAPTIONS else "warning"
+    verdict = "The model cannot tell captions apart, because its text encoder does not read them."
+    return Finding(severity, verdict, f"{figures[0].upper()}{figures[1:]}.", (unread, alike), REMEDY_UNREAD)
 
 
 def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:

@@ -4,8 +4,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data.captions import MOST_CAPTION_BYTES, checked_caption, decode_caption, normalise_caption, read_caption
+from common.errors import UserError
+from config import Config
+from data.captions import (
+    MOST_CAPTION_BYTES,
+    caption_notices,
+    check_captions,
+    checked_caption,
+    decode_caption,
+    normalise_caption,
+    read_caption,
+)
 from data.rows import UnusableClip
+from models.build import build_tokenizer
+from models.tokens import unread
 
 
 def is_clean(caption):
@@ -72,3 +84,48 @@ def test_length_has_a_limit():
 def test_what_says_nothing_is_refused(text):
     with pytest.raises(UnusableClip, match="empty"):
         checked_caption(text)
+
+
+def notices_of(captions, **constants):
+    config = Config.model_construct(**constants)
+    tokenizer = build_tokenizer(config, None)
+    return [notice.text for notice in caption_notices(config, unread(tokenizer, captions), tokenizer, captions)]
+
+
+def test_captions_in_letters_that_are_known_are_not_mentioned():
+    captions = ["Good morning, everyone!", "Grüße aus Łódź", "Καλημέρα", "Доброе утро", "Добрий день, Їжаче", "İstanbul"]
+    assert notices_of([*captions, "Chào buổi sáng"]) == []
+
+
+def test_captions_that_are_cut_off_and_become_alike_are_counted_with_the_length_that_would_do():
+    long = ["the weather tomorrow: rain", "the weather tomorrow: snow and wind", "the weather tomorrow: snow", "sun"]
+    assert notices_of(long, MAX_CAPTION_LENGTH=22) == [
+        "3 of 4 are longer than 22 characters and are cut off; MAX_CAPTION_LENGTH=35 would read all",
+        "3 differ from another one only in what is not read, such as 'the weather tomorrow: rain', and count as the "
+        "same caption",
+    ]
+    assert notices_of(long, MAX_CAPTION_LENGTH=35) == []
+
+
+def test_captions_of_which_little_is_left_are_counted():
+    texts = notices_of(["你好", "再见 ok", "hello", "bye", "再见 okay", "你 ok"])
+    assert texts == [
+        "left out, because TEXT_ENCODER=characters does not know them: '见' (2), '再' (2), '你' (2), '好' (1)",
+        "nothing is left of 1 of 6, which then look all the same, such as '你好': choose another TEXT_ENCODER",
+        "2 differ from another one only in what is not read, such as '你 ok', and count as the same caption",
+    ]
+
+
+def test_captions_that_the_encoder_hardly_knows_are_refused_with_a_remedy():
+    config = Config.model_construct()
+    tokenizer = build_tokenizer(config, None)
+    for captions, refused in ((["你好", "再见", "a", "b"], True), (["你好", "c", "a", "b"], False), (["a"], False)):
+        lost = unread(tokenizer, captions)
+        if not refused:
+            check_captions(config, lost, len(captions))
+            continue
+        with pytest.raises(UserError) as caught:
+            check_captions(config, lost, len(captions))
+        said = str(caught.value)
+        assert "TEXT_ENCODER='characters' knows no character of 2 of 4 captions, such as '你好'" in said
+        assert "--text-encoder intfloat/multilingual-e5-small" in said

@@ -85,6 +85,36 @@ def test_one_caption_is_shared_and_said_so(open_, folder):
     assert "validation on training clips" in splits.summary.description
 
 
+def test_captions_that_are_alike_to_the_model_are_never_on_both_sides(open_, folder):
+    beginnings = {"the weather today: ": 3, "the news of today: ": 3}
+    texts = [f"{beginning}{number}" for beginning, count in beginnings.items() for number in range(count)]
+    for file, text in zip(sorted(folder.glob("*.txt")), texts, strict=True):
+        file.write_text(text)
+    length = len("the weather today:")
+    for seed in range(8):
+        splits = open_(seed=seed, max_caption_length=length)
+        sides = [{caption[:length] for caption in captions(part)} for part in (splits.training, splits.validation)]
+        assert sides[0].isdisjoint(sides[1])
+        assert all(splits.is_held_out(caption + " and more") for caption in sides[1])
+        assert not any(splits.is_held_out(caption + " and more") for caption in sides[0])
+        assert splits.summary.measures == {"Captions_Unread_Percent": 0.0, "Captions_Alike_Percent": 100.0}
+    [said] = [line for line in splits.summary.lines() if line.startswith("captions: ")]
+    assert f"6 of 6 are longer than {length} characters and are cut off; MAX_CAPTION_LENGTH=20 would read all" in said
+    assert "6 differ from another one only in what is not read" in said
+    assert open_(max_caption_length=20).summary.measures["Captions_Alike_Percent"] == 0
+
+
+def test_captions_of_which_nothing_is_read_are_refused_before_training(open_, folder):
+    for number, file in enumerate(sorted(folder.glob("*.txt"))):
+        file.write_text("你好" if number < 3 else "hello", encoding="utf-8")
+    with pytest.raises(UserError, match="knows no character of 3 of 6 captions, such as '你好'"):
+        open_()
+    (folder / "clip0.txt").write_text("bye")
+    splits = open_()
+    assert splits.summary.measures["Captions_Unread_Percent"] == pytest.approx(100 * 2 / 6)
+    assert any("nothing is left of 2 of 6" in line for line in splits.summary.lines())
+
+
 def test_validation_clips_are_limited(open_):
     assert len(open_(validation_fraction=0.9, validation_clips=2).validation) == 2
 

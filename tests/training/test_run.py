@@ -15,6 +15,7 @@ import generate
 import main
 from checkpoints.checkpoint import list_checkpoints
 from checkpoints.run_folder import newest_run
+from models.tokens import TEXT_SYMBOLS
 from tests.grids import mostly_slow
 from training import estimate
 
@@ -183,6 +184,22 @@ def test_folder_data_trains_too(run: Run, tmp_path: Path) -> None:
     folder = run("folder", "--max-steps=2", f"--data-root={tmp_path / 'clips'}", *ALL_OFF)
     state = json.loads((list_checkpoints(folder / "checkpoints")[0] / "state.json").read_text())
     assert "w" in state["symbols"]
+
+
+@pytest.mark.slow
+def test_a_run_of_a_version_that_knew_fewer_letters_goes_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "clips")
+    (tmp_path / "clips" / "clip_0.txt").write_text("слово", encoding="utf-8")
+    options = (f"--data-root={tmp_path / 'clips'}", "--lr-schedule=constant", *ALL_OFF)
+    latin = tuple(symbol for symbol in TEXT_SYMBOLS if ord(symbol[0]) < 0x370)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("models.build.TEXT_SYMBOLS", latin)
+        whole = run("whole", "--max-steps=3", *options)
+        parts = run("parts", "--max-steps=2", *options)
+    assert run("parts", "--max-steps=3", "--resume", *options) == parts
+    assert_equal(tensors(whole), tensors(parts))
 
 
 @pytest.mark.slow

@@ -29,6 +29,8 @@ def _default_curves() -> dict[str, dict[int, float]]:
     log, validations, diagnostics = range(10, 1201, 10), range(100, 1201, 100), (1, 500, 1000, 1200)
     curves: dict[str, dict[int, float]] = {
         "08_Model_Architecture/Total_Parameters": {0: 3.9e6},
+        "15_Configuration/Captions_Unread_Percent": {0: 0.0},
+        "15_Configuration/Captions_Alike_Percent": {0: 0.0},
         "01_Training/Loss": {step: _smooth_loss(step) * (1 + 0.2 * math.sin(step)) for step in log},
         "01_Training/Loss_EMA": {step: _smooth_loss(step) for step in log},
         "01_Training/Learning_Rate": {step: _learning_rate(step) for step in log},

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from logging_system.doctor.diagnosis import RULES
+from logging_system.doctor.diagnosis import RULES, diagnose
 from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
 from logging_system.doctor.rules_samples import (
     blurred_samples,
+    captions_not_read,
     frozen_samples,
     memorisation,
     misspelled,
@@ -19,6 +20,8 @@ from logging_system.doctor.rules_samples import (
 from logging_system.files.scalar_history import ScalarHistory
 
 Build = Callable[..., ScalarHistory]
+UNREAD = "15_Configuration/Captions_Unread_Percent"
+ALIKE = "15_Configuration/Captions_Alike_Percent"
 VALIDATION = "02_Loss_Components/Validation/Loss"
 GAP = "02_Loss_Components/Validation/Text_Gap_Shuffled"
 TRAINED = "02_Loss_Components/Validation/Trained_Loss"
@@ -42,6 +45,30 @@ def _validations(
         GAP: dict(zip(steps, gaps, strict=True)),
         ZERO: dict.fromkeys(steps, zero),
     }
+
+
+@pytest.mark.parametrize(
+    ("unread", "alike", "severity"), [(0.0, 0.0, None), (1.5, 2.0, "warning"), (3.0, 2.0, "problem"), (0.0, 40.0, "problem")]
+)
+def test_captions_that_the_model_cannot_tell_apart(
+    unread: float, alike: float, severity: str | None, history_with: Build, config: dict[str, object]
+) -> None:
+    opinion = captions_not_read(history_with({UNREAD: {0: unread}, ALIKE: {0: alike}}), config)
+    if severity is None:
+        assert isinstance(opinion, Healthy)
+        return
+    assert isinstance(opinion, Finding)
+    assert opinion.severity == severity
+    assert opinion.evidence == (Evidence(UNREAD, 0, unread), Evidence(ALIKE, 0, alike))
+    assert f"of {unread:g} % of the captions".casefold() in opinion.explanation.casefold()
+    assert "TEXT_ENCODER" in opinion.remedy
+
+
+def test_captions_that_are_not_read_are_named_before_the_network(
+    history_with: Build, config: dict[str, object]
+) -> None:
+    history = history_with({**_validations((0.0, 0.0, 0.0)), SENSITIVITY: None, UNREAD: {0: 40.0}})
+    assert [finding.rule for finding in diagnose(history, config).problems] == ["Captions not read", "Text ignored"]
 
 
 @pytest.mark.parametrize(
