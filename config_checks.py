@@ -5,6 +5,7 @@ The parameters of a check are the constants that it compares; it returns what is
 
 from pathlib import Path
 
+from common.console import counted
 from common.settings import CrossFieldCheck
 
 
@@ -47,7 +48,8 @@ def an_epoch_holds_a_step(
 ) -> str | None:
     clips = BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS
     if DATA_ROOT is None and clips > EPOCH_SIZE:
-        return f"one optimizer step needs {clips} clips, more than an epoch has; raise EPOCH_SIZE to at least {clips}"
+        needed = counted(clips, "clip")
+        return f"one optimizer step needs {needed}, more than an epoch has; raise EPOCH_SIZE to at least {clips}"
     return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 import torch
 
+from common.console import counted, program
 from common.errors import UserError
 from common.files import named_if_unwritable, write_atomically
 from common.video_encoding import encode_gif, encode_mp4, encode_png
@@ -111,7 +112,9 @@ def _output_paths(request: GenerationRequest) -> list[Path]:
     else:
         folder = request.output if request.output is not None else Path()
         if suffix in (".mp4", ".gif"):
-            raise UserError(f"--output {folder}: {len(request.text)} texts make several files; name a folder")
+            raise UserError(
+                f"--output {folder}: {counted(len(request.text), 'text')} make several files; name a folder"
+            )
         paths = [folder / f"{name}.mp4" for name in _distinct([_file_name(text) for text in request.text])]
     try:
         for parent in {path.parent for path in paths}:
@@ -149,18 +152,12 @@ def _write_contact_sheet(path: Path, texts: Sequence[str], clips: numpy.ndarray,
         write_atomically(path, encode_png(contact_sheet(texts, list(clips), real)))
 
 
-def main(arguments: list[str]) -> int:
-    """Generate; return the exit code."""
+@program
+def main(arguments: list[str]) -> None:
+    """Generate, and print the files alone, for scripts."""
     keep_freed_memory()
-    try:
-        for path in generate(parse(arguments)):
-            print(path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    for path in generate(parse(arguments)):
+        print(path)
 
 
 if __name__ == "__main__":

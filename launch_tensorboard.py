@@ -5,14 +5,15 @@ import signal
 import socket
 import sys
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import UserError
+from common.console import program
 from config import Config
 from logging_system.dashboard_server import FIRST_PORT, choose_port, find_runs, is_loopback, tensorboard_server
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     logdir = Config.model_fields["LOG_DIR"].default
     parser = argparse.ArgumentParser(description="Open the dashboard of all runs in a browser. Ctrl-C ends it.")
@@ -20,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, help=f"port to serve at (default: the first free one from {FIRST_PORT})")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def serve(logdir: Path, host: str, port: int | None, *, open_browser: bool) -> None:
@@ -42,21 +43,18 @@ def serve(logdir: Path, host: str, port: int | None, *, open_browser: bool) -> N
         process.wait()
 
 
-def main() -> int:
-    """Run the program and return its exit code: 0 after Ctrl-C, 1 after an error, 143 after SIGTERM."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Serve until Ctrl-C, which is no error; SIGTERM is, with exit code 143."""
     # Set even where the shell told background programs to ignore it, so that an interrupt always stops the server.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    arguments = parse_arguments()
+    options = parse(arguments)
     try:
-        serve(arguments.logdir, arguments.host, arguments.port, open_browser=not arguments.no_browser)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+        serve(options.logdir, options.host, options.port, open_browser=not options.no_browser)
     except KeyboardInterrupt:
         print("Stopped.")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -21,6 +21,7 @@ from benchmarks import runner
 from benchmarks.step_worker import build_training
 from checkpoints.checkpoint import Retention, RunState, TrainingState
 from checkpoints.saver import CheckpointSaver
+from common.console import program
 from common.errors import UserError
 from common.settings import config_as_json, load_settings
 from compute.memory import keep_freed_memory
@@ -44,6 +45,7 @@ class Saved:
     steps: float = 0.0  # of STEPS_BESIDE training steps
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     parser = runner.build_parser("checkpoint", __doc__)
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--no-steps", dest="steps", action="store_false", help="leave out the steps (large presets)")
     options = parser.parse_args(arguments)
     keep_freed_memory()  # as main.py does
-    return runner.run_command(lambda: _run(options))
+    return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:

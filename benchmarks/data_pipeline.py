@@ -16,6 +16,7 @@ import av
 import torch
 
 from benchmarks import runner
+from common.console import program
 from common.randomness import numpy_generator
 from common.settings import load_settings
 from common.video_encoding import encode_mp4
@@ -40,12 +41,13 @@ FULL, QUICK = (24, 320, 240, 60), (8, 64, 48, 12)
 """Clips, their width and height in even numbers, no higher than wide, and their frames."""
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     parser = runner.build_parser("data_pipeline", __doc__, alternations=5, quick="small clips")
     options, training_options = parser.parse_known_args(arguments)
     keep_freed_memory()
-    return runner.run_command(lambda: _run(options, training_options))
+    return _run(options, training_options)
 
 
 def _run(options: argparse.Namespace, training_options: Sequence[str]) -> int:

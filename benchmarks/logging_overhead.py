@@ -22,6 +22,7 @@ import torch
 
 import training.build
 from benchmarks import runner
+from common.console import program
 from common.errors import UserError
 from common.settings import load_settings
 from compute.memory import keep_freed_memory
@@ -138,13 +139,14 @@ class Overhead:
     live_percent: float  # Logging_Overhead_Percent at this run's end; it counts the start and the first steps too
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     parser = runner.build_parser("logging_overhead", __doc__, alternations=6)
     parser.add_argument("--steps-per-block", type=partial(runner.at_least, 3), metavar="N", default=20)
     options, training_options = parser.parse_known_args(arguments)
     keep_freed_memory()
-    return runner.run_command(lambda: _run(options, training_options))
+    return _run(options, training_options)
 
 
 def _run(options: argparse.Namespace, training_options: Sequence[str]) -> int:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import runner
 from benchmarks.networks import VOCABULARY, NetworkName, build_network, count_parameters
 from benchmarks.worker_process import read_plan
+from common.console import program
 from common.errors import UserError
 from common.randomness import derive_seed, torch_generator
 from common.settings import load_settings
@@ -218,16 +218,12 @@ def validation_loss(model: nn.Module, objective: DiffusionObjective, clips: Gaug
     return torch.cat(losses).mean().item()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the plan and print; return the exit code."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Run the plan and print."""
     keep_freed_memory()
     plan = LossCurvePlan(**read_plan(arguments, __doc__))
-
-    def run() -> int:
-        print(json.dumps(dataclasses.asdict(LossCurveRun(plan).train())))
-        return 0
-
-    return runner.run_command(run)
+    print(json.dumps(dataclasses.asdict(LossCurveRun(plan).train())))
 
 
 if __name__ == "__main__":

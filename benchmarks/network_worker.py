@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.networks import NUM_TIMESTEPS, VOCABULARY, NetworkName, build_network, count_parameters
 from benchmarks.worker_process import peak_memory_gib, read_plan
+from common.console import program
 from compute.environment import flop_counter
 from compute.memory import keep_freed_memory
 from config import Config
@@ -97,6 +98,7 @@ def count_flops(network: nn.Module, *, frames: int, image_size: int) -> int:
     return counter.get_total_flops()
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Build, measure and print; return the exit code."""
     plan = NetworkPlan(**read_plan(arguments, __doc__))

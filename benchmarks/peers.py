@@ -21,6 +21,7 @@ from benchmarks import runner
 from benchmarks.network_worker import NetworkPlan, Turn
 from benchmarks.networks import NETWORK_NAMES, OURS, NetworkName
 from benchmarks.worker_process import WorkerError, run_worker, worker_command
+from common.console import program
 from compute.memory import keep_freed_memory
 
 Allocation = Literal["same", "shipped"]
@@ -77,6 +78,7 @@ class CellResult:
     skips: dict[NetworkName, WorkerError]
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     quick = "16 px, 4 frames, the smallest networks, two alternations"
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--allocation", choices=get_args(Allocation), default="same", help=text)
     options = parser.parse_args(arguments)
     keep_freed_memory()  # for the matrix products, which are compared with the networks
-    return runner.run_command(lambda: _run(options))
+    return _run(options)
 
 
 def cell_of(text: str) -> Cell:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from benchmarks import runner
 from benchmarks.step_worker import Work, WorkPlan
 from benchmarks.worker_process import WorkerError, run_worker, worker_command
+from common.console import program
 from common.errors import UserError
 from config import Config
 
@@ -62,11 +63,12 @@ def ways_of(options: Sequence[str], batch_size: int, steps: int) -> dict[str, Wa
     }
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     parser = runner.build_parser("processes", __doc__, alternations=5, quick="a small network, two steps, once")
     options = parser.parse_args(arguments)
-    return runner.run_command(lambda: _run(options))
+    return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import runner
 from benchmarks.evaluated_rows import ONE_SAMPLE, Figures, evaluate_run, figure_of, measure_rows, percent, run_process
+from common.console import program
 from evaluation.clips import LETTERS, NEW
 
 QUIET = (
@@ -49,6 +50,7 @@ HEAD = (
 )
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Train, evaluate and print; return the exit code."""
     parser = runner.build_parser("recipe", __doc__)
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS)[1:])
     parser.add_argument("--folder", type=Path, default=None, metavar="PATH", help="keep the runs here")
     options, for_training = parser.parse_known_args(arguments)
-    return runner.run_command(lambda: _run(options, for_training))
+    return _run(options, for_training)
 
 
 def _run(options: argparse.Namespace, for_training: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.worker_process import GIBIBYTE, WorkerError
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import named_if_unwritable, write_atomically
 from compute.device import ComputeDevice
 from compute.environment import describe_environment
 
@@ -130,24 +130,13 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run_command(command: Callable[[], int]) -> int:
-    """Run a benchmark and return its exit code; turn what people can mend into a message."""
-    try:
-        return command()
-    except (UserError, WorkerError, OSError) as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return INTERRUPTED
-
-
 def publish(machine: str, report: Iterable[str], figures: Mapping[str, object], path: Path | None) -> None:
     """Print a report below the line about the machine, then write the figures as JSON if a path is given."""
     print("\n".join([machine, "", *report]))
     if path is not None:
         content = {"machine": machine, **figures}
-        write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+        with named_if_unwritable(f"--json {path}"):
+            write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def points_of(run: Path) -> dict[str, list[float]]:

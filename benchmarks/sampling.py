@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import runner
+from common.console import program
 from compute.device import DeviceName
 from compute.memory import keep_freed_memory
 from data.batches import load_batch
@@ -85,6 +86,7 @@ class Generation:
     sharpness_ratio: float | None
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     parser = runner.build_parser("sampling", __doc__, alternations=5, quick="few steps, two alternations")
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.quick:
         options.steps, options.alternations = QUICK_STEPS, 2
     keep_freed_memory()
-    return runner.run_command(lambda: _run(options))
+    return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from benchmarks import runner
 from benchmarks.step_worker import Work, WorkPlan
 from benchmarks.worker_process import TimeLimitError, WorkerError, run_worker, worker_command
+from common.console import program
 from compute.device import choose_device
 from config import Config
 
@@ -64,11 +65,12 @@ FULL = settings_of((8, 16, 32, 64), (16, 32, 64, 128), (1, 2, 4, 8, 16), (0.5, 1
 QUICK = settings_of((4, 8), (16, 32), (1, 2), (0.5, 1.0), "--num-frames=4", "--batch-size=1")
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return the exit code."""
     parser = runner.build_parser("scaling", __doc__, alternations=5, quick="two small settings an axis, once")
     options = parser.parse_args(arguments)
-    return runner.run_command(lambda: _run(options))
+    return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import runner
 from benchmarks.evaluated_rows import ONE_SAMPLE, Figures, evaluate_run, figure_of, measure_rows, percent
+from common.console import program
 from evaluation.clips import LETTERS, NEW
 
 GUIDANCE_SCALES = ("1", "1.5", "2.5", "4")
@@ -27,13 +28,14 @@ HEAD = ("sampler", "steps", "guidance", "letters misread", "of new words", "text
 OWN = "as the run samples"
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Evaluate and print; return the exit code."""
     parser = runner.build_parser("spelling", __doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of a trained run, such as logs/my_run")
     parser.add_argument("--seed", type=runner.seed, default=0, metavar="N", help="of words, noises and looks")
     options = parser.parse_args(arguments)
-    return runner.run_command(lambda: _run(options))
+    return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import runner
 from benchmarks.worker_process import GIBIBYTE, peak_memory_gib, read_plan
+from common.console import program
 from common.settings import load_settings
 from compute.device import choose_device, place_of_this_process
 from compute.memory import keep_freed_memory
@@ -81,6 +82,7 @@ def quietest(steps_of_rank: Sequence[Sequence[TimedStep]]) -> tuple[list[float],
     return medians, statistics.fmean(others[place] for place in chosen)
 
 
+@program
 def main(arguments: Sequence[str]) -> None:
     """Do the plan and print."""
     plan = WorkPlan(**read_plan(arguments, __doc__))

@@ -19,6 +19,7 @@ from benchmarks import runner
 from benchmarks.loss_curve_worker import LossCurve, LossCurvePlan, LossPoint, curve_from_json
 from benchmarks.networks import NETWORK_NAMES, OURS, NetworkName
 from benchmarks.worker_process import WorkerError, run_worker, worker_command
+from common.console import program
 from common.errors import UserError
 from measures.text_use import TIMESTEP_BINS
 
@@ -48,6 +49,7 @@ class Lead:
         return None if self.our_seconds is None else self.peer_seconds / self.our_seconds
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Train, compare and print; return the exit code."""
     parser = runner.build_parser("time_to_loss", __doc__, quick="16 px, a few seconds a run, one seed")
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=5.0, metavar="M", help="of training, a run (default 5)")
     parser.add_argument("--networks", nargs="+", choices=NETWORK_NAMES, default=list(NETWORK_NAMES))
     options = parser.parse_args(arguments)
-    return runner.run_command(lambda: _run(options))
+    return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -17,11 +17,13 @@ import psutil
 from benchmarks import runner
 from benchmarks.evaluated_rows import ROOT
 from benchmarks.worker_process import GIBIBYTE
+from common.console import program
 
 STEPS, STEPS_A_POINT, WARM_UP_POINTS = 60, 5, 2
 STEP_TAG = "05_Performance/Step_Time_Seconds"
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
     """Run, watch and print; return the exit code."""
     options, training_options = runner.build_parser("training_step", __doc__).parse_known_args(arguments)

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal
 
 import psutil
 
+from common.errors import UserError
+
 GIBIBYTE = 2**30
 MEMORY_LIMIT_GIB = 16.0
 CHECK_SECONDS = 0.5  # between two looks at its memory, because every look takes time from the process
@@ -22,7 +24,7 @@ _STATUS = Path("/proc/self/status")
 Bound = Literal["seconds", "memory"]
 
 
-class WorkerError(Exception):
+class WorkerError(UserError):
     """A worker ended without an answer. The message fits into a table."""
 
     bound: ClassVar[Bound | None] = None

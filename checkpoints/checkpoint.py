@@ -263,7 +263,8 @@ def load_newest(checkpoints: Path) -> Checkpoint | None:
     newest = _first_complete(folders, "an older one")
     if newest is None and folders:
         raise UserError(
-            f"all {len(folders)} checkpoints in {checkpoints} are damaged; restore one from a backup, or start a new "
+            f"{'the only checkpoint' if len(folders) == 1 else f'all {len(folders)} checkpoints'} in {checkpoints} "
+            f"{'is' if len(folders) == 1 else 'are'} damaged; restore one from a backup, or start a new "
             f"run with another --experiment-name"
         )
     return newest

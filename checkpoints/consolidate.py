@@ -11,11 +11,14 @@ from pathlib import Path
 from checkpoints.checkpoint import find_checkpoint, new_checkpoint
 from checkpoints.run_folder import lock_run
 from checkpoints.tensor_files import save_tensors
+from common.console import program
 from common.errors import UserError
+from common.files import named_if_unwritable
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Consolidate and say so; return the exit code."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Consolidate and say so."""
     parser = argparse.ArgumentParser(
         prog="python -m checkpoints.consolidate",
         description="Replace a checkpoint that was written with CHECKPOINT_LAYOUT sharded by one of whole files, as "
@@ -24,14 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run, such as logs/my_run")
     parser.add_argument("--checkpoint", default="newest", help="newest (the default), best or a step")
     request = parser.parse_args(arguments)
-    try:
+    with named_if_unwritable(f"--run {request.run}"):
         print(consolidate(request.run, request.checkpoint))
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
 
 
 def consolidate(run: Path, which: str) -> str:

@@ -1,10 +1,61 @@
-"""Output that may fail: a terminal that was closed, a pipe whose reader has gone, a log file on a full disk."""
+"""What all programs say to the person at the console: how they print, fail, count and name commands."""
 
+import functools
 import os
+import shlex
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from typing import Any, TextIO, cast
+from pathlib import Path
+from typing import Any, ParamSpec, TextIO, cast
+
+from common.errors import UserError
+
+Arguments = ParamSpec("Arguments")
+
+
+def program(main: Callable[Arguments, int | None]) -> Callable[Arguments, int]:
+    """Let the main function of a program print to any console, and return its exit code.
+
+    A UserError becomes ``error: ...`` on stderr and 1, Ctrl-C ``interrupted`` and 130, and no code of its own 0.
+    """
+
+    @functools.wraps(main)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        with forgiving_output():
+            try:
+                return main(*args, **kwargs) or 0
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                return 130
+
+    return run
+
+
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """Return "1 clip" or "2 clips" for "clip"; several differ by more than an s in "1 clip is", "2 clips are"."""
+    return f"{count} {one if count == 1 else several or f'{one}s'}"
+
+
+def command(*words: str | Path) -> str:
+    """Return a command on one line that can be pasted into a shell: names with blanks and the like are quoted."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if os.name == "nt" else " ".join(map(_quoted, texts))
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    # Line breaks, other control characters and bytes that are not UTF-8, as bash and zsh take them.
+    shown = (
+        character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+        for character in word.replace("\\", "\\\\").replace("'", "\\'")
+    )
+    return f"$'{''.join(shown)}'"
 
 
 @contextmanager

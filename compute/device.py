@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from common.console import counted
 from common.errors import UserError
 from compute.compiled import check_compiler
 from compute.self_check import check_kernels
@@ -205,8 +206,9 @@ def _own_device(device_type: str, place: Place) -> torch.device:
     gpus = torch.cuda.device_count()
     if place.processes_here > gpus:
         raise UserError(
-            f"{place.processes_here} processes were started on this machine, but PyTorch sees {gpus} CUDA device(s), "
-            f"and each process needs its own. Start torchrun with --nproc-per-node={gpus}, or set DEVICE to 'cpu'."
+            f"{place.processes_here} processes were started on this machine, but PyTorch sees "
+            f"{counted(gpus, 'CUDA device')}, and each process needs its own. Start torchrun with "
+            f"--nproc-per-node={gpus}, or set DEVICE to 'cpu'."
         )
     device = torch.device("cuda", place.local_rank)
     torch.cuda.set_device(device)

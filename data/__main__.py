@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.console import forgiving_output
+from common.console import command, counted, program
 from common.errors import UserError
 from common.files import write_atomically
 from common.interruption import Interrupted, signals_raise
@@ -35,23 +35,17 @@ PROGRAM = "python -m data"
 MOST_SHARD_MEGABYTES = 100_000
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
-    """Run a command; return 0, 1 after an error that the user can put right, or 128 + the number of a signal.
-
-    Usage errors exit with 2.
-    """
+    """Run a command; return 0, or 128 + the number of a signal. Usage errors exit with 2."""
     options, training_options = _parse(arguments)
-    with forgiving_output():  # the reader of a pipe may have seen enough
-        try:
-            with signals_raise():
-                _run(options, training_options)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        except Interrupted as interruption:
-            name = signal.Signals(interruption.signal_number).name
-            print(f"{name}: stopped; what was read so far is kept in the cache", file=sys.stderr)
-            return 128 + interruption.signal_number
+    try:
+        with signals_raise():
+            _run(options, training_options)
+    except Interrupted as interruption:
+        name = signal.Signals(interruption.signal_number).name
+        print(f"{name}: stopped; what was read so far is kept in the cache", file=sys.stderr)
+        return 128 + interruption.signal_number
     return 0
 
 
@@ -104,7 +98,7 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
     if sheet is not None:
         png, shown = sheet
         _write("--sheet", options.sheet, png)
-        print(report_line("contact sheet", f"{options.sheet} ({shown} clips as the training sees them)"))
+        print(report_line("contact sheet", f"{options.sheet} ({counted(shown, 'clip')} as the training sees them)"))
     if problem is not None:
         raise problem
 
@@ -122,13 +116,12 @@ def _shard(options: argparse.Namespace, config: Config) -> None:
     usable = Manifest(inspection.root, tuple(clip.row for clip in inspection.usable), ())
     report = write_shards(usable, options.output, shard_bytes=options.shard_megabytes * 1_000_000, seed=config.SEED)
     skipped = [*inspection.unusable, *report.skipped]
-    shards = "1 shard" if report.shards == 1 else f"{report.shards} shards"
-    print(f"{report.clips} clips in {shards}: {options.output}")
+    print(f"{counted(report.clips, 'clip')} in {counted(report.shards, 'shard')}: {options.output}")
     if report.encoded:
-        print(f"{report.encoded} of them were encoded anew: parts of longer files, or folders of frames")
+        print(f"Encoded anew: {counted(report.encoded, 'clip')} (parts of longer files, or folders of frames)")
     if skipped:
         print(f"{len(skipped)} left out: {name_skipped(skipped)}")
-    print(f"Train on them: python main.py --data-root {options.output}")
+    print(f"Train on them: {command('python', 'main.py', '--data-root', options.output)}")
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

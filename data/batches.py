@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from common.console import counted
 from common.errors import UserError
 from common.randomness import torch_generator
 from data.order import WHOLE_WORK, Part, epoch_order
@@ -35,7 +36,8 @@ def batches_per_epoch(source: ClipSource, batch_size: int, part: Part = WHOLE_WO
             factors += f" * {part.world_size} processes"
             remedy = "add clips, lower these or start fewer processes"
         raise UserError(
-            f"There are {clips} training clips, fewer than the {clips_of_all} of one step ({factors}): {remedy}."
+            f"There {'is' if clips == 1 else 'are'} {counted(clips, 'training clip')}, fewer than the {clips_of_all} "
+            f"of one step ({factors}): {remedy}."
         )
     return clips // clips_of_all
 

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.console import counted
 from common.errors import UserError
 from config import Config
 from data.media.files import inside_file, printable
@@ -104,10 +105,11 @@ def check_captions(config: Config, lost: Unread, captions: int) -> None:
     """
     if lost.silent and len(lost.silent) >= LARGEST_SILENT_SHARE * captions:
         raise UserError(
-            f"TEXT_ENCODER={config.TEXT_ENCODER!r} knows no character of {len(lost.silent)} of {captions} captions, "
-            f"such as {_shown(lost.silent[0])}, so the clips would be trained on without text. Choose a pretrained one "
-            "that knows their script, such as --text-encoder intfloat/multilingual-e5-small (docs/data.md, Captions "
-            "and languages)."
+            f"TEXT_ENCODER={config.TEXT_ENCODER!r} knows no character of {len(lost.silent)} of "
+            f"{counted(captions, 'caption')}, such as {_shown(lost.silent[0])}, so the clips would be trained "
+            "on without text. Choose a pretrained one that knows their script, "
+            "such as --text-encoder intfloat/multilingual-e5-small (docs/data.md, "
+            "Captions and languages)."
         )
 
 
@@ -117,7 +119,7 @@ def caption_notices(config: Config, lost: Unread, tokenizer: Tokenizer, captions
     if lost.characters:
         ordered = sorted(lost.characters.items(), key=lambda item: (-item[1], item[0]))
         listed = ", ".join(f"{character!r} ({count})" for character, count in ordered[:LISTED_CHARACTERS])
-        more = f" and {len(ordered) - LISTED_CHARACTERS} others" if len(ordered) > LISTED_CHARACTERS else ""
+        more = f" and {counted(len(ordered) - LISTED_CHARACTERS, 'other')}" if len(ordered) > LISTED_CHARACTERS else ""
         texts.append(f"left out, because TEXT_ENCODER={config.TEXT_ENCODER} does not know them: {listed}{more}")
     if lost.silent:
         texts.append(
@@ -131,13 +133,14 @@ def caption_notices(config: Config, lost: Unread, tokenizer: Tokenizer, captions
             else f"TEXT_ENCODER={config.TEXT_ENCODER} reads no more"
         )
         texts.append(
-            f"{lost.cut_off} of {len(captions)} are longer than {tokenizer.max_length} "
-            f"{'characters' if tokenizer.symbols else 'word pieces'} and are cut off; {limit}"
+            f"{counted(lost.cut_off, f'of {len(captions)} is', f'of {len(captions)} are')} longer than "
+            f"{counted(tokenizer.max_length, 'character' if tokenizer.symbols else 'word piece')} and "
+            f"{'is' if lost.cut_off == 1 else 'are'} cut off; {limit}"
         )
     if lost.alike:
         texts.append(
-            f"{len(lost.alike)} differ from another one only in what is not read, such as {_shown(min(lost.alike))}, "
-            "and count as the same caption"
+            f"{counted(len(lost.alike), 'differs', 'differ')} from another one only in what is not read, such as "
+            f"{_shown(min(lost.alike))}, and {'counts' if len(lost.alike) == 1 else 'count'} as the same caption"
         )
     return tuple(Notice("captions", text) for text in texts)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy
 
+from common.console import command, counted
 from common.errors import UserError
 from config import Config
 from data.captions import caption_measures, caption_notices, check_captions, normalise_caption
@@ -108,13 +109,13 @@ def check_usable(path: Path, inspection: Inspection) -> None:
         return
     if not total:
         raise UserError(
-            f"DATA_ROOT={str(path)!r}: none of the {len(inspection.skipped)} clips that it lists is there. "
+            f"DATA_ROOT={str(path)!r}: it lists {counted(len(inspection.skipped), 'clip')}, and none is there. "
             f"{name_skipped(inspection.skipped)}. Put the videos below it, or correct the list."
         )
     raise UserError(
-        f"DATA_ROOT={str(path)!r}: {bad} of {total} clips cannot be used, which looks like a mistake. "
+        f"DATA_ROOT={str(path)!r}: {bad} of {counted(total, 'clip')} cannot be used, which looks like a mistake. "
         f"{name_skipped(inspection.unusable)}. {''.join(f'Note: {notice.text}. ' for notice in inspection.notices)}"
-        f"Put them right or take them away; python -m data inspect {path} names them all."
+        f"Put them right or take them away; {_inspect_command(path)} names them all."
     )
 
 
@@ -145,7 +146,7 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader, to
                 *split_notices(split),
                 *_cache_notices(split, reader),
             ),
-            details=f"More: python -m data inspect {path}",
+            details=f"More: {_inspect_command(path)}",
             measures=caption_measures(lost, len(captions)),
         ),
         training=InspectedClips(reader, split.training),
@@ -172,8 +173,17 @@ def inspection_notices(inspection: Inspection) -> tuple[Notice, ...]:
     if bad := inspection.unusable:
         notices.append(Notice("clips", f"{len(bad)} cannot be used: {name_skipped(bad)}"))
     if absent := [row for row in inspection.skipped if row.is_absent]:
-        notices.append(Notice("clips", f"{len(absent)} that are listed have no file, such as {absent[0].id}"))
+        notices.append(
+            Notice(
+                "clips",
+                f"{counted(len(absent), 'that is listed has', 'that are listed have')} no file, such as {absent[0].id}",
+            )
+        )
     return tuple(notices)
+
+
+def _inspect_command(path: Path) -> str:
+    return command("python", "-m", "data", "inspect", path)
 
 
 def name_skipped(skipped: Sequence[SkippedRow]) -> str:
@@ -189,8 +199,8 @@ def _description(path: Path, inspection: Inspection, split: ClipSplit, validatio
         f"{validation} of {len(split.held_out)} held-out ones" if validation < len(split.held_out) else validation
     )
     return (
-        f"{path}: {inspection.recognised}; {len(split.training)} clips for training, {held_out} for validation{test} "
-        f"({split.rule})"
+        f"{path}: {inspection.recognised}; {counted(len(split.training), 'clip')} for training, {held_out} for "
+        f"validation{test} ({split.rule})"
     )
 
 
@@ -242,7 +252,7 @@ def _report(
 
 
 def _default_prompts(training: Sequence[InspectedClip], validation: Sequence[InspectedClip]) -> tuple[str, ...]:
-    counted = Counter(clip.row.caption for clip in training)
-    frequent = [caption for caption, _ in counted.most_common(PROMPTS_OF_EACH_KIND)]
+    numbers = Counter(clip.row.caption for clip in training)
+    frequent = [caption for caption, _ in numbers.most_common(PROMPTS_OF_EACH_KIND)]
     first = list(dict.fromkeys(clip.row.caption for clip in validation))[:PROMPTS_OF_EACH_KIND]
     return tuple(dict.fromkeys([*frequent, *first]))

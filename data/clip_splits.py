@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeVar
 
+from common.console import counted
 from common.errors import UserError
 from common.randomness import derive_seed
 from data.captions import caption_words
@@ -75,8 +76,8 @@ def split_clips(
     training = tuple(clip for clip in rest if clip.row.split != "validation") if given else rest
     if not training:
         raise UserError(
-            f"the data set gives all of its {len(clips)} usable clips to validation or test, and none to training. Add "
-            "training clips."
+            f"the data set gives {counted(len(clips), 'usable clip')}, all to validation or test and none to training. "
+            "Add training clips."
         )
     if given:
         split = ClipSplit(training, given, test, "as the data set gives them")
@@ -100,23 +101,24 @@ def split_notices(split: ClipSplit) -> tuple[Notice, ...]:
     """Return what a split cannot do, for people."""
     notices = []
     if split.left_out:
-        first = split.left_out[0].row.id
+        count, first = len(split.left_out), split.left_out[0].row.id
         notices.append(
-            f"{len(split.left_out)} validation or test clips show the same as a training clip and are left out: {first}"
+            f"{counted(count, 'validation or test clip shows', 'validation or test clips show')} the same as a "
+            f"training clip and {'is' if count == 1 else 'are'} left out: {first}"
         )
     if split.nameless:
         count, first = len(split.nameless), split.nameless[0].row.id
-        who = f"{first} names no signer" if count == 1 else f"{count} clips name no signer, such as {first}"
+        who = f"{first} names" if count == 1 else f"{counted(count, 'clip')}, such as {first}, name"
         notices.append(
-            f"{who}, so captions are held out and not signers: name all of them (SIGNER_FROM_FILE_NAME, or a column "
-            "`signer`), or set SPLIT_BY to caption"
+            f"{who} no signer, so captions are held out and not signers: name all of them (SIGNER_FROM_FILE_NAME, or a "
+            "column `signer`), or set SPLIT_BY to caption"
         )
     if asks_for_unknown_words(split):
         unknown, held_out = split.unknown_captions
         notices.append(
-            f"half or more of the words in {unknown} of {held_out} held-out captions occur in no training caption: "
-            "unless the clips are finger-spelled, no model can know these signs, and validation says little; whether "
-            "the text is used is measured on training clips too "
+            f"half or more of the words in {unknown} of {counted(held_out, 'held-out caption')} occur in no training "
+            "caption: unless the clips are finger-spelled, no model can know these signs, and validation says little; "
+            "whether the text is used is measured on training clips too "
             "(02_Loss_Components/Validation/Trained_Text_Gap_Shuffled)"
         )
     return tuple(Notice("split", notice) for notice in notices)
@@ -207,7 +209,7 @@ def _without_trained(split: ClipSplit) -> ClipSplit:
     left_out = tuple(clip for clip in (*split.held_out, *split.test) if content_key(clip) in trained)
     if not held_out:
         raise UserError(
-            f"each of the {len(split.held_out)} validation clips shows the same as a training clip, such as "
+            f"{counted(len(split.held_out), 'validation clip')}, and each shows the same as a training clip, such as "
             f"{split.held_out[0].row.id}. Take them out of one of the two."
         )
     return dataclasses.replace(split, held_out=held_out, test=test, left_out=left_out)
@@ -223,9 +225,9 @@ def _by_signer(clips: tuple[InspectedClip, ...], fraction: float, seed: int) -> 
         known = len({clip.row.signer for clip in clips} - {None})
         nameless = sum(clip.row.signer is None for clip in clips)
         raise UserError(
-            f"SPLIT_BY=signer needs a signer for every clip, and two signers at least: {known} are named, and "
-            f"{nameless} clips name none. Name them (SIGNER_FROM_FILE_NAME, or a column `signer`), or set SPLIT_BY to "
-            "caption."
+            f"SPLIT_BY=signer needs a signer for every clip, and two signers at least: {counted(known, 'is', 'are')} "
+            f"named, and {counted(nameless, 'clip names', 'clips name')} none. Name them (SIGNER_FROM_FILE_NAME, or a "
+            "column `signer`), or set SPLIT_BY to caption."
         )
     units = units_of(clips, lambda clip: str(clip.row.signer))
     held_out = _signers_to_hold_out(units, len(clips), fraction, seed)
@@ -264,7 +266,7 @@ def _by_caption(
     held_out = order[: min(max(below, least), len(order) - 1)]
     captions = sum(len(unit.names) for unit in units)
     names = sum(len(unit.names) for unit in held_out)
-    return _divided(clips, units, held_out, f"by caption: {names} of {captions} captions held out")
+    return _divided(clips, units, held_out, f"by caption: {names} of {counted(captions, 'caption')} held out")
 
 
 def _hash_of(kind: str, seed: int) -> Callable[[Unit], int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import imageio.v3
 import numpy
 
+from common.console import counted
 from common.filmstrip import filmstrips
 from data.clip_splits import ClipSplit, content_key, hash_order, split_notices
 from data.inspection import ClipReader, InspectedClip, Inspection
@@ -37,10 +38,10 @@ class InspectionReport:
         """Return the lines to print."""
         inspection, clips = self.inspection, self.inspection.usable
         absent = len(inspection.skipped) - len(inspection.unusable)
-        counted = f"{len(clips)} usable, {len(inspection.unusable)} unusable"
+        usable = f"{len(clips)} usable, {len(inspection.unusable)} unusable"
         lines = [
             f"{self.path}: {inspection.recognised}",
-            report_line("clips", counted + (f", {absent} listed without a file" if absent else "")),
+            report_line("clips", usable + (f", {absent} listed without a file" if absent else "")),
         ]
         if clips:
             rates = Counter(f"{clip.facts.frames / clip.facts.seconds:.3g} a second" for clip in clips)
@@ -156,16 +157,16 @@ def _named(names: Sequence[str | None]) -> str:
         return "none named"
     listed = f"{len(known)}: {_most_common(known)}"
     nameless = names.count(None)
-    return f"{listed}; {nameless} clips name none" if nameless else listed
+    return f"{listed}; {counted(nameless, 'clip names', 'clips name')} none" if nameless else listed
 
 
-def _most_common(counted: Counter[str]) -> str:
-    return _listed(counted.most_common(), LISTED_KINDS)
+def _most_common(numbers: Counter[str]) -> str:
+    return _listed(numbers.most_common(), LISTED_KINDS)
 
 
-def _listed(counted: Sequence[tuple[str, int]], most: int) -> str:
-    listed = ", ".join(f"{value} ({count})" for value, count in counted[:most])
-    return f"{listed} and {len(counted) - most} others" if len(counted) > most else listed
+def _listed(numbers: Sequence[tuple[str, int]], most: int) -> str:
+    listed = ", ".join(f"{value} ({number})" for value, number in numbers[:most])
+    return f"{listed} and {counted(len(numbers) - most, 'other')}" if len(numbers) > most else listed
 
 
 def _duplicate_lines(clips: Sequence[InspectedClip]) -> list[str]:
@@ -175,9 +176,8 @@ def _duplicate_lines(clips: Sequence[InspectedClip]) -> list[str]:
         groups.setdefault(content_key(clip), []).append(clip)
     same = [group for group in groups.values() if len(group) > 1]
     other_caption = [group for group in same if len({clip.row.caption for clip in group}) > 1]
-    counted = Counter(clip.row.caption for clip in clips)
-    repeated = sum(count for count in counted.values() if count > 1)
-    texts = [f"{sum(map(len, same))} clips have the same content as another; {repeated} the same caption"]
+    repeated = sum(number for number in Counter(clip.row.caption for clip in clips).values() if number > 1)
+    texts = [f"{counted(sum(map(len, same)), 'clip')} have the same content as another; {repeated} the same caption"]
     for group in other_caption[:LISTED_KINDS]:
         listed = ", ".join(f"{clip.row.id} ({clip.row.caption!r})" for clip in group[:3])
         texts.append(f"the same content with different captions: {listed}")

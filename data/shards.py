@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 from webdataset import TarWriter
 
+from common.console import counted
 from common.errors import UserError
 from common.files import new_folder
 from common.randomness import numpy_generator
@@ -158,7 +159,9 @@ class _Writer:
             pool.shutdown(wait=True, cancel_futures=True)
         if not self._report.clips:
             named = ", ".join(f"{row.id} {row.reason}" for row in self._report.skipped[:NAMED_CLIPS])
-            raise UserError(f"Not one of {len(self._rows)} clips can be written: {named or 'the data set is empty'}.")
+            raise UserError(
+                f"Not one of {counted(len(self._rows), 'clip')} can be written: {named or 'the data set is empty'}."
+            )
         return self._report
 
     def _write_shard(self, tar: TarWriter, samples: Iterator[ShardSample]) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from playwright.sync_api import FloatRect, Locator, Page, ViewportSize, sync_playwright
 from playwright.sync_api import TimeoutError as WaitedTooLong
 
+from common.console import program
 from common.errors import UserError
 from logging_system.dashboard_server import choose_port, tensorboard_server
 
@@ -79,7 +80,8 @@ PICTURES = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@program
+def main(arguments: Sequence[str]) -> int:
     """Make the pictures and return the exit code: 1 if one could not be made."""
     parser = argparse.ArgumentParser(description="Make the screenshots of docs/dashboard.md from a finished run.")
     parser.add_argument("run", type=Path, help="folder of a finished run, such as logs/NAME")
@@ -87,12 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="only pictures whose name contains this")
     options = parser.parse_args(arguments)
     wanted = [picture for picture in PICTURES if options.only in picture.name]
-    try:
-        missing = make_pictures(options.run, options.output, wanted)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 1 if missing else 0
+    return 1 if make_pictures(options.run, options.output, wanted) else 0
 
 
 def make_pictures(run: Path, output: Path, pictures: Sequence[Picture]) -> list[str]:
@@ -179,4 +176,4 @@ def small_png(png: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

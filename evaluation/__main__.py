@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.console import program
 from compute.memory import keep_freed_memory
 from evaluation.evaluate import EvaluationRequest, evaluate
 from sampling.trained_run import add_sampling_options, add_weights_options
@@ -29,19 +29,12 @@ COLUMNS = {
 NEARLY_ALL = 0.9
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Evaluate and print; return the exit code."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Evaluate and print."""
     keep_freed_memory()
     request = _parse(arguments)
-    try:
-        report = evaluate(request)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print("\n".join([*_lines(report), "", str(request.output), str(request.sheet)]))
-    return 0
+    print("\n".join([*_lines(evaluate(request)), "", str(request.output), str(request.sheet)]))
 
 
 def _parse(arguments: Sequence[str]) -> EvaluationRequest:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy
 
+from common.console import counted
 from common.errors import UserError
 from common.files import named_if_unwritable, write_atomically
 from common.randomness import derive_seed, numpy_generator
@@ -127,8 +128,8 @@ def _conditions(request: EvaluationRequest, run: TrainedRun, history: TrainingHi
     notes = list(NOTES)
     if run.samples_seen != history.clips:
         notes.append(
-            f"The run has seen {run.samples_seen} clips, {history.clips} by its last BATCH_SIZE: it was resumed with "
-            "another one. Which words training showed is therefore a guess; held-out words are certain."
+            f"The run has seen {counted(run.samples_seen, 'clip')}, {history.clips} by its last BATCH_SIZE: it was "
+            "resumed with another one. Which words training showed is therefore a guess; held-out words are certain."
         )
     config = run.config
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from common.console import counted
 from common.interruption import Interrupted
 from config import Config
 from logging_system.cadence import Cadence, Due, LoggingClock
@@ -223,8 +224,8 @@ def build_dispatcher(
         rewound = rewind(run_folder, first_new_step)
         if rewound.lines:
             report_on_console(
-                f"Logging: {rewound.lines} points that will be written anew after step {start_step} were taken out; "
-                f"{rewound.backup_folder} keeps them."
+                f"Logging: took out {counted(rewound.lines, 'point')} after step {start_step}, to be written anew; "
+                f"{rewound.backup_folder} keeps what was there."
             )
     except OSError as error:
         report_on_console(f"Logging: old points beyond step {start_step} could not be taken back ({error}).")

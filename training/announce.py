@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.run_folder import RunFolder
+from common.console import command, counted
 from common.settings import LoadedSettings
 from compute.device import ComputeDevice, Place
 from compute.memory import SMALLER_BATCH, SMALLER_CLIP, device_name
@@ -41,7 +42,7 @@ def announce(
         count = processes.part.world_size
         clips = config.clips_per_step
         share = "each has a part of the model" if config.PARALLELISM == "fsdp" else "each has the whole model"
-        print(f"Processes: {count}, {share}; a step takes {count} times {clips} clips, {count * clips} together.")
+        print(f"Processes: {count}, {share}; a step takes {count} * {clips} = {counted(count * clips, 'clip')}.")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
         print("This machine has a GPU: --preset base trains a larger model that is meant for one.")
     for name, (old, new) in loaded.preset_changes.items():
@@ -49,9 +50,9 @@ def announce(
     for difference in differences:
         print(f"Differs from the checkpoint: {difference}")
     if config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION:
-        print(f"Sample videos are made every {config.SAMPLE_EVERY_STEPS} steps and at the end.")
+        print(f"Sample videos are made every {counted(config.SAMPLE_EVERY_STEPS, 'step')} and at the end.")
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
-    print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}", flush=True)
+    print(f"Watch it: {command('python', 'launch_tensorboard.py', '--logdir', config.LOG_DIR)}", flush=True)
     _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
 
 
@@ -61,7 +62,7 @@ def _announce_estimate(
     """Print what the run will take, and warn if memory or time will not suffice. None stands for no limit."""
     on_cpu = compute.device.type == "cpu"
     each = f" for each of the {estimate.processes_here} processes here" if estimate.processes_here > 1 else ""
-    all_steps = "" if steps is None else f" ({steps} steps: {_duration(steps * estimate.step_seconds)})"
+    all_steps = "" if steps is None else f" ({counted(steps, 'step')}: {_duration(steps * estimate.step_seconds)})"
     print(
         f"Estimate: {estimate.parameters / 1e6:.3g} M parameters, {_flops(estimate.step_flops)} a step; "
         f"{'' if on_cpu else 'at most '}about {_duration(estimate.step_seconds)} a step on this "
@@ -80,7 +81,8 @@ def _announce_estimate(
     if max_minutes is not None and (steps is None or steps * estimate.step_seconds > 60 * max_minutes):
         most = int(60 * max_minutes / estimate.step_seconds)
         print(
-            f"MAX_MINUTES ({max_minutes:g}) leaves time for at most about {most} steps; --max-minutes none lifts it.",
+            f"MAX_MINUTES ({max_minutes:g}) leaves time for at most about {counted(most, 'step')}; "
+            "--max-minutes none lifts it.",
             flush=True,
         )
 

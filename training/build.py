@@ -22,6 +22,7 @@ from checkpoints.checkpoint import (
 from checkpoints.run_folder import RunFolder, open_run_folder
 from checkpoints.saver import CheckpointSaver, Saver
 from checkpoints.sharded_saver import ShardedSaver
+from common.console import counted
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
 from compute.device import ComputeDevice
@@ -42,7 +43,7 @@ from training.loop import TrainingLoop
 from training.optimizer import optimizer_tensors
 from training.resume import compare_data, config_for_resume
 from training.skipped import SkippedBatchWriter, SkippedSteps
-from training.stopping import StopRequest, interrupted_with_peers
+from training.stopping import StopRequest, all_done, interrupted_with_peers
 from training.validation import Validator, gauge_clips, load_validation_batch, wrong_tokens
 
 
@@ -205,7 +206,7 @@ def _changed_step(config: Config, checkpoint: Checkpoint, processes: Processes) 
     """Return a sentence if a step takes another number of clips than before."""
     then = config_of_checkpoint(checkpoint)
     now, before = config.clips_per_step * processes.part.world_size, then.clips_per_step * checkpoint.state.world_size
-    return [] if now == before else [f"a step takes {now} clips, and took {before}"]
+    return [] if now == before else [f"a step takes {counted(now, 'clip')}, and took {before}"]
 
 
 def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:
@@ -227,8 +228,8 @@ def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint, pro
     if total is None or checkpoint.state.step < total:
         return False
     print(
-        f"Nothing to do: {checkpoint.folder} is at step {checkpoint.state.step}, and all {total} steps are done. Raise "
-        f"MAX_STEPS or NUM_EPOCHS to go on; options of the first launch must be given again."
+        f"Nothing to do: {checkpoint.folder} is at step {checkpoint.state.step}, and {all_done(total)}. Raise "
+        "MAX_STEPS or NUM_EPOCHS to go on; options of the first launch must be given again."
     )
     return True
 

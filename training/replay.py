@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.checkpoint import list_checkpoints, read_checkpoint, step_of
+from common.console import program
 from common.errors import UserError
 from common.settings import config_from_json
 from compute.device import DeviceName, choose_device, precision_elsewhere
@@ -25,8 +26,9 @@ from training.skipped import SkippedBatch, kept_steps, load_skipped
 from training.step import StepOutcome, TrainStep
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Replay and print; return the exit code."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Replay and print."""
     parser = argparse.ArgumentParser(
         prog="python -m training.replay",
         description="Do a skipped step again, with the clips, noise and weights that it had, and say where the first "
@@ -36,14 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--step", type=int, default=None, help="default: the first one that the run kept")
     parser.add_argument("--device", default="auto", choices=get_args(DeviceName))
     request = parser.parse_args(arguments)
-    try:
-        print("\n".join(replay(request.run, request.step, request.device)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    print("\n".join(replay(request.run, request.step, request.device)))
 
 
 def replay(run: Path, step: int | None, device: DeviceName) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.checkpoint import Checkpoint
+from common.console import counted
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json, config_from_json
 from config import ARCHITECTURE_FIELDS, SPLIT_FIELDS, Config
@@ -125,13 +126,17 @@ def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[st
     if before != now:
         changed = sorted({str(clip[0]) for clip in before ^ now})
         differences.append(
-            f"data: {len(now - before)} of the training clips are new or have changed, {len(before - now)} of the last "
-            f"launch's are gone or have changed ({named(changed)}); the order of the clips is another one from here on"
+            f"data: {counted(len(now - before), 'training clip is', 'training clips are')} new or changed, "
+            f"{counted(len(before - now), 'of the last launch is', 'of the last launch are')} gone or changed "
+            f"({named(changed)}); the order of the clips is another one from here on"
         )
     held_out = {_content(entry) for entry in then["held_out"]}
     moved = [entry["clip"] for entry in report["training"] if _content(entry) in held_out]
     if moved and not then["validation_shares_training_clips"]:
-        differences.append(f"data: {len(moved)} clips that were held out are trained on from here on: {named(moved)}")
+        differences.append(
+            f"data: {counted(len(moved), 'clip that was held out is', 'clips that were held out are')} trained on from "
+            f"here on: {named(moved)}"
+        )
     if set(map(_clip, then["validation"])) != set(map(_clip, report["validation"])):
         differences.append(
             "data: validation is on other clips from here on; its losses do not compare with earlier ones"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from checkpoints.tensor_files import load_tensors, save_tensors
+from common.console import command
 from common.errors import UserError
 from common.files import new_folder
 from common.settings import config_as_json
@@ -113,7 +114,8 @@ class SkippedBatchWriter:
             return
         self._kept += 1
         run = self._folder.parent
-        print(f"{message} To look into it: python -m training.replay --run {run} --step {step}", file=sys.stderr)
+        replay = command("python", "-m", "training.replay", "--run", run, "--step", str(step))
+        print(f"{message} To look into it: {replay}", file=sys.stderr)
 
     def _fill(self, folder: Path, step: int, batch: Batch) -> None:
         save_tensors(folder / "batch.safetensors", {"video": batch.video_BCTHW, "tokens": batch.tokens_BL})

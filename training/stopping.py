@@ -67,11 +67,16 @@ class StoppingLimits:
         """Return why the run ends after `step`, or None."""
         total = self.total_steps
         if total is not None and step >= total:
-            return Ending(f"all {total} steps are done (MAX_STEPS or NUM_EPOCHS)")
+            return Ending(f"{all_done(total)} (MAX_STEPS or NUM_EPOCHS)")
         if not is_out_of_time:
             return None
-        left = "" if total is None else f"; {total - step} of {total} steps are left"
+        left = "" if total is None else f"; {total - step} of {total} steps {'is' if total - step == 1 else 'are'} left"
         return Ending(f"MAX_MINUTES ({self.max_minutes:g}, of each launch) is over{left}; --resume goes on")
+
+
+def all_done(total: int) -> str:
+    """Say that all steps of a run are done."""
+    return "the only step is done" if total == 1 else f"all {total} steps are done"
 
 
 class StopRequest:

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import imageio.v3
 
+from common.console import counted, program
 from common.errors import UserError
 from common.randomness import derive_seed
 from data.fingerspelling.lexicon import available_languages, language_entries
@@ -21,18 +22,14 @@ MOST_FRAMES = 10_000
 MOST_WORD_LIST_BYTES = 10_000_000
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 after an error that the user can put right. Usage errors exit with 2."""
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Run the command. Usage errors exit with 2."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.command == "languages":
-            _list_languages()
-        else:
-            print(f"{_render(options)} words written to {options.output}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if options.command == "languages":
+        _list_languages()
+    else:
+        print(f"{counted(_render(options), 'word')} written to {options.output}")
 
 
 def _list_languages() -> None:
@@ -132,4 +129,4 @@ def _rate(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

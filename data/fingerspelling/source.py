@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy
 
+from common.console import counted
 from common.errors import UserError
 from common.randomness import derive_seed, numpy_generator
 from config import Config
@@ -184,7 +185,7 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
     kind = "held-out words" if split.holds_words_out else "training words in other styles (no words are held out)"
     description = (
         f"Finger-spelling of {config.SIGNED_LANGUAGE!r}: {len(alphabet.symbols)} letters, words of 1 to "
-        f"{max_word_letters}, {config.EPOCH_SIZE} clips an epoch; validation on {len(rows)} {kind}"
+        f"{max_word_letters}, {counted(config.EPOCH_SIZE, 'clip')} an epoch; validation on {len(rows)} {kind}"
     )
     return FingerspellingSplits(
         summary=DataSummary(description, _report(split, rows)),

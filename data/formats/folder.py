@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from common.console import counted
 from common.errors import UserError
 from data.captions import read_caption
 from data.formats.data_format import DataFormat
@@ -65,10 +66,14 @@ def _notices(names: Sequence[str], clips: Sequence[str]) -> tuple[Notice, ...]:
     lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
     notes = []
     if lonely := captions - wanted:
-        notes.append(f"{len(lonely)} .txt files have no clip beside them, such as {shown_name(min(lonely))}")
+        notes.append(
+            f"{counted(len(lonely), '.txt file has', '.txt files have')} no clip of the same name, such as "
+            f"{shown_name(min(lonely))}"
+        )
     if others := [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]:
         notes.append(
-            f"{len(others)} videos are of kinds that are not read, such as {shown_name(others[0])}: encode anew"
+            f"{counted(len(others), 'video is', 'videos are')} of a kind that is not read, such as "
+            f"{shown_name(others[0])}: encode anew"
         )
     if lists and wanted - captions:
         named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])

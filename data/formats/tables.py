@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from common.console import counted
 from common.errors import UserError
 from data.formats.fields import shown_name
 from data.media.files import printable
@@ -87,8 +88,7 @@ class Table:
     def _record(self, place: str, fields: list[str], wanted: int) -> Record:
         if not wanted <= len(fields) <= len(self.columns):
             remedy = "" if self.quotes == "none" else "; a text with the separator in it must stand in double quotes"
-            counted = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
-            return Record(place, {}, f"has {counted} in place of {wanted}{remedy}")
+            return Record(place, {}, f"has {counted(len(fields), 'field')} in place of {wanted}{remedy}")
         return Record(place, {name: value for name, value in zip(self.columns, fields, strict=False) if name})
 
 

@@ -62,7 +62,7 @@ def index_tar(file: BinaryIO) -> TarIndex:
     except _ERRORS as error:
         if not members:
             raise UnusableClip(f"is not a readable tar file ({str(error)[:120]})") from error
-        read = f"its first {len(members)} files" if len(members) > 1 else "its first file"
+        read = "its first file" if len(members) == 1 else f"its first {len(members)} files"
         problem = f"is cut off or damaged: what comes after {read} cannot be read ({str(error)[:120]})"
     return TarIndex(tuple(members), problem, size)
 

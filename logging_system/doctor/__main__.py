@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.console import counted, program
 from common.errors import UserError
 from logging_system.dashboard_server import find_runs
 from logging_system.doctor.diagnosis import as_json, as_text, diagnose
@@ -16,7 +16,7 @@ from logging_system.files.scalar_history import HistoryFile, read_history
 CONFIG_FILE = "config.json"
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m logging_system.doctor",
@@ -25,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("run", type=Path, help="folder of a run, such as logs/NAME, or of runs: then the newest one")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def find_run(path: Path) -> Path:
@@ -66,43 +66,28 @@ def read_run(run: Path) -> tuple[HistoryFile, Mapping[str, object]]:
     if not isinstance(constants, dict):
         raise UserError(f"{config} is not a JSON object. Restore it, or judge another run.")
     if not len(file.history) and file.unreadable_lines:
-        raise UserError(f"{metrics}: none of its {file.unreadable_lines} lines can be read. Judge another run.")
+        raise UserError(f"{metrics}: none of its lines can be read ({file.unreadable_lines}). Judge another run.")
     if not len(file.history):
         raise UserError(f"{metrics} holds no metrics yet. Wait for the first step, or for the next flush.")
     return file, constants
 
 
-def main() -> int:
-    """Run the program and return its exit code."""
-    try:
-        code = judge()
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has closed the pipe; discard the rest
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code
-
-
-def judge() -> int:
-    """Print the verdict, or why there is none, and return the exit code."""
-    arguments = parse_arguments()
-    try:
-        run = find_run(arguments.run)
-        file, constants = read_run(run)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+@program
+def main(arguments: Sequence[str]) -> None:
+    """Print the verdict."""
+    options = parse(arguments)
+    run = find_run(options.run)
+    file, constants = read_run(run)
     diagnosis = diagnose(file.history, constants)
-    if arguments.json:
+    if options.json:
         found = {"run": str(run), "unreadable_lines": file.unreadable_lines, **as_json(diagnosis)}
         print(json.dumps(found, indent=1, allow_nan=False))
-        return 0
+        return
     print(f"Run: {run}")
     if file.unreadable_lines:
-        print(f"{file.unreadable_lines} lines of {METRICS_FILE} could not be read and are left out.")
+        print(f"Left out: {counted(file.unreadable_lines, 'line')} of {METRICS_FILE} that cannot be read.")
     print(as_text(diagnosis))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.console import counted
 from logging_system.doctor.finding import Constants, Evidence, Finding, Healthy, Opinion, Unknown
 from logging_system.doctor.rules_machine import data_bound, logging_and_disk, memory_growth, straggler
 from logging_system.doctor.rules_samples import (
@@ -69,7 +70,7 @@ class Diagnosis:
         if not (self.problems or self.warnings or self.healthy):
             return f"Step {self.step}: too early to judge."
         counts = [
-            f"{len(found)} {what}{'s' if len(found) > 1 else ''} ({', '.join(each.rule.lower() for each in found)})"
+            f"{counted(len(found), what)} ({', '.join(each.rule.lower() for each in found)})"
             for found, what in ((self.problems, "problem"), (self.warnings, "warning"))
             if found
         ]

@@ -153,8 +153,3 @@ def number(config: Constants, name: str) -> float | None:
     """Return a constant that is a number; None where the config lacks it or holds something else."""
     value = config.get(name)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def points(count: int, what: str) -> str:
-    """Return "no <what>", "1 <what>" or "<count> <what>s"."""
-    return f"no {what}" if count == 0 else f"{count} {what}" + ("s" if count > 1 else "")

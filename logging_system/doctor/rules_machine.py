@@ -3,6 +3,7 @@
 import numpy
 from numpy.typing import NDArray
 
+from common.console import counted
 from logging_system.doctor.finding import (
     RECENT_POINTS,
     Constants,
@@ -14,7 +15,6 @@ from logging_system.doctor.finding import (
     last_point,
     launch_start,
     of_this_launch,
-    points,
     recent_median,
 )
 from logging_system.files.scalar_history import ScalarHistory, ScalarSeries
@@ -105,7 +105,7 @@ def straggler(history: ScalarHistory, config: Constants) -> Opinion:
 
 
 def _needs_points(series: ScalarSeries, least: int) -> Unknown:
-    have = points(len(series), "point")
+    have = counted(len(series), "point")
     return Unknown(f"It needs {least} points of {series.tag}; so far {have} (ENABLE_PERFORMANCE_PROFILING).")
 
 
@@ -155,10 +155,18 @@ def logging_and_disk(history: ScalarHistory, config: Constants) -> Opinion:
             remedies.append("Free some space, lower KEEP_CHECKPOINTS or CACHE_LIMIT_GB, or move LOG_DIR.")
         healthy.append(f"{disk.values[-1]:.0f} GB are free")
     if len(failures) and failures.values[-1] > 0:
-        signs.add("warning", f"Logging failed {failures.values[-1]:.0f} times in this launch.", last_point(failures))
+        signs.add(
+            "warning",
+            f"Logging failed {counted(round(failures.values[-1]), 'time')} in this launch.",
+            last_point(failures),
+        )
         remedies.append("The console says what failed, and logging_errors.log in the run folder where a category did.")
     if len(dropped) and dropped.values[-1] > 0:
-        signs.add("warning", f"{dropped.values[-1]:.0f} videos were given up.", last_point(dropped))
+        signs.add(
+            "warning",
+            f"{counted(round(dropped.values[-1]), 'video was', 'videos were')} given up.",
+            last_point(dropped),
+        )
         remedies.append("Raise SAMPLE_EVERY_STEPS.")
     if len(overhead) and overhead.steps[-1] - launch_start(history) >= LEAST_OVERHEAD_STEPS:
         if overhead.values[-1] > OVERHEAD_PERCENT:

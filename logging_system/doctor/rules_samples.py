@@ -5,6 +5,7 @@ The rules of samples judge the latest sampling point.
 
 import numpy
 
+from common.console import counted
 from logging_system.doctor.finding import (
     LOSS_EMA_TAG,
     Constants,
@@ -19,7 +20,6 @@ from logging_system.doctor.finding import (
     launch_start,
     number,
     of_this_launch,
-    points,
     recent_median,
     settled_loss,
 )
@@ -85,7 +85,7 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
     loss_tag, gap_tag = (TRAINED_LOSS_TAG, TRAINED_GAP_TAG) if of_trained else (VALIDATION_LOSS_TAG, VALIDATION_GAP_TAG)
     steps, (loss, gap, zero) = aligned(history, loss_tag, gap_tag, VALIDATION_BASELINE_TAG)
     if len(steps) < LEAST_VALIDATIONS:
-        have = points(len(steps), "validation")
+        have = counted(len(steps), "validation")
         if not len(steps) and len(history.series(loss_tag)):
             return Unknown("All clips have the same caption, so that none can be exchanged for another one.")
         return Unknown(
@@ -299,7 +299,7 @@ def overfitting(history: ScalarHistory, config: Constants) -> Opinion:
     training = settled_loss(history).since(launch_start(history))
     needed = WORSE_VALIDATIONS + 1
     if len(validation) < needed:
-        have = points(len(validation), "validation")
+        have = counted(len(validation), "validation")
         return Unknown(f"It needs {needed} validations; so far {have} (VALIDATE_EVERY_STEPS).")
     best = int(numpy.argmin(validation.values))
     step, lowest = int(validation.steps[best]), float(validation.values[best])

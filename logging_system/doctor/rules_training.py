@@ -4,6 +4,7 @@ import math
 
 import numpy
 
+from common.console import counted
 from logging_system.doctor.finding import (
     LEARNING_RATE_TAG,
     LOSS_EMA_TAG,
@@ -20,7 +21,6 @@ from logging_system.doctor.finding import (
     number,
     of_this_launch,
     per_layer,
-    points,
     rate_fraction,
     recent_median,
     settled_loss,
@@ -130,7 +130,7 @@ def plateau(history: ScalarHistory, config: Constants) -> Opinion:
     ]
     judged = [series for series, least in curves if len(series) >= least]
     if not judged:
-        have = points(len(curves[0][0]), "validation")
+        have = counted(len(curves[0][0]), "validation")
         return Unknown(
             f"It needs {LEAST_VALIDATIONS} validations or {LEAST_LOSS_POINTS} points of the loss; so far {have}."
         )
@@ -229,7 +229,7 @@ def learning_rate_too_high(history: ScalarHistory, config: Constants) -> Opinion
             signs.add("problem", sentence, last_point(loss))
     spikes = _spikes(norms)
     if len(spikes) >= LEAST_SPIKES:
-        sentence = f"The gradient norm spiked {len(spikes)} times lately, to {spikes.values.max():.3g}."
+        sentence = f"The gradient norm spiked {counted(len(spikes), 'time')} lately, to {spikes.values.max():.3g}."
         highest = int(numpy.argmax(spikes.values))
         signs.add("warning", sentence, Evidence(NORM_TAG, int(spikes.steps[highest]), float(spikes.values[highest])))
     if signs.sentences:

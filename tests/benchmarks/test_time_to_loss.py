@@ -273,7 +273,7 @@ def test_the_report_is_printed_before_the_figures_are_written(full_disk, tmp_pat
     assert time_to_loss.main(["--seeds", "0", "1", "--networks", "text2sign", f"--json={tmp_path / 'a.json'}"]) == 1
     printed = capsys.readouterr()
     assert "| text2sign | 2 |" in printed.out
-    assert printed.err.endswith("error: the disk is full\n")
+    assert printed.err.endswith("cannot be written: the disk is full\n")
 
 
 def test_a_library_that_is_missing_is_named_before_anything_is_trained(monkeypatch, capsys):

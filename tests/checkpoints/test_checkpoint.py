@@ -99,7 +99,7 @@ def test_all_damaged_is_an_error_and_nothing_is_a_fresh_start(tmp_path: Path) ->
     assert load_newest(tmp_path / "none") is None
     assert load_newest(tmp_path) is None
     (save(tmp_path, 1) / "ema.safetensors").unlink()
-    with pytest.raises(UserError, match=r"all 1 checkpoints .* are damaged"):
+    with pytest.raises(UserError, match=r"the only checkpoint in .* is damaged"):
         load_newest(tmp_path)
 
 

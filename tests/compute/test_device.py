@@ -215,7 +215,7 @@ def test_one_process_leaves_the_choice_of_the_gpu_to_cuda(machine: Machine) -> N
 
 def test_more_processes_than_gpus_are_refused_with_both_numbers(machine: Machine) -> None:
     machine.has(gpus=2)
-    with pytest.raises(UserError, match=r"4 processes .* sees 2 CUDA device\(s\).*--nproc-per-node=2, or set DEVICE"):
+    with pytest.raises(UserError, match=r"4 processes .* sees 2 CUDA devices.*--nproc-per-node=2, or set DEVICE"):
         choose_device("auto", "auto", Place(local_rank=0, processes_here=4))
 
 

@@ -133,7 +133,7 @@ def test_captions_that_differ_in_capitals_alone_stay_together(seed):
 
 def test_given_clips_that_show_the_same_as_a_training_clip_are_left_out_and_said():
     clips = [clip(0, split="training", digest="x"), clip(1, split="validation", digest="x")]
-    with pytest.raises(UserError, match="each of the 1 validation clips shows the same as a training clip"):
+    with pytest.raises(UserError, match="1 validation clip, and each shows the same as a training clip"):
         split_clips(clips, "auto", 0.5, 0)
     split = split_clips([*clips, clip(2, split="validation"), clip(3, split="test", digest="x")], "auto", 0.5, 0)
     assert ids(split.held_out) == ["clip002"]

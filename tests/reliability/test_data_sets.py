@@ -101,7 +101,7 @@ def test_a_clip_that_goes_missing_ends_the_run_with_its_name_and_a_checkpoint(tm
     assert state_of(newest(ended.run))["step"] == saved
     resumed = train(tmp_path, *options, f"--max-steps={saved + 3}", "--resume")
     assert f"Going on from step {saved}: " in resumed.said
-    assert "data: 0 of the training clips are new or have changed, 1 of the last launch's are gone" in resumed.said
+    assert "data: 0 training clips are new or changed, 1 of the last launch is gone" in resumed.said
 
 
 def test_a_clip_that_was_trained_on_does_not_count_as_held_out_after_a_resume(tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ def test_the_same_clips_make_no_difference(written):
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ([A, B, entry("d", "yes")], "1 of the training clips are new or have changed, 0"),
-        ([A], "0 of the training clips are new or have changed, 1"),
-        ([A, entry("b", "bye", sha256="1")], "1 of the training clips are new or have changed, 1"),
-        ([A, entry("b", "bye", span=(0.0, 1.0))], "1 of the training clips are new or have changed, 1"),
-        ([A, entry("b", "goodbye")], "1 of the training clips are new or have changed, 1"),
+        ([A, B, entry("d", "yes")], "1 training clip is new or changed, 0"),
+        ([A], "0 training clips are new or changed, 1"),
+        ([A, entry("b", "bye", sha256="1")], "1 training clip is new or changed, 1"),
+        ([A, entry("b", "bye", span=(0.0, 1.0))], "1 training clip is new or changed, 1"),
+        ([A, entry("b", "goodbye")], "1 training clip is new or changed, 1"),
     ],
 )
 def test_other_training_clips_are_said(written, training, message):
@@ -54,7 +54,7 @@ def test_other_training_clips_are_said(written, training, message):
 
 def test_held_out_clips_that_are_trained_on_from_now_on_are_said(written):
     said = compare_data(written, report([A, B, C], [entry("d", "yes")], ["yes"])).differences
-    assert any("1 clips that were held out are trained on from here on: c" in sentence for sentence in said)
+    assert any("1 clip that was held out is trained on from here on: c" in sentence for sentence in said)
     assert any("validation is on other clips" in sentence for sentence in said)
 
 

@@ -46,10 +46,10 @@ def test_a_caption_may_be_named_in_capitals(root):
 def test_videos_of_kinds_that_are_not_read_are_said(root):
     (root / "c.wmv").touch()
     (root / "d.M4V").touch()
-    assert notes(root) == ("2 videos are of kinds that are not read, such as c.wmv: encode anew",)
+    assert notes(root) == ("2 videos are of a kind that is not read, such as c.wmv: encode anew",)
 
 
 def test_captions_without_clips_are_counted(root):
     for name in ("z.txt", "c.txt", "a.txt"):
         (root / name).write_text("hello")
-    assert notes(root) == ("2 .txt files have no clip beside them, such as c.txt",)
+    assert notes(root) == ("2 .txt files have no clip of the same name, such as c.txt",)

@@ -46,17 +46,16 @@ def test_newest_run_of_a_folder_as_json(write_run: Write, curves: Curves, config
 
 
 def test_a_run_that_is_still_written_and_one_with_a_damaged_line(
-    write_run: Write, curves: Curves, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    write_run: Write, curves: Curves, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run("live", curves)
-    monkeypatch.setattr(sys, "argv", ["doctor", str(run)])
     printed = []
     for more in ("", '{"step": 1210, "tag": "01_Train', "\n"):
         with open(run / "metrics.jsonl", "a") as file:
             file.write(more)
-        assert main() == 0
+        assert main([str(run)]) == 0
         printed.append(capsys.readouterr().out)
-    note = "1 lines of metrics.jsonl could not be read and are left out."
+    note = "Left out: 1 line of metrics.jsonl that cannot be read."
     assert printed == [printed[0], printed[0], printed[0].replace("\n", f"\n{note}\n", 1)]
 
 
@@ -90,7 +89,7 @@ def _list_as_config(run: Path) -> None:
         (_without_metrics, "metrics.jsonl does not exist"),
         (_empty, "metrics.jsonl holds no metrics yet"),
         (_without_config, "config.json is missing"),
-        (_unreadable, "none of its 2 lines can be read"),
+        (_unreadable, "none of its lines can be read (2)"),
         (_torn_config, "cannot be read"),
         (_list_as_config, "config.json is not a JSON object"),
     ],
@@ -100,26 +99,21 @@ def test_a_run_that_cannot_be_judged(
     message: str,
     write_run: Write,
     curves: Curves,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = write_run("odd", curves)
     damage(run)
-    monkeypatch.setattr(sys, "argv", ["doctor", str(run)])
-    assert main() == 1
+    assert main([str(run)]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert message in printed.err
     assert str(run) in printed.err
 
 
-def test_no_folder_and_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_folder_and_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "logs").mkdir()
     for path, message in ((tmp_path / "nowhere", "is not a folder"), (tmp_path / "logs", "holds no run")):
-        monkeypatch.setattr(sys, "argv", ["doctor", str(path)])
-        assert main() == 1
+        assert main([str(path)]) == 1
         assert f"{path} {message}" in capsys.readouterr().err
 
 
@@ -129,10 +123,9 @@ def test_an_error_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     assert len(finished.stderr.splitlines()) == 1
 
 
-def test_help_says_what_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["doctor", "--help"])
+def test_help_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(["--help"])
     assert ended.value.code == 0
     assert "logs/NAME" in capsys.readouterr().out
 

@@ -157,7 +157,7 @@ def test_text_needs_three_validations_that_can_be_read(history_with: Build, conf
     assert "All clips have the same caption" in equal_captions.missing
     none = text_ignored(history_with({GAP: None, "02_Loss_Components/Validation/Loss": None}), config)
     assert isinstance(none, Unknown)
-    assert "so far no validation" in none.missing
+    assert "so far 0 validations" in none.missing
 
 
 @pytest.mark.parametrize(("last", "expected"), [(240, Unknown), (260, Finding)])
