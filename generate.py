@@ -1,8 +1,11 @@
 """Generate clips from a trained run: python generate.py --run logs/NAME --text CAB --output cab.mp4"""
 
 import argparse
-import itertools
+import hashlib
+import re
 import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ import torch
 
 from common.console import counted, program
 from common.errors import UserError
-from common.files import named_if_unwritable, write_atomically
+from common.files import check_writable, named_if_unwritable, write_atomically
 from common.video_encoding import encode_gif, encode_mp4, encode_png
 from compute.memory import keep_freed_memory
 from config import Config
@@ -27,6 +30,8 @@ from sampling.trained_run import (
 )
 
 LARGEST_SIDE = 4096  # pixels; larger videos play hardly anywhere
+MOST_NAME_BYTES = 200  # of a text in the name of its file, which may have 255
+RESERVED_NAMES = re.compile("con|prn|aux|nul|(com|lpt)[0-9¹²³]", re.IGNORECASE)  # on Windows
 OTHER_VIDEO_SUFFIXES = (".webm", ".mov", ".avi", ".mkv", ".png")
 
 
@@ -44,7 +49,7 @@ class GenerationRequest(SamplingRequest):
 def parse(arguments: list[str]) -> GenerationRequest:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Turn text into sign videos with a trained run.")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run, such as logs/my_run")
+    add_weights_options(parser)
     parser.add_argument("--text", nargs="+", required=True, help="what to sign; several texts make several videos")
     parser.add_argument(
         "--output",
@@ -59,7 +64,6 @@ def parse(arguments: list[str]) -> GenerationRequest:
     parser.add_argument(
         "--contact-sheet", type=Path, default=None, help="also draw all clips on one PNG, real ones above"
     )
-    add_weights_options(parser)
     return GenerationRequest(**vars(parser.parse_args(arguments)))
 
 
@@ -80,7 +84,7 @@ def generate(request: GenerationRequest) -> list[Path]:
     clips = to_pixels(run.sampler.sample(run.model, list(request.text), noise, request.seed))
     for path, clip in zip(paths, clips, strict=True):
         encode = encode_gif if path.suffix.lower() == ".gif" else encode_mp4
-        with named_if_unwritable(path):
+        with named_if_unwritable(f"--output {path}"):
             write_atomically(path, encode(clip, config.VIDEO_FRAMES_PER_SECOND, request.scale))
     if request.contact_sheet is not None:
         _write_contact_sheet(request.contact_sheet, request.text, clips, config)
@@ -104,42 +108,62 @@ def _check(request: GenerationRequest, config: Config, tokenizer: Tokenizer) -> 
 
 
 def _output_paths(request: GenerationRequest) -> list[Path]:
+    """Return where each clip goes; make the folders, and check that all files can be written."""
     suffix = "" if request.output is None else request.output.suffix.lower()
     if suffix in OTHER_VIDEO_SUFFIXES:
         raise UserError(f"--output {request.output}: only .mp4 and .gif can be written")
-    if len(request.text) == 1 and (request.output is None or suffix in (".mp4", ".gif")):
-        paths = [request.output if request.output is not None else Path(f"{_file_name(request.text[0])}.mp4")]
+    if request.output is not None and suffix in (".mp4", ".gif"):
+        if len(request.text) > 1:
+            texts = counted(len(request.text), "text")
+            raise UserError(f"--output {request.output}: {texts} make several files; name a folder")
+        paths = [request.output]
     else:
-        folder = request.output if request.output is not None else Path()
-        if suffix in (".mp4", ".gif"):
-            raise UserError(
-                f"--output {folder}: {counted(len(request.text), 'text')} make several files; name a folder"
-            )
-        paths = [folder / f"{name}.mp4" for name in _distinct([_file_name(text) for text in request.text])]
-    try:
-        for parent in {path.parent for path in paths}:
-            parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {request.output}: cannot make the folder: {error}") from error
+        folder = Path() if request.output is None else request.output
+        paths = [folder / name for name in _file_names(request.text, folder)]
+    for path in paths:
+        check_writable("--output", path)
+    if request.contact_sheet is not None:
+        check_writable("--contact-sheet", request.contact_sheet)
     return paths
 
 
-def _file_name(text: str) -> str:
-    """Keep letters and digits of any script, so that no text can point outside the folder."""
-    kept = "".join(character if character.isalnum() or character in "-_" else "_" for character in text)
-    return kept[:100]
+def _file_names(texts: Sequence[str], folder: Path) -> list[str]:
+    """Return TEXT.mp4 for each text; no other text ever has the same name, in this folder or on another file system.
+
+    A text that is not what its name says, or that differs from another name in capitals only, has a hash in its name.
+    What comes again is numbered, since it has another noise: CAB.mp4, CAB.2.mp4.
+    """
+    taken = {}
+    if folder.is_dir():
+        taken = {_folded(file.name): unicodedata.normalize("NFC", file.name) for file in folder.iterdir()}
+    names: list[str] = []
+    hashed: Counter[str] = Counter()
+    for text in texts:
+        text = unicodedata.normalize("NFC", text)
+        name = _readable_name(text)
+        file = f"{name}.mp4"
+        if name.replace("_", " ") != text or taken.setdefault(_folded(file), file) != file:
+            name += "." + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        hashed[name] += 1
+        names.append(f"{name}.mp4" if hashed[name] == 1 else f"{name}.{hashed[name]}.mp4")
+    return names
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """Number repeated names: CAB, CAB_2. Names that differ in case only count as repeated, as some disks see them."""
-    taken: set[str] = set()
-    distinct = []
-    for name in names:
-        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-        free = next(candidate for candidate in candidates if candidate.lower() not in taken)
-        taken.add(free.lower())
-        distinct.append(free)
-    return distinct
+def _readable_name(text: str) -> str:
+    """Return a file name without extension that every file system takes: letters, digits and marks of any script."""
+    kept = "".join(
+        character if character.isalnum() or character == "-" or unicodedata.category(character)[0] == "M" else "_"
+        for character in text
+    )
+    name = re.sub("_+", "_", kept).strip("_-")
+    if RESERVED_NAMES.fullmatch(name):
+        name = f"_{name}"
+    return name.encode()[:MOST_NAME_BYTES].decode(errors="ignore") or "_"
+
+
+def _folded(name: str) -> str:
+    """Return what two names share that a file system may take for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
 def _write_contact_sheet(path: Path, texts: Sequence[str], clips: numpy.ndarray, config: Config) -> None:
@@ -148,7 +172,6 @@ def _write_contact_sheet(path: Path, texts: Sequence[str], clips: numpy.ndarray,
     splits = build_data(config)
     real = [splits.real_clip(text) for text in texts]
     with named_if_unwritable(f"--contact-sheet {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, encode_png(contact_sheet(texts, list(clips), real)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from checkpoints.checkpoint import find_checkpoint, new_checkpoint
-from checkpoints.run_folder import lock_run
+from checkpoints.run_folder import CHECKPOINTS, find_run, lock_run
 from checkpoints.tensor_files import save_tensors
 from common.console import program
 from common.errors import UserError
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
         description="Replace a checkpoint that was written with CHECKPOINT_LAYOUT sharded by one of whole files, as "
         "CHECKPOINT_LAYOUT whole writes them. Takes memory for the weights and the optimizer's two moments.",
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run, such as logs/my_run")
+    parser.add_argument("--run", type=Path, required=True, help="folder of a run, or of runs: then the newest one")
     parser.add_argument("--checkpoint", default="newest", help="newest (the default), best or a step")
     request = parser.parse_args(arguments)
     with named_if_unwritable(f"--run {request.run}"):
@@ -40,9 +40,8 @@ def consolidate(run: Path, which: str) -> str:
         UserError: there is no such checkpoint, it is damaged, or a training goes on in the run.
         OSError: the disk is full or not writable; the checkpoint is as it was.
     """
-    if not run.is_dir():
-        raise UserError(f"--run {run}: there is no such folder; runs are folders in LOG_DIR (logs by default)")
-    checkpoints = run / "checkpoints"
+    run = find_run(run)
+    checkpoints = run / CHECKPOINTS
     with lock_run(run):
         checkpoint = find_checkpoint(checkpoints, which)
         if checkpoint is None:

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,12 +14,15 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from checkpoints.checkpoint import Checkpoint, load_newest
+from checkpoints.checkpoint import Checkpoint, list_checkpoints, load_newest
 from common.errors import UserError
-from common.files import UNFINISHED, remove_unfinished, write_atomically
+from common.files import UNFINISHED, newest_first, remove_unfinished, write_atomically
 
 AUTOMATIC = "auto"  # EXPERIMENT_NAME, for a name made of the time
 
+CONFIG_FILE = "config.json"
+CHECKPOINTS = "checkpoints"
+MAKE_A_RUN = "train one with `python main.py --experiment-name NAME`, then give `--run logs/NAME`"
 LOCK_FILE = "run.lock"
 HOLDER_FILE = "run.lock.json"  # who holds it; Windows would not let others read it from the locked file itself
 NOTING_SECONDS = 0.5
@@ -32,7 +36,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write a JSON file that is complete or absent.
@@ -72,21 +76,34 @@ def open_run_folder(
         folder = RunFolder(path)
         checkpoint = load_newest(folder.checkpoints) if resume else None
         if resume and checkpoint is None:
-            known = ", ".join(sorted(config.parent.name for config in log_dir.glob("*/config.json"))) or "none"
+            known = ", ".join(sorted(config.parent.name for config in log_dir.glob(f"*/{CONFIG_FILE}"))) or "none"
             print(f"--resume: {path} holds no checkpoint; starting at step 0. Runs in {log_dir}: {known}")
         yield folder, checkpoint
 
 
-def newest_run(log_dir: Path) -> Path | None:
-    """Return the run folder in `log_dir` that was started or resumed last, or None."""
-    runs = [config.parent for config in log_dir.glob("*/config.json")]
-    return max(runs, key=lambda run: (run / "config.json").stat().st_mtime, default=None)
+def find_run(path: Path) -> Path:
+    """Return `path` if it is a run, or else the run in it that was started or resumed last and has a checkpoint.
+
+    Says on stderr which one it took.
+
+    Raises:
+        UserError: there is no such folder, or no such run in it.
+    """
+    if not path.is_dir():
+        raise UserError(f"--run {path}: there is no such folder; {MAKE_A_RUN}")
+    if (path / CONFIG_FILE).exists() or (path / CHECKPOINTS).is_dir():
+        return path
+    for run in newest_first(path, f"*/{CONFIG_FILE}"):
+        if list_checkpoints(run / CHECKPOINTS):
+            print(f"Run: {run}", file=sys.stderr)
+            return run
+    raise UserError(f"--run {path}: neither a run nor a folder of runs of which one has a checkpoint; {MAKE_A_RUN}")
 
 
 def _choose_folder(log_dir: Path, experiment_name: str, resume: bool) -> Path:
     if experiment_name == AUTOMATIC:
-        newest = newest_run(log_dir) if resume else None
-        return newest if newest is not None else _make_fresh(log_dir)
+        runs = newest_first(log_dir, f"*/{CONFIG_FILE}") if resume else []
+        return runs[0] if runs else _make_fresh(log_dir)
     path = log_dir / experiment_name
     _refuse_old_run(path, resume)
     path.mkdir(exist_ok=True)

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
@@ -41,6 +43,27 @@ def named_if_unwritable(name: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{name} cannot be written: {error}") from error
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Make the folder of a file that an option names, and check before long work that the file can be written there.
+
+    Raises:
+        UserError: it cannot, or there is a folder of its name.
+    """
+    with named_if_unwritable(f"{option} {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(path.stat().st_mode):  # a name that is too long is an error here too
+                raise UserError(f"{option} {path}: that is a folder; name a file")
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def newest_first(folder: Path, *patterns: str) -> list[Path]:
+    """Return the folders of the files in `folder` that match a glob pattern, the one that was written last first."""
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
+    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    return list(dict.fromkeys(file.parent for file in files))
 
 
 @contextmanager
@@ -95,7 +118,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _unfinished(path: Path) -> Path:
-    return path.with_name(f"{UNFINISHED}{path.name}-{uuid.uuid4().hex}")
+    return path.with_name(f"{UNFINISHED}{path.name[:40]}-{uuid.uuid4().hex}")  # also where the name is long already
 
 
 def sync_folder(folder: Path) -> None:

@@ -43,7 +43,7 @@ def _parse(arguments: Sequence[str]) -> EvaluationRequest:
         description="Generate words with a trained run, have them read by a recogniser that was trained on real clips, "
         "and report the letter error rate beside what it must be compared with.",
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run, such as logs/my_run")
+    add_weights_options(parser)
     parser.add_argument(
         "--words",
         type=Path,
@@ -57,7 +57,6 @@ def _parse(arguments: Sequence[str]) -> EvaluationRequest:
     )
     parser.add_argument("--seed", type=int, default=0, help="of words, noise and looks (default 0)")
     add_sampling_options(parser)
-    add_weights_options(parser)
     return EvaluationRequest(**vars(parser.parse_args(arguments)))
 
 

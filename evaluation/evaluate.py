@@ -1,7 +1,6 @@
 """Evaluation of a trained run: does it spell what it is told, and words that it has never seen?"""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy
 
 from common.console import counted
 from common.errors import UserError
-from common.files import named_if_unwritable, write_atomically
+from common.files import check_writable, named_if_unwritable, write_atomically
 from common.randomness import derive_seed, numpy_generator
 from common.video_encoding import encode_png
 from config import Config
@@ -40,7 +39,6 @@ from evaluation.report import (
 )
 from measures.recogniser_training import build_recogniser
 from measures.text_use import sensitivity_interval
-from models.tokens import Tokenizer
 from sampling.sampler import contact_sheet
 from sampling.trained_run import SamplingRequest, TrainedRun, check_text, open_trained_run
 
@@ -81,7 +79,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
         UserError: no usable checkpoint, a word the run cannot take, or a place that cannot be written.
     """
     run = open_trained_run(request)
-    texts = _checked_words(request, run.config, run.tokenizer)
+    texts = _checked_words(request.words, run.folder, run.config, run.tokenizer)
     _prepare_output(request)
     splits = build_data(run.config)
     if not isinstance(splits, FingerspellingSplits):
@@ -170,13 +168,13 @@ def _unseen_real(splits: FingerspellingSplits, seed: int) -> numpy.ndarray:
     )
 
 
-def _checked_words(request: EvaluationRequest, config: Config, tokenizer: Tokenizer) -> list[str]:
+def _checked_words(words: Path | None, run: Path, config: Config, tokenizer: Tokenizer) -> list[str]:
     """Return the user's words, or none where the user names none."""
     if config.DATA_ROOT is not None:
-        raise _not_spelled(request.run)
-    if request.words is None:
+        raise _not_spelled(run)
+    if words is None:
         return []
-    return read_words(request.words, lambda where, text: check_text(where, text, config, tokenizer))
+    return read_words(words, lambda where, text: check_text(where, text, config, tokenizer))
 
 
 def _not_spelled(run: Path) -> UserError:
@@ -205,14 +203,10 @@ def _sheet(words: Sequence[AskedWord], clips: EvaluationClips, samples_per_word:
 
 def _prepare_output(request: EvaluationRequest) -> None:
     """Fail before the work, not after it, if one of the two files cannot be written."""
-    if request.output.is_dir():
-        raise UserError(f"--output {request.output}: that is a folder; name a file such as report.json")
     sheet = request.sheet
-    if sheet.suffix.lower() != ".png" or sheet.is_dir():
+    if sheet.suffix.lower() != ".png":
         raise UserError(f"--contact-sheet {sheet}: a contact sheet is a PNG; name a file that ends in .png")
     if sheet.absolute() == request.output.absolute():
         raise UserError(f"--output {request.output}: the contact sheet goes there; name a file such as report.json")
-    for path in (request.output, sheet):
-        with named_if_unwritable(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=path.parent).close()
+    check_writable("--output", request.output)
+    check_writable("--contact-sheet", sheet)

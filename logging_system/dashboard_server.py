@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import newest_first
 
 FIRST_PORT = 6006
 PORTS_TO_TRY = 100
@@ -30,11 +31,10 @@ def find_runs(logdir: Path) -> list[str]:
     remedy = "Train first (python main.py), or name the folder of your runs with --logdir."
     if not logdir.is_dir():
         raise UserError(f"{logdir} is not a folder. {remedy}")
-    files = [file for pattern in ("*tfevents*", "*/*tfevents*") for file in logdir.glob(pattern)]
-    if not files:
+    runs = [run.name for run in newest_first(logdir, "*tfevents*", "*/*tfevents*")]
+    if not runs:
         raise UserError(f"{logdir} holds no runs yet. {remedy}")
-    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
-    return list(dict.fromkeys(file.parent.name for file in files))
+    return runs
 
 
 def is_loopback(host: str) -> bool:

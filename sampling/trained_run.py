@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from checkpoints.checkpoint import Checkpoint, config_of_checkpoint, find_checkpoint, load_weights
+from checkpoints.checkpoint import config_of_checkpoint, find_checkpoint, load_weights
+from checkpoints.run_folder import CHECKPOINTS, MAKE_A_RUN, find_run
 from common.errors import UserError
 from common.field_types import LARGEST_GUIDANCE_SCALE
 from common.settings import config_as_json, config_from_json
@@ -17,14 +18,12 @@ from models.tokens import Tokenizer, says_nothing, shown_symbols
 from models.unet3d import TextToVideoModel
 from sampling.sampler import ClipSampler, build_sampler
 
-MAKE_A_RUN = "train one with `python main.py --experiment-name NAME`, then give `--run logs/NAME`"
-
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingRequest:
     """Which weights of which run to sample from, and how; None means the run's own setting."""
 
-    run: Path  # its folder
+    run: Path  # its folder, or one of runs: then the newest one that has a checkpoint
     device: DeviceName
     steps: int | None = None
     guidance_scale: float | None = None
@@ -41,7 +40,14 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_weights_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for which weights to sample from, and where."""
+    """Add the options for which weights of which run to sample from, and where."""
+    logs = Config.model_fields["LOG_DIR"].default
+    parser.add_argument(
+        "--run",
+        type=Path,
+        default=logs,
+        help=f"folder of a run, or of runs: then the newest one that has a checkpoint (default: {logs})",
+    )
     parser.add_argument("--raw-weights", action="store_true", help="use the last weights in place of their average")
     parser.add_argument(
         "--checkpoint", default="newest", help="newest, best (by validation loss) or a step (default: newest)"
@@ -70,14 +76,17 @@ def open_trained_run(request: SamplingRequest) -> TrainedRun:
     Raises:
         UserError: no such run, no usable checkpoint, or an option that cannot be.
     """
-    checkpoint = _find(request.run, request.checkpoint)
+    run = find_run(request.run)
+    checkpoint = find_checkpoint(run / CHECKPOINTS, request.checkpoint)
+    if checkpoint is None:
+        raise UserError(f"--run {run}: no checkpoint in {run / CHECKPOINTS} yet; {MAKE_A_RUN}")
     config = _with_options(config_of_checkpoint(checkpoint), request)
     tokenizer = build_tokenizer(config, checkpoint.state.symbols)
     compute = choose_device(request.device, precision_elsewhere(config.MIXED_PRECISION))
     model = build_model(config, tokenizer, compute.device)
     load_weights(model, checkpoint, "model" if request.raw_weights else "ema")
     return TrainedRun(
-        folder=request.run,
+        folder=run,
         step=checkpoint.state.step,
         samples_seen=checkpoint.state.samples_seen,
         clips_per_step=config.clips_per_step * checkpoint.state.world_size,
@@ -110,15 +119,6 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
         raise UserError(
             f"{name} {text!r}: {len(tokens)} symbols are more than MAX_CAPTION_LENGTH, {tokenizer.max_length}"
         )
-
-
-def _find(run: Path, which: str) -> Checkpoint:
-    if not run.is_dir():
-        raise UserError(f"--run {run}: there is no such folder; runs are folders in LOG_DIR (logs by default)")
-    checkpoint = find_checkpoint(run / "checkpoints", which)
-    if checkpoint is None:
-        raise UserError(f"--run {run}: no checkpoint in {run / 'checkpoints'} yet; {MAKE_A_RUN}")
-    return checkpoint
 
 
 def _with_options(config: Config, request: SamplingRequest) -> Config:

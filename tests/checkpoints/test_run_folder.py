@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from checkpoints.checkpoint import Checkpoint, TrainingState
-from checkpoints.run_folder import newest_run, open_run_folder
+from checkpoints.run_folder import find_run, open_run_folder
 from common.errors import UserError
+from common.files import newest_first
 from common.settings import config_as_json, load_settings
 from config import PRESETS, Config
 from training.resume import config_for_resume
@@ -31,13 +32,31 @@ def test_a_fresh_name_every_time_and_a_given_name_once(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_of_runs_stands_for_the_newest_one_with_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for age, name in ((30, "old"), (20, "trained"), (10, "just_started")):
+        (tmp_path / "logs" / name / "checkpoints" / ("" if name == "just_started" else "step_00000002")).mkdir(
+            parents=True
+        )
+        (tmp_path / "logs" / name / "config.json").write_text("{}")
+        os.utime(tmp_path / "logs" / name / "config.json", (1_000_000 - age, 1_000_000 - age))
+    assert find_run(tmp_path / "logs") == tmp_path / "logs" / "trained"
+    assert capsys.readouterr() == ("", f"Run: {tmp_path / 'logs' / 'trained'}\n")
+    assert find_run(tmp_path / "logs" / "just_started") == tmp_path / "logs" / "just_started"  # it was named
+    assert capsys.readouterr().err == ""
+    for path, message in ((tmp_path, "neither a run nor a folder of runs"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(UserError, match=f"--run {path}: .*{message}.*; train one with `python main.py"):
+            find_run(path)
+
+
 def test_resume_without_a_name_takes_the_run_used_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for age, name in ((30, "old"), (10, "new"), (20, "older")):
         with open_run_folder(tmp_path, name, resume=False) as (folder, _):
             folder.write_json("config.json", {})
         stamp = folder.path.stat().st_mtime - age
         os.utime(folder.path / "config.json", (stamp, stamp))
-    assert newest_run(tmp_path) == tmp_path / "new"
+    assert newest_first(tmp_path, "*/config.json") == [tmp_path / name for name in ("new", "older", "old")]
     with open_run_folder(tmp_path, "auto", resume=True) as (folder, checkpoint):
         assert folder.path == tmp_path / "new"
         assert checkpoint is None

@@ -114,7 +114,7 @@ def test_parts_become_whole_files_in_place(tmp_path: Path) -> None:
 def test_what_cannot_be_consolidated_is_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--run", str(tmp_path / "nowhere")]) == 1
     assert "there is no such folder" in capsys.readouterr().err
-    with pytest.raises(UserError, match="there is no checkpoint in"):
+    with pytest.raises(UserError, match="neither a run nor a folder of runs"):
         consolidate(tmp_path, "newest")
     folder = save(tmp_path / "checkpoints", 1)
     with lock_run(tmp_path), pytest.raises(UserError, match="is in use by"):

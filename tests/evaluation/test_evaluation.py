@@ -13,7 +13,7 @@ from common.errors import UserError
 from config import Config
 from data.batches import training_batches
 from data.build import build_data
-from evaluation.evaluate import EvaluationRequest, _checked_words
+from evaluation.evaluate import _checked_words
 from models.build import build_tokenizer
 from models.tokens import CharacterTokenizer
 from sampling.trained_run import SamplingRequest, open_trained_run
@@ -218,19 +218,5 @@ def test_places_that_cannot_be_written_are_named(
 
 
 def test_a_run_on_other_clips_is_refused_with_what_to_look_at_instead(tmp_path: Path) -> None:
-    request = EvaluationRequest(
-        run=tmp_path,
-        words=None,
-        samples_per_word=1,
-        output=tmp_path / "report.json",
-        contact_sheet=None,
-        seed=0,
-        steps=None,
-        guidance_scale=None,
-        sampler=None,
-        raw_weights=False,
-        checkpoint="newest",
-        device="cpu",
-    )
     with pytest.raises(UserError, match="Text_Gap_Shuffled"):
-        _checked_words(request, Config(DATA_ROOT=tmp_path), CharacterTokenizer(("A",), 8))
+        _checked_words(None, tmp_path, Config(DATA_ROOT=tmp_path), CharacterTokenizer(("A",), 8))

@@ -1,6 +1,8 @@
 """generate.py on the checkpoint of a real run."""
 
 import io
+import re
+import unicodedata
 from pathlib import Path
 
 import av
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 import generate
+from sampling.sampler import ClipSampler
 
 
 def frames_of(path: Path) -> numpy.ndarray:
@@ -39,11 +42,11 @@ def test_a_gif_loops_and_keeps_every_frame(finished_run: Path, tmp_path: Path) -
 
 def test_several_texts_go_into_a_folder_and_none_changes_another(finished_run: Path, tmp_path: Path) -> None:
     assert run("--run", str(finished_run), "--text", "A", "B", "A", "--output", str(tmp_path / "three")) == 0
-    assert sorted(path.name for path in (tmp_path / "three").iterdir()) == ["A.mp4", "A_2.mp4", "B.mp4"]
+    assert sorted(path.name for path in (tmp_path / "three").iterdir()) == ["A.2.mp4", "A.mp4", "B.mp4"]
     assert run("--run", str(finished_run), "--text", "A", "--output", str(tmp_path / "one.mp4")) == 0
     alone, together = frames_of(tmp_path / "one.mp4"), frames_of(tmp_path / "three" / "A.mp4")
     assert numpy.abs(alone.astype(int) - together).mean() < 2  # equal up to rounding in another batch size
-    repeated = frames_of(tmp_path / "three" / "A_2.mp4")
+    repeated = frames_of(tmp_path / "three" / "A.2.mp4")
     assert numpy.abs(repeated.astype(int) - together).mean() > 2  # another noise
 
 
@@ -97,18 +100,113 @@ def test_bad_requests_are_named_and_write_nothing(
 
 
 def test_a_run_without_a_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{}")
     assert run("--run", str(tmp_path), "--text", "A") == 1
     assert "no checkpoint in" in capsys.readouterr().err
     assert run("--run", str(tmp_path / "none"), "--text", "A") == 1
     assert "there is no such folder" in capsys.readouterr().err
 
 
-def test_an_output_that_cannot_be_written_is_named(
-    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "file/a.mp4"], "--output file/a.mp4 cannot be written"),
+        (["--output", "folder.mp4"], "--output folder.mp4: that is a folder"),
+        (["--output", "folder"], "--output folder/A.mp4: that is a folder"),
+        (["--output", f"{'x' * 252}.mp4"], "cannot be written: .*too long"),
+        (["--contact-sheet", "folder.png"], "--contact-sheet folder.png: that is a folder"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_sampled(
+    options: list[str],
+    message: str,
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ClipSampler, "sample", None)
     (tmp_path / "file").write_text("")
-    assert run("--run", str(finished_run), "--text", "A", "--output", str(tmp_path / "file" / "a.mp4")) == 1
-    assert "cannot make the folder" in capsys.readouterr().err
+    for folder in ("folder.mp4", "folder/A.mp4", "folder.png"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert run("--run", str(finished_run), "--text", "A", *options) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_newest_run_is_taken_and_said_where_none_is_named(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it prints is the path alone, for scripts; which run it took goes to stderr."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "words").symlink_to(finished_run, target_is_directory=True)
+    assert run("--text", "A", "--scale", "1", "--steps", "1") == 0
+    assert capsys.readouterr() == ("A.mp4\n", f"Run: {Path('logs') / 'words'}\n")
+
+
+def names_of(folder: Path, *texts: str) -> list[str]:
+    """Return the names of the files of texts, once they are written."""
+    names = generate._file_names(texts, folder)
+    for name in names:
+        (folder / name).write_text("")
+    return names
+
+
+def test_a_text_in_any_script_is_the_name_of_its_file(tmp_path: Path) -> None:
+    texts = ("CAB", "good morning", "T-SHIRT", "क्षत्रिय", "สวัสดี", "你好", "שלום", "e\N{COMBINING ACUTE ACCENT}te")
+    assert names_of(tmp_path, *texts) == [
+        *(
+            "CAB.mp4",
+            "good_morning.mp4",
+            "T-SHIRT.mp4",
+            "क्षत्रिय.mp4",
+            "สวัสดี.mp4",
+            "你好.mp4",
+            "שלום.mp4",
+            "éte.mp4",
+        )
+    ]
+
+
+NAMESAKES = (
+    *("a b", "a_b", "a  b", " a b", "a b!", "a/b", "../a b", "A b", "a B", "a\nb", "a\0b", "a\u200db", "a\udcffb"),
+    *("...", "?", "_", "con", "_con", "CON", "com¹", "straße", "strasse", "é", "É", "\ufb01", "fi"),
+    *("x" * 300, "x" * 301, "你" * 100, "你" * 101, "x" * 200, "-x", "x.mp4"),
+)
+
+
+def test_different_texts_never_share_a_name_on_any_file_system_in_one_run_or_several(tmp_path: Path) -> None:
+    (tmp_path / "together").mkdir()
+    (tmp_path / "apart").mkdir()
+    together = names_of(tmp_path / "together", *NAMESAKES)
+    apart = [name for text in NAMESAKES for name in names_of(tmp_path / "apart", text)]
+    assert together == apart == [name for text in NAMESAKES for name in names_of(tmp_path / "apart", text)]
+    for form in ("NFC", "NFD"):
+        assert len({unicodedata.normalize(form, name.casefold()) for name in apart}) == len(NAMESAKES)
+    reserved = {
+        "CON",
+        "PRN",
+        "AUX",
+        "NUL",
+        *(f"{port}{number}" for port in ("COM", "LPT") for number in "123456789¹"),
+    }
+    for name in apart:
+        assert len(name.encode()) <= 255
+        assert name.split(".")[0].upper() not in reserved
+        assert name.split(".")[0].rstrip(" .") not in ("", *"-")
+        assert not set(name) & set('/\\:*?"<>|')
+        assert name.isprintable()
+        assert name.endswith(".mp4")
+        assert not name.startswith((".", "-", " "))
+        assert (tmp_path / "apart" / name).is_file()
+
+
+def test_a_text_that_comes_again_is_numbered(tmp_path: Path) -> None:
+    names = names_of(tmp_path, "A", "B!", "A", "B!", "A")
+    assert [re.sub(r"[0-9a-f]{8}", "HASH", name) for name in names] == [
+        *("A.mp4", "B.HASH.mp4", "A.2.mp4", "B.HASH.2.mp4", "A.3.mp4")
+    ]
 
 
 def test_a_contact_sheet_shows_real_above_generated(finished_run: Path, tmp_path: Path) -> None:

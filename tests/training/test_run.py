@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import generate
 import main
 from checkpoints.checkpoint import list_checkpoints
-from checkpoints.run_folder import newest_run
+from common.files import newest_first
 from models.tokens import TEXT_SYMBOLS
 from tests.grids import mostly_slow
 from training import estimate
@@ -267,7 +267,7 @@ def test_a_clip_that_fits_no_memory_is_found_before_the_folder_counts_as_a_run(
         patched.setattr(estimate, "_time_pass", out_of_memory)
         run("a", "--max-steps=1", exit_code=1)
     assert "does not fit into the memory of this CPU; lower NUM_FRAMES" in capsys.readouterr().err
-    assert newest_run(tmp_path / "logs") is None
+    assert newest_first(tmp_path / "logs", "*/config.json") == []
     run("a", "--max-steps=1")  # the name is still free
 
 
