@@ -1,4 +1,4 @@
-"""Generate clips from a trained run: python generate.py --run logs/NAME --text CAB --output cab.mp4"""
+"""Generate clips from a trained run: python generate.py [--run logs/NAME] --text CAB --output cab.mp4"""
 
 import argparse
 import hashlib
@@ -55,7 +55,8 @@ def parse(arguments: list[str]) -> GenerationRequest:
         "--output",
         type=Path,
         default=None,
-        help="file ending in .mp4 or .gif for one text; folder for several (each becomes TEXT.mp4). "
+        help="file ending in .mp4 or .gif for one text; folder for several (each becomes TEXT.mp4, with a hash where the name "
+        "cannot hold all of the text). "
         "Default: TEXT.mp4 in the current folder",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the initial noise (default 0)")

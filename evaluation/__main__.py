@@ -1,4 +1,4 @@
-"""Does a trained run spell what it is told? python -m evaluation --run logs/NAME --output report.json"""
+"""Does a trained run spell what it is told? python -m evaluation [--run logs/NAME] --output report.json"""
 
 import argparse
 import sys

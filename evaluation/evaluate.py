@@ -39,6 +39,7 @@ from evaluation.report import (
 )
 from measures.recogniser_training import build_recogniser
 from measures.text_use import sensitivity_interval
+from models.tokens import Tokenizer
 from sampling.sampler import contact_sheet
 from sampling.trained_run import SamplingRequest, TrainedRun, check_text, open_trained_run
 
