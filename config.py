@@ -1,8 +1,9 @@
 """Every constant a person tunes. Edit the values here; the command line overrides them for one run.
 
 Each constant is an option by its kebab-case name: LOG_EVERY_STEPS is ``--log-every-steps``, a switch is
-``--enable-...`` or ``--no-enable-...``, None is written ``none``, and several values are separated by commas
-(``--model-channels 64,128``) or a JSON list (``--sample-prompts '["HELLO, YOU", "BYE"]'``).
+``--enable-...`` or ``--no-enable-...``, None is written ``none``, and several numbers are separated by commas
+(``--model-channels 64,128``). Several texts are several arguments (``--sample-prompts "Hello, you" Bye``) or one JSON
+list (``--sample-prompts '["Hello, you", "Bye"]'``).
 Command line wins over the preset asked for (``--preset``), the preset over this class.
 """
 

@@ -55,9 +55,8 @@ def parse(arguments: list[str]) -> GenerationRequest:
         "--output",
         type=Path,
         default=None,
-        help="file ending in .mp4 or .gif for one text; folder for several (each becomes TEXT.mp4, with a hash where the name "
-        "cannot hold all of the text). "
-        "Default: TEXT.mp4 in the current folder",
+        help="file ending in .mp4 or .gif for one text; folder for several (each becomes TEXT.mp4, with a hash where "
+        "the name cannot hold all of the text). Default: TEXT.mp4 in the current folder",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the initial noise (default 0)")
     add_sampling_options(parser)

@@ -9,7 +9,8 @@ import re
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
 
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic.fields import FieldInfo
@@ -96,15 +97,25 @@ def _build_parser(
         field = config_class.model_fields[options["dest"]]
         if options.pop("action", None) is argparse.BooleanOptionalAction:
             options["action"] = argparse.BooleanOptionalAction
+        elif _holds_texts(field):
+            options |= {"metavar": "TEXT", "nargs": "+" if for_help else "*"}
         else:
             options |= value_may_lack
-        if typing.get_origin(field.annotation) is tuple:
-            options["metavar"] = "VALUE,VALUE,..."
+            if typing.get_origin(field.annotation) is tuple:
+                options["metavar"] = "VALUE,VALUE,..."
         options["help"] += _describe_range(field)
         groups[headings[options["dest"]]].add_argument(*(each.lower() for each in names), **options)
 
     CliSettingsSource(config_class, root_parser=parser, add_argument_method=add_argument, cli_parse_none_str="none")
     return parser
+
+
+def _holds_texts(field: FieldInfo) -> bool:
+    """Return whether a field holds several texts or paths, which may have commas in them, and not several numbers."""
+    if typing.get_origin(field.annotation) is not tuple:
+        return False
+    item = typing.get_args(field.annotation)[0]
+    return (typing.get_args(item)[0] if typing.get_origin(item) is Annotated else item) in (str, Path)
 
 
 def _headings(config_class: type[BaseSettings]) -> dict[str, str]:
@@ -150,8 +161,11 @@ def _parse(name: str, raw: object, config_class: type[BaseSettings]) -> object:
     Raises:
         ValueError: the value is missing or a list is not well formed. The message continues the option's name.
     """
-    if raw is _NO_VALUE:
+    if raw is _NO_VALUE or raw == []:
         raise ValueError("needs a value")
+    if isinstance(raw, list):
+        only = raw[0].strip() if len(raw) == 1 else None
+        return [] if only == "" else _parse_json_list(only) if only and only.startswith("[") else raw
     text = str(raw)
     field = config_class.model_fields.get(name)
     annotation = None if field is None else field.annotation
@@ -167,11 +181,13 @@ def _parse(name: str, raw: object, config_class: type[BaseSettings]) -> object:
 
 
 def _parse_list(text: str) -> list[object]:
-    """Read ``1,2,3`` or a JSON list, which is needed for text with commas in it: ``["HELLO, YOU", "BYE"]``."""
-    if not text.strip():
-        return []
-    if not text.lstrip().startswith("["):
-        return [item.strip() for item in text.split(",")]
+    """Read the numbers ``1,2,3`` or ``[1, 2, 3]``."""
+    if text.lstrip().startswith("["):
+        return _parse_json_list(text)
+    return [item.strip() for item in text.split(",")] if text.strip() else []
+
+
+def _parse_json_list(text: str) -> list[object]:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:

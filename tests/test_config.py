@@ -65,7 +65,7 @@ REFUSED = [
     ("GUIDANCE_INTERVAL", "0", "item 2 Field required"),
     ("PARALLELISM", "tensor", "should be 'ddp' or 'fsdp'"),
     ("CHECKPOINT_LAYOUT", "pickled", "should be 'whole' or 'sharded'"),
-    ("SAMPLE_PROMPTS", "A,", "item 2 the text is empty"),
+    ("SAMPLE_PROMPTS", '["A", " "]', "item 2 the text is empty"),
     ("SAMPLE_PROMPTS", "[1]", "item 1 should be a valid string"),
     ("LEARNING_RATE", "nan", "should be a finite number"),
     ("MAX_MINUTES", "inf", "should be a finite number"),
@@ -103,7 +103,7 @@ CROSS_FIELD = [
         "use a multiple of SAVE_EVERY_STEPS",
     ),
     (
-        "--max-caption-length 3 --sample-prompts ABC,ABCD",
+        "--max-caption-length 3 --sample-prompts ABC ABCD",
         "SAMPLE_PROMPTS MAX_CAPTION_LENGTH",
         "'ABCD' would be cut off",
     ),
@@ -248,7 +248,7 @@ def test_every_constant_is_described_and_in_help(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_config_survives_json(preset: str) -> None:
-    config = load("--preset", preset, "--data-root", "some/clips", "--sample-prompts", "A,B")
+    config = load("--preset", preset, "--data-root", "some/clips", "--sample-prompts", "A", "B")
     saved = config_as_json(config)
     assert saved["DATA_ROOT"] == str(Path("some/clips"))
     assert saved["SAMPLE_PROMPTS"] == ["A", "B"]

@@ -96,7 +96,11 @@ def test_a_preset_that_says_what_the_class_says_changes_nothing() -> None:
         (["--sides", "[1, 2]"], "SIDES", (1, 2)),
         (["--sides", "1", "--sides", "2"], "SIDES", (2,)),
         (["--sides="], "SIDES", ()),
-        (["--words", "A,B C"], "WORDS", ("A", "B C")),
+        (["--words", "Good morning, everyone"], "WORDS", ("Good morning, everyone",)),
+        (["--words=Good morning, everyone"], "WORDS", ("Good morning, everyone",)),
+        (["--words", "A, B", "C", "--sides", "1,2"], "WORDS", ("A, B", "C")),
+        (["--words", "[A", "[B]"], "WORDS", ("[A", "[B]")),
+        (["--words", ""], "WORDS", ()),
         (["--words", '["HELLO, YOU", "B"]'], "WORDS", ("HELLO, YOU", "B")),
         (["--words", "none"], "WORDS", ("none",)),
         (["--kind", "3"], "KIND", 3),
@@ -143,6 +147,8 @@ def test_a_check_is_skipped_only_where_its_own_fields_are_wrong() -> None:
         (["--bat", "3"], "--bat is not an option; did you mean --batch?"),
         (["--zzzzzz"], "--zzzzzz is not an option; --help lists all"),
         (["--preset", "zzz"], "--preset zzz does not exist; choose from plain, big"),
+        (["--words"], "--words needs a value"),
+        (["--words", "[A"], "--words is not a JSON list: [A ("),
         (["--words", "[1]"], "WORDS = [1] (command line --words): item 1 should be a valid string"),
     ],
 )
@@ -220,3 +226,19 @@ def test_saved_settings_that_do_not_fit_are_refused() -> None:
         "RATE is missing in the saved configuration; it was written by another version",
         "BATCH = 0 (saved configuration): should be greater than or equal to 1",
     ]
+
+
+class Folders(Settings):
+    """Names of folders may have commas in them too."""
+
+    # --- All
+    FOLDERS: tuple[Folder, ...] = ()
+    """Folders."""
+
+
+def test_several_paths_are_several_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_settings(Folders, {"file": {}}, ["--folders", "a, b", "c"], program="program").config
+    assert (Path("a, b"), Path("c")) == config.FOLDERS
+    with pytest.raises(SystemExit):
+        load_settings(Folders, {"file": {}}, ["--help"], program="program")
+    assert "--folders TEXT [TEXT ...] Folders." in " ".join(capsys.readouterr().out.split())

@@ -20,7 +20,7 @@ def run(small_arguments: Callable[..., list[str]], tmp_path: Path) -> Run:
         arguments = (
             "--sampling-steps=1",
             "--recogniser-steps=0",
-            "--sample-prompts=A,B",
+            '--sample-prompts=["A", "B"]',
             "--lr-schedule=constant",
             f"--experiment-name={name}",
         )
