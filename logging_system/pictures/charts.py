@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy
 from PIL import Image, ImageDraw, ImageFilter
 
-from common.filmstrip import font_for
+from common.filmstrip import draw_text, drawable, text_width
 
 WIDTH, HEIGHT = 700, 430
 LEFT, TOP, BOTTOM, RIGHT = 92, 76, 70, 24
@@ -30,7 +30,7 @@ ACCENT = (214, 90, 30)
 
 def text_length(text: str) -> float:
     """Return the width of a label in pixels."""
-    return font_for(text, LABEL_SIZE).getlength(text)
+    return text_width(text, LABEL_SIZE)
 
 
 def nice_ticks(low: float, high: float, about: int) -> list[float]:
@@ -108,7 +108,7 @@ class Plot:
         anchor: str = "la",
         fill: tuple[int, int, int] = INK,
     ) -> None:
-        self.draw.text(position, text, fill=fill, font=font_for(text, size), anchor=anchor)
+        draw_text(self.draw, position, drawable(text), size, fill, anchor)
 
     def y_axis(self, ticks: Sequence[tuple[float, str]], *, grid: bool = True) -> None:
         for value, label in ticks:

@@ -1,12 +1,13 @@
 """Clips laid out in a grid, with captions. Every clip is uint8 [T, H, W, 3]."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from common.filmstrip import cut_to_width, font_for
+from common.filmstrip import cut_to_width, draw_text, drawable, text_width
 from common.vision import make_grid
 from logging_system.pictures.charts import INK, PAPER
 
@@ -31,14 +32,15 @@ def enlarged(video_THWC: numpy.ndarray, scale: int) -> numpy.ndarray:
 
 def captioned(video_THWC: numpy.ndarray, caption: str, size: int = SMALLEST_SIZE) -> numpy.ndarray:
     """Put a strip with the caption above every frame; a caption too wide is written smaller, then shortened."""
+    caption = drawable(caption)
     frames, _, width, _ = video_THWC.shape
     height = size + STRIP_MARGIN
     strip = Image.new("RGB", (width, height), PAPER)
     shown, fitting_size = caption[: width - 5], size  # no letter is narrower than a pixel
-    while fitting_size > SMALLEST_SIZE and font_for(shown, fitting_size).getlength(shown) > width - 6:
+    while fitting_size > SMALLEST_SIZE and text_width(shown, fitting_size) > width - 6:
         fitting_size -= 1
-    text = cut_to_width(caption, font_for(shown, fitting_size).getlength, width - 6)
-    ImageDraw.Draw(strip).text((3, height / 2), text, fill=INK, font=font_for(text, fitting_size), anchor="lm")
+    text = cut_to_width(caption, partial(text_width, size=fitting_size), width - 6)
+    draw_text(ImageDraw.Draw(strip), (3, height / 2), text, fitting_size, INK)
     if size > SMALLEST_SIZE:  # the picture will be shrunk by leaving pixels out: see charts.py
         strip = strip.filter(ImageFilter.BoxBlur(0.5))
     strip_THWC = numpy.broadcast_to(numpy.asarray(strip), (frames, height, width, 3))

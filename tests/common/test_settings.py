@@ -148,7 +148,7 @@ def test_a_check_is_skipped_only_where_its_own_fields_are_wrong() -> None:
         (["--zzzzzz"], "--zzzzzz is not an option; --help lists all"),
         (["--preset", "zzz"], "--preset zzz does not exist; choose from plain, big"),
         (["--words"], "--words needs a value"),
-        (["--words", "[A"], "--words is not a JSON list: [A ("),
+        (["--words", "[A"], "--words is not a JSON list: [A (Expecting value: line 1 column 2 (char 1))"),
         (["--words", "[1]"], "WORDS = [1] (command line --words): item 1 should be a valid string"),
     ],
 )
