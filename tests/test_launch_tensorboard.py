@@ -165,7 +165,7 @@ def test_sigterm_ends_everything_too(logdir):
 def test_no_runs_yet(tmp_path):
     result = run("--logdir", tmp_path)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"{tmp_path} holds no runs yet. Train first (python main.py)")
+    assert result.stderr.startswith(f"error: {tmp_path} holds no runs yet. Train first (python main.py)")
 
 
 def test_missing_folder(tmp_path):
