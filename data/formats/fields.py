@@ -16,10 +16,10 @@ MOST_NAME_LENGTH = 200  # characters of a signer, a split or a language
 
 Values = Mapping[str, object]
 
-_SPLITS: dict[str, Split] = {
+SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "training"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-    "test": "test",
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
@@ -41,6 +41,11 @@ def shown_name(name: str) -> str:
     text = printable(name)
     half = MOST_SHOWN_OF_NAME // 2
     return text if len(text) <= MOST_SHOWN_OF_NAME else f"{text[:half]}...{text[-half:]}"
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many there are of a thing that takes an s: "1 clip", "2 clips"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def as_text(values: Values, field: str) -> str:
@@ -71,9 +76,9 @@ def as_split(values: Values) -> Split | None:
     name = as_name(values, "split")
     if name is None:
         return None
-    if name.lower() not in _SPLITS:
-        raise UnusableClip(f"has split={shown(name)}: write one of {', '.join(_SPLITS)}, or nothing")
-    return _SPLITS[name.lower()]
+    if name.lower() not in SPLITS:
+        raise UnusableClip(f"has split={shown(name)}: write one of {', '.join(SPLITS)}, or nothing")
+    return SPLITS[name.lower()]
 
 
 def as_number(values: Values, field: str, unit: str) -> float | None:

@@ -1,4 +1,7 @@
-"""A folder of clips, each next to its caption: ``name.mp4`` and ``name.txt``."""
+"""A folder of clips, each next to its caption: ``name.mp4`` and ``name.txt``.
+
+Folders named train, val or test, at any level above the clips, are the split.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from common.errors import UserError
 from data.captions import read_caption
 from data.formats.data_format import DataFormat
-from data.formats.fields import shown_name
+from data.formats.fields import SPLITS, counted, shown_name
 from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
-from data.formats.search import MEDIA_EXTENSIONS, media_kind, walk_files
+from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, media_kind, walk_files
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
@@ -21,7 +24,12 @@ def _recognise(path: Path) -> str | None:
     return "it is a folder, and nothing in it tells of another format" if path.is_dir() else None
 
 
-def _read(path: Path) -> Manifest:
+def find_clips(path: Path) -> tuple[FoundFiles, list[str]]:
+    """Return all files below a folder, and which of them are clips.
+
+    Raises:
+        UserError: none is, or the folder cannot be listed.
+    """
     found = walk_files(path)
     clips = [name for name in found.names if media_kind(name) is not None]
     if not clips:
@@ -29,6 +37,11 @@ def _read(path: Path) -> Manifest:
             f"DATA_ROOT={str(path)!r} holds no clip ({', '.join(MEDIA_EXTENSIONS)}). Each clip is a file with its "
             f"caption beside it: name.mp4 and name.txt.{found.not_searched()}"
         )
+    return found, clips
+
+
+def _read(path: Path) -> Manifest:
+    found, clips = find_clips(path)
     rows: dict[str, ManifestRow] = {}
     skipped = list(found.skipped)
     known = set(found.names)
@@ -47,7 +60,7 @@ def _read(path: Path) -> Manifest:
         kind = media_kind(name)
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
-    return Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips))
+    return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips)))
 
 
 def with_signers(manifest: Manifest) -> Manifest:
@@ -57,6 +70,65 @@ def with_signers(manifest: Manifest) -> Manifest:
         before, underscore, _ = PurePosixPath(row.media.path).stem.partition("_")
         rows.append(replace(row, signer=printable(before) if underscore and before else None))
     return replace(manifest, rows=tuple(rows))
+
+
+def folders_of(name: str) -> tuple[str, ...]:
+    """Return the folders in the path of a file, the outermost first."""
+    return PurePosixPath(name).parent.parts
+
+
+def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = None) -> Manifest:
+    """Return the clips with the split that folders named train, val or test give; as they are if there are none.
+
+    It is the outermost level at which all clips have such a folder; without one, the outermost such folder of each.
+
+    Args:
+        manifest: clips without a split.
+        folders: those of each clip that may give it, the outermost first; all in its path if not given.
+
+    Raises:
+        UserError: only some of the clips lie in such a folder, or none of them lies in one for training.
+    """
+    names = [row.media.path for row in manifest.rows]
+    parts = _split_folders(manifest.root, names, folders or [folders_of(name) for name in names])
+    if not parts:
+        return manifest
+    splits = [SPLITS[part.lower()] for part in parts]
+    said = [
+        f"{counted(splits.count(split), 'clip')} for {kind}, such as {shown_name(names[splits.index(split)])}"
+        for split, kind in (("training", "training"), ("validation", "validation"), ("test", "testing"))
+        if split in splits
+    ]
+    text = (
+        f"the names of folders ({', '.join(sorted(set(parts)))}) give the split: {'; '.join(said)} (rename folders "
+        "that are no split; SPLIT_BY=caption and SPLIT_BY=signer divide all but the test clips anew)"
+    )
+    rows = tuple(replace(row, split=split) for row, split in zip(manifest.rows, splits, strict=True))
+    return replace(manifest, rows=rows, notices=(*manifest.notices, Notice("split", text)))
+
+
+def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the name of the folder that says to which part of the split each clip belongs; none if none does."""
+    levels = [[level for level, name in enumerate(each) if name.lower() in SPLITS] for each in folders]
+    if not any(levels):
+        return []
+    first = shown_name(names[next(number for number, found in enumerate(levels) if found)])
+    if not all(levels):
+        beside = shown_name(names[levels.index([])])
+        raise UserError(
+            f"DATA_ROOT={str(root)!r}: folders named train, val or test hold {sum(map(bool, levels))} of "
+            f"{counted(len(names), 'clip')}, such as {first}, but not {beside}. If these folders are the split, move "
+            "every clip into one of them; if they are not, rename them."
+        )
+    common = set.intersection(*map(set, levels))
+    parts = [each[min(common or found)] for each, found in zip(folders, levels, strict=True)]
+    if all(SPLITS[part.lower()] != "training" for part in parts):
+        raise UserError(
+            f"DATA_ROOT={str(root)!r}: no clip lies in a folder train; by the names of their folders all are for "
+            f"validation or testing, such as {first}. Put the clips for training into a folder train beside these; if "
+            "the folders are no split, rename them."
+        )
+    return parts
 
 
 def _notices(names: Sequence[str], clips: Sequence[str]) -> tuple[Notice, ...]:
