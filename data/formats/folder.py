@@ -3,7 +3,7 @@
 Folders named train, val or test, at any level above the clips, are the split.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -50,10 +50,7 @@ def _read(path: Path) -> Manifest:
         try:
             if clip_id in rows:
                 raise UnusableClip("cannot be told by its name from another file")
-            capitals = str(PurePosixPath(name).with_suffix(".TXT"))  # as some cameras and systems write names
-            caption = read_caption(
-                path, capitals if capitals in known else str(PurePosixPath(name).with_suffix(".txt"))
-            )
+            caption = read_caption(path, caption_file(name, known))
         except UnusableClip as error:
             skipped.append(SkippedRow(clip_id, str(error)))
             continue
@@ -61,6 +58,12 @@ def _read(path: Path) -> Manifest:
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
     return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips)))
+
+
+def caption_file(clip: str, known: Container[str]) -> str:
+    """Return the path at which a clip has its caption, whether there is such a file or not."""
+    capitals = str(PurePosixPath(clip).with_suffix(".TXT"))  # as some cameras and systems write names
+    return capitals if capitals in known else str(PurePosixPath(clip).with_suffix(".txt"))
 
 
 def with_signers(manifest: Manifest) -> Manifest:
@@ -132,19 +135,24 @@ def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str
 
 
 def _notices(names: Sequence[str], clips: Sequence[str]) -> tuple[Notice, ...]:
-    wanted = {str(PurePosixPath(name).with_suffix(".txt")) for name in clips}
-    captions = {name for name in names if PurePosixPath(name).suffix == ".txt"}
+    captions = {name for name in names if PurePosixPath(name).suffix.lower() == ".txt"}
+    without = [name for name in clips if caption_file(name, captions) not in captions]
     lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
     notes = []
-    if lonely := captions - wanted:
+    if lonely := captions.difference(caption_file(name, captions) for name in clips):
         notes.append(f"{len(lonely)} .txt files have no clip beside them, such as {shown_name(min(lonely))}")
     if others := [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]:
         notes.append(
             f"{len(others)} videos are of kinds that are not read, such as {shown_name(others[0])}: encode anew"
         )
-    if lists and wanted - captions:
+    if lists and without:
         named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])
         notes.append(f"{named} may be the list of clips: give it as DATA_ROOT")
+    if without and all(folders_of(name) and folders_of(name)[-1].lower() not in SPLITS for name in without):
+        notes.append(
+            f"if the names of folders are the captions, such as {shown_name(folders_of(without[0])[-1])!r} of "
+            f"{shown_name(without[0])}, set DATA_FORMAT to 'words'"
+        )
     return tuple(Notice("files", note) for note in notes)
 
 

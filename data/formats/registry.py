@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from common.errors import UserError
-from data.formats import folder, how2sign, manifest, phoenix, pose_lexicon, webdataset, wlasl
+from data.formats import folder, how2sign, manifest, phoenix, pose_lexicon, webdataset, wlasl, words
 from data.formats.data_format import DataFormat
 from data.formats.search import media_kind
 from data.rows import Manifest
@@ -18,6 +18,7 @@ FORMATS: tuple[DataFormat, ...] = (
     phoenix.FORMAT,
     wlasl.FORMAT,
     webdataset.FORMAT,  # after those, which may still have their archives next to them
+    words.FORMAT,
     folder.FORMAT,
 )
 FORMAT_NAMES = tuple(data_format.name for data_format in FORMATS)

@@ -21,6 +21,7 @@ LEAN = ("--no-enable-video-logging", "--no-enable-noise-visualization")
 # Format, what makes the replica, and how many clips are for training, validation and test.
 REPLICAS: list[tuple[str, Callable[[Path], Path], tuple[int, int, int]]] = [
     ("folder", replicas.folder_replica, (5, 1, 0)),
+    ("words", replicas.words_replica, (4, 1, 1)),
     ("manifest", replicas.manifest_replica, (4, 1, 1)),
     ("manifest", functools.partial(replicas.manifest_replica, extension=".tsv"), (4, 1, 1)),
     ("manifest", functools.partial(replicas.manifest_replica, extension=".jsonl"), (4, 1, 1)),
@@ -30,7 +31,7 @@ REPLICAS: list[tuple[str, Callable[[Path], Path], tuple[int, int, int]]] = [
     ("pose_lexicon", replicas.pose_lexicon_replica, (5, 1, 0)),
     ("webdataset", replicas.webdataset_replica, (4, 1, 1)),
 ]
-KNOWN_WORDS = ("wlasl",)  # each of whose words several clips show
+KNOWN_WORDS = ("words", "wlasl")  # each of whose words several clips show
 
 
 def test_every_format_has_a_replica() -> None:

@@ -84,6 +84,14 @@ def folder_replica(folder: Path, clips: int = 6) -> Path:
     return folder
 
 
+def words_replica(folder: Path, clips: int = 6) -> Path:
+    """Make ``train/hello/0.mp4`` and so on; each word is signed by two clips."""
+    for number in range(clips):
+        word = WORDS[number // 2 % len(WORDS)].replace(" ", "_")
+        write_clip(folder / split_of(number) / word / f"{number}.mp4", number)
+    return folder
+
+
 def manifest_replica(folder: Path, clips: int = 6, extension: str = ".csv") -> Path:
     """Make a list that somebody wrote, with every field, beside its clips; the list is what to give as DATA_ROOT."""
     rows = []

@@ -11,6 +11,10 @@ from tests.data.formats.replicas import write_clip
 
 REPLICAS = {
     "folder": (replicas.folder_replica, "folder of clips with captions (it is a folder, and nothing in it tells of"),
+    "words": (
+        replicas.words_replica,
+        "folder for each word (no clip has a .txt file, and each lies in a folder, such as",
+    ),
     "manifest": (replicas.manifest_replica, "list of clips (it is a .csv file)"),
     "how2sign": (replicas.how2sign_replica, "How2Sign (it holds how2sign_realigned_train.csv)"),
     "phoenix": (replicas.phoenix_replica, "PHOENIX-2014T (it holds PHOENIX-2014-T.train.corpus.csv)"),
