@@ -97,14 +97,22 @@ def as_number(values: Values, field: str, unit: str) -> float | None:
     return number
 
 
-def as_span(values: Values) -> TimeSpan:
-    """Return the part of a file that the fields start and end give, in seconds; all of it if they are empty."""
-    start = as_number(values, "start", "seconds") or 0.0
-    end = as_number(values, "end", "seconds")
+def as_span(values: Values, first: str = "start", last: str = "end") -> TimeSpan:
+    """Return the part of a file from one field to another, in seconds; all of it if they are empty."""
+    start = as_number(values, first, "seconds") or 0.0
+    end = as_number(values, last, "seconds")
     if end is not None and end <= start:
-        raise UnusableClip(f"has end={end:g} and start={start:g}: the end must come after the start, in seconds")
+        raise UnusableClip(f"has {last}={end:g} and {first}={start:g}: the end must come after the start, in seconds")
     span = TimeSpan(start, end)
     return WHOLE if span == WHOLE else span
+
+
+def cut_span(values: Values, first: str, last: str) -> TimeSpan:
+    """Return the part of a longer video that two fields give, in seconds; refuse one without an end."""
+    span = as_span(values, first, last)
+    if span.end is None:
+        raise UnusableClip(f"has no {last}: its video is longer than the clip, which cannot be cut out of it")
+    return span
 
 
 def _number(value: object) -> float | None:
