@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from common.errors import UserError
-from data.formats import folder, how2sign, manifest, phoenix, pose_lexicon, webdataset, wlasl, words
+from data.formats import folder, how2sign, manifest, msasl, phoenix, pose_lexicon, webdataset, wlasl, words
 from data.formats.data_format import DataFormat
 from data.formats.search import media_kind
 from data.rows import Manifest
@@ -17,6 +17,7 @@ FORMATS: tuple[DataFormat, ...] = (
     how2sign.FORMAT,
     phoenix.FORMAT,
     wlasl.FORMAT,
+    msasl.FORMAT,
     webdataset.FORMAT,  # after those, which may still have their archives next to them
     words.FORMAT,
     folder.FORMAT,

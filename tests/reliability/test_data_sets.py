@@ -28,10 +28,11 @@ REPLICAS: list[tuple[str, Callable[[Path], Path], tuple[int, int, int]]] = [
     ("how2sign", replicas.how2sign_replica, (4, 1, 1)),
     ("phoenix", replicas.phoenix_replica, (4, 1, 1)),
     ("wlasl", replicas.wlasl_replica, (4, 1, 1)),
+    ("msasl", replicas.msasl_replica, (4, 1, 1)),
     ("pose_lexicon", replicas.pose_lexicon_replica, (5, 1, 0)),
     ("webdataset", replicas.webdataset_replica, (4, 1, 1)),
 ]
-KNOWN_WORDS = ("words", "wlasl")  # each of whose words several clips show
+KNOWN_WORDS = ("words", "wlasl", "msasl")  # each of whose words several clips show
 
 
 def test_every_format_has_a_replica() -> None:

@@ -19,6 +19,7 @@ REPLICAS = {
     "how2sign": (replicas.how2sign_replica, "How2Sign (it holds how2sign_realigned_train.csv)"),
     "phoenix": (replicas.phoenix_replica, "PHOENIX-2014T (it holds PHOENIX-2014-T.train.corpus.csv)"),
     "wlasl": (replicas.wlasl_replica, "WLASL (it holds WLASL_v0.3.json)"),
+    "msasl": (replicas.msasl_replica, "MS-ASL (it holds MSASL_train.json)"),
     "webdataset": (replicas.webdataset_replica, "WebDataset shards (it holds clips-000000.tar)"),
     "pose_lexicon": (replicas.pose_lexicon_replica, "pose lexicon (its index.csv has the columns words and glosses)"),
 }
@@ -87,7 +88,7 @@ def test_a_path_that_does_not_exist_is_named(tmp_path, name):
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("name", ["how2sign", "phoenix", "wlasl", "pose_lexicon", "webdataset", "manifest"])
+@pytest.mark.parametrize("name", ["how2sign", "phoenix", "wlasl", "msasl", "pose_lexicon", "webdataset", "manifest"])
 def test_a_format_that_does_not_fit_is_refused_with_what_would(tmp_path, name):
     root = replicas.folder_replica(tmp_path, clips=2)
     with pytest.raises(UserError) as caught:
