@@ -26,10 +26,11 @@ def _recognise(path: Path) -> str | None:
         found, clips = find_clips(path)
     except UserError:
         return None
-    known = set(found.names)
-    has_list = any("/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS for name in known)
+    files = [PurePosixPath(name) for name in found.names]
+    has_list = any(len(file.parts) == 1 and file.suffix.lower() in LIST_EXTENSIONS for file in files)
+    texts = {file.stem for file in files if file.suffix.lower() == ".txt"}  # captions, also if they lie elsewhere
     words = {word for word, _ in _words(clips)}
-    if has_list or "" in words or len(words) < 2 or any(caption_file(name, known) in known for name in clips):
+    if has_list or "" in words or len(words) < 2 or any(PurePosixPath(name).stem in texts for name in clips):
         return None
     return f"no clip has a .txt file, and each lies in a folder, such as {shown_name(clips[0])}"
 

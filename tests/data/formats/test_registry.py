@@ -152,6 +152,19 @@ def test_a_file_that_is_nothing_is_refused_with_what_is_possible(tmp_path):
         read_data_set(file, "folder")
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("msasl", "MSASL_val.json"), ("wlasl", "WLASL_v0.3.json"), ("how2sign", "how2sign_realigned_test.csv")],
+)
+def test_a_list_of_a_published_set_is_refused_and_its_folder_named(tmp_path, name, file):
+    root = REPLICAS[name][0](tmp_path / "set", clips=6)
+    with pytest.raises(UserError) as caught:
+        read_data_set(root / file, "auto")
+    title = next(data_format.title for data_format in FORMATS if data_format.name == name)
+    assert f"Its folder looks like {title} (it holds " in str(caught.value)
+    assert f"): give {str(root)!r} as DATA_ROOT." in str(caught.value)
+
+
 def test_a_single_clip_is_refused_and_its_folder_named(tmp_path):
     clip = replicas.write_clip(tmp_path / "clip.mp4", 0)
     with pytest.raises(UserError, match="is a single clip") as caught:

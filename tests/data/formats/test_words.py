@@ -89,12 +89,16 @@ def test_what_may_be_a_split_or_a_word_is_asked_about(tmp_path, names):
     [
         (["hello/1.mp4", "thanks/1.mp4", "thanks/1.txt"], "set DATA_FORMAT to 'words'"),
         (["hello/1.mp4", "thanks/1.mp4", "thanks/1.TXT"], "such as 'hello' of hello/1.mp4"),
+        (
+            ["videos/amy/1.mp4", "videos/bob/1.mp4", "texts/amy/1.txt"],
+            "have no clip beside them, such as texts/amy/1.txt",
+        ),
         (["hello/1.mp4", "thanks/1.mp4", "labels.csv"], "labels.csv may be the list of clips"),
         (["clips/1.mp4", "clips/2.mp4"], "such as 'clips' of clips/1.mp4, set DATA_FORMAT to 'words'"),
         (["hello/1.mp4", "thanks/1.mp4", "2.mp4"], ""),
         (["train/1.mp4", "test/1.mp4"], ""),
     ],
-    ids=["a caption", "in capitals", "a list", "one folder", "beside folders", "only a split"],
+    ids=["a caption", "in capitals", "captions elsewhere", "a list", "one folder", "beside folders", "only a split"],
 )
 def test_other_folders_are_no_words_unless_they_are_said_to_be(tmp_path, names, hint):
     touch(tmp_path, *names)
