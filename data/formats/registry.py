@@ -61,9 +61,12 @@ def read_data_set(path: Path, format_name: str) -> tuple[str, str, Manifest]:
         )
     chosen, why = recognised
     try:
-        return chosen.name, f"{chosen.title} ({why})", chosen.read(path)
+        manifest = chosen.read(path)
     except UserError as error:
         raise UserError(f"{error}{_set_around(path)}") from error
+    if not manifest.rows and (instead := _set_around(path)):
+        raise UserError(f"DATA_ROOT={str(path)!r} lists no clip that can be read.{instead}")
+    return chosen.name, f"{chosen.title} ({why})", manifest
 
 
 def _set_around(path: Path) -> str:

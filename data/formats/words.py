@@ -18,6 +18,7 @@ from data.formats.search import media_kind
 from data.formats.tables import Record
 from data.rows import Manifest, ManifestRow, Media, Notice, UnusableClip
 
+CAPTION_EXTENSIONS = (".txt", ".json", ".srt", ".vtt")
 _NUMBER = re.compile(r"\d+[._ -]+(?=\D)")  # as in "1. loud"; it counts the folders if all have one
 
 
@@ -28,11 +29,11 @@ def _recognise(path: Path) -> str | None:
         return None
     files = [PurePosixPath(name) for name in found.names]
     has_list = any(len(file.parts) == 1 and file.suffix.lower() in LIST_EXTENSIONS for file in files)
-    texts = {file.stem for file in files if file.suffix.lower() == ".txt"}  # captions, also if they lie elsewhere
+    texts = {file.stem for file in files if file.suffix.lower() in CAPTION_EXTENSIONS}  # also in other folders
     words = {word for word, _ in _words(clips)}
     if has_list or "" in words or len(words) < 2 or any(PurePosixPath(name).stem in texts for name in clips):
         return None
-    return f"no clip has a .txt file, and each lies in a folder, such as {shown_name(clips[0])}"
+    return f"no clip has a caption, and each lies in a folder, such as {shown_name(clips[0])}"
 
 
 def _read(path: Path) -> Manifest:

@@ -13,7 +13,7 @@ REPLICAS = {
     "folder": (replicas.folder_replica, "folder of clips with captions (it is a folder, and nothing in it tells of"),
     "words": (
         replicas.words_replica,
-        "folder for each word (no clip has a .txt file, and each lies in a folder, such as",
+        "folder for each word (no clip has a caption, and each lies in a folder, such as",
     ),
     "manifest": (replicas.manifest_replica, "list of clips (it is a .csv file)"),
     "how2sign": (replicas.how2sign_replica, "How2Sign (it holds how2sign_realigned_train.csv)"),
@@ -163,6 +163,15 @@ def test_a_list_of_a_published_set_is_refused_and_its_folder_named(tmp_path, nam
     title = next(data_format.title for data_format in FORMATS if data_format.name == name)
     assert f"Its folder looks like {title} (it holds " in str(caught.value)
     assert f"): give {str(root)!r} as DATA_ROOT." in str(caught.value)
+
+
+def test_a_list_of_nothing_in_a_published_set_is_refused_and_the_folder_named(tmp_path):
+    root = replicas.msasl_replica(tmp_path, clips=2)
+    (root / "list.csv").write_text("path,text\nhello sign,hello\n")
+    with pytest.raises(
+        UserError, match=r"list\.csv' lists no clip that can be read\. Its folder looks like MS-ASL \(it"
+    ):
+        read_data_set(root / "list.csv", "auto")
 
 
 def test_a_single_clip_is_refused_and_its_folder_named(tmp_path):

@@ -25,7 +25,7 @@ def test_the_folder_is_the_caption(tmp_path):
     touch(tmp_path, "hello/1.mp4", "hello/2.webm", "thank_you/1.pose", "thank_you/notes.pdf")
     name, why, manifest = read_data_set(tmp_path, "auto")
     assert name == "words"
-    assert why == "folder for each word (no clip has a .txt file, and each lies in a folder, such as hello/1.mp4)"
+    assert why == "folder for each word (no clip has a caption, and each lies in a folder, such as hello/1.mp4)"
     assert manifest.rows == (
         ManifestRow("hello/1.mp4", Media("video", "hello/1.mp4"), "hello"),
         ManifestRow("hello/2.webm", Media("video", "hello/2.webm"), "hello"),
@@ -93,12 +93,22 @@ def test_what_may_be_a_split_or_a_word_is_asked_about(tmp_path, names):
             ["videos/amy/1.mp4", "videos/bob/1.mp4", "texts/amy/1.txt"],
             "have no clip beside them, such as texts/amy/1.txt",
         ),
+        (["hello/1.mp4", "thanks/1.mp4", "thanks/1.vtt"], "set DATA_FORMAT to 'words'"),
         (["hello/1.mp4", "thanks/1.mp4", "labels.csv"], "labels.csv may be the list of clips"),
         (["clips/1.mp4", "clips/2.mp4"], "such as 'clips' of clips/1.mp4, set DATA_FORMAT to 'words'"),
         (["hello/1.mp4", "thanks/1.mp4", "2.mp4"], ""),
         (["train/1.mp4", "test/1.mp4"], ""),
     ],
-    ids=["a caption", "in capitals", "captions elsewhere", "a list", "one folder", "beside folders", "only a split"],
+    ids=[
+        "a caption",
+        "in capitals",
+        "captions elsewhere",
+        "subtitles",
+        "a list",
+        "one folder",
+        "beside folders",
+        "only a split",
+    ],
 )
 def test_other_folders_are_no_words_unless_they_are_said_to_be(tmp_path, names, hint):
     touch(tmp_path, *names)
