@@ -80,7 +80,7 @@ def folders_of(name: str) -> tuple[str, ...]:
     return PurePosixPath(name).parent.parts
 
 
-def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = None) -> Manifest:
+def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = None, what: str = "folders") -> Manifest:
     """Return the clips with the split that folders named train, val or test give; as they are if there are none.
 
     It is the outermost level at which all clips have such a folder; without one, the outermost such folder of each.
@@ -88,12 +88,13 @@ def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = N
     Args:
         manifest: clips without a split.
         folders: those of each clip that may give it, the outermost first; all in its path if not given.
+        what: they are, for people.
 
     Raises:
         UserError: only some of the clips lie in such a folder, or none of them lies in one for training.
     """
     names = [row.media.path for row in manifest.rows]
-    parts = _split_folders(manifest.root, names, folders or [folders_of(name) for name in names])
+    parts = _split_folders(manifest.root, names, folders or [folders_of(name) for name in names], what)
     if not parts:
         return manifest
     splits = [SPLITS[part.lower()] for part in parts]
@@ -103,14 +104,14 @@ def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = N
         if split in splits
     ]
     text = (
-        f"the names of folders ({', '.join(sorted(set(parts)))}) give the split: {'; '.join(said)} (rename folders "
+        f"the names of {what} ({', '.join(sorted(set(parts)))}) give the split: {'; '.join(said)} (rename {what} "
         "that are no split; SPLIT_BY=caption and SPLIT_BY=signer divide all but the test clips anew)"
     )
     rows = tuple(replace(row, split=split) for row, split in zip(manifest.rows, splits, strict=True))
     return replace(manifest, rows=rows, notices=(*manifest.notices, Notice("split", text)))
 
 
-def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str, ...]]) -> list[str]:
+def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str, ...]], what: str) -> list[str]:
     """Return the name of the folder that says to which part of the split each clip belongs; none if none does."""
     levels = [[level for level, name in enumerate(each) if name.lower() in SPLITS] for each in folders]
     if not any(levels):
@@ -119,17 +120,17 @@ def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str
     if not all(levels):
         beside = shown_name(names[levels.index([])])
         raise UserError(
-            f"DATA_ROOT={str(root)!r}: folders named train, val or test hold {sum(map(bool, levels))} of "
-            f"{counted(len(names), 'clip')}, such as {first}, but not {beside}. If these folders are the split, move "
+            f"DATA_ROOT={str(root)!r}: {what} named train, val or test hold {sum(map(bool, levels))} of "
+            f"{counted(len(names), 'clip')}, such as {first}, but not {beside}. If these {what} are the split, move "
             "every clip into one of them; if they are not, rename them."
         )
     common = set.intersection(*map(set, levels))
     parts = [each[min(common or found)] for each, found in zip(folders, levels, strict=True)]
     if all(SPLITS[part.lower()] != "training" for part in parts):
         raise UserError(
-            f"DATA_ROOT={str(root)!r}: no clip lies in a folder train; by the names of their folders all are for "
-            f"validation or testing, such as {first}. Put the clips for training into a folder train beside these; if "
-            "the folders are no split, rename them."
+            f"DATA_ROOT={str(root)!r}: no clip is for training; by the names of {what} all are for validation or "
+            f"testing, such as {first}. Put the clips for training into {what} named train beside these; if these "
+            f"{what} are no split, rename them."
         )
     return parts
 

@@ -116,8 +116,11 @@ def test_the_split_of_folders_is_said_with_its_counts(root):
         ),
         (["train/a.mp4", "amy/b.mp4", "train/c.mp4"], "hold 2 of 3 clips, such as train/a.mp4, but not amy/b.mp4."),
         (["amy/a.mp4", "Dev/b.mp4"], "hold 1 of 2 clips, such as Dev/b.mp4, but not amy/a.mp4."),
-        (["test/a.mp4"], "no clip lies in a folder train; by the names of their folders all are for validation or"),
-        (["val/a.mp4", "test/b.mp4"], "Put the clips for training into a folder train beside these; if the folders"),
+        (["test/a.mp4"], "no clip is for training; by the names of folders all are for validation or testing, such"),
+        (
+            ["val/a.mp4", "test/b.mp4"],
+            "Put the clips for training into folders named train beside these; if these folders",
+        ),
     ],
 )
 def test_folders_that_may_or_may_not_be_the_split_are_asked_about(tmp_path, names, message):

@@ -89,6 +89,21 @@ def test_folders_of_shards_give_the_split_unless_the_samples_do(tmp_path):
     assert not manifest.notices
 
 
+@pytest.mark.parametrize("name", ["{}-000000.tar", "signs-{}-000000.tar", "all/signs_{}.tar", "{}.tar"])
+def test_names_of_shards_give_the_split(tmp_path, name):
+    (tmp_path / "all").mkdir()
+    for part in ("train", "validation", "test"):
+        write_tar(tmp_path / name.format(part), *sample("00", part))
+    assert {row.caption: row.split for row in read(tmp_path).rows} == {
+        "train": "training",
+        "validation": "validation",
+        "test": "test",
+    }
+    write_tar(tmp_path / "more.tar", *sample("00"))
+    with pytest.raises(UserError, match=r"shards or their folders named train, val or test hold 3 of 4 clips, such as"):
+        read(tmp_path)
+
+
 def test_a_json_file_describes_a_sample(tmp_path):
     facts = {"text": "hallo", "signer": 7, "split": "dev", "start": 1.5, "end": "2,5", "language": "gsg", "n": [None]}
     write_tar(
