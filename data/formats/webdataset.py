@@ -72,9 +72,8 @@ def _read(path: Path) -> Manifest:
     manifest = Manifest(path, tuple(rows.values()), tuple(skipped))
     if any(row.split for row in manifest.rows):
         return manifest
-    parts = [(*folders_of(name), *re.split(r"[-_.]", PurePosixPath(name).stem)) for name in shards]
-    by_shard = dict(zip(shards, parts, strict=True))
-    return with_split(manifest, [by_shard[row.media.path] for row in manifest.rows], "shards or their folders")
+    words = {name: (*folders_of(name), *re.split(r"[-_.]", PurePosixPath(name).stem)) for name in shards}
+    return with_split(manifest, [words[row.media.path] for row in manifest.rows], "shards or their folders")
 
 
 def _shard_names(root: Path, found: FoundFiles) -> list[str]:
