@@ -1,8 +1,11 @@
 """What a run prints: its announcements before it starts, and the progress bar while it trains."""
 
+import shlex
 import socket
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -14,8 +17,11 @@ from compute.memory import SMALLER_BATCH, SMALLER_CLIP, device_name
 from config import Config
 from data.records import DataSplits
 from distributed.processes import Processes
+from logging_system.dashboard_server import FIRST_PORT
 from training.estimate import TrainingEstimate
 from training.learner import Learner
+
+LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 
 def announce(
@@ -51,8 +57,19 @@ def announce(
     if config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION:
         print(f"Sample videos are made every {config.SAMPLE_EVERY_STEPS} steps and at the end.")
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
-    print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}", flush=True)
+    _announce_dashboard(config.LOG_DIR, knows_held_out_words=splits.validation_of_trained is None)
     _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
+
+
+def _announce_dashboard(log_dir: Path, *, knows_held_out_words: bool) -> None:
+    """Print how to watch the run, and which figure says whether it reads its text (see docs/dashboard.md)."""
+    figure = "Text_Gap_Shuffled" if knows_held_out_words else "Trained_Text_Gap_Shuffled"
+    print(f"Watch it: {shlex.join(['python', 'launch_tensorboard.py', '--logdir', str(log_dir)])}")
+    print(
+        f"It serves http://localhost:{FIRST_PORT}, or the next free port. Look first at "
+        f"02_Loss_Components/Validation/{figure}: while it is 0, the model ignores its text.",
+        flush=True,
+    )
 
 
 def _announce_estimate(
@@ -110,28 +127,47 @@ def announce_place(place: Place, processes: Processes) -> None:
 
 
 class ProgressBar:
-    """A bar with loss, learning rate and remaining time."""
+    """How far the run is, with loss, learning rate and remaining time: a bar in a terminal, elsewhere lines."""
 
     def __init__(self, start_step: int, total_steps: int | None, *, is_shown: bool) -> None:
-        # A terminal gets a smooth bar, a log file a line now and then.
-        interval = 0.5 if sys.stderr.isatty() else 30.0
+        self._start_step = self._step = start_step
+        self._total_steps = total_steps
+        self._started = self._next_line = time.monotonic()
+        self._has_lines = is_shown and not (sys.stdout.isatty() and sys.stderr.isatty())
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
             unit="step",
-            mininterval=interval,
+            mininterval=0.5,
             dynamic_ncols=True,
             smoothing=0.05,
-            disable=not is_shown,
+            disable=None if is_shown else True,  # None: where the output is no terminal
         )
 
     def advance(self) -> None:
         """Count one step."""
+        self._step += 1
         self._bar.update()
 
-    def show(self, loss: float, learning_rate: float) -> None:
-        """Show figures after the bar, at its next redraw."""
+    @property
+    def line_is_due(self) -> bool:
+        """Whether `show` would print a line, as it does after LINE_SECONDS where there is no terminal."""
+        return self._has_lines and time.monotonic() >= self._next_line
+
+    def show(self, loss: float, learning_rate: float, *, is_ending: bool) -> None:
+        """Show figures of the step that was counted last: after the bar at its next redraw, and in a line if due."""
         self._bar.set_postfix({"loss": f"{loss:.4f}", "learning rate": f"{learning_rate:.2e}"}, refresh=False)
+        if not self.line_is_due and not (is_ending and self._has_lines):
+            return
+        now = time.monotonic()
+        self._next_line = now + LINE_SECONDS
+        pace = (now - self._started) / (self._step - self._start_step)
+        of_all, left = "", ""
+        if self._total_steps is not None:
+            of_all = f" of {self._total_steps}"
+            left = "" if is_ending else f", about {_duration((self._total_steps - self._step) * pace)} left"
+        figures = f"loss {loss:.4f}, learning rate {learning_rate:.2e}, {_duration(pace)} a step"
+        self.write(f"Step {self._step}{of_all}: {figures}{left}")
 
     def write(self, line: str) -> None:
         """Print a line above the bar."""
