@@ -19,6 +19,8 @@ import launch_tensorboard
 from common.errors import UserError
 from logging_system import dashboard_server
 from logging_system.dashboard_server import FIRST_PORT, choose_port, find_runs, is_loopback
+from logging_system.doctor.diagnosis import diagnose
+from logging_system.files.scalar_history import read_history
 from logging_system.files.writer import Writer
 from tests.waiting import HANGS_AFTER_SECONDS, wait_until
 
@@ -204,6 +206,8 @@ def test_who_watches_from_the_beginning_sees_the_loss_before_log_every_steps(tmp
         wait_until(lambda: len(points()) >= 2)
         assert training.poll() is None
         assert points()[0][1] == 1
+        history = read_history(tmp_path / "logs" / "run" / "metrics.jsonl").history
+        assert "Diverged" in [opinion.rule for opinion in diagnose(history, {}).healthy]
     finally:
         training.terminate()
         training.wait(timeout=HANGS_AFTER_SECONDS)

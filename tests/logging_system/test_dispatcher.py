@@ -400,9 +400,9 @@ def test_files_are_flushed_after_ten_seconds_however_long_the_cadence_is(make, t
     on_disk = {}
     for step in range(1, 10):
         time.now += 4.0
-        dispatcher.on_step(step_record(step))
+        dispatcher.on_step(step_record(step, is_first=step == 1))
         on_disk[step] = len(read_metrics(tmp_path))
-    assert on_disk == {1: 0, 2: 0, 3: 3, 4: 3, 5: 3, 6: 6, 7: 6, 8: 6, 9: 9}  # at 12, 24 and 36 seconds
+    assert on_disk == {1: 1, 2: 1, 3: 1, 4: 4, 5: 4, 6: 4, 7: 7, 8: 7, 9: 7}  # 12 seconds apart
 
 
 @pytest.mark.parametrize(
