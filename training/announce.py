@@ -1,5 +1,6 @@
 """What a run prints: its announcements before it starts, and the progress bar while it trains."""
 
+import math
 import shlex
 import socket
 import sys
@@ -20,8 +21,10 @@ from distributed.processes import Processes
 from logging_system.dashboard_server import FIRST_PORT
 from training.estimate import TrainingEstimate
 from training.learner import Learner
+from training.stopping import StoppingLimits
 
 LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
+FIRST_LINE_SECONDS = 10.0  # between the line of the first step and that which knows how fast the run is
 
 
 def announce(
@@ -129,13 +132,12 @@ def announce_place(place: Place, processes: Processes) -> None:
 class ProgressBar:
     """How far the run is, with loss, learning rate and remaining time: a bar in a terminal, elsewhere lines."""
 
-    def __init__(self, start_step: int, total_steps: int | None, *, is_shown: bool) -> None:
-        self._start_step = self._step = start_step
-        self._total_steps = total_steps
+    def __init__(self, start_step: int, limits: StoppingLimits, *, is_shown: bool) -> None:
+        self._step, self._first_step, self._limits = start_step, start_step + 1, limits
         self._started = self._next_line = time.monotonic()
         self._has_lines = is_shown and not (sys.stdout.isatty() and sys.stderr.isatty())
         self._bar = tqdm(
-            total=total_steps,
+            total=limits.total_steps,
             initial=start_step,
             unit="step",
             mininterval=0.5,
@@ -147,11 +149,13 @@ class ProgressBar:
     def advance(self) -> None:
         """Count one step."""
         self._step += 1
+        if self._step == self._first_step:  # it takes longer than others, so the pace is that of those after it
+            self._started = time.monotonic()
         self._bar.update()
 
     @property
     def line_is_due(self) -> bool:
-        """Whether `show` would print a line, as it does after LINE_SECONDS where there is no terminal."""
+        """Whether `show` would print a line: where there is no terminal, if it printed none for a while."""
         return self._has_lines and time.monotonic() >= self._next_line
 
     def show(self, loss: float, learning_rate: float, *, is_ending: bool) -> None:
@@ -159,15 +163,19 @@ class ProgressBar:
         self._bar.set_postfix({"loss": f"{loss:.4f}", "learning rate": f"{learning_rate:.2e}"}, refresh=False)
         if not self.line_is_due and not (is_ending and self._has_lines):
             return
-        now = time.monotonic()
-        self._next_line = now + LINE_SECONDS
-        pace = (now - self._started) / (self._step - self._start_step)
-        of_all, left = "", ""
-        if self._total_steps is not None:
-            of_all = f" of {self._total_steps}"
-            left = "" if is_ending else f", about {_duration((self._total_steps - self._step) * pace)} left"
-        figures = f"loss {loss:.4f}, learning rate {learning_rate:.2e}, {_duration(pace)} a step"
-        self.write(f"Step {self._step}{of_all}: {figures}{left}")
+        seconds, total, minutes = time.monotonic() - self._started, self._limits.total_steps, self._limits.max_minutes
+        line = f"Step {self._step}{'' if total is None else f' of {total}'}: loss {loss:.4f}"
+        line += f", learning rate {learning_rate:.2e}"
+        if self._step > self._first_step:
+            pace = seconds / (self._step - self._first_step)
+            left = min(
+                math.inf if total is None else (total - self._step) * pace,
+                math.inf if minutes is None else max(0.0, 60 * minutes - seconds),
+            )
+            line += f", {_duration(pace)} a step"
+            line += "" if is_ending or left == math.inf else f", about {_duration(left)} left"
+        self.write(line)
+        self._next_line = time.monotonic() + (FIRST_LINE_SECONDS if self._step == self._first_step else LINE_SECONDS)
 
     def write(self, line: str) -> None:
         """Print a line above the bar."""

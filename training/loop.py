@@ -72,9 +72,7 @@ class TrainingLoop:
                 too small, or the last checkpoint cannot be written.
             PeerLost: another process has ended.
         """
-        self._progress = ProgressBar(
-            self._learner.start.step, self._learner.limits.total_steps, is_shown=self._processes.is_main
-        )
+        self._progress = ProgressBar(self._learner.start.step, self._learner.limits, is_shown=self._processes.is_main)
         self._saver.report_to(self._progress.write, self._log.on_checkpoint)
         with contextlib.ExitStack() as opened:
             opened.callback(self._batches.close)

@@ -11,6 +11,7 @@ from tests.held_clock import HeldClock
 from tests.sources import ROOMS, python_files
 from training import announce
 from training.announce import ProgressBar, _announce_dashboard
+from training.stopping import StoppingLimits
 
 
 @pytest.fixture
@@ -33,32 +34,57 @@ def train(bar: ProgressBar, time: HeldClock, steps: int, seconds_a_step: float, 
 def test_without_a_terminal_there_is_a_line_every_half_minute(
     time: HeldClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(ProgressBar(0, 100, is_shown=True), time, 12, 10.0, log_every_steps=5)
+    time_of_the_first_step = 50.0
+    bar = ProgressBar(0, StoppingLimits(100, None), is_shown=True)
+    time.now += time_of_the_first_step - 10.0
+    train(bar, time, 12, 10.0, log_every_steps=5)
     said = capsys.readouterr()
     assert said.err == ""
     assert said.out.splitlines() == [
-        "Step 1 of 100: loss 0.0100, learning rate 1.00e-03, 10 s a step, about 16 min left",
-        "Step 4 of 100: loss 0.0400, learning rate 1.00e-03, 10 s a step, about 16 min left",
-        "Step 7 of 100: loss 0.0700, learning rate 1.00e-03, 10 s a step, about 16 min left",
-        "Step 10 of 100: loss 0.1000, learning rate 1.00e-03, 10 s a step, about 15 min left",
+        "Step 1 of 100: loss 0.0100, learning rate 1.00e-03",
+        "Step 2 of 100: loss 0.0200, learning rate 1.00e-03, 10 s a step, about 16 min left",  # 98 steps are left
+        "Step 5 of 100: loss 0.0500, learning rate 1.00e-03, 10 s a step, about 16 min left",
+        "Step 8 of 100: loss 0.0800, learning rate 1.00e-03, 10 s a step, about 15 min left",
+        "Step 11 of 100: loss 0.1100, learning rate 1.00e-03, 10 s a step, about 15 min left",
         "Step 12 of 100: loss 0.1200, learning rate 1.00e-03, 10 s a step",
     ]
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "max_minutes", "expected"),
+    [
+        (100, 5.0, "10 s a step, about 4.8 min left"),  # 10 of 300 seconds are over
+        (20, 5.0, "10 s a step, about 3.0 min left"),  # 18 steps come sooner
+        (None, 5.0, "10 s a step, about 4.8 min left"),
+        (None, None, "10 s a step"),
+    ],
+)
+def test_what_is_left_ends_with_the_first_limit(
+    time: HeldClock,
+    capsys: pytest.CaptureFixture[str],
+    total_steps: int | None,
+    max_minutes: float | None,
+    expected: str,
+) -> None:
+    train(ProgressBar(0, StoppingLimits(total_steps, max_minutes), is_shown=True), time, 3, 10.0, log_every_steps=1)
+    assert capsys.readouterr().out.splitlines()[1].endswith(f"learning rate 1.00e-03, {expected}")
 
 
 def test_fast_steps_bring_no_more_lines_and_a_resumed_run_counts_its_own(
     time: HeldClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(ProgressBar(400, None, is_shown=True), time, 300, 0.25, log_every_steps=1)
+    train(ProgressBar(400, StoppingLimits(None, None), is_shown=True), time, 300, 0.25, log_every_steps=1)
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
         "Step 401",
-        "Step 521",
-        "Step 641",
+        "Step 441",  # 10 seconds later
+        "Step 561",  # 30 seconds later
+        "Step 681",
         "Step 700",
     ]
 
 
 def test_the_other_processes_say_nothing(time: HeldClock, capsys: pytest.CaptureFixture[str]) -> None:
-    train(ProgressBar(0, 100, is_shown=False), time, 50, 10.0, log_every_steps=1)
+    train(ProgressBar(0, StoppingLimits(100, None), is_shown=False), time, 50, 10.0, log_every_steps=1)
     assert capsys.readouterr() == ("", "")
 
 
@@ -68,11 +94,11 @@ def test_a_terminal_has_a_bar_and_a_pipe_beside_it_lines(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: not is_piped)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    train(ProgressBar(0, 100, is_shown=True), time, 12, 10.0, log_every_steps=5)
+    train(ProgressBar(0, StoppingLimits(100, None), is_shown=True), time, 12, 10.0, log_every_steps=5)
     said = capsys.readouterr()
     assert "12/100" in said.err
     assert "loss=0.1200" in said.err
-    assert len(said.out.splitlines()) == (5 if is_piped else 0)
+    assert len(said.out.splitlines()) == (6 if is_piped else 0)
     assert "\r" not in said.out
 
 

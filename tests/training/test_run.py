@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,26 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(run: Run, workers: int)
     for tag in ("01_Training/Loss", "01_Training/Samples_Seen", "01_Training/Epoch", "01_Training/Gradient_Norm"):
         assert points(parts)[tag] == points(straight)[tag]
         assert [step for step, _ in points(parts)[tag]] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_early_points_beyond_a_checkpoint_are_taken_back_and_change_no_other(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "SECONDS_UNTIL_SEEN", 0.0)  # an early point at each step before the first on time
+    shared = ("--lr-schedule=constant", "--save-every-steps=4", *ALL_OFF, "--log-every-steps=4")
+    straight = points(run("straight", "--max-steps=10", *shared))["01_Training/Loss"]
+    assert [step for step, _ in straight] == [1, 2, 3, 4, 8, 10]
+    folder = run("parts", "--max-steps=5", *shared)
+    for last_step in (7, 10):  # both go on from step 4, as after a kill
+        for checkpoint in list_checkpoints(folder / "checkpoints"):
+            if checkpoint.name > "step_00000004":
+                shutil.rmtree(checkpoint)
+        (folder / "checkpoints" / "LATEST").write_text("step_00000004\n")
+        run("parts", f"--max-steps={last_step}", "--resume", *shared)
+    parts = points(folder)["01_Training/Loss"]
+    assert [step for step, _ in parts] == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert set(straight) < set(parts)
 
 
 @pytest.mark.slow
