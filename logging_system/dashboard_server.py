@@ -23,18 +23,14 @@ SAMPLES_PER_PLUGIN = "scalars=10000,images=200,histograms=200,text=100"
 
 
 def find_runs(logdir: Path) -> list[str]:
-    """Return the names of the runs in ``logdir``, the one that wrote last first.
+    """Return the names of the runs in ``logdir``, the one that wrote last first; none where it does not exist yet.
 
     Raises:
-        UserError: there is no such folder, or no run in it.
+        UserError: it is a file.
     """
-    remedy = "Train first (python main.py), or name the folder of your runs with --logdir."
-    if not logdir.is_dir():
-        raise UserError(f"{logdir} is not a folder. {remedy}")
-    runs = [run.name for run in newest_first(logdir, "*tfevents*", "*/*tfevents*")]
-    if not runs:
-        raise UserError(f"{logdir} holds no runs yet. {remedy}")
-    return runs
+    if logdir.is_file():
+        raise UserError(f"--logdir {logdir}: this is a file. Name the folder of your runs.")
+    return [run.name for run in newest_first(logdir, "*tfevents*", "*/*tfevents*")]
 
 
 def is_loopback(host: str) -> bool:

@@ -35,7 +35,7 @@ REFUSED = [
     ("LOG_DIR", "", "needs a value, not an empty text"),
     ("CACHE_DIR", " ", "needs a value, not an empty text"),
     ("DATA_ROOT", "", "needs a value, not an empty text"),
-    ("DATA_FORMAT", "coco", "should be 'auto', 'folder', 'manifest', 'how2sign', 'phoenix', 'wlasl',"),
+    ("DATA_FORMAT", "coco", "should be 'auto', 'folder', 'words', 'manifest', 'how2sign',"),
     ("CLIP_FIT", "stretch", "should be 'crop' or 'pad'"),
     ("SPLIT_BY", "random", "should be 'auto', 'signer' or 'caption'"),
     ("SIGNED_LANGUAGE", "", "needs a value, not an empty text"),

@@ -1,6 +1,9 @@
-"""A folder of clips, each next to its caption: ``name.mp4`` and ``name.txt``."""
+"""A folder of clips, each next to its caption: ``name.mp4`` and ``name.txt``.
 
-from collections.abc import Sequence
+Folders named train, val or test, at any level above the clips, are the split.
+"""
+
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -8,9 +11,9 @@ from common.console import counted
 from common.errors import UserError
 from data.captions import read_caption
 from data.formats.data_format import DataFormat
-from data.formats.fields import shown_name
+from data.formats.fields import SPLITS, shown_name
 from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
-from data.formats.search import MEDIA_EXTENSIONS, media_kind, walk_files
+from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, media_kind, walk_files
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
@@ -22,7 +25,12 @@ def _recognise(path: Path) -> str | None:
     return "it is a folder, and nothing in it tells of another format" if path.is_dir() else None
 
 
-def _read(path: Path) -> Manifest:
+def find_clips(path: Path) -> tuple[FoundFiles, list[str]]:
+    """Return all files below a folder, and which of them are clips.
+
+    Raises:
+        UserError: none is, or the folder cannot be listed.
+    """
     found = walk_files(path)
     clips = [name for name in found.names if media_kind(name) is not None]
     if not clips:
@@ -30,6 +38,11 @@ def _read(path: Path) -> Manifest:
             f"DATA_ROOT={str(path)!r} holds no clip ({', '.join(MEDIA_EXTENSIONS)}). Each clip is a file with its "
             f"caption beside it: name.mp4 and name.txt.{found.not_searched()}"
         )
+    return found, clips
+
+
+def _read(path: Path) -> Manifest:
+    found, clips = find_clips(path)
     rows: dict[str, ManifestRow] = {}
     skipped = list(found.skipped)
     known = set(found.names)
@@ -38,17 +51,20 @@ def _read(path: Path) -> Manifest:
         try:
             if clip_id in rows:
                 raise UnusableClip("cannot be told by its name from another file")
-            capitals = str(PurePosixPath(name).with_suffix(".TXT"))  # as some cameras and systems write names
-            caption = read_caption(
-                path, capitals if capitals in known else str(PurePosixPath(name).with_suffix(".txt"))
-            )
+            caption = read_caption(path, caption_file(name, known))
         except UnusableClip as error:
             skipped.append(SkippedRow(clip_id, str(error)))
             continue
         kind = media_kind(name)
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
-    return Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips))
+    return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips)))
+
+
+def caption_file(clip: str, known: Container[str]) -> str:
+    """Return the path at which a clip has its caption, whether there is such a file or not."""
+    capitals = str(PurePosixPath(clip).with_suffix(".TXT"))  # as some cameras and systems write names
+    return capitals if capitals in known else str(PurePosixPath(clip).with_suffix(".txt"))
 
 
 def with_signers(manifest: Manifest) -> Manifest:
@@ -60,24 +76,85 @@ def with_signers(manifest: Manifest) -> Manifest:
     return replace(manifest, rows=tuple(rows))
 
 
+def folders_of(name: str) -> tuple[str, ...]:
+    """Return the folders in the path of a file, the outermost first."""
+    return PurePosixPath(name).parent.parts
+
+
+def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = None, what: str = "folders") -> Manifest:
+    """Return the clips with the split that folders named train, val or test give; as they are if there are none.
+
+    It is the outermost level at which all clips have such a folder; without one, the outermost such folder of each.
+
+    Args:
+        manifest: clips without a split.
+        folders: those of each clip that may give it, the outermost first; all in its path if not given.
+        what: they are, for people.
+
+    Raises:
+        UserError: only some of the clips lie in such a folder, or none of them lies in one for training.
+    """
+    names = [row.media.path for row in manifest.rows]
+    parts = _split_folders(manifest.root, names, folders or [folders_of(name) for name in names], what)
+    if not parts:
+        return manifest
+    splits = [SPLITS[part.lower()] for part in parts]
+    said = [
+        f"{counted(splits.count(split), 'clip')} for {kind}, such as {shown_name(names[splits.index(split)])}"
+        for split, kind in (("training", "training"), ("validation", "validation"), ("test", "testing"))
+        if split in splits
+    ]
+    text = (
+        f"the names of {what} ({', '.join(sorted(set(parts)))}) give the split: {'; '.join(said)} (rename {what} "
+        "that are no split; SPLIT_BY=caption and SPLIT_BY=signer divide all but the test clips anew)"
+    )
+    rows = tuple(replace(row, split=split) for row, split in zip(manifest.rows, splits, strict=True))
+    return replace(manifest, rows=rows, notices=(*manifest.notices, Notice("split", text)))
+
+
+def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str, ...]], what: str) -> list[str]:
+    """Return the name of the folder that says to which part of the split each clip belongs; none if none does."""
+    levels = [[level for level, name in enumerate(each) if name.lower() in SPLITS] for each in folders]
+    if not any(levels):
+        return []
+    first = shown_name(names[next(number for number, found in enumerate(levels) if found)])
+    if not all(levels):
+        beside = shown_name(names[levels.index([])])
+        raise UserError(
+            f"DATA_ROOT={str(root)!r}: {what} named train, val or test hold {sum(map(bool, levels))} of "
+            f"{counted(len(names), 'clip')}, such as {first}, but not {beside}. If these {what} are the split, move "
+            "every clip into one of them; if they are not, rename them."
+        )
+    common = set.intersection(*map(set, levels))
+    parts = [each[min(common or found)] for each, found in zip(folders, levels, strict=True)]
+    if all(SPLITS[part.lower()] != "training" for part in parts):
+        raise UserError(
+            f"DATA_ROOT={str(root)!r}: no clip is for training; by the names of {what} all are for validation or "
+            f"testing, such as {first}. Put the clips for training into {what} named train beside these; if these "
+            f"{what} are no split, rename them."
+        )
+    return parts
+
+
 def _notices(names: Sequence[str], clips: Sequence[str]) -> tuple[Notice, ...]:
-    wanted = {str(PurePosixPath(name).with_suffix(".txt")) for name in clips}
-    captions = {name for name in names if PurePosixPath(name).suffix == ".txt"}
+    captions = {name for name in names if PurePosixPath(name).suffix.lower() == ".txt"}
+    without = [name for name in clips if caption_file(name, captions) not in captions]
     lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
     notes = []
-    if lonely := captions - wanted:
-        notes.append(
-            f"{counted(len(lonely), '.txt file has', '.txt files have')} no clip of the same name, such as "
-            f"{shown_name(min(lonely))}"
-        )
+    if lonely := captions.difference(caption_file(name, captions) for name in clips):
+        count = counted(len(lonely), ".txt file has no clip beside it", ".txt files have no clip beside them")
+        notes.append(f"{count}, such as {shown_name(min(lonely))}")
     if others := [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]:
-        notes.append(
-            f"{counted(len(others), 'video is', 'videos are')} of a kind that is not read, such as "
-            f"{shown_name(others[0])}: encode anew"
-        )
-    if lists and wanted - captions:
+        count = counted(len(others), "video is of a kind that is", "videos are of kinds that are")
+        notes.append(f"{count} not read, such as {shown_name(others[0])}: encode anew")
+    if lists and without:
         named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])
         notes.append(f"{named} may be the list of clips: give it as DATA_ROOT")
+    if without and all(folders_of(name) and folders_of(name)[-1].lower() not in SPLITS for name in without):
+        notes.append(
+            f"if the names of folders are the captions, such as {shown_name(folders_of(without[0])[-1])!r} of "
+            f"{shown_name(without[0])}, set DATA_FORMAT to 'words'"
+        )
     return tuple(Notice("files", note) for note in notes)
 
 

@@ -217,6 +217,30 @@ def test_an_option_for_folders_is_said_to_change_nothing_elsewhere(folder, tmp_p
         assert tuple(notice.text.split(":")[0] for notice in inspection.notices) == said
 
 
+def test_clips_in_a_folder_for_testing_are_never_trained_on(open_, folder):
+    for number, part in enumerate(("train", "train", "train", "val", "test", "test")):
+        (folder / part).mkdir(exist_ok=True)
+        for file in folder.glob(f"clip{number}.*"):
+            file.rename(folder / part / file.name)
+    report = open_().summary.report
+    assert [len(report[part]) for part in ("training", "validation", "test")] == [3, 1, 2]
+    for split_by in ("auto", "caption"):
+        splits = open_(split_by=split_by)
+        assert captions(splits.training) | captions(splits.validation) == {"hello", "thanks", "see you"}
+        assert [clip["caption"] for clip in splits.summary.report["test"]] == ["yes", "yes"]
+
+
+def test_files_in_a_folder_for_each_word_may_begin_with_the_signer(folder, tmp_path):
+    for number, (word, signer) in enumerate([("hello", "amy"), ("hello", "bob"), ("yes", "amy")]):
+        (tmp_path / "words" / word).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / f"clip{number + 3}.gif", tmp_path / "words" / word / f"{signer}_{number}.gif")
+    constants = {"DATA_ROOT": tmp_path / "words", "SIGNER_FROM_FILE_NAME": True, "CACHE_DIR": tmp_path / "cache"}
+    inspection, _ = inspect_data(Config.model_construct(**constants))
+    rows = [(clip.row.caption, clip.row.signer) for clip in inspection.usable]
+    assert rows == [("hello", "amy"), ("hello", "bob"), ("yes", "amy")]
+    assert [notice.topic for notice in inspection.notices] == ["captions"]
+
+
 def test_each_file_is_decoded_once(open_, folder, monkeypatch):
     open_()
 

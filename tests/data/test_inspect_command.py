@@ -62,7 +62,7 @@ def test_it_says_what_there_is(inspect, capsys):
     assert "languages     none named" in lines
     assert "duplicates    2 clips have the same content as another; 2 the same caption" in lines
     assert "the same content with different captions: amy_again.gif ('Grüße, 你好'), amy_hello.gif ('hello')" in lines
-    assert "note          1 .txt file has no clip of the same name, such as notes.txt" in lines
+    assert "note          1 .txt file has no clip beside it, such as notes.txt" in lines
     assert r"skipped       silent.gif has no caption: silent.txt is missing" in lines
     assert r"broken\n.mp4 is not a video of a known kind" in lines
     assert any(line.startswith("splits        training ") and "by signer" in line for line in lines)
