@@ -1,5 +1,6 @@
 """A folder of clips, each next to its caption: ``name.mp4`` and ``name.txt``."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,8 @@ from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
 NAMED_LISTS = 3  # that a note names
-OTHER_VIDEOS = (".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv", ".webp", ".apng")
+NAMED_KINDS = 5  # of files, where none is a clip
+OTHER_VIDEOS = (".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".ogv", ".webp", ".apng")
 
 
 def _recognise(path: Path) -> str | None:
@@ -27,7 +29,7 @@ def _read(path: Path) -> Manifest:
     if not clips:
         raise UserError(
             f"DATA_ROOT={str(path)!r} holds no clip ({', '.join(MEDIA_EXTENSIONS)}). Each clip is a file with its "
-            f"caption beside it: name.mp4 and name.txt.{found.not_searched()}"
+            f"caption beside it: name.mp4 and name.txt.{_named_kinds(found.names)}{found.not_searched()}"
         )
     rows: dict[str, ManifestRow] = {}
     skipped = list(found.skipped)
@@ -48,6 +50,13 @@ def _read(path: Path) -> Manifest:
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
     return Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips))
+
+
+def _named_kinds(names: Sequence[str]) -> str:
+    """Return a sentence that says which kinds of files there are, to append to a message; or nothing."""
+    kinds = Counter(PurePosixPath(name).suffix.lower() or "without an extension" for name in names)
+    listed = ", ".join(f"{shown_name(kind)} ({count})" for kind, count in kinds.most_common(NAMED_KINDS))
+    return f" It holds {listed}{' and others' if len(kinds) > NAMED_KINDS else ''}." if kinds else ""
 
 
 def with_signers(manifest: Manifest) -> Manifest:

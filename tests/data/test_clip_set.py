@@ -214,7 +214,8 @@ def test_an_option_for_folders_is_said_to_change_nothing_elsewhere(folder, tmp_p
     for path, said in ((folder, ()), (tmp_path / "list.csv", ("SIGNER_FROM_FILE_NAME changes nothing",))):
         constants = {"DATA_ROOT": path, "SIGNER_FROM_FILE_NAME": True, "CACHE_DIR": tmp_path / "cache"}
         inspection, _ = inspect_data(Config.model_construct(**constants))
-        assert tuple(notice.text.split(":")[0] for notice in inspection.notices) == said
+        notices = [notice.text for notice in inspection.notices if notice.topic != "pictures"]
+        assert tuple(text.split(":")[0] for text in notices) == said
 
 
 def test_each_file_is_decoded_once(open_, folder, monkeypatch):
