@@ -202,8 +202,11 @@ def _upright_pixels(
     frame: av.VideoFrame, alpha: av.VideoFrame | None, reformatter: VideoReformatter, turn: Turn
 ) -> numpy.ndarray:
     """Return a frame as uint8 [H, W, 3], on white where it is transparent by its fourth channel or by `alpha`."""
-    is_wide = frame.color_primaries == ColorPrimaries.BT2020
-    is_converted = is_wide or frame.color_trc in HDR_TRANSFERS
+    is_hdr = frame.color_trc in HDR_TRANSFERS
+    is_wide = frame.color_primaries == ColorPrimaries.BT2020 or (
+        is_hdr and frame.color_primaries == ColorPrimaries.UNSPECIFIED
+    )
+    is_converted = is_wide or is_hdr
     formats = ("rgb48le", "rgba64le") if is_converted else ("rgb24", "rgba")
     has_opacity = frame.format.has_palette or _has_alpha(frame)
     channels: numpy.ndarray = reformatter.reformat(frame, format=formats[has_opacity]).to_ndarray()

@@ -202,6 +202,13 @@ def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):
         open_(tmp_path / "nothing")
 
 
+def test_what_is_done_to_pictures_is_said_before_a_training(open_, folder, write_video, brightening_video):
+    write_video(folder / "clip1.mp4", brightening_video, rotation=90)
+    said = "pictures: 1 of 6 turned upright, as the file says, such as clip1.mp4; 6 of 6 made square by CLIP_FIT='crop'"
+    for _ in range(2):  # the second time, the clips are not read again
+        assert any(line.startswith(said) for line in open_().summary.lines())
+
+
 def test_a_cache_that_is_too_small_for_the_clips_is_said(open_):
     assert not any("CACHE_LIMIT_GB" in notice.text for notice in open_().summary.notices)
     limit = len(open_().training) * 5 * 16 * 16 * 3 - 1

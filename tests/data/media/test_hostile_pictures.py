@@ -291,7 +291,9 @@ def test_frames_are_turned_as_their_camera_was_held(tmp_path, kind, orientation,
     assert clip.facts.changes == changes
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0", b"Exif\0\0no TIFF at all"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0", b"Exif\0\0no TIFF at all"], ids=["empty", "cut off", "text"]
+)
 def test_an_orientation_that_cannot_be_read_counts_as_upright(tmp_path, exif):
     (tmp_path / "clip").mkdir()
     for number in range(2):
