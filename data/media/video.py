@@ -158,7 +158,7 @@ def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: 
         rate, aspect, first = frame_rate(stream), pixel_aspect(stream), origin(container, stream)
         if seeking:
             seek(container, stream, span)
-        is_timed = True
+        is_timed, rotation, turn = True, None, UPRIGHT
         reformatter = VideoReformatter()  # one for the file: to set one up takes longer than to convert a small frame
         has_table = family == "mov" and span == WHOLE  # of all frames: only MP4 has one
         least_packets = LEAST_SHARE_OF_FRAMES * len(stream.index_entries) if has_table else 0
@@ -172,7 +172,8 @@ def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: 
                 return
             if alpha is not None and (alpha.width, alpha.height) != (frame.width, frame.height):
                 raise UnusableClip("is transparent by pictures of another size than its own")
-            turn = _turn(frame)
+            if frame.rotation != rotation:
+                rotation, turn = frame.rotation, _turn(frame)
             changes = turn_changes(turn)
             if alpha is not None or _has_alpha(frame):
                 changes |= {"transparent"}
@@ -184,8 +185,10 @@ def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: 
 
 def _turn(frame: av.VideoFrame) -> Turn:
     """Return how a frame is to be shown: telephones store videos lying on their side, some also mirrored."""
+    # In PyAV, a frame and its side data hold each other until garbage is collected: a large one must not be asked.
+    small = VideoReformatter().reformat(frame, 16, 16, "gray")
     try:
-        a, b, _, c, d, *_ = struct.unpack("9i", bytes(frame.side_data["DISPLAYMATRIX"]))  # type: ignore[typeddict-item]
+        a, b, _, c, d, *_ = struct.unpack("9i", bytes(small.side_data["DISPLAYMATRIX"]))  # type: ignore[typeddict-item]
     except KeyError:
         return UPRIGHT
     except ValueError:  # the frame also carries data of a kind that PyAV does not know; it then tells only the angle
