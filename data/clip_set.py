@@ -112,9 +112,10 @@ def check_usable(path: Path, inspection: Inspection) -> None:
             f"DATA_ROOT={str(path)!r}: it lists {counted(len(inspection.skipped), 'clip')}, and none is there. "
             f"{name_skipped(inspection.skipped)}. Put the videos below it, or correct the list."
         )
+    notes = "".join(f"Note: {notice.text}. " for notice in inspection.notices if notice.topic != "pictures")
     raise UserError(
         f"DATA_ROOT={str(path)!r}: {bad} of {counted(total, 'clip')} cannot be used, which looks like a mistake. "
-        f"{name_skipped(inspection.unusable)}. {''.join(f'Note: {notice.text}. ' for notice in inspection.notices)}"
+        f"{name_skipped(inspection.unusable)}. {notes}"
         f"Put them right or take them away; {_inspect_command(path)} names them all."
     )
 

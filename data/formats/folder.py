@@ -3,6 +3,7 @@
 Folders named train, val or test, at any level above the clips, are the split.
 """
 
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,8 @@ from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
 NAMED_LISTS = 3  # that a note names
-OTHER_VIDEOS = (".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv", ".webp", ".apng")
+NAMED_KINDS = 5  # of files, where none is a clip
+OTHER_VIDEOS = (".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".ogv", ".webp", ".apng")
 
 
 def _recognise(path: Path) -> str | None:
@@ -36,7 +38,7 @@ def find_clips(path: Path) -> tuple[FoundFiles, list[str]]:
     if not clips:
         raise UserError(
             f"DATA_ROOT={str(path)!r} holds no clip ({', '.join(MEDIA_EXTENSIONS)}). Each clip is a file with its "
-            f"caption beside it: name.mp4 and name.txt.{found.not_searched()}"
+            f"caption beside it: name.mp4 and name.txt.{_named_kinds(found.names)}{found.not_searched()}"
         )
     return found, clips
 
@@ -65,6 +67,13 @@ def caption_file(clip: str, known: Container[str]) -> str:
     """Return the path at which a clip has its caption, whether there is such a file or not."""
     capitals = str(PurePosixPath(clip).with_suffix(".TXT"))  # as some cameras and systems write names
     return capitals if capitals in known else str(PurePosixPath(clip).with_suffix(".txt"))
+
+
+def _named_kinds(names: Sequence[str]) -> str:
+    """Return a sentence that says which kinds of files there are, to append to a message; or nothing."""
+    kinds = Counter(PurePosixPath(name).suffix.lower() or "without an extension" for name in names)
+    listed = ", ".join(f"{shown_name(kind)} ({count})" for kind, count in kinds.most_common(NAMED_KINDS))
+    return f" It holds {listed}{' and others' if len(kinds) > NAMED_KINDS else ''}." if kinds else ""
 
 
 def with_signers(manifest: Manifest) -> Manifest:

@@ -46,8 +46,23 @@ def test_a_caption_may_be_named_in_capitals(root):
 
 def test_videos_of_kinds_that_are_not_read_are_said(root):
     (root / "c.wmv").touch()
-    (root / "d.M4V").touch()
+    (root / "d.MPG").touch()
     assert notes(root) == ("2 videos are of kinds that are not read, such as c.wmv: encode anew",)
+
+
+def test_where_no_file_is_a_clip_the_kinds_that_are_there_are_named(tmp_path):
+    for name in ("a.wmv", "b.WMV", "sub/c.wmv", "a.txt", "b.txt", "README"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"It holds \.wmv \(3\), \.txt \(2\), without an extension \(1\)\.$"):
+        FORMAT.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["c.m4v", "c.M4V", "c.MP4", "c.qt", "c.3gp"])
+def test_other_names_of_mp4_and_mov_are_clips(root, name):
+    (root / name).touch()
+    (root / "c.txt").write_text("hello")
+    assert [row.id for row in FORMAT.read(root).rows] == [name]
 
 
 def test_captions_without_clips_are_counted(root):

@@ -156,10 +156,10 @@ def test_what_is_wrong_with_a_sample_is_said(tmp_path):
     both, text = [member("k.mp4", CLIP), member("k.txt", b"x")], member("k.txt", b"x")
     cases = [
         ([member("k.mp4", CLIP)], "has no caption: neither a .txt file, nor a .json file with text"),
-        ([text], "has no clip (.gif, .mp4, .webm, .mov, .avi, .mkv, .pose), only .txt"),
+        ([text], "has no clip (.gif, .mp4, .webm, .mov, .avi, .mkv, .m4v, .qt, .3gp, .pose), only .txt"),
         (
             [member("k.jpg"), member("k.cls")],
-            "has no clip (.gif, .mp4, .webm, .mov, .avi, .mkv, .pose), only .cls, .jpg",
+            "has no clip (.gif, .mp4, .webm, .mov, .avi, .mkv, .m4v, .qt, .3gp, .pose), only .cls, .jpg",
         ),
         ([*both, member("k.left.avi", CLIP)], "has more than one clip: .left.avi, .mp4"),
         (

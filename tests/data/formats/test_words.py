@@ -91,7 +91,7 @@ def test_what_may_be_a_split_or_a_word_is_asked_about(tmp_path, names):
         (["hello/1.mp4", "thanks/1.mp4", "thanks/1.TXT"], "such as 'hello' of hello/1.mp4"),
         (
             ["videos/amy/1.mp4", "videos/bob/1.mp4", "texts/amy/1.txt"],
-            "have no clip beside them, such as texts/amy/1.txt",
+            "has no clip beside it, such as texts/amy/1.txt",
         ),
         (["hello/1.mp4", "thanks/1.mp4", "thanks/1.vtt"], "set DATA_FORMAT to 'words'"),
         (["hello/1.mp4", "thanks/1.mp4", "labels.csv"], "labels.csv may be the list of clips"),
