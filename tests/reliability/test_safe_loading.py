@@ -35,7 +35,7 @@ NO_TENSORS = "is no safetensors file"
 REFUSED = [  # the first six are each program's, and one of each sort of file
     (f"{CHECKPOINT}/model.safetensors", MAIN, NO_TENSORS),
     (f"{CHECKPOINT}/state.json", GENERATE, "is no training state"),
-    (f"{CHECKPOINT}/manifest.json", EVALUATE, "are damaged"),
+    (f"{CHECKPOINT}/manifest.json", EVALUATE, "is damaged; restore one from a backup"),
     (f"{SKIPPED}/step.json", REPLAY, "cannot be read"),
     ("config.json", DOCTOR, "cannot be read"),
     ("metrics.jsonl", DOCTOR, "metrics.jsonl"),
@@ -47,8 +47,8 @@ REFUSED = [  # the first six are each program's, and one of each sort of file
     (f"{CHECKPOINT}/state.json", MAIN, "is no training state"),
     (f"{CHECKPOINT}/state.json", (*GENERATE, "--checkpoint=best"), "no checkpoint in"),
     (f"{CHECKPOINT}/state.json", EVALUATE, "is no training state"),
-    (f"{CHECKPOINT}/manifest.json", MAIN, "are damaged"),
-    (f"{CHECKPOINT}/manifest.json", GENERATE, "are damaged"),
+    (f"{CHECKPOINT}/manifest.json", MAIN, "is damaged; restore one from a backup"),
+    (f"{CHECKPOINT}/manifest.json", GENERATE, "is damaged; restore one from a backup"),
     (f"{SKIPPED}/batch.safetensors", REPLAY, NO_TENSORS),
     (f"{SKIPPED}/model.safetensors", REPLAY, NO_TENSORS),
 ]
