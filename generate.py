@@ -119,7 +119,8 @@ def _output_paths(request: GenerationRequest) -> list[Path]:
         paths = [request.output]
     else:
         folder = Path() if request.output is None else request.output
-        paths = [folder / name for name in _file_names(request.text, folder)]
+        with named_if_unwritable(f"--output {folder}"):
+            paths = [folder / name for name in _file_names(request.text, folder)]
     for path in paths:
         check_writable("--output", path)
     if request.contact_sheet is not None:

@@ -106,10 +106,9 @@ def check_captions(config: Config, lost: Unread, captions: int) -> None:
     if lost.silent and len(lost.silent) >= LARGEST_SILENT_SHARE * captions:
         raise UserError(
             f"TEXT_ENCODER={config.TEXT_ENCODER!r} knows no character of {len(lost.silent)} of "
-            f"{counted(captions, 'caption')}, such as {_shown(lost.silent[0])}, so the clips would be trained "
-            "on without text. Choose a pretrained one that knows their script, "
-            "such as --text-encoder intfloat/multilingual-e5-small (docs/data.md, "
-            "Captions and languages)."
+            f"{counted(captions, 'caption')}, such as {_shown(lost.silent[0])}, so the clips would be trained on without "
+            "text. Choose a pretrained one that knows their script, such as --text-encoder "
+            "intfloat/multilingual-e5-small (docs/data.md, Captions and languages)."
         )
 
 

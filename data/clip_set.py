@@ -174,12 +174,8 @@ def inspection_notices(inspection: Inspection) -> tuple[Notice, ...]:
     if bad := inspection.unusable:
         notices.append(Notice("clips", f"{len(bad)} cannot be used: {name_skipped(bad)}"))
     if absent := [row for row in inspection.skipped if row.is_absent]:
-        notices.append(
-            Notice(
-                "clips",
-                f"{counted(len(absent), 'that is listed has', 'that are listed have')} no file, such as {absent[0].id}",
-            )
-        )
+        count = counted(len(absent), "that is listed has", "that are listed have")
+        notices.append(Notice("clips", f"{count} no file, such as {absent[0].id}"))
     return tuple(notices)
 
 
