@@ -93,7 +93,14 @@ def notices_of(captions, **constants):
 
 
 def test_captions_in_letters_that_are_known_are_not_mentioned():
-    captions = ["Good morning, everyone!", "Grüße aus Łódź", "Καλημέρα", "Доброе утро", "Добрий день, Їжаче", "İstanbul"]
+    captions = [
+        "Good morning, everyone!",
+        "Grüße aus Łódź",
+        "Καλημέρα",
+        "Доброе утро",
+        "Добрий день, Їжаче",
+        "İstanbul",
+    ]
     assert notices_of([*captions, "Chào buổi sáng"]) == []
 
 

@@ -48,7 +48,8 @@ def _validations(
 
 
 @pytest.mark.parametrize(
-    ("unread", "alike", "severity"), [(0.0, 0.0, None), (1.5, 2.0, "warning"), (3.0, 2.0, "problem"), (0.0, 40.0, "problem")]
+    ("unread", "alike", "severity"),
+    [(0.0, 0.0, None), (1.5, 2.0, "warning"), (3.0, 2.0, "problem"), (0.0, 40.0, "problem")],
 )
 def test_captions_that_the_model_cannot_tell_apart(
     unread: float, alike: float, severity: str | None, history_with: Build, config: dict[str, object]
