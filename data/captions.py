@@ -77,20 +77,20 @@ def decode_caption(content: bytes, name: str) -> str:
     return caption
 
 
-def read_caption(root: Path, name: str) -> str:
-    """Return the caption in a text file within a folder.
+def read_caption(root: Path, name: str, allowed: Sequence[Path] = ()) -> str:
+    """Return the caption in a text file within a folder, or within one that is `allowed`.
 
     Raises:
-        UnusableClip: there is no such file, it leads out of the folder, or see `decode_caption`.
+        UnusableClip: there is no such file, it leads elsewhere, or see `decode_caption`.
     """
     shown = printable(Path(name).name)
     if not os.path.lexists(root / name):
         raise UnusableClip(f"has no caption: {shown} is missing")
     try:
-        with open(inside_file(root, name), "rb") as file:
+        with open(inside_file(root, name, allowed), "rb") as file:
             content = file.read(MOST_CAPTION_BYTES + 1)
     except UnusableClip as error:
-        raise UnusableClip(f"has no usable caption: {shown} {error}") from error
+        raise UnusableClip(f"has no usable caption: {shown} {error}", error.outside) from error
     except OSError as error:
         raise UnusableClip(f"has no usable caption: {shown} cannot be read ({error.strerror})") from error
     return decode_caption(content, shown)

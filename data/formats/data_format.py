@@ -4,12 +4,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from common.errors import UserError
 from data.formats.fields import Values, shown, shown_name
 from data.formats.tables import Record
 from data.media.files import printable
 from data.rows import WHOLE, Manifest, ManifestRow, Notice, SkippedRow, TimeSpan, UnusableClip
+
+
+class Reader(Protocol):
+    """Reads all of a data set without opening a clip; what is wrong with a single clip becomes a SkippedRow.
+
+    Raises UserError if it cannot be read at all. Nothing outside of the data set's folder is read but what lies in
+    the folders that are `allowed`.
+    """
+
+    def __call__(self, path: Path, allowed: tuple[Path, ...] = ()) -> Manifest: ...
 
 
 @dataclass(frozen=True)
@@ -22,9 +33,7 @@ class DataFormat:
     # Says why a path looks like this format, for people: "it holds how2sign_realigned_train.csv"; None if it does not.
     # Cheap, and never raises.
     recognise: Callable[[Path], str | None]
-    # Reads all of the data set without opening a clip. Raises UserError if it cannot be read at all; what is wrong with
-    # a single clip becomes a SkippedRow.
-    read: Callable[[Path], Manifest]
+    read: Reader
 
 
 class AbsentClip(UnusableClip):
@@ -58,7 +67,8 @@ class RowCollector:
             except AbsentClip as reason:
                 self._skipped.append(SkippedRow(shown_name(reason.name), printable(str(reason)), is_absent=True))
             except UnusableClip as reason:
-                self._skipped.append(SkippedRow(shown_name(record.place), printable(str(reason))))
+                skipped = SkippedRow(shown_name(record.place), printable(str(reason)), outside=reason.outside)
+                self._skipped.append(skipped)
 
     def manifest(self, root: Path, source: str, notices: Sequence[Notice] = ()) -> Manifest:
         """Return all that was collected from `source`, which is named in the message.

@@ -9,7 +9,7 @@ from data.captions import read_caption
 from data.formats.data_format import DataFormat
 from data.formats.fields import shown_name
 from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
-from data.formats.search import MEDIA_EXTENSIONS, media_kind, walk_files
+from data.formats.search import MEDIA_EXTENSIONS, composed, media_kind, name_lookup, walk_files
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
@@ -21,8 +21,8 @@ def _recognise(path: Path) -> str | None:
     return "it is a folder, and nothing in it tells of another format" if path.is_dir() else None
 
 
-def _read(path: Path) -> Manifest:
-    found = walk_files(path)
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
+    found = walk_files(path, allowed=allowed)
     clips = [name for name in found.names if media_kind(name) is not None]
     if not clips:
         raise UserError(
@@ -31,18 +31,16 @@ def _read(path: Path) -> Manifest:
         )
     rows: dict[str, ManifestRow] = {}
     skipped = list(found.skipped)
-    known = set(found.names)
+    captions = name_lookup(found.names)
     for name in clips:
         clip_id = printable(name)
         try:
             if clip_id in rows:
                 raise UnusableClip("cannot be told by its name from another file")
-            capitals = str(PurePosixPath(name).with_suffix(".TXT"))  # as some cameras and systems write names
-            caption = read_caption(
-                path, capitals if capitals in known else str(PurePosixPath(name).with_suffix(".txt"))
-            )
+            wanted, capitals = (str(PurePosixPath(name).with_suffix(suffix)) for suffix in (".txt", ".TXT"))
+            caption = read_caption(path, captions(wanted) or captions(capitals) or wanted, allowed)
         except UnusableClip as error:
-            skipped.append(SkippedRow(clip_id, str(error)))
+            skipped.append(SkippedRow(clip_id, str(error), outside=error.outside))
             continue
         kind = media_kind(name)
         assert kind is not None
@@ -60,8 +58,8 @@ def with_signers(manifest: Manifest) -> Manifest:
 
 
 def _notices(names: Sequence[str], clips: Sequence[str]) -> tuple[Notice, ...]:
-    wanted = {str(PurePosixPath(name).with_suffix(".txt")) for name in clips}
-    captions = {name for name in names if PurePosixPath(name).suffix == ".txt"}
+    wanted = {composed(str(PurePosixPath(name).with_suffix(".txt"))) for name in clips}
+    captions = {composed(name) for name in names if PurePosixPath(name).suffix == ".txt"}
     lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
     notes = []
     if lonely := captions - wanted:

@@ -15,7 +15,7 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown, shown_name
-from data.formats.search import listed_media
+from data.formats.search import ListedFiles
 from data.formats.tables import Record, field_name, numbered_lines, open_table, read_json
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Notice
@@ -79,9 +79,9 @@ def _is_list(file: Path) -> bool:
     return first is not None and set(NEEDED) <= _names_by_field(first.fields).keys()
 
 
-def _read(path: Path) -> Manifest:
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     file = path if os.path.isfile(path) else _only_list_in(path)
-    root, clips, taken, unused = file.parent, RowCollector(), dict[str, str](), dict[str, None]()
+    files, clips, taken, unused = ListedFiles(file.parent, allowed), RowCollector(), dict[str, str](), dict[str, None]()
 
     def row(all_values: Values) -> ManifestRow:
         names = _names_by_field(all_values)
@@ -90,14 +90,14 @@ def _read(path: Path) -> Manifest:
             if name not in names.values() and len(unused) <= MOST_UNKNOWN_FIELDS:
                 unused.setdefault(name)
         values = {field: all_values[name] for field, name in names.items()}
-        media = listed_media(root, values, as_span(values))
+        media = files.media(values, as_span(values))
         caption = checked_caption(as_text(values, "text"))
         return ManifestRow(
             media.path, media, caption, as_name(values, "signer"), as_split(values), as_name(values, "language")
         )
 
     clips.collect(_records(file), row)
-    manifest = clips.manifest(root, shown_name(str(file)))
+    manifest = clips.manifest(file.parent, shown_name(str(file)), files.notices())
     notices = (*_field_notices(file, taken, list(unused)), *_signer_notices(manifest.rows))
     return replace(manifest, notices=(*notices, *manifest.notices))
 

@@ -34,7 +34,7 @@ def _lists(path: Path) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (PurePosixPath(name).name != BEST_LIST, name)))
 
 
-def _read(path: Path) -> Manifest:
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     lists = _lists(path)
     if not lists:
         raise UserError(f"DATA_ROOT={str(path)!r} holds no {BEST_LIST}, nor another WLASL*.json.")

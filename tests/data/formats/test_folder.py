@@ -30,7 +30,7 @@ def test_only_lists_in_the_root_are_pointed_to_and_only_a_few(root):
     (root / "sub").mkdir()
     (root / "sub" / "0.csv").touch()
     (root / ".0.csv").touch()
-    (root / "notes.json").touch()
+    (root / "notes.xml").touch()
     assert notes(root) == ()
     for number in range(1, 6):
         (root / f"{number}\n.csv").touch()

@@ -281,8 +281,13 @@ def test_lines_with_more_fields_than_columns_are_named_and_skipped(read):
 def test_absolute_paths_and_those_of_windows_are_taken(read, tmp_path):
     manifest = read(f"path,text\n{tmp_path}/a.mp4,hello\nframes\\one,bye\n/etc/passwd,hi\n../a.mp4,no\n")
     assert [row.media.path for row in manifest.rows] == ["a.mp4", "frames/one"]
-    assert "is not below" in reasons(manifest)["manifest.csv line 4"]
-    assert ".." in reasons(manifest)["manifest.csv line 5"]
+    assert reasons(manifest) == {
+        "manifest.csv line 4": "leads out of the data set's folder, to /etc (DATA_ALLOW)",
+        "manifest.csv line 5": f"names path='../a.mp4', which does not exist, but 'a.mp4' does: {AWAY} '../' away",
+    }
+
+
+AWAY = "paths start at the list's folder, so take"
 
 
 @pytest.mark.parametrize(
