@@ -17,6 +17,7 @@ from data.rows import Media, MediaKind, Notice, SkippedRow, TimeSpan, UnusableCl
 POSE_EXTENSION = ".pose"
 MEDIA_EXTENSIONS = (*VIDEO_EXTENSIONS, POSE_EXTENSION)
 NAMED_FOLDERS = 3  # that a message names if nothing was found
+MOST_PARTS_TAKEN_AWAY = 20  # of a path, to find what is left of it
 NAMED_FILES = 3  # that a message names if it cannot be told which is meant
 LINK = "is a link to a folder, which is not followed: put the folder itself there, or set DATA_ROOT to where it leads"
 
@@ -204,7 +205,7 @@ class ListedFiles:
             return ()
         count, first = len(self._in_other_capitals), shown_name(self._in_other_capitals[0])
         files = f"{first} was" if count == 1 else f"{count} files, such as {first}, were"
-        return (Notice("files", f"{files} taken for a name with other capitals, because nothing has that name"),)
+        return (Notice("files", f"{files} taken although the list writes other capitals"),)
 
     def _find(self, named: str) -> str:
         """Return the path, from the root, of what a list calls `named`."""
@@ -218,7 +219,8 @@ class ListedFiles:
                     self._in_other_capitals.append(found)
                 return found
         parts = PurePosixPath(paths[-1]).parts
-        for number in range(1, len(parts)):  # the list may have been written on another machine, or in another folder
+        # The list may have been written on another machine, or in another folder.
+        for number in range(1, min(len(parts), MOST_PARTS_TAKEN_AWAY + 1)):
             tail = str(PurePosixPath(*parts[number:]))
             if self._existing(tail) is not None:
                 raise UnusableClip(
@@ -254,7 +256,7 @@ class ListedFiles:
 def _simplest(root: Path, named: str) -> str:
     """Return a path as it is from the root; one that is not below it stays as it is."""
     path = PurePosixPath(named)
-    for folder in (os.path.abspath(root), os.path.realpath(root)):
+    for folder in (os.path.abspath(root), os.path.realpath(root)) if path.is_absolute() else ():
         if path.is_relative_to(folder):
             return str(path.relative_to(folder))
     return str(path)

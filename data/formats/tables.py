@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -207,9 +208,10 @@ def _encoding(path: Path) -> str:
 
 
 def _other_encoding(path: Path) -> UserError:
+    old, new = shlex.quote(path.name), shlex.quote(f"{path.stem}_utf8{path.suffix}")
     return UserError(
-        f'{shown_name(str(path))} is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8"; in a shell: '
-        "iconv -f WINDOWS-1252 -t UTF-8)."
+        f'{shown_name(str(path))} is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8"; in a shell, '
+        f"if it comes from a Windows program: iconv -f WINDOWS-1252 -t UTF-8 {printable(old)} > {printable(new)})."
     )
 
 

@@ -398,7 +398,12 @@ def test_a_json_line_that_makes_no_sense_is_skipped_alone(read, line, reason):
             "header is missing: put the line 'path;text' above it.",
         ),
         ("path,text,Text\n", "has two columns with the name text"),
-        pytest.param(b"path,text\na.mp4,\xe4hm\n", "is not UTF-8", id="Latin-1"),
+        pytest.param(
+            b"path,text\na.mp4,\xe4hm\n",
+            'is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8"; in a shell, if it comes from a '
+            "Windows program: iconv -f WINDOWS-1252 -t UTF-8 manifest.csv > manifest_utf8.csv).",
+            id="Latin-1",
+        ),
         pytest.param("path,text\na.mp4,x\n".encode("utf-16")[:-1], "is not UTF-8", id="UTF-16 cut off"),
         pytest.param(b"x" * 1_100_000, "line 1 has more than 1048576 characters", id="long line"),
     ],
