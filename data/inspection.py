@@ -135,11 +135,9 @@ def _outside_notices(skipped: Sequence[SkippedRow]) -> tuple[Notice, ...]:
     for row in outside:
         first = Path(row.outside).parts[:2]
         folders[first] = os.path.commonpath([folders.get(first, row.outside), row.outside])
-    lead = "1 leads" if len(outside) == 1 else f"{len(outside)} lead"
+    lead = "1 path leads" if len(outside) == 1 else f"{len(outside)} paths lead"
     option = shlex.quote(",".join(printable(folder) for folder in folders.values()))
-    note = (
-        f"{lead} out of the data set's folder, such as {outside[0].id}: to read them there, add --data-allow {option}"
-    )
+    note = f"{lead} out of the data set's folder, such as {outside[0].id}: to read there, add --data-allow {option}"
     return (Notice("files", note),)
 
 

@@ -43,8 +43,8 @@ FIELDS: Mapping[str, Sequence[str]] = {
 }
 """The fields, each with the other names that data sets give it; of several in one list the first counts."""
 MOST_UNKNOWN_FIELDS = 10  # that a note names
-LEAST_CLIPS = 4  # of which something is said of all signers
-LEAST_SHARE_OF_SINGLE_SIGNERS = 0.9
+LEAST_CLIPS = 4  # of which it is said that hardly two have the same signer or language
+LEAST_SHARE_OF_SINGLE_VALUES = 0.9
 EXAMPLE = '{"path": "hello.mp4", "text": "hello"}'
 
 
@@ -98,8 +98,11 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
 
     clips.collect(_records(file), row)
     manifest = clips.manifest(file.parent, shown_name(str(file)), files.notices())
-    notices = (*_field_notices(file, taken, list(unused)), *_signer_notices(manifest.rows))
-    return replace(manifest, notices=(*notices, *manifest.notices))
+    notices = [*_field_notices(file, taken, list(unused)), *manifest.notices]
+    if file.suffix.lower() not in (".json", ".jsonl"):
+        notices += _cut_notices("signer", [(row, row.signer) for row in manifest.rows])
+        notices += _cut_notices("language", [(row, row.language) for row in manifest.rows])
+    return replace(manifest, notices=tuple(notices))
 
 
 def _names_by_field(names: Iterable[str]) -> dict[str, str]:
@@ -203,17 +206,17 @@ def _field_notices(file: Path, taken: Mapping[str, str], unused: Sequence[str]) 
         yield Notice("files", note)
 
 
-def _signer_notices(rows: Sequence[ManifestRow]) -> Iterator[Notice]:
-    """Yield a notice if signers look like the ends of captions that a comma without quotes cut in two."""
-    counted = Counter(row.signer for row in rows if row.signer is not None)
-    single = [signer for signer, count in counted.items() if count == 1]
-    if len(rows) < LEAST_CLIPS or not single or len(single) < LEAST_SHARE_OF_SINGLE_SIGNERS * counted.total():
+def _cut_notices(field: str, rows: Sequence[tuple[ManifestRow, str | None]]) -> Iterator[Notice]:
+    """Yield a notice if the values of a field look like the ends of captions that a comma without quotes cut in two."""
+    counted = Counter(value for _, value in rows if value is not None)
+    single = [(row, value) for row, value in rows if value is not None and counted[value] == 1]
+    if len(rows) < LEAST_CLIPS or not single or len(single) < LEAST_SHARE_OF_SINGLE_VALUES * counted.total():
         return
-    example = next(row for row in rows if row.signer == single[0])
-    have = "1 signer has" if len(single) == 1 else f"{len(single)} signers have"
+    (row, value), count = single[0], len(single)
+    clips = "1 clip has" if count == 1 else f"{count} clips have"
     yield Notice(
         "captions",
-        f"{have} a single clip, such as {shown(example.signer)} of {example.id} ({shown(example.caption)}): if that is "
+        f"{clips} a {field} that no other has, such as {shown(value)} of {row.id} ({shown(row.caption)}): if that is "
         "the rest of a caption, put captions with the separator in them in double quotes",
     )
 

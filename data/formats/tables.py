@@ -94,7 +94,8 @@ class Table:
             raise
 
     def _record(self, place: str, fields: list[str], wanted: int) -> Record:
-        if not wanted <= len(fields) <= len(self.columns):
+        # A text behind the last column that has a name is the end of another one, which a separator has cut.
+        if not wanted <= len(fields) <= len(self.columns) or any(fields[wanted:]):
             remedy = "" if self.quotes == "none" else "; a text with the separator in it must stand in double quotes"
             counted = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
             return Record(place, {}, f"has {counted} in place of {wanted}{remedy}")

@@ -140,7 +140,7 @@ def test_only_what_is_allowed_is_read(disk, inspect):
     assert skipped.reason == f"leads out of the data set's folder, to {disk / 'clips' / '1'} (DATA_ALLOW)"
     (notice,) = inspection.notices
     assert notice.text == (
-        "1 leads out of the data set's folder, such as manifest.csv line 3: to read them there, add --data-allow "
+        "1 path leads out of the data set's folder, such as manifest.csv line 3: to read there, add --data-allow "
         f"{disk / 'clips' / '1'}"
     )
     for near in (f"{disk}x", str(disk / "clips" / "0" / "0.mp4x"), str(disk / "nothing")):

@@ -261,13 +261,16 @@ def test_signers_that_look_like_the_ends_of_captions_are_named(read):
     (note,) = read(with_all).notices
     assert note.topic == "captions"
     assert note.text == (
-        "2 signers have a single clip, such as 'world' of a.mp4 ('hello'): if that is the rest of a caption, put "
-        "captions with the separator in them in double quotes"
+        "2 clips have a signer that no other has, such as 'world' of a.mp4 ('hello'): if that is the rest of a "
+        "caption, put captions with the separator in them in double quotes"
     )
-    assert read(with_all.replace("thanks, friend", "thanks,")).notices[0].text.startswith("1 signer has a single clip")
+    one = read(with_all.replace("thanks, friend", "thanks,").replace("signer", "language"))
+    assert one.notices[0].text.startswith("1 clip has a language that no other has, such as 'world' of a.mp4")
     ordinary = "a.mp4,1,amy\nb.webm,2,bob\nc.pose,3,amy\nframes/one,4,bob\n"
     assert read("path,text,signer\n" + ordinary).notices == ()
     assert read("path,text,signer\na.mp4,1,amy\nb.webm,2,bob\nc.pose,3,eve\n").notices == ()  # too few to tell
+    lines = [json.dumps({"path": "a.mp4", "text": str(number), "signer": number}) for number in range(4)]
+    assert read("\n".join(lines), "manifest.jsonl").notices == ()  # which has no separators
 
 
 def test_lines_with_more_fields_than_columns_are_named_and_skipped(read):
@@ -276,6 +279,9 @@ def test_lines_with_more_fields_than_columns_are_named_and_skipped(read):
     assert reasons(manifest) == {
         "manifest.csv line 2": "has 4 fields in place of 3; a text with the separator in it must stand in double quotes"
     }
+    manifest = read("path,text,,\na.mp4,hello, world\nb.webm,bye,,\n")  # Excel adds columns without a name
+    assert [row.caption for row in manifest.rows] == ["bye"]
+    assert reasons(manifest)["manifest.csv line 2"].startswith("has 3 fields in place of 2; a text with the separator")
 
 
 def test_absolute_paths_and_those_of_windows_are_taken(read, tmp_path):
