@@ -160,7 +160,7 @@ def test_bad_files_are_skipped_and_named(open_, folder, tmp_path):
         "broken.mp4": "is not a video of a known kind",
         "empty.gif": "has no caption: empty.txt is empty",
         "latin.gif": "has no usable caption: latin.txt is not UTF-8",
-        "link.gif": "leads out of the data set's folder",
+        "link.gif": f"leads out of the data set's folder, to {tmp_path} (DATA_ALLOW)",
         "silent.gif": "has no caption: silent.txt is missing",
     }
     [said] = [line for line in splits.summary.lines() if line.startswith("clips: ")]

@@ -37,8 +37,8 @@ def test_the_two_forms_differ():
     assert (len(COMPOSED), len(DECOMPOSED)) == (4, 5)
 
 
-@pytest.mark.parametrize("on_disk", [COMPOSED, DECOMPOSED])
-@pytest.mark.parametrize("listed", [COMPOSED, DECOMPOSED])
+@pytest.mark.parametrize("on_disk", [COMPOSED, DECOMPOSED], ids=["composed there", "decomposed there"])
+@pytest.mark.parametrize("listed", [COMPOSED, DECOMPOSED], ids=["composed", "decomposed"])
 def test_names_are_found_in_either_form_of_their_accents(root, on_disk, listed):
     touch(root, f"{on_disk}.mp4", f"{on_disk}/{COMPOSED}/{DECOMPOSED}.mp4")
     result = read(root, f"{listed}.mp4", f"{listed}/{listed}/{listed}.mp4", f"{root}/{listed}/{listed}/{listed}.mp4")
