@@ -55,7 +55,9 @@ def _recognise(path: Path) -> str | None:
     extension = path.suffix.lower()
     if path.name == VIDEOS and VIDEOS in _lists_in(path.parent):
         return "it has a list of captions beside it"
-    if extension not in EXTENSIONS or (extension == ".json" and not _is_list(path)):
+    if extension in (".json", ".txt"):  # Excel's "Unicode text" is such a table
+        return f"it is a {extension} file that names clips and captions" if _is_list(path) else None
+    if extension not in EXTENSIONS:
         return None
     return f"it is a {extension} file"
 

@@ -189,7 +189,7 @@ def test_the_list_of_a_folder_of_videos_is_recognised_by_what_it_names(read, tmp
 def test_a_json_file_with_a_list_of_objects_is_read(read, tmp_path, wrap):
     rows = [{"file": "a.mp4", "Caption": "hello"}, {"file": "b.webm", "Caption": "bye"}, ["a.mp4", "no"]]
     manifest = read(json.dumps(wrap(rows), indent=1), "clips.json")
-    assert FORMAT.recognise(tmp_path / "clips.json") == "it is a .json file"
+    assert FORMAT.recognise(tmp_path / "clips.json") == "it is a .json file that names clips and captions"
     assert [(row.media.path, row.caption) for row in manifest.rows] == [("a.mp4", "hello"), ("b.webm", "bye")]
     assert reasons(manifest) == {
         "clips.json entry 3": 'is not a JSON object such as {"path": "hello.mp4", "text": "hello"}'
@@ -237,13 +237,17 @@ def test_a_list_of_videos_alone_is_no_list(read, tmp_path):
         FORMAT.read(tmp_path / "videos.txt")
 
 
-def test_what_excel_saves_is_read(read):
+def test_what_excel_saves_is_read(read, tmp_path):
     text = 'sep=;\r\nPath;Text;Start;End\r\na.mp4;"grün; blau";0,5;1,5\r\n'
     (row,) = read(text).rows
     assert (row.caption, row.media.span) == ("grün; blau", TimeSpan(0.5, 1.5))
     for encoding in ("utf-16", "utf-8-sig"):
         (row,) = read("Path\tText\r\na.mp4\tgrün\r\n".encode(encoding)).rows
         assert (row.media.path, row.caption) == ("a.mp4", "grün")
+    read("Path\tText\r\na.mp4\tgrün\r\n".encode("utf-16"), "unicode.txt")
+    assert FORMAT.recognise(tmp_path / "unicode.txt") == "it is a .txt file that names clips and captions"
+    (tmp_path / "unicode.txt").write_text("hello\n")
+    assert FORMAT.recognise(tmp_path / "unicode.txt") is None
     big_endian = b"\xfe\xff" + "path\ttext\na.mp4\tgrün\n".encode("utf-16-be")
     assert [row.caption for row in read(big_endian).rows] == ["grün"]
 
