@@ -66,12 +66,17 @@ def as_name(values: Values, field: str) -> str | None:
     return printable(name) or None
 
 
+def is_split(name: str) -> bool:
+    """Return whether a name is one of those of a split."""
+    return name.lower() in _SPLITS
+
+
 def as_split(values: Values) -> Split | None:
     """Return what the field split says; None if it is missing or empty."""
     name = as_name(values, "split")
     if name is None:
         return None
-    if name.lower() not in _SPLITS:
+    if not is_split(name):
         raise UnusableClip(f"has split={shown(name)}: write one of {', '.join(_SPLITS)}, or nothing")
     return _SPLITS[name.lower()]
 

@@ -4,17 +4,20 @@ Paths start at the folder of the list. They may name a video, a .pose file or a 
 names but that does not exist is a mistake.
 """
 
+import glob
 import json
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
-from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown, shown_name
+from data.formats.fields import Values, as_name, as_span, as_split, as_text, is_split, shown, shown_name
 from data.formats.search import ListedFiles
 from data.formats.tables import Record, field_name, numbered_lines, open_table, read_json
 from data.media.files import printable
@@ -63,9 +66,16 @@ def _recognise(path: Path) -> str | None:
 
 
 def _lists_in(folder: Path) -> list[str]:
+    """Return the lists in a folder; if there is none, those that Hugging Face's data sets have in a folder each."""
     names = [name for name in NAMES if os.path.isfile(folder / name)]
-    names += [name for name in METADATA if os.path.isfile(folder / name) and _is_list(folder / name)]
-    return [*names, VIDEOS] if os.path.isfile(folder / VIDEOS) and _prompts_in(folder) else names
+    names += [name for name in METADATA if _is_list(folder / name)]
+    names += [VIDEOS] if os.path.isfile(folder / VIDEOS) and _prompts_in(folder) else []
+    below = sorted(path for name in METADATA for path in glob.glob(f"*/{name}", root_dir=folder))
+    return names or [
+        path.replace(os.sep, "/")
+        for path in below
+        if not (folder / path).parent.is_symlink() and _is_list(folder / path)
+    ]
 
 
 def _prompts_in(folder: Path) -> list[str]:
@@ -82,26 +92,33 @@ def _is_list(file: Path) -> bool:
 
 
 def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
-    file = path if os.path.isfile(path) else _only_list_in(path)
-    files, clips, taken, unused = ListedFiles(file.parent, allowed), RowCollector(), dict[str, str](), dict[str, None]()
+    root, lists = (path.parent, [path.name]) if os.path.isfile(path) else (path, _lists_to_read(path))
+    files, clips, taken, unused = ListedFiles(root, allowed), RowCollector(), dict[str, str](), dict[str, None]()
 
-    def row(all_values: Values) -> ManifestRow:
+    def row(all_values: Values, folder: str) -> ManifestRow:
         names = _names_by_field(all_values)
         taken.update((field, name) for field, name in names.items() if name != field)
         for name in all_values:
             if name not in names.values() and len(unused) <= MOST_UNKNOWN_FIELDS:
                 unused.setdefault(name)
         values = {field: all_values[name] for field, name in names.items()}
+        if folder:
+            values["path"] = posixpath.join(folder, as_text(values, "path"))
+            values.setdefault("split", folder if is_split(folder) else None)
         media = files.media(values, as_span(values))
         caption = checked_caption(as_text(values, "text"))
         return ManifestRow(
             media.path, media, caption, as_name(values, "signer"), as_split(values), as_name(values, "language")
         )
 
-    clips.collect(_records(file), row)
-    manifest = clips.manifest(file.parent, shown_name(str(file)), files.notices())
-    notices = [*_field_notices(file, taken, list(unused)), *manifest.notices]
-    if file.suffix.lower() not in (".json", ".jsonl"):
+    for name in lists:
+        folder = posixpath.dirname(name)
+        records = (replace(each, place=posixpath.join(folder, each.place)) for each in _records(root / name))
+        clips.collect(records, partial(row, folder=folder))
+    shown_lists = " and ".join(shown_name(name) for name in lists)
+    manifest = clips.manifest(root, shown_name(str(root / lists[0])), files.notices())
+    notices = [*_field_notices(shown_lists, taken, list(unused)), *manifest.notices]
+    if not lists[0].lower().endswith((".json", ".jsonl")):
         notices += _cut_notices("signer", [(row, row.signer) for row in manifest.rows])
         notices += _cut_notices("language", [(row, row.language) for row in manifest.rows])
     return replace(manifest, notices=tuple(notices))
@@ -116,15 +133,15 @@ def _names_by_field(names: Iterable[str]) -> dict[str, str]:
     return {field: name for field, name in found if name is not None}
 
 
-def _only_list_in(folder: Path) -> Path:
+def _lists_to_read(folder: Path) -> list[str]:
     names = _lists_in(folder)
     if not names:
         raise UserError(f"DATA_ROOT={str(folder)!r} holds none of {', '.join((*NAMES, *METADATA, VIDEOS))}.")
-    if len(names) > 1:
+    if len(names) > 1 and "/" not in names[0]:
         raise UserError(
             f"DATA_ROOT={str(folder)!r} holds {' and '.join(names)}: give the one that counts as DATA_ROOT."
         )
-    return folder / names[0]
+    return names
 
 
 def _records(file: Path) -> Iterator[Record]:
@@ -195,16 +212,14 @@ def _json_record(place: str, content: object) -> Record:
     return Record(place, {}, f"is not a JSON object such as {EXAMPLE}")
 
 
-def _field_notices(file: Path, taken: Mapping[str, str], unused: Sequence[str]) -> Iterator[Notice]:
+def _field_notices(lists: str, taken: Mapping[str, str], unused: Sequence[str]) -> Iterator[Notice]:
     if taken:
         listed = ", ".join(f"{name} was taken for {field}" for field, name in taken.items())
-        yield Notice("files", f"in {shown_name(file.name)} {listed}")
+        yield Notice("files", f"in {lists} {listed}")
     if unused:
         named = ", ".join(printable(name[:40]) for name in unused[:MOST_UNKNOWN_FIELDS])
         more = " and others" if len(unused) > MOST_UNKNOWN_FIELDS else ""
-        note = (
-            f"{shown_name(file.name)} has fields that mean nothing here: {named}{more}; known are {', '.join(FIELDS)}"
-        )
+        note = f"{lists} has fields that mean nothing here: {named}{more}; known are {', '.join(FIELDS)}"
         yield Notice("files", note)
 
 

@@ -185,6 +185,32 @@ def test_the_list_of_a_folder_of_videos_is_recognised_by_what_it_names(read, tmp
     assert FORMAT.recognise(tmp_path) is None
 
 
+def test_the_lists_of_splits_are_read_together(tmp_path):
+    for folder, line in {"train": "a.mp4,hello", "Test": "a.mp4,hello", "more": "b/c.mp4,bye", "other": ""}.items():
+        (tmp_path / folder / "b").mkdir(parents=True)
+        (tmp_path / folder / "a.mp4").touch()
+        (tmp_path / folder / "b" / "c.mp4").touch()
+        (tmp_path / folder / "metadata.csv").write_text(f"file_name,text\n{line}\n,no path\n" if line else "id,x\n")
+    assert FORMAT.recognise(tmp_path) == "it holds Test/metadata.csv"
+    manifest = FORMAT.read(tmp_path)
+    assert manifest.root == tmp_path
+    assert [(row.id, row.caption, row.split) for row in manifest.rows] == [
+        ("Test/a.mp4", "hello", "test"),
+        ("more/b/c.mp4", "bye", None),
+        ("train/a.mp4", "hello", "training"),
+    ]
+    assert reasons(manifest) == {
+        f"{folder}/metadata.csv line 3": "has no path: fill in the field 'path'" for folder in ("Test", "more", "train")
+    }
+    assert texts(manifest) == [
+        "in Test/metadata.csv and more/metadata.csv and train/metadata.csv file_name was taken for path"
+    ]
+    (tmp_path / "link").symlink_to("more")
+    assert FORMAT.read(tmp_path) == manifest
+    (tmp_path / "metadata.csv").write_text("file_name,text\nmore/a.mp4,hello\n")
+    assert [row.id for row in FORMAT.read(tmp_path).rows] == ["more/a.mp4"]
+
+
 @pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"data": rows}])
 def test_a_json_file_with_a_list_of_objects_is_read(read, tmp_path, wrap):
     rows = [{"file": "a.mp4", "Caption": "hello"}, {"file": "b.webm", "Caption": "bye"}, ["a.mp4", "no"]]
