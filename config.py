@@ -26,7 +26,8 @@ from config_checks import CROSS_FIELD_CHECKS
 
 Channels = Annotated[int, Field(ge=1, le=8192)]
 Side = Annotated[int, Field(ge=1, le=2048)]
-DataFormatName = Literal["auto", "folder", "manifest", "how2sign", "phoenix", "wlasl", "pose_lexicon", "webdataset"]
+PublishedFormat = Literal["how2sign", "phoenix", "wlasl", "msasl", "pose_lexicon", "webdataset"]
+DataFormatName = Literal["auto", "folder", "words", "manifest", PublishedFormat]
 
 
 class Config(Settings):

@@ -27,10 +27,14 @@ def serve(logdir: Path, host: str, port: int | None, *, open_browser: bool) -> N
     """Serve until the process is interrupted.
 
     Raises:
-        UserError: there is nothing to show, or TensorBoard cannot serve.
+        UserError: the folder is a file, or TensorBoard cannot serve.
     """
-    newest, *others = find_runs(logdir)
-    print(f"Newest run: {newest}" + (f" (and {len(others)} older in {logdir})" if others else ""), flush=True)
+    if runs := find_runs(logdir):
+        others = f" (and {len(runs) - 1} older in {logdir})" if len(runs) > 1 else ""
+        print(f"Newest run: {runs[0]}{others}", flush=True)
+    else:
+        print(f"Waiting for the first run in {logdir.resolve()}: the page shows it within seconds of its start.")
+        print("To start one: python main.py. To show runs of another folder: --logdir.", flush=True)
     if not is_loopback(host):
         print(f"Warning: --host {host} shows the dashboard to anyone who can reach this machine.", flush=True)
     port = choose_port(host, port)

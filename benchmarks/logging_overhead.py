@@ -26,6 +26,7 @@ from common.errors import UserError
 from common.settings import load_settings
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
+from logging_system.cadence import SECONDS_UNTIL_SEEN
 from logging_system.categories import CATEGORIES
 from logging_system.dispatcher import Dispatcher, WeightCopies
 from logging_system.files.writer import Writer
@@ -206,7 +207,7 @@ def _overhead(times: StepTimes, config: Config, run_folder: Path) -> Overhead:
         "every step": observing.median / step.median,
         "scalar points": point.median / config.LOG_EVERY_STEPS / step.median,
         "diagnostics": diagnostics.median / config.DIAGNOSTIC_LOG_EVERY_STEPS / step.median,
-        "flushes": flush.median / config.TENSORBOARD_FLUSH_EVERY_STEPS / step.median,
+        "flushes": flush.median / min(config.TENSORBOARD_FLUSH_EVERY_STEPS * step.median, SECONDS_UNTIL_SEEN),
         "system readings": system_reading.median / config.SYSTEM_SAMPLE_SECONDS,
     }
     logged = runner.points_of(run_folder)

@@ -7,7 +7,7 @@ from data.cache import ClipCache
 from data.captions import caption_measures, caption_notices
 from data.clip_set import open_clip_set
 from data.fingerspelling import open_fingerspelling
-from data.formats import folder
+from data.formats import folder, words
 from data.formats.registry import read_data_set
 from data.inspection import ClipReader, Inspection, inspect_clips
 from data.media.resample import ClipShape
@@ -47,7 +47,7 @@ def inspect_data(config: Config) -> tuple[Inspection, ClipReader]:
     assert config.DATA_ROOT is not None
     name, recognised, manifest = read_data_set(config.DATA_ROOT, config.DATA_FORMAT, config.DATA_ALLOW)
     if config.SIGNER_FROM_FILE_NAME:
-        if name == folder.FORMAT.name:
+        if name in (folder.FORMAT.name, words.FORMAT.name):
             manifest = folder.with_signers(manifest)
         else:
             note = f"SIGNER_FROM_FILE_NAME changes nothing: it is for folders, and this is {recognised}"

@@ -111,9 +111,10 @@ def check_usable(path: Path, inspection: Inspection) -> None:
             f"DATA_ROOT={str(path)!r}: none of the {len(inspection.skipped)} clips that it lists is there. "
             f"{name_skipped(inspection.skipped)}. Put the videos below it, or correct the list."
         )
+    notes = "".join(f"Note: {notice.text}. " for notice in inspection.notices if notice.topic != "pictures")
     raise UserError(
         f"DATA_ROOT={str(path)!r}: {bad} of {total} clips cannot be used, which looks like a mistake. "
-        f"{name_skipped(inspection.unusable)}. {''.join(f'Note: {notice.text}. ' for notice in inspection.notices)}"
+        f"{name_skipped(inspection.unusable)}. {notes}"
         f"Put them right or take them away; python -m data inspect {path} names them all."
     )
 

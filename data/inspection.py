@@ -18,12 +18,13 @@ from tqdm import tqdm
 from data.cache import ClipCache
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
 from data.media.files import printable
-from data.media.resample import ClipShape, DecodedClip, MediaFacts
+from data.media.resample import Change, ClipShape, DecodedClip, Fit, MediaFacts
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 from data.verdicts import Verdict, VerdictStore
 
 PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 MOST_READERS = 8  # threads: decoding leaves Python's lock
+LARGEST_LOST_SHARE = 0.2  # of a picture's longer side, that CLIP_FIT may cut off or make black without a word
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
@@ -122,7 +123,7 @@ def inspect_clips(
     store.tidy()
     usable = tuple(clip for clip in found if isinstance(clip, InspectedClip))
     skipped = (*manifest.skipped, *(row for row in found if isinstance(row, SkippedRow)))
-    notices = (*manifest.notices, *_outside_notices(skipped))
+    notices = (*manifest.notices, *_outside_notices(skipped), *picture_notices(usable, reader.shape.fit))
     return Inspection(format_name, recognised, manifest.root, usable, skipped, notices)
 
 
@@ -139,6 +140,35 @@ def _outside_notices(skipped: Sequence[SkippedRow]) -> tuple[Notice, ...]:
     option = shlex.quote(",".join(printable(folder) for folder in folders.values()))
     note = f"{lead} out of the data set's folder, such as {outside[0].id}: to read there, add --data-allow {option}"
     return (Notice("files", note),)
+
+
+def picture_notices(clips: Sequence[InspectedClip], fit: Fit) -> tuple[Notice, ...]:
+    """Return how the pictures that are trained on differ from those that are stored, where that is not plain."""
+    reasons: dict[Change, str] = {
+        "turned": "turned upright, as the file says",
+        "mirrored": "mirrored, as the file says and players do: the other hand signs (if wrong, encode anew)",
+        "transparent": "transparent, shown on white",
+        "tone-mapped": "with high dynamic range (HLG or PQ), tone-mapped to an ordinary one",
+    }
+    texts = []
+    for change, reason in reasons.items():
+        if changed := [clip.row.id for clip in clips if change in clip.facts.changes]:
+            texts.append(f"{len(changed)} of {len(clips)} {reason}, such as {changed[0]}")
+    lost = [(_lost_share(clip), clip.row.id) for clip in clips if _lost_share(clip) > LARGEST_LOST_SHARE]
+    if lost:
+        share, name = max(lost, key=lambda pair: pair[0])
+        done, other = ("cut off", "pad") if fit == "crop" else ("added in black", "crop")
+        texts.append(
+            f"{len(lost)} of {len(clips)} made square by CLIP_FIT={fit!r}: {share:.0%} {done} in {name}; "
+            f"{other!r} would not"
+        )
+    return tuple(Notice("pictures", text) for text in texts)
+
+
+def _lost_share(clip: InspectedClip) -> float:
+    """Return by how much the shorter side of a clip's pictures is shorter, of the longer one; 0 for drawn poses."""
+    sides = clip.facts.width, clip.facts.height
+    return 0.0 if clip.row.media.kind == "pose" else 1 - min(sides) / max(sides)
 
 
 class _Inspector:

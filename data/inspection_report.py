@@ -91,6 +91,7 @@ class InspectionReport:
                     "frames": clip.facts.frames,
                     "width": clip.facts.width,
                     "height": clip.facts.height,
+                    "changes": clip.facts.changes,
                     "sha256": clip.digest,
                 }
                 for clip in self.inspection.usable

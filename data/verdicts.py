@@ -108,7 +108,8 @@ class VerdictStore:
         for line in content.splitlines():
             try:
                 entry = json.loads(line)
-                self._known[entry["key"]] = Verdict(str(entry["digest"]), MediaFacts(**entry["facts"]))
+                facts = entry["facts"] | {"changes": tuple(entry["facts"]["changes"])}
+                self._known[entry["key"]] = Verdict(str(entry["digest"]), MediaFacts(**facts))
             except (ValueError, TypeError, KeyError, RecursionError):
                 continue
             self._lines += 1

@@ -8,6 +8,9 @@ from typing import Self
 
 from config import Config
 
+SECONDS_UNTIL_SEEN = 10.0
+"""Points are on the disk after so many seconds, and until LOG_EVERY_STEPS steps are done, so often there are some."""
+
 
 @dataclass(frozen=True)
 class Due:

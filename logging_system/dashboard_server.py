@@ -22,17 +22,14 @@ SAMPLES_PER_PLUGIN = "scalars=10000,images=200,histograms=200,text=100"
 
 
 def find_runs(logdir: Path) -> list[str]:
-    """Return the names of the runs in ``logdir``, the one that wrote last first.
+    """Return the names of the runs in ``logdir``, the one that wrote last first; none where it does not exist yet.
 
     Raises:
-        UserError: there is no such folder, or no run in it.
+        UserError: it is a file.
     """
-    remedy = "Train first (python main.py), or name the folder of your runs with --logdir."
-    if not logdir.is_dir():
-        raise UserError(f"{logdir} is not a folder. {remedy}")
+    if logdir.is_file():
+        raise UserError(f"--logdir {logdir}: this is a file. Name the folder of your runs.")
     files = [file for pattern in ("*tfevents*", "*/*tfevents*") for file in logdir.glob(pattern)]
-    if not files:
-        raise UserError(f"{logdir} holds no runs yet. {remedy}")
     files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
     return list(dict.fromkeys(file.parent.name for file in files))
 

@@ -1,5 +1,7 @@
 """Passes every record to the enabled categories, when it is due, and keeps their faults from training."""
 
+import math
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import Protocol
 
 from common.interruption import Interrupted
 from config import Config
-from logging_system.cadence import Cadence, Due, LoggingClock
+from logging_system.cadence import SECONDS_UNTIL_SEEN, Cadence, Due, LoggingClock
 from logging_system.categories import CATEGORIES
 from logging_system.categories.c05_performance import Performance
 from logging_system.category import Category, CategoryContext
@@ -54,6 +56,10 @@ class RunLog:
         if self.cadence.due(step, is_first=is_first, is_last=is_last).diagnostics:
             with self._weights():
                 self._each("before_step", lambda category: category.before_step(step))
+
+    def early_point_is_due(self) -> bool:
+        """Return whether the step that is being done is to be told as `StepRecord.is_early_point`."""
+        return False
 
     def on_step(self, record: StepRecord) -> None:
         """Call after every optimizer step."""
@@ -135,6 +141,8 @@ class Dispatcher(RunLog):
         self._failures: Counter[tuple[str, str]] = Counter()
         self._shows_failures = config.ENABLE_PERFORMANCE_PROFILING
         self._last_step = self._last_counted_step = 0
+        self._next_early_point = -math.inf  # by `time.monotonic`, as is the next one
+        self._next_flush = time.monotonic() + SECONDS_UNTIL_SEEN
         self._categories: list[Category] = []
         context = CategoryContext(config, view, writer, self.clock, run_folder)
         for category in categories:
@@ -149,6 +157,9 @@ class Dispatcher(RunLog):
         """How often each (category, hook) raised."""
         return MappingProxyType(dict(self._failures))
 
+    def early_point_is_due(self) -> bool:
+        return time.monotonic() >= self._next_early_point
+
     def on_step(self, record: StepRecord) -> None:
         super().on_step(record)
         is_first, is_last = record.is_first, record.is_last
@@ -156,7 +167,12 @@ class Dispatcher(RunLog):
         due = self.cadence.due(record.step, is_first=is_first, is_last=is_last)
         if due.scalars and not is_last and not record.is_interrupted:
             self._write_counters(record.step)
-        if self.cadence.flush_due(record.step, is_first=is_first, is_last=is_last):
+        if due.scalars:  # from now on, LOG_EVERY_STEPS decides alone
+            self._next_early_point = math.inf
+        elif record.is_early_point:
+            self._next_early_point = time.monotonic() + SECONDS_UNTIL_SEEN
+        is_time = time.monotonic() >= self._next_flush
+        if is_time or self.cadence.flush_due(record.step, is_first=is_first, is_last=is_last):
             self.flush()
 
     def on_epoch(self, record: EpochRecord) -> None:
@@ -167,6 +183,7 @@ class Dispatcher(RunLog):
     def flush(self) -> None:
         with self.clock.measure():
             self._writer.flush()
+        self._next_flush = time.monotonic() + SECONDS_UNTIL_SEEN
 
     def close(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
         self._each("close", lambda category: category.close())

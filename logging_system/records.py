@@ -53,6 +53,7 @@ class StepRecord(StepResult):
     step: int  # 1 for the first step of a run
     is_first: bool  # the first step of this process (also after a resume)
     is_last: bool  # the run ends with this step
+    is_early_point: bool = False  # the main process shows the loss now, without waiting for LOG_EVERY_STEPS
     is_interrupted: bool = False  # a signal or a fault ends the run with this step: nothing that takes long is wanted
     epoch: int  # 0-based
     clips_in_step: int  # over all micro-batches

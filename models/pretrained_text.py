@@ -1,6 +1,7 @@
 """A pretrained language model as the text encoder's first layer, by option, through `transformers`."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,12 +39,15 @@ def load_language_model(name: str) -> LanguageModel:
     """
     try:
         from transformers import AutoModelForTextEncoding, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
         import common.vision  # noqa: F401  transformers imports torchvision, which a PyTorch without CUDA needs help with
     except ImportError as error:
         raise ValueError(
             f"TEXT_ENCODER={name!r} needs another library: python -m pip install -r requirements-text.txt"
         ) from error
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     try:
         _check_index(name)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -38,7 +38,7 @@ REFUSED = [
     ("DATA_ALLOW", "/mnt/clips,clips", "item 2 write the whole path of the folder"),
     ("DATA_ALLOW", "/mnt/clips,", "item 2 write the whole path of the folder"),
     ("DATA_ALLOW", "~no such user/clips", "nobody of this name has a home folder"),
-    ("DATA_FORMAT", "coco", "should be 'auto', 'folder', 'manifest', 'how2sign', 'phoenix', 'wlasl',"),
+    ("DATA_FORMAT", "coco", "should be 'auto', 'folder', 'words', 'manifest', 'how2sign',"),
     ("CLIP_FIT", "stretch", "should be 'crop' or 'pad'"),
     ("SPLIT_BY", "random", "should be 'auto', 'signer' or 'caption'"),
     ("SIGNED_LANGUAGE", "", "needs a value, not an empty text"),

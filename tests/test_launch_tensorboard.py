@@ -7,15 +7,20 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import psutil
 import pytest
 
+import launch_tensorboard
 from common.errors import UserError
 from logging_system import dashboard_server
 from logging_system.dashboard_server import FIRST_PORT, choose_port, find_runs, is_loopback
+from logging_system.doctor.diagnosis import diagnose
+from logging_system.files.scalar_history import read_history
 from logging_system.files.writer import Writer
 from tests.waiting import HANGS_AFTER_SECONDS, wait_until
 
@@ -162,16 +167,58 @@ def test_sigterm_ends_everything_too(logdir):
     assert server.end(signal.SIGTERM) == (143, [])
 
 
-def test_no_runs_yet(tmp_path):
-    result = run("--logdir", tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.startswith(f"{tmp_path} holds no runs yet. Train first (python main.py)")
+@pytest.mark.parametrize("exists", [True, False])
+def test_without_a_run_it_serves_all_the_same_and_says_what_it_waits_for(tmp_path, monkeypatch, capsys, exists):
+    logdir = tmp_path / "logs"
+    if exists:
+        (logdir / "run").mkdir(parents=True)  # its first file is not there yet
+    served = []
+
+    @contextmanager
+    def server(*arguments):
+        served.append(arguments)
+        yield SimpleNamespace(wait=lambda: None)
+
+    monkeypatch.setattr(launch_tensorboard, "tensorboard_server", server)
+    launch_tensorboard.serve(logdir, "127.0.0.1", None, open_browser=False)
+    said = capsys.readouterr().out
+    assert said.startswith(f"Waiting for the first run in {logdir}: the page shows it within seconds of its start.\n")
+    assert "python main.py" in said
+    assert "TensorBoard: http://localhost:" in said
+    assert [arguments[:2] for arguments in served] == [(logdir, "127.0.0.1")]
 
 
-def test_missing_folder(tmp_path):
-    result = run("--logdir", tmp_path / "missing")
-    assert result.returncode == 1
-    assert "missing is not a folder" in result.stderr
+@pytest.mark.slow
+def test_who_watches_from_the_beginning_sees_the_loss_before_log_every_steps(tmp_path, small_arguments):
+    """Two points are there although neither points nor flushes are due in the next billion steps."""
+    never = ("--log-every-steps=1000000000", "--tensorboard-flush-every-steps=1000000000")
+    arguments = small_arguments("--experiment-name=run", "--max-steps=1000000", "--max-minutes=none", *never)
+    server = Launched("--logdir", tmp_path / "logs", "--no-browser")
+    training = subprocess.Popen([sys.executable, "main.py", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+
+        def points():
+            tags = server.get("/data/plugin/scalars/tags").get("run", ())
+            if "01_Training/Loss" not in tags:
+                return []
+            return server.get("/data/plugin/scalars/scalars?run=run&tag=01_Training/Loss")
+
+        wait_until(lambda: len(points()) >= 2)
+        assert training.poll() is None
+        assert points()[0][1] == 1
+        history = read_history(tmp_path / "logs" / "run" / "metrics.jsonl").history
+        assert "Diverged" in [opinion.rule for opinion in diagnose(history, {}).healthy]
+    finally:
+        training.terminate()
+        training.wait(timeout=HANGS_AFTER_SECONDS)
+        server.end(signal.SIGTERM)
+
+
+def test_a_file_is_no_folder_of_runs(tmp_path):
+    path = tmp_path / "events"
+    path.touch()
+    with pytest.raises(UserError, match=r"--logdir .*events: this is a file"):
+        find_runs(path)
 
 
 def test_missing_tensorboard(logdir, monkeypatch):

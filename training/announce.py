@@ -1,8 +1,12 @@
 """What a run prints: its announcements before it starts, and the progress bar while it trains."""
 
+import math
+import shlex
 import socket
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -14,8 +18,13 @@ from compute.memory import SMALLER_BATCH, SMALLER_CLIP, device_name
 from config import Config
 from data.records import DataSplits
 from distributed.processes import Processes
+from logging_system.dashboard_server import FIRST_PORT
 from training.estimate import TrainingEstimate
 from training.learner import Learner
+from training.stopping import StoppingLimits
+
+LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
+FIRST_LINE_SECONDS = 10.0  # between the line of the first step and that which knows how fast the run is
 
 
 def announce(
@@ -51,8 +60,19 @@ def announce(
     if config.ENABLE_VIDEO_LOGGING or config.ENABLE_NOISE_VISUALIZATION:
         print(f"Sample videos are made every {config.SAMPLE_EVERY_STEPS} steps and at the end.")
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
-    print(f"Watch it: python launch_tensorboard.py --logdir {config.LOG_DIR}", flush=True)
+    _announce_dashboard(config.LOG_DIR, knows_held_out_words=splits.validation_of_trained is None)
     _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
+
+
+def _announce_dashboard(log_dir: Path, *, knows_held_out_words: bool) -> None:
+    """Print how to watch the run, and which figure says whether it reads its text (see docs/dashboard.md)."""
+    figure = "Text_Gap_Shuffled" if knows_held_out_words else "Trained_Text_Gap_Shuffled"
+    print(f"Watch it: {shlex.join(['python', 'launch_tensorboard.py', '--logdir', str(log_dir)])}")
+    print(
+        f"It serves http://localhost:{FIRST_PORT}, or the next free port. Look first at "
+        f"02_Loss_Components/Validation/{figure}: while it is 0, the model ignores its text.",
+        flush=True,
+    )
 
 
 def _announce_estimate(
@@ -110,28 +130,52 @@ def announce_place(place: Place, processes: Processes) -> None:
 
 
 class ProgressBar:
-    """A bar with loss, learning rate and remaining time."""
+    """How far the run is, with loss, learning rate and remaining time: a bar in a terminal, elsewhere lines."""
 
-    def __init__(self, start_step: int, total_steps: int | None, *, is_shown: bool) -> None:
-        # A terminal gets a smooth bar, a log file a line now and then.
-        interval = 0.5 if sys.stderr.isatty() else 30.0
+    def __init__(self, start_step: int, limits: StoppingLimits, *, is_shown: bool) -> None:
+        self._step, self._first_step, self._limits = start_step, start_step + 1, limits
+        self._started = self._next_line = time.monotonic()
+        self._has_lines = is_shown and not (sys.stdout.isatty() and sys.stderr.isatty())
         self._bar = tqdm(
-            total=total_steps,
+            total=limits.total_steps,
             initial=start_step,
             unit="step",
-            mininterval=interval,
+            mininterval=0.5,
             dynamic_ncols=True,
             smoothing=0.05,
-            disable=not is_shown,
+            disable=None if is_shown else True,  # None: where the output is no terminal
         )
 
     def advance(self) -> None:
         """Count one step."""
+        self._step += 1
+        if self._step == self._first_step:  # it takes longer than others, so the pace is that of those after it
+            self._started = time.monotonic()
         self._bar.update()
 
-    def show(self, loss: float, learning_rate: float) -> None:
-        """Show figures after the bar, at its next redraw."""
+    @property
+    def line_is_due(self) -> bool:
+        """Whether `show` would print a line: where there is no terminal, if it printed none for a while."""
+        return self._has_lines and time.monotonic() >= self._next_line
+
+    def show(self, loss: float, learning_rate: float, *, is_ending: bool) -> None:
+        """Show figures of the step that was counted last: after the bar at its next redraw, and in a line if due."""
         self._bar.set_postfix({"loss": f"{loss:.4f}", "learning rate": f"{learning_rate:.2e}"}, refresh=False)
+        if not self.line_is_due and not (is_ending and self._has_lines):
+            return
+        seconds, total, minutes = time.monotonic() - self._started, self._limits.total_steps, self._limits.max_minutes
+        line = f"Step {self._step}{'' if total is None else f' of {total}'}: loss {loss:.4f}"
+        line += f", learning rate {learning_rate:.2e}"
+        if self._step > self._first_step:
+            pace = seconds / (self._step - self._first_step)
+            left = min(
+                math.inf if total is None else (total - self._step) * pace,
+                math.inf if minutes is None else max(0.0, 60 * minutes - seconds),
+            )
+            line += f", {_duration(pace)} a step"
+            line += "" if is_ending or left == math.inf else f", about {_duration(left)} left"
+        self.write(line)
+        self._next_line = time.monotonic() + (FIRST_LINE_SECONDS if self._step == self._first_step else LINE_SECONDS)
 
     def write(self, line: str) -> None:
         """Print a line above the bar."""

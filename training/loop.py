@@ -72,9 +72,7 @@ class TrainingLoop:
                 too small, or the last checkpoint cannot be written.
             PeerLost: another process has ended.
         """
-        self._progress = ProgressBar(
-            self._learner.start.step, self._learner.limits.total_steps, is_shown=self._processes.is_main
-        )
+        self._progress = ProgressBar(self._learner.start.step, self._learner.limits, is_shown=self._processes.is_main)
         self._saver.report_to(self._progress.write, self._log.on_checkpoint)
         with contextlib.ExitStack() as opened:
             opened.callback(self._batches.close)
@@ -150,6 +148,7 @@ class TrainingLoop:
         """Do one step; return its record, and why the run ends after it, or None."""
         wait_started = time.perf_counter()
         batch = self._next_batch()
+        self._stop.has_stepped = True
         data_seconds = time.perf_counter() - wait_started
         step = self._state.step + 1
         rate = self._learner.schedule.rate_for(step)
@@ -166,7 +165,9 @@ class TrainingLoop:
         self._epoch.clips += clips
         ending = self._end_of_run.after(step, outcome.request)
         ends_epoch = step % self._learner.steps_per_epoch == 0
-        if is_first or ends_epoch or ending is not None or self._cadence.needs_results(step):
+        is_early_point = self._log.early_point_is_due()
+        is_shown = is_early_point or self._progress.line_is_due
+        if is_shown or is_first or ends_epoch or ending is not None or self._cadence.needs_results(step):
             # The device is behind the host by now. Its remaining work belongs to the steps so far, not to the logging,
             # validation or saving that would otherwise wait for it.
             self._learner.compute.wait()
@@ -179,6 +180,7 @@ class TrainingLoop:
             step=step,
             is_first=is_first,
             is_last=ending is not None and not is_interrupted,
+            is_early_point=is_early_point,
             is_interrupted=is_interrupted,
             epoch=batch.epoch,
             clips_in_step=clips,
@@ -242,8 +244,10 @@ class TrainingLoop:
 
     def _report(self, record: StepRecord, validation: ValidationRecord | None, *, is_ending: bool) -> None:
         self._progress.advance()
-        if self._is_reported(is_ending=is_ending):  # reading the loss waits for the device
-            self._progress.show(record.loss.item(), next(iter(record.learning_rates.values())))
+        is_reported = self._is_reported(is_ending=is_ending)
+        if is_reported or record.is_early_point or self._progress.line_is_due:  # reading the loss waits for the device
+            rate = next(iter(record.learning_rates.values()))
+            self._progress.show(record.loss.item(), rate, is_ending=is_ending)
         if self._skipped_steps.are_too_many:
             record = replace(record, is_interrupted=True)
         self._log.on_step(record)

@@ -92,7 +92,8 @@ class StopRequest:
             is_one_of_several: the signal may come because another process failed, so the answer promises no checkpoint.
         """
         self._is_quiet = is_quiet
-        self._promise = "asked to end" if is_one_of_several else "ending after this step, with a checkpoint"
+        self._is_one_of_several = is_one_of_several
+        self.has_stepped = False  # to be set when the first step begins: a signal before that ends the run without it
         self.signal_number: int | None = None
         self._received = 0.0
         self._is_interruptible = False
@@ -148,9 +149,12 @@ class StopRequest:
 
     def _answer(self, number: int) -> None:
         """Answer at once, for the current step may take a while. (Printing is not safe within a handler.)"""
-        hint = "; Ctrl-C again, after a second, ends it without" if number == signal.SIGINT else ""
+        promise = "ending after this step, with a checkpoint" if self.has_stepped else "ending before the first step"
+        if self._is_one_of_several:
+            promise = "asked to end"
+        hint = "; Ctrl-C again, after a second, ends it at once" if number == signal.SIGINT else ""
         with suppress(OSError):  # the terminal may be what has just gone
-            os.write(2, f"\n{signal.Signals(number).name}: {self._promise}{hint}\n".encode())
+            os.write(2, f"\n{signal.Signals(number).name}: {promise}{hint}\n".encode())
 
 
 class EndOfRun:

@@ -16,10 +16,10 @@ MOST_NAME_LENGTH = 200  # characters of a signer, a split or a language
 
 Values = Mapping[str, object]
 
-_SPLITS: dict[str, Split] = {
+SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "training"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-    "test": "test",
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
@@ -41,6 +41,11 @@ def shown_name(name: str) -> str:
     text = printable(name)
     half = MOST_SHOWN_OF_NAME // 2
     return text if len(text) <= MOST_SHOWN_OF_NAME else f"{text[:half]}...{text[-half:]}"
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many there are of a thing that takes an s: "1 clip", "2 clips"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def as_text(values: Values, field: str) -> str:
@@ -66,19 +71,14 @@ def as_name(values: Values, field: str) -> str | None:
     return printable(name) or None
 
 
-def is_split(name: str) -> bool:
-    """Return whether a name is one of those of a split."""
-    return name.lower() in _SPLITS
-
-
 def as_split(values: Values) -> Split | None:
     """Return what the field split says; None if it is missing or empty."""
     name = as_name(values, "split")
     if name is None:
         return None
-    if not is_split(name):
-        raise UnusableClip(f"has split={shown(name)}: write one of {', '.join(_SPLITS)}, or nothing")
-    return _SPLITS[name.lower()]
+    if name.lower() not in SPLITS:
+        raise UnusableClip(f"has split={shown(name)}: write one of {', '.join(SPLITS)}, or nothing")
+    return SPLITS[name.lower()]
 
 
 def as_number(values: Values, field: str, unit: str) -> float | None:
@@ -97,14 +97,22 @@ def as_number(values: Values, field: str, unit: str) -> float | None:
     return number
 
 
-def as_span(values: Values) -> TimeSpan:
-    """Return the part of a file that the fields start and end give, in seconds; all of it if they are empty."""
-    start = as_number(values, "start", "seconds") or 0.0
-    end = as_number(values, "end", "seconds")
+def as_span(values: Values, first: str = "start", last: str = "end") -> TimeSpan:
+    """Return the part of a file from one field to another, in seconds; all of it if they are empty."""
+    start = as_number(values, first, "seconds") or 0.0
+    end = as_number(values, last, "seconds")
     if end is not None and end <= start:
-        raise UnusableClip(f"has end={end:g} and start={start:g}: the end must come after the start, in seconds")
+        raise UnusableClip(f"has {last}={end:g} and {first}={start:g}: the end must come after the start, in seconds")
     span = TimeSpan(start, end)
     return WHOLE if span == WHOLE else span
+
+
+def cut_span(values: Values, first: str, last: str) -> TimeSpan:
+    """Return the part of a longer video that two fields give, in seconds; refuse one without an end."""
+    span = as_span(values, first, last)
+    if span.end is None:
+        raise UnusableClip(f"has no {last}: its video is longer than the clip, which cannot be cut out of it")
+    return span
 
 
 def _number(value: object) -> float | None:

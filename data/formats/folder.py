@@ -1,51 +1,80 @@
-"""A folder of clips, each next to its caption: ``name.mp4`` and ``name.txt``."""
+"""A folder of clips, each next to its caption: ``name.mp4`` and ``name.txt``.
 
-from collections.abc import Sequence
+Folders named train, val or test, at any level above the clips, are the split.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import read_caption
 from data.formats.data_format import DataFormat
-from data.formats.fields import shown_name
+from data.formats.fields import SPLITS, counted, shown_name
 from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
-from data.formats.search import MEDIA_EXTENSIONS, composed, media_kind, name_lookup, walk_files
+from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, media_kind, name_lookup, walk_files
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
 NAMED_LISTS = 3  # that a note names
-OTHER_VIDEOS = (".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv", ".webp", ".apng")
+NAMED_KINDS = 5  # of files, where none is a clip
+OTHER_VIDEOS = (".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".ogv", ".webp", ".apng")
 
 
 def _recognise(path: Path) -> str | None:
     return "it is a folder, and nothing in it tells of another format" if path.is_dir() else None
 
 
-def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
+def find_clips(path: Path, allowed: Sequence[Path] = ()) -> tuple[FoundFiles, list[str]]:
+    """Return all files below a folder, and which of them are clips.
+
+    Raises:
+        UserError: none is, or the folder cannot be listed.
+    """
     found = walk_files(path, allowed=allowed)
     clips = [name for name in found.names if media_kind(name) is not None]
     if not clips:
         raise UserError(
             f"DATA_ROOT={str(path)!r} holds no clip ({', '.join(MEDIA_EXTENSIONS)}). Each clip is a file with its "
-            f"caption beside it: name.mp4 and name.txt.{found.not_searched()}"
+            f"caption beside it: name.mp4 and name.txt.{_named_kinds(found.names)}{found.not_searched()}"
         )
+    return found, clips
+
+
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
+    found, clips = find_clips(path, allowed)
     rows: dict[str, ManifestRow] = {}
     skipped = list(found.skipped)
-    captions = name_lookup(found.names)
+    find, beside = name_lookup(found.names), dict[str, str]()
     for name in clips:
         clip_id = printable(name)
         try:
             if clip_id in rows:
                 raise UnusableClip("cannot be told by its name from another file")
-            wanted, capitals = (str(PurePosixPath(name).with_suffix(suffix)) for suffix in (".txt", ".TXT"))
-            caption = read_caption(path, captions(wanted) or captions(capitals) or wanted, allowed)
+            beside[name] = caption_file(name, find)
+            caption = read_caption(path, beside[name], allowed)
         except UnusableClip as error:
             skipped.append(SkippedRow(clip_id, str(error), outside=error.outside))
             continue
         kind = media_kind(name)
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
-    return Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips))
+    return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips, beside)))
+
+
+def caption_file(clip: str, find: Callable[[str], str | None]) -> str:
+    """Return the path at which a clip has its caption, whether `find` knows such a file or not."""
+    # In capitals, as some cameras and systems write names:
+    name, capitals = (str(PurePosixPath(clip).with_suffix(suffix)) for suffix in (".txt", ".TXT"))
+    return find(name) or find(capitals) or name
+
+
+def _named_kinds(names: Sequence[str]) -> str:
+    """Return a sentence that says which kinds of files there are, to append to a message; or nothing."""
+    kinds = Counter(PurePosixPath(name).suffix.lower() or "without an extension" for name in names)
+    listed = ", ".join(f"{shown_name(kind)} ({count})" for kind, count in kinds.most_common(NAMED_KINDS))
+    return f" It holds {listed}{' and others' if len(kinds) > NAMED_KINDS else ''}." if kinds else ""
 
 
 def with_signers(manifest: Manifest) -> Manifest:
@@ -57,20 +86,85 @@ def with_signers(manifest: Manifest) -> Manifest:
     return replace(manifest, rows=tuple(rows))
 
 
-def _notices(names: Sequence[str], clips: Sequence[str]) -> tuple[Notice, ...]:
-    wanted = {composed(str(PurePosixPath(name).with_suffix(".txt"))) for name in clips}
-    captions = {composed(name) for name in names if PurePosixPath(name).suffix == ".txt"}
+def folders_of(name: str) -> tuple[str, ...]:
+    """Return the folders in the path of a file, the outermost first."""
+    return PurePosixPath(name).parent.parts
+
+
+def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = None, what: str = "folders") -> Manifest:
+    """Return the clips with the split that folders named train, val or test give; as they are if there are none.
+
+    It is the outermost level at which all clips have such a folder; without one, the outermost such folder of each.
+
+    Args:
+        manifest: clips without a split.
+        folders: those of each clip that may give it, the outermost first; all in its path if not given.
+        what: they are, for people.
+
+    Raises:
+        UserError: only some of the clips lie in such a folder, or none of them lies in one for training.
+    """
+    names = [row.media.path for row in manifest.rows]
+    parts = _split_folders(manifest.root, names, folders or [folders_of(name) for name in names], what)
+    if not parts:
+        return manifest
+    splits = [SPLITS[part.lower()] for part in parts]
+    said = [
+        f"{counted(splits.count(split), 'clip')} for {kind}, such as {shown_name(names[splits.index(split)])}"
+        for split, kind in (("training", "training"), ("validation", "validation"), ("test", "testing"))
+        if split in splits
+    ]
+    text = (
+        f"the names of {what} ({', '.join(sorted(set(parts)))}) give the split: {'; '.join(said)} (rename {what} "
+        "that are no split; SPLIT_BY=caption and SPLIT_BY=signer divide all but the test clips anew)"
+    )
+    rows = tuple(replace(row, split=split) for row, split in zip(manifest.rows, splits, strict=True))
+    return replace(manifest, rows=rows, notices=(*manifest.notices, Notice("split", text)))
+
+
+def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str, ...]], what: str) -> list[str]:
+    """Return the name of the folder that says to which part of the split each clip belongs; none if none does."""
+    levels = [[level for level, name in enumerate(each) if name.lower() in SPLITS] for each in folders]
+    if not any(levels):
+        return []
+    first = shown_name(names[next(number for number, found in enumerate(levels) if found)])
+    if not all(levels):
+        beside = shown_name(names[levels.index([])])
+        raise UserError(
+            f"DATA_ROOT={str(root)!r}: {what} named train, val or test hold {sum(map(bool, levels))} of "
+            f"{counted(len(names), 'clip')}, such as {first}, but not {beside}. If these {what} are the split, move "
+            "every clip into one of them; if they are not, rename them."
+        )
+    common = set.intersection(*map(set, levels))
+    parts = [each[min(common or found)] for each, found in zip(folders, levels, strict=True)]
+    if all(SPLITS[part.lower()] != "training" for part in parts):
+        raise UserError(
+            f"DATA_ROOT={str(root)!r}: no clip is for training; by the names of {what} all are for validation or "
+            f"testing, such as {first}. Put the clips for training into {what} named train beside these; if these "
+            f"{what} are no split, rename them."
+        )
+    return parts
+
+
+def _notices(names: Sequence[str], clips: Sequence[str], beside: Mapping[str, str]) -> tuple[Notice, ...]:
+    captions = {name for name in names if PurePosixPath(name).suffix.lower() == ".txt"}
+    without = [name for name in clips if beside.get(name) not in captions]
     lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
     notes = []
-    if lonely := captions - wanted:
+    if lonely := captions.difference(beside.values()):
         notes.append(f"{len(lonely)} .txt files have no clip beside them, such as {shown_name(min(lonely))}")
     if others := [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]:
         notes.append(
             f"{len(others)} videos are of kinds that are not read, such as {shown_name(others[0])}: encode anew"
         )
-    if lists and wanted - captions:
+    if lists and without:
         named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])
         notes.append(f"{named} may be the list of clips: give it as DATA_ROOT")
+    if without and all(folders_of(name) and folders_of(name)[-1].lower() not in SPLITS for name in without):
+        notes.append(
+            f"if the names of folders are the captions, such as {shown_name(folders_of(without[0])[-1])!r} of "
+            f"{shown_name(without[0])}, set DATA_FORMAT to 'words'"
+        )
     return tuple(Notice("files", note) for note in notes)
 
 

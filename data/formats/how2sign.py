@@ -1,28 +1,34 @@
 """How2Sign: American Sign Language, one clip a sentence, listed in ``how2sign_realigned_{train,val,test}.csv``.
 
-The lists are separated by tabs in spite of their names (copies that were saved again, with commas, are read too). A
-clip is called SENTENCE_NAME.mp4 and may lie anywhere below the root; of 31,165 training sentences 118 never had one.
-The times in the lists are those of the full recordings: they do not apply to the clips, which are already cut.
-The number in front of "-rgb_front" is the signer.
+Where such a list is missing, ``how2sign_{train,val,test}.csv`` is read: its times are those of the speech. The lists
+are separated by tabs in spite of their names (copies that were saved again, with commas, are read too).
+
+A clip that is already cut is called SENTENCE_NAME.mp4 and may lie anywhere below the root; of 31,165 training sentences
+118 never had one. Otherwise it is the part of the full recording, VIDEO_NAME.mp4, that the times in the list give. The
+number in front of "-rgb_front" is the signer.
 """
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
-from data.formats.fields import Values, as_text, shown_name
-from data.formats.search import first_matches, walk_files
+from data.formats.fields import Values, as_name, as_text, cut_span, shown_name
+from data.formats.search import first_matches, walk_files, with_cut_notice
 from data.formats.tables import open_table
-from data.rows import Manifest, ManifestRow, Media, Notice, Split
+from data.rows import WHOLE, Manifest, ManifestRow, Media, Notice, Split
 
 LANGUAGE = "ase"
 _SPLITS: dict[str, Split] = {"train": "training", "val": "validation", "test": "test"}
-_LISTS = {f"how2sign_realigned_{split}.csv": split for split in _SPLITS}
-_OFFICIAL = "sentence_level/*/text/en/raw_text/re_aligned"  # where How2Sign's own download script puts them
-_FOLDERS = ("", "*", _OFFICIAL, f"*/{_OFFICIAL}", "*/text/en/raw_text/re_aligned")
+_REALIGNED = "how2sign_realigned_"
+_LISTS = {f"{start}{split}.csv": split for start in (_REALIGNED, "how2sign_") for split in _SPLITS}
+_TEXT = "text/en/raw_text"  # where How2Sign's own download script puts them
+_OFFICIAL = tuple(f"{above}{_TEXT}" for above in ("sentence_level/*/", "*/sentence_level/*/", "*/"))
+_FOLDERS = ("", "*", *(f"{folder}/re_aligned" for folder in _OFFICIAL), *_OFFICIAL)
+_TIMES_REALIGNED, _TIMES = ("start_realigned", "end_realigned"), ("start", "end")  # columns
 _SIGNER = re.compile(r"-(\d+)-rgb_(?:front|side)$", re.ASCII)
 _NOT_LETTERS = re.compile(r"[^a-z]+")
 
@@ -41,7 +47,7 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     for name in found.names:
         file_name = PurePosixPath(name).name
         if file_name in _LISTS:
-            _take_nearer(lists, _LISTS[file_name], name, notes)
+            _take_better(lists, _LISTS[file_name], name, notes)
         elif file_name.endswith(".mp4"):
             clip_paths.setdefault(file_name, []).append(name)
     if not lists:
@@ -51,29 +57,44 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         if split in lists:
             table = open_table(path / lists[split], ("sentence_name", "sentence"), "forgiving")
             clips.collect(table.records(), partial(_row, split=split, clip_paths=clip_paths))
-    return clips.manifest(
-        path, " and ".join(shown_name(name) for name in lists.values()), [Notice("files", note) for note in notes]
-    )
+    manifest = with_cut_notice(clips.manifest(path, " and ".join(shown_name(name) for name in lists.values())))
+    cut = {row.split for row in manifest.rows if row.media.span != WHOLE}
+    notes += [
+        f"{shown_name(name)} has the times of the speech, which are not those of the signing: put "
+        f"{_REALIGNED}{split}.csv beside it"
+        for split, name in lists.items()
+        if _SPLITS[split] in cut and not _is_realigned(name)
+    ]
+    return replace(manifest, notices=(*manifest.notices, *(Notice("files", note) for note in notes)))
 
 
-def _take_nearer(lists: dict[str, str], split: str, name: str, notes: list[str]) -> None:
-    """Keep the list of a split that lies nearest to the root: people have copies of them next to their clips."""
+def _take_better(lists: dict[str, str], split: str, name: str, notes: list[str]) -> None:
+    """Keep the re-aligned list of a split, or the one nearest to the root: people have copies next to their clips."""
     known = lists.setdefault(split, name)
     if known == name:
         return
-    nearer, other = sorted((known, name), key=lambda path: (path.count("/"), path))
-    lists[split] = nearer
-    notes.append(f"{shown_name(other)} is left out: {shown_name(nearer)} is the list that counts")
+    better, other = sorted((known, name), key=lambda path: (not _is_realigned(path), path.count("/"), path))
+    lists[split] = better
+    notes.append(f"{shown_name(other)} is left out: {shown_name(better)} is the list that counts")
+
+
+def _is_realigned(name: str) -> bool:
+    return PurePosixPath(name).name.startswith(_REALIGNED)
 
 
 def _row(values: Values, split: str, clip_paths: dict[str, list[str]]) -> ManifestRow:
     name = as_text(values, "sentence_name")
-    paths = clip_paths.get(f"{name}.mp4")
+    span, paths = WHOLE, clip_paths.get(f"{name}.mp4")
     if paths is None:
-        raise AbsentClip(name, f"has no file {shown_name(name)}.mp4")
+        recording = as_name(values, "video_name")
+        paths = clip_paths.get(f"{recording}.mp4")
+        if paths is None:
+            instead = "" if recording is None else f", nor its recording {shown_name(recording)}.mp4"
+            raise AbsentClip(name, f"has no file {shown_name(name)}.mp4{instead}")
+        span = cut_span(values, *(_TIMES_REALIGNED if _TIMES_REALIGNED[1] in values else _TIMES))
     caption = checked_caption(as_text(values, "sentence"))
     signer = _SIGNER.search(name)
-    media = Media("video", _of_split(paths, split))
+    media = Media("video", _of_split(paths, split), span)
     return ManifestRow(name, media, caption, signer.group(1) if signer else None, _SPLITS[split], LANGUAGE)
 
 
@@ -88,7 +109,7 @@ def _of_split(paths: list[str], split: str) -> str:
 FORMAT = DataFormat(
     "how2sign",
     "How2Sign",
-    "a folder with how2sign_realigned_train.csv, ..._val.csv or ..._test.csv",
+    "a folder with how2sign_realigned_train.csv, ..._val.csv or ..._test.csv, or how2sign_train.csv and so on",
     _recognise,
     _read,
 )

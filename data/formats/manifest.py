@@ -17,13 +17,13 @@ from pathlib import Path
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
-from data.formats.fields import Values, as_name, as_span, as_split, as_text, is_split, shown, shown_name
+from data.formats.fields import SPLITS, Values, as_name, as_span, as_split, as_text, shown, shown_name
 from data.formats.search import ListedFiles
 from data.formats.tables import Record, field_name, numbered_lines, open_table, read_json
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Notice
 
-EXTENSIONS = (".csv", ".tsv", ".jsonl", ".json")
+EXTENSIONS = (".csv", ".tsv", ".jsonl")  # what ends in .json or .txt is a list if its content says so
 NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
 METADATA = ("metadata.csv", "metadata.jsonl")  # lists as Hugging Face's folders of videos have them
 VIDEOS = "videos.txt"
@@ -104,7 +104,7 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         values = {field: all_values[name] for field, name in names.items()}
         if folder:
             values["path"] = posixpath.join(folder, as_text(values, "path"))
-            values.setdefault("split", folder if is_split(folder) else None)
+            values.setdefault("split", folder if folder.lower() in SPLITS else None)
         media = files.media(values, as_span(values))
         caption = checked_caption(as_text(values, "text"))
         return ManifestRow(
@@ -242,7 +242,7 @@ FORMAT = DataFormat(
     "manifest",
     "list of clips",
     f"one of {', '.join((*NAMES, *METADATA))}, {VIDEOS} with {' or '.join(PROMPTS)}, or a file that ends in "
-    f"{', '.join(EXTENSIONS)}",
+    f"{', '.join((*EXTENSIONS, '.json'))}",
     _recognise,
     _read,
 )

@@ -5,20 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.errors import UserError
-from data.formats import folder, how2sign, manifest, phoenix, pose_lexicon, webdataset, wlasl
+from data.formats import folder, how2sign, manifest, msasl, phoenix, pose_lexicon, webdataset, wlasl, words
 from data.formats.data_format import DataFormat
 from data.formats.search import media_kind
 from data.rows import Manifest
 
+PUBLISHED: tuple[DataFormat, ...] = (how2sign.FORMAT, phoenix.FORMAT, wlasl.FORMAT, msasl.FORMAT)
 # In the order in which they are tried. A lexicon's index is a table as well, so it comes before the lists that people
 # write; such a list comes before the published sets, because a list in a set's folder is meant to count.
 FORMATS: tuple[DataFormat, ...] = (
     pose_lexicon.FORMAT,
     manifest.FORMAT,
-    how2sign.FORMAT,
-    phoenix.FORMAT,
-    wlasl.FORMAT,
+    *PUBLISHED,
     webdataset.FORMAT,  # after those, which may still have their archives next to them
+    words.FORMAT,
     folder.FORMAT,
 )
 FORMAT_NAMES = tuple(data_format.name for data_format in FORMATS)
@@ -58,9 +58,17 @@ def read_data_set(path: Path, format_name: str, allowed: tuple[Path, ...] = ()) 
                 "with a caption beside each clip."
             )
         possible = "; ".join(f"{data_format.name}: {data_format.needs}" for data_format in FORMATS)
-        raise UserError(f"DATA_ROOT={str(path)!r} is nothing that can be read. Possible are {possible}.")
+        raise UserError(
+            f"DATA_ROOT={str(path)!r} is nothing that can be read.{_set_around(path)} Possible are {possible}."
+        )
     chosen, why = recognised
-    return chosen.name, f"{chosen.title} ({why})", _leading_to(allowed, chosen.read(path, allowed))
+    try:
+        manifest = chosen.read(path, allowed)
+    except UserError as error:
+        raise UserError(f"{error}{_set_around(path)}") from error
+    if not manifest.rows and (instead := _set_around(path)):
+        raise UserError(f"DATA_ROOT={str(path)!r} lists no clip that can be read.{instead}")
+    return chosen.name, f"{chosen.title} ({why})", _leading_to(allowed, manifest)
 
 
 def _leading_to(allowed: tuple[Path, ...], manifest: Manifest) -> Manifest:
@@ -70,6 +78,14 @@ def _leading_to(allowed: tuple[Path, ...], manifest: Manifest) -> Manifest:
     return replace(
         manifest, rows=tuple(replace(row, media=replace(row.media, allowed=allowed)) for row in manifest.rows)
     )
+
+
+def _set_around(path: Path) -> str:
+    """Return a sentence that names the published set of which a file seems to be one of the lists; or nothing."""
+    for data_format in PUBLISHED if os.path.isfile(path) else ():
+        if (why := data_format.recognise(path.parent)) is not None:
+            return f" Its folder looks like {data_format.title} ({why}): give {str(path.parent)!r} as DATA_ROOT."
+    return ""
 
 
 def _recognise(path: Path) -> tuple[DataFormat, str] | None:

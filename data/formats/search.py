@@ -5,14 +5,14 @@ import os
 import posixpath
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
-from data.formats.fields import Values, as_text, shown, shown_name
+from data.formats.fields import Values, as_text, counted, shown, shown_name
 from data.media.containers import VIDEO_EXTENSIONS
 from data.media.files import inside
-from data.rows import Media, MediaKind, Notice, SkippedRow, TimeSpan, UnusableClip
+from data.rows import WHOLE, Manifest, Media, MediaKind, Notice, SkippedRow, TimeSpan, UnusableClip
 
 POSE_EXTENSION = ".pose"
 MEDIA_EXTENSIONS = (*VIDEO_EXTENSIONS, POSE_EXTENSION)
@@ -137,6 +137,19 @@ def first_folder(root: Path, patterns: Sequence[str]) -> str | None:
         if found:
             return min(found).replace(os.sep, "/")
     return None
+
+
+def with_cut_notice(manifest: Manifest) -> Manifest:
+    """Return a published set with a notice of the clips that are parts of complete videos, if there are any."""
+    cut = [row for row in manifest.rows if row.media.span != WHOLE]
+    if not cut:
+        return manifest
+    text = (
+        f"parts of complete videos, by the times in the list: {len(cut)} of {counted(len(manifest.rows), 'clip')}, "
+        f"such as {shown_name(cut[0].id)} of {shown_name(cut[0].media.path)} (a clip with a file of its own is read "
+        "from that)"
+    )
+    return replace(manifest, notices=(*manifest.notices, Notice("clips", text)))
 
 
 def composed(name: str) -> str:

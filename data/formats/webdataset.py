@@ -1,13 +1,15 @@
 """WebDataset shards: tar files in which each sample is a few files that share a name, ``0001.mp4`` and ``0001.txt``.
 
 The clip stays where it is: its row says at which byte of which tar file it begins. The caption is a .txt file, or the
-field text or caption of a .json file, which may also have signer, split, start, end and language.
+field text or caption of a .json file, which may also have signer, split, start, end and language. Where no .json file
+has a split, the names of shards or their folders give it: ``train-000000.tar``, ``test/000000.tar``.
 """
 
 import glob
 import itertools
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,6 +19,7 @@ from common.errors import UserError
 from data.captions import MOST_CAPTION_BYTES, checked_caption, decode_caption
 from data.formats.data_format import DataFormat
 from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown_name
+from data.formats.folder import folders_of, with_split
 from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, media_kind, walk_files
 from data.formats.tar_index import MOST_NAME_LENGTH, Member, index_tar
 from data.inspection import map_in_threads
@@ -66,7 +69,11 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
             f"DATA_ROOT={str(path)!r}: no clip can be read from its tar files ({len(shards)}): {named}. Each sample is "
             "a clip and its caption under the same name: 0001.mp4 and 0001.txt."
         )
-    return Manifest(path, tuple(rows.values()), tuple(skipped))
+    manifest = Manifest(path, tuple(rows.values()), tuple(skipped))
+    if any(row.split for row in manifest.rows):
+        return manifest
+    words = {name: (*folders_of(name), *re.split(r"[-_.]", PurePosixPath(name).stem)) for name in shards}
+    return with_split(manifest, [words[row.media.path] for row in manifest.rows], "shards or their folders")
 
 
 def _shard_names(root: Path, found: FoundFiles) -> list[str]:

@@ -4,7 +4,6 @@ Frame numbers, frame rates and boxes in the list are those of the downloaded ori
 of the published archive, which are already cut. Many originals have gone from the web, so many listed clips are absent.
 """
 
-import json
 from collections.abc import Container, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -14,12 +13,11 @@ from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_split, as_text, shown_name
 from data.formats.search import first_matches, names_in
-from data.formats.tables import Record
+from data.formats.tables import Record, read_json
 from data.rows import Manifest, ManifestRow, Media, Notice
 
 LANGUAGE = "ase"
 BEST_LIST = "WLASL_v0.3.json"
-MOST_LIST_BYTES = 1 << 28  # the real one has 12 MB; it is held in memory
 _LISTS = "[Ww][Ll][Aa][Ss][Ll]*.json"
 _FOLDERS = ("", "*")
 
@@ -58,7 +56,7 @@ def _row(values: Values, videos: str, there: Container[str]) -> ManifestRow:
 def _instances(file: Path) -> Iterator[Record]:
     """Yield the fields of each clip, its gloss among them."""
     problem = "is not an object with gloss and instances"
-    for number, entry in enumerate(_entries(file), 1):
+    for number, entry in enumerate(read_json_list(file, "WLASL", "gloss and instances"), 1):
         place = f"{shown_name(file.name)} entry {number}"
         instances = entry.get("instances") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or not isinstance(instances, list):
@@ -71,20 +69,17 @@ def _instances(file: Path) -> Iterator[Record]:
                 yield Record(f"{place} instance {index}", {}, problem)
 
 
-def _entries(file: Path) -> list[object]:
-    shown = shown_name(str(file))
-    try:
-        with open(file, "rb") as stream:
-            content = stream.read(MOST_LIST_BYTES + 1)
-        if len(content) > MOST_LIST_BYTES:
-            raise UserError(f"{shown} is larger than {MOST_LIST_BYTES >> 20} MiB: it is not a list of WLASL.")
-        entries = json.loads(content.decode("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{shown} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
-        raise UserError(f"{shown} is not JSON: {str(error)[:120]}. Download it again.") from error
+def read_json_list(file: Path, data_set: str, fields: str) -> list[object]:
+    """Return what a JSON file of a published data set lists; the message names the set and the fields of its objects.
+
+    Raises:
+        UserError: it cannot be read, or is no list.
+    """
+    entries = read_json(file)
     if not isinstance(entries, list):
-        raise UserError(f"{shown} is not a list of WLASL: that is a JSON list of objects with gloss and instances.")
+        raise UserError(
+            f"{shown_name(str(file))} is not a list of {data_set}: that is a JSON list of objects with {fields}."
+        )
     return entries
 
 

@@ -9,7 +9,10 @@ from typing import BinaryIO
 from data.media.files import SourceFile
 from data.rows import UnusableClip
 
-_FAMILIES = {".gif": "gif", ".mp4": "mov", ".webm": "matroska", ".mov": "mov", ".avi": "avi", ".mkv": "matroska"}
+_FAMILIES = {
+    **{".gif": "gif", ".mp4": "mov", ".webm": "matroska", ".mov": "mov", ".avi": "avi", ".mkv": "matroska"},
+    **{".m4v": "mov", ".qt": "mov", ".3gp": "mov"},  # other names of MP4 and MOV
+}
 VIDEO_EXTENSIONS = tuple(_FAMILIES)
 LEAST_SHARE_OF_BYTES = 0.9  # of what the file promises; fewer means that it is cut off
 _MOST_BOXES = 100_000  # of an MP4 file that are read

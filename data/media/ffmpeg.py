@@ -77,6 +77,30 @@ def opened_to_decode(
         yield container, stream
 
 
+def alpha_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
+    """Return a decoder for what is transparent in a WebM with VP8 or VP9; None if the file does not say that it is so.
+
+    FFmpeg's own decoders, whose memory is bounded, leave out the transparency. It is a second video of its own: beside
+    each packet lies another, and how bright its picture is says how opaque the other is.
+    """
+    context = stream.codec_context
+    if stream.metadata.get("alpha_mode") != "1" or context.name not in ("vp8", "vp9"):
+        return None
+    decoder = av.CodecContext.create(context.name, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    decoder.options, decoder.thread_count = context.options, 1
+    return decoder
+
+
+def decode_alpha(decoder: av.VideoCodecContext, packet: "av.Packet[av.VideoStream]") -> av.VideoFrame | None:
+    """Return the picture whose brightness is the opacity of a packet's frame, of 255; None if it is all opaque."""
+    content = bytes(packet.get_sidedata("matroska_block_additional"))
+    if int.from_bytes(content[:8], "big") != 1:  # other numbers mean other things
+        return None
+    frames = decoder.decode(av.Packet(content[8:]))
+    return frames[-1] if frames else None
+
+
 def origin(container: InputContainer, stream: av.VideoStream) -> float:
     """Return the time, in seconds, that the container gives to its first frame."""
     if stream.start_time is not None and stream.time_base is not None:

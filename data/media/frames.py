@@ -3,29 +3,44 @@
 import hashlib
 import io
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
+import numpy
+from PIL import ExifTags, Image
 
 from data.media.budget import MOST_PICTURE_BYTES, Budget, check_frame_count, failures_as_reasons, large_frame_lock
 from data.media.files import MOST_BYTES, inside_file, printable
 from data.media.resample import (
+    UPRIGHT,
     ClipShape,
     DecodedClip,
     Frame,
     Frames,
+    Turn,
     begins_within,
     choose_frames,
     rgb_pixels,
+    turn_changes,
+    turned,
     uniform_indices,
 )
 from data.rows import WHOLE, TimeSpan, UnusableClip
 
 FRAME_EXTENSIONS = (".png", ".jpg", ".jpeg")
 _PILLOW_FORMATS = ["PNG", "JPEG"]
+_EXIF_TURNS: dict[object, Turn] = {  # by the number of the orientation; 1 is upright
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
 
 
 @dataclass(frozen=True)
@@ -115,4 +130,20 @@ def folder_frames(folder: FrameFolder, names: Sequence[str]) -> Frames:
             with large_frame_lock(*image.size):
                 image.load()
                 rate = folder.frames_per_second
-                yield Frame(number / rate, 1 / rate, partial(rgb_pixels, image))
+                turn = _turn(image)
+                changes = turn_changes(turn)
+                if image.has_transparency_data:
+                    changes |= {"transparent"}
+                yield Frame(number / rate, 1 / rate, partial(_upright_pixels, image, turn), changes=changes)
+
+
+def _turn(image: Image.Image) -> Turn:
+    """Return how a camera was held, by the picture's EXIF; what cannot be read counts as upright."""
+    try:
+        return _EXIF_TURNS.get(image.getexif().get(ExifTags.Base.Orientation), UPRIGHT)
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return UPRIGHT
+
+
+def _upright_pixels(image: Image.Image, turn: Turn) -> numpy.ndarray:
+    return turned(rgb_pixels(image), turn)

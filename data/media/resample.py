@@ -9,7 +9,7 @@ time. If the guess was wrong, the file is decoded once more.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy
 import torch
@@ -24,6 +24,9 @@ ROUNDING = 1e-6  # seconds: a frame that appears at just this moment counts, how
 LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE = 0.2, 0.1  # of a part, that its file may lack: lists are rounded
 
 Fit = Literal["crop", "pad"]
+Change = Literal["turned", "mirrored", "transparent", "tone-mapped"]  # what was done to the pictures as they are stored
+Turn = tuple[bool, bool, bool]  # rows become columns, then the columns are reversed, then the rows
+UPRIGHT: Turn = (False, False, False)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class MediaFacts:
     height: int
     frames: int
     seconds: float
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Frame:
     duration: float  # seconds for which it is shown if it is the last one
     pixels: Callable[[], numpy.ndarray]  # makes uint8 [H, W, 3], upright
     pixel_aspect: float = 1.0  # width over height of one of these pixels
+    changes: frozenset[Change] = frozenset()
 
 
 Frames = Generator[Frame, None, None]
@@ -84,7 +89,8 @@ def choose_frames(
     wanted = uniform_indices(taken.start_times, taken.seconds, shape.num_frames)
     if not taken.kept.keys() >= set(wanted):
         taken = _one_pass(open_frames(), shape, span, kept=frozenset(wanted))
-    facts = MediaFacts(*taken.size, frames=len(taken.start_times), seconds=taken.seconds)
+    changes = tuple(change for change in get_args(Change) if change in taken.changes)
+    facts = MediaFacts(*taken.size, len(taken.start_times), taken.seconds, changes)
     return DecodedClip(numpy.stack([taken.kept[index] for index in wanted]), facts)
 
 
@@ -96,6 +102,7 @@ class _Taken:
     seconds: float  # from the first frame's appearance to the end of the last
     kept: dict[int, numpy.ndarray]  # by the number of the frame: uint8 [image_size, image_size, 3]
     size: tuple[int, int]  # width and height as shown, of the last frame that was kept
+    changes: frozenset[Change]
 
 
 def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozenset[int]) -> _Taken:
@@ -104,6 +111,7 @@ def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozens
     last_duration = 0.0
     images: dict[int, numpy.ndarray] = {}
     size = (0, 0)
+    changes = frozenset[Change]()
     with closing(frames):
         for frame in frames:
             if not begins_within(frame.start_time, span):
@@ -113,6 +121,7 @@ def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozens
                 images[len(start_times)] = square_resize(pixels, shape, frame.pixel_aspect)
                 size = (round(pixels.shape[1] * frame.pixel_aspect), pixels.shape[0])
             start_times.append(frame.start_time)
+            changes |= frame.changes
             last_duration = frame.duration
     if not start_times and span != WHOLE:
         raise UnusableClip(f"has no frames between {span.start:g} and {span.end or 'the end'} seconds")
@@ -129,7 +138,7 @@ def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozens
             raise UnusableClip(f"ends after {ends:.6g} seconds, before its part {part} does")
         seconds = min(seconds, span.end - start_times[0])
     check_duration(seconds)
-    return _Taken(start_times, seconds, images, size)
+    return _Taken(start_times, seconds, images, size, changes)
 
 
 def begins_within(start_time: float, span: TimeSpan) -> bool:
@@ -150,6 +159,26 @@ def uniform_indices(start_times: Sequence[float], duration: float, num_frames: i
     starts = numpy.asarray(start_times) - start_times[0]
     indices = numpy.searchsorted(starts, times, side="right") - 1
     return [int(index) for index in numpy.clip(indices, 0, len(starts) - 1)]
+
+
+def nearest_turn(a: float, b: float, c: float, d: float) -> Turn:
+    """Return the turn that is nearest to a matrix, by which the point (x, y) moves to (a x + c y, b x + d y)."""
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0
+
+
+def turned(pixels: numpy.ndarray, turn: Turn) -> numpy.ndarray:
+    """Return a picture, [H, W, 3], as it is to be shown."""
+    lies_on_its_side, reverses_columns, reverses_rows = turn
+    pixels = pixels.swapaxes(0, 1) if lies_on_its_side else pixels
+    return pixels[:: -1 if reverses_rows else 1, :: -1 if reverses_columns else 1]
+
+
+def turn_changes(turn: Turn) -> frozenset[Change]:
+    """Return what a turn does to a picture. Any of them is a rotation, or a rotation of the mirrored picture."""
+    changes: dict[Change, bool] = {"turned": turn[0] or turn[2], "mirrored": sum(turn) % 2 == 1}
+    return frozenset(change for change, is_made in changes.items() if is_made)
 
 
 def rgb_pixels(image: Image.Image) -> numpy.ndarray:

@@ -1,5 +1,7 @@
 """The frames of a video file, which may be damaged, mislabelled or hostile."""
 
+import math
+import struct
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,23 +10,39 @@ from functools import partial
 import av
 import numpy
 from av.container import InputContainer
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorPrimaries, VideoReformatter
 from PIL import Image
 
 from data.media.budget import MOST_FRAMES, Budget, failures_as_reasons, large_frame_lock
 from data.media.containers import check_kind
-from data.media.ffmpeg import frame_rate, header_size, opened, opened_to_decode, origin, pixel_aspect, seek
+from data.media.ffmpeg import (
+    alpha_decoder,
+    decode_alpha,
+    frame_rate,
+    header_size,
+    opened,
+    opened_to_decode,
+    origin,
+    pixel_aspect,
+    seek,
+)
 from data.media.files import MOST_BYTES, SourceFile
 from data.media.gif import gif_frames, gif_outline
+from data.media.hdr import HDR_TRANSFERS, sdr_pixels
 from data.media.resample import (
+    BACKGROUND,
     ROUNDING,
+    UPRIGHT,
     ClipShape,
     DecodedClip,
     Frame,
     Frames,
+    Turn,
     begins_within,
     choose_frames,
-    rgb_pixels,
+    nearest_turn,
+    turn_changes,
+    turned,
     uniform_indices,
 )
 from data.rows import WHOLE, TimeSpan, UnusableClip
@@ -140,11 +158,11 @@ def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: 
         rate, aspect, first = frame_rate(stream), pixel_aspect(stream), origin(container, stream)
         if seeking:
             seek(container, stream, span)
-        is_timed = True
+        is_timed, rotation, turn = True, None, UPRIGHT
         reformatter = VideoReformatter()  # one for the file: to set one up takes longer than to convert a small frame
         has_table = family == "mov" and span == WHOLE  # of all frames: only MP4 has one
         least_packets = LEAST_SHARE_OF_FRAMES * len(stream.index_entries) if has_table else 0
-        for frame, time in _timed_frames(container, stream, family, least_packets):
+        for frame, alpha, time in _timed_frames(container, stream, family, least_packets):
             budget.spend(frame.width, frame.height)
             if time is None and span != WHOLE:
                 raise UnusableClip("has frames without a time, so that no part of it can be found")
@@ -152,31 +170,80 @@ def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: 
             start = time - first if is_timed and time is not None else (budget.frames - 1) / rate
             if span.end is not None and start >= span.end:
                 return
-            quarter_turns = round(frame.rotation / 90) % 4  # telephones store upright videos lying on their side
-            pixels = partial(_upright_pixels, frame, reformatter, quarter_turns)
-            yield Frame(start, 1 / rate, pixels, 1 / aspect if quarter_turns % 2 else aspect)
+            if alpha is not None and (alpha.width, alpha.height) != (frame.width, frame.height):
+                raise UnusableClip("is transparent by pictures of another size than its own")
+            if frame.rotation != rotation:
+                rotation, turn = frame.rotation, _turn(frame)
+            changes = turn_changes(turn)
+            if alpha is not None or _has_alpha(frame):
+                changes |= {"transparent"}
+            if frame.color_trc in HDR_TRANSFERS:
+                changes |= {"tone-mapped"}
+            pixels = partial(_upright_pixels, frame, alpha, reformatter, turn)
+            yield Frame(start, 1 / rate, pixels, 1 / aspect if turn[0] else aspect, changes)
 
 
-def _upright_pixels(frame: av.VideoFrame, reformatter: VideoReformatter, quarter_turns: int) -> numpy.ndarray:
-    if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
-        pixels = rgb_pixels(Image.fromarray(reformatter.reformat(frame, format="rgba").to_ndarray()))
-    else:
-        pixels = reformatter.reformat(frame, format="rgb24").to_ndarray()
-    return numpy.rot90(pixels, quarter_turns) if quarter_turns else pixels
+def _turn(frame: av.VideoFrame) -> Turn:
+    """Return how a frame is to be shown: telephones store videos lying on their side, some also mirrored."""
+    # In PyAV, a frame and its side data hold each other until garbage is collected: a large one must not be asked.
+    small = VideoReformatter().reformat(frame, 16, 16, "gray")
+    try:
+        a, b, _, c, d, *_ = struct.unpack("9i", bytes(small.side_data["DISPLAYMATRIX"]))  # type: ignore[typeddict-item]
+    except KeyError:
+        return UPRIGHT
+    except ValueError:  # the frame also carries data of a kind that PyAV does not know; it then tells only the angle
+        angle = math.radians(frame.rotation)
+        return nearest_turn(math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle))
+    return nearest_turn(a, b, c, d)
+
+
+def _has_alpha(frame: av.VideoFrame) -> bool:
+    return any(component.is_alpha for component in frame.format.components)
+
+
+def _upright_pixels(
+    frame: av.VideoFrame, alpha: av.VideoFrame | None, reformatter: VideoReformatter, turn: Turn
+) -> numpy.ndarray:
+    """Return a frame as uint8 [H, W, 3], on white where it is transparent by its fourth channel or by `alpha`."""
+    is_hdr = frame.color_trc in HDR_TRANSFERS
+    is_wide = frame.color_primaries == ColorPrimaries.BT2020 or (
+        is_hdr and frame.color_primaries == ColorPrimaries.UNSPECIFIED
+    )
+    is_converted = is_wide or is_hdr
+    formats = ("rgb48le", "rgba64le") if is_converted else ("rgb24", "rgba")
+    has_opacity = frame.format.has_palette or _has_alpha(frame)
+    channels: numpy.ndarray = reformatter.reformat(frame, format=formats[has_opacity]).to_ndarray()
+    pixels, opacity = channels[:, :, :3], channels[:, :, 3] if has_opacity else None
+    if is_converted:
+        pixels = sdr_pixels(pixels, frame.color_trc, is_wide=is_wide)
+        opacity = None if opacity is None else (opacity >> 8).astype(numpy.uint8)
+    if alpha is not None:
+        plane = alpha.planes[0]
+        rows = numpy.frombuffer(bytes(plane), numpy.uint8).reshape(-1, plane.line_size)
+        opacity = rows[: frame.height, : frame.width]
+    if opacity is not None:
+        ground = Image.new("RGB", (frame.width, frame.height), BACKGROUND)
+        pixels = numpy.asarray(Image.composite(Image.fromarray(pixels), ground, Image.fromarray(opacity)))
+    return turned(pixels, turn)
 
 
 def _timed_frames(
     container: InputContainer, stream: av.VideoStream, family: str, least_packets: float
-) -> Iterator[tuple[av.VideoFrame, float | None]]:
-    """Yield frames with the seconds at which they are shown; see `_times` for AVI."""
+) -> Iterator[tuple[av.VideoFrame, av.VideoFrame | None, float | None]]:
+    """Yield frames with what says where they are transparent, and when they are shown, in seconds.
+
+    See `_times` for AVI.
+    """
     times: deque[float | None] = deque()
     packets = 0
+    decoder_of_alpha = alpha_decoder(stream)
     for packet in container.demux(stream):
         if packet.size:
             packets += 1
             times.append(_times(packet, family)[0])
+        alpha = None if decoder_of_alpha is None else decode_alpha(decoder_of_alpha, packet)
         for frame in stream.decode(packet):
             counted = times.popleft() if times else None
-            yield frame, counted if family == "avi" else frame.time
+            yield frame, alpha, counted if family == "avi" else frame.time
     if packets < least_packets:
         raise UnusableClip(f"is cut off: {packets} frames are there, of {len(stream.index_entries)}")

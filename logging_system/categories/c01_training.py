@@ -1,5 +1,7 @@
 """01_Training: is it learning at all?"""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,8 @@ EMA_DECAY = 0.99  # per optimizer step
 
 TAGS = {
     "Loss": Tag(
-        "Mean training loss (weighted, as minimised) over all optimizer steps since the last point; squared error, no "
-        "unit. NaN means that no step since then had a finite loss."
+        "Mean training loss (weighted, as minimised) over all optimizer steps since the last point of LOG_EVERY_STEPS; "
+        "squared error, no unit. NaN means that no step since then had a finite loss."
     ),
     "Loss_EMA": Tag(
         "Exponential moving average of the loss of every step, 0.99 a step, corrected for its start (Kingma and Ba "
@@ -58,7 +60,7 @@ class Training(Category):
     """Loss, learning rate and gradient norm, averaged over every step since the last point."""
 
     name = "01_Training"
-    cadence = VALIDATIONS
+    cadence = f"{VALIDATIONS}; before the first of these, the first step and about every ten seconds"
     tags = TAGS
 
     def __init__(self, context: CategoryContext) -> None:
@@ -84,6 +86,10 @@ class Training(Category):
         self._average = torch.where(torch.isfinite(loss), after, before)
         if due.scalars:
             self._write(record, self._average)
+        elif record.is_early_point:  # from copies of the sums, so that no later point depends on the clock
+            early = copy.copy(self)
+            early._means = copy.deepcopy(self._means)
+            early._write(record, self._average)
 
     def _write(self, record: StepRecord, average: Tensor) -> None:
         newest = {"loss_ema": average[0] / average[1]}

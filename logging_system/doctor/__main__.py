@@ -39,10 +39,9 @@ def find_run(path: Path) -> Path:
     names = (CONFIG_FILE, METRICS_FILE)
     if any((path / name).exists() for name in names) or any(path.glob(f"{EVENT_FILE_PREFIX}*")):
         return path
-    try:
-        return path / find_runs(path)[0]
-    except UserError as error:
-        raise UserError(f"{path} holds no run. Train first (python main.py), or name another folder.") from error
+    if runs := find_runs(path):
+        return path / runs[0]
+    raise UserError(f"{path} holds no run. Train first (python main.py), or name another folder.")
 
 
 def read_run(run: Path) -> tuple[HistoryFile, Mapping[str, object]]:

@@ -147,7 +147,7 @@ def logging_and_disk(history: ScalarHistory, config: Constants) -> Opinion:
     failures, dropped = of_this_launch(history, FAILURES_TAG), of_this_launch(history, DROPPED_TAG)
     overhead, disk = of_this_launch(history, OVERHEAD_TAG), of_this_launch(history, DISK_TAG)
     if not (len(overhead) or len(disk) or len(failures) or len(dropped)):
-        return Unknown(f"{OVERHEAD_TAG} and {DISK_TAG} have no points yet.")
+        return Unknown(f"It needs {OVERHEAD_TAG} or {DISK_TAG} (LOG_EVERY_STEPS).")
     signs, healthy, remedies = Signs(), [], []
     if len(disk):
         if disk.values[-1] < DISK_GIGABYTES:

@@ -59,7 +59,7 @@ def diverged(history: ScalarHistory, config: Constants) -> Opinion:
     """A loss that is not finite, steps that are skipped, or a loss that rose above what knowing nothing scores."""
     loss = history.series(LOSS_TAG)
     if not len(loss):
-        return Unknown(f"{LOSS_TAG} has no points yet.")
+        return Unknown("It needs the loss of a step.")
     if not math.isfinite(loss.values[-1]):
         explanation = f"{LOSS_TAG} is {loss.values[-1]} at step {loss.steps[-1]}."
         return Finding("problem", "The loss is no longer a number.", explanation, (last_point(loss),), REMEDY_DIVERGED)

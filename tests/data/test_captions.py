@@ -93,15 +93,8 @@ def notices_of(captions, **constants):
 
 
 def test_captions_in_letters_that_are_known_are_not_mentioned():
-    captions = [
-        "Good morning, everyone!",
-        "Grüße aus Łódź",
-        "Καλημέρα",
-        "Доброе утро",
-        "Добрий день, Їжаче",
-        "İstanbul",
-    ]
-    assert notices_of([*captions, "Chào buổi sáng"]) == []
+    latin = ["Good morning, everyone!", "Grüße aus Łódź", "İstanbul", "Chào buổi sáng"]
+    assert notices_of([*latin, "Καλημέρα", "Доброе утро", "Добрий день, Їжаче"]) == []
 
 
 def test_captions_that_are_cut_off_and_become_alike_are_counted_with_the_length_that_would_do():
@@ -117,7 +110,7 @@ def test_captions_that_are_cut_off_and_become_alike_are_counted_with_the_length_
 def test_captions_of_which_little_is_left_are_counted():
     texts = notices_of(["你好", "再见 ok", "hello", "bye", "再见 okay", "你 ok"])
     assert texts == [
-        "left out, because TEXT_ENCODER=characters does not know them: '见' (2), '再' (2), '你' (2), '好' (1)",
+        "left out, because TEXT_ENCODER=characters does not know them: '你' (2), '再' (2), '见' (2), '好' (1)",
         "nothing is left of 1 of 6, which then look all the same, such as '你好': choose another TEXT_ENCODER",
         "2 differ from another one only in what is not read, such as '你 ok', and count as the same caption",
     ]

@@ -202,6 +202,13 @@ def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):
         open_(tmp_path / "nothing")
 
 
+def test_what_is_done_to_pictures_is_said_before_a_training(open_, folder, write_video, brightening_video):
+    write_video(folder / "clip1.mp4", brightening_video, rotation=90)
+    said = "pictures: 1 of 6 turned upright, as the file says, such as clip1.mp4; 6 of 6 made square by CLIP_FIT='crop'"
+    for _ in range(2):  # the second time, the clips are not read again
+        assert any(line.startswith(said) for line in open_().summary.lines())
+
+
 def test_a_cache_that_is_too_small_for_the_clips_is_said(open_):
     assert not any("CACHE_LIMIT_GB" in notice.text for notice in open_().summary.notices)
     limit = len(open_().training) * 5 * 16 * 16 * 3 - 1
@@ -214,7 +221,32 @@ def test_an_option_for_folders_is_said_to_change_nothing_elsewhere(folder, tmp_p
     for path, said in ((folder, ()), (tmp_path / "list.csv", ("SIGNER_FROM_FILE_NAME changes nothing",))):
         constants = {"DATA_ROOT": path, "SIGNER_FROM_FILE_NAME": True, "CACHE_DIR": tmp_path / "cache"}
         inspection, _ = inspect_data(Config.model_construct(**constants))
-        assert tuple(notice.text.split(":")[0] for notice in inspection.notices) == said
+        notices = [notice.text for notice in inspection.notices if notice.topic != "pictures"]
+        assert tuple(text.split(":")[0] for text in notices) == said
+
+
+def test_clips_in_a_folder_for_testing_are_never_trained_on(open_, folder):
+    for number, part in enumerate(("train", "train", "train", "val", "test", "test")):
+        (folder / part).mkdir(exist_ok=True)
+        for file in folder.glob(f"clip{number}.*"):
+            file.rename(folder / part / file.name)
+    report = open_().summary.report
+    assert [len(report[part]) for part in ("training", "validation", "test")] == [3, 1, 2]
+    for split_by in ("auto", "caption"):
+        splits = open_(split_by=split_by)
+        assert captions(splits.training) | captions(splits.validation) == {"hello", "thanks", "see you"}
+        assert [clip["caption"] for clip in splits.summary.report["test"]] == ["yes", "yes"]
+
+
+def test_files_in_a_folder_for_each_word_may_begin_with_the_signer(folder, tmp_path):
+    for number, (word, signer) in enumerate([("hello", "amy"), ("hello", "bob"), ("yes", "amy")]):
+        (tmp_path / "words" / word).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / f"clip{number + 3}.gif", tmp_path / "words" / word / f"{signer}_{number}.gif")
+    constants = {"DATA_ROOT": tmp_path / "words", "SIGNER_FROM_FILE_NAME": True, "CACHE_DIR": tmp_path / "cache"}
+    inspection, _ = inspect_data(Config.model_construct(**constants))
+    rows = [(clip.row.caption, clip.row.signer) for clip in inspection.usable]
+    assert rows == [("hello", "amy"), ("hello", "bob"), ("yes", "amy")]
+    assert [notice.topic for notice in inspection.notices] == ["captions", "pictures"]
 
 
 def test_each_file_is_decoded_once(open_, folder, monkeypatch):

@@ -63,6 +63,7 @@ def test_it_says_what_there_is(inspect, capsys):
     assert "duplicates    2 clips have the same content as another; 2 the same caption" in lines
     assert "the same content with different captions: amy_again.gif ('Grüße, 你好'), amy_hello.gif ('hello')" in lines
     assert "note          1 .txt files have no clip beside them, such as notes.txt" in lines
+    assert "note          4 of 5 made square by CLIP_FIT='crop': 33% cut off in amy_again.gif; 'pad' would not" in lines
     assert r"skipped       silent.gif has no caption: silent.txt is missing" in lines
     assert r"broken\n.mp4 is not a video of a known kind" in lines
     assert any(line.startswith("splits        training ") and "by signer" in line for line in lines)
@@ -78,7 +79,7 @@ def test_the_file_names_every_clip_and_every_reason(inspect, tmp_path):
     assert found["bob_thanks.gif"]["seconds"] == pytest.approx(1.0)
     assert found["bob_thanks.gif"] | {"sha256": None, "split": None, "seconds": 1.0} == {
         **{"clip": "bob_thanks.gif", "caption": "thanks", "signer": None, "language": None, "split": None},
-        **{"seconds": 1.0, "frames": 10, "width": 20, "height": 20, "sha256": None},
+        **{"seconds": 1.0, "frames": 10, "width": 20, "height": 20, "changes": [], "sha256": None},
     }
     assert {clip["split"] for clip in content["clips"]} == {"training", "held_out"}
     assert found["amy_again.gif"]["sha256"] == found["amy_hello.gif"]["sha256"]

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from data.clip_set import InspectedClips
-from data.inspection import ClipReader, InspectedClip
+from data.inspection import ClipReader, InspectedClip, picture_notices
 from data.media.decode import media_digest, media_stamp
 from data.media.resample import ClipShape, MediaFacts
 from data.rows import ManifestRow, Media, TarMember, TimeSpan, UnusableClip
@@ -87,6 +87,39 @@ def test_a_link_that_leads_out_by_now_is_refused(root, read, tmp_path):
     (root / "a.gif").symlink_to(tmp_path / "a.gif")
     with pytest.raises(UnusableClip, match="leads out of the data set's folder"):
         read(clip)
+
+
+def of_size(clip_id, width, height, changes=(), kind="video"):
+    facts = MediaFacts(width, height, 10, 1.0, changes)
+    return InspectedClip(ManifestRow(clip_id, Media(kind, clip_id), "hello"), clip_id, "", facts)
+
+
+def test_what_is_done_to_pictures_is_counted_with_an_example():
+    clips = [
+        of_size("a.mp4", 32, 32),
+        of_size("b.mp4", 32, 32, ("turned",)),
+        of_size("c.mp4", 32, 32, ("turned", "mirrored")),
+        of_size("d.webm", 32, 32, ("transparent",)),
+        of_size("e.mov", 32, 32, ("tone-mapped",)),
+    ]
+    notices = picture_notices(clips, "crop")
+    assert {notice.topic for notice in notices} == {"pictures"}
+    assert [notice.text for notice in notices] == [
+        "2 of 5 turned upright, as the file says, such as b.mp4",
+        "1 of 5 mirrored, as the file says and players do: the other hand signs (if wrong, encode anew), such as c.mp4",
+        "1 of 5 transparent, shown on white, such as d.webm",
+        "1 of 5 with high dynamic range (HLG or PQ), tone-mapped to an ordinary one, such as e.mov",
+    ]
+
+
+def test_what_clip_fit_cuts_off_or_blackens_is_said_from_a_fifth_on():
+    """Of the longer side: 16 to 9 loses 7 of 16."""
+    clips = [of_size("a.mp4", 100, 81), of_size("b.mp4", 90, 160), of_size("c.mp4", 400, 300)]
+    clips.append(of_size("d.pose", 900, 100, kind="pose"))  # drawn in a square
+    (crop,), (pad,) = picture_notices(clips, "crop"), picture_notices(clips, "pad")
+    assert crop.text == "2 of 4 made square by CLIP_FIT='crop': 44% cut off in b.mp4; 'pad' would not"
+    assert pad.text == "2 of 4 made square by CLIP_FIT='pad': 44% added in black in b.mp4; 'crop' would not"
+    assert picture_notices(clips[:1], "crop") == ()
 
 
 def test_clips_in_shards_are_grouped_by_shard(root, cache):

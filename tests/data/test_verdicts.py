@@ -9,7 +9,7 @@ from data.rows import Media, TimeSpan
 from data.verdicts import Verdict, VerdictStore
 
 MEDIA = Media("video", "a.mp4")
-VERDICT = Verdict("abc", MediaFacts(640, 480, 50, 2.0))
+VERDICT = Verdict("abc", MediaFacts(640, 480, 50, 2.0, ("turned", "mirrored")))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from common.interruption import Interrupted
 from config import Config
 from logging_system import cadence as cadence_module
+from logging_system import dispatcher as dispatcher_module
 from logging_system.cadence import Cadence, Due
 from logging_system.category import Category
 from logging_system.dispatcher import ERROR_FILE, Dispatcher, RunLog, build_dispatcher
@@ -73,8 +74,9 @@ class Recorder(Category):
         self._note("close")
 
 
-def step_record(step, is_first=False, is_last=False, is_interrupted=False):
-    return SimpleNamespace(step=step, is_first=is_first, is_last=is_last, is_interrupted=is_interrupted)
+def step_record(step, **flags):
+    absent = dict.fromkeys(("is_first", "is_last", "is_interrupted", "is_early_point"), False)
+    return SimpleNamespace(step=step, **{**absent, **flags})
 
 
 def epoch_record(epoch, step, is_partial=False, is_last=False):
@@ -375,7 +377,14 @@ def test_interrupt_is_not_swallowed(make):
         dispatcher.on_step(step_record(1))
 
 
-def test_files_are_flushed_at_their_cadence(make, tmp_path, read_metrics):
+@pytest.fixture
+def time(monkeypatch):
+    held = HeldClock()
+    monkeypatch.setattr(dispatcher_module, "time", held)
+    return held
+
+
+def test_files_are_flushed_at_their_cadence(make, tmp_path, read_metrics, time):
     dispatcher, _ = make(Recorder())
     on_disk = {}
     for step in range(1, 12):
@@ -384,6 +393,42 @@ def test_files_are_flushed_at_their_cadence(make, tmp_path, read_metrics):
     assert on_disk == {1: 1, 2: 1, 3: 1, 4: 1, 5: 5, 6: 5, 7: 5, 8: 5, 9: 5, 10: 10, 11: 10}
     dispatcher.flush()
     assert len(read_metrics(tmp_path)) == 11
+
+
+def test_files_are_flushed_after_ten_seconds_however_long_the_cadence_is(make, tmp_path, read_metrics, time):
+    dispatcher, _ = make(Recorder(), config=CONFIG.model_copy(update={"TENSORBOARD_FLUSH_EVERY_STEPS": 10**9}))
+    on_disk = {}
+    for step in range(1, 10):
+        time.now += 4.0
+        dispatcher.on_step(step_record(step, is_first=step == 1))
+        on_disk[step] = len(read_metrics(tmp_path))
+    assert on_disk == {1: 1, 2: 1, 3: 1, 4: 4, 5: 4, 6: 4, 7: 7, 8: 7, 9: 7}  # 12 seconds apart
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_step", "log_every_steps", "expected"),
+    [
+        (3.0, 10**9, [1, 5, 9, 13]),  # the first one, then what is 10 seconds later or more
+        (0.01, 10**9, [1]),
+        (20.0, 10**9, list(range(1, 15))),
+        (6.0, 4, [1, 3]),  # after step 4, LOG_EVERY_STEPS decides alone
+        (6.0, 1, [1]),  # which is on the cadence, too
+    ],
+)
+def test_early_points_come_by_time_until_the_first_one_on_the_cadence(
+    make, time, seconds_a_step, log_every_steps, expected
+):
+    dispatcher, _ = make(config=CONFIG.model_copy(update={"LOG_EVERY_STEPS": log_every_steps}))
+    other = RunLog(dispatcher.cadence)
+    early = []
+    for step in range(1, 15):
+        time.now += seconds_a_step
+        is_early_point = dispatcher.early_point_is_due()
+        assert not other.early_point_is_due()  # only the main process writes
+        dispatcher.on_step(step_record(step, is_first=step == 1, is_early_point=is_early_point))
+        if is_early_point:
+            early.append(step)
+    assert early == expected
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,11 @@ def test_the_language_model_is_shared_frozen_and_no_part_of_the_weights(minilm: 
     assert torch.equal(next(minilm.model.parameters()), before)
 
 
+def test_loading_draws_no_bar_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    load_language_model.__wrapped__(MINILM)
+    assert "\r" not in capfd.readouterr().err
+
+
 def test_the_language_model_moves_with_the_whole() -> None:
     language_model = LanguageModel("tiny", None, nn.Linear(4, 4), channels=4)
     embedding = PretrainedEmbedding(language_model, 8).to("meta")

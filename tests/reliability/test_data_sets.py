@@ -21,16 +21,18 @@ LEAN = ("--no-enable-video-logging", "--no-enable-noise-visualization")
 # Format, what makes the replica, and how many clips are for training, validation and test.
 REPLICAS: list[tuple[str, Callable[[Path], Path], tuple[int, int, int]]] = [
     ("folder", replicas.folder_replica, (5, 1, 0)),
+    ("words", replicas.words_replica, (4, 1, 1)),
     ("manifest", replicas.manifest_replica, (4, 1, 1)),
     ("manifest", functools.partial(replicas.manifest_replica, extension=".tsv"), (4, 1, 1)),
     ("manifest", functools.partial(replicas.manifest_replica, extension=".jsonl"), (4, 1, 1)),
     ("how2sign", replicas.how2sign_replica, (4, 1, 1)),
     ("phoenix", replicas.phoenix_replica, (4, 1, 1)),
     ("wlasl", replicas.wlasl_replica, (4, 1, 1)),
+    ("msasl", replicas.msasl_replica, (4, 1, 1)),
     ("pose_lexicon", replicas.pose_lexicon_replica, (5, 1, 0)),
     ("webdataset", replicas.webdataset_replica, (4, 1, 1)),
 ]
-KNOWN_WORDS = ("wlasl",)  # each of whose words several clips show
+KNOWN_WORDS = ("words", "wlasl", "msasl")  # each of whose words several clips show
 
 
 def test_every_format_has_a_replica() -> None:

@@ -87,6 +87,7 @@ def test_before_the_first_step_there_is_nothing_to_save(tmp_path: Path, number: 
     launched.wait_for(f"in {place}")
     launched.send(number)
     assert launched.end(WITHIN_SECONDS) == 128 + number
+    assert f"{number.name}: ending before the first step" in launched.said
     assert f"{number.name} came before the first step" in launched.said
     assert "Traceback" not in launched.said
     assert not (launched.run / "checkpoints").exists()

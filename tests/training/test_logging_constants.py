@@ -8,6 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
+from tests.held_clock import HeldClock
 
 Run = Callable[..., Path]
 
@@ -77,6 +78,7 @@ def test_tensorboard_flush_every_steps(run: Run, monkeypatch: pytest.MonkeyPatch
         sizes.append((self._run_folder / "metrics.jsonl").stat().st_size)
 
     monkeypatch.setattr(Dispatcher, "on_step", watched)
+    monkeypatch.setattr("logging_system.dispatcher.time", HeldClock())  # time alone brings a flush, too
     run("--max-steps=6", "--tensorboard-flush-every-steps=3", "--log-every-steps=1", *NO_VIDEOS)
     assert sizes[2] > sizes[1]
     assert sizes[3] == sizes[4] == sizes[2]

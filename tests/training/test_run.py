@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import generate
 import main
 from checkpoints.checkpoint import list_checkpoints
 from checkpoints.run_folder import newest_run
+from logging_system import dispatcher
 from models.tokens import TEXT_SYMBOLS
 from tests.grids import mostly_slow
 from training import estimate
@@ -66,8 +68,13 @@ ALL_OFF = (
 )
 
 
-def test_one_step_leaves_a_checkpoint_a_sample_and_all_fifteen_categories(run: Run) -> None:
+def test_one_step_leaves_a_checkpoint_a_sample_and_all_fifteen_categories(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = run("one", "--max-steps=1")
+    said = capsys.readouterr()
+    assert "Step 1 of 1: loss " in said.out
+    assert "\r" not in said.out + said.err  # there is no terminal
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"LATEST", "step_00000001"}
     assert list((folder / "samples").glob("*.mp4"))
     assert json.loads((folder / "config.json").read_text())["MAX_STEPS"] == 1
@@ -82,12 +89,15 @@ def test_one_step_leaves_a_checkpoint_a_sample_and_all_fifteen_categories(run: R
     assert {name[:2] for name in names if name[:2].isdigit()} == {f"{number:02}" for number in range(1, 16)}
 
 
-def test_logging_on_or_off_gives_bit_identical_weights(run: Run) -> None:
+def test_logging_on_or_off_gives_bit_identical_weights(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "SECONDS_UNTIL_SEEN", 0.0)  # an early point at every step of the quiet run
     loud = run(
         "loud", "--max-steps=4", "--log-every-steps=1", "--diagnostic-log-every-steps=1", "--sample-every-steps=2"
     )
     quiet = run("quiet", "--max-steps=4", *ALL_OFF)
     assert_equal(tensors(loud), tensors(quiet))
+    for folder in (loud, quiet):
+        assert [step for step, _ in points(folder)["01_Training/Loss"]] == [1, 2, 3, 4]
 
 
 @pytest.mark.slow
@@ -109,6 +119,26 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(run: Run, workers: int)
     for tag in ("01_Training/Loss", "01_Training/Samples_Seen", "01_Training/Epoch", "01_Training/Gradient_Norm"):
         assert points(parts)[tag] == points(straight)[tag]
         assert [step for step, _ in points(parts)[tag]] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_early_points_beyond_a_checkpoint_are_taken_back_and_change_no_other(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "SECONDS_UNTIL_SEEN", 0.0)  # an early point at each step before the first on time
+    shared = ("--lr-schedule=constant", "--save-every-steps=4", *ALL_OFF, "--log-every-steps=4")
+    straight = points(run("straight", "--max-steps=10", *shared))["01_Training/Loss"]
+    assert [step for step, _ in straight] == [1, 2, 3, 4, 8, 10]
+    folder = run("parts", "--max-steps=5", *shared)
+    for last_step in (7, 10):  # both go on from step 4, as after a kill
+        for checkpoint in list_checkpoints(folder / "checkpoints"):
+            if checkpoint.name > "step_00000004":
+                shutil.rmtree(checkpoint)
+        (folder / "checkpoints" / "LATEST").write_text("step_00000004\n")
+        run("parts", f"--max-steps={last_step}", "--resume", *shared)
+    parts = points(folder)["01_Training/Loss"]
+    assert [step for step, _ in parts] == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert set(straight) < set(parts)
 
 
 @pytest.mark.slow
@@ -162,7 +192,7 @@ def test_a_loss_that_is_never_finite_ends_the_run_with_advice(
     folder = run("nan", "--max-steps=9", "--max-skipped-steps-in-a-row=3", "--log-every-steps=4",
                  "--no-enable-video-logging", "--no-enable-noise-visualization", exit_code=1)  # fmt: skip
     assert "was not finite in the last 3 steps, up to step 3" in capsys.readouterr().err
-    assert points(folder)["01_Training/Skipped_Steps"] == [(3, 3)]
+    assert points(folder)["01_Training/Skipped_Steps"] == [(1, 1), (3, 3)]
     cards = EventAccumulator(str(folder)).Reload().Tensors("15_Configuration/Run_Doctor")
     assert "Problem: Diverged" in cards[-1].tensor_proto.string_val[0].decode()  # the run has ended, and says why
 

@@ -45,6 +45,23 @@ def test_a_second_ctrl_c_after_a_while_is_obeyed_at_once(monkeypatch: pytest.Mon
         assert stop.ending.exit_code == 130
 
 
+@pytest.mark.parametrize(
+    ("has_stepped", "is_one_of_several", "promise"),
+    [
+        (False, False, "ending before the first step"),
+        (True, False, "ending after this step, with a checkpoint"),
+        (True, True, "asked to end"),
+    ],
+)
+def test_the_answer_says_where_the_run_will_end(
+    capfd: pytest.CaptureFixture[str], has_stepped: bool, is_one_of_several: bool, promise: str
+) -> None:
+    with StopRequest(is_one_of_several=is_one_of_several) as stop:
+        stop.has_stepped = has_stepped
+        signal.raise_signal(signal.SIGINT)
+    assert capfd.readouterr().err == f"\nSIGINT: {promise}; Ctrl-C again, after a second, ends it at once\n"
+
+
 def test_the_handlers_of_before_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest():

@@ -84,6 +84,14 @@ def folder_replica(folder: Path, clips: int = 6) -> Path:
     return folder
 
 
+def words_replica(folder: Path, clips: int = 6) -> Path:
+    """Make ``train/hello/0.mp4`` and so on; each word is signed by two clips."""
+    for number in range(clips):
+        word = WORDS[number // 2 % len(WORDS)].replace(" ", "_")
+        write_clip(folder / split_of(number) / word / f"{number}.mp4", number)
+    return folder
+
+
 def manifest_replica(folder: Path, clips: int = 6, extension: str = ".csv") -> Path:
     """Make a list that somebody wrote, with every field, beside its clips; the list is what to give as DATA_ROOT."""
     rows = []
@@ -182,6 +190,44 @@ def _wlasl_instance(number: int, video_id: str | None = None) -> dict[str, objec
         "variation_id": 0,
         "video_id": f"{number + 335:05d}" if video_id is None else video_id,
     }
+
+
+def msasl_replica(folder: Path, clips: int = 6) -> Path:
+    """Make the three lists and the videos: half of them complete, half cut; each word is in two clips."""
+    lists: dict[str, list[dict[str, object]]] = {"train": [msasl_entry(99)], "val": [], "test": []}
+    for number in range(clips):
+        entry = msasl_entry(number)
+        lists[split_of(number)].append(entry)
+        part = f"_{entry['start']}_{entry['end']}" if number % 2 else ""
+        write_clip(folder / "videos" / f"video-{number:05d}{part}.mp4", number)
+    for split, entries in lists.items():
+        (folder / f"MSASL_{split}.json").write_text(json.dumps(entries), encoding="utf-8")
+    (folder / "MSASL_classes.json").write_text(json.dumps(WORDS), encoding="utf-8")
+    return folder
+
+
+def msasl_entry(number: int, **changes: object) -> dict[str, object]:
+    """Return an entry of a list of MS-ASL: the first 0.2 seconds of the video "video-00000" and so on."""
+    word = WORDS[number // 2 % len(WORDS)]
+    entry: dict[str, object] = {
+        "org_text": f"{word.upper()}-sign",
+        "clean_text": word,
+        "start_time": 0.0,
+        "signer_id": (7, 0, 31)[number % 3],
+        "signer": -1,
+        "start": 0,
+        "end": 5,
+        "file": f"{word} sign",
+        "label": number // 2,
+        "height": 360.0,
+        "fps": 25.0,
+        "end_time": 0.2,
+        "url": f"https://www.youtube.com/watch?v=video-{number:05d}",
+        "text": word,
+        "box": [0.05, 0.21, 1.0, 0.83],
+        "width": 640.0,
+    }
+    return entry | changes
 
 
 def pose_lexicon_replica(folder: Path, clips: int = 6) -> Path:

@@ -104,7 +104,7 @@ TABLES = {
     "PHOENIX-2014-T.dev.corpus.csv": b"name|video|start|end|speaker|orth|translation",
     "index.csv": b"path,spoken_language,signed_language,start,end,words,glosses,priority",
 }
-NAMES = (*TABLES, "manifest.jsonl", "WLASL_v0.3.json")
+NAMES = (*TABLES, "manifest.jsonl", "WLASL_v0.3.json", "MSASL_val.json")
 FIELDS = st.one_of(
     st.sampled_from([b"a.mp4", b"a.pose", b"a", b"hello", b"", b"3", b"0", b"0,5", b"train"]),
     st.sampled_from([b"-1", b"nan", b"1e999", b'"', b'"x"', b'"x', b"\x00", b"\xff", b"../a.mp4", b"/", b"\n", b"\r"]),
@@ -123,12 +123,18 @@ VALUES = st.recursive(
 CLIPS = st.fixed_dictionaries({}, optional={"path": VALUES, "text": VALUES, "start": VALUES, "split": VALUES})
 INSTANCES = st.fixed_dictionaries({"video_id": st.one_of(st.just("a"), VALUES)}, optional={"split": VALUES})
 ENTRIES = st.fixed_dictionaries({"gloss": VALUES, "instances": st.one_of(st.lists(INSTANCES, max_size=3), VALUES)})
+PARTS = st.fixed_dictionaries(
+    {"url": st.one_of(st.just("youtu.be/video-00000"), VALUES)},
+    optional=dict.fromkeys(("text", "clean_text", "start_time", "end_time", "start", "end", "signer_id"), VALUES),
+)
 
 
 def contents(name):
     """Bytes that are nearly what a file of this name holds, so that damage reaches every check; and any bytes."""
     if name == "WLASL_v0.3.json":
         likely = st.lists(st.one_of(ENTRIES, VALUES), max_size=4).map(json.dumps).map(str.encode)
+    elif name == "MSASL_val.json":
+        likely = st.lists(st.one_of(PARTS, VALUES), max_size=4).map(json.dumps).map(str.encode)
     elif name == "manifest.jsonl":
         likely = st.lists(st.one_of(CLIPS, VALUES).map(json.dumps), max_size=4).map("\n".join).map(str.encode)
     else:
@@ -175,7 +181,7 @@ def check_content(name, content):
         root = Path(folder)
         (root / "videos").mkdir()
         (root / "features" / "fullFrame-210x260px" / "dev" / "a").mkdir(parents=True)
-        for path in ("a.mp4", "a.pose", "videos/a.mp4"):
+        for path in ("a.mp4", "a.pose", "videos/a.mp4", "videos/video-00000.mp4"):
             (root / path).touch()
         (root / name).write_bytes(content)
         for path, data_format in ((root, "auto"), (root / name, "auto"), (root / name, "manifest")):

@@ -40,18 +40,18 @@ def test_the_format_that_is_shown_reads_a_folder(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     exec(compile(block, "docs/data.md", "exec"), names)
     shown = names["FORMAT"]
-    write_clip(tmp_path / "good morning" / "1.mp4", 0)
-    write_clip(tmp_path / "see you" / "1.mp4", 1)
-    write_clip(tmp_path / "2.mp4", 2)
+    write_clip(tmp_path / "good morning.mp4", 0)
+    write_clip(tmp_path / "more" / "see you.mp4", 1)
+    write_clip(tmp_path / "\u200b.mp4", 2)
     assert shown.recognise(tmp_path) is None
     (tmp_path / "phrases.here").touch()
     assert shown.recognise(tmp_path) == "it holds phrases.here"
     manifest = shown.read(tmp_path)
     assert [(row.id, row.caption) for row in manifest.rows] == [
-        ("good morning/1.mp4", "good morning"),
-        ("see you/1.mp4", "see you"),
+        ("good morning.mp4", "good morning"),
+        ("more/see you.mp4", "see you"),
     ]
-    assert [(row.id, row.reason) for row in manifest.skipped] == [("2.mp4", "has an empty caption")]
+    assert [(row.id, row.reason) for row in manifest.skipped] == [("\\u200b.mp4", "has an empty caption")]
 
 
 def test_the_list_that_is_shown_is_read(tmp_path: Path) -> None:

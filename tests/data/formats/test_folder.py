@@ -1,5 +1,6 @@
 import pytest
 
+from common.errors import UserError
 from data.formats.folder import FORMAT
 
 
@@ -30,7 +31,7 @@ def test_only_lists_in_the_root_are_pointed_to_and_only_a_few(root):
     (root / "sub").mkdir()
     (root / "sub" / "0.csv").touch()
     (root / ".0.csv").touch()
-    (root / "notes.xml").touch()
+    (root / "notes.json").touch()
     assert notes(root) == ()
     for number in range(1, 6):
         (root / f"{number}\n.csv").touch()
@@ -45,11 +46,106 @@ def test_a_caption_may_be_named_in_capitals(root):
 
 def test_videos_of_kinds_that_are_not_read_are_said(root):
     (root / "c.wmv").touch()
-    (root / "d.M4V").touch()
+    (root / "d.MPG").touch()
     assert notes(root) == ("2 videos are of kinds that are not read, such as c.wmv: encode anew",)
+
+
+def test_where_no_file_is_a_clip_the_kinds_that_are_there_are_named(tmp_path):
+    for name in ("a.wmv", "b.WMV", "sub/c.wmv", "a.txt", "b.txt", "README"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"It holds \.wmv \(3\), \.txt \(2\), without an extension \(1\)\.$"):
+        FORMAT.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["c.m4v", "c.M4V", "c.MP4", "c.qt", "c.3gp"])
+def test_other_names_of_mp4_and_mov_are_clips(root, name):
+    (root / name).touch()
+    (root / "c.txt").write_text("hello")
+    assert [row.id for row in FORMAT.read(root).rows] == [name]
 
 
 def test_captions_without_clips_are_counted(root):
     for name in ("z.txt", "c.txt", "a.txt"):
         (root / name).write_text("hello")
     assert notes(root) == ("2 .txt files have no clip beside them, such as c.txt",)
+
+
+def write_captioned(root, *names):
+    """Write clips that need not be decoded, each with its caption."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+        (root / name).with_suffix(".txt").write_text(name)
+
+
+def splits(root):
+    return {row.media.path: row.split for row in FORMAT.read(root).rows}
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        {"train/a.mp4": "training", "val/a.mp4": "validation", "test/a.mp4": "test"},
+        {"Training/x/a.mp4": "training", "dev/b.mp4": "validation", "TESTING/y/z/c.mp4": "test"},
+        {"clips/train/a.mp4": "training", "clips/valid/a.mp4": "validation"},
+        {"amy/train/a.mp4": "training", "amy/validation/b.mp4": "validation", "bob/test/c.mp4": "test"},
+        {"train/a.mp4": "training", "more/clips/train/b.mp4": "training", "test/c.mp4": "test"},
+        {"test/train/a.mp4": "training", "dev/train/b.mp4": "training", "amy/val/c.mp4": "validation"},
+        {"train/test/a.mp4": "training", "test/train/b.mp4": "test"},
+        {"a.mp4": None, "training data/a.mp4": None, "val_clips/a.mp4": None, "protest/b.mp4": None},
+        {"train.mp4": None, "test.mp4": None, "amy/val.mp4": None},
+    ],
+    ids=[
+        "plain",
+        "other names",
+        "one down",
+        "below signers",
+        "at two levels",
+        "signers test and dev",
+        "both",
+        "no",
+        "files",
+    ],
+)
+def test_names_of_folders_give_the_split(tmp_path, expected):
+    write_captioned(tmp_path, *expected)
+    assert splits(tmp_path) == expected
+
+
+def test_the_split_of_folders_is_said_with_its_counts(root):
+    write_captioned(root, "train/b.mp4", "train/a.mp4", "train/c.mp4", "Dev/d.mp4", "test/e.mp4", "test/f.mp4")
+    assert notes(root) == (
+        "the names of folders (Dev, test, train) give the split: 3 clips for training, such as train/a.mp4; 1 clip for "
+        "validation, such as Dev/d.mp4; 2 clips for testing, such as test/e.mp4 (rename folders that are no split; "
+        "SPLIT_BY=caption and SPLIT_BY=signer divide all but the test clips anew)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["a.mp4", "b.mp4", "test/c.mp4"],
+            "hold 1 of 3 clips, such as test/c.mp4, but not a.mp4. If these folders are",
+        ),
+        (["train/a.mp4", "amy/b.mp4", "train/c.mp4"], "hold 2 of 3 clips, such as train/a.mp4, but not amy/b.mp4."),
+        (["amy/a.mp4", "Dev/b.mp4"], "hold 1 of 2 clips, such as Dev/b.mp4, but not amy/a.mp4."),
+        (["test/a.mp4"], "no clip is for training; by the names of folders all are for validation or testing, such"),
+        (
+            ["val/a.mp4", "test/b.mp4"],
+            "Put the clips for training into folders named train beside these; if these folders",
+        ),
+    ],
+)
+def test_folders_that_may_or_may_not_be_the_split_are_asked_about(tmp_path, names, message):
+    write_captioned(tmp_path, *names)
+    with pytest.raises(UserError) as caught:
+        FORMAT.read(tmp_path)
+    assert str(caught.value).startswith(f"DATA_ROOT={str(tmp_path)!r}: ")
+    assert message in str(caught.value)
+
+
+def test_clips_without_captions_ask_nothing(root):
+    write_captioned(root, "train/c.mp4", "test/d.mp4")
+    assert splits(root) == {"train/c.mp4": "training", "test/d.mp4": "test"}

@@ -11,10 +11,15 @@ from tests.data.formats.replicas import write_clip
 
 REPLICAS = {
     "folder": (replicas.folder_replica, "folder of clips with captions (it is a folder, and nothing in it tells of"),
+    "words": (
+        replicas.words_replica,
+        "folder for each word (no clip has a caption, and each lies in a folder, such as",
+    ),
     "manifest": (replicas.manifest_replica, "list of clips (it is a .csv file)"),
     "how2sign": (replicas.how2sign_replica, "How2Sign (it holds how2sign_realigned_train.csv)"),
     "phoenix": (replicas.phoenix_replica, "PHOENIX-2014T (it holds PHOENIX-2014-T.train.corpus.csv)"),
     "wlasl": (replicas.wlasl_replica, "WLASL (it holds WLASL_v0.3.json)"),
+    "msasl": (replicas.msasl_replica, "MS-ASL (it holds MSASL_train.json)"),
     "webdataset": (replicas.webdataset_replica, "WebDataset shards (it holds clips-000000.tar)"),
     "pose_lexicon": (replicas.pose_lexicon_replica, "pose lexicon (its index.csv has the columns words and glosses)"),
 }
@@ -83,7 +88,7 @@ def test_a_path_that_does_not_exist_is_named(tmp_path, name):
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("name", ["how2sign", "phoenix", "wlasl", "pose_lexicon", "webdataset", "manifest"])
+@pytest.mark.parametrize("name", ["how2sign", "phoenix", "wlasl", "msasl", "pose_lexicon", "webdataset", "manifest"])
 def test_a_format_that_does_not_fit_is_refused_with_what_would(tmp_path, name):
     root = replicas.folder_replica(tmp_path, clips=2)
     with pytest.raises(UserError) as caught:
@@ -145,6 +150,28 @@ def test_a_file_that_is_nothing_is_refused_with_what_is_possible(tmp_path):
     assert all(f"{name}: " in str(caught.value) for name in FORMAT_NAMES)
     with pytest.raises(UserError, match="It is nothing else that can be read either"):
         read_data_set(file, "folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("msasl", "MSASL_val.json"), ("wlasl", "WLASL_v0.3.json"), ("how2sign", "how2sign_realigned_test.csv")],
+)
+def test_a_list_of_a_published_set_is_refused_and_its_folder_named(tmp_path, name, file):
+    root = REPLICAS[name][0](tmp_path / "set", clips=6)
+    with pytest.raises(UserError) as caught:
+        read_data_set(root / file, "auto")
+    title = next(data_format.title for data_format in FORMATS if data_format.name == name)
+    assert f"Its folder looks like {title} (it holds " in str(caught.value)
+    assert f"): give {str(root)!r} as DATA_ROOT." in str(caught.value)
+
+
+def test_a_list_of_nothing_in_a_published_set_is_refused_and_the_folder_named(tmp_path):
+    root = replicas.msasl_replica(tmp_path, clips=2)
+    (root / "list.csv").write_text("path,text\nhello sign,hello\n")
+    with pytest.raises(
+        UserError, match=r"list\.csv' lists no clip that can be read\. Its folder looks like MS-ASL \(it"
+    ):
+        read_data_set(root / "list.csv", "auto")
 
 
 def test_a_single_clip_is_refused_and_its_folder_named(tmp_path):

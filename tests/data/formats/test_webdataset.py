@@ -55,20 +55,53 @@ def skipped(root, *members, **options):
 
 def test_samples_are_found_where_they_lie(tmp_path):
     write_tar(tmp_path / "b.tar", *sample("x/00.01", "second"), *sample("two", "  a\n b ", b"pose", "pose"))
-    (tmp_path / "train").mkdir()
-    write_tar(tmp_path / "train" / "a.tar", *sample("./00", "first", CLIP + b"!", "WebM"))
+    (tmp_path / "more").mkdir()
+    write_tar(tmp_path / "more" / "a.tar", *sample("./00", "first", CLIP + b"!", "WebM"))
     manifest = read(tmp_path)
     assert manifest.root == tmp_path
     assert not manifest.skipped
     assert [(row.id, row.caption) for row in manifest.rows] == [
         ("b.tar/x/00", "second"),
         ("b.tar/two", "a b"),
-        ("train/a.tar/00", "first"),
+        ("more/a.tar/00", "first"),
     ]
     assert [content_of(tmp_path, row.media) for row in manifest.rows] == [CLIP, b"pose", CLIP + b"!"]
     assert [row.media.kind for row in manifest.rows] == ["video", "pose", "video"]
     assert [row.media.member.suffix for row in manifest.rows] == [".mp4", ".pose", ".webm"]
     assert manifest.rows[0].media == Media("video", "b.tar", WHOLE, 25.0, TarMember(512, len(CLIP), ".mp4"))
+
+
+def test_folders_of_shards_give_the_split_unless_the_samples_do(tmp_path):
+    for name in ("train", "val", "test"):
+        (tmp_path / name).mkdir()
+        write_tar(tmp_path / name / "0.tar", *sample("00", name))
+    manifest = read(tmp_path)
+    assert {row.caption: row.split for row in manifest.rows} == {
+        "train": "training",
+        "val": "validation",
+        "test": "test",
+    }
+    assert [notice.topic for notice in manifest.notices] == ["split"]
+    facts = json.dumps({"text": "val", "split": "val"}).encode()
+    write_tar(tmp_path / "val" / "0.tar", member("00.mp4", CLIP), member("00.json", facts))
+    manifest = read(tmp_path)
+    assert {row.caption: row.split for row in manifest.rows} == {"train": None, "val": "validation", "test": None}
+    assert not manifest.notices
+
+
+@pytest.mark.parametrize("name", ["{}-000000.tar", "signs-{}-000000.tar", "all/signs_{}.tar", "{}.tar"])
+def test_names_of_shards_give_the_split(tmp_path, name):
+    (tmp_path / "all").mkdir()
+    for part in ("train", "validation", "test"):
+        write_tar(tmp_path / name.format(part), *sample("00", part))
+    assert {row.caption: row.split for row in read(tmp_path).rows} == {
+        "train": "training",
+        "validation": "validation",
+        "test": "test",
+    }
+    write_tar(tmp_path / "more.tar", *sample("00"))
+    with pytest.raises(UserError, match=r"shards or their folders named train, val or test hold 3 of 4 clips, such as"):
+        read(tmp_path)
 
 
 def test_a_json_file_describes_a_sample(tmp_path):
@@ -123,10 +156,10 @@ def test_what_is_wrong_with_a_sample_is_said(tmp_path):
     both, text = [member("k.mp4", CLIP), member("k.txt", b"x")], member("k.txt", b"x")
     cases = [
         ([member("k.mp4", CLIP)], "has no caption: neither a .txt file, nor a .json file with text"),
-        ([text], "has no clip (.gif, .mp4, .webm, .mov, .avi, .mkv, .pose), only .txt"),
+        ([text], "has no clip (.gif, .mp4, .webm, .mov, .avi, .mkv, .m4v, .qt, .3gp, .pose), only .txt"),
         (
             [member("k.jpg"), member("k.cls")],
-            "has no clip (.gif, .mp4, .webm, .mov, .avi, .mkv, .pose), only .cls, .jpg",
+            "has no clip (.gif, .mp4, .webm, .mov, .avi, .mkv, .m4v, .qt, .3gp, .pose), only .cls, .jpg",
         ),
         ([*both, member("k.left.avi", CLIP)], "has more than one clip: .left.avi, .mp4"),
         (

@@ -1,20 +1,23 @@
 """Unusual but correct files: the right colours come out at the right places."""
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy
 import pytest
+from av.video.reformatter import ColorRange
 from PIL import Image
 
 from data.media.decode import decode_media
 from data.media.resample import ClipShape, DecodedClip, Fit
-from data.rows import Media
+from data.rows import Media, TimeSpan, UnusableClip
 from tests.data.media.hostile_codecs import encoded
 from tests.data.media.hostile_containers import Avi, Matroska, Mp4
 from tests.data.media.hostile_pictures import GifPart, gif, jpeg
 
+BT601, BT709, BT2020 = 6, 1, 9  # the numbers of the matrices in files (ITU-T H.273)
 CORNERS = [
     (200, 40, 40),
     (40, 160, 60),
@@ -54,6 +57,7 @@ def write(
     given: str = "rgb24",
     aspect: Fraction | None = None,
     rotation: int = 0,
+    matrix: tuple[float, float, float, float] | None = None,
     **options: str,
 ) -> None:
     """Write three equal frames."""
@@ -64,6 +68,9 @@ def write(
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation:
             stream.set_display_rotation(rotation)
+        if matrix is not None:
+            a, b, c, d = (round(65536 * number) for number in matrix)
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
         for _ in range(3):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=given)))
         container.mux(stream.encode())
@@ -111,17 +118,78 @@ def test_greys_are_right(tmp_path, stored):
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "stored"), [("a.mov", "png", "rgba"), ("a.mov", "qtrle", "argb"), ("a.mkv", "ffv1", "bgra")]
+    ("name", "codec", "stored"),
+    [
+        *[("a.mov", "png", "rgba"), ("a.mov", "qtrle", "argb"), ("a.mov", "prores_ks", "yuva444p10le")],
+        *[("a.mkv", "ffv1", "bgra"), ("a.mkv", "ffv1", "yuva420p"), ("a.mkv", "libvpx-vp9", "yuva420p")],
+        *[("a.webm", "libvpx", "yuva420p"), ("a.webm", "libvpx-vp9", "yuva420p")],
+    ],
 )
 def test_what_is_transparent_in_a_video_is_white(tmp_path, name, codec, stored):
     picture = numpy.dstack([quartered(64, 64), numpy.full((64, 64), 255, numpy.uint8)])
     picture[:32, :32, 3] = 0
     picture[:32, 32:, 3] = 128
-    write(tmp_path / name, picture, codec, stored, given="rgba")
+    options = {"auto-alt-ref": "0"} if codec == "libvpx" else {}
+    write(tmp_path / name, picture, codec, stored, given="rgba", **options)
+    clip = decoded(tmp_path / name)
     half = [(value + 255) / 2 for value in CORNERS[1]]
-    assert corner_colours(decoded(tmp_path / name)) == [
-        pytest.approx(colour, abs=2) for colour in ((255, 255, 255), half, CORNERS[2], CORNERS[3])
+    assert corner_colours(clip) == [
+        pytest.approx(colour, abs=2 if "rgb" in stored or "bgr" in stored else 9)
+        for colour in ((255, 255, 255), half, CORNERS[2], CORNERS[3])
     ]
+    assert clip.facts.changes == ("transparent",)
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_what_is_transparent_moves_in_a_part_of_a_webm_too(tmp_path, codec):
+    """Frames of black, each transparent down to one row more; the part begins between two key frames."""
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream(codec, rate=10, options={"auto-alt-ref": "0", "deadline": "realtime"})
+        stream.height, stream.width, stream.pix_fmt, stream.codec_context.gop_size = 64, 33, "yuva420p", 8
+        for number in range(30):
+            picture = numpy.zeros((64, 33, 4), numpy.uint8)
+            picture[number:, :, 3] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
+        container.mux(stream.encode())
+    media = Media("video", "a.webm", TimeSpan(1.95, 2.55))  # frames 20 to 25
+    clip = decode_media(tmp_path, media, ClipShape(6, 64, "pad")).pixels_THWC.astype(int)
+    for number, frame in zip(range(20, 26), clip[:, :, 32].mean(2), strict=True):
+        assert frame[: number - 2].min() > 235
+        assert frame[number + 2 :].max() < 20
+
+
+def test_transparency_of_another_size_is_refused(tmp_path, monkeypatch):
+    picture = numpy.dstack([quartered(64, 64), numpy.full((64, 64), 255, numpy.uint8)])
+    write(tmp_path / "a.webm", picture, "libvpx-vp9", "yuva420p", given="rgba")
+    monkeypatch.setattr("data.media.video.decode_alpha", lambda *given: av.VideoFrame(64, 32, "yuv420p"))
+    with pytest.raises(UnusableClip, match="is transparent by pictures of another size"):
+        decoded(tmp_path / "a.webm")
+
+
+@pytest.mark.parametrize(
+    ("colorspace", "color_range", "rgb"),
+    [  # of Y 90, Cb 100, Cr 200, by the formulas of the ITU
+        (BT709, ColorRange.MPEG, (215, 54, 27)),
+        (BT709, ColorRange.JPEG, (203, 62, 38)),
+        (BT601, ColorRange.MPEG, (201, 39, 30)),
+        (BT601, ColorRange.JPEG, (191, 48, 40)),
+        (BT2020, ColorRange.MPEG, (207, 45, 26)),
+        (BT2020, ColorRange.JPEG, (196, 53, 37)),
+    ],
+)
+def test_colours_are_made_by_the_matrix_and_range_that_the_file_names(tmp_path, colorspace, color_range, rgb):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "0", "preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = colorspace, color_range
+        frame = av.VideoFrame(32, 32, "yuv420p")
+        for plane, value in zip(frame.planes, (90, 100, 200), strict=True):
+            plane.update(bytes([value]) * plane.buffer_size)
+        frame.colorspace, frame.color_range = colorspace, color_range
+        for frame.pts in range(2):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert decoded(tmp_path / "a.mp4", 16).pixels_THWC.mean((0, 1, 2)) == pytest.approx(rgb, abs=2)
 
 
 def test_a_palette_in_a_video_is_used(tmp_path):
@@ -153,6 +221,101 @@ def test_pixels_that_are_not_square_and_lie_on_their_side(tmp_path, rotation, as
     assert lines[: border - 1].max() <= 6
     assert lines[-border + 1 :].max() <= 6
     assert lines[border + 1 : -border - 1].max(2).min() > 100
+
+
+# Where a picture's four corners go by a matrix (a, b, c, d), which moves (x, y) to (a x + c y, b x + d y).
+TURNS = {
+    (1, 0, 0, 1): ([0, 1, 2, 3], ()),
+    (-1, 0, 0, 1): ([1, 0, 3, 2], ("mirrored",)),
+    (-1, 0, 0, -1): ([3, 2, 1, 0], ("turned",)),
+    (1, 0, 0, -1): ([2, 3, 0, 1], ("turned", "mirrored")),
+    (0, 1, 1, 0): ([0, 2, 1, 3], ("turned", "mirrored")),
+    (0, 1, -1, 0): ([2, 0, 3, 1], ("turned",)),
+    (0, -1, -1, 0): ([3, 1, 2, 0], ("turned", "mirrored")),
+    (0, -1, 1, 0): ([1, 3, 0, 2], ("turned",)),
+}
+
+
+@pytest.mark.parametrize("matrix", TURNS)
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mov", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9")]
+)
+def test_videos_are_turned_and_mirrored_as_players_do(tmp_path, name, codec, matrix):
+    write(tmp_path / name, quartered(32, 64), codec, "yuv444p", matrix=matrix)
+    clip = decoded(tmp_path / name)
+    corners, changes = TURNS[matrix]
+    assert corner_colours(clip) == [pytest.approx(CORNERS[corner], abs=9) for corner in corners]
+    assert (clip.facts.width, clip.facts.height) == ((64, 32) if matrix[0] else (32, 64))
+    assert clip.facts.changes == changes
+
+
+@pytest.mark.parametrize(
+    ("matrix", "nearest"),
+    [
+        ((0.87, 0.5, -0.5, 0.87), (1, 0, 0, 1)),  # by 30 degrees
+        ((0.5, 0.87, -0.87, 0.5), (0, 1, -1, 0)),  # by 60
+        ((-0.87, 0.5, 0.5, 0.87), (-1, 0, 0, 1)),  # by 30, and mirrored
+        ((0, 2, -2, 0), (0, 1, -1, 0)),  # larger too
+    ],
+)
+def test_other_turns_count_as_the_nearest_quarter(tmp_path, matrix, nearest):
+    write(tmp_path / "a.mp4", quartered(64, 64), "libx264", "yuv444p", matrix=matrix)
+    expected = [pytest.approx(CORNERS[corner], abs=9) for corner in TURNS[nearest][0]]
+    assert corner_colours(decoded(tmp_path / "a.mp4")) == expected
+
+
+def with_orientation(picture: numpy.ndarray, orientation: int, kind: str) -> bytes:
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if kind == "jpeg" else {}
+    Image.fromarray(picture).save(content, kind, exif=exif, **options)
+    return content.getvalue()
+
+
+# EXIF says where the stored picture's first row and column are: 6 is top right, so it has to be turned clockwise.
+EXIF = [(1, 0, 0, 1), (-1, 0, 0, 1), (-1, 0, 0, -1), (1, 0, 0, -1), (0, 1, 1, 0), (0, 1, -1, 0), (0, -1, -1, 0)]
+EXIF += [(0, -1, 1, 0)]
+
+
+@pytest.mark.parametrize(("orientation", "matrix"), list(enumerate(EXIF, 1)))
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_frames_are_turned_as_their_camera_was_held(tmp_path, kind, orientation, matrix):
+    (tmp_path / "clip").mkdir()
+    for number in range(2):
+        content = with_orientation(quartered(32, 64), orientation, kind)
+        (tmp_path / "clip" / f"{number}.{kind}").write_bytes(content)
+    clip = decode_media(tmp_path, Media("frames", "clip"), ClipShape(2, 32))
+    corners, changes = TURNS[matrix]
+    assert corner_colours(clip) == [pytest.approx(CORNERS[corner], abs=9) for corner in corners]
+    assert (clip.facts.width, clip.facts.height) == ((64, 32) if matrix[0] else (32, 64))
+    assert clip.facts.changes == changes
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0", b"Exif\0\0no TIFF at all"], ids=["empty", "cut off", "text"]
+)
+def test_an_orientation_that_cannot_be_read_counts_as_upright(tmp_path, exif):
+    (tmp_path / "clip").mkdir()
+    for number in range(2):
+        Image.fromarray(quartered(32, 64)).save(tmp_path / "clip" / f"{number}.png", exif=exif)
+    clip = decode_media(tmp_path, Media("frames", "clip"), ClipShape(2, 32))
+    assert corner_colours(clip) == [pytest.approx(colour, abs=9) for colour in CORNERS]
+
+
+def test_jpeg_frames_in_a_video_are_turned_too(tmp_path):
+    """Their EXIF is data that PyAV cannot name."""
+    frames = [with_orientation(quartered(32, 64), 6, "jpeg")] * 3
+    (tmp_path / "a.avi").write_bytes(Avi(frames, 64, 32).to_bytes())
+    assert corner_colours(decoded(tmp_path / "a.avi")) == [
+        pytest.approx(CORNERS[corner], abs=9) for corner in TURNS[0, 1, -1, 0][0]
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.m4v", "a.M4V", "a.qt", "a.3gp", "a.MP4"])
+def test_mp4_and_mov_have_other_names(tmp_path, name):
+    write(tmp_path / "a.mp4", quartered(64, 64), "libx264", "yuv444p")
+    (tmp_path / "a.mp4").rename(tmp_path / name)
+    assert corner_colours(decoded(tmp_path / name)) == [pytest.approx(colour, abs=9) for colour in CORNERS]
 
 
 def test_an_absurd_shape_of_pixels_counts_as_square(tmp_path):

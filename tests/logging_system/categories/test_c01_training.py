@@ -29,6 +29,25 @@ def test_means_cover_every_step_since_the_last_point(session: Callable[..., Any]
     assert reader.points("01_Training/Learning_Rate")[3] == pytest.approx(1e-3)
 
 
+def test_an_early_point_has_the_mean_so_far_and_changes_no_later_point(
+    session: Callable[..., Any], make: SimpleNamespace
+) -> None:
+    running = session("01_Training", log_every_steps=4)
+    losses = [0.7, 0.1, 0.4, 0.3, 0.2]
+    for step, loss in enumerate(losses, 1):
+        changes = {"loss": torch.tensor(loss), "skipped": torch.tensor(step < 3), "is_first": step == 1}
+        running.step(make.record(step, is_early_point=step in (1, 3), is_last=step == 5, **changes))
+    reader = running.finish()
+    assert reader.points("01_Training/Loss") == {
+        1: pytest.approx(0.7),
+        3: pytest.approx(1.2 / 3),
+        4: pytest.approx(1.5 / 4),
+        5: pytest.approx(0.2),
+    }
+    assert reader.points("01_Training/Skipped_Steps") == {1: 1, 3: 2, 4: 2, 5: 2}
+    assert reader.points("01_Training/Samples_Seen") == {1: 6, 3: 18, 4: 24, 5: 30}
+
+
 def test_moving_average_is_corrected_and_ignores_non_finite_losses(
     session: Callable[..., Any], make: SimpleNamespace
 ) -> None:

@@ -30,7 +30,10 @@ def moved(record: Any, device: str) -> Any:
 
 
 def records(make: SimpleNamespace, device: str) -> list[StepRecord]:
-    return [moved(make.record(step, is_first=step == 1, is_last=step == STEPS), device) for step in range(1, STEPS + 1)]
+    def record(step: int) -> StepRecord:
+        return make.record(step, is_first=step == 1, is_early_point=step == 1, is_last=step == STEPS)
+
+    return [moved(record(step), device) for step in range(1, STEPS + 1)]
 
 
 def log_on(device: str, session: Callable[..., Any], make: SimpleNamespace, *names: str) -> Any:
@@ -57,6 +60,7 @@ def no_gpu_readings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 @pytest.mark.parametrize("name", [spec.name for spec in CATEGORIES])
 def test_a_category_logs_from_a_device_all_that_it_logs_from_the_cpu(
     name: str, session: Callable[..., Any], make: SimpleNamespace, imagined_cuda: Any
@@ -78,7 +82,8 @@ def test_a_step_without_anything_due_moves_nothing_to_the_host(
 ) -> None:
     view = make.view(model=make.network().to(imagined_cuda.name))
     running = session(name, view=view, log_every_steps=50, diagnostic_log_every_steps=50, sample_every_steps=50)
-    quiet = [dataclasses.replace(record, is_first=False, is_last=False) for record in records(make, imagined_cuda.name)]
+    flags = dict.fromkeys(("is_first", "is_early_point", "is_last"), False)
+    quiet = [dataclasses.replace(record, **flags) for record in records(make, imagined_cuda.name)]
     before = imagined_cuda.transfers
     for record in quiet:
         running.dispatcher.before_step(record.step, is_first=False, is_last=False)

@@ -112,7 +112,7 @@ def test_problems_come_before_warnings_and_carry_everything(history_with: Build,
 def test_young_runs_are_said_to_be_young(history_of: Build, config: dict[str, object]) -> None:
     assert diagnose(ScalarHistory(), config).verdict == "Step 0: too early to judge."
     diagnosis = diagnose(history_of({"01_Training/Loss": {10: 0.5}}), config)
-    assert diagnosis.verdict == "Step 10: nothing wrong was found; 1 of 17 checks is healthy, 16 cannot be judged yet."
+    assert diagnosis.verdict == "Step 10: nothing wrong was found; 1 of 18 checks is healthy, 17 cannot be judged yet."
 
 
 def test_every_tag_that_is_named_exists() -> None:
