@@ -4,6 +4,7 @@ Every clip is decoded once from beginning to end, because nothing less tells whe
 cache, and what was found out is remembered: the next start reads only what is new or has changed.
 """
 
+import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -137,7 +138,8 @@ def _outside_notices(skipped: Sequence[SkippedRow]) -> tuple[Notice, ...]:
         first = Path(row.outside).parts[:2]
         folders[first] = os.path.commonpath([folders.get(first, row.outside), row.outside])
     lead = "1 path leads" if len(outside) == 1 else f"{len(outside)} paths lead"
-    option = shlex.quote(",".join(printable(folder) for folder in folders.values()))
+    names = [*folders.values()]
+    option = shlex.quote(printable(names[0] if len(names) == 1 else json.dumps(names)))
     note = f"{lead} out of the data set's folder, such as {outside[0].id}: to read there, add --data-allow {option}"
     return (Notice("files", note),)
 

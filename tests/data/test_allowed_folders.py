@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 
 import numpy
 import pytest
@@ -147,6 +148,21 @@ def test_only_what_is_allowed_is_read(disk, inspect):
         assert len(inspect(folder, f"--data-allow={near}")[0].usable) == 0
 
 
+def test_several_folders_are_proposed_as_the_option_takes_them(disk, inspect, tmp_path):
+    folder = list_with(disk, str)
+    with open(folder / "manifest.csv", "a") as file:
+        file.write("\n/usr/bin/env,tool")  # on another disk, perhaps
+    inspection, _ = inspect(folder)
+    (notice,) = inspection.notices
+    bin_folder = os.path.dirname(os.path.realpath("/usr/bin/env"))
+    assert notice.text.endswith(f"""--data-allow '["{disk / "clips"}", "{bin_folder}"]'""")
+    option = shlex.split(notice.text.rpartition(" add ")[2])
+    inspection, _ = inspect(folder, *option)
+    assert len(inspection.usable) == 3
+    (skipped,) = inspection.skipped
+    assert skipped.reason.startswith("names path='/usr/bin/env': a clip is one of ")
+
+
 def test_frames_may_be_links_into_a_store(tmp_path, inspect):
     store, frames = tmp_path / "store" / "ab", tmp_path / "set" / "frames"
     store.mkdir(parents=True)
@@ -189,4 +205,4 @@ def test_clips_are_not_read_again_because_more_is_allowed(disk, inspect, monkeyp
     folder = folder_of_links(disk, links_to_captions=False)
     inspect(folder, f"--data-allow={disk}")
     monkeypatch.setattr("data.inspection.decode_media", None)
-    assert len(inspect(folder, f"--data-allow={disk},/nothing")[0].usable) == 3
+    assert len(inspect(folder, f'--data-allow=["{disk}", "/nothing"]')[0].usable) == 3
