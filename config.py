@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 
 from common.field_types import (
     LARGEST_GUIDANCE_SCALE,
+    AbsoluteFolder,
     Folder,
     FolderName,
     Fraction,
@@ -69,6 +70,8 @@ class Config(Settings):
     """Your clips, a folder or a list of them (docs/data.md); None for the embedded finger-spelling."""
     DATA_FORMAT: DataFormatName = "auto"
     """Layout of DATA_ROOT; "auto" recognises it."""
+    DATA_ALLOW: tuple[AbsoluteFolder, ...] = ()
+    """Folders outside of DATA_ROOT that paths and links in it may lead to, such as "/mnt/clips"."""
     SIGNER_FROM_FILE_NAME: bool = False
     """Whether the files of a folder begin with the signer's name and an underscore: alice_hello.mp4."""
     CLIP_FIT: Literal["crop", "pad"] = "crop"

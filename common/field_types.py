@@ -67,9 +67,17 @@ def check_path(path: Path) -> Path:
         ) from error
 
 
+def check_absolute(path: Path) -> Path:
+    """Return ``path``; raise ValueError if it would mean something else in another folder."""
+    if not path.is_absolute():
+        raise ValueError("write the whole path of the folder, such as /mnt/clips")
+    return path
+
+
 Folder = Annotated[Path, AfterValidator(check_path)]
 """A path whose leading ``~`` is the home folder, as in a shell."""
 
+AbsoluteFolder = Annotated[Folder, AfterValidator(check_absolute)]
 FolderName = Annotated[str, AfterValidator(check_folder_name)]
 NonBlankText = Annotated[str, AfterValidator(check_not_blank)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -45,7 +45,7 @@ def inspect_data(config: Config) -> tuple[Inspection, ClipReader]:
         UserError: the data set cannot be read at all.
     """
     assert config.DATA_ROOT is not None
-    name, recognised, manifest = read_data_set(config.DATA_ROOT, config.DATA_FORMAT)
+    name, recognised, manifest = read_data_set(config.DATA_ROOT, config.DATA_FORMAT, config.DATA_ALLOW)
     if config.SIGNER_FROM_FILE_NAME:
         if name in (folder.FORMAT.name, words.FORMAT.name):
             manifest = folder.with_signers(manifest)

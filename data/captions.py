@@ -78,20 +78,20 @@ def decode_caption(content: bytes, name: str) -> str:
     return caption
 
 
-def read_caption(root: Path, name: str) -> str:
-    """Return the caption in a text file within a folder.
+def read_caption(root: Path, name: str, allowed: Sequence[Path] = ()) -> str:
+    """Return the caption in a text file within a folder, or within one that is `allowed`.
 
     Raises:
-        UnusableClip: there is no such file, it leads out of the folder, or see `decode_caption`.
+        UnusableClip: there is no such file, it leads elsewhere, or see `decode_caption`.
     """
     shown = printable(Path(name).name)
     if not os.path.lexists(root / name):
         raise UnusableClip(f"has no caption: {shown} is missing")
     try:
-        with open(inside_file(root, name), "rb") as file:
+        with open(inside_file(root, name, allowed), "rb") as file:
             content = file.read(MOST_CAPTION_BYTES + 1)
     except UnusableClip as error:
-        raise UnusableClip(f"has no usable caption: {shown} {error}") from error
+        raise UnusableClip(f"has no usable caption: {shown} {error}", error.outside) from error
     except OSError as error:
         raise UnusableClip(f"has no usable caption: {shown} cannot be read ({error.strerror})") from error
     return decode_caption(content, shown)
@@ -106,8 +106,8 @@ def check_captions(config: Config, lost: Unread, captions: int) -> None:
     if lost.silent and len(lost.silent) >= LARGEST_SILENT_SHARE * captions:
         raise UserError(
             f"TEXT_ENCODER={config.TEXT_ENCODER!r} knows no character of {len(lost.silent)} of "
-            f"{counted(captions, 'caption')}, such as {_shown(lost.silent[0])}, so the clips would be trained on without "
-            "text. Choose a pretrained one that knows their script, such as --text-encoder "
+            f"{counted(captions, 'caption')}, such as {_shown(lost.silent[0])}, so the clips would be trained on "
+            "without text. Choose a pretrained one that knows their script, such as --text-encoder "
             "intfloat/multilingual-e5-small (docs/data.md, Captions and languages)."
         )
 

@@ -4,7 +4,9 @@ Every clip is decoded once from beginning to end, because nothing less tells whe
 cache, and what was found out is remembered: the next start reads only what is new or has changed.
 """
 
+import json
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from tqdm import tqdm
 
 from data.cache import ClipCache
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
+from data.media.files import printable
 from data.media.resample import Change, ClipShape, DecodedClip, Fit, MediaFacts
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 from data.verdicts import Verdict, VerdictStore
@@ -120,9 +123,25 @@ def inspect_clips(
         store.write()
     store.tidy()
     usable = tuple(clip for clip in found if isinstance(clip, InspectedClip))
-    skipped = tuple(row for row in found if isinstance(row, SkippedRow))
-    notices = (*manifest.notices, *picture_notices(usable, reader.shape.fit))
-    return Inspection(format_name, recognised, manifest.root, usable, (*manifest.skipped, *skipped), notices)
+    skipped = (*manifest.skipped, *(row for row in found if isinstance(row, SkippedRow)))
+    notices = (*manifest.notices, *_outside_notices(skipped), *picture_notices(usable, reader.shape.fit))
+    return Inspection(format_name, recognised, manifest.root, usable, skipped, notices)
+
+
+def _outside_notices(skipped: Sequence[SkippedRow]) -> tuple[Notice, ...]:
+    """Return what would have to be allowed, were all that leads out of the data set's folder to be read."""
+    outside = [row for row in skipped if row.outside]
+    if not outside:
+        return ()
+    folders: dict[tuple[str, ...], str] = {}  # by their first part: what is on two disks has little in common
+    for row in outside:
+        first = Path(row.outside).parts[:2]
+        folders[first] = os.path.commonpath([folders.get(first, row.outside), row.outside])
+    lead = "1 path leads" if len(outside) == 1 else f"{len(outside)} paths lead"
+    names = [*folders.values()]
+    option = shlex.quote(printable(names[0] if len(names) == 1 else json.dumps(names)))
+    note = f"{lead} out of the data set's folder, such as {outside[0].id}: to read there, add --data-allow {option}"
+    return (Notice("files", note),)
 
 
 def picture_notices(clips: Sequence[InspectedClip], fit: Fit) -> tuple[Notice, ...]:
@@ -168,7 +187,7 @@ class _Inspector:
                 verdict = self._decode(row, stamp)
                 self._store.add(row.media, stamp, verdict)
         except UnusableClip as error:
-            return SkippedRow(row.id, str(error))
+            return SkippedRow(row.id, str(error), outside=error.outside)
         return InspectedClip(row, verdict.digest, stamp, verdict.facts)
 
     def _decode(self, row: ManifestRow, stamp: str) -> Verdict:

@@ -15,6 +15,10 @@ class UnusableClip(Exception):
     The message says why and continues a sentence that begins with the clip's name: "is empty".
     """
 
+    def __init__(self, reason: str, outside: str = "") -> None:
+        super().__init__(reason)
+        self.outside = outside  # where a path or link leads that may not be read: a folder that could be allowed
+
 
 @dataclass(frozen=True)
 class TimeSpan:
@@ -41,10 +45,11 @@ class Media:
     """Where a clip's pictures are."""
 
     kind: MediaKind
-    path: str  # of a file, or of a folder of frames, within the data set's root
+    path: str  # of a file, or of a folder of frames, from the data set's root
     span: TimeSpan = WHOLE
     frames_per_second: float = 25.0  # of a folder of frames; files say their own
     member: TarMember | None = None  # where `path` is a tar file: the part of it
+    allowed: tuple[Path, ...] = ()  # folders outside of the root that the path and links may lead to
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class SkippedRow:
     id: str
     reason: str  # continues a sentence that begins with the id
     is_absent: bool = False  # the data set lists the clip, but its file was never there: no sign of damage
+    outside: str = ""  # see UnusableClip
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Notice:
 class Manifest:
     """A data set as it describes itself."""
 
-    root: Path  # folder that every path is within
+    root: Path  # folder that every path starts at
     rows: tuple[ManifestRow, ...]
     skipped: tuple[SkippedRow, ...]
     notices: tuple[Notice, ...] = ()  # what is said of its lists and files

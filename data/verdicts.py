@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import av
@@ -116,7 +116,7 @@ class VerdictStore:
 
 
 def _key(media: Media, stamp: str) -> str:
-    content = json.dumps([DECODERS, asdict(media), stamp]).encode()
+    content = json.dumps([DECODERS, asdict(replace(media, allowed=())), stamp]).encode()
     return hashlib.sha256(content).hexdigest()[:32]
 
 

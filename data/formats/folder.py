@@ -4,7 +4,7 @@ Folders named train, val or test, at any level above the clips, are the split.
 """
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +14,7 @@ from data.captions import read_caption
 from data.formats.data_format import DataFormat
 from data.formats.fields import SPLITS, shown_name
 from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
-from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, media_kind, walk_files
+from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, media_kind, name_lookup, walk_files
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
@@ -27,13 +27,13 @@ def _recognise(path: Path) -> str | None:
     return "it is a folder, and nothing in it tells of another format" if path.is_dir() else None
 
 
-def find_clips(path: Path) -> tuple[FoundFiles, list[str]]:
+def find_clips(path: Path, allowed: Sequence[Path] = ()) -> tuple[FoundFiles, list[str]]:
     """Return all files below a folder, and which of them are clips.
 
     Raises:
         UserError: none is, or the folder cannot be listed.
     """
-    found = walk_files(path)
+    found = walk_files(path, allowed=allowed)
     clips = [name for name in found.names if media_kind(name) is not None]
     if not clips:
         raise UserError(
@@ -43,30 +43,32 @@ def find_clips(path: Path) -> tuple[FoundFiles, list[str]]:
     return found, clips
 
 
-def _read(path: Path) -> Manifest:
-    found, clips = find_clips(path)
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
+    found, clips = find_clips(path, allowed)
     rows: dict[str, ManifestRow] = {}
     skipped = list(found.skipped)
-    known = set(found.names)
+    find, beside = name_lookup(found.names), dict[str, str]()
     for name in clips:
         clip_id = printable(name)
         try:
             if clip_id in rows:
                 raise UnusableClip("cannot be told by its name from another file")
-            caption = read_caption(path, caption_file(name, known))
+            beside[name] = caption_file(name, find)
+            caption = read_caption(path, beside[name], allowed)
         except UnusableClip as error:
-            skipped.append(SkippedRow(clip_id, str(error)))
+            skipped.append(SkippedRow(clip_id, str(error), outside=error.outside))
             continue
         kind = media_kind(name)
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
-    return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips)))
+    return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips, beside)))
 
 
-def caption_file(clip: str, known: Container[str]) -> str:
-    """Return the path at which a clip has its caption, whether there is such a file or not."""
-    capitals = str(PurePosixPath(clip).with_suffix(".TXT"))  # as some cameras and systems write names
-    return capitals if capitals in known else str(PurePosixPath(clip).with_suffix(".txt"))
+def caption_file(clip: str, find: Callable[[str], str | None]) -> str:
+    """Return the path at which a clip has its caption, whether `find` knows such a file or not."""
+    # In capitals, as some cameras and systems write names:
+    name, capitals = (str(PurePosixPath(clip).with_suffix(suffix)) for suffix in (".txt", ".TXT"))
+    return find(name) or find(capitals) or name
 
 
 def _named_kinds(names: Sequence[str]) -> str:
@@ -145,12 +147,12 @@ def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str
     return parts
 
 
-def _notices(names: Sequence[str], clips: Sequence[str]) -> tuple[Notice, ...]:
+def _notices(names: Sequence[str], clips: Sequence[str], beside: Mapping[str, str]) -> tuple[Notice, ...]:
     captions = {name for name in names if PurePosixPath(name).suffix.lower() == ".txt"}
-    without = [name for name in clips if caption_file(name, captions) not in captions]
+    without = [name for name in clips if beside.get(name) not in captions]
     lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
     notes = []
-    if lonely := captions.difference(caption_file(name, captions) for name in clips):
+    if lonely := captions.difference(beside.values()):
         count = counted(len(lonely), ".txt file has no clip beside it", ".txt files have no clip beside them")
         notes.append(f"{count}, such as {shown_name(min(lonely))}")
     if others := [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]:

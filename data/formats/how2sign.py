@@ -38,12 +38,12 @@ def _recognise(path: Path) -> str | None:
     return f"it holds {PurePosixPath(found[0]).name}" if found else None
 
 
-def _read(path: Path) -> Manifest:
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     lists: dict[str, str] = {}  # by split
     notes: list[str] = []
     clip_paths: dict[str, list[str]] = {}  # by file name
     # Folders of key points are left out: millions of files, one a frame.
-    found = walk_files(path, lambda folder: "keypoints" in folder.lower())
+    found = walk_files(path, lambda folder: "keypoints" in folder.lower(), allowed)
     for name in found.names:
         file_name = PurePosixPath(name).name
         if file_name in _LISTS:

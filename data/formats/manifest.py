@@ -1,116 +1,249 @@
-"""A list of clips that somebody wrote: a CSV, TSV or JSONL file with the fields path and text.
+"""A list of clips that somebody wrote: a CSV, TSV, JSONL or JSON file, or videos.txt with prompts.txt beside it.
 
-Paths are within the folder of the list. They may name a video, a .pose file or a folder of frames. A file that the
-list names but that does not exist is a mistake.
+Paths start at the folder of the list. They may name a video, a .pose file or a folder of frames. A file that the list
+names but that does not exist is a mistake.
 """
 
+import glob
 import json
 import os
-from collections.abc import Iterator, Sequence
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from common.console import counted
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
-from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown_name
-from data.formats.search import listed_media
-from data.formats.tables import Record, numbered_lines, open_table
+from data.formats.fields import SPLITS, Values, as_name, as_span, as_split, as_text, shown, shown_name
+from data.formats.search import ListedFiles
+from data.formats.tables import Record, field_name, numbered_lines, open_table, read_json
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Notice
 
-EXTENSIONS = (".csv", ".tsv", ".jsonl")
+EXTENSIONS = (".csv", ".tsv", ".jsonl")  # what ends in .json or .txt is a list if its content says so
 NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
+METADATA = ("metadata.csv", "metadata.jsonl")  # lists as Hugging Face's folders of videos have them
+VIDEOS = "videos.txt"
+PROMPTS = ("prompts.txt", "prompt.txt", "captions.txt")  # of which line N belongs to line N of videos.txt
 NEEDED = ("path", "text")
-FIELDS = (*NEEDED, "signer", "split", "start", "end", "language")
+FIELDS: Mapping[str, Sequence[str]] = {
+    "path": (
+        *("file_name", "filename", "file_path", "filepath", "file", "video_path", "video_file", "video_name", "video"),
+        *("clip_path", "clip_file", "clip_name", "clip", "name"),
+    ),
+    "text": (
+        *("caption", "captions", "sentence", "translation", "transcription", "transcript", "prompt"),
+        *("gloss", "word", "label"),  # not the words of a lexicon, whose times are milliseconds
+    ),
+    "signer": ("signer_id", "signer_name", "speaker", "speaker_id", "participant", "participant_id"),
+    "split": ("set", "subset", "partition"),
+    "start": ("start_time", "start_seconds"),
+    "end": ("end_time", "end_seconds"),
+    "language": ("signed_language", "sign_language"),
+}
+"""The fields, each with the other names that data sets give it; of several in one list the first counts."""
 MOST_UNKNOWN_FIELDS = 10  # that a note names
+LEAST_CLIPS = 4  # of which it is said that hardly two have the same signer or language
+LEAST_SHARE_OF_SINGLE_VALUES = 0.9
+EXAMPLE = '{"path": "hello.mp4", "text": "hello"}'
 
 
 def _recognise(path: Path) -> str | None:
-    if os.path.isfile(path):
-        extension = path.suffix.lower()
-        return f"it is a {extension} file" if extension in EXTENSIONS else None
-    names = _lists_in(path)
-    return f"it holds {names[0]}" if names else None
+    if not os.path.isfile(path):
+        names = _lists_in(path)
+        return f"it holds {names[0]}" if names else None
+    extension = path.suffix.lower()
+    if path.name == VIDEOS and VIDEOS in _lists_in(path.parent):
+        return "it has a list of captions beside it"
+    if extension in (".json", ".txt"):  # Excel's "Unicode text" is such a table
+        return f"it is a {extension} file that names clips and captions" if _is_list(path) else None
+    if extension not in EXTENSIONS:
+        return None
+    return f"it is a {extension} file"
 
 
 def _lists_in(folder: Path) -> list[str]:
-    return [name for name in NAMES if os.path.isfile(folder / name)]
+    """Return the lists in a folder; if there is none, those that Hugging Face's data sets have in a folder each."""
+    names = [name for name in NAMES if os.path.isfile(folder / name)]
+    names += [name for name in METADATA if _is_list(folder / name)]
+    names += [VIDEOS] if os.path.isfile(folder / VIDEOS) and _prompts_in(folder) else []
+    below = sorted(path for name in METADATA for path in glob.glob(f"*/{name}", root_dir=folder))
+    return names or [
+        path.replace(os.sep, "/")
+        for path in below
+        if not (folder / path).parent.is_symlink() and _is_list(folder / path)
+    ]
 
 
-def _read(path: Path) -> Manifest:
-    file = path if os.path.isfile(path) else _only_list_in(path)
-    root, clips, unknown = file.parent, RowCollector(), dict[str, None]()
+def _prompts_in(folder: Path) -> list[str]:
+    return [name for name in PROMPTS if os.path.isfile(folder / name)]
 
-    def row(values: Values) -> ManifestRow:
-        _note_unknown(values, unknown)
-        media = listed_media(root, values, as_span(values))
+
+def _is_list(file: Path) -> bool:
+    """Return whether a file's first record names a clip and a caption: other things are called metadata too."""
+    try:
+        first = next(_records(file), None)
+    except UserError:
+        return False
+    return first is not None and set(NEEDED) <= _names_by_field(first.fields).keys()
+
+
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
+    root, lists = (path.parent, [path.name]) if os.path.isfile(path) else (path, _lists_to_read(path))
+    files, clips, taken, unused = ListedFiles(root, allowed), RowCollector(), dict[str, str](), dict[str, None]()
+
+    def row(all_values: Values, folder: str) -> ManifestRow:
+        names = _names_by_field(all_values)
+        taken.update((field, name) for field, name in names.items() if name != field)
+        for name in all_values:
+            if name not in names.values() and len(unused) <= MOST_UNKNOWN_FIELDS:
+                unused.setdefault(name)
+        values = {field: all_values[name] for field, name in names.items()}
+        if folder:
+            values["path"] = posixpath.join(folder, as_text(values, "path"))
+            values.setdefault("split", folder if folder.lower() in SPLITS else None)
+        media = files.media(values, as_span(values))
         caption = checked_caption(as_text(values, "text"))
         return ManifestRow(
             media.path, media, caption, as_name(values, "signer"), as_split(values), as_name(values, "language")
         )
 
-    clips.collect(_records(file, unknown), row)
-    return clips.manifest(root, shown_name(str(file)), _notices(file, list(unknown)))
+    for name in lists:
+        folder = posixpath.dirname(name)
+        records = (replace(each, place=posixpath.join(folder, each.place)) for each in _records(root / name))
+        clips.collect(records, partial(row, folder=folder))
+    shown_lists = " and ".join(shown_name(name) for name in lists)
+    manifest = clips.manifest(root, shown_name(str(root / lists[0])), files.notices())
+    notices = [*_field_notices(shown_lists, taken, list(unused)), *manifest.notices]
+    if not lists[0].lower().endswith((".json", ".jsonl")):
+        notices += _cut_notices("signer", [(row, row.signer) for row in manifest.rows])
+        notices += _cut_notices("language", [(row, row.language) for row in manifest.rows])
+    return replace(manifest, notices=tuple(notices))
 
 
-def _only_list_in(folder: Path) -> Path:
+def _names_by_field(names: Iterable[str]) -> dict[str, str]:
+    """Return under which of these names each field is found, its own name first."""
+    known = set(names)
+    found = (
+        (field, next((name for name in (field, *others) if name in known), None)) for field, others in FIELDS.items()
+    )
+    return {field: name for field, name in found if name is not None}
+
+
+def _lists_to_read(folder: Path) -> list[str]:
     names = _lists_in(folder)
     if not names:
-        raise UserError(f"DATA_ROOT={str(folder)!r} holds none of {', '.join(NAMES)}.")
-    if len(names) > 1:
+        raise UserError(f"DATA_ROOT={str(folder)!r} holds none of {', '.join((*NAMES, *METADATA, VIDEOS))}.")
+    if len(names) > 1 and "/" not in names[0]:
         raise UserError(
             f"DATA_ROOT={str(folder)!r} holds {' and '.join(names)}: give the one that counts as DATA_ROOT."
         )
-    return folder / names[0]
+    return names
 
 
-def _records(file: Path, unknown: dict[str, None]) -> Iterator[Record]:
-    if file.suffix.lower() == ".jsonl":
-        return _json_records(file)
-    table = open_table(file, NEEDED)
-    _note_unknown(dict.fromkeys(name for name in table.columns if name), unknown)
-    return table.records()
+def _records(file: Path) -> Iterator[Record]:
+    extension = file.suffix.lower()
+    if file.name == VIDEOS:
+        yield from _line_pairs(file)
+    elif extension == ".jsonl":
+        yield from _json_lines(file)
+    elif extension == ".json":
+        yield from _json_list(file)
+    else:
+        yield from open_table(file, NEEDED, other_names=FIELDS).records()
 
 
-def _json_records(path: Path) -> Iterator[Record]:
-    """Yield the object in each line, the names of its fields in lower case; empty lines are left out."""
-    for number, line in numbered_lines(path):
+def _line_pairs(file: Path) -> Iterator[Record]:
+    """Yield a record for each line of videos.txt and the same line of the captions."""
+    prompts = _prompts_in(file.parent)
+    if len(prompts) != 1:
+        raise UserError(
+            f"{shown_name(str(file))} needs one of {', '.join(PROMPTS)} beside it, with a caption in each line; "
+            f"there {'are ' + ' and '.join(prompts) if prompts else 'is none'}."
+        )
+    videos, captions = (_lines(file.with_name(name)) for name in (VIDEOS, prompts[0]))
+    if len(videos) != len(captions):
+        raise UserError(
+            f"{shown_name(str(file))} has {len(videos)} lines and {prompts[0]} has {len(captions)}: line N of one "
+            "belongs to line N of the other, so they must have the same number."
+        )
+    for number, (video, caption) in enumerate(zip(videos, captions, strict=True), 1):
+        yield Record(f"{VIDEOS} line {number}", {"path": video, "text": caption})
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a text file; empty ones at its end do not count."""
+    lines = [line.strip() for _, line in numbered_lines(file)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _json_lines(file: Path) -> Iterator[Record]:
+    """Yield the object in each line; empty lines are left out."""
+    for number, line in numbered_lines(file):
         if not line.strip():
             continue
-        place = f"{shown_name(path.name)} line {number}"
+        place = f"{shown_name(file.name)} line {number}"
         try:
-            content = json.loads(line)
+            yield _json_record(place, json.loads(line))
         except (ValueError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
             yield Record(place, {}, f"is not JSON ({reason})")
-            continue
-        if isinstance(content, dict):
-            yield Record(place, {name.strip().lower(): value for name, value in content.items()})
-        else:
-            example = '{"path": "hello.mp4", "text": "hello"}'
-            yield Record(place, {}, f"is not a JSON object such as {example}")
 
 
-def _note_unknown(values: Values, unknown: dict[str, None]) -> None:
-    for name in values:
-        if name not in FIELDS and len(unknown) <= MOST_UNKNOWN_FIELDS:
-            unknown.setdefault(name)
+def _json_list(file: Path) -> Iterator[Record]:
+    """Yield the objects of a list, which may be the only field of an object: ``{"data": [...]}``."""
+    content = read_json(file)
+    if isinstance(content, dict) and len(content) == 1:
+        (content,) = content.values()
+    if not isinstance(content, list):
+        raise UserError(f"{shown_name(str(file))} is no list of clips: write [{EXAMPLE}, ...].")
+    for number, entry in enumerate(content, 1):
+        yield _json_record(f"{shown_name(file.name)} entry {number}", entry)
 
 
-def _notices(file: Path, unknown: Sequence[str]) -> tuple[Notice, ...]:
-    if not unknown:
-        return ()
-    named = ", ".join(printable(name[:40]) for name in unknown[:MOST_UNKNOWN_FIELDS])
-    more = " and others" if len(unknown) > MOST_UNKNOWN_FIELDS else ""
-    known = ", ".join(FIELDS)
-    note = f"{shown_name(file.name)} has fields that mean nothing here: {named}{more}; known are {known}"
-    return (Notice("files", note),)
+def _json_record(place: str, content: object) -> Record:
+    if isinstance(content, dict):
+        return Record(place, {field_name(name): value for name, value in content.items()})
+    return Record(place, {}, f"is not a JSON object such as {EXAMPLE}")
+
+
+def _field_notices(lists: str, taken: Mapping[str, str], unused: Sequence[str]) -> Iterator[Notice]:
+    if taken:
+        listed = ", ".join(f"{name} was taken for {field}" for field, name in taken.items())
+        yield Notice("files", f"in {lists} {listed}")
+    if unused:
+        named = ", ".join(printable(name[:40]) for name in unused[:MOST_UNKNOWN_FIELDS])
+        more = " and others" if len(unused) > MOST_UNKNOWN_FIELDS else ""
+        note = f"{lists} has fields that mean nothing here: {named}{more}; known are {', '.join(FIELDS)}"
+        yield Notice("files", note)
+
+
+def _cut_notices(field: str, rows: Sequence[tuple[ManifestRow, str | None]]) -> Iterator[Notice]:
+    """Yield a notice if the values of a field look like the ends of captions that a comma without quotes cut in two."""
+    numbers = Counter(value for _, value in rows if value is not None)
+    single = [(row, value) for row, value in rows if value is not None and numbers[value] == 1]
+    if len(rows) < LEAST_CLIPS or not single or len(single) < LEAST_SHARE_OF_SINGLE_VALUES * numbers.total():
+        return
+    row, value = single[0]
+    yield Notice(
+        "captions",
+        f"{counted(len(single), 'clip has', 'clips have')} a {field} that no other has, such as {shown(value)} of "
+        f"{row.id} ({shown(row.caption)}): if that is the rest of a caption, put captions with the separator in them "
+        "in double quotes",
+    )
 
 
 FORMAT = DataFormat(
     "manifest",
     "list of clips",
-    f"one of {', '.join(NAMES)}, or a file that ends in {', '.join(EXTENSIONS)}",
+    f"one of {', '.join((*NAMES, *METADATA))}, {VIDEOS} with {' or '.join(PROMPTS)}, or a file that ends in "
+    f"{', '.join((*EXTENSIONS, '.json'))}",
     _recognise,
     _read,
 )

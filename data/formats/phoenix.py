@@ -32,7 +32,7 @@ def _recognise(path: Path) -> str | None:
     return f"it holds {PurePosixPath(found[0]).name}" if found else None
 
 
-def _read(path: Path) -> Manifest:
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     lists = first_matches(path, _FOLDERS, _LISTS)
     if not lists:
         raise UserError(f"DATA_ROOT={str(path)!r} holds none of {', '.join(_LISTS)}.")

@@ -13,7 +13,7 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_number, as_text, shown_name
-from data.formats.search import listed_media
+from data.formats.search import ListedFiles
 from data.formats.tables import open_table
 from data.rows import WHOLE, Manifest, ManifestRow, TimeSpan
 
@@ -32,19 +32,20 @@ def _recognise(path: Path) -> str | None:
     return f"{'it has' if file == path else f'its {INDEX} has'} the columns words and glosses"
 
 
-def _read(path: Path) -> Manifest:
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     file = _index_file(path)
     clips = RowCollector()
-    clips.collect(open_table(file, COLUMNS).records(), partial(_row, root=file.parent))
-    return clips.manifest(file.parent, shown_name(str(file)))
+    files = ListedFiles(file.parent, allowed)
+    clips.collect(open_table(file, COLUMNS).records(), partial(_row, files=files))
+    return clips.manifest(file.parent, shown_name(str(file)), files.notices())
 
 
 def _index_file(path: Path) -> Path:
     return path / INDEX if os.path.isdir(path) else path
 
 
-def _row(values: Values, root: Path) -> ManifestRow:
-    media = listed_media(root, values, _span(values))
+def _row(values: Values, files: ListedFiles) -> ManifestRow:
+    media = files.media(values, _span(values))
     text = as_text(values, "words" if values.get("words") else "glosses")
     return ManifestRow(media.path, media, checked_caption(text), language=as_name(values, "signed_language"))
 

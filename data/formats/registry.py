@@ -1,6 +1,7 @@
 """All formats, and which of them a data set has."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from common.errors import UserError
@@ -23,12 +24,13 @@ FORMATS: tuple[DataFormat, ...] = (
 FORMAT_NAMES = tuple(data_format.name for data_format in FORMATS)
 
 
-def read_data_set(path: Path, format_name: str) -> tuple[str, str, Manifest]:
+def read_data_set(path: Path, format_name: str, allowed: tuple[Path, ...] = ()) -> tuple[str, str, Manifest]:
     """Read what a data set says of its clips; none of them is opened.
 
     Args:
         path: DATA_ROOT.
         format_name: DATA_FORMAT, one of `FORMAT_NAMES`, or "auto" for the first that recognises the path.
+        allowed: DATA_ALLOW, folders outside of the data set's that its paths and links may lead to.
 
     Returns:
         The format's name; what the data set was taken for and why, for people: "PHOENIX-2014T (it holds
@@ -47,7 +49,7 @@ def read_data_set(path: Path, format_name: str) -> tuple[str, str, Manifest]:
             raise UserError(
                 f"DATA_FORMAT={format_name!r} is not known. Choose one of: auto, {', '.join(FORMAT_NAMES)}."
             )
-        return chosen.name, f"{chosen.title} (DATA_FORMAT says so)", _read_as(chosen, path)
+        return chosen.name, f"{chosen.title} (DATA_FORMAT says so)", _read_as(chosen, path, allowed)
     recognised = _recognise(path)
     if recognised is None:
         if media_kind(path.name) is not None:
@@ -61,12 +63,21 @@ def read_data_set(path: Path, format_name: str) -> tuple[str, str, Manifest]:
         )
     chosen, why = recognised
     try:
-        manifest = chosen.read(path)
+        manifest = chosen.read(path, allowed)
     except UserError as error:
         raise UserError(f"{error}{_set_around(path)}") from error
     if not manifest.rows and (instead := _set_around(path)):
         raise UserError(f"DATA_ROOT={str(path)!r} lists no clip that can be read.{instead}")
-    return chosen.name, f"{chosen.title} ({why})", manifest
+    return chosen.name, f"{chosen.title} ({why})", _leading_to(allowed, manifest)
+
+
+def _leading_to(allowed: tuple[Path, ...], manifest: Manifest) -> Manifest:
+    """Return the clips, each with what its path and links may lead to, which is checked when it is opened."""
+    if not allowed:
+        return manifest
+    return replace(
+        manifest, rows=tuple(replace(row, media=replace(row.media, allowed=allowed)) for row in manifest.rows)
+    )
 
 
 def _set_around(path: Path) -> str:
@@ -85,10 +96,10 @@ def _recognise(path: Path) -> tuple[DataFormat, str] | None:
     return None
 
 
-def _read_as(chosen: DataFormat, path: Path) -> Manifest:
+def _read_as(chosen: DataFormat, path: Path, allowed: tuple[Path, ...]) -> Manifest:
     """Read a data set as the format that the user named, and say what else it may be if that fails."""
     try:
-        return chosen.read(path)
+        return _leading_to(allowed, chosen.read(path, allowed))
     except UserError as error:
         if chosen.recognise(path) is not None:
             raise

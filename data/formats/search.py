@@ -2,6 +2,8 @@
 
 import glob
 import os
+import posixpath
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -10,11 +12,14 @@ from common.console import counted
 from common.errors import UserError
 from data.formats.fields import Values, as_text, shown, shown_name
 from data.media.containers import VIDEO_EXTENSIONS
+from data.media.files import inside
 from data.rows import WHOLE, Manifest, Media, MediaKind, Notice, SkippedRow, TimeSpan, UnusableClip
 
 POSE_EXTENSION = ".pose"
 MEDIA_EXTENSIONS = (*VIDEO_EXTENSIONS, POSE_EXTENSION)
 NAMED_FOLDERS = 3  # that a message names if nothing was found
+MOST_PARTS_TAKEN_AWAY = 20  # of a path, to find what is left of it
+NAMED_FILES = 3  # that a message names if it cannot be told which is meant
 LINK = "is a link to a folder, which is not followed: put the folder itself there, or set DATA_ROOT to where it leads"
 
 
@@ -40,16 +45,17 @@ class FoundFiles:
         return f" Not searched: {', '.join(f'{row.id} {row.reason}' for row in self.skipped[:NAMED_FOLDERS])}."
 
 
-def walk_files(root: Path, leave_out: Callable[[str], bool] | None = None) -> FoundFiles:
+def walk_files(root: Path, leave_out: Callable[[str], bool] | None = None, allowed: Sequence[Path] = ()) -> FoundFiles:
     """Find every file below a folder, sorted within its folder; hidden files and folders do not count.
 
-    Links to folders are not followed, so that nothing is found twice and a circle does no harm. `leave_out` tells by
-    its name whether a folder is left out silently.
+    Links to folders are followed only to what is `allowed`, and only once, so that nothing is found twice and a circle
+    does no harm. `leave_out` tells by its name whether a folder is left out silently.
 
     Raises:
         UserError: `root` itself cannot be listed.
     """
     names, skipped, waiting = list[str](), list[SkippedRow](), [""]
+    real_root, followed = os.path.realpath(root), list[Path]()
     while waiting:
         folder = waiting.pop()
         try:
@@ -69,7 +75,14 @@ def walk_files(root: Path, leave_out: Callable[[str], bool] | None = None) -> Fo
             elif entry.name.startswith("__MACOSX") or (leave_out is not None and leave_out(entry.name)):
                 continue
             elif entry.is_symlink():
-                skipped.append(SkippedRow(shown_name(f"{folder}{entry.name}/"), LINK))
+                target = Path(os.path.realpath(entry.path))
+                is_known = any(target.is_relative_to(each) or each.is_relative_to(target) for each in followed)
+                if not is_known and any(target.is_relative_to(each.resolve()) for each in allowed):
+                    followed.append(target)
+                    subfolders.append(f"{folder}{entry.name}/")
+                else:
+                    outside = "" if is_known or target.is_relative_to(real_root) else str(target)
+                    skipped.append(SkippedRow(shown_name(f"{folder}{entry.name}/"), LINK, outside=outside))
             else:
                 subfolders.append(f"{folder}{entry.name}/")
         waiting += reversed(subfolders)
@@ -140,39 +153,124 @@ def with_cut_notice(manifest: Manifest) -> Manifest:
     return replace(manifest, notices=(*manifest.notices, Notice("clips", text)))
 
 
-def listed_media(root: Path, values: Values, span: TimeSpan) -> Media:
-    """Return the clip that the field path names, a file or a folder of frames within the root.
+def composed(name: str) -> str:
+    """Return a name with each accent in one character with its letter: some systems store two (NFC, not NFD)."""
+    return unicodedata.normalize("NFC", name)
 
-    When it is opened, its place is checked again, links included.
 
-    Raises:
-        UnusableClip: there is no such file, or it is of a kind that cannot be read.
+def name_lookup(names: Iterable[str], *, any_capitals: bool = False) -> Callable[[str], str | None]:
+    """Return what finds a name among others in whatever form its accents are stored, or also in other capitals.
+
+    The name itself wins. The function that is returned raises UnusableClip if it is not there, and several others
+    differ in nothing else.
     """
-    named = as_text(values, "path")
-    path = _within(root, named)
-    if not os.path.lexists(os.path.join(root, path)):
-        path = _within(root, named.replace("\\", "/"))  # the list may have been written on Windows
-        if not os.path.lexists(os.path.join(root, path)):
-            raise UnusableClip(f"names path={shown(named)}, which does not exist below {shown(str(root))}")
-    if os.path.isdir(os.path.join(root, path)):
-        return Media("frames", path, span)
-    kind = media_kind(path)
-    if kind is None:
-        possible = ", ".join(MEDIA_EXTENSIONS)
-        raise UnusableClip(f"names path={shown(named)}: a clip is one of {possible}, or a folder of frames")
-    return Media(kind, path, span)
+    exact, forms = frozenset(names), [composed]
+    if any_capitals:
+        forms.append(lambda name: composed(name).casefold())
+    tables: list[tuple[Callable[[str], str], dict[str, list[str]]]] = [(form, {}) for form in forms]
+    for form, table in tables:
+        for name in sorted(exact):
+            table.setdefault(form(name), []).append(name)
 
-
-def _within(root: Path, named: str) -> str:
-    """Return a path as it is from the root, in its simplest form; refuse one that leads elsewhere."""
-    path = PurePosixPath(named)
-    if path.is_absolute():
-        try:
-            path = path.relative_to(os.path.abspath(root))
-        except ValueError as error:
+    def find(wanted: str) -> str | None:
+        if wanted in exact:
+            return wanted
+        found = next((table[form(wanted)] for form, table in tables if form(wanted) in table), [])
+        if len(found) > 1:
             raise UnusableClip(
-                f"names path={shown(named)}, which is not below {shown(os.path.abspath(root))}"
-            ) from error
-    if ".." in path.parts:
-        raise UnusableClip(f"names path={shown(named)}: write paths without .., from the list's own folder")
+                f"names {shown(wanted)}, and {len(found)} files differ from it only in capitals or in how accents are "
+                f"stored ({', '.join(ascii(name) for name in found[:NAMED_FILES])}): rename all but one"
+            )
+        return found[0] if found else None
+
+    return find
+
+
+class ListedFiles:
+    """The files that a list names, wherever the list was written: with other separators, accents or capitals."""
+
+    def __init__(self, root: Path, allowed: tuple[Path, ...]) -> None:
+        self._root = root
+        self._allowed = allowed
+        self._lookups: dict[str, Callable[[str], str | None]] = {}  # by folder
+        self._in_other_capitals: list[str] = []
+
+    def media(self, values: Values, span: TimeSpan) -> Media:
+        """Return the clip that the field path names: a file or a folder of frames below the root or what is allowed.
+
+        When it is opened, its place is checked again, links included.
+
+        Raises:
+            UnusableClip: there is no such file, it lies elsewhere, or it is of a kind that cannot be read.
+        """
+        named = as_text(values, "path")
+        path = self._find(named)
+        if os.path.isdir(os.path.join(self._root, path)):
+            return Media("frames", path, span)
+        kind = media_kind(path)
+        if kind is None:
+            possible = ", ".join(MEDIA_EXTENSIONS)
+            raise UnusableClip(f"names path={shown(named)}: a clip is one of {possible}, or a folder of frames")
+        return Media(kind, path, span)
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Return what was taken although its name is not quite the one in the list."""
+        if not self._in_other_capitals:
+            return ()
+        count, first = len(self._in_other_capitals), shown_name(self._in_other_capitals[0])
+        files = f"{first} was" if count == 1 else f"{count} files, such as {first}, were"
+        return (Notice("files", f"{files} taken although the list writes other capitals"),)
+
+    def _find(self, named: str) -> str:
+        """Return the path, from the root, of what a list calls `named`."""
+        spellings = dict.fromkeys((named, named.replace("\\", "/")))  # the list may have been written on Windows
+        paths = [_simplest(self._root, spelling) for spelling in spellings]
+        for path in paths:
+            if (found := self._existing(path)) is not None:
+                if os.path.isabs(found) or ".." in PurePosixPath(found).parts:
+                    inside(self._root, found, self._allowed)
+                if composed(found) != composed(path):
+                    self._in_other_capitals.append(found)
+                return found
+        parts = PurePosixPath(paths[-1]).parts
+        # The list may have been written on another machine, or in another folder.
+        for number in range(1, min(len(parts), MOST_PARTS_TAKEN_AWAY + 1)):
+            tail = str(PurePosixPath(*parts[number:]))
+            if self._existing(tail) is not None:
+                raise UnusableClip(
+                    f"names path={shown(named)}, which does not exist, but {shown(tail)} does: paths start at the "
+                    f"list's folder, so take {shown(paths[-1].removesuffix(tail))} away"
+                )
+        raise UnusableClip(f"names path={shown(named)}, which does not exist below {shown(str(self._root))}")
+
+    def _existing(self, path: str) -> str | None:
+        """Return what exists of this path, each part by itself or by a name that differs in nothing but its form."""
+        if os.path.lexists(os.path.join(self._root, path)):
+            return path
+        found = ""
+        for part in PurePosixPath(path).parts:
+            name: str | None = part
+            if not os.path.lexists(os.path.join(self._root, found, part)):
+                name = self._lookup(found)(part)
+            if name is None:
+                return None
+            found = posixpath.join(found, name)
+        return found
+
+    def _lookup(self, folder: str) -> Callable[[str], str | None]:
+        if folder not in self._lookups:
+            try:
+                names = os.listdir(inside(self._root, folder, self._allowed))
+            except (OSError, UnusableClip):  # it is a file, or may not be listed
+                names = []
+            self._lookups[folder] = name_lookup(names, any_capitals=True)
+        return self._lookups[folder]
+
+
+def _simplest(root: Path, named: str) -> str:
+    """Return a path as it is from the root; one that is not below it stays as it is."""
+    path = PurePosixPath(named)
+    for folder in (os.path.abspath(root), os.path.realpath(root)) if path.is_absolute() else ():
+        if path.is_relative_to(folder):
+            return str(path.relative_to(folder))
     return str(path)

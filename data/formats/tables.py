@@ -1,9 +1,14 @@
-"""Tables in text files: their separator, their columns and their records."""
+"""Tables in text files: their encoding, their separator, their columns and their records."""
 
+import codecs
 import csv
+import json
 import os
+import re
+import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,10 +16,12 @@ from typing import Literal
 from common.console import counted
 from common.errors import UserError
 from data.formats.fields import shown_name
+from data.formats.search import media_kind
 from data.media.files import printable
 from data.rows import UnusableClip
 
 MOST_TABLE_BYTES = 1 << 30
+MOST_JSON_BYTES = 1 << 28  # of a file that is held in memory
 MOST_LINE = 1 << 20  # characters
 MOST_LINES_OF_A_RECORD = 100  # a caption in double quotes may go over several lines
 SEPARATORS = (",", "\t", ";", "|")  # Excel writes semicolons where a comma is the decimal sign
@@ -23,6 +30,8 @@ SEPARATORS = (",", "\t", ";", "|")  # Excel writes semicolons where a comma is t
 # literally; "none" nothing.
 Quotes = Literal["strict", "forgiving", "none"]
 _NumberedLine = tuple[int, str]
+_BLANKS = re.compile(r"[\s-]+")
+_EXCEL_SEPARATOR = re.compile(r"\s*\"?sep=.\"?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Record:
     """One line of a list of clips, or the few lines over which a text in quotes goes."""
 
     place: str  # for people: "manifest.csv line 12"
-    fields: Mapping[str, object]  # by their names in lower case; from a table, texts without spaces around them
+    fields: Mapping[str, object]  # by their names (see `field_name`); from a table, texts without spaces around them
     problem: str | None = None  # why the line makes no sense
 
     def values(self) -> Mapping[str, object]:
@@ -49,7 +58,7 @@ class Table:
     """A text file whose first line names its columns."""
 
     path: Path
-    columns: tuple[str, ...]  # in lower case; a column without a name is ""
+    columns: tuple[str, ...]  # see `field_name`; a column without a name is ""
     separator: str
     quotes: Quotes
     _header_line: int
@@ -58,7 +67,7 @@ class Table:
         """Yield what follows the header; empty lines are left out. The file is read line by line.
 
         Raises:
-            UserError: the file cannot be read, or is not UTF-8.
+            UserError: the file cannot be read, or is neither UTF-8 nor UTF-16.
         """
         lines, name = _Lines(numbered_lines(self.path)), shown_name(self.path.name)
         wanted = max(number for number, column in enumerate(self.columns, 1) if column)  # Excel adds empty ones
@@ -86,35 +95,58 @@ class Table:
             raise
 
     def _record(self, place: str, fields: list[str], wanted: int) -> Record:
-        if not wanted <= len(fields) <= len(self.columns):
+        # A text behind the last column that has a name is the end of another one, which a separator has cut.
+        if not wanted <= len(fields) <= len(self.columns) or any(fields[wanted:]):
             remedy = "" if self.quotes == "none" else "; a text with the separator in it must stand in double quotes"
             return Record(place, {}, f"has {counted(len(fields), 'field')} in place of {wanted}{remedy}")
         return Record(place, {name: value for name, value in zip(self.columns, fields, strict=False) if name})
 
 
-def open_table(path: Path, needed: Sequence[str], quotes: Quotes = "strict") -> Table:
-    """Read the first line of a table, which must have the `needed` columns (in lower case), and find its separator.
+def field_name(name: str) -> str:
+    """Return the name of a column or field as it is compared: ``Video Path`` is ``video_path``."""
+    return _BLANKS.sub("_", name.strip().lower())
+
+
+def open_table(
+    path: Path,
+    needed: Sequence[str],
+    quotes: Quotes = "strict",
+    other_names: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """Read the first line of a table, which must have the `needed` columns, and find its separator.
+
+    Args:
+        path: of the table. A first line ``sep=;``, as Excel writes it, does not count.
+        needed: the names of columns.
+        quotes: what double quotes mean.
+        other_names: names under which a needed column may be found instead.
 
     Raises:
         UserError: it cannot be read, is empty, or lacks a column.
     """
-    number, line = next((item for item in numbered_lines(path) if item[1].strip()), (0, ""))
+    filled = (item for item in numbered_lines(path) if item[1].strip() and not _EXCEL_SEPARATOR.fullmatch(item[1]))
+    number, line = next(filled, (0, ""))
     shown = shown_name(str(path))
     if not line:
         raise UserError(f"{shown} is empty: its first line names the columns, such as {', '.join(needed)}.")
     header_quotes: Quotes = "none" if quotes == "none" else "forgiving"
     columns_by_separator = {
-        separator: tuple(name.lower() for name in _split_line(line, separator, header_quotes))
+        separator: tuple(field_name(name) for name in _split_line(line, separator, header_quotes))
         for separator in SEPARATORS
     }
-    best, columns = max(columns_by_separator.items(), key=lambda item: (len(set(needed) & set(item[1])), len(item[1])))
-    missing = [name for name in needed if name not in columns]
-    if missing:
+
+    def missing(columns: Sequence[str]) -> list[str]:
+        return [name for name in needed if not {name, *(other_names or {}).get(name, ())} & set(columns)]
+
+    best, columns = max(columns_by_separator.items(), key=lambda item: (-len(missing(item[1])), len(item[1])))
+    if lacking := missing(columns):
         named = ", ".join(printable(name[:40]) for name in columns[:12] if name)
         listed = f"{named} and {len(columns) - 12} more" if len(columns) > 12 else named or "nothing"
+        remedy = f"needed are {', '.join(needed)}"
+        if any(media_kind(name) is not None for name in columns):
+            remedy = f"it looks like a clip, so the header is missing: put the line {best.join(needed)!r} above it"
         raise UserError(
-            f"{shown} has no column {' and no column '.join(missing)}. Its first line names {listed}; "
-            f"needed are {', '.join(needed)}."
+            f"{shown} has no column {' and no column '.join(lacking)}. Its first line names {listed}; {remedy}."
         )
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
     if twice:
@@ -125,26 +157,63 @@ def open_table(path: Path, needed: Sequence[str], quotes: Quotes = "strict") -> 
 def numbered_lines(path: Path) -> Iterator[_NumberedLine]:
     """Yield the lines of a text file with their numbers, from 1, line breaks included.
 
+    The file is UTF-8, or UTF-16 with a byte-order mark, as Excel writes "Unicode text".
+
     Raises:
-        UserError: it cannot be read, is too large, or is not UTF-8.
+        UserError: it cannot be read, is too large, or is in another encoding.
     """
-    shown = shown_name(str(path))
-    if not os.path.isfile(path):
-        raise UserError(f"{shown} is not a file that can be read.")
-    try:
-        if os.path.getsize(path) > MOST_TABLE_BYTES:
-            raise UserError(f"{shown} is larger than {MOST_TABLE_BYTES >> 20} MiB: divide it.")
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            number = 0
+    shown, number = shown_name(str(path)), 0
+    with _readable(path), open(path, encoding=_encoding(path), newline="") as file:
+        try:
             while line := file.readline(MOST_LINE + 1):
                 number += 1
                 if len(line) > MOST_LINE:
                     raise UserError(f"{shown} line {number} has more than {MOST_LINE} characters: is it a text file?")
                 yield number, line
-    except UnicodeDecodeError as error:
-        raise UserError(f'{shown} is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8").') from error
+        except UnicodeError as error:
+            raise _other_encoding(path) from error
+
+
+def read_json(path: Path) -> object:
+    """Return what a JSON file holds, which is read into memory.
+
+    Raises:
+        UserError: it cannot be read, is too large, or is not JSON.
+    """
+    with _readable(path, MOST_JSON_BYTES), open(path, encoding=_encoding(path)) as file:
+        try:
+            return json.load(file)
+        except UnicodeError as error:
+            raise _other_encoding(path) from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{shown_name(str(path))} is not JSON: {str(error)[:120]}.") from error
+
+
+@contextmanager
+def _readable(path: Path, most: int = MOST_TABLE_BYTES) -> Iterator[None]:
+    """Refuse what is no file or too large, and say so if the system refuses it in the ``with`` block."""
+    shown = shown_name(str(path))
+    if not os.path.isfile(path):
+        raise UserError(f"{shown} is not a file that can be read.")
+    try:
+        if os.path.getsize(path) > most:
+            raise UserError(f"{shown} is larger than {most >> 20} MiB: divide it.")
+        yield
     except OSError as error:
         raise UserError(f"{shown} cannot be read: {error.strerror}.") from error
+
+
+def _encoding(path: Path) -> str:
+    with open(path, "rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _other_encoding(path: Path) -> UserError:
+    old, new = shlex.quote(path.name), shlex.quote(f"{path.stem}_utf8{path.suffix}")
+    return UserError(
+        f'{shown_name(str(path))} is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8"; in a shell, '
+        f"if it comes from a Windows program: iconv -f WINDOWS-1252 -t UTF-8 {printable(old)} > {printable(new)})."
+    )
 
 
 def _split_line(line: str, separator: str, quotes: Quotes) -> list[str]:

@@ -49,11 +49,11 @@ def _recognise(path: Path) -> str | None:
     return f"it holds {shown_name(min(tars, key=lambda name: (os.sep in name, name)))}" if tars else None
 
 
-def _read(path: Path) -> Manifest:
-    found = walk_files(path) if path.is_dir() else FoundFiles((), ())
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
+    found = walk_files(path, allowed=allowed) if path.is_dir() else FoundFiles((), ())
     shards = _shard_names(path, found)
     threads = min(MOST_READERS, len(shards))
-    parts = map_in_threads(lambda name: _read_shard(path, name), shards, "Indexing shards", threads)
+    parts = map_in_threads(lambda name: _read_shard(path, name, allowed), shards, "Indexing shards", threads)
     rows: dict[str, ManifestRow] = {}
     skipped = list(found.skipped)
     for row in itertools.chain.from_iterable(parts):
@@ -92,13 +92,13 @@ def _shard_names(root: Path, found: FoundFiles) -> list[str]:
     return shards
 
 
-def _read_shard(root: Path, name: str) -> list[ManifestRow | SkippedRow]:
+def _read_shard(root: Path, name: str, allowed: tuple[Path, ...]) -> list[ManifestRow | SkippedRow]:
     """Return what is in one tar file, skipped samples before the others."""
     rows: list[ManifestRow] = []
     skipped: list[SkippedRow] = []
     shard_id = printable(name)
     try:
-        with open(inside_file(root, name), "rb") as file:
+        with open(inside_file(root, name, allowed), "rb") as file:
             index = index_tar(file)
             if index.problem is not None:
                 skipped.append(SkippedRow(shard_id, index.problem))
@@ -112,7 +112,7 @@ def _read_shard(root: Path, name: str) -> list[ManifestRow | SkippedRow]:
                 except UnusableClip as error:
                     skipped.append(SkippedRow(sample_id, str(error)))
     except UnusableClip as error:
-        skipped.append(SkippedRow(shard_id, str(error)))
+        skipped.append(SkippedRow(shard_id, str(error), outside=error.outside))
     except OSError as error:
         skipped.append(SkippedRow(shard_id, f"cannot be read ({error.strerror})"))
     return [*skipped, *rows]

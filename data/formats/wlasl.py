@@ -4,7 +4,6 @@ Frame numbers, frame rates and boxes in the list are those of the downloaded ori
 of the published archive, which are already cut. Many originals have gone from the web, so many listed clips are absent.
 """
 
-import json
 from collections.abc import Container, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -14,12 +13,11 @@ from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_split, as_text, shown_name
 from data.formats.search import first_matches, names_in
-from data.formats.tables import Record
+from data.formats.tables import Record, read_json
 from data.rows import Manifest, ManifestRow, Media, Notice
 
 LANGUAGE = "ase"
 BEST_LIST = "WLASL_v0.3.json"
-MOST_LIST_BYTES = 1 << 28  # the real one has 12 MB; it is held in memory
 _LISTS = "[Ww][Ll][Aa][Ss][Ll]*.json"
 _FOLDERS = ("", "*")
 
@@ -34,7 +32,7 @@ def _lists(path: Path) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (PurePosixPath(name).name != BEST_LIST, name)))
 
 
-def _read(path: Path) -> Manifest:
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     lists = _lists(path)
     if not lists:
         raise UserError(f"DATA_ROOT={str(path)!r} holds no {BEST_LIST}, nor another WLASL*.json.")
@@ -77,19 +75,11 @@ def read_json_list(file: Path, data_set: str, fields: str) -> list[object]:
     Raises:
         UserError: it cannot be read, or is no list.
     """
-    shown = shown_name(str(file))
-    try:
-        with open(file, "rb") as stream:
-            content = stream.read(MOST_LIST_BYTES + 1)
-        if len(content) > MOST_LIST_BYTES:
-            raise UserError(f"{shown} is larger than {MOST_LIST_BYTES >> 20} MiB: it is not a list of {data_set}.")
-        entries = json.loads(content.decode("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{shown} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
-        raise UserError(f"{shown} is not JSON: {str(error)[:120]}. Download it again.") from error
+    entries = read_json(file)
     if not isinstance(entries, list):
-        raise UserError(f"{shown} is not a list of {data_set}: that is a JSON list of objects with {fields}.")
+        raise UserError(
+            f"{shown_name(str(file))} is not a list of {data_set}: that is a JSON list of objects with {fields}."
+        )
     return entries
 
 

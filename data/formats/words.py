@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from common.console import counted
 from common.errors import UserError
 from data.captions import checked_caption
+from data.formats import manifest
 from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import SPLITS, Values, shown, shown_name
 from data.formats.folder import caption_file, find_clips, folders_of, with_split
-from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
-from data.formats.search import media_kind
+from data.formats.search import composed, media_kind
 from data.formats.tables import Record
 from data.rows import Manifest, ManifestRow, Media, Notice, UnusableClip
 
@@ -29,16 +29,19 @@ def _recognise(path: Path) -> str | None:
     except UserError:
         return None
     files = [PurePosixPath(name) for name in found.names]
-    has_list = any(len(file.parts) == 1 and file.suffix.lower() in LIST_EXTENSIONS for file in files)
-    texts = {file.stem for file in files if file.suffix.lower() in CAPTION_EXTENSIONS}  # also in other folders
+    texts = {
+        composed(file.stem) for file in files if file.suffix.lower() in CAPTION_EXTENSIONS
+    }  # also in other folders
     words = {word for word, _ in _words(clips)}
-    if has_list or "" in words or len(words) < 2 or any(PurePosixPath(name).stem in texts for name in clips):
+    if "" in words or len(words) < 2 or any(composed(PurePosixPath(name).stem) in texts for name in clips):
+        return None
+    if any(len(file.parts) == 1 and manifest.FORMAT.recognise(path / file) is not None for file in files):
         return None
     return f"no clip has a caption, and each lies in a folder, such as {shown_name(clips[0])}"
 
 
-def _read(path: Path) -> Manifest:
-    found, clips = find_clips(path)
+def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
+    found, clips = find_clips(path, allowed)
     words = _words(clips)
     other_folders = {name: folders for name, (_, folders) in zip(clips, words, strict=True)}
     start = _NUMBER if all(_NUMBER.match(word) for word, _ in words) else re.compile("")
@@ -50,9 +53,9 @@ def _read(path: Path) -> Manifest:
         ),
         _row,
     )
-    manifest = collector.manifest(path, shown_name(str(path)))
-    split = with_split(manifest, [other_folders[row.media.path] for row in manifest.rows])
-    return replace(split, notices=(*_notices(manifest.rows, set(found.names)), *split.notices))
+    whole = collector.manifest(path, shown_name(str(path)))
+    split = with_split(whole, [other_folders[row.media.path] for row in whole.rows])
+    return replace(split, notices=(*_notices(whole.rows, set(found.names)), *split.notices))
 
 
 def _words(clips: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
@@ -79,7 +82,7 @@ def _notices(rows: Sequence[ManifestRow], known: set[str]) -> tuple[Notice, ...]
     if not rows:
         return ()
     captions, first = len({row.caption for row in rows}), rows[0]
-    unread = sum(caption_file(row.media.path, known) in known for row in rows)
+    unread = sum(caption_file(row.media.path, lambda name: name if name in known else None) in known for row in rows)
     text = (
         f"the name of its folder is the caption of each clip, such as {shown(first.caption)} of {shown_name(first.id)}"
         f" ({counted(captions, 'caption')}, {counted(len(rows), 'clip')}"

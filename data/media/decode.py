@@ -112,16 +112,16 @@ def media_stamp(root: Path, media: Media) -> str:
 
 
 def open_media(root: Path, media: Media) -> SourceFile | FrameFolder:
-    """Return what holds a clip, which must lie within the root.
+    """Return what holds a clip, which must lie within the root or where the clip may lead.
 
     Raises:
         UnusableClip: it does not, or is not there.
     """
     if media.kind == "frames":
-        if not inside(root, media.path).is_dir():
+        if not inside(root, media.path, media.allowed).is_dir():
             raise UnusableClip("is not a folder of frames")
-        return FrameFolder(root, media.path, media.frames_per_second)
-    path = inside_file(root, media.path)
+        return FrameFolder(root, media.path, media.frames_per_second, media.allowed)
+    path = inside_file(root, media.path, media.allowed)
     if media.member is not None:
         return FileInTar(path, media.member.offset, media.member.size, media.member.suffix.lower())
     return PlainFile(path)

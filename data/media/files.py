@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,16 +32,16 @@ def printable(name: str) -> str:
     )
 
 
-def inside(root: Path, name: str) -> Path:
-    """Return the path of something within a folder; neither ``..`` nor links may lead out of it.
+def inside(root: Path, name: str, allowed: Sequence[Path] = ()) -> Path:
+    """Return the path of something in a folder; ``..`` and links may lead out of it only to what is `allowed`.
 
     Raises:
-        UnusableClip: they do, or there is nothing of this name.
+        UnusableClip: they lead elsewhere, or there is nothing of this name.
     """
     try:
         path = root / name
         resolved = path.resolve(strict=True)
-        is_within = resolved.is_relative_to(root.resolve())
+        is_within = any(resolved.is_relative_to(folder.resolve()) for folder in (root, *allowed))
     except FileNotFoundError as error:
         kind = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
         raise UnusableClip(kind) from error
@@ -51,17 +52,18 @@ def inside(root: Path, name: str) -> Path:
     except OSError as error:
         raise UnusableClip(f"cannot be read ({error.strerror})") from error
     if not is_within:
-        raise UnusableClip("leads out of the data set's folder")
+        folder = str(resolved.parent)
+        raise UnusableClip(f"leads out of the data set's folder, to {printable(folder)} (DATA_ALLOW)", folder)
     return path
 
 
-def inside_file(root: Path, name: str) -> Path:
-    """Return the path of a regular file within a folder.
+def inside_file(root: Path, name: str, allowed: Sequence[Path] = ()) -> Path:
+    """Return the path of a regular file in a folder, or in one that is `allowed`.
 
     Raises:
         UnusableClip: see `inside`; or it is a folder, a pipe or a device.
     """
-    path = inside(root, name)
+    path = inside(root, name, allowed)
     try:
         is_file = path.is_file()
     except OSError as error:

@@ -48,11 +48,12 @@ class FrameFolder:
     """The pictures of one clip, in the order of the numbers in their names."""
 
     root: Path  # no picture may lie outside of it
-    path: str  # of the folder within the root
+    path: str  # of the folder, from the root
     frames_per_second: float
+    allowed: tuple[Path, ...] = ()  # where pictures may lie nevertheless
 
     def names(self) -> tuple[str, ...]:
-        """Return the paths of the pictures within the root.
+        """Return the paths of the pictures from the root.
 
         Raises:
             UnusableClip: there are too many.
@@ -83,9 +84,10 @@ class FrameFolder:
     def read(self, name: str) -> bytes:
         """Return the content of one picture, which may neither lie outside of the root nor be too large."""
         try:
-            path = inside_file(self.root, name)
+            path = inside_file(self.root, name, self.allowed)
         except UnusableClip as error:
-            raise UnusableClip(f"has a frame that cannot be used: {printable(Path(name).name)} {error}") from error
+            reason = f"has a frame that cannot be used: {printable(Path(name).name)} {error}"
+            raise UnusableClip(reason, error.outside) from error
         if path.stat().st_size > MOST_PICTURE_BYTES:
             raise UnusableClip(
                 f"has a frame that is larger than {MOST_PICTURE_BYTES >> 20} MiB: {printable(path.name)}"

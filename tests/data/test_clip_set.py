@@ -160,7 +160,7 @@ def test_bad_files_are_skipped_and_named(open_, folder, tmp_path):
         "broken.mp4": "is not a video of a known kind",
         "empty.gif": "has no caption: empty.txt is empty",
         "latin.gif": "has no usable caption: latin.txt is not UTF-8",
-        "link.gif": "leads out of the data set's folder",
+        "link.gif": f"leads out of the data set's folder, to {tmp_path} (DATA_ALLOW)",
         "silent.gif": "has no caption: silent.txt is missing",
     }
     [said] = [line for line in splits.summary.lines() if line.startswith("clips: ")]
@@ -246,7 +246,7 @@ def test_files_in_a_folder_for_each_word_may_begin_with_the_signer(folder, tmp_p
     inspection, _ = inspect_data(Config.model_construct(**constants))
     rows = [(clip.row.caption, clip.row.signer) for clip in inspection.usable]
     assert rows == [("hello", "amy"), ("hello", "bob"), ("yes", "amy")]
-    assert [notice.topic for notice in inspection.notices] == ["captions"]
+    assert [notice.topic for notice in inspection.notices] == ["captions", "pictures"]
 
 
 def test_each_file_is_decoded_once(open_, folder, monkeypatch):

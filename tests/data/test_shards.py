@@ -175,7 +175,7 @@ def test_clips_that_cannot_be_read_are_reported_and_left_out(tmp_path, videos, m
         empty.id: "is empty",
         text.id: "is not a video of a known kind",
         large.id: "is larger than 0 MiB: too large for a clip in a shard",
-        outside.id: "leads out of the data set's folder",
+        outside.id: f"leads out of the data set's folder, to {tmp_path} (DATA_ALLOW)",
     }
     samples = by_original_id(tmp_path / "out")
     assert samples.keys() == {row.id for row in videos.rows} - {row.id for row in report.skipped}

@@ -48,7 +48,7 @@ def root(tmp_path_factory):
 
 
 def expected(wanted):
-    """What a list says, computed without the product: each distinct clip once, in order."""
+    """What a list says, computed without the product: each distinct clip once, in order; and what is skipped."""
     found, count = {}, 0
     for row in wanted:
         start, end, caption = row["start"] or 0.0, row["end"], normalise_caption(row["text"])
@@ -58,9 +58,8 @@ def expected(wanted):
             continue
         span = WHOLE if start == 0 and end is None else TimeSpan(start, end)
         values = (caption, printable(row["signer"].strip()) or None, SPLITS[row["split"]])
-        if (row["path"], span, caption) in found:
+        if found.setdefault((row["path"], span, caption), values) != values:
             count += 1
-        found.setdefault((row["path"], span, caption), values)
     return [(path, span, *values) for (path, span, _), values in found.items()], count
 
 

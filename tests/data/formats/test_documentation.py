@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from config import Config
+from data.formats.manifest import FIELDS
 from data.formats.registry import FORMAT_NAMES, read_data_set
 from data.rows import TimeSpan
 from tests.data.formats.replicas import write_clip
@@ -22,6 +23,16 @@ def test_all_formats_are_listed_and_can_be_named() -> None:
     listed = re.findall(r"^\| `(\w+)` \| .* \| .* \|$", PAGE.split("## What is recognised")[1], re.MULTILINE)
     assert sorted(name for name in listed if name in FORMAT_NAMES) == sorted(FORMAT_NAMES)
     assert sorted(get_args(Config.model_fields["DATA_FORMAT"].annotation)) == sorted(("auto", *FORMAT_NAMES))
+
+
+def test_all_names_of_fields_are_listed_in_their_order() -> None:
+    section = PAGE.split("| field | other names |")[1].split("\n\n")[0]
+    listed = {}
+    for line in section.splitlines()[2:]:
+        fields, names = (re.findall(r"`(\w+)`", cell) for cell in line.strip("|").split("|"))
+        for field in fields:
+            listed[field] = tuple(name for name in names if len(fields) == 1 or name.startswith(field))
+    assert listed == {field: tuple(names) for field, names in FIELDS.items()}
 
 
 def test_the_format_that_is_shown_reads_a_folder(tmp_path: Path) -> None:

@@ -138,7 +138,6 @@ def test_lines_that_make_no_sense_are_skipped_alone(root):
         ),
         ("how2sign_realigned_val.csv line 4", "has no sentence", False),
         ("how2sign_realigned_val.csv line 5", "has no sentence_name", False),
-        ("how2sign_realigned_val.csv line 7", "repeats an earlier line", False),
     ]
 
 

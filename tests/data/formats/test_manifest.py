@@ -90,19 +90,240 @@ def test_all_kinds_of_clips_are_taken(read):
 
 
 def test_parts_and_captions_of_one_file_get_ids_of_their_own(read):
-    manifest = read(
-        "path,text,start,end\na.mp4,hello,,\na.mp4,hi,,\na.mp4,hey,,\n./a.mp4,hello,3,5.5\na.mp4,bye,7,\na.mp4,hello,,\n"
-    )
+    manifest = read("path,text,start,end\na.mp4,hello,,\na.mp4,hi,,\na.mp4,hey,,\n./a.mp4,hello,3,5.5\na.mp4,bye,7,\n")
     assert [row.id for row in manifest.rows] == ["a.mp4", "a.mp4 (2)", "a.mp4 (3)", "a.mp4@3-5.5", "a.mp4@7-"]
     assert len({row.media for row in manifest.rows}) == 3
-    assert reasons(manifest) == {"manifest.csv line 7": "repeats an earlier line: the same clip with the same caption"}
+
+
+def texts(manifest, topic="files"):
+    return [notice.text for notice in manifest.notices if notice.topic == topic]
+
+
+def test_exact_repeats_count_once_and_are_counted(read):
+    lines = ["a.mp4,hello,amy,train,0,1", "b.webm,hello,bob,val,,", "./a.mp4,hello,amy,TRAIN,0.0,1.0"]
+    manifest = read("\n".join(["path,text,signer,split,start,end", *lines, *lines]))
+    assert [(row.media.path, row.signer, row.split) for row in manifest.rows] == [
+        ("a.mp4", "amy", "training"),
+        ("b.webm", "bob", "validation"),
+    ]
+    assert manifest.skipped == ()
+    assert texts(manifest) == ["4 lines, such as manifest.csv line 4, repeat earlier ones and count once"]
+    (note,) = texts(read("path,text\na.mp4,hello\n\na.mp4,hello\n"))
+    assert note == "manifest.csv line 4 repeats an earlier line and counts once"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("a.mp4,hello,bob,train", "but signer='bob' in place of 'amy'; take one of the lines away"),
+        ("a.mp4,hello,,train", "but signer='' in place of 'amy'; take one of the lines away"),
+        ("a.mp4,hello,amy,test", "but split='test' in place of 'training'; take one of the lines away"),
+    ],
+)
+def test_the_same_clip_with_another_signer_or_split_is_a_contradiction(read, line, reason):
+    manifest = read(f"path,text,signer,split\na.mp4,hello,amy,train\n{line}\n")
+    assert [(row.signer, row.split) for row in manifest.rows] == [("amy", "training")]
+    assert reasons(manifest) == {
+        "manifest.csv line 3": f"contradicts an earlier line: the same clip with the same caption, {reason}"
+    }
+    assert texts(manifest) == []
+
+
+HEADERS = [
+    ("file_name,text", "file_name was taken for path"),
+    ("Video Path,Caption", "video_path was taken for path, caption was taken for text"),
+    ("video,sentence", "video was taken for path, sentence was taken for text"),
+    ('"clip-name","GLOSS"', "clip_name was taken for path, gloss was taken for text"),
+    ("filename,label", "filename was taken for path, label was taken for text"),
+]
+
+
+@pytest.mark.parametrize(("header", "note"), HEADERS)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_names_that_data_sets_use_are_known_and_said(read, header, note, separator):
+    manifest = read(header.replace(",", separator) + "\na.mp4" + separator + "hello\n")
+    assert [(row.media.path, row.caption) for row in manifest.rows] == [("a.mp4", "hello")]
+    assert texts(manifest) == [f"in manifest.csv {note}"]
+
+
+def test_other_names_of_every_field_are_known_in_json_too(read):
+    line = {"video_file": "a.mp4", "Prompt": "hi", "speaker": 7, "subset": "dev", "start_time": 0.5, "end_time": "1,5"}
+    manifest = read(json.dumps(line) + "\n" + json.dumps({"path": "b.webm", "text": "plain"}), "manifest.jsonl")
+    first, second = manifest.rows
+    assert (first.media, first.caption) == (Media("video", "a.mp4", TimeSpan(0.5, 1.5)), "hi")
+    assert (first.signer, first.split) == ("7", "validation")
+    assert (second.media.path, second.caption) == ("b.webm", "plain")
+    (note,) = texts(manifest)
+    assert note == (
+        "in manifest.jsonl video_file was taken for path, Prompt was taken for text, speaker was taken for signer, "
+        "subset was taken for split, start_time was taken for start, end_time was taken for end"
+    ).replace("Prompt", "prompt")
+
+
+def test_of_several_columns_the_documented_name_and_then_the_order_decides(read):
+    manifest = read("gloss,sentence,text,video,path\nG,S,T,b.webm,a.mp4\n")
+    assert [(row.media.path, row.caption) for row in manifest.rows] == [("a.mp4", "T")]
+    (note,) = texts(manifest)
+    assert note.startswith("manifest.csv has fields that mean nothing here: gloss, sentence, video; known are path, ")
+    manifest = read("gloss,sentence,path\nG,S,a.mp4\n")
+    assert [row.caption for row in manifest.rows] == ["S"]
+    assert texts(manifest)[0] == "in manifest.csv sentence was taken for text"
+    assert "mean nothing here: gloss;" in texts(manifest)[1]
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_the_list_of_a_folder_of_videos_is_recognised_by_what_it_names(read, tmp_path, name):
+    lines = {
+        "metadata.csv": "file_name,text\na.mp4,hello\n",
+        "metadata.jsonl": '{"file_name": "a.mp4", "text": "hello"}\n',
+    }
+    read(lines[name], name)
+    assert FORMAT.recognise(tmp_path) == f"it holds {name}"
+    assert [row.caption for row in FORMAT.read(tmp_path).rows] == ["hello"]
+    other = {"metadata.csv": "file_name,width\na.mp4,3\n", "metadata.jsonl": '{"licence": "CC0"}\n'}
+    (tmp_path / name).write_text(other[name])
+    assert FORMAT.recognise(tmp_path) is None
+
+
+def test_the_lists_of_splits_are_read_together(tmp_path):
+    for folder, line in {"train": "a.mp4,hello", "Test": "a.mp4,hello", "more": "b/c.mp4,bye", "other": ""}.items():
+        (tmp_path / folder / "b").mkdir(parents=True)
+        (tmp_path / folder / "a.mp4").touch()
+        (tmp_path / folder / "b" / "c.mp4").touch()
+        (tmp_path / folder / "metadata.csv").write_text(f"file_name,text\n{line}\n,no path\n" if line else "id,x\n")
+    assert FORMAT.recognise(tmp_path) == "it holds Test/metadata.csv"
+    manifest = FORMAT.read(tmp_path)
+    assert manifest.root == tmp_path
+    assert [(row.id, row.caption, row.split) for row in manifest.rows] == [
+        ("Test/a.mp4", "hello", "test"),
+        ("more/b/c.mp4", "bye", None),
+        ("train/a.mp4", "hello", "training"),
+    ]
+    assert reasons(manifest) == {
+        f"{folder}/metadata.csv line 3": "has no path: fill in the field 'path'" for folder in ("Test", "more", "train")
+    }
+    assert texts(manifest) == [
+        "in Test/metadata.csv and more/metadata.csv and train/metadata.csv file_name was taken for path"
+    ]
+    (tmp_path / "link").symlink_to("more")
+    assert FORMAT.read(tmp_path) == manifest
+    (tmp_path / "metadata.csv").write_text("file_name,text\nmore/a.mp4,hello\n")
+    assert [row.id for row in FORMAT.read(tmp_path).rows] == ["more/a.mp4"]
+
+
+@pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"data": rows}])
+def test_a_json_file_with_a_list_of_objects_is_read(read, tmp_path, wrap):
+    rows = [{"file": "a.mp4", "Caption": "hello"}, {"file": "b.webm", "Caption": "bye"}, ["a.mp4", "no"]]
+    manifest = read(json.dumps(wrap(rows), indent=1), "clips.json")
+    assert FORMAT.recognise(tmp_path / "clips.json") == "it is a .json file that names clips and captions"
+    assert [(row.media.path, row.caption) for row in manifest.rows] == [("a.mp4", "hello"), ("b.webm", "bye")]
+    assert reasons(manifest) == {
+        "clips.json entry 3": 'is not a JSON object such as {"path": "hello.mp4", "text": "hello"}'
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not JSON: "),
+        ("[" * 100_000, "is not JSON: "),
+        ("3", "is no list of clips: write "),
+        ('{"a.mp4": "hello", "b.mp4": "bye"}', "is no list of clips: write "),
+        pytest.param(b"\xff", "is not UTF-8", id="bytes"),
+        ("[]", "lists no clip"),
+    ],
+)
+def test_a_json_file_that_is_no_list_is_refused(read, tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        read(content, "clips.json")
+    assert FORMAT.recognise(tmp_path / "clips.json") is None
+
+
+@pytest.mark.parametrize("prompts", ["prompts.txt", "prompt.txt", "captions.txt"])
+def test_lines_of_two_files_belong_together(read, tmp_path, prompts):
+    (tmp_path / prompts).write_text("Hello, world\r\nbye\n\n", encoding="utf-8-sig")
+    manifest = read("a.mp4\nb.webm\n", "videos.txt")
+    assert [(row.media.path, row.caption) for row in manifest.rows] == [("a.mp4", "Hello, world"), ("b.webm", "bye")]
+    assert FORMAT.recognise(tmp_path) == "it holds videos.txt"
+    assert FORMAT.recognise(tmp_path / "videos.txt") == "it has a list of captions beside it"
+    assert FORMAT.read(tmp_path) == manifest
+    (tmp_path / prompts).write_text("hello\n\nbye\n")
+    with pytest.raises(UserError, match=rf"videos\.txt has 2 lines and {prompts} has 3: line N of one"):
+        FORMAT.read(tmp_path)
+    (tmp_path / "prompts.txt").touch()
+    (tmp_path / "captions.txt").touch()
+    with pytest.raises(UserError, match=r"needs one of .* there are prompts\.txt and "):
+        FORMAT.read(tmp_path)
+
+
+def test_a_list_of_videos_alone_is_no_list(read, tmp_path):
+    (tmp_path / "videos.txt").write_text("a.mp4\n")
+    assert FORMAT.recognise(tmp_path) is None
+    with pytest.raises(UserError, match=r"needs one of .*; there is none\."):
+        FORMAT.read(tmp_path / "videos.txt")
+
+
+def test_what_excel_saves_is_read(read, tmp_path):
+    text = 'sep=;\r\nPath;Text;Start;End\r\na.mp4;"grün; blau";0,5;1,5\r\n'
+    (row,) = read(text).rows
+    assert (row.caption, row.media.span) == ("grün; blau", TimeSpan(0.5, 1.5))
+    for encoding in ("utf-16", "utf-8-sig"):
+        (row,) = read("Path\tText\r\na.mp4\tgrün\r\n".encode(encoding)).rows
+        assert (row.media.path, row.caption) == ("a.mp4", "grün")
+    read("Path\tText\r\na.mp4\tgrün\r\n".encode("utf-16"), "unicode.txt")
+    assert FORMAT.recognise(tmp_path / "unicode.txt") == "it is a .txt file that names clips and captions"
+    (tmp_path / "unicode.txt").write_text("hello\n")
+    assert FORMAT.recognise(tmp_path / "unicode.txt") is None
+    big_endian = b"\xfe\xff" + "path\ttext\na.mp4\tgrün\n".encode("utf-16-be")
+    assert [row.caption for row in read(big_endian).rows] == ["grün"]
+
+
+CUT_CAPTIONS = """path,text,signer
+a.mp4,hello, world
+b.webm,thanks, friend
+c.pose,bye
+frames/one,good morning,
+"""
+
+
+def test_signers_that_look_like_the_ends_of_captions_are_named(read):
+    with_all = CUT_CAPTIONS.replace("bye", "bye,")
+    (note,) = read(with_all).notices
+    assert note.topic == "captions"
+    assert note.text == (
+        "2 clips have a signer that no other has, such as 'world' of a.mp4 ('hello'): if that is the rest of a "
+        "caption, put captions with the separator in them in double quotes"
+    )
+    one = read(with_all.replace("thanks, friend", "thanks,").replace("signer", "language"))
+    assert one.notices[0].text.startswith("1 clip has a language that no other has, such as 'world' of a.mp4")
+    ordinary = "a.mp4,1,amy\nb.webm,2,bob\nc.pose,3,amy\nframes/one,4,bob\n"
+    assert read("path,text,signer\n" + ordinary).notices == ()
+    assert read("path,text,signer\na.mp4,1,amy\nb.webm,2,bob\nc.pose,3,eve\n").notices == ()  # too few to tell
+    lines = [json.dumps({"path": "a.mp4", "text": str(number), "signer": number}) for number in range(4)]
+    assert read("\n".join(lines), "manifest.jsonl").notices == ()  # which has no separators
+
+
+def test_lines_with_more_fields_than_columns_are_named_and_skipped(read):
+    manifest = read("path,text,signer\na.mp4,hello, world,amy\nb.webm,bye,bob\n")
+    assert [(row.caption, row.signer) for row in manifest.rows] == [("bye", "bob")]
+    assert reasons(manifest) == {
+        "manifest.csv line 2": "has 4 fields in place of 3; a text with the separator in it must stand in double quotes"
+    }
+    manifest = read("path,text,,\na.mp4,hello, world\nb.webm,bye,,\n")  # Excel adds columns without a name
+    assert [row.caption for row in manifest.rows] == ["bye"]
+    assert reasons(manifest)["manifest.csv line 2"].startswith("has 3 fields in place of 2; a text with the separator")
 
 
 def test_absolute_paths_and_those_of_windows_are_taken(read, tmp_path):
     manifest = read(f"path,text\n{tmp_path}/a.mp4,hello\nframes\\one,bye\n/etc/passwd,hi\n../a.mp4,no\n")
     assert [row.media.path for row in manifest.rows] == ["a.mp4", "frames/one"]
-    assert "is not below" in reasons(manifest)["manifest.csv line 4"]
-    assert ".." in reasons(manifest)["manifest.csv line 5"]
+    assert reasons(manifest) == {
+        "manifest.csv line 4": "leads out of the data set's folder, to /etc (DATA_ALLOW)",
+        "manifest.csv line 5": f"names path='../a.mp4', which does not exist, but 'a.mp4' does: {AWAY} '../' away",
+    }
+
+
+AWAY = "paths start at the list's folder, so take"
 
 
 @pytest.mark.parametrize(
@@ -206,11 +427,20 @@ def test_a_json_line_that_makes_no_sense_is_skipped_alone(read, line, reason):
         ("", "is empty: its first line names the columns, such as path, text"),
         ("\ufeff", "is empty"),
         ("path,text\n", "lists no clip"),
-        ("path;caption\na.mp4;x\n", "has no column text. Its first line names path, caption; needed are path, text"),
-        ("a.mp4,hello\n", "has no column path and no column text. Its first line names a.mp4, hello"),
+        ("path;notes\na.mp4;x\n", "has no column text. Its first line names path, notes; needed are path, text"),
+        (
+            "A.MP4;hello\n",
+            "has no column path and no column text. Its first line names a.mp4, hello; it looks like a clip, so the "
+            "header is missing: put the line 'path;text' above it.",
+        ),
         ("path,text,Text\n", "has two columns with the name text"),
-        pytest.param(b"path,text\na.mp4,\xe4hm\n", "is not UTF-8", id="Latin-1"),
-        pytest.param("path,text\na.mp4,x\n".encode("utf-16"), "is not UTF-8", id="UTF-16"),
+        pytest.param(
+            b"path,text\na.mp4,\xe4hm\n",
+            'is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8"; in a shell, if it comes from a '
+            "Windows program: iconv -f WINDOWS-1252 -t UTF-8 manifest.csv > manifest_utf8.csv).",
+            id="Latin-1",
+        ),
+        pytest.param("path,text\na.mp4,x\n".encode("utf-16")[:-1], "is not UTF-8", id="UTF-16 cut off"),
         pytest.param(b"x" * 1_100_000, "line 1 has more than 1048576 characters", id="long line"),
     ],
 )
@@ -249,7 +479,7 @@ def test_a_name_may_have_two_hundred_characters(read):
 
 
 def test_a_folder_without_a_list_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"holds none of manifest\.csv, manifest\.tsv, manifest\.jsonl\.$"):
+    with pytest.raises(UserError, match=r"holds none of manifest\.csv, .*, metadata\.csv, .*, videos\.txt\.$"):
         FORMAT.read(tmp_path)
 
 

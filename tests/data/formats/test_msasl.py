@@ -123,7 +123,11 @@ def test_entries_that_make_no_sense_are_skipped_alone(read):
             "has end_time=0.2 and start_time=3: the end must come after the start, in seconds",
         ),
         ("MSASL_train.json entry 6", "has no text: fill in the field 'text'"),
-        ("MSASL_train.json entry 9", "repeats an earlier line: the same clip with the same caption"),
+        (
+            "MSASL_train.json entry 9",
+            "contradicts an earlier line: the same clip with the same caption, but signer='7' in place of ''; take one "
+            "of the lines away",
+        ),
     ]
 
 

@@ -108,7 +108,6 @@ def test_lines_that_make_no_sense_are_skipped_alone(release):
         (f"{place} 4", "has 6 fields in place of 7"),
         (f"{place} 5", "has 8 fields in place of 7"),
         (f"{place} 6", "has no translation: fill in the field 'translation'"),
-        (f"{place} 7", "repeats an earlier line: the same clip with the same caption"),
     ]
 
 

@@ -62,10 +62,28 @@ def test_links_to_folders_are_named_and_not_followed(tmp_path):
     found = walk_files(root)
     assert found.names == ("gone", "itself", "a/1.mp4")
     assert found.skipped == (
-        SkippedRow("raw_videos/", LINK),
+        SkippedRow("raw_videos/", LINK, outside=str(tmp_path / "disk")),
         SkippedRow("a/circle/", LINK),
         SkippedRow("a/x\\x1b[31m/", LINK),
     )
+
+
+def test_links_are_followed_once_to_what_is_allowed(tmp_path):
+    touch(tmp_path, "root/a/1.mp4", "disk/2.mp4", "disk/b/3.mp4", "other/4.mp4")
+    root = tmp_path / "root"
+    for name, target in {"first": "disk", "second": "disk", "third": "disk/b", "fourth": "other"}.items():
+        (root / name).symlink_to(tmp_path / target)
+    (tmp_path / "disk" / "circle").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "home").symlink_to(root)
+    found = walk_files(root, allowed=[tmp_path / "disk"])
+    assert found.names == ("a/1.mp4", "first/2.mp4", "first/b/3.mp4")
+    assert {(row.id, row.outside) for row in found.skipped} == {
+        ("first/circle/", ""),
+        ("first/home/", ""),
+        ("fourth/", str(tmp_path / "other")),
+        ("second/", ""),
+        ("third/", ""),
+    }
 
 
 def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_found(tmp_path, lock):
@@ -116,7 +134,7 @@ def test_every_format_that_walks_names_what_it_did_not_search(tmp_path, lock, na
     lock(root / "lost+found")
     manifest = data_format.read(root)
     assert manifest.rows == known.rows
-    extra = (SkippedRow("raw_videos/", LINK), SkippedRow("lost+found/", DENIED))
+    extra = (SkippedRow("raw_videos/", LINK, outside=str(tmp_path)), SkippedRow("lost+found/", DENIED))
     assert manifest.skipped == (*extra, *known.skipped)
 
 

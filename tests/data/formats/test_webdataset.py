@@ -411,10 +411,12 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path):
     manifest = read(root)
     assert [row.id for row in manifest.rows] == ["b.tar/k", "c.tar/k"]
     assert {row.id: row.reason for row in manifest.skipped} == {
-        "a.tar": "leads out of the data set's folder",
+        "a.tar": f"leads out of the data set's folder, to {tmp_path} (DATA_ALLOW)",
         "d.tar": "is a link that leads nowhere",
         "e.tar": "is not a regular file",
     }
+    allowed = FORMAT.read(root, (tmp_path,))
+    assert [row.id for row in allowed.rows] == ["a.tar/k", "b.tar/k", "c.tar/k"]
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.TAR.zst", "b.tar.xz"])

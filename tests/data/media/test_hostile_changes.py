@@ -106,7 +106,7 @@ def become_a_folder(path: Path) -> None:
         (vanish, "does not exist"),
         (shrink, "has changed since the data set was opened"),
         (become_another, "has changed since the data set was opened"),
-        (become_a_link_outside, "leads out of the data set's folder"),
+        (become_a_link_outside, r"leads out of the data set's folder, to /.+ \(DATA_ALLOW\)"),
         (become_a_pipe, "is not a regular file"),
         (become_a_folder, "is not a regular file"),
     ],

@@ -46,13 +46,14 @@ def make_circle(path: Path) -> None:
     other.symlink_to(path)
 
 
+OUTSIDE = "leads out of the data set's folder, to"
 STRANGE = {
     "folder": (Path.mkdir, "is not a regular file"),
     "pipe": (make_fifo, "is not a regular file"),
     "socket": (make_socket, "is not a regular file"),
     "device": (make_device, "is not a regular file"),
-    "link to a device": (link_to("/dev/zero"), "leads out of the data set's folder"),
-    "link to a file outside": (link_to("../secret.gif"), "leads out of the data set's folder"),
+    "link to a device": (link_to("/dev/zero"), f"{OUTSIDE} /dev (DATA_ALLOW)"),
+    "link to a file outside": (link_to("../secret.gif"), f"{OUTSIDE} {{parent}} (DATA_ALLOW)"),
     "link to nothing": (link_to("nothing.gif"), "is a link that leads nowhere"),
     "link to itself": (lambda path: path.symlink_to(path.name), "is a link that leads nowhere"),
     "circle": (make_circle, "is a link that leads nowhere"),
@@ -63,6 +64,7 @@ STRANGE = {
 @pytest.mark.parametrize("kind", STRANGE)
 def test_what_is_no_file_of_the_folder_is_no_clip(root, kind):
     make, reason = STRANGE[kind]
+    reason = reason.format(parent=root.parent)
     make(root / "clip.gif")
     (root / "clip.txt").write_text("hello")
     assert reasons(root) == ({} if kind in ("folder", "link to the folder") else {"clip.gif": reason})
@@ -75,7 +77,7 @@ def test_what_is_no_file_of_the_folder_is_no_caption(root, kind):
     make, reason = STRANGE[kind]
     add(root, "clip.gif", None)
     make(root / "clip.txt")
-    assert reasons(root) == {"clip.gif": f"has no usable caption: clip.txt {reason}"}
+    assert reasons(root) == {"clip.gif": f"has no usable caption: clip.txt {reason.format(parent=root.parent)}"}
 
 
 @pytest.mark.parametrize("kind", STRANGE)
@@ -86,6 +88,7 @@ def test_what_is_no_file_of_the_folder_is_no_frame(root, kind):
     make_fifo(root / "frames" / "2.png")
     inspection, _ = inspect(root, Manifest(root, (ManifestRow("clip", Media("frames", "frames"), "hello"),), ()))
     (row,) = inspection.skipped
+    reason = reason.format(parent=root.parent)
     allowed = [f"has a frame that cannot be used: 1.png {reason}", "cannot be read (No such file or directory)"]
     assert row.reason in [*allowed, "cannot be read (Too many levels of symbolic links)"]
 
@@ -105,7 +108,7 @@ def test_no_name_leads_out_of_the_folder(root, name):
     media = Media("video", name.format(root=root))
     inspection, _ = inspect(root, Manifest(root, (ManifestRow("clip", media, "hello"),), ()))
     (row,) = inspection.skipped
-    assert row.reason in ("leads out of the data set's folder", "cannot be read (Not a directory)")
+    assert row.reason.startswith(OUTSIDE) or row.reason == "cannot be read (Not a directory)"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,7 @@ def test_a_folder_of_frames_outside_is_refused(root):
     (root.parent / "frames").mkdir()
     (root / "frames").symlink_to("../frames")
     inspection, _ = inspect(root, Manifest(root, (ManifestRow("clip", Media("frames", "frames"), "hello"),), ()))
-    assert [row.reason for row in inspection.skipped] == ["leads out of the data set's folder"]
+    assert [row.reason for row in inspection.skipped] == [f"{OUTSIDE} {root.parent} (DATA_ALLOW)"]
 
 
 def test_links_to_folders_are_not_followed(root):

@@ -1,0 +1,208 @@
+"""What lies outside of a data set's folder is read only where DATA_ALLOW says so, whichever way leads there."""
+
+import dataclasses
+import os
+import shlex
+
+import numpy
+import pytest
+from PIL import Image
+
+from common.settings import load_settings
+from config import PRESETS, Config
+from data.build import inspect_data
+from data.clip_set import InspectedClips
+from data.formats.folder import FORMAT
+from data.rows import Manifest, UnusableClip
+from data.shards import write_shards
+
+SHADES = (40, 120, 200)
+
+
+@pytest.fixture
+def disk(tmp_path, write_video):
+    """Three grey clips outside of every data set, two levels deep."""
+    for number, shade in enumerate(SHADES):
+        path = tmp_path / "disk" / "clips" / str(number % 2) / f"{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, numpy.full((4, 16, 16, 3), shade, numpy.uint8))
+    return tmp_path / "disk"
+
+
+@pytest.fixture
+def inspect(tmp_path):
+    """Inspect a data set as main.py does."""
+
+    def run(path, *options):
+        arguments = [f"--data-root={path}", f"--cache-dir={tmp_path / 'cache'}", "--image-size=16", "--num-frames=4"]
+        config = load_settings(Config, PRESETS, [*arguments, *options], program="main.py").config
+        return inspect_data(config)
+
+    return run
+
+
+def clips_of(disk):
+    return sorted(disk.rglob("*.mp4"), key=lambda path: path.name)
+
+
+def list_with(disk, line):
+    """A list in a folder of its own whose lines name the clips in one way."""
+    folder = disk.parent / "lists"
+    folder.mkdir()
+    lines = [f"{line(path)},{number}" for number, path in enumerate(clips_of(disk))]
+    (folder / "manifest.csv").write_text("\n".join(["path,text", *lines]))
+    return folder
+
+
+def folder_of_links(disk, links_to_captions):
+    folder = disk.parent / "links"
+    folder.mkdir()
+    for path in clips_of(disk):
+        (folder / path.name).symlink_to(os.path.relpath(path, folder))
+        caption = path.with_suffix(".txt") if links_to_captions else folder / f"{path.stem}.txt"
+        caption.write_text(path.stem)
+        if links_to_captions:
+            (folder / caption.name).symlink_to(caption)
+    return folder
+
+
+def list_of_links(disk):
+    folder = folder_of_links(disk, links_to_captions=False)
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    (folder / "manifest.csv").write_text("path,text\n" + "".join(f"{number}.mp4,{number}\n" for number in range(3)))
+    return folder
+
+
+def link_to_a_folder(disk):
+    folder = disk.parent / "links"
+    folder.mkdir()
+    (folder / "all").symlink_to(disk / "clips")
+    for path in clips_of(disk):
+        path.with_suffix(".txt").write_text(path.stem)
+    return folder
+
+
+def shards(disk):
+    for path in clips_of(disk):
+        path.with_suffix(".txt").write_text(path.stem)
+    manifest = FORMAT.read(disk)
+    write_shards(manifest, disk / "clips" / "packed", shard_bytes=1, seed=0)
+    folder = disk.parent / "links"
+    folder.mkdir()
+    for path in (disk / "clips" / "packed").iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "inside.tar").write_bytes((folder / "shard-000000.tar").read_bytes())
+    return folder
+
+
+WAYS = {
+    "absolute paths": lambda disk: list_with(disk, str),
+    "paths with ..": lambda disk: list_with(disk, lambda path: f"../{path.relative_to(disk.parent)}"),
+    "a list of links": list_of_links,
+    "clips that are links": lambda disk: folder_of_links(disk, links_to_captions=False),
+    "captions that are links": lambda disk: folder_of_links(disk, links_to_captions=True),
+    "a link to a folder": link_to_a_folder,
+    "shards that are links": shards,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_lies_outside_is_read_once_it_is_allowed(disk, inspect, way):
+    folder = WAYS[way](disk)
+    own = 1 if way == "shards that are links" else 0
+    if way == "a link to a folder":  # nothing else is there, which is refused
+        path = folder / "good.mp4"
+        path.write_bytes(clips_of(disk)[0].read_bytes())
+        path.with_suffix(".txt").write_text("good")
+        own = 1
+    inspection, _ = inspect(folder)
+    assert len(inspection.usable) == own
+    assert {row.reason for row in inspection.skipped} != set()
+    (notice,) = [notice for notice in inspection.notices if "--data-allow" in notice.text]
+    assert notice.topic == "files"
+    option = notice.text.rpartition(" add ")[2]
+    assert option == f"--data-allow {disk / 'clips'}{'/packed' if way.startswith('shards') else ''}"
+    inspection, reader = inspect(folder, option.replace(" ", "="))
+    assert inspection.skipped == ()
+    assert [notice for notice in inspection.notices if "--data-allow" in notice.text] == []
+    clips = InspectedClips(reader, inspection.usable)
+    shades = [round(float(clips.load(clips.row(0, index)).mean())) for index in range(len(clips))]
+    assert len(shades) == 3 + own
+    assert all(min(abs(shade - each) for each in SHADES) <= 3 for shade in shades)
+    assert len({clip.digest for clip in inspection.usable}) == 3
+
+
+def test_only_what_is_allowed_is_read(disk, inspect):
+    folder = list_with(disk, str)
+    inspection, _ = inspect(folder, f"--data-allow={disk / 'clips' / '0'}")
+    assert [clip.row.caption for clip in inspection.usable] == ["0", "2"]
+    (skipped,) = inspection.skipped
+    assert skipped.reason == f"leads out of the data set's folder, to {disk / 'clips' / '1'} (DATA_ALLOW)"
+    (notice,) = inspection.notices
+    assert notice.text == (
+        "1 path leads out of the data set's folder, such as manifest.csv line 3: to read there, add --data-allow "
+        f"{disk / 'clips' / '1'}"
+    )
+    for near in (f"{disk}x", str(disk / "clips" / "0" / "0.mp4x"), str(disk / "nothing")):
+        assert len(inspect(folder, f"--data-allow={near}")[0].usable) == 0
+
+
+def test_several_folders_are_proposed_as_the_option_takes_them(disk, inspect, tmp_path):
+    folder = list_with(disk, str)
+    with open(folder / "manifest.csv", "a") as file:
+        file.write("\n/usr/bin/env,tool")  # on another disk, perhaps
+    inspection, _ = inspect(folder)
+    (notice,) = inspection.notices
+    bin_folder = os.path.dirname(os.path.realpath("/usr/bin/env"))
+    assert notice.text.endswith(f"""--data-allow '["{disk / "clips"}", "{bin_folder}"]'""")
+    option = shlex.split(notice.text.rpartition(" add ")[2])
+    inspection, _ = inspect(folder, *option)
+    assert len(inspection.usable) == 3
+    (skipped,) = inspection.skipped
+    assert skipped.reason.startswith("names path='/usr/bin/env': a clip is one of ")
+
+
+def test_frames_may_be_links_into_a_store(tmp_path, inspect):
+    store, frames = tmp_path / "store" / "ab", tmp_path / "set" / "frames"
+    store.mkdir(parents=True)
+    frames.mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (16, 16), (10, 20, 60 * number)).save(store / f"{number}.png")
+        (frames / f"{number}.png").symlink_to(store / f"{number}.png")
+    (tmp_path / "set" / "manifest.csv").write_text("path,text\nframes,hello\n")
+    inspection, _ = inspect(tmp_path / "set")
+    assert inspection.usable == ()
+    (notice,) = inspection.notices
+    assert notice.text.endswith(f"add --data-allow {store}")
+    inspection, _ = inspect(tmp_path / "set", f"--data-allow={store}")
+    assert len(inspection.usable) == 1
+
+
+def test_what_is_allowed_later_is_checked_when_it_is_opened(disk, inspect):
+    """A link that is turned elsewhere after the inspection is not followed."""
+    folder = folder_of_links(disk, links_to_captions=False)
+    inspection, reader = inspect(folder, f"--data-allow={disk}")
+    secret = disk.parent / "secret.mp4"
+    secret.write_bytes(clips_of(disk)[1].read_bytes())
+    (folder / "0.mp4").unlink()
+    (folder / "0.mp4").symlink_to(secret)
+    clip = dataclasses.replace(inspection.usable[0], stamp="other")
+    reader = dataclasses.replace(reader, shape=dataclasses.replace(reader.shape, num_frames=3))  # not in the cache
+    with pytest.raises(UnusableClip, match="leads out of the data set's folder"):
+        reader.clip(clip)
+
+
+def test_shards_are_written_of_what_is_allowed(disk, inspect, tmp_path):
+    folder = list_with(disk, str)
+    inspection, _ = inspect(folder, f"--data-allow={disk}")
+    rows = tuple(clip.row for clip in inspection.usable)
+    report = write_shards(Manifest(inspection.root, rows, ()), tmp_path / "out", shard_bytes=1 << 20, seed=0)
+    assert (report.clips, report.skipped) == (3, [])
+
+
+def test_clips_are_not_read_again_because_more_is_allowed(disk, inspect, monkeypatch):
+    folder = folder_of_links(disk, links_to_captions=False)
+    inspect(folder, f"--data-allow={disk}")
+    monkeypatch.setattr("data.inspection.decode_media", None)
+    assert len(inspect(folder, f'--data-allow=["{disk}", "/nothing"]')[0].usable) == 3
