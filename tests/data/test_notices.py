@@ -62,6 +62,13 @@ def a_good_folder(folder):
 
 
 @case
+def a_good_folder_with_signers(folder):
+    for number in range(8):
+        write(folder, f"{'amy' if number < 4 else 'bob'}_{number}.gif", f"I see {number % 4} of them", number)
+    return {"SIGNER_FROM_FILE_NAME": True}, []
+
+
+@case
 def a_good_list(folder):
     return as_list(folder, "path,text", "clip{number}.gif,I see {word} of them"), []
 
