@@ -77,7 +77,7 @@ def walk_files(root: Path, leave_out: Callable[[str], bool] | None = None, allow
             elif entry.is_symlink():
                 target = Path(os.path.realpath(entry.path))
                 is_known = any(target.is_relative_to(each) or each.is_relative_to(target) for each in followed)
-                if not is_known and any(target.is_relative_to(each.resolve()) for each in allowed):
+                if not is_known and any(target.is_relative_to(os.path.realpath(each)) for each in allowed):
                     followed.append(target)
                     subfolders.append(f"{folder}{entry.name}/")
                 else:

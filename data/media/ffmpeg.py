@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -22,6 +23,10 @@ DECODERS = (
 )
 
 
+# Titles need not be Unicode. From 19 on, PyAV reads all of them and knows no such option; before, it has to be told.
+_ANY_TEXT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
+
 @contextmanager
 def opened(file: SourceFile, family: str, **options: str) -> Iterator[InputContainer]:
     """Open a video file, in which nothing will be decoded, with a demuxer and options of FFmpeg."""
@@ -30,7 +35,7 @@ def opened(file: SourceFile, family: str, **options: str) -> Iterator[InputConta
     with ExitStack() as stack:
         # A relative path may begin with what FFmpeg takes for a protocol: "subfile,,start,0,end,9,,:/etc/x.mp4".
         source = str(file.path.absolute()) if isinstance(file, PlainFile) else stack.enter_context(file.open())
-        container = av.open(source, "r", format=family, options=safe | options, metadata_errors="replace")
+        container = av.open(source, "r", format=family, options=safe | options, **_ANY_TEXT)
         yield stack.enter_context(container)
 
 
@@ -103,14 +108,14 @@ def decode_alpha(decoder: av.VideoCodecContext, packet: "av.Packet[av.VideoStrea
 
 def origin(container: InputContainer, stream: av.VideoStream) -> float:
     """Return the time, in seconds, that the container gives to its first frame."""
-    if stream.start_time is not None and stream.time_base is not None:
+    if stream.start_time is not None and stream.time_base:
         return float(stream.start_time * stream.time_base)
     return (container.start_time or 0) / av.time_base
 
 
 def seek(container: InputContainer, stream: av.VideoStream, span: TimeSpan) -> None:
     """Go to a frame before the span that can be decoded by itself."""
-    if span.start > 0 and stream.time_base is not None:
+    if span.start > 0 and stream.time_base:
         target = origin(container, stream) + max(0.0, span.start - _SEEK_MARGIN)
         container.seek(int(target / stream.time_base), stream=stream, backward=True)
 

@@ -3,6 +3,7 @@
 A file is one of its own or a part of a tar file, which is never unpacked onto the disk.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -40,17 +41,17 @@ def inside(root: Path, name: str, allowed: Sequence[Path] = ()) -> Path:
     """
     try:
         path = root / name
-        resolved = path.resolve(strict=True)
-        is_within = any(resolved.is_relative_to(folder.resolve()) for folder in (root, *allowed))
+        resolved = Path(os.path.realpath(path, strict=True))
+        is_within = any(resolved.is_relative_to(os.path.realpath(folder)) for folder in (root, *allowed))
     except FileNotFoundError as error:
         kind = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
         raise UnusableClip(kind) from error
-    except RuntimeError as error:  # Python 3.11 and 3.12 on a circle of links
-        raise UnusableClip("is a link that leads nowhere") from error
     except ValueError as error:  # a zero byte
         raise UnusableClip("has a name that no file can have") from error
     except OSError as error:
-        raise UnusableClip(f"cannot be read ({error.strerror})") from error
+        is_circle = error.errno == errno.ELOOP
+        reason = "is a link that leads nowhere" if is_circle else f"cannot be read ({error.strerror})"
+        raise UnusableClip(reason) from error
     if not is_within:
         folder = str(resolved.parent)
         raise UnusableClip(f"leads out of the data set's folder, to {printable(folder)} (DATA_ALLOW)", folder)

@@ -120,7 +120,7 @@ def _times(packet: "av.Packet[av.VideoStream]", family: str) -> tuple[float | No
     AVI has only the second, and FFmpeg's guess of the first is wrong if frames are stored in another order than shown.
     But all frames last equally long, so the sorted times of decoding are those of showing.
     """
-    if packet.time_base is None or packet.pts is None:
+    if not packet.time_base or packet.pts is None:
         return None, None
     decoded = packet.pts if packet.dts is None else packet.dts
     shown = decoded if family == "avi" else packet.pts

@@ -1,5 +1,7 @@
 """What torchrun says of a process, and what a failing process says to the others and to the user."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -130,14 +132,6 @@ def test_a_stretch_of_the_host_is_measured_by_its_clock(monkeypatch: pytest.Monk
 
 
 def test_a_stretch_of_a_gpu_is_measured_by_its_events() -> None:
-    class Event(torch.cuda.Event):
-        def __new__(cls) -> "Event":
-            return object.__new__(cls)
-
-        def __init__(self) -> None:
-            """PyTorch without CUDA would refuse."""
-
-        def elapsed_time(self, end_event: object) -> float:
-            return 1500.0
-
-    assert Stretch(Event(), Event()).seconds() == 1.5
+    begun, ended = Mock(torch.cuda.Event), Mock(torch.cuda.Event)  # a real one needs a GPU
+    begun.elapsed_time = {ended: 1500.0}.__getitem__
+    assert Stretch(begun, ended).seconds() == 1.5

@@ -75,6 +75,7 @@ def test_frozen_frames_and_holds(imagined_cuda: Any) -> None:
 def test_memorisation(imagined_cuda: Any) -> None:
     generated, training = small_copies(clips(imagined_cuda.name)), small_copies(clips(imagined_cuda.name, 7))
     distances = nearest_distances(generated, training)
+    imagined_cuda.has_float64 = True  # PyTorch 2.15 counts up to a quantile in it, on MPS in float32
     assert are_copies(distances, distances).device == torch.device(imagined_cuda.name)
 
 
