@@ -76,8 +76,12 @@ def open_run_folder(
         folder = RunFolder(path)
         checkpoint = load_newest(folder.checkpoints) if resume else None
         if resume and checkpoint is None:
-            known = ", ".join(sorted(config.parent.name for config in log_dir.glob(f"*/{CONFIG_FILE}"))) or "none"
-            print(f"--resume: {path} holds no checkpoint; starting at step 0. Runs in {log_dir}: {known}")
+            runs = newest_first(log_dir, f"*/{CONFIG_FILE}")
+            names = [run.name for run in runs if list_checkpoints(run / CHECKPOINTS)]
+            others = (
+                f"; to go on with another run, add --experiment-name and one of: {', '.join(names)}" if names else ""
+            )
+            print(f"--resume: {path} holds no checkpoint; starting at step 0{others}")
         yield folder, checkpoint
 
 

@@ -89,7 +89,7 @@ def _build_parser(
     value_may_lack: dict[str, Any] = {} if for_help else {"nargs": "?", "const": _NO_VALUE}
     presets = f"named block of settings: {', '.join(preset_names)}"
     parser.add_argument("--preset", metavar="NAME", help=presets, **value_may_lack)
-    parser.add_argument("--resume", action="store_true", help="go on with the named run, or with the newest one")
+    parser.add_argument("--resume", action="store_true", help="go on with the run of --experiment-name, or the newest")
     headings = _headings(config_class)
     groups = {heading: parser.add_argument_group(heading) for heading in dict.fromkeys(headings.values())}
 
@@ -150,7 +150,7 @@ def _describe_unknown(rest: Sequence[str], parser: argparse.ArgumentParser) -> l
             near = suggestion(name.lower().replace("_", "-"), known)
             problems.append(f"{name} is not an option{near or '; --help lists all'}")
         elif not follows_unknown:
-            problems.append(f"{argument!r} belongs to no option; options begin with --")
+            problems.append(f"{argument!r} belongs to no option: options begin with --, values with blanks need quotes")
         follows_unknown = argument.startswith("-") and "=" not in argument
     return problems
 

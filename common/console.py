@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, ParamSpec, TextIO, cast
 
 from common.errors import UserError
@@ -56,6 +57,16 @@ def _quoted(word: str) -> str:
         for character in word.replace("\\", "\\\\").replace("'", "\\'")
     )
     return f"$'{''.join(shown)}'"
+
+
+def _say_interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _say_interrupted  # programs import for seconds, in which Ctrl-C would be a traceback
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a run prints: its announcements before it starts, and the progress bar while it trains."""
 
 import math
+import os
 import socket
 import sys
 import time
@@ -136,7 +137,8 @@ class ProgressBar:
     def __init__(self, start_step: int, limits: StoppingLimits, *, is_shown: bool) -> None:
         self._step, self._first_step, self._limits = start_step, start_step + 1, limits
         self._started = self._next_line = time.monotonic()
-        self._has_lines = is_shown and not (sys.stdout.isatty() and sys.stderr.isatty())
+        has_bar = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0  # some have no width
+        self._has_lines = is_shown and not (sys.stdout.isatty() and has_bar)
         self._bar = tqdm(
             total=limits.total_steps,
             initial=start_step,
@@ -144,7 +146,7 @@ class ProgressBar:
             mininterval=0.5,
             dynamic_ncols=True,
             smoothing=0.05,
-            disable=None if is_shown else True,  # None: where the output is no terminal
+            disable=None if is_shown and has_bar else True,
         )
 
     def advance(self) -> None:

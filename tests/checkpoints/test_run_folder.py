@@ -60,7 +60,13 @@ def test_resume_without_a_name_takes_the_run_used_last(tmp_path: Path, capsys: p
     with open_run_folder(tmp_path, "auto", resume=True) as (folder, checkpoint):
         assert folder.path == tmp_path / "new"
         assert checkpoint is None
-    assert "holds no checkpoint; starting at step 0. Runs in" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"--resume: {tmp_path / 'new'} holds no checkpoint; starting at step 0\n"
+    for name in ("old", "older"):
+        (tmp_path / name / "checkpoints" / "step_00000001").mkdir(parents=True)
+    with open_run_folder(tmp_path, "auto", resume=True):
+        assert capsys.readouterr().out.endswith(
+            "step 0; to go on with another run, add --experiment-name and one of: older, old\n"
+        )
 
 
 def test_a_log_dir_that_is_a_file_is_named(tmp_path: Path) -> None:

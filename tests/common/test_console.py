@@ -171,3 +171,12 @@ def test_no_message_gives_a_number_to_a_noun_that_stays_plural() -> None:
         for match in noun.finditer(path.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+def test_ctrl_c_while_a_program_imports_is_one_line() -> None:
+    """Of any program that imports the console first; what else fails keeps its traceback."""
+    for raised, said in (("KeyboardInterrupt", "interrupted\n"), ("KeyError(1)", "Traceback (most recent call last)")):
+        code = f"import common.console; raise {raised}"
+        finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert finished.stderr.startswith(said)
+        assert finished.returncode != 0

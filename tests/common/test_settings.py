@@ -118,7 +118,7 @@ def test_everything_wrong_is_listed_at_once() -> None:
     )
     assert found == [
         "--sidez is not an option; did you mean --sides?",
-        "'a' belongs to no option; options begin with --",
+        "'a' belongs to no option: options begin with --, values with blanks need quotes",
         "--preset bgi does not exist; did you mean big?",
         "BATCH = x (command line --batch): should be a valid integer, unable to parse string as an integer",
         "CLIPS = stray (command line --clips): should be a valid integer, unable to parse string as an integer",

@@ -1,6 +1,7 @@
 """What a run says of where to look and how far it is, in a terminal and elsewhere."""
 
 import ast
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -88,17 +89,19 @@ def test_the_other_processes_say_nothing(time: HeldClock, capsys: pytest.Capture
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("is_piped", [False, True])
-def test_a_terminal_has_a_bar_and_a_pipe_beside_it_lines(
-    time: HeldClock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_piped: bool
+@pytest.mark.parametrize(("is_piped", "columns"), [(False, 80), (True, 80), (False, 0)])
+def test_a_terminal_has_a_bar_and_a_pipe_beside_it_or_a_terminal_without_width_lines(
+    time: HeldClock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_piped: bool, columns: int
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: not is_piped)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
+    monkeypatch.setattr("os.get_terminal_size", lambda descriptor: os.terminal_size((columns, 24)))
     train(ProgressBar(0, StoppingLimits(100, None), is_shown=True), time, 12, 10.0, log_every_steps=5)
     said = capsys.readouterr()
-    assert "12/100" in said.err
-    assert "loss=0.1200" in said.err
-    assert len(said.out.splitlines()) == (6 if is_piped else 0)
+    assert ("12/100" in said.err) == (columns > 0)
+    assert ("loss=0.1200" in said.err) == (columns > 0)
+    assert len(said.out.splitlines()) == (6 if is_piped or not columns else 0)
     assert "\r" not in said.out
 
 
@@ -111,7 +114,7 @@ def test_every_bar_is_left_out_where_there_is_no_terminal() -> None:
     ]
     settings = [ast.unparse(word.value) for call in calls for word in call.keywords if word.arg == "disable"]
     assert len(settings) == len(calls) >= 5
-    assert set(settings) == {"None", "None if is_shown else True"}
+    assert set(settings) == {"None", "None if is_shown and has_bar else True"}
 
 
 @pytest.mark.parametrize(("knows", "figure"), [(True, "Text_Gap_Shuffled"), (False, "Trained_Text_Gap_Shuffled")])

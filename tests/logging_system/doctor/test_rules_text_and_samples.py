@@ -49,7 +49,7 @@ def _validations(
 
 @pytest.mark.parametrize(
     ("unread", "alike", "severity"),
-    [(0.0, 0.0, None), (1.5, 2.0, "warning"), (3.0, 2.0, "problem"), (0.0, 40.0, "problem")],
+    [(0.0, 0.0, None), (2.5, 17.0, "warning"), (3.0, 17.0, "problem"), (0.0, 40.0, "problem"), (2.0, 0.0, "warning")],
 )
 def test_captions_that_the_model_cannot_tell_apart(
     unread: float, alike: float, severity: str | None, history_with: Build, config: dict[str, object]
@@ -61,8 +61,9 @@ def test_captions_that_the_model_cannot_tell_apart(
     assert isinstance(opinion, Finding)
     assert opinion.severity == severity
     assert opinion.evidence == (Evidence(UNREAD, 0, unread), Evidence(ALIKE, 0, alike))
-    assert f"of {unread:g} % of the captions".casefold() in opinion.explanation.casefold()
-    assert "TEXT_ENCODER" in opinion.remedy
+    assert f"cannot tell {unread + alike:g} % of the captions apart" in opinion.verdict
+    assert f"no character of {unread:g} % of the captions, and {alike:g} % differ" in opinion.explanation
+    assert ("multilingual" in opinion.remedy, "MAX_CAPTION_LENGTH" in opinion.remedy) == (unread > 0, alike > 0)
 
 
 def test_captions_that_are_not_read_are_named_before_the_network(
