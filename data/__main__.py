@@ -143,13 +143,14 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    inspect = commands.add_parser("inspect", help="say what a data set holds", allow_abbrev=False)
+    rest = "Further options are those that `python main.py --help` lists, such as --clip-fit pad."
+    inspect = commands.add_parser("inspect", help="say what a data set holds", epilog=rest, allow_abbrev=False)
     inspect.add_argument("path", type=_path, help="folder of clips, or a list of them: what DATA_ROOT would be")
     inspect.add_argument(
         "--sheet", type=Path, default=Path("inspection.png"), help="picture of some clips (default inspection.png)"
     )
     inspect.add_argument("--json", type=Path, metavar="FILE", help="also write all clips and reasons to this file")
-    shard = commands.add_parser("shard", help="write a data set as WebDataset shards", allow_abbrev=False)
+    shard = commands.add_parser("shard", help="write a data set as WebDataset shards", epilog=rest, allow_abbrev=False)
     shard.add_argument("path", type=_path, help="what DATA_ROOT would be")
     shard.add_argument(
         "--shard-megabytes", type=_megabytes, default=256, metavar="N", help="size of a shard at most (default 256)"

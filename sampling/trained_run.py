@@ -7,6 +7,7 @@ from typing import get_args
 
 from checkpoints.checkpoint import config_of_checkpoint, find_checkpoint, load_weights
 from checkpoints.run_folder import CHECKPOINTS, MAKE_A_RUN, find_run
+from common.console import counted
 from common.errors import UserError
 from common.field_types import LARGEST_GUIDANCE_SCALE
 from common.settings import config_as_json, config_from_json
@@ -17,6 +18,8 @@ from models.build import build_model, build_schedule, build_tokenizer
 from models.tokens import Tokenizer, says_nothing, shown_symbols
 from models.unet3d import TextToVideoModel
 from sampling.sampler import ClipSampler, build_sampler
+
+LONGEST_SHOWN = 60  # characters of a text that a message repeats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +110,19 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
         UserError: the text is empty, too long, or has a symbol that the run does not know.
     """
     tokens, dropped = tokenizer.encode(text)
+    shown = f"{name} {text if len(text) <= LONGEST_SHOWN else f'{text[:LONGEST_SHOWN]}...'!r}"
+    if not text.strip() or not (tokens or dropped):
+        raise UserError(f"{shown}: there is nothing to sign")
     # Finger-spelling shows each letter. Training leaves out what it does not know of a sentence, and reports it.
     if dropped and (config.DATA_ROOT is None or says_nothing(text, dropped)):
         known = shown_symbols(tokenizer.symbols) or "what its text encoder knows"
-        raise UserError(f"{name} {text!r}: the run knows no {dropped[0]!r}; it was trained on: {known}")
-    if not tokens:
-        raise UserError(f"{name} {text!r}: there is nothing to sign")
+        raise UserError(f"{shown}: the run knows no {dropped[0]!r}; it knows: {known}")
     if config.DATA_ROOT is None and len(tokens) > config.NUM_FRAMES:
-        raise UserError(f"{name} {text!r}: {len(tokens)} letters are too many for a clip of {config.NUM_FRAMES} frames")
+        raise UserError(f"{shown}: {len(tokens)} letters are too many for a clip of {config.NUM_FRAMES} frames")
     if len(tokens) > tokenizer.max_length:
         raise UserError(
-            f"{name} {text!r}: {len(tokens)} symbols are more than MAX_CAPTION_LENGTH, {tokenizer.max_length}"
+            f"{shown}: it has {counted(len(tokens), 'symbol')}, and the run reads {tokenizer.max_length} "
+            "(MAX_CAPTION_LENGTH); shorten it"
         )
 
 

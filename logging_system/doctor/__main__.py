@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.console import counted, program
 from common.errors import UserError
+from config import Config
 from logging_system.dashboard_server import find_runs
 from logging_system.doctor.diagnosis import as_json, as_text, diagnose
 from logging_system.files.rewind import EVENT_FILE_PREFIX, METRICS_FILE
@@ -23,7 +24,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Say in plain language what is wrong with a run, on what evidence, and what to do. The run may be "
         "finished or still going on. Exit code 0 whatever the verdict is, 1 where there is nothing to judge.",
     )
-    parser.add_argument("run", type=Path, help="folder of a run, such as logs/NAME, or of runs: then the newest one")
+    logs = Config.model_fields["LOG_DIR"].default
+    parser.add_argument(
+        "run",
+        type=Path,
+        nargs="?",
+        default=logs,
+        help=f"folder of a run, such as logs/NAME, or of runs: then the newest one (default: {logs})",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     return parser.parse_args(arguments)
 

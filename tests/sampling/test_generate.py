@@ -72,8 +72,9 @@ def test_seed_steps_sampler_and_guidance_each_change_the_clip(finished_run: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--text", "CAB?"], "'CAB?': the run knows no '?'; it was trained on: A B C"),
+        (["--text", "CAB?"], "'CAB?': the run knows no '?'; it knows: A B C"),
         (["--text", ""], "there is nothing to sign"),
+        (["--text", " "], "there is nothing to sign"),
         (["--text", "A", "--steps", "0"], "--steps 0: must be between 1 and 1000"),
         (["--text", "A", "--guidance-scale", "nan"], "--guidance-scale nan: must be between 0 and 100"),
         (["--text", "A", "--sampler", "magic"], "--sampler magic: choose from ddim"),
