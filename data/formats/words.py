@@ -13,7 +13,7 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats import manifest
 from data.formats.data_format import DataFormat, RowCollector
-from data.formats.fields import SPLITS, Values, shown, shown_name
+from data.formats.fields import Values, shown, shown_name, split_named, splits_in
 from data.formats.folder import caption_file, find_clips, folders_of, with_split
 from data.formats.search import composed, media_kind
 from data.formats.tables import Record
@@ -61,7 +61,14 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
 def _words(clips: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     """Return the name of the folder that is each clip's word, "" if there is none, and the other folders around it."""
     folders = [folders_of(name) for name in clips]
-    around_words = {each[:-1] for each in folders if each and each[-1].lower() not in SPLITS}
+    around_words = {each[:-1] for each in folders if each and not split_named(each[-1])}
+    around_splits = {each[:-1] for each in folders if len(each) > 1 and split_named(each[-1])}
+    around_splits = {each for each in around_splits if not any(map(split_named, each))}
+    if len(around_splits) > 1:  # hello/train, help/train: a split, even if a folder beside it, hello/vall, is none
+        around_words -= around_splits
+    alike = [splits_in(each[-1]) for each in folders if each]
+    if all(alike) and len(set().union(*alike)) > 1:  # only my_train and my_val: a split as well
+        around_words = set()
     found = []
     for each in folders:
         place = len(each) - (1 if each[:-1] in around_words else 2)  # hello/train/1.mp4 is "hello"

@@ -124,6 +124,13 @@ def folders_that_are_the_split(folder):
 
 
 @case
+def a_part_of_a_split(folder):
+    fill(folder / "test")
+    (folder / "train").mkdir()
+    return {"DATA_ROOT": folder / "test"}, [("split", "the folder itself is named test: give the one that holds it")]
+
+
+@case
 def links_that_lead_out(folder):
     fill(folder)
     write(folder.parent / "elsewhere", "a.gif", None, 9)
