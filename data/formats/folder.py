@@ -18,12 +18,16 @@ from data.captions import read_caption
 from data.formats.data_format import DataFormat
 from data.formats.fields import SPLITS, shown, shown_name, split_named, splits_in
 from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
-from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, media_kind, name_lookup, walk_files
+from data.formats.manifest import FIELDS, NEEDED
+from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, composed, media_kind, name_lookup, walk_files
+from data.formats.tables import open_table
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
 NAMED_LISTS = 3  # that a note names
 NAMED_KINDS = 5  # of files, where none is a clip
+OTHER_CAPTIONS = (".json", ".srt", ".vtt")
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 OTHER_VIDEOS = (".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".ogv", ".webp", ".apng")
 
 
@@ -65,7 +69,7 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         kind = media_kind(name)
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
-    return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips, beside)))
+    return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(path, found.names, clips, beside)))
 
 
 def caption_file(clip: str, find: Callable[[str], str | None]) -> str:
@@ -187,7 +191,27 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(shown(name) if re.search(r"\s", name) else shown_name(name) for name in sorted(set(names)))
 
 
-def _notices(names: Sequence[str], clips: Sequence[str], beside: Mapping[str, str]) -> tuple[Notice, ...]:
+def sheet_notices(names: Sequence[str]) -> list[Notice]:
+    """Return what is said of the spreadsheets among the files, if they lie in the root."""
+    sheets = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in SHEETS]
+    return [
+        Notice("files", f"{shown_name(name)} is not read: save it as CSV UTF-8, as manifest.csv")
+        for name in sheets[:NAMED_LISTS]
+    ]
+
+
+def _why_no_list(root: Path, name: str) -> str:
+    """Return what is wrong with the first line of a table, to continue a sentence that begins with its name; or ""."""
+    if not name.lower().endswith((".csv", ".tsv")) or os.path.islink(root / name):
+        return ""
+    try:
+        open_table(root / name, NEEDED, other_names=FIELDS)
+    except UserError as error:
+        return str(error).removeprefix(shown_name(str(root / name))).strip(" .")
+    return ""
+
+
+def _notices(root: Path, names: Sequence[str], clips: Sequence[str], beside: Mapping[str, str]) -> tuple[Notice, ...]:
     captions = {name for name in names if PurePosixPath(name).suffix.lower() == ".txt"}
     without = [name for name in clips if beside.get(name) not in captions]
     lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
@@ -198,15 +222,25 @@ def _notices(names: Sequence[str], clips: Sequence[str], beside: Mapping[str, st
     if others := [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]:
         count = counted(len(others), "video is of a kind that is", "videos are of kinds that are")
         notes.append(f"{count} not read, such as {shown_name(others[0])}: encode anew")
+    without_captions = {_stem(name) for name in without}
+    for kind in OTHER_CAPTIONS:
+        if unread := sum(name.lower().endswith(kind) and _stem(name) in without_captions for name in names):
+            count = counted(unread, f"{kind} file is", f"{kind} files are")
+            notes.append(f"{count} not read as captions: write .txt files")
     if lists and without:
         named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])
-        notes.append(f"{named} may be the list of clips: give it as DATA_ROOT")
+        why = _why_no_list(root, lists[0]) if len(lists) == 1 else ""
+        notes.append(f"{named} may be the list of clips{f', but {why}' if why else ': give it as DATA_ROOT'}")
     if without and all(folders_of(name) and not split_named(folders_of(name)[-1]) for name in without):
         notes.append(
             f"if the names of folders are the captions, such as {shown_name(folders_of(without[0])[-1])!r} of "
             f"{shown_name(without[0])}, set DATA_FORMAT to 'words'"
         )
-    return tuple(Notice("files", note) for note in notes)
+    return (*(Notice("files", note) for note in notes), *(sheet_notices(names) if without else ()))
+
+
+def _stem(name: str) -> str:
+    return composed(str(PurePosixPath(name).with_suffix("")))
 
 
 FORMAT = DataFormat(

@@ -40,6 +40,32 @@ def test_only_lists_in_the_root_are_pointed_to_and_only_a_few(root):
     assert notes(root) == (r"1\n.csv or 2\n.csv or 3\n.csv may be the list of clips: give it as DATA_ROOT",)
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"Datei;text\na.mp4;x\n", "has no column path. Its first line names datei, text; needed are path, text"),
+        (b"", "is empty: its first line names the columns, such as path, text"),
+    ],
+)
+def test_why_a_table_is_not_taken_for_the_list_is_said(root, content, problem):
+    (root / "metadata.csv").write_bytes(content)
+    assert notes(root) == (f"metadata.csv may be the list of clips, but {problem}",)
+
+
+def test_captions_and_tables_of_kinds_that_are_not_read_are_said(root):
+    for name in ("a.srt", "b.SRT", "b.json", "c.vtt", "sub/list.xlsx", "list.numbers"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    assert notes(root) == (
+        "1 .json file is not read as captions: write .txt files",
+        "2 .srt files are not read as captions: write .txt files",
+        "list.numbers is not read: save it as CSV UTF-8, as manifest.csv",
+    )
+    for name in ("a.txt", "b.txt"):
+        (root / name).write_text("hello")
+    assert notes(root) == ()
+
+
 def test_a_caption_may_be_named_in_capitals(root):
     for name in ("a.TXT", "b.txt"):
         (root / name).write_text(f"hello {name}")
