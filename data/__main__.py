@@ -81,7 +81,7 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
     split: ClipSplit | None = None
     problem: UserError | None = None
     try:
-        check_usable(options.path, inspection)
+        check_usable(options.path, inspection, is_reported=True)
         check_captions(config, lost, len(captions))
         split = split_as_configured(config, inspection, tokenizer)
         batches_per_epoch(InspectedClips(reader, split.training), config.clips_per_step)

@@ -34,7 +34,9 @@ def batches_per_epoch(source: ClipSource, batch_size: int, part: Part = WHOLE_WO
         factors, remedy = "BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS", "add clips or lower these"
         if part.world_size > 1:
             factors += f" * {part.world_size} processes"
-            remedy = "add clips, lower these or start fewer processes"
+            remedy = "add clips, start fewer processes or lower these"
+        if clips >= part.world_size:
+            remedy += f", such as --batch-size 1 --gradient-accumulation-steps {clips // part.world_size}"
         raise UserError(
             f"There {'is' if clips == 1 else 'are'} {counted(clips, 'training clip')}, fewer than the {clips_of_all} "
             f"of one step ({factors}): {remedy}."

@@ -1,5 +1,6 @@
 """Captions as they come from files, normalised or refused; and what the text encoder does not read of them."""
 
+import codecs
 import os
 import re
 import unicodedata
@@ -16,6 +17,7 @@ from models.tokens import Tokenizer, Unread
 MOST_CAPTION_BYTES = 16_384
 LARGEST_SILENT_SHARE = 0.5  # of the captions
 LISTED_CHARACTERS = 20
+NO_CAPTION = "has no caption"  # begins the reason why a clip without one is skipped
 LONGEST_SHOWN = 60  # characters of a caption that a message repeats
 _TURNING_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -65,16 +67,19 @@ def decode_caption(content: bytes, name: str) -> str:
     """Return the caption that the text file `name` holds, normalised; a byte-order mark does not count.
 
     Raises:
-        UnusableClip: it is too large, not UTF-8, or empty.
+        UnusableClip: it is too large, neither UTF-8 nor UTF-16 with a byte-order mark, or empty.
     """
     if len(content) > MOST_CAPTION_BYTES:
         raise UnusableClip(f"has no usable caption: {name} is larger than {MOST_CAPTION_BYTES} bytes")
+    # Windows' Notepad calls UTF-16 "Unicode"; the mark of UTF-32 begins like its own.
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    is_utf_16 = content.startswith(marks) and not content.startswith(codecs.BOM_UTF32_LE)
     try:
-        caption = normalise_caption(content.decode("utf-8-sig"))
+        caption = normalise_caption(content.decode("utf-16" if is_utf_16 else "utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UnusableClip(f"has no usable caption: {name} is not UTF-8") from error
+        raise UnusableClip(f"has no usable caption: {name} is not UTF-8: save it again as UTF-8") from error
     if not caption:
-        raise UnusableClip(f"has no caption: {name} is empty")
+        raise UnusableClip(f"{NO_CAPTION}: {name} is empty")
     return caption
 
 
@@ -86,7 +91,7 @@ def read_caption(root: Path, name: str, allowed: Sequence[Path] = ()) -> str:
     """
     shown = printable(Path(name).name)
     if not os.path.lexists(root / name):
-        raise UnusableClip(f"has no caption: {shown} is missing")
+        raise UnusableClip(f"{NO_CAPTION}: {shown} is missing")
     try:
         with open(inside_file(root, name, allowed), "rb") as file:
             content = file.read(MOST_CAPTION_BYTES + 1)

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy
 
 from common.console import command, counted
 from common.errors import UserError
 from config import Config
-from data.captions import caption_measures, caption_notices, check_captions, normalise_caption
+from data.captions import NO_CAPTION, caption_measures, caption_notices, check_captions, normalise_caption
 from data.clip_splits import (
     ClipSplit,
     asks_for_unknown_words,
@@ -98,8 +98,13 @@ class ClipSetSplits(DataSplits):
             return None
 
 
-def check_usable(path: Path, inspection: Inspection) -> None:
+def check_usable(path: Path, inspection: Inspection, is_reported: bool = False) -> None:
     """Refuse a data set of which too little can be used.
+
+    Args:
+        path: DATA_ROOT.
+        inspection: what it holds.
+        is_reported: the notices and the clips with what is wrong with them have just been printed.
 
     Raises:
         UserError: it holds no usable clip, or most of its clips cannot be used.
@@ -112,11 +117,19 @@ def check_usable(path: Path, inspection: Inspection) -> None:
             f"DATA_ROOT={str(path)!r}: it lists {counted(len(inspection.skipped), 'clip')}, and none is there. "
             f"{name_skipped(inspection.skipped)}. Put the videos below it, or correct the list."
         )
-    notes = "".join(f"Note: {notice.text}. " for notice in inspection.notices if notice.topic != "pictures")
+    notes = "".join(f" Note: {notice.text}." for notice in inspection.notices if notice.topic != "pictures")
+    notes = "" if is_reported else notes
+    if bad == total and all(row.reason.startswith(NO_CAPTION) for row in inspection.unusable):
+        clip = PurePosixPath(inspection.unusable[0].id)
+        raise UserError(
+            f"DATA_ROOT={str(path)!r}: no clip has a caption: write {clip.with_suffix('.txt')} beside {clip}, and so "
+            f"on.{notes}"
+        )
+    named = "" if is_reported else f" {name_skipped(inspection.unusable)}."
+    more = "" if is_reported else f"; {_inspect_command(path)} names them all"
     raise UserError(
-        f"DATA_ROOT={str(path)!r}: {bad} of {counted(total, 'clip')} cannot be used, which looks like a mistake. "
-        f"{name_skipped(inspection.unusable)}. {notes}"
-        f"Put them right or take them away; {_inspect_command(path)} names them all."
+        f"DATA_ROOT={str(path)!r}: {bad} of {counted(total, 'clip')} cannot be used, which looks like a mistake."
+        f"{named}{notes} Put them right or take them away{more}."
     )
 
 

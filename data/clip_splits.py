@@ -101,10 +101,12 @@ def split_notices(split: ClipSplit) -> tuple[Notice, ...]:
     """Return what a split cannot do, for people."""
     notices = []
     if split.left_out:
-        count, first = len(split.left_out), split.left_out[0].row.id
+        count, copy = len(split.left_out), split.left_out[0]
+        trained = next(clip.row.id for clip in split.training if content_key(clip) == content_key(copy))
         notices.append(
             f"{counted(count, 'validation or test clip shows', 'validation or test clips show')} the same as a "
-            f"training clip and {'is' if count == 1 else 'are'} left out: {first}"
+            f"training clip and {'is left out:' if count == 1 else 'are left out, such as'} {copy.row.id} "
+            f"(as {trained})"
         )
     if split.nameless:
         count, first = len(split.nameless), split.nameless[0].row.id
@@ -275,7 +277,14 @@ def _hash_of(kind: str, seed: int) -> Callable[[Unit], int]:
 
 def _divided(clips: tuple[InspectedClip, ...], units: Sequence[Unit], held_out: Sequence[Unit], rule: str) -> ClipSplit:
     if not held_out:
-        return ClipSplit(clips, clips, (), "validation on training clips: they all hang together", True)
+        why = (
+            "there is one clip"
+            if len(clips) == 1
+            else "all clips have the same caption"
+            if len({caption_key(clip.row.caption) for clip in clips}) == 1
+            else "shared captions or pictures link all clips"
+        )
+        return ClipSplit(clips, clips, (), f"validation on training clips: {why}", True)
     ids = {clip.row.id for unit in held_out for clip in unit.clips}
     return ClipSplit(
         training=tuple(clip for clip in clips if clip.row.id not in ids),

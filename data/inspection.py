@@ -5,6 +5,7 @@ cache, and what was found out is remembered: the next start reads only what is n
 """
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from data.verdicts import Verdict, VerdictStore
 PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 MOST_READERS = 8  # threads: decoding leaves Python's lock
 LEAST_FRAMES_PER_SECOND = 8.0  # that may be left of a clip without a word: below, movements are jumps
+MOST_FRAMES = 1024  # that NUM_FRAMES may be
 LARGEST_LOST_SHARE = 0.2  # of a picture's longer side, that CLIP_FIT may cut off or make black without a word
 
 Thing = TypeVar("Thing")
@@ -157,12 +159,15 @@ def picture_notices(clips: Sequence[InspectedClip], shape: ClipShape) -> tuple[N
     for change, reason in reasons.items():
         if changed := [clip.row.id for clip in clips if change in clip.facts.changes]:
             texts.append(f"{len(changed)} of {len(clips)} {reason}, such as {changed[0]}")
-    slow = [(shape.num_frames / clip.facts.seconds, clip.row.id) for clip in clips if _is_thinned(clip, shape)]
+    slow = [(clip.facts.seconds, clip.row.id) for clip in clips if _is_thinned(clip, shape)]
     if slow:
-        rate, name = min(slow)
+        seconds, name = max(slow, key=lambda pair: pair[0])
+        needed = math.ceil(LEAST_FRAMES_PER_SECOND * seconds)
+        remedy = f"NUM_FRAMES={needed} would do" if needed <= MOST_FRAMES else "cut it into shorter clips"
         texts.append(
-            f"{len(slow)} of {len(clips)} too long for NUM_FRAMES={shape.num_frames}: {rate:.1f} frames a second are "
-            f"left of {name}, and movements become jumps below {LEAST_FRAMES_PER_SECOND:g}"
+            f"{len(slow)} of {len(clips)} too long for NUM_FRAMES={shape.num_frames}: "
+            f"{shape.num_frames / seconds:.1f} frames a second are left of {name}, and movements become jumps below "
+            f"{LEAST_FRAMES_PER_SECOND:g}; {remedy}"
         )
     lost = [(_lost_share(clip), clip.row.id) for clip in clips if _lost_share(clip) > LARGEST_LOST_SHARE]
     if lost:

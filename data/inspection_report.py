@@ -106,10 +106,10 @@ class InspectionReport:
     def _caption_lines(self) -> list[str]:
         captions = [clip.row.caption for clip in self.inspection.usable]
         lengths = [len(caption) for caption in captions]
-        texts = [
-            f"{len(set(captions))} different; {min(lengths)} to {max(lengths)} characters, "
-            f"median {statistics.median(lengths):g}"
-        ]
+        different = len(set(captions))
+        number = f"{different} different" if different > 1 else "1 only"
+        span = f"{min(lengths)} to {max(lengths)} characters, median {statistics.median(lengths):g}"
+        texts = [f"{number}; {span if min(lengths) < max(lengths) else counted(lengths[0], 'character')}"]
         texts += [notice.text for notice in self.caption_notices]
         return _labelled("captions", texts)
 

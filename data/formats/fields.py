@@ -18,9 +18,10 @@ Values = Mapping[str, object]
 
 SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "training"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
 
@@ -66,14 +67,25 @@ def as_name(values: Values, field: str) -> str | None:
     return printable(name) or None
 
 
+def split_named(name: str) -> Split | None:
+    """Return the part of the split that is called so, whatever its capitals and the blanks around it; None if none."""
+    return SPLITS.get(name.strip().lower())
+
+
+def splits_in(name: str) -> set[Split]:
+    """Return the parts of the split whose names a name holds as words, as "my_train", "TestSet" and "Val 10%" do."""
+    return {split for word in _WORD.findall(name) if (split := split_named(word)) is not None}
+
+
 def as_split(values: Values) -> Split | None:
     """Return what the field split says; None if it is missing or empty."""
     name = as_name(values, "split")
     if name is None:
         return None
-    if name.lower() not in SPLITS:
+    split = split_named(name)
+    if split is None:
         raise UnusableClip(f"has split={shown(name)}: write one of {', '.join(SPLITS)}, or nothing")
-    return SPLITS[name.lower()]
+    return split
 
 
 def as_number(values: Values, field: str, unit: str) -> float | None:

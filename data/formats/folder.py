@@ -3,23 +3,31 @@
 Folders named train, val or test, at any level above the clips, are the split.
 """
 
+import glob
+import os
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
 from common.console import counted
 from common.errors import UserError
 from data.captions import read_caption
 from data.formats.data_format import DataFormat
-from data.formats.fields import SPLITS, shown_name
+from data.formats.fields import SPLITS, shown, shown_name, split_named, splits_in
 from data.formats.manifest import EXTENSIONS as LIST_EXTENSIONS
-from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, media_kind, name_lookup, walk_files
+from data.formats.manifest import FIELDS, NEEDED
+from data.formats.search import MEDIA_EXTENSIONS, FoundFiles, composed, media_kind, name_lookup, walk_files
+from data.formats.tables import open_table
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 
 NAMED_LISTS = 3  # that a note names
 NAMED_KINDS = 5  # of files, where none is a clip
+OTHER_CAPTIONS = (".json", ".srt", ".vtt")
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 OTHER_VIDEOS = (".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".ogv", ".webp", ".apng")
 
 
@@ -61,7 +69,7 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         kind = media_kind(name)
         assert kind is not None
         rows[clip_id] = ManifestRow(clip_id, Media(kind, name), caption)
-    return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(found.names, clips, beside)))
+    return with_split(Manifest(path, tuple(rows.values()), tuple(skipped), _notices(path, found.names, clips, beside)))
 
 
 def caption_file(clip: str, find: Callable[[str], str | None]) -> str:
@@ -108,15 +116,15 @@ def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = N
     names = [row.media.path for row in manifest.rows]
     parts = _split_folders(manifest.root, names, folders or [folders_of(name) for name in names], what)
     if not parts:
-        return manifest
-    splits = [SPLITS[part.lower()] for part in parts]
+        return replace(manifest, notices=(*manifest.notices, *_root_notices(manifest.root)))
+    splits = [split_named(part) for part in parts]
     said = [
         f"{counted(splits.count(split), 'clip')} for {kind}, such as {shown_name(names[splits.index(split)])}"
         for split, kind in (("training", "training"), ("validation", "validation"), ("test", "testing"))
         if split in splits
     ]
     text = (
-        f"the names of {what} ({', '.join(sorted(set(parts)))}) give the split: {'; '.join(said)} (rename {what} "
+        f"the names of {what} ({_quoted(parts)}) give the split: {'; '.join(said)} (rename {what} "
         "that are no split; SPLIT_BY=caption and SPLIT_BY=signer divide all but the test clips anew)"
     )
     rows = tuple(replace(row, split=split) for row, split in zip(manifest.rows, splits, strict=True))
@@ -125,8 +133,9 @@ def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = N
 
 def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str, ...]], what: str) -> list[str]:
     """Return the name of the folder that says to which part of the split each clip belongs; none if none does."""
-    levels = [[level for level, name in enumerate(each) if name.lower() in SPLITS] for each in folders]
+    levels = [[level for level, name in enumerate(each) if split_named(name)] for each in folders]
     if not any(levels):
+        _check_alike(root, folders, what)
         return []
     first = shown_name(names[next(number for number, found in enumerate(levels) if found)])
     if not all(levels):
@@ -134,11 +143,12 @@ def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str
         raise UserError(
             f"DATA_ROOT={str(root)!r}: {what} named train, val or test hold {sum(map(bool, levels))} of "
             f"{counted(len(names), 'clip')}, such as {first}, but not {beside}. If these {what} are the split, move "
-            "every clip into one of them; if they are not, rename them."
+            f"every clip into one of them, or rename those of the others to one of {', '.join(SPLITS)}; if they are "
+            "not, rename them."
         )
     common = set.intersection(*map(set, levels))
     parts = [each[min(common or found)] for each, found in zip(folders, levels, strict=True)]
-    if all(SPLITS[part.lower()] != "training" for part in parts):
+    if all(split_named(part) != "training" for part in parts):
         raise UserError(
             f"DATA_ROOT={str(root)!r}: no clip is for training; by the names of {what} all are for validation or "
             f"testing, such as {first}. Put the clips for training into {what} named train beside these; if these "
@@ -147,7 +157,61 @@ def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str
     return parts
 
 
-def _notices(names: Sequence[str], clips: Sequence[str], beside: Mapping[str, str]) -> tuple[Notice, ...]:
+def _check_alike(root: Path, folders: Sequence[tuple[str, ...]], what: str) -> None:
+    """Refuse names of one level that hold those of a split, as "my_train" and "Test 10%" do: test clips may be meant.
+
+    Raises:
+        UserError: there are such names for two different parts of the split.
+    """
+    for level in zip_longest(*folders, fillvalue=""):
+        parts = {name: found for name in set(level) if (found := splits_in(name))}
+        if len(parts) > 1 and len(set().union(*parts.values())) > 1:
+            raise UserError(
+                f"DATA_ROOT={str(root)!r}: the names of {what} look like a split, but none is one of "
+                f"{', '.join(SPLITS)}: {_quoted(parts)}. If they are the split, rename them to train, val and test; if "
+                "they are not, rename them so that these words are not in them."
+            )
+
+
+def _root_notices(root: Path) -> tuple[Notice, ...]:
+    """Return what is said if the data set is one part of a split whose other parts lie beside it."""
+    folder = Path(os.path.abspath(root))
+    split, beside = split_named(folder.name), glob.glob("*/", root_dir=folder.parent)
+    if split is None or {split_named(name.rstrip(os.sep)) for name in beside} <= {split, None}:
+        return ()
+    text = (
+        f"the folder itself is named {_quoted([folder.name])}: give the one that holds it, {str(folder.parent)!r}, to "
+        "use its split"
+    )
+    return (Notice("split", text),)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    """Return names of folders in order, those with blanks in quotes."""
+    return ", ".join(shown(name) if re.search(r"\s", name) else shown_name(name) for name in sorted(set(names)))
+
+
+def sheet_notices(names: Sequence[str]) -> list[Notice]:
+    """Return what is said of the spreadsheets among the files, if they lie in the root."""
+    sheets = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in SHEETS]
+    return [
+        Notice("files", f"{shown_name(name)} is not read: save it as CSV UTF-8, as manifest.csv")
+        for name in sheets[:NAMED_LISTS]
+    ]
+
+
+def _why_no_list(root: Path, name: str) -> str:
+    """Return what is wrong with the first line of a table, to continue a sentence that begins with its name; or ""."""
+    if not name.lower().endswith((".csv", ".tsv")) or os.path.islink(root / name):
+        return ""
+    try:
+        open_table(root / name, NEEDED, other_names=FIELDS)
+    except UserError as error:
+        return str(error).removeprefix(shown_name(str(root / name))).strip(" .")
+    return ""
+
+
+def _notices(root: Path, names: Sequence[str], clips: Sequence[str], beside: Mapping[str, str]) -> tuple[Notice, ...]:
     captions = {name for name in names if PurePosixPath(name).suffix.lower() == ".txt"}
     without = [name for name in clips if beside.get(name) not in captions]
     lists = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in LIST_EXTENSIONS]
@@ -158,15 +222,25 @@ def _notices(names: Sequence[str], clips: Sequence[str], beside: Mapping[str, st
     if others := [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]:
         count = counted(len(others), "video is of a kind that is", "videos are of kinds that are")
         notes.append(f"{count} not read, such as {shown_name(others[0])}: encode anew")
+    without_captions = {_stem(name) for name in without}
+    for kind in OTHER_CAPTIONS:
+        if unread := sum(name.lower().endswith(kind) and _stem(name) in without_captions for name in names):
+            count = counted(unread, f"{kind} file is", f"{kind} files are")
+            notes.append(f"{count} not read as captions: write .txt files")
     if lists and without:
         named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])
-        notes.append(f"{named} may be the list of clips: give it as DATA_ROOT")
-    if without and all(folders_of(name) and folders_of(name)[-1].lower() not in SPLITS for name in without):
+        why = _why_no_list(root, lists[0]) if len(lists) == 1 else ""
+        notes.append(f"{named} may be the list of clips{f', but {why}' if why else ': give it as DATA_ROOT'}")
+    if without and all(folders_of(name) and not split_named(folders_of(name)[-1]) for name in without):
         notes.append(
             f"if the names of folders are the captions, such as {shown_name(folders_of(without[0])[-1])!r} of "
             f"{shown_name(without[0])}, set DATA_FORMAT to 'words'"
         )
-    return tuple(Notice("files", note) for note in notes)
+    return (*(Notice("files", note) for note in notes), *(sheet_notices(names) if without else ()))
+
+
+def _stem(name: str) -> str:
+    return composed(str(PurePosixPath(name).with_suffix("")))
 
 
 FORMAT = DataFormat(

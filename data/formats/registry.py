@@ -7,7 +7,7 @@ from pathlib import Path
 from common.errors import UserError
 from data.formats import folder, how2sign, manifest, msasl, phoenix, pose_lexicon, webdataset, wlasl, words
 from data.formats.data_format import DataFormat
-from data.formats.search import media_kind
+from data.formats.search import MEDIA_EXTENSIONS, media_kind
 from data.rows import Manifest
 
 PUBLISHED: tuple[DataFormat, ...] = (how2sign.FORMAT, phoenix.FORMAT, wlasl.FORMAT, msasl.FORMAT)
@@ -21,6 +21,7 @@ FORMATS: tuple[DataFormat, ...] = (
     words.FORMAT,
     folder.FORMAT,
 )
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst")
 FORMAT_NAMES = tuple(data_format.name for data_format in FORMATS)
 
 
@@ -52,15 +53,7 @@ def read_data_set(path: Path, format_name: str, allowed: tuple[Path, ...] = ()) 
         return chosen.name, f"{chosen.title} (DATA_FORMAT says so)", _read_as(chosen, path, allowed)
     recognised = _recognise(path)
     if recognised is None:
-        if media_kind(path.name) is not None:
-            raise UserError(
-                f"DATA_ROOT={str(path)!r} is a single clip. Give the folder that holds it, {str(path.parent)!r}, "
-                "with a caption beside each clip."
-            )
-        possible = "; ".join(f"{data_format.name}: {data_format.needs}" for data_format in FORMATS)
-        raise UserError(
-            f"DATA_ROOT={str(path)!r} is nothing that can be read.{_set_around(path)} Possible are {possible}."
-        )
+        raise UserError(f"DATA_ROOT={str(path)!r} {_instead_of(path)}")
     chosen, why = recognised
     try:
         manifest = chosen.read(path, allowed)
@@ -86,6 +79,25 @@ def _set_around(path: Path) -> str:
         if (why := data_format.recognise(path.parent)) is not None:
             return f" Its folder looks like {data_format.title} ({why}): give {str(path.parent)!r} as DATA_ROOT."
     return ""
+
+
+def _instead_of(path: Path) -> str:
+    """Return what to give in place of a file that is in no format; it continues a sentence that begins with it."""
+    suffix = path.suffix.lower()
+    with_captions = f"Give the folder that holds it, {str(path.parent)!r}, with a caption beside each clip."
+    if media_kind(path.name) is not None:
+        return f"is a single clip. {with_captions}"
+    if suffix == ".txt" and any(path.with_suffix(extension).exists() for extension in MEDIA_EXTENSIONS):
+        return f"is the caption of a single clip. {with_captions}"
+    if suffix in ARCHIVES:
+        return "is an archive: unpack it and give the folder."
+    if suffix in folder.SHEETS:
+        return "is not read: save it as CSV UTF-8 and give that file."
+    others = ", ".join(each.title for each in (*PUBLISHED, webdataset.FORMAT, pose_lexicon.FORMAT))
+    return (
+        f"is nothing that can be read.{_set_around(path)} Possible are {folder.FORMAT.needs}; {words.FORMAT.needs}; a "
+        f"list of clips with captions ({', '.join(manifest.EXTENSIONS)}, .json); and {others} (docs/data.md)."
+    )
 
 
 def _recognise(path: Path) -> tuple[DataFormat, str] | None:

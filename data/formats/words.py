@@ -13,13 +13,12 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats import manifest
 from data.formats.data_format import DataFormat, RowCollector
-from data.formats.fields import SPLITS, Values, shown, shown_name
-from data.formats.folder import caption_file, find_clips, folders_of, with_split
+from data.formats.fields import Values, shown, shown_name, split_named, splits_in
+from data.formats.folder import OTHER_CAPTIONS, caption_file, find_clips, folders_of, sheet_notices, with_split
 from data.formats.search import composed, media_kind
 from data.formats.tables import Record
 from data.rows import Manifest, ManifestRow, Media, Notice, UnusableClip
 
-CAPTION_EXTENSIONS = (".txt", ".json", ".srt", ".vtt")
 _NUMBER = re.compile(r"\d+[._ -]+(?=\D)")  # as in "1. loud"; it counts the folders if all have one
 
 
@@ -30,7 +29,7 @@ def _recognise(path: Path) -> str | None:
         return None
     files = [PurePosixPath(name) for name in found.names]
     texts = {
-        composed(file.stem) for file in files if file.suffix.lower() in CAPTION_EXTENSIONS
+        composed(file.stem) for file in files if file.suffix.lower() in (".txt", *OTHER_CAPTIONS)
     }  # also in other folders
     words = {word for word, _ in _words(clips)}
     if "" in words or len(words) < 2 or any(composed(PurePosixPath(name).stem) in texts for name in clips):
@@ -55,13 +54,22 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     )
     whole = collector.manifest(path, shown_name(str(path)))
     split = with_split(whole, [other_folders[row.media.path] for row in whole.rows])
-    return replace(split, notices=(*_notices(whole.rows, set(found.names)), *split.notices))
+    return replace(
+        split, notices=(*_notices(whole.rows, set(found.names)), *sheet_notices(found.names), *split.notices)
+    )
 
 
 def _words(clips: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     """Return the name of the folder that is each clip's word, "" if there is none, and the other folders around it."""
     folders = [folders_of(name) for name in clips]
-    around_words = {each[:-1] for each in folders if each and each[-1].lower() not in SPLITS}
+    around_words = {each[:-1] for each in folders if each and not split_named(each[-1])}
+    around_splits = {each[:-1] for each in folders if len(each) > 1 and split_named(each[-1])}
+    around_splits = {each for each in around_splits if not any(map(split_named, each))}
+    if len(around_splits) > 1:  # hello/train, help/train: a split, even if a folder beside it, hello/vall, is none
+        around_words -= around_splits
+    alike = [splits_in(each[-1]) for each in folders if each]
+    if all(alike) and len(set().union(*alike)) > 1:  # only my_train and my_val: a split as well
+        around_words = set()
     found = []
     for each in folders:
         place = len(each) - (1 if each[:-1] in around_words else 2)  # hello/train/1.mp4 is "hello"

@@ -159,7 +159,7 @@ def test_bad_files_are_skipped_and_named(open_, folder, tmp_path):
     assert reasons == {
         "broken.mp4": "is not a video of a known kind",
         "empty.gif": "has no caption: empty.txt is empty",
-        "latin.gif": "has no usable caption: latin.txt is not UTF-8",
+        "latin.gif": "has no usable caption: latin.txt is not UTF-8: save it again as UTF-8",
         "link.gif": f"leads out of the data set's folder, to {tmp_path} (DATA_ALLOW)",
         "silent.gif": "has no caption: silent.txt is missing",
     }
@@ -186,8 +186,21 @@ def test_links_inside_the_folder_are_fine(open_, folder):
 def test_more_than_half_unusable_is_an_error(open_, folder):
     for number in range(4):
         (folder / f"clip{number}.txt").unlink()
-    with pytest.raises(UserError, match=r"4 of 6 clips cannot be used.*clip0.txt is missing"):
+    with pytest.raises(
+        UserError, match=r"4 of 6 clips cannot be used.*clip0.txt is missing.*inspect .* names them all"
+    ):
         open_()
+
+
+def test_clips_of_which_none_has_a_caption_are_refused_once_with_the_remedy(open_, folder):
+    for file in folder.glob("*.txt"):
+        file.rename(file.with_suffix(".vtt"))
+    with pytest.raises(UserError) as caught:
+        open_()
+    assert str(caught.value) == (
+        f"DATA_ROOT={str(folder)!r}: no clip has a caption: write clip0.txt beside clip0.gif, and so on. Note: 6 .vtt "
+        "files are not read as captions: write .txt files."
+    )
 
 
 def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):

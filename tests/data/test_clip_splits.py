@@ -101,7 +101,10 @@ def test_all_clips_of_one_caption_are_shared_and_said_so():
     split = split_clips([clip(0), clip(1)], "auto", 0.5, 0)
     assert split.is_shared
     assert split.training == split.held_out
-    assert "on training clips" in split.rule
+    assert split.rule == "validation on training clips: all clips have the same caption"
+    assert split_clips([clip(0)], "auto", 0.5, 0).rule == "validation on training clips: there is one clip"
+    linked = split_clips([clip(0, "a", digest="x"), clip(1, "b", digest="x")], "auto", 0.5, 0)
+    assert linked.rule == "validation on training clips: shared captions or pictures link all clips"
 
 
 def test_about_the_wanted_share_of_the_captions_is_held_out():
@@ -139,7 +142,9 @@ def test_given_clips_that_show_the_same_as_a_training_clip_are_left_out_and_said
     assert ids(split.held_out) == ["clip002"]
     assert ids(split.test) == []
     assert ids(split.left_out) == ["clip001", "clip003"]
-    assert "2 validation or test clips show the same as a training clip" in split_notices(split)[0].text
+    assert split_notices(split)[0].text == (
+        "2 validation or test clips show the same as a training clip and are left out, such as clip001 (as clip000)"
+    )
 
 
 def test_parts_of_a_file_that_overlap_stay_together():

@@ -132,7 +132,25 @@ def test_where_most_is_broken_what_was_found_comes_before_the_error(inspect, cli
     assert inspect() == 1
     printed = capsys.readouterr()
     assert "clips         2 usable, 5 unusable" in printed.out
-    assert "5 of 7 clips cannot be used" in printed.err
+    assert printed.err.endswith(
+        ": 5 of 7 clips cannot be used, which looks like a mistake. Put them right or take them away.\n"
+    )
+
+
+def test_a_single_clip_is_reported_plainly(inspect, clips, capsys):
+    for file in clips.iterdir():
+        if file.stem != "amy_hello":
+            file.unlink()
+    assert inspect() == 1
+    printed = capsys.readouterr()
+    assert "captions      1 only; 5 characters\n" in printed.out
+    assert "(validation on training clips: there is one clip)" in printed.out
+    assert printed.err.endswith("lower these, such as --batch-size 1 --gradient-accumulation-steps 1.\n")
+    (clips / "amy_hello.txt").unlink()
+    assert inspect() == 1
+    assert capsys.readouterr().err.endswith(
+        ": no clip has a caption: write amy_hello.txt beside amy_hello.gif, and so on.\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
+from config import Config
 from data.clip_set import InspectedClips
-from data.inspection import ClipReader, InspectedClip, picture_notices
+from data.inspection import MOST_FRAMES, ClipReader, InspectedClip, picture_notices
 from data.media.decode import media_digest, media_stamp
 from data.media.resample import ClipShape, MediaFacts
 from data.rows import ManifestRow, Media, TarMember, TimeSpan, UnusableClip
@@ -123,6 +124,23 @@ def test_what_clip_fit_cuts_off_or_blackens_is_said_from_a_fifth_on():
     assert crop.text == "2 of 4 made square by CLIP_FIT='crop': 44% cut off in b.mp4; 'pad' would not"
     assert pad.text == "2 of 4 made square by CLIP_FIT='pad': 44% added in black in b.mp4; 'crop' would not"
     assert picture_notices(clips[:1], ClipShape(16, 32)) == ()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "remedy"), [(2.51, "NUM_FRAMES=21 would do"), (128.1, "cut it into shorter clips")]
+)
+def test_what_would_do_for_clips_that_are_too_long_is_said(seconds, remedy):
+    facts = [MediaFacts(32, 32, 5000, length) for length in (1.0, seconds, 2.4)]
+    clips = [
+        InspectedClip(ManifestRow(f"{number}.mp4", Media("video", f"{number}.mp4"), "hello"), "", "", each)
+        for number, each in enumerate(facts)
+    ]
+    [notice] = picture_notices(clips, ClipShape(16, 32))
+    assert notice.text.startswith("2 of 3 too long for NUM_FRAMES=16: ")
+    assert notice.text.endswith(f" a second are left of 1.mp4, and movements become jumps below 8; {remedy}")
+    assert Config(NUM_FRAMES=MOST_FRAMES)
+    with pytest.raises(ValueError, match="NUM_FRAMES"):
+        Config(NUM_FRAMES=MOST_FRAMES + 1)
 
 
 def test_clips_in_shards_are_grouped_by_shard(root, cache):

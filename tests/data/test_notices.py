@@ -79,11 +79,26 @@ def files_that_are_no_clips(folder):
     (folder / "lonely.txt").write_text("x")
     (folder / "old.wmv").write_bytes(b"x")
     (folder / "list.csv").write_text("path,text\n")
+    (folder / "captions.xlsx").write_bytes(b"PK")
     write(folder, "silent.gif", None, 9)
+    (folder / "silent.srt").write_text("1")
     return {}, [
+        ("files", "1 .srt file is not read as captions: write .txt files"),
+        ("files", "captions.xlsx is not read: save it as CSV UTF-8, as manifest.csv"),
         ("files", "1 .txt file has no clip beside it, such as lonely.txt"),
         ("files", "1 video is of a kind that is not read, such as old.wmv: encode anew"),
         ("files", "list.csv may be the list of clips: give it as DATA_ROOT"),
+        ("clips", "1 cannot be used: silent.gif has no caption: silent.txt is missing"),
+    ]
+
+
+@case
+def a_table_that_is_no_list(folder):
+    fill(folder)
+    (folder / "metadata.csv").write_text("Datei;Satz\n")
+    write(folder, "silent.gif", None, 9)
+    return {}, [
+        ("files", "metadata.csv may be the list of clips, but has no column path and no column text. Its first line"),
         ("clips", "1 cannot be used: silent.gif has no caption: silent.txt is missing"),
     ]
 
@@ -119,8 +134,18 @@ def folders_that_are_the_split(folder):
     (folder / "val/copy.txt").write_text("I see 1 of them")
     return {}, [
         ("split", "5 clips for training, such as train/0.gif; 3 clips for validation, such as val/5.gif; 1 clip for"),
-        ("split", "1 validation or test clip shows the same as a training clip and is left out: val/copy.gif"),
+        (
+            "split",
+            "1 validation or test clip shows the same as a training clip and is left out: val/copy.gif (as train/0.gif",
+        ),
     ]
+
+
+@case
+def a_part_of_a_split(folder):
+    fill(folder / "test")
+    (folder / "train").mkdir()
+    return {"DATA_ROOT": folder / "test"}, [("split", "the folder itself is named test: give the one that holds it")]
 
 
 @case
@@ -248,7 +273,11 @@ def pictures_that_are_long_or_wide(folder):
     images[0].save(folder / "9.gif", save_all=True, append_images=images[1:], duration=100)
     (folder / "9.txt").write_text("I see 1 of them")
     return {"NUM_FRAMES": 5}, [
-        ("pictures", "1 of 9 too long for NUM_FRAMES=5: 4.2 frames a second are left of 9.gif, and movements become"),
+        (
+            "pictures",
+            "1 of 9 too long for NUM_FRAMES=5: 4.2 frames a second are left of 9.gif, and movements become jumps "
+            "below 8; NUM_FRAMES=10 would do",
+        ),
         ("pictures", "1 of 9 made square by CLIP_FIT='crop': 50% cut off in 9.gif; 'pad' would not"),
     ]
 

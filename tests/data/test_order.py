@@ -292,5 +292,8 @@ def test_too_few_clips_for_the_processes_is_an_error_with_the_remedy(grouped):
         batches_per_epoch(Clips(grouped=grouped), 4, Part(0, 13))
     assert str(caught.value) == (
         "There are 49 training clips, fewer than the 52 of one step (BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS * 13 "
-        "processes): add clips, lower these or start fewer processes."
+        "processes): add clips, start fewer processes or lower these, such as --batch-size 1 "
+        "--gradient-accumulation-steps 3."
     )
+    with pytest.raises(UserError, match=r"processes\): add clips, start fewer processes or lower these\.$"):
+        batches_per_epoch(Clips(grouped=grouped), 1, Part(0, 50))

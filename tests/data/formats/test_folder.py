@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from common.errors import UserError
@@ -36,6 +38,32 @@ def test_only_lists_in_the_root_are_pointed_to_and_only_a_few(root):
     for number in range(1, 6):
         (root / f"{number}\n.csv").touch()
     assert notes(root) == (r"1\n.csv or 2\n.csv or 3\n.csv may be the list of clips: give it as DATA_ROOT",)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"Datei;text\na.mp4;x\n", "has no column path. Its first line names datei, text; needed are path, text"),
+        (b"", "is empty: its first line names the columns, such as path, text"),
+    ],
+)
+def test_why_a_table_is_not_taken_for_the_list_is_said(root, content, problem):
+    (root / "metadata.csv").write_bytes(content)
+    assert notes(root) == (f"metadata.csv may be the list of clips, but {problem}",)
+
+
+def test_captions_and_tables_of_kinds_that_are_not_read_are_said(root):
+    for name in ("a.srt", "b.SRT", "b.json", "c.vtt", "sub/list.xlsx", "list.numbers"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    assert notes(root) == (
+        "1 .json file is not read as captions: write .txt files",
+        "2 .srt files are not read as captions: write .txt files",
+        "list.numbers is not read: save it as CSV UTF-8, as manifest.csv",
+    )
+    for name in ("a.txt", "b.txt"):
+        (root / name).write_text("hello")
+    assert notes(root) == ()
 
 
 def test_a_caption_may_be_named_in_capitals(root):
@@ -93,7 +121,9 @@ def splits(root):
         {"train/a.mp4": "training", "more/clips/train/b.mp4": "training", "test/c.mp4": "test"},
         {"test/train/a.mp4": "training", "dev/train/b.mp4": "training", "amy/val/c.mp4": "validation"},
         {"train/test/a.mp4": "training", "test/train/b.mp4": "test"},
-        {"a.mp4": None, "training data/a.mp4": None, "val_clips/a.mp4": None, "protest/b.mp4": None},
+        {"a.mp4": None, "training data/a.mp4": None, "train_clips/a.mp4": None, "protest/b.mp4": None},
+        {"amy/train data/a.mp4": None, "Dev Patel/b.mp4": None, "Val Kilmer/c.mp4": None},
+        {" Train /a.mp4": "training", "validate/b.mp4": "validation", "TEST\t/c.mp4": "test"},
         {"train.mp4": None, "test.mp4": None, "amy/val.mp4": None},
     ],
     ids=[
@@ -105,6 +135,8 @@ def splits(root):
         "signers test and dev",
         "both",
         "no",
+        "different levels and one part",
+        "blanks",
         "files",
     ],
 )
@@ -144,6 +176,48 @@ def test_folders_that_may_or_may_not_be_the_split_are_asked_about(tmp_path, name
         FORMAT.read(tmp_path)
     assert str(caught.value).startswith(f"DATA_ROOT={str(tmp_path)!r}: ")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (["Train 80%", "Val 10%", "Test 10%"], "'Test 10%', 'Train 80%', 'Val 10%'"),
+        (["my_train", "my_val", "my_test"], "my_test, my_train, my_val"),
+        (["amy/train1", "amy/TestSet"], "TestSet, train1"),
+        (["01-TRAINING", "02-TEST", "amy"], "01-TRAINING, 02-TEST"),
+    ],
+)
+def test_folders_that_look_like_a_split_are_asked_about(tmp_path, folders, named):
+    write_captioned(tmp_path, *(f"{folder}/{number}.mp4" for number, folder in enumerate(folders)))
+    with pytest.raises(UserError) as caught:
+        FORMAT.read(tmp_path)
+    said = str(caught.value)
+    assert "the names of folders look like a split, but none is one of train, training, val, valid, vali" in said
+    assert f": {named}. If they are the split, rename them to train, val and test; if they are not, rename them" in said
+
+
+def test_the_refusal_of_folders_names_what_they_may_be_called(tmp_path):
+    write_captioned(tmp_path, "train/a.mp4", "train/b.mp4", "Validierung/c.mp4")
+    with pytest.raises(
+        UserError, match=r"or rename those of the others to one of train, .*, validate, .*, testing; if"
+    ):
+        FORMAT.read(tmp_path)
+
+
+def test_blanks_around_the_names_of_the_split_are_shown(root):
+    write_captioned(root, "train /a.mp4", "val/b.mp4")
+    [said] = notes(root)
+    assert said.startswith("the names of folders ('train ', val) give the split: ")
+
+
+def test_one_part_of_a_split_as_the_whole_is_said(tmp_path, monkeypatch):
+    write_captioned(tmp_path, "My Clips/TEST/a.mp4", "My Clips/Train/b.mp4", "other/test/c.mp4", "other/amy/d.mp4")
+    (tmp_path / "other" / "train").touch()
+    said = f"the folder itself is named TEST: give the one that holds it, {str(tmp_path / 'My Clips')!r}, to use its"
+    assert [note[: len(said)] for note in notes(tmp_path / "My Clips" / "TEST")] == [said]
+    monkeypatch.chdir(tmp_path / "My Clips" / "TEST")
+    assert [note[: len(said)] for note in notes(Path("."))] == [said]
+    assert notes(tmp_path / "other" / "test") == notes(tmp_path / "other" / "amy") == ()
 
 
 def test_clips_without_captions_ask_nothing(root):

@@ -341,7 +341,10 @@ AWAY = "paths start at the list's folder, so take"
         ("a.mp4," + "x" * 200_000 + ",,,", "cannot be read (field larger than field limit"),
         ("none.mp4,hello,,,", "names path='none.mp4', which does not exist below "),
         ("notes.txt,hello,,,", "names path='notes.txt': a clip is one of .gif, .mp4"),
-        ("a.mp4,hello,eval,,", "has split='eval': write one of train, training, val, valid, validation, dev, test"),
+        (
+            "a.mp4,hello,eval,,",
+            "has split='eval': write one of train, training, val, valid, validate, validation, dev",
+        ),
         ("a.mp4,hello,,one,", "has start='one': write seconds as a number"),
         ("a.mp4,hello,,nan,", "has start='nan': write seconds as a number"),
         ("a.mp4,hello,,,inf", "has end='inf': write seconds as a number"),

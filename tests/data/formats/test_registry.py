@@ -145,9 +145,11 @@ def test_a_file_that_is_nothing_is_refused_with_what_is_possible(tmp_path):
     file.write_text("hello")
     with pytest.raises(UserError) as caught:
         read_data_set(file, "auto")
-    assert str(caught.value).startswith(f"DATA_ROOT={str(file)!r} is nothing that can be read. Possible are ")
-
-    assert all(f"{name}: " in str(caught.value) for name in FORMAT_NAMES)
+    said = str(caught.value).removeprefix(f"DATA_ROOT={str(file)!r} ")
+    assert said.startswith("is nothing that can be read. Possible are a folder of clips, each with its caption beside")
+    assert all(each.title in said for each in FORMATS if each.name not in ("folder", "words", "manifest"))
+    assert all(text in said for text in (FORMATS[-1].needs, FORMATS[-2].needs, "a list of clips"))
+    assert len(said) < 400
     with pytest.raises(UserError, match="It is nothing else that can be read either"):
         read_data_set(file, "folder")
 
@@ -179,6 +181,28 @@ def test_a_single_clip_is_refused_and_its_folder_named(tmp_path):
     with pytest.raises(UserError, match="is a single clip") as caught:
         read_data_set(clip, "auto")
     assert f"Give the folder that holds it, {str(tmp_path)!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "clip.txt",
+            "is the caption of a single clip. Give the folder that holds it, '{folder}', with a caption beside",
+        ),
+        ("clips.zip", "is an archive: unpack it and give the folder."),
+        ("clips.tar.GZ", "is an archive: unpack it and give the folder."),
+        ("captions.xlsx", "is not read: save it as CSV UTF-8 and give that file."),
+        ("captions.ODS", "is not read: save it as CSV UTF-8 and give that file."),
+    ],
+)
+def test_files_that_people_give_are_refused_with_what_to_do(tmp_path, name, message):
+    for each in (name, "clip.mp4"):
+        (tmp_path / each).write_bytes(b"x")
+    with pytest.raises(UserError) as caught:
+        read_data_set(tmp_path / name, "auto")
+    start = f"DATA_ROOT={str(tmp_path / name)!r} {message.format(folder=tmp_path)}"
+    assert str(caught.value).startswith(start)
 
 
 def test_an_unknown_format_is_refused(tmp_path):

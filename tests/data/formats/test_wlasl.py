@@ -103,7 +103,8 @@ def test_entries_that_make_no_sense_are_skipped_alone(read):
         ("../videos/00336", "has no file ../videos/00336.mp4 in videos"),
         (
             f"{place} 5 instance 4",
-            "has split='eval': write one of train, training, val, valid, validation, dev, test, testing, or nothing",
+            "has split='eval': write one of train, training, val, valid, validate, validation, dev, test, testing, or "
+            "nothing",
         ),
     ]
 

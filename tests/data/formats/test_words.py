@@ -65,10 +65,29 @@ def test_the_folder_is_the_caption(tmp_path):
         },
         {"amy/hello/1.mp4": ("hello", None), "bob/hello/1.mp4": ("hello", None), "bob/walk/1.mp4": ("walk", None)},
         {"Adjectives/1. loud/a.mov": ("loud", None), "Animals/12. black bear/b.mov": ("black bear", None)},
+        {
+            "train/test/1.mp4": ("test", "training"),
+            "train/walk/2.mp4": ("walk", "training"),
+            "val/test/1.mp4": ("test", "validation"),
+            "val/walk/2.mp4": ("walk", "validation"),
+        },
+        {"driving_test/1.mp4": ("driving test", None), "train/1.mp4": ("train", None), "hello/1.mp4": ("hello", None)},
         {"001/a.mp4": ("001", None), "002/b.mp4": ("002", None)},
         {"7_up/a.mp4": ("7 up", None), "hello/b.mp4": ("hello", None)},
     ],
-    ids=["above", "below", "words", "word in a split", "word above a split", "signers", "counted", "numbers", "seven"],
+    ids=[
+        "above",
+        "below",
+        "words",
+        "word in a split",
+        "word above a split",
+        "signers",
+        "counted",
+        "in both",
+        "alike",
+        "numbers",
+        "7",
+    ],
 )
 def test_words_and_splits_are_told_apart(tmp_path, expected):
     assert found(touch(tmp_path, *expected)) == ("words", expected)
@@ -76,11 +95,29 @@ def test_words_and_splits_are_told_apart(tmp_path, expected):
 
 @pytest.mark.parametrize(
     "names",
-    [["train/hello/1.mp4", "more/thanks/1.mp4"], ["hello/1.mp4", "hello/test/2.mp4", "thanks/1.mp4"]],
+    [
+        ["train/hello/1.mp4", "more/thanks/1.mp4"],
+        ["hello/1.mp4", "hello/test/2.mp4", "thanks/1.mp4"],
+        ["hello/Train/1.mp4", "hello/Validierung/2.mp4", "help/Train/1.mp4", "help/Validierung/2.mp4"],
+        ["hello/Train/1.mp4", "hello/vall/2.mp4", "help/train/1.mp4", "help/val/2.mp4"],
+    ],
 )
 def test_what_may_be_a_split_or_a_word_is_asked_about(tmp_path, names):
     touch(tmp_path, *names)
     with pytest.raises(UserError, match="If these folders are the split, move every clip into one of them"):
+        read_data_set(tmp_path, "auto")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["hello/my_train/1.mp4", "hello/my_val/2.mp4", "help/my_train/1.mp4"],
+        ["Train 80%/hello/1.mp4", "Train 80%/help/1.mp4", "Test 20%/hello/1.mp4"],
+    ],
+)
+def test_what_looks_like_a_split_is_asked_about(tmp_path, names):
+    touch(tmp_path, *names)
+    with pytest.raises(UserError, match="the names of folders look like a split, but none is one of train, training, "):
         read_data_set(tmp_path, "auto")
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from tests.data.media.hostile_folder import add, inspect, reasons
 
+NOT_UTF_8 = "has no usable caption: clip.txt is not UTF-8: save it again as UTF-8"
+
 
 @pytest.mark.parametrize(
     ("caption", "reason"),
@@ -18,11 +20,12 @@ from tests.data.media.hostile_folder import add, inspect, reasons
             "has no caption: clip.txt is empty",
         ),
         (b"x" * 1_000_000, "has no usable caption: clip.txt is larger than 16384 bytes"),
-        (b"gr\xfc\xdfen", "has no usable caption: clip.txt is not UTF-8"),
-        ("hello".encode("utf-16"), "has no usable caption: clip.txt is not UTF-8"),
-        ("hello".encode("utf-32"), "has no usable caption: clip.txt is not UTF-8"),
-        (b"\xed\xa0\x80", "has no usable caption: clip.txt is not UTF-8"),  # half of a pair
-        (b"\xc0\xafetc", "has no usable caption: clip.txt is not UTF-8"),  # a slash, too long
+        (b"gr\xfc\xdfen", NOT_UTF_8),
+        ("hello".encode("utf-16")[:-1], NOT_UTF_8),
+        (b"\xff\xfe\x00\xd8", NOT_UTF_8),  # half of a pair
+        ("hello".encode("utf-32"), NOT_UTF_8),
+        (b"\xed\xa0\x80", NOT_UTF_8),  # half of a pair
+        (b"\xc0\xafetc", NOT_UTF_8),  # a slash, too long
     ],
     ids=[
         "missing",
@@ -33,7 +36,8 @@ from tests.data.media.hostile_folder import add, inspect, reasons
         "invisible",
         "large",
         "Latin-1",
-        "UTF-16",
+        "UTF-16 cut off",
+        "half a pair in UTF-16",
         "UTF-32",
         "surrogate",
         "overlong",
@@ -48,13 +52,24 @@ def test_captions_that_cannot_be_used(root, caption, reason):
     ("caption", "read"),
     [
         (b"\xef\xbb\xbfhello\r\n", "hello"),
+        (b"\xff\xfe" + "größer 👋\r\n".encode("utf-16-le"), "größer 👋"),
+        (b"\xfe\xff" + "größer".encode("utf-16-be"), "größer"),
         (b"\x1b[31mred\x1b[0m\x00\x07", "[31mred [0m"),
         ("e\N{COMBINING ACUTE ACCENT}te\N{COMBINING ACUTE ACCENT}".encode(), "été"),
         (b"a\nb\n\n\nc", "a b c"),
         ("\N{WOMAN}\N{ZERO WIDTH JOINER}\N{SCHOOL}".encode(), "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{SCHOOL}"),
         (b"x" * 16_384, "x" * 16_384),
     ],
-    ids=["byte order mark", "escape sequences", "combining accents", "lines", "joined emoji", "longest"],
+    ids=[
+        "byte order mark",
+        "UTF-16, little",
+        "UTF-16, big",
+        "escape sequences",
+        "combining accents",
+        "lines",
+        "joined emoji",
+        "longest",
+    ],
 )
 def test_captions_are_cleaned(root, caption, read):
     add(root, "clip.gif", caption)
