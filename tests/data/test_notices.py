@@ -178,6 +178,22 @@ def a_list_in_which_one_clip_names_no_signer(folder):
 
 
 @case
+def a_list_whose_signers_share_a_file(folder):
+    options = as_list(folder, "path,text,signer", "clip{number}.gif,I see {word} of them,a")
+    shutil.copy(folder / "clip6.gif", folder / "clip7.gif")
+    text = options["DATA_ROOT"].read_text()
+    options["DATA_ROOT"].write_text(text.replace("clip7.gif,I see 3 of them,a", "clip7.gif,I see 3 of them,b"))
+    return options, [("split", "clips that show the same join all signers, such as clip6.gif of a and clip7.gif of b")]
+
+
+@case
+def a_list_that_spells_signers_in_several_ways(folder):
+    options = as_list(folder, "path,text,signer", "clip{number}.gif,I see {word} of them,amy")
+    options["DATA_ROOT"].write_text(options["DATA_ROOT"].read_text().replace("1 of them,amy", "1 of them,Amy"))
+    return options, [("split", "Amy and amy count as one signer: write a name in one way")]
+
+
+@case
 def captions_that_are_not_read(folder):
     for number, caption in enumerate(
         ["你好", "再见 ok", "你 ok", "I am so happy to be here", "I am so happy to go", "ok"]
@@ -195,7 +211,9 @@ def captions_that_are_not_read(folder):
 def captions_of_other_signs(folder):
     for number, word in enumerate(("hello", "bye", "thanks", "book")):
         write(folder, f"{number}.gif", word, number)
-    return {}, [(UNKNOWN_WORDS[0], "half or more of the words in 1 of 1 held-out caption occur in no training caption")]
+    return {}, [
+        (UNKNOWN_WORDS[0], "half or more of the words in 1 of 1 held-out captions occur in no training caption")
+    ]
 
 
 @case

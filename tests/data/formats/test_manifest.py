@@ -473,6 +473,11 @@ def test_a_name_of_unlimited_length_is_refused(read, field):
     assert reasons(manifest) == {"manifest.jsonl line 2": f"has a {field} of more than 200 characters"}
 
 
+def test_names_that_look_the_same_are_the_same(read):
+    lines = ["a.mp4,1,J\u00fcrgen  K", "b.webm,2,Ju\u0308rgen\u00a0K", "c.pose,3, J\u00fcrgen K "]
+    assert {row.signer for row in read("\n".join(["path,text,signer", *lines])).rows} == {"J\u00fcrgen K"}
+
+
 def test_a_name_may_have_two_hundred_characters(read):
     (row,) = read(f"path,text,signer\na.mp4,hello,{'x' * 200}\n").rows
     assert row.signer == "x" * 200
