@@ -29,7 +29,7 @@ _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
 def shown(value: object) -> str:
     """Return a value as a message repeats it: short, and on one line."""
     if isinstance(value, str):
-        text = repr(printable(value[: MOST_SHOWN + 1]))
+        text = repr(printable(value[: MOST_SHOWN + 1])).replace("\\\\", "\\")  # as it can be searched for
     elif isinstance(value, int | float):  # true and false among them
         text = str(value).lower()
     else:

@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -49,6 +50,10 @@ FIELDS: Mapping[str, Sequence[str]] = {
 MOST_UNKNOWN_FIELDS = 10  # that a note names
 LEAST_CLIPS = 4  # of which it is said that hardly two have the same signer or language
 LEAST_SHARE_OF_SINGLE_VALUES = 0.9
+# What spreadsheets, R and pandas leave in a cell that is empty or whose formula fails; a formula; a lone sign.
+_NO_CAPTION = re.compile(
+    r"nan|none|null|n/a|<na>|#n/[ad]|#nv|#\S+[!?]|#+|err:\d+|=.+|[-\u2013\u2014?!._/]+", re.IGNORECASE
+)
 EXAMPLE = '{"path": "hello.mp4", "text": "hello"}'
 
 
@@ -106,6 +111,8 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         if folder:
             values["path"] = posixpath.join(folder, as_text(values, "path"))
             values.setdefault("split", folder if folder.lower() in SPLITS else None)
+        if type(values.get("text")) is int:  # in JSON: the numbers of a table are texts
+            values["text"] = str(values["text"])
         media = files.media(values, as_span(values))
         caption = checked_caption(as_text(values, "text"))
         return ManifestRow(
@@ -118,11 +125,21 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         clips.collect(records, partial(row, folder=folder))
     shown_lists = " and ".join(shown_name(name) for name in lists)
     manifest = clips.manifest(root, shown_name(str(root / lists[0])), files.notices())
-    notices = [*_field_notices(shown_lists, taken, list(unused)), *manifest.notices]
+    notices = [*_field_notices(shown_lists, taken, list(unused)), *manifest.notices, *_cell_notices(manifest.rows)]
     if not lists[0].lower().endswith((".json", ".jsonl")):
         notices += _cut_notices("signer", [(row, row.signer) for row in manifest.rows])
         notices += _cut_notices("language", [(row, row.language) for row in manifest.rows])
     return replace(manifest, notices=tuple(notices))
+
+
+def _cell_notices(rows: Sequence[ManifestRow]) -> tuple[Notice, ...]:
+    found = [row for row in rows if _NO_CAPTION.fullmatch(row.caption)]
+    if not found:
+        return ()
+    one, many = "caption looks like an empty or failed cell", "captions look like empty or failed cells"
+    lines = "this line" if len(found) == 1 else "these lines"
+    text = f"{counted(len(found), one, many)}, such as {shown(found[0].caption)} of {found[0].id}"
+    return (Notice("captions", f"{text}: correct or delete {lines}"),)
 
 
 def _names_by_field(names: Iterable[str]) -> dict[str, str]:

@@ -157,6 +157,23 @@ def a_list_that_repeats_itself(folder):
 
 
 @case
+def a_list_with_cells_that_failed(folder):
+    options = as_list(folder, "path,text", "clip{number}.gif,I see {word} of them")
+    options["DATA_ROOT"].write_text(options["DATA_ROOT"].read_text() + "clip0.gif,#REF!\nclip1.gif,#REF!\n")
+    return options, [("captions", "2 captions look like empty or failed cells, such as '#REF!' of clip0.gif (2)")]
+
+
+@case
+def a_list_with_paths_of_another_computer(folder):
+    options = as_list(folder, "path,text", "clip{number}.gif,I see {word} of them")
+    options["DATA_ROOT"].write_text(options["DATA_ROOT"].read_text() + "".join(f"C:\\x\\clip{n}.gif,x\n" for n in "12"))
+    return options, [
+        ("files", "2 paths begin with C:\\x\\, which is not here: take it away"),
+        ("clips", "2 cannot be used: list.csv line 10 names path='C:\\x\\clip1.gif', which does not exist, but 'clip1"),
+    ]
+
+
+@case
 def a_list_with_captions_cut_at_a_comma(folder):
     options = as_list(folder, "path,text,signer", "clip{number}.gif,I see {word} of them, and {number} more")
     return options, [("captions", "8 clips have a signer that no other has, such as")]

@@ -160,6 +160,14 @@ def test_other_names_of_every_field_are_known_in_json_too(read):
     ).replace("Prompt", "prompt")
 
 
+def test_whole_numbers_are_captions_in_json_as_in_a_table(read):
+    table = read("path,text\na.mp4,12\n")
+    lines = [{"path": "a.mp4", "caption": 12}, {"path": "a.mp4", "text": True}, {"path": "a.mp4", "text": 1.5}]
+    in_json = read(json.dumps(lines), "list.json")
+    assert [row.caption for row in (*table.rows, *in_json.rows)] == ["12", "12"]
+    assert len(in_json.skipped) == 2
+
+
 def test_of_several_columns_the_documented_name_and_then_the_order_decides(read):
     manifest = read("gloss,sentence,text,video,path\nG,S,T,b.webm,a.mp4\n")
     assert [(row.media.path, row.caption) for row in manifest.rows] == [("a.mp4", "T")]
@@ -276,6 +284,20 @@ def test_what_excel_saves_is_read(read, tmp_path):
     assert FORMAT.recognise(tmp_path / "unicode.txt") is None
     big_endian = b"\xfe\xff" + "path\ttext\na.mp4\tgrün\n".encode("utf-16-be")
     assert [row.caption for row in read(big_endian).rows] == ["grün"]
+
+
+def test_captions_that_a_spreadsheet_or_pandas_left_are_named(read):
+    cells = "NaN None nan NULL n/a N/A #N/A #NV #NAME? #REF! #WERT! #DIV/0! ### <NA> Err:502 =A2 - \u2013 ? ...".split()
+    words = ["hello", "nano", "none of it", "#JOB", "C#", "2 - 1", "\U0001f44b", "a", "1=1", "Null null", "\u4f60"]
+    lines = [f"a.mp4,{caption}" for caption in (*words, *cells)]
+    (note,) = read("\n".join(["path,text", *lines])).notices
+    assert note.topic == "captions"
+    first = f"'NaN' of a.mp4 ({len(words) + 1}): correct or delete these lines"
+    assert note.text == f"{len(cells)} captions look like empty or failed cells, such as {first}"
+    (note,) = read("path,text\na.mp4,?\n").notices
+    assert note.text.startswith(
+        "1 caption looks like an empty or failed cell, such as '?' of a.mp4: correct or delete this"
+    )
 
 
 CUT_CAPTIONS = """path,text,signer
@@ -398,9 +420,9 @@ def test_empty_lines_and_trailing_separators_do_not_matter(read):
         ('{"path": "a.mp4", "text": null}', "has no text: fill in the field 'text'"),
         ('{"path": "a.mp4", "text": true}', "has text=true: it must be a text"),
         ('{"path": "a.mp4", "text": "\\ud800"}', "has an empty caption"),
-        ('{"path": "\\ud800.mp4", "text": "x"}', "names path='\\\\ud800.mp4', which does not exist"),
+        ('{"path": "\\ud800.mp4", "text": "x"}', "names path='\\ud800.mp4', which does not exist"),
         pytest.param(
-            '{"path": "a\\u0000.mp4", "text": "x"}', "names path='a\\\\x00.mp4', which does not exist", id="null"
+            '{"path": "a\\u0000.mp4", "text": "x"}', "names path='a\\x00.mp4', which does not exist", id="null"
         ),
         ('{"path": "a.mp4", "text": "x", "start": NaN}', "has start=nan: write seconds as a number"),
         ('{"path": "a.mp4", "text": "x", "end": Infinity}', "has end=inf: write seconds as a number"),
