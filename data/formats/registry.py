@@ -7,7 +7,8 @@ from pathlib import Path
 from common.errors import UserError
 from data.formats import folder, how2sign, manifest, msasl, phoenix, pose_lexicon, webdataset, wlasl, words
 from data.formats.data_format import DataFormat
-from data.formats.search import media_kind
+from data.formats.manifest import check_list
+from data.formats.search import URL, media_kind
 from data.rows import Manifest
 
 PUBLISHED: tuple[DataFormat, ...] = (how2sign.FORMAT, phoenix.FORMAT, wlasl.FORMAT, msasl.FORMAT)
@@ -40,6 +41,8 @@ def read_data_set(path: Path, format_name: str, allowed: tuple[Path, ...] = ()) 
         UserError: there is no such path, it is in no known format, or it cannot be read.
     """
     if not os.path.exists(path):
+        if URL.match(str(path)):
+            raise UserError(f"DATA_ROOT={str(path)!r}: nothing is fetched. Download it, and give its folder.")
         raise UserError(
             f"DATA_ROOT={str(path)!r} does not exist. Give the folder of your clips, or the file that lists them."
         )
@@ -57,6 +60,10 @@ def read_data_set(path: Path, format_name: str, allowed: tuple[Path, ...] = ()) 
                 f"DATA_ROOT={str(path)!r} is a single clip. Give the folder that holds it, {str(path.parent)!r}, "
                 "with a caption beside each clip."
             )
+        try:
+            check_list(path)
+        except UserError as error:
+            raise UserError(f"{error}{_set_around(path)}") from error
         possible = "; ".join(f"{data_format.name}: {data_format.needs}" for data_format in FORMATS)
         raise UserError(
             f"DATA_ROOT={str(path)!r} is nothing that can be read.{_set_around(path)} Possible are {possible}."

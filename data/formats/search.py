@@ -22,7 +22,7 @@ MEDIA_EXTENSIONS = (*VIDEO_EXTENSIONS, POSE_EXTENSION)
 NAMED_FOLDERS = 3  # that a message names if nothing was found
 MOST_PARTS_TAKEN_AWAY = 20  # of a path, to find what is left of it
 NAMED_FILES = 3  # that a message names if it cannot be told which is meant
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib leaves one slash of two
 LINK = "is a link to a folder, which is not followed: put the folder itself there, or set DATA_ROOT to where it leads"
 
 
@@ -209,7 +209,7 @@ class ListedFiles:
             UnusableClip: there is no such file, it lies elsewhere, or it is of a kind that cannot be read.
         """
         named = as_text(values, "path")
-        if _URL.match(named):
+        if URL.match(named):
             raise UnusableClip(f"names path={shown(named)}: nothing is fetched, so download it and name the file")
         path = self._find(named)
         if os.path.isdir(os.path.join(self._root, path)):

@@ -74,6 +74,13 @@ def a_good_list(folder):
 
 
 @case
+def a_folder_that_is_allowed_and_not_there(folder):
+    fill(folder)
+    allowed = (folder, folder / "gone")
+    return {"DATA_ALLOW": allowed}, [("files", f"DATA_ALLOW names {folder}/gone, which is no folder here: correct it")]
+
+
+@case
 def files_that_are_no_clips(folder):
     fill(folder)
     (folder / "lonely.txt").write_text("x")

@@ -236,7 +236,10 @@ def test_a_json_file_with_a_list_of_objects_is_read(read, tmp_path, wrap):
         ("", "is not JSON: "),
         ("[" * 100_000, "is not JSON: "),
         ("3", "is no list of clips: write "),
-        ('{"a.mp4": "hello", "b.mp4": "bye"}', "is no list of clips: write "),
+        ('{"a.mp4": 1.5, "b.mp4": 2.5}', "is no list of clips: write "),
+        ('{"data": [{"path": "a.mp4", "text": "x"}], "no": [1]}', "it is the field 'data' of an object with others"),
+        ('{"path": {"0": "a.mp4"}, "text": {"0": "x"}}', "it holds columns, as pandas writes them, so write"),
+        ('{"path": "a.mp4"}\n{"path": "b.mp4"}', "if each line is an object, let the file's name end in .jsonl"),
         pytest.param(b"\xff", "is not UTF-8", id="bytes"),
         ("[]", "lists no clip"),
     ],
@@ -245,6 +248,13 @@ def test_a_json_file_that_is_no_list_is_refused(read, tmp_path, content, message
     with pytest.raises(UserError, match=message):
         read(content, "clips.json")
     assert FORMAT.recognise(tmp_path / "clips.json") is None
+
+
+def test_a_json_object_of_captions_by_names_is_read(read, tmp_path):
+    manifest = read('{"a.mp4": "hello", "Notes": "no clip", "b.webm": "bye", "c.pose": null}', "clips.json")
+    assert FORMAT.recognise(tmp_path / "clips.json") == "it is a .json file that names clips and captions"
+    assert [(row.media.path, row.caption) for row in manifest.rows] == [("a.mp4", "hello"), ("b.webm", "bye")]
+    assert list(reasons(manifest)) == ["clips.json entry 2", "clips.json entry 4"]
 
 
 @pytest.mark.parametrize("prompts", ["prompts.txt", "prompt.txt", "captions.txt"])
@@ -287,7 +297,8 @@ def test_what_excel_saves_is_read(read, tmp_path):
 
 
 def test_captions_that_a_spreadsheet_or_pandas_left_are_named(read):
-    cells = "NaN None nan NULL n/a N/A #N/A #NV #NAME? #REF! #WERT! #DIV/0! ### <NA> Err:502 =A2 - \u2013 ? ...".split()
+    cells = ["NaN", "None", "nan", "NULL", "n/a", "N/A", "#N/A", "#NV", "#NAME?", "#REF!", "#WERT!", "#DIV/0!", "###"]
+    cells += ["<NA>", "Err:502", "=A2", "-", "\u2013", "?", "..."]
     words = ["hello", "nano", "none of it", "#JOB", "C#", "2 - 1", "\U0001f44b", "a", "1=1", "Null null", "\u4f60"]
     lines = [f"a.mp4,{caption}" for caption in (*words, *cells)]
     (note,) = read("\n".join(["path,text", *lines])).notices
@@ -449,7 +460,19 @@ def test_a_json_line_that_makes_no_sense_is_skipped_alone(read, line, reason):
         ("", "is empty: its first line names the columns, such as path, text"),
         ("\ufeff", "is empty"),
         ("path,text\n", "lists no clip"),
-        ("path;notes\na.mp4;x\n", "has no column text. Its first line names path, notes; needed are path, text"),
+        (
+            "path;notes\na.mp4;x\n",
+            "has no column text. Its first line names path, notes; needed are path, text, or names such as file_name, "
+            "caption (docs/data.md).",
+        ),
+        ("A.MP4;hello, world; or not\n", "is missing: put the line 'path;text' above it."),
+        ("A.MP4;hello, world\n", "is missing: put the line 'path;text' above it."),
+        pytest.param(b"PK\x03\x04\x14\x00", 'is a spreadsheet: save it as "CSV UTF-8".', id="xlsx"),
+        pytest.param(b"\xd0\xcf\x11\xe0\xa1", 'is a spreadsheet: save it as "CSV UTF-8".', id="xls"),
+        *(
+            pytest.param("path,text\na.mp4,x".encode(encoding), "looks like UTF-16 without its mark", id=encoding)
+            for encoding in ("utf-16-le", "utf-16-be")
+        ),
         (
             "A.MP4;hello\n",
             "has no column path and no column text. Its first line names a.mp4, hello; it looks like a clip, so the "
