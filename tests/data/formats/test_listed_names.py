@@ -124,6 +124,7 @@ def test_a_beginning_that_many_paths_have_wrong_is_said_once(root):
             "'clips/v1.2.pose' does: paths start at the list's folder, so take 'old/' away and write",
         ),
     ],
+    ids=["none", "other", "none but a dot", "and a wrong beginning"],
 )
 def test_a_name_without_its_ending_or_with_another_is_refused_with_the_right_one(root, listed, advice):
     touch(root, f"{DECOMPOSED}.MP4", f"{DECOMPOSED}.txt", "clips/v1.2.pose")

@@ -151,6 +151,7 @@ def test_what_is_wrong_with_the_right_format_stands_alone(tmp_path):
         ("clips.txt", "path;text\na.mp4;gr\u00fcn\n".encode("cp1252"), "is not UTF-8: save it again"),
         ("clips.txt", b"hello", "has no column path and no column text. Its first line names hello; needed are path, "),
     ],
+    ids=["number", "no JSON", "other fields", "empty", "Windows-1252", "no table"],
 )
 def test_what_is_wrong_with_a_list_is_said(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
