@@ -1,6 +1,7 @@
 """Which clips are trained on and which are held out."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,8 @@ class ClipSplit:
     is_shared: bool = False  # nothing could be held out: validation is on training clips
     left_out: tuple[InspectedClip, ...] = ()  # given as validation or test, but a training clip shows the same
     nameless: tuple[InspectedClip, ...] = ()  # clips without a signer, because of which captions were held out instead
+    shared: tuple[InspectedClip, ...] = ()  # such as show the same with two signers, because of which they were
+    spellings: tuple[tuple[str, ...], ...] = ()  # of each signer who has several, where signers matter
 
     @cached_property
     def unknown_captions(self) -> tuple[int, int]:
@@ -61,7 +64,7 @@ def split_clips(
     Args:
         clips: at least one.
         split_by: "auto" takes the validation clips that the data set gives; without any, signers, if every clip names
-            one and there are two; otherwise captions.
+            one, there are two, and what clips show does not join them all; otherwise captions.
         fraction: share that is held out: of the clips, by complete signers; or, about, of the captions.
         seed: decides which.
         read: what the model gets for a caption. Captions that are one to it are on the same side.
@@ -83,12 +86,18 @@ def split_clips(
         split = ClipSplit(training, given, test, "as the data set gives them")
     elif split_by == "signer" or (split_by == "auto" and _names_signers(training)):
         split = _by_signer(training, fraction, seed)
+        if split.is_shared and split_by == "auto":
+            split = _by_caption(training, fraction, seed, read)
+            split = dataclasses.replace(split, shared=_shared_by_signers(training))
     else:
         split = _by_caption(training, fraction, seed, read)
         named = tuple(clip for clip in training if clip.row.signer is not None)
         if split_by == "auto" and _names_signers(named):
             nameless = tuple(clip for clip in training if clip.row.signer is None)
             split = dataclasses.replace(split, nameless=nameless)
+    if not given and split_by != "caption":
+        groups = (tuple(sorted(group)) for group in _spellings(training))
+        split = dataclasses.replace(split, spellings=tuple(sorted(group for group in groups if len(group) > 1)))
     return _without_trained(dataclasses.replace(split, test=test))
 
 
@@ -115,10 +124,20 @@ def split_notices(split: ClipSplit) -> tuple[Notice, ...]:
             f"{who} no signer, so captions are held out and not signers: name all of them (SIGNER_FROM_FILE_NAME, or a "
             "column `signer`), or set SPLIT_BY to caption"
         )
+    if split.shared and not split.is_shared:
+        one, other = (f"{clip.row.id} of {clip.row.signer}" for clip in split.shared[:2])
+        notices.append(
+            f"clips that show the same join all signers, such as {one} and {other}, so captions are held out and not "
+            "signers: correct the signers or take one of such clips away, or set SPLIT_BY to caption"
+        )
+    if split.spellings:
+        *names, last = split.spellings[0]
+        more = f", and {len(split.spellings) - 1} more likewise" if len(split.spellings) > 1 else ""
+        notices.append(f"{', '.join(names)} and {last} count as one signer{more}: write a name in one way")
     if asks_for_unknown_words(split):
         unknown, held_out = split.unknown_captions
         notices.append(
-            f"half or more of the words in {unknown} of {counted(held_out, 'held-out caption')} occur in no training "
+            f"half or more of the words in {unknown} of {held_out} held-out captions occur in no training "
             "caption: unless the clips are finger-spelled, no model can know these signs, and validation says little; "
             "whether the text is used is measured on training clips too "
             "(02_Loss_Components/Validation/Trained_Text_Gap_Shuffled)"
@@ -143,6 +162,11 @@ def content_key(clip: InspectedClip) -> tuple[str, TimeSpan]:
 def caption_key(caption: str) -> str:
     """Return what captions have in common that read the same: the character encoder knows no capitals."""
     return caption.casefold()
+
+
+def one_spelling(clips: Sequence[InspectedClip]) -> dict[str, str]:
+    """Return the first spelling of each signer by all of them: capitals and the form of accents make no other one."""
+    return {name: min(group) for group in _spellings(clips) for name in group}
 
 
 @dataclass(frozen=True)
@@ -217,21 +241,35 @@ def _without_trained(split: ClipSplit) -> ClipSplit:
     return dataclasses.replace(split, held_out=held_out, test=test, left_out=left_out)
 
 
+def _spellings(clips: Sequence[InspectedClip]) -> Iterable[set[str]]:
+    groups: dict[str, set[str]] = {}
+    for name in {clip.row.signer for clip in clips if clip.row.signer is not None}:
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), set()).add(name)
+    return groups.values()
+
+
 def _names_signers(clips: Sequence[InspectedClip]) -> bool:
-    signers = {clip.row.signer for clip in clips}
-    return None not in signers and len(signers) >= 2
+    return all(clip.row.signer is not None for clip in clips) and len(set(one_spelling(clips).values())) >= 2
+
+
+def _shared_by_signers(clips: Sequence[InspectedClip]) -> tuple[InspectedClip, ...]:
+    """Return some clips that show the same, or parts of a file that overlap, one of each signer."""
+    names = one_spelling(clips)
+    runs = ({names[str(clips[index].row.signer)]: clips[index] for index in run} for run in _overlapping(clips))
+    return next((tuple(run.values()) for run in runs if len(run) > 1), ())
 
 
 def _by_signer(clips: tuple[InspectedClip, ...], fraction: float, seed: int) -> ClipSplit:
     if not _names_signers(clips):
-        known = len({clip.row.signer for clip in clips} - {None})
+        known = len(set(one_spelling(clips).values()))
         nameless = sum(clip.row.signer is None for clip in clips)
         raise UserError(
             f"SPLIT_BY=signer needs a signer for every clip, and two signers at least: {counted(known, 'is', 'are')} "
             f"named, and {counted(nameless, 'clip names', 'clips name')} none. Name them (SIGNER_FROM_FILE_NAME, or a "
             "column `signer`), or set SPLIT_BY to caption."
         )
-    units = units_of(clips, lambda clip: str(clip.row.signer))
+    signers = one_spelling(clips)
+    units = units_of(clips, lambda clip: signers[str(clip.row.signer)])
     held_out = _signers_to_hold_out(units, len(clips), fraction, seed)
     names = [name for unit in held_out for name in unit.names]
     listed = ", ".join(names[:NAMED_SIGNERS]) + (" ..." if len(names) > NAMED_SIGNERS else "")

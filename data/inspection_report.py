@@ -10,7 +10,7 @@ import numpy
 
 from common.console import counted
 from common.filmstrip import filmstrips
-from data.clip_splits import ClipSplit, content_key, hash_order, split_notices
+from data.clip_splits import ClipSplit, caption_key, content_key, hash_order, one_spelling, split_notices
 from data.inspection import ClipReader, InspectedClip, Inspection
 from data.rows import Notice, UnusableClip
 from models.tokens import Unread
@@ -44,6 +44,7 @@ class InspectionReport:
             report_line("clips", usable + (f", {absent} listed without a file" if absent else "")),
         ]
         if clips:
+            signers = one_spelling(clips)
             rates = Counter(f"{clip.facts.frames / clip.facts.seconds:.3g} a second" for clip in clips)
             resolutions = Counter(f"{clip.facts.width} x {clip.facts.height}" for clip in clips)
             lines += [
@@ -51,7 +52,7 @@ class InspectionReport:
                 report_line("frame rates", _most_common(rates)),
                 report_line("resolutions", _most_common(resolutions)),
                 *self._caption_lines(),
-                report_line("signers", _named([clip.row.signer for clip in clips])),
+                report_line("signers", _named([clip.row.signer and signers[clip.row.signer] for clip in clips])),
                 report_line("languages", _named([clip.row.language for clip in clips])),
                 *_duplicate_lines(clips),
             ]
@@ -104,10 +105,9 @@ class InspectionReport:
         }
 
     def _caption_lines(self) -> list[str]:
-        captions = [clip.row.caption for clip in self.inspection.usable]
-        lengths = [len(caption) for caption in captions]
-        different = len(set(captions))
-        number = f"{different} different" if different > 1 else "1 only"
+        captions = {caption_key(clip.row.caption) for clip in self.inspection.usable}
+        lengths = [len(clip.row.caption) for clip in self.inspection.usable]
+        number = f"{len(captions)} different" if len(captions) > 1 else "1 only"
         span = f"{min(lengths)} to {max(lengths)} characters, median {statistics.median(lengths):g}"
         texts = [f"{number}; {span if min(lengths) < max(lengths) else counted(lengths[0], 'character')}"]
         texts += [notice.text for notice in self.caption_notices]
@@ -176,10 +176,13 @@ def _duplicate_lines(clips: Sequence[InspectedClip]) -> list[str]:
     for clip in clips:
         groups.setdefault(content_key(clip), []).append(clip)
     same = [group for group in groups.values() if len(group) > 1]
-    other_caption = [group for group in same if len({clip.row.caption for clip in group}) > 1]
-    repeated = sum(number for number in Counter(clip.row.caption for clip in clips).values() if number > 1)
+    other_caption = [group for group in same if len({caption_key(clip.row.caption) for clip in group}) > 1]
+    captions = Counter(caption_key(clip.row.caption) for clip in clips)
+    repeated = sum(number for number in captions.values() if number > 1)
     texts = [f"{counted(sum(map(len, same)), 'clip')} have the same content as another; {repeated} the same caption"]
     for group in other_caption[:LISTED_KINDS]:
         listed = ", ".join(f"{clip.row.id} ({clip.row.caption!r})" for clip in group[:3])
         texts.append(f"the same content with different captions: {listed}")
+    if (more := len(other_caption) - LISTED_KINDS) > 0:
+        texts.append(f"and {more} more; --json FILE gives the sha256 of all clips")
     return _labelled("duplicates", texts)

@@ -5,6 +5,7 @@ Each function raises UnusableClip for a value that is not of its kind.
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from data.media.files import printable
@@ -29,7 +30,7 @@ _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
 def shown(value: object) -> str:
     """Return a value as a message repeats it: short, and on one line."""
     if isinstance(value, str):
-        text = repr(printable(value[: MOST_SHOWN + 1]))
+        text = repr(printable(value[: MOST_SHOWN + 1])).replace("\\\\", "\\")  # as it can be searched for
     elif isinstance(value, int | float):  # true and false among them
         text = str(value).lower()
     else:
@@ -55,13 +56,16 @@ def as_text(values: Values, field: str) -> str:
 
 
 def as_name(values: Values, field: str) -> str | None:
-    """Return a field that is a text or a whole number, printable; None if it is missing or empty."""
+    """Return a field that is a text or a whole number; None if it is missing or empty.
+
+    It is printable and composed (NFC), with single spaces, so that a name that looks the same is the same.
+    """
     value = values.get(field)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UnusableClip(f"has {field}={shown(value)}: it must be a text")
-    name = str(value).strip()
+    name = " ".join(unicodedata.normalize("NFC", str(value)).split())
     if len(name) > MOST_NAME_LENGTH:
         raise UnusableClip(f"has a {field} of more than {MOST_NAME_LENGTH} characters")
     return printable(name) or None

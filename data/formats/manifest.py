@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import SPLITS, Values, as_name, as_span, as_split, as_text, shown, shown_name
-from data.formats.search import ListedFiles
+from data.formats.search import ListedFiles, media_kind
 from data.formats.tables import Record, field_name, numbered_lines, open_table, read_json
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Notice
@@ -49,6 +50,10 @@ FIELDS: Mapping[str, Sequence[str]] = {
 MOST_UNKNOWN_FIELDS = 10  # that a note names
 LEAST_CLIPS = 4  # of which it is said that hardly two have the same signer or language
 LEAST_SHARE_OF_SINGLE_VALUES = 0.9
+# What spreadsheets, R and pandas leave in a cell that is empty or whose formula fails; a formula; a lone sign.
+_NO_CAPTION = re.compile(
+    r"nan|none|null|n/a|<na>|#n/[ad]|#nv|#\S+[!?]|#+|err:\d+|=.+|[-\u2013\u2014?!._/]+", re.IGNORECASE
+)
 EXAMPLE = '{"path": "hello.mp4", "text": "hello"}'
 
 
@@ -106,6 +111,8 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         if folder:
             values["path"] = posixpath.join(folder, as_text(values, "path"))
             values.setdefault("split", folder if folder.lower() in SPLITS else None)
+        if type(values.get("text")) is int:  # in JSON: the numbers of a table are texts
+            values["text"] = str(values["text"])
         media = files.media(values, as_span(values))
         caption = checked_caption(as_text(values, "text"))
         return ManifestRow(
@@ -118,11 +125,21 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         clips.collect(records, partial(row, folder=folder))
     shown_lists = " and ".join(shown_name(name) for name in lists)
     manifest = clips.manifest(root, shown_name(str(root / lists[0])), files.notices())
-    notices = [*_field_notices(shown_lists, taken, list(unused)), *manifest.notices]
+    notices = [*_field_notices(shown_lists, taken, list(unused)), *manifest.notices, *_cell_notices(manifest.rows)]
     if not lists[0].lower().endswith((".json", ".jsonl")):
         notices += _cut_notices("signer", [(row, row.signer) for row in manifest.rows])
         notices += _cut_notices("language", [(row, row.language) for row in manifest.rows])
     return replace(manifest, notices=tuple(notices))
+
+
+def _cell_notices(rows: Sequence[ManifestRow]) -> tuple[Notice, ...]:
+    found = [row for row in rows if _NO_CAPTION.fullmatch(row.caption)]
+    if not found:
+        return ()
+    one, many = "caption looks like an empty or failed cell", "captions look like empty or failed cells"
+    lines = "this line" if len(found) == 1 else "these lines"
+    text = f"{counted(len(found), one, many)}, such as {shown(found[0].caption)} of {found[0].id}"
+    return (Notice("captions", f"{text}: correct or delete {lines}"),)
 
 
 def _names_by_field(names: Iterable[str]) -> dict[str, str]:
@@ -197,14 +214,54 @@ def _json_lines(file: Path) -> Iterator[Record]:
 
 
 def _json_list(file: Path) -> Iterator[Record]:
-    """Yield the objects of a list, which may be the only field of an object: ``{"data": [...]}``."""
+    """Yield the objects of a list, which may be the only field of an object: ``{"data": [...]}``.
+
+    An object of captions by the names of files, ``{"hello.mp4": "hello"}``, is read too.
+    """
     content = read_json(file)
-    if isinstance(content, dict) and len(content) == 1:
+    if isinstance(content, dict) and len(content) == 1 and isinstance(next(iter(content.values())), list):
         (content,) = content.values()
+    names = content if isinstance(content, dict) else {}
+    is_text = all(isinstance(caption, str | None) for caption in names.values())
+    if is_text and any(media_kind(name) is not None for name in names):
+        content = [{"path": name, "text": caption} for name, caption in names.items()]
     if not isinstance(content, list):
-        raise UserError(f"{shown_name(str(file))} is no list of clips: write [{EXAMPLE}, ...].")
+        raise UserError(f"{shown_name(str(file))} is no list of clips: {_in_place_of_list(content)}.")
     for number, entry in enumerate(content, 1):
         yield _json_record(f"{shown_name(file.name)} entry {number}", entry)
+
+
+def _in_place_of_list(content: object) -> str:
+    """Return what to do about JSON that is no list, for people."""
+    fields = content if isinstance(content, dict) else {}
+    lists = [name for name, value in fields.items() if isinstance(value, list) and any(map(_is_object, value))]
+    if len(lists) == 1:
+        return f"it is the field {shown(lists[0])} of an object with others, so write that list alone"
+    if fields and all(map(_is_object, fields.values())):
+        return "it holds columns, as pandas writes them, so write it with to_json(orient='records')"
+    return f"write [{EXAMPLE}, ...]"
+
+
+def _is_object(content: object) -> bool:
+    return isinstance(content, dict)
+
+
+def check_list(path: Path) -> None:
+    """Refuse a ``.json`` or ``.txt`` file that is no list of clips; others are not looked at.
+
+    Raises:
+        UserError: that is so; the message says why.
+    """
+    extension = path.suffix.lower()
+    if not os.path.isfile(path) or extension not in (".json", ".txt") or _is_list(path):
+        return
+    first = next(_records(path), None)
+    named = first.fields if first is not None else ()
+    raise UserError(
+        f"{shown_name(str(path))} lists no clip: its first entry has "
+        f"{', '.join(printable(name[:40]) for name in list(named)[:MOST_UNKNOWN_FIELDS]) or 'no field'}; needed are "
+        f"{', '.join(NEEDED)}, or names such as {', '.join(FIELDS[name][0] for name in NEEDED)} (docs/data.md)."
+    )
 
 
 def _json_record(place: str, content: object) -> Record:

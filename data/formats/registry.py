@@ -7,7 +7,8 @@ from pathlib import Path
 from common.errors import UserError
 from data.formats import folder, how2sign, manifest, msasl, phoenix, pose_lexicon, webdataset, wlasl, words
 from data.formats.data_format import DataFormat
-from data.formats.search import MEDIA_EXTENSIONS, media_kind
+from data.formats.manifest import check_list
+from data.formats.search import MEDIA_EXTENSIONS, URL, media_kind
 from data.rows import Manifest
 
 PUBLISHED: tuple[DataFormat, ...] = (how2sign.FORMAT, phoenix.FORMAT, wlasl.FORMAT, msasl.FORMAT)
@@ -41,6 +42,8 @@ def read_data_set(path: Path, format_name: str, allowed: tuple[Path, ...] = ()) 
         UserError: there is no such path, it is in no known format, or it cannot be read.
     """
     if not os.path.exists(path):
+        if URL.match(str(path)):
+            raise UserError(f"DATA_ROOT={str(path)!r}: nothing is fetched. Download it, and give its folder.")
         raise UserError(
             f"DATA_ROOT={str(path)!r} does not exist. Give the folder of your clips, or the file that lists them."
         )
@@ -82,7 +85,11 @@ def _set_around(path: Path) -> str:
 
 
 def _instead_of(path: Path) -> str:
-    """Return what to give in place of a file that is in no format; it continues a sentence that begins with it."""
+    """Return what to give in place of a file that is in no format; it continues a sentence that begins with it.
+
+    Raises:
+        UserError: it may be meant as a list, and is none.
+    """
     suffix = path.suffix.lower()
     with_captions = f"Give the folder that holds it, {str(path.parent)!r}, with a caption beside each clip."
     if media_kind(path.name) is not None:
@@ -93,6 +100,10 @@ def _instead_of(path: Path) -> str:
         return "is an archive: unpack it and give the folder."
     if suffix in folder.SHEETS:
         return "is not read: save it as CSV UTF-8 and give that file."
+    try:
+        check_list(path)
+    except UserError as error:
+        raise UserError(f"{error}{_set_around(path)}") from error
     others = ", ".join(each.title for each in (*PUBLISHED, webdataset.FORMAT, pose_lexicon.FORMAT))
     return (
         f"is nothing that can be read.{_set_around(path)} Possible are {folder.FORMAT.needs}; {words.FORMAT.needs}; a "

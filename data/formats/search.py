@@ -3,7 +3,9 @@
 import glob
 import os
 import posixpath
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,7 @@ MEDIA_EXTENSIONS = (*VIDEO_EXTENSIONS, POSE_EXTENSION)
 NAMED_FOLDERS = 3  # that a message names if nothing was found
 MOST_PARTS_TAKEN_AWAY = 20  # of a path, to find what is left of it
 NAMED_FILES = 3  # that a message names if it cannot be told which is meant
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib leaves one slash of two
 LINK = "is a link to a folder, which is not followed: put the folder itself there, or set DATA_ROOT to where it leads"
 
 
@@ -193,7 +196,9 @@ class ListedFiles:
         self._root = root
         self._allowed = allowed
         self._lookups: dict[str, Callable[[str], str | None]] = {}  # by folder
+        self._clips: dict[str, dict[str, str]] = {}  # by folder, and by their names without ending in small letters
         self._in_other_capitals: list[str] = []
+        self._wrong_fronts: Counter[str] = Counter()
 
     def media(self, values: Values, span: TimeSpan) -> Media:
         """Return the clip that the field path names: a file or a folder of frames below the root or what is allowed.
@@ -204,6 +209,8 @@ class ListedFiles:
             UnusableClip: there is no such file, it lies elsewhere, or it is of a kind that cannot be read.
         """
         named = as_text(values, "path")
+        if URL.match(named):
+            raise UnusableClip(f"names path={shown(named)}: nothing is fetched, so download it and name the file")
         path = self._find(named)
         if os.path.isdir(os.path.join(self._root, path)):
             return Media("frames", path, span)
@@ -214,17 +221,23 @@ class ListedFiles:
         return Media(kind, path, span)
 
     def notices(self) -> tuple[Notice, ...]:
-        """Return what was taken although its name is not quite the one in the list."""
-        if not self._in_other_capitals:
-            return ()
-        count, first = len(self._in_other_capitals), shown_name(self._in_other_capitals[0])
-        files = f"{first} was" if count == 1 else f"{count} files, such as {first}, were"
-        return (Notice("files", f"{files} taken although the list writes other capitals"),)
+        """Return what was taken although its name is not quite the one in the list, and what many paths have wrong."""
+        texts = []
+        if self._in_other_capitals:
+            count, first = len(self._in_other_capitals), shown_name(self._in_other_capitals[0])
+            files = f"{first} was" if count == 1 else f"{count} files, such as {first}, were"
+            texts.append(f"{files} taken although the list writes other capitals")
+        for front, count in self._wrong_fronts.most_common(1):
+            if count > 1:
+                texts.append(f"{count} paths begin with {shown_name(front)}, which is not here: take it away")
+        return tuple(Notice("files", text) for text in texts)
 
     def _find(self, named: str) -> str:
         """Return the path, from the root, of what a list calls `named`."""
         spellings = dict.fromkeys((named, named.replace("\\", "/")))  # the list may have been written on Windows
         paths = [_simplest(self._root, spelling) for spelling in spellings]
+        if PurePosixPath(paths[-1]).name in ("", ".."):
+            raise UnusableClip(f"names path={shown(named)}: a path must name a clip")
         for path in paths:
             if (found := self._existing(path)) is not None:
                 if os.path.isabs(found) or ".." in PurePosixPath(found).parts:
@@ -232,16 +245,43 @@ class ListedFiles:
                 if composed(found) != composed(path):
                     self._in_other_capitals.append(found)
                 return found
-        parts = PurePosixPath(paths[-1]).parts
-        # The list may have been written on another machine, or in another folder.
-        for number in range(1, min(len(parts), MOST_PARTS_TAKEN_AWAY + 1)):
-            tail = str(PurePosixPath(*parts[number:]))
-            if self._existing(tail) is not None:
-                raise UnusableClip(
-                    f"names path={shown(named)}, which does not exist, but {shown(tail)} does: paths start at the "
-                    f"list's folder, so take {shown(paths[-1].removesuffix(tail))} away"
+        raise UnusableClip(f"names path={shown(named)}, which does not exist{self._advice(named, paths[-1])}")
+
+    def _advice(self, named: str, path: str) -> str:
+        """Return what exists in place of a path that does not, and what to do, to append to a message."""
+        parts = PurePosixPath(path).parts
+        for folder in ("", *map(str, self._allowed)):
+            # The list may have been written on another machine, in another folder, or where endings are hidden.
+            for number in range(min(len(parts), MOST_PARTS_TAKEN_AWAY + 1)):
+                tail = str(PurePosixPath(*parts[number:]))
+                whole = posixpath.join(folder, tail)
+                found = self._existing(whole)
+                ending = "" if found is not None else "write its name with its ending"
+                if (found := found or self._with_other_ending(whole)) is None:
+                    continue
+                found_there = f", but '{shown_name(found)}' does: "
+                if folder:
+                    return f"{found_there}put the list there, or write whole paths"
+                if number == 0:
+                    return found_there + ending
+                is_plain = named.replace("\\", "/").endswith(tail)
+                front = named[: len(named) - len(tail)] if is_plain else path.removesuffix(tail)
+                self._wrong_fronts[front] += 1
+                return (
+                    f"{found_there}paths start at the list's folder, so take '{shown_name(front)}' away"
+                    f"{' and ' if ending else ''}{ending}"
                 )
-        raise UnusableClip(f"names path={shown(named)}, which does not exist below {shown(str(self._root))}")
+        return f" below {shown(str(self._root))}"
+
+    def _with_other_ending(self, path: str) -> str | None:
+        """Return the clip that is named like this path but for its ending; None if there is none."""
+        parent, name = posixpath.split(path)
+        if (folder := self._existing(parent)) is None:
+            return None
+        stem = PurePosixPath(name).stem if media_kind(name) is not None else name
+        self._lookup(folder)
+        clip = self._clips[folder].get(composed(stem).casefold())
+        return None if clip is None else posixpath.join(folder, clip)
 
     def _existing(self, path: str) -> str | None:
         """Return what exists of this path, each part by itself or by a name that differs in nothing but its form."""
@@ -264,6 +304,8 @@ class ListedFiles:
             except (OSError, UnusableClip):  # it is a file, or may not be listed
                 names = []
             self._lookups[folder] = name_lookup(names, any_capitals=True)
+            clips = (name for name in sorted(names, reverse=True) if media_kind(name) is not None)
+            self._clips[folder] = {composed(PurePosixPath(name).stem).casefold(): name for name in clips}
         return self._lookups[folder]
 
 

@@ -22,6 +22,8 @@ from data.rows import UnusableClip
 
 MOST_TABLE_BYTES = 1 << 30
 MOST_JSON_BYTES = 1 << 28  # of a file that is held in memory
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and .xls, begin
+HEAD_BYTES = 1024
 MOST_LINE = 1 << 20  # characters
 MOST_LINES_OF_A_RECORD = 100  # a caption in double quotes may go over several lines
 SEPARATORS = (",", "\t", ";", "|")  # Excel writes semicolons where a comma is the decimal sign
@@ -138,11 +140,15 @@ def open_table(
     def missing(columns: Sequence[str]) -> list[str]:
         return [name for name in needed if not {name, *(other_names or {}).get(name, ())} & set(columns)]
 
-    best, columns = max(columns_by_separator.items(), key=lambda item: (-len(missing(item[1])), len(item[1])))
+    def fit(item: tuple[str, tuple[str, ...]]) -> tuple[int, bool, int]:
+        return -len(missing(item[1])), any(media_kind(name) is not None for name in item[1]), len(item[1])
+
+    best, columns = max(columns_by_separator.items(), key=fit)
     if lacking := missing(columns):
         named = ", ".join(printable(name[:40]) for name in columns[:12] if name)
         listed = f"{named} and {len(columns) - 12} more" if len(columns) > 12 else named or "nothing"
-        remedy = f"needed are {', '.join(needed)}"
+        others = ", ".join(names[0] for name in needed if (names := (other_names or {}).get(name)))
+        remedy = f"needed are {', '.join(needed)}" + (f", or names such as {others} (docs/data.md)" if others else "")
         if any(media_kind(name) is not None for name in columns):
             remedy = f"it looks like a clip, so the header is missing: put the line {best.join(needed)!r} above it"
         raise UserError(
@@ -186,7 +192,9 @@ def read_json(path: Path) -> object:
         except UnicodeError as error:
             raise _other_encoding(path) from error
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{shown_name(str(path))} is not JSON: {str(error)[:120]}.") from error
+            several = str(error).startswith("Extra data")
+            remedy = "; if each line is an object, let the file's name end in .jsonl" if several else ""
+            raise UserError(f"{shown_name(str(path))} is not JSON: {str(error)[:120]}{remedy}.") from error
 
 
 @contextmanager
@@ -205,7 +213,14 @@ def _readable(path: Path, most: int = MOST_TABLE_BYTES) -> Iterator[None]:
 
 def _encoding(path: Path) -> str:
     with open(path, "rb") as file:
-        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        head = file.read(HEAD_BYTES)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if head.startswith(SPREADSHEETS):
+        raise UserError(f'{shown_name(str(path))} is a spreadsheet: save it as "CSV UTF-8".')
+    if head.count(0) > len(head) / 4:
+        raise UserError(f'{shown_name(str(path))} looks like UTF-16 without its mark: save it as "CSV UTF-8".')
+    return "utf-8-sig"
 
 
 def _other_encoding(path: Path) -> UserError:

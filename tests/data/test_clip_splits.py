@@ -97,6 +97,49 @@ def test_a_signer_of_most_clips_is_not_held_out(seed):
     assert "a" not in {clip.row.signer for clip in split_clips(clips, "auto", 0.1, seed).held_out}
 
 
+def test_where_clips_that_show_the_same_join_all_signers_captions_are_held_out():
+    clips = [clip(number, f"I see word{number}", "ab"[number % 2], digest=f"{max(2, number)}") for number in range(9)]
+    split = split_clips(clips, "auto", 0.2, 0)
+    assert split.rule.startswith("by caption: ")
+    assert split.held_out
+    assert not split.is_shared
+    (said,) = split_notices(split)
+    assert said.text.startswith(
+        "clips that show the same join all signers, such as clip002 of a and clip001 of b, so captions are held out"
+    )
+    assert split_clips(clips, "signer", 0.2, 0).is_shared
+    parts = [TimeSpan(0, 2), TimeSpan(1, 3)]
+    overlapping = [
+        clip(number, f"I see word{number}", "ab"[number], digest="x", span=parts[number]) for number in (0, 1)
+    ]
+    overlapping += [clip(number, f"I see word{number}", "ab"[number % 2]) for number in range(2, 9)]
+    (said,) = split_notices(split_clips(overlapping, "auto", 0.2, 0))
+    assert "such as clip000 of a and clip001 of b, so captions" in said.text
+    third = [*clips, clip(9, "I see word9", "c")]
+    assert split_clips(third, "auto", 0.2, 0).rule.startswith("by signer: ")
+    one_caption = [clip(number, signer="ab"[number % 2], digest="x") for number in range(4)]
+    split = split_clips(one_caption, "auto", 0.2, 0)
+    assert split.is_shared
+    assert split_notices(split) == ()
+
+
+def test_signers_whose_spellings_differ_in_capitals_or_accents_alone_are_one():
+    both = "J\u00fcrgen", "Ju\u0308RGEN"
+    clips = [clip(number, f"I see word{number}", both[number % 2]) for number in range(9)]
+    split = split_clips(clips, "auto", 0.2, 0)
+    assert split.rule.startswith("by caption: ")
+    assert [said.text for said in split_notices(split)] == [
+        "Ju\u0308RGEN and J\u00fcrgen count as one signer: write a name in one way"
+    ]
+    clips += [clip(number, f"I see word{number}", ("Bo", "bo", "BO")[number % 3]) for number in range(9, 15)]
+    split = split_clips(clips, "auto", 0.2, 0)
+    sides = [{clip.row.signer.casefold()[0] for clip in part} for part in (split.training, split.held_out)]
+    assert sorted(sides) == [{"b"}, {"j"}] or sorted(sides) == [{"j"}, {"b"}]
+    (said,) = split_notices(split)
+    assert said.text == "BO, Bo and bo count as one signer, and 1 more likewise: write a name in one way"
+    assert split_notices(split_clips(clips, "caption", 0.2, 0)) == ()
+
+
 def test_all_clips_of_one_caption_are_shared_and_said_so():
     split = split_clips([clip(0), clip(1)], "auto", 0.5, 0)
     assert split.is_shared

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import imageio.v3
@@ -10,6 +11,11 @@ import numpy
 import pytest
 
 from data.__main__ import main
+from data.inspection import InspectedClip, Inspection
+from data.inspection_report import InspectionReport
+from data.media.resample import MediaFacts
+from data.rows import ManifestRow, Media
+from models.tokens import Unread
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--image-size=16", "--num-frames=4", "--model-channels=16", "--spatial-attention-sizes=8")
@@ -67,6 +73,21 @@ def test_it_says_what_there_is(inspect, capsys):
     assert r"skipped       silent.gif has no caption: silent.txt is missing" in lines
     assert r"broken\n.mp4 is not a video of a known kind" in lines
     assert any(line.startswith("splits        training ") and "by signer" in line for line in lines)
+
+
+def test_captions_and_signers_are_counted_as_the_split_counts_them():
+    texts = [("Nan", "Amy"), ("nan", "amy"), ("bye", "AMY"), ("day", None)]
+    rows = [ManifestRow(f"{number}", Media("video", "a"), *text) for number, text in enumerate(texts)]
+    rows += [ManifestRow(f"{number}", Media("video", "a"), f"word {number}") for number in range(4, 18)]
+    facts = MediaFacts(10, 10, 10, 1.0)
+    usable = tuple(InspectedClip(row, str(number // 2), "", facts) for number, row in enumerate(rows))
+    inspection = Inspection("manifest", "list", Path("."), usable, (), ())
+    lines = InspectionReport("p", inspection, "characters", Unread(Counter(), (), 0, 7, ()), (), None).lines()
+    assert "captions      17 different; 3 to 7 characters, median 6" in lines
+    assert "signers       1: AMY (3); 15 clips name none" in lines
+    place = lines.index("duplicates    18 clips have the same content as another; 2 the same caption")
+    assert "same content with different captions: 2 ('bye'), 3 ('day')" in lines[place + 1]
+    assert lines[place + 6].strip() == "and 3 more; --json FILE gives the sha256 of all clips"
 
 
 def test_the_file_names_every_clip_and_every_reason(inspect, tmp_path):

@@ -74,6 +74,13 @@ def a_good_list(folder):
 
 
 @case
+def a_folder_that_is_allowed_and_not_there(folder):
+    fill(folder)
+    allowed = (folder, folder / "gone")
+    return {"DATA_ALLOW": allowed}, [("files", f"DATA_ALLOW names {folder}/gone, which is no folder here: correct it")]
+
+
+@case
 def files_that_are_no_clips(folder):
     fill(folder)
     (folder / "lonely.txt").write_text("x")
@@ -182,6 +189,23 @@ def a_list_that_repeats_itself(folder):
 
 
 @case
+def a_list_with_cells_that_failed(folder):
+    options = as_list(folder, "path,text", "clip{number}.gif,I see {word} of them")
+    options["DATA_ROOT"].write_text(options["DATA_ROOT"].read_text() + "clip0.gif,#REF!\nclip1.gif,#REF!\n")
+    return options, [("captions", "2 captions look like empty or failed cells, such as '#REF!' of clip0.gif (2)")]
+
+
+@case
+def a_list_with_paths_of_another_computer(folder):
+    options = as_list(folder, "path,text", "clip{number}.gif,I see {word} of them")
+    options["DATA_ROOT"].write_text(options["DATA_ROOT"].read_text() + "".join(f"C:\\x\\clip{n}.gif,x\n" for n in "12"))
+    return options, [
+        ("files", "2 paths begin with C:\\x\\, which is not here: take it away"),
+        ("clips", "2 cannot be used: list.csv line 10 names path='C:\\x\\clip1.gif', which does not exist, but 'clip1"),
+    ]
+
+
+@case
 def a_list_with_captions_cut_at_a_comma(folder):
     options = as_list(folder, "path,text,signer", "clip{number}.gif,I see {word} of them, and {number} more")
     return options, [("captions", "8 clips have a signer that no other has, such as")]
@@ -203,6 +227,22 @@ def a_list_in_which_one_clip_names_no_signer(folder):
 
 
 @case
+def a_list_whose_signers_share_a_file(folder):
+    options = as_list(folder, "path,text,signer", "clip{number}.gif,I see {word} of them,a")
+    shutil.copy(folder / "clip6.gif", folder / "clip7.gif")
+    text = options["DATA_ROOT"].read_text()
+    options["DATA_ROOT"].write_text(text.replace("clip7.gif,I see 3 of them,a", "clip7.gif,I see 3 of them,b"))
+    return options, [("split", "clips that show the same join all signers, such as clip6.gif of a and clip7.gif of b")]
+
+
+@case
+def a_list_that_spells_signers_in_several_ways(folder):
+    options = as_list(folder, "path,text,signer", "clip{number}.gif,I see {word} of them,amy")
+    options["DATA_ROOT"].write_text(options["DATA_ROOT"].read_text().replace("1 of them,amy", "1 of them,Amy"))
+    return options, [("split", "Amy and amy count as one signer: write a name in one way")]
+
+
+@case
 def captions_that_are_not_read(folder):
     for number, caption in enumerate(
         ["你好", "再见 ok", "你 ok", "I am so happy to be here", "I am so happy to go", "ok"]
@@ -220,7 +260,9 @@ def captions_that_are_not_read(folder):
 def captions_of_other_signs(folder):
     for number, word in enumerate(("hello", "bye", "thanks", "book")):
         write(folder, f"{number}.gif", word, number)
-    return {}, [(UNKNOWN_WORDS[0], "half or more of the words in 1 of 1 held-out caption occur in no training caption")]
+    return {}, [
+        (UNKNOWN_WORDS[0], "half or more of the words in 1 of 1 held-out captions occur in no training caption")
+    ]
 
 
 @case

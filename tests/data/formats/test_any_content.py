@@ -57,7 +57,11 @@ def expected(wanted):
             count += 1
             continue
         span = WHOLE if start == 0 and end is None else TimeSpan(start, end)
-        values = (caption, printable(row["signer"].strip()) or None, SPLITS[row["split"]])
+        values = (
+            caption,
+            printable(" ".join(unicodedata.normalize("NFC", row["signer"]).split())) or None,
+            SPLITS[row["split"]],
+        )
         if found.setdefault((row["path"], span, caption), values) != values:
             count += 1
     return [(path, span, *values) for (path, span, _), values in found.items()], count

@@ -90,7 +90,7 @@ def test_paths_may_be_written_in_other_ways(root, listed):
     ("listed", "front"),
     [
         ("/home/amy/set/clips/a.mp4", "/home/amy/set/"),
-        ("C:\\Users\\amy\\clips\\a.mp4", "C:/Users/amy/"),
+        ("C:\\Users\\amy\\clips\\a.mp4", "C:\\Users\\amy\\"),
         ("set/clips/a.mp4", "set/"),
     ],
 )
@@ -98,8 +98,69 @@ def test_paths_of_another_machine_are_refused_with_the_likely_cause(root, listed
     touch(root, "clips/a.mp4")
     (skipped,) = read(root, listed).skipped
     assert skipped.reason.endswith(
-        f"which does not exist, but 'clips/a.mp4' does: paths start at the list's folder, so take {front!r} away"
+        f"which does not exist, but 'clips/a.mp4' does: paths start at the list's folder, so take '{front}' away"
     )
+    assert skipped.reason.startswith(f"names path='{listed}', ")
+
+
+def test_a_beginning_that_many_paths_have_wrong_is_said_once(root):
+    touch(root, "a.mp4", "b.mp4", "c.mp4")
+    result = read(root, *(f"C:\\My clips\\{name}.mp4" for name in "abc"), "old/a.mp4", "b")
+    assert len(result.skipped) == 5
+    assert [notice.text for notice in result.notices] == [
+        "3 paths begin with C:\\My clips\\, which is not here: take it away"
+    ]
+    assert read(root, "C:\\My clips\\a.mp4").notices == ()
+
+
+@pytest.mark.parametrize(
+    ("listed", "advice"),
+    [
+        (COMPOSED, f"'{DECOMPOSED}.MP4' does: write its name with its ending"),
+        (f"{COMPOSED}.mov", f"'{DECOMPOSED}.MP4' does: write its name with its ending"),
+        ("clips/v1.2", "'clips/v1.2.pose' does: write its name with its ending"),
+        (
+            "old/clips/v1.2.mp4",
+            "'clips/v1.2.pose' does: paths start at the list's folder, so take 'old/' away and write",
+        ),
+    ],
+    ids=["none", "other", "none but a dot", "and a wrong beginning"],
+)
+def test_a_name_without_its_ending_or_with_another_is_refused_with_the_right_one(root, listed, advice):
+    touch(root, f"{DECOMPOSED}.MP4", f"{DECOMPOSED}.txt", "clips/v1.2.pose")
+    (skipped,) = read(root, listed).skipped
+    assert f"which does not exist, but {advice}" in skipped.reason
+    (skipped,) = read(root, "clips/v1").skipped
+    assert "which does not exist below " in skipped.reason
+
+
+def test_a_clip_that_lies_in_an_allowed_folder_is_named(root):
+    touch(root, "clips/a.mp4", "list/b.mp4")
+    (root / "list" / "manifest.csv").write_text("path,text\na.mp4,1\nb.mp4,2\nold\\a,3\nc.mp4,4\n")
+    result = manifest.FORMAT.read(root / "list", (root / "none", root / "clips"))
+    assert found(result) == ["b.mp4"]
+    one, other, missing = result.skipped
+    for skipped in (one, other):
+        assert f", but '{root}/clips/a.mp4' does: put the list there, or write whole paths" in skipped.reason
+    assert "which does not exist below" in missing.reason
+
+
+@pytest.mark.parametrize("listed", [".", "..", "./", "clips/..", "..\\", "../.."])
+def test_the_folder_of_the_clips_is_no_clip(root, listed):
+    touch(root, "clips/a.mp4")
+    (skipped,) = read(root, listed).skipped
+    assert (skipped.id, skipped.reason, skipped.outside) == (
+        "manifest.csv line 2",
+        f"names path='{listed}': a path must name a clip",
+        "",
+    )
+
+
+@pytest.mark.parametrize("listed", ["https://example.com/a.mp4", "s3://bucket/a.mp4", "file:///a.mp4"])
+def test_nothing_is_fetched(root, listed):
+    touch(root, "a.mp4")
+    (skipped,) = read(root, listed).skipped
+    assert skipped.reason == f"names path='{listed}': nothing is fetched, so download it and name the file"
 
 
 def test_a_lexicon_finds_its_poses_likewise(root):

@@ -160,6 +160,14 @@ def test_other_names_of_every_field_are_known_in_json_too(read):
     ).replace("Prompt", "prompt")
 
 
+def test_whole_numbers_are_captions_in_json_as_in_a_table(read):
+    table = read("path,text\na.mp4,12\n")
+    lines = [{"path": "a.mp4", "caption": 12}, {"path": "a.mp4", "text": True}, {"path": "a.mp4", "text": 1.5}]
+    in_json = read(json.dumps(lines), "list.json")
+    assert [row.caption for row in (*table.rows, *in_json.rows)] == ["12", "12"]
+    assert len(in_json.skipped) == 2
+
+
 def test_of_several_columns_the_documented_name_and_then_the_order_decides(read):
     manifest = read("gloss,sentence,text,video,path\nG,S,T,b.webm,a.mp4\n")
     assert [(row.media.path, row.caption) for row in manifest.rows] == [("a.mp4", "T")]
@@ -228,7 +236,10 @@ def test_a_json_file_with_a_list_of_objects_is_read(read, tmp_path, wrap):
         ("", "is not JSON: "),
         ("[" * 100_000, "is not JSON: "),
         ("3", "is no list of clips: write "),
-        ('{"a.mp4": "hello", "b.mp4": "bye"}', "is no list of clips: write "),
+        ('{"a.mp4": 1.5, "b.mp4": 2.5}', "is no list of clips: write "),
+        ('{"data": [{"path": "a.mp4", "text": "x"}], "no": [1]}', "it is the field 'data' of an object with others"),
+        ('{"path": {"0": "a.mp4"}, "text": {"0": "x"}}', "it holds columns, as pandas writes them, so write"),
+        ('{"path": "a.mp4"}\n{"path": "b.mp4"}', "if each line is an object, let the file's name end in .jsonl"),
         pytest.param(b"\xff", "is not UTF-8", id="bytes"),
         ("[]", "lists no clip"),
     ],
@@ -237,6 +248,13 @@ def test_a_json_file_that_is_no_list_is_refused(read, tmp_path, content, message
     with pytest.raises(UserError, match=message):
         read(content, "clips.json")
     assert FORMAT.recognise(tmp_path / "clips.json") is None
+
+
+def test_a_json_object_of_captions_by_names_is_read(read, tmp_path):
+    manifest = read('{"a.mp4": "hello", "Notes": "no clip", "b.webm": "bye", "c.pose": null}', "clips.json")
+    assert FORMAT.recognise(tmp_path / "clips.json") == "it is a .json file that names clips and captions"
+    assert [(row.media.path, row.caption) for row in manifest.rows] == [("a.mp4", "hello"), ("b.webm", "bye")]
+    assert list(reasons(manifest)) == ["clips.json entry 2", "clips.json entry 4"]
 
 
 @pytest.mark.parametrize("prompts", ["prompts.txt", "prompt.txt", "captions.txt"])
@@ -276,6 +294,21 @@ def test_what_excel_saves_is_read(read, tmp_path):
     assert FORMAT.recognise(tmp_path / "unicode.txt") is None
     big_endian = b"\xfe\xff" + "path\ttext\na.mp4\tgrün\n".encode("utf-16-be")
     assert [row.caption for row in read(big_endian).rows] == ["grün"]
+
+
+def test_captions_that_a_spreadsheet_or_pandas_left_are_named(read):
+    cells = ["NaN", "None", "nan", "NULL", "n/a", "N/A", "#N/A", "#NV", "#NAME?", "#REF!", "#WERT!", "#DIV/0!", "###"]
+    cells += ["<NA>", "Err:502", "=A2", "-", "\u2013", "?", "..."]
+    words = ["hello", "nano", "none of it", "#JOB", "C#", "2 - 1", "\U0001f44b", "a", "1=1", "Null null", "\u4f60"]
+    lines = [f"a.mp4,{caption}" for caption in (*words, *cells)]
+    (note,) = read("\n".join(["path,text", *lines])).notices
+    assert note.topic == "captions"
+    first = f"'NaN' of a.mp4 ({len(words) + 1}): correct or delete these lines"
+    assert note.text == f"{len(cells)} captions look like empty or failed cells, such as {first}"
+    (note,) = read("path,text\na.mp4,?\n").notices
+    assert note.text.startswith(
+        "1 caption looks like an empty or failed cell, such as '?' of a.mp4: correct or delete this"
+    )
 
 
 CUT_CAPTIONS = """path,text,signer
@@ -401,9 +434,9 @@ def test_empty_lines_and_trailing_separators_do_not_matter(read):
         ('{"path": "a.mp4", "text": null}', "has no text: fill in the field 'text'"),
         ('{"path": "a.mp4", "text": true}', "has text=true: it must be a text"),
         ('{"path": "a.mp4", "text": "\\ud800"}', "has an empty caption"),
-        ('{"path": "\\ud800.mp4", "text": "x"}', "names path='\\\\ud800.mp4', which does not exist"),
+        ('{"path": "\\ud800.mp4", "text": "x"}', "names path='\\ud800.mp4', which does not exist"),
         pytest.param(
-            '{"path": "a\\u0000.mp4", "text": "x"}', "names path='a\\\\x00.mp4', which does not exist", id="null"
+            '{"path": "a\\u0000.mp4", "text": "x"}', "names path='a\\x00.mp4', which does not exist", id="null"
         ),
         ('{"path": "a.mp4", "text": "x", "start": NaN}', "has start=nan: write seconds as a number"),
         ('{"path": "a.mp4", "text": "x", "end": Infinity}', "has end=inf: write seconds as a number"),
@@ -430,7 +463,19 @@ def test_a_json_line_that_makes_no_sense_is_skipped_alone(read, line, reason):
         ("", "is empty: its first line names the columns, such as path, text"),
         ("\ufeff", "is empty"),
         ("path,text\n", "lists no clip"),
-        ("path;notes\na.mp4;x\n", "has no column text. Its first line names path, notes; needed are path, text"),
+        (
+            "path;notes\na.mp4;x\n",
+            "has no column text. Its first line names path, notes; needed are path, text, or names such as file_name, "
+            "caption (docs/data.md).",
+        ),
+        ("A.MP4;hello, world; or not\n", "is missing: put the line 'path;text' above it."),
+        ("A.MP4;hello, world\n", "is missing: put the line 'path;text' above it."),
+        pytest.param(b"PK\x03\x04\x14\x00", 'is a spreadsheet: save it as "CSV UTF-8".', id="xlsx"),
+        pytest.param(b"\xd0\xcf\x11\xe0\xa1", 'is a spreadsheet: save it as "CSV UTF-8".', id="xls"),
+        *(
+            pytest.param("path,text\na.mp4,x".encode(encoding), "looks like UTF-16 without its mark", id=encoding)
+            for encoding in ("utf-16-le", "utf-16-be")
+        ),
         (
             "A.MP4;hello\n",
             "has no column path and no column text. Its first line names a.mp4, hello; it looks like a clip, so the "
@@ -474,6 +519,11 @@ def test_a_name_of_unlimited_length_is_refused(read, field):
     manifest = read("\n".join(json.dumps(row) for row in rows), "manifest.jsonl")
     assert [row.caption for row in manifest.rows] == ["0"]
     assert reasons(manifest) == {"manifest.jsonl line 2": f"has a {field} of more than 200 characters"}
+
+
+def test_names_that_look_the_same_are_the_same(read):
+    lines = ["a.mp4,1,J\u00fcrgen  K", "b.webm,2,Ju\u0308rgen\u00a0K", "c.pose,3, J\u00fcrgen K "]
+    assert {row.signer for row in read("\n".join(["path,text,signer", *lines])).rows} == {"J\u00fcrgen K"}
 
 
 def test_a_name_may_have_two_hundred_characters(read):

@@ -108,7 +108,7 @@ def test_lines_that_make_no_sense_are_skipped_alone(read):
     assert [row.id for row in manifest.rows] == ["b.pose"]
     assert [(row.id, row.reason.partition(",")[0], row.is_absent) for row in manifest.skipped] == [
         ("index.csv line 2", "names path='c.pose'", False),
-        ("index.csv line 3", "names path='gs://bucket/a.pose'", False),
+        ("index.csv line 3", "names path='gs://bucket/a.pose': nothing is fetched", False),
         ("index.csv line 4", "has start='soon': write milliseconds as a number with a decimal point", False),
         ("index.csv line 5", "has start='-40': it must not be negative", False),
         (

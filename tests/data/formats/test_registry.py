@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -140,8 +141,35 @@ def test_what_is_wrong_with_the_right_format_stands_alone(tmp_path):
         read_data_set(root, "how2sign")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("clips.json", b"3", "is no list of clips: write ["),
+        ("clips.json", b"{", "is not JSON: "),
+        ("clips.json", b'[{"id": 1, "x": 2}]', "lists no clip: its first entry has id, x; needed are path, text, or"),
+        ("clips.json", b"[]", "lists no clip: its first entry has no field; needed are path, text, or"),
+        ("clips.txt", "path;text\na.mp4;gr\u00fcn\n".encode("cp1252"), "is not UTF-8: save it again"),
+        ("clips.txt", b"hello", "has no column path and no column text. Its first line names hello; needed are path, "),
+    ],
+    ids=["number", "no JSON", "other fields", "empty", "Windows-1252", "no table"],
+)
+def test_what_is_wrong_with_a_list_is_said(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_data_set(tmp_path / name, "auto")
+    assert str(caught.value).startswith(f"{tmp_path / name} {message}")
+    replicas.wlasl_replica(tmp_path, clips=2)
+    with pytest.raises(UserError, match=r" Its folder looks like WLASL \(it holds .*\): give .* as DATA_ROOT\.$"):
+        read_data_set(tmp_path / name, "auto")
+
+
+def test_nothing_is_fetched():
+    with pytest.raises(UserError, match=r"^DATA_ROOT='https:/example.com/a': nothing is fetched\. Download it"):
+        read_data_set(Path("https://example.com/a"), "auto")
+
+
 def test_a_file_that_is_nothing_is_refused_with_what_is_possible(tmp_path):
-    file = tmp_path / "clips.txt"
+    file = tmp_path / "clips.doc"
     file.write_text("hello")
     with pytest.raises(UserError) as caught:
         read_data_set(file, "auto")

@@ -119,7 +119,7 @@ def test_a_json_file_describes_a_sample(tmp_path):
     first, second, third = read(tmp_path).rows
     assert (first.caption, first.signer, first.split, first.language) == ("hallo", "7", "validation", "gsg")
     assert first.media.span == TimeSpan(1.5, 2.5)
-    assert (second.caption, second.signer, second.split, second.media.span) == ("in json", "a\\nb", None, WHOLE)
+    assert (second.caption, second.signer, second.split, second.media.span) == ("in json", "a b", None, WHOLE)
     assert (third.caption, third.split) == ("in text", "training")
 
 
