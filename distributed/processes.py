@@ -192,7 +192,7 @@ def connected_processes(place: Place, device: torch.device) -> Iterator[Processe
         # Torchrun's store still holds the addresses of the processes before a restart.
         store = PrefixStore(f"text2sign/{start}", lasting_store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
-        waiting = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT)
+        waiting = waiting_group()
     except (RuntimeError, ValueError) as error:
         raise PeerLost(
             f"the processes of this run cannot reach each other ({error}). Check that every machine reaches "
@@ -200,6 +200,13 @@ def connected_processes(place: Place, device: torch.device) -> Iterator[Processe
         ) from error
     yield ProcessGroup(place, waiting, store, lasting_store)
     dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
+
+
+def waiting_group() -> dist.ProcessGroup:
+    """Connect all processes once more, by gloo and for what may take long. All have to call it."""
+    group = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT)
+    assert isinstance(group, dist.ProcessGroup)  # and not the number that stands for a group without this process
+    return group
 
 
 def agree_on_start(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from checkpoints.checkpoint import (
     Checkpoint,
@@ -30,7 +29,7 @@ from config import Config
 from data.batches import batches_per_epoch, training_batches
 from data.build import build_data
 from data.records import Batch, DataSplits
-from distributed.processes import WAIT_TIMEOUT, Processes
+from distributed.processes import Processes, waiting_group
 from logging_system.cadence import Cadence
 from logging_system.dispatcher import RunLog, build_dispatcher
 from measures.text_use import GaugeClips
@@ -286,7 +285,7 @@ def build_saver(learner: Learner, config_file: Mapping[str, object], checkpoints
             tensors=tensors,
             retention=_retention(config),
             processes=processes,
-            group=dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT),
+            group=waiting_group(),
             saved_step=learner.start.step,
         )
     is_divided = learner.copies is not None

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import av
 import numpy
@@ -188,10 +189,11 @@ def _turn(frame: av.VideoFrame) -> Turn:
     # In PyAV, a frame and its side data hold each other until garbage is collected: a large one must not be asked.
     small = VideoReformatter().reformat(frame, 16, 16, "gray")
     try:
-        a, b, _, c, d, *_ = struct.unpack("9i", bytes(small.side_data["DISPLAYMATRIX"]))  # type: ignore[typeddict-item]
+        side_data: Any = small.side_data  # PyAV 18 gives it a type that knows one key only
+        a, b, _, c, d, *_ = struct.unpack("9i", bytes(side_data["DISPLAYMATRIX"]))
     except KeyError:
         return UPRIGHT
-    except ValueError:  # the frame also carries data of a kind that PyAV does not know; it then tells only the angle
+    except ValueError:  # the frame also carries data of a kind that PyAV 18 does not know; it then tells only the angle
         angle = math.radians(frame.rotation)
         return nearest_turn(math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle))
     return nearest_turn(a, b, c, d)
