@@ -19,12 +19,13 @@ from tqdm import tqdm
 from data.cache import ClipCache
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
 from data.media.files import printable
-from data.media.resample import Change, ClipShape, DecodedClip, Fit, MediaFacts
+from data.media.resample import Change, ClipShape, DecodedClip, MediaFacts
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 from data.verdicts import Verdict, VerdictStore
 
 PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 MOST_READERS = 8  # threads: decoding leaves Python's lock
+LEAST_FRAMES_PER_SECOND = 8.0  # that may be left of a clip without a word: below, movements are jumps
 LARGEST_LOST_SHARE = 0.2  # of a picture's longer side, that CLIP_FIT may cut off or make black without a word
 
 Thing = TypeVar("Thing")
@@ -124,7 +125,7 @@ def inspect_clips(
     store.tidy()
     usable = tuple(clip for clip in found if isinstance(clip, InspectedClip))
     skipped = (*manifest.skipped, *(row for row in found if isinstance(row, SkippedRow)))
-    notices = (*manifest.notices, *_outside_notices(skipped), *picture_notices(usable, reader.shape.fit))
+    notices = (*manifest.notices, *_outside_notices(skipped), *picture_notices(usable, reader.shape))
     return Inspection(format_name, recognised, manifest.root, usable, skipped, notices)
 
 
@@ -144,7 +145,7 @@ def _outside_notices(skipped: Sequence[SkippedRow]) -> tuple[Notice, ...]:
     return (Notice("files", note),)
 
 
-def picture_notices(clips: Sequence[InspectedClip], fit: Fit) -> tuple[Notice, ...]:
+def picture_notices(clips: Sequence[InspectedClip], shape: ClipShape) -> tuple[Notice, ...]:
     """Return how the pictures that are trained on differ from those that are stored, where that is not plain."""
     reasons: dict[Change, str] = {
         "turned": "turned upright, as the file says",
@@ -156,15 +157,27 @@ def picture_notices(clips: Sequence[InspectedClip], fit: Fit) -> tuple[Notice, .
     for change, reason in reasons.items():
         if changed := [clip.row.id for clip in clips if change in clip.facts.changes]:
             texts.append(f"{len(changed)} of {len(clips)} {reason}, such as {changed[0]}")
+    slow = [(shape.num_frames / clip.facts.seconds, clip.row.id) for clip in clips if _is_thinned(clip, shape)]
+    if slow:
+        rate, name = min(slow)
+        texts.append(
+            f"{len(slow)} of {len(clips)} too long for NUM_FRAMES={shape.num_frames}: {rate:.1f} frames a second are "
+            f"left of {name}, and movements become jumps below {LEAST_FRAMES_PER_SECOND:g}"
+        )
     lost = [(_lost_share(clip), clip.row.id) for clip in clips if _lost_share(clip) > LARGEST_LOST_SHARE]
     if lost:
         share, name = max(lost, key=lambda pair: pair[0])
-        done, other = ("cut off", "pad") if fit == "crop" else ("added in black", "crop")
+        done, other = ("cut off", "pad") if shape.fit == "crop" else ("added in black", "crop")
         texts.append(
-            f"{len(lost)} of {len(clips)} made square by CLIP_FIT={fit!r}: {share:.0%} {done} in {name}; "
+            f"{len(lost)} of {len(clips)} made square by CLIP_FIT={shape.fit!r}: {share:.0%} {done} in {name}; "
             f"{other!r} would not"
         )
     return tuple(Notice("pictures", text) for text in texts)
+
+
+def _is_thinned(clip: InspectedClip, shape: ClipShape) -> bool:
+    facts = clip.facts
+    return facts.frames > shape.num_frames and shape.num_frames < LEAST_FRAMES_PER_SECOND * facts.seconds
 
 
 def _lost_share(clip: InspectedClip) -> float:

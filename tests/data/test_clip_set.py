@@ -204,9 +204,10 @@ def test_no_usable_or_no_video_at_all_is_an_error(open_, folder, tmp_path):
 
 def test_what_is_done_to_pictures_is_said_before_a_training(open_, folder, write_video, brightening_video):
     write_video(folder / "clip1.mp4", brightening_video, rotation=90)
-    said = "pictures: 1 of 6 turned upright, as the file says, such as clip1.mp4; 6 of 6 made square by CLIP_FIT='crop'"
     for _ in range(2):  # the second time, the clips are not read again
-        assert any(line.startswith(said) for line in open_().summary.lines())
+        [said] = [line for line in open_().summary.lines() if line.startswith("pictures: ")]
+        assert said.startswith("pictures: 1 of 6 turned upright, as the file says, such as clip1.mp4; ")
+        assert "; 6 of 6 made square by CLIP_FIT='crop'" in said
 
 
 def test_a_cache_that_is_too_small_for_the_clips_is_said(open_):

@@ -102,7 +102,7 @@ def test_what_is_done_to_pictures_is_counted_with_an_example():
         of_size("d.webm", 32, 32, ("transparent",)),
         of_size("e.mov", 32, 32, ("tone-mapped",)),
     ]
-    notices = picture_notices(clips, "crop")
+    notices = picture_notices(clips, ClipShape(16, 32, "crop"))
     assert {notice.topic for notice in notices} == {"pictures"}
     assert [notice.text for notice in notices] == [
         "2 of 5 turned upright, as the file says, such as b.mp4",
@@ -116,10 +116,13 @@ def test_what_clip_fit_cuts_off_or_blackens_is_said_from_a_fifth_on():
     """Of the longer side: 16 to 9 loses 7 of 16."""
     clips = [of_size("a.mp4", 100, 81), of_size("b.mp4", 90, 160), of_size("c.mp4", 400, 300)]
     clips.append(of_size("d.pose", 900, 100, kind="pose"))  # drawn in a square
-    (crop,), (pad,) = picture_notices(clips, "crop"), picture_notices(clips, "pad")
+    (crop,), (pad,) = (
+        picture_notices(clips, ClipShape(16, 32, "crop")),
+        picture_notices(clips, ClipShape(16, 32, "pad")),
+    )
     assert crop.text == "2 of 4 made square by CLIP_FIT='crop': 44% cut off in b.mp4; 'pad' would not"
     assert pad.text == "2 of 4 made square by CLIP_FIT='pad': 44% added in black in b.mp4; 'crop' would not"
-    assert picture_notices(clips[:1], "crop") == ()
+    assert picture_notices(clips[:1], ClipShape(16, 32)) == ()
 
 
 def test_clips_in_shards_are_grouped_by_shard(root, cache):

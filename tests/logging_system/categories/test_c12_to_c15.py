@@ -212,7 +212,6 @@ def test_card_and_command_give_the_same_verdict(session: Callable[..., Any], mak
     card = running.finish().text("15_Configuration/Run_Doctor")
     (running.run_folder / "config.json").write_text(json.dumps(running.view.run.config))
     diagnosis = diagnose(read_history(running.run_folder / "metrics.jsonl").history, running.view.run.config)
-    # The run's data set has captions that are not read, see `make.context`.
     assert [finding.rule for finding in diagnosis.problems] == ["Captions not read", "Diverged"]
     assert card == as_markdown(diagnosis)
     command = [sys.executable, "-m", "logging_system.doctor", str(running.run_folder)]
