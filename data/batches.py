@@ -165,7 +165,9 @@ def _finish(loaded: _LoadedClips | UserError, tokenize: Tokenize) -> Batch:
 def _from_workers(
     dataset: _BatchDataset, order: BatchOrder, num_workers: int, seed: int, tokenize: Tokenize
 ) -> Generator[Batch, None, None]:
-    # Forked workers share the memory of what is loaded already; elsewhere forking is not safe.
+    # Forked workers share the memory of what is loaded already; elsewhere forking is not safe. Python 3.12 and newer
+    # warn (with -W default) that another thread may hold a lock at that moment, which a worker then finds locked for
+    # ever. Workers need no lock of the threads that are there: one samples the system, one watches bars, some compute.
     start_method = "fork" if sys.platform == "linux" else "spawn"
     start = WorkerStart(os.getpid(), start_method)
     batches: Iterator[_LoadedClips | UserError] | None = None
