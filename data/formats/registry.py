@@ -7,6 +7,7 @@ from pathlib import Path
 from common.errors import UserError
 from data.formats import folder, how2sign, manifest, msasl, phoenix, pose_lexicon, webdataset, wlasl, words
 from data.formats.data_format import DataFormat
+from data.formats.fields import split_named
 from data.formats.manifest import check_list
 from data.formats.search import MEDIA_EXTENSIONS, URL, media_kind
 from data.rows import Manifest
@@ -59,21 +60,26 @@ def read_data_set(path: Path, format_name: str, allowed: tuple[Path, ...] = ()) 
         raise UserError(f"DATA_ROOT={str(path)!r} {_instead_of(path)}")
     chosen, why = recognised
     try:
-        manifest = chosen.read(path, allowed)
+        read = _read(chosen, path, allowed)
     except UserError as error:
         raise UserError(f"{error}{_set_around(path)}") from error
-    if not manifest.rows and (instead := _set_around(path)):
+    if not read.rows and (instead := _set_around(path)):
         raise UserError(f"DATA_ROOT={str(path)!r} lists no clip that can be read.{instead}")
-    return chosen.name, f"{chosen.title} ({why})", _leading_to(allowed, manifest)
+    return chosen.name, f"{chosen.title} ({why})", read
 
 
-def _leading_to(allowed: tuple[Path, ...], manifest: Manifest) -> Manifest:
+def _read(chosen: DataFormat, path: Path, allowed: tuple[Path, ...]) -> Manifest:
     """Return the clips, each with what its path and links may lead to, which is checked when it is opened."""
-    if not allowed:
-        return manifest
-    return replace(
-        manifest, rows=tuple(replace(row, media=replace(row.media, allowed=allowed)) for row in manifest.rows)
-    )
+    read = chosen.read(path, allowed)
+    if chosen is manifest.FORMAT and _lies_in_parts(read):
+        read = folder.with_split(read)
+    return replace(read, rows=tuple(replace(row, media=replace(row.media, allowed=allowed)) for row in read.rows))
+
+
+def _lies_in_parts(read: Manifest) -> bool:
+    """Return whether a list gives no split, but its clips lie in folders that are named by the parts of one."""
+    names = {name for row in read.rows for name in folder.folders_of(row.media.path)}
+    return len(set(map(split_named, names)) - {None}) > 1 and all(row.split is None for row in read.rows)
 
 
 def _set_around(path: Path) -> str:
@@ -122,7 +128,7 @@ def _recognise(path: Path) -> tuple[DataFormat, str] | None:
 def _read_as(chosen: DataFormat, path: Path, allowed: tuple[Path, ...]) -> Manifest:
     """Read a data set as the format that the user named, and say what else it may be if that fails."""
     try:
-        return _leading_to(allowed, chosen.read(path, allowed))
+        return _read(chosen, path, allowed)
     except UserError as error:
         if chosen.recognise(path) is not None:
             raise

@@ -181,6 +181,18 @@ def a_list_with_other_names(folder):
 
 
 @case
+def a_list_of_clips_in_folders_that_are_the_split(folder):
+    lines = []
+    for number, split in enumerate(["train"] * 5 + ["val"] * 2 + ["test"]):
+        write(folder, f"{split}/{number}.gif", None, number)
+        lines.append(f"{split}/{number}.gif,I see {number % 3} of them")
+    (folder / "list.csv").write_text("\n".join(["path,text", *lines]))
+    return {"DATA_ROOT": folder / "list.csv"}, [
+        ("split", "the names of folders (test, train, val) give the split: 5 clips")
+    ]
+
+
+@case
 def a_list_that_repeats_itself(folder):
     line = "clip{number}.gif,I see {word} of them"
     return as_list(folder, "path,text", line, line), [
