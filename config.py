@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 
 from common.field_types import (
     LARGEST_GUIDANCE_SCALE,
+    LONGEST_CAPTION,
     AbsoluteFolder,
     Folder,
     FolderName,
@@ -130,7 +131,7 @@ class Config(Settings):
     """Transformer layers of the text encoder."""
     TEXT_HEADS: int = Field(4, ge=1, le=128)
     """Attention heads of the text encoder."""
-    MAX_CAPTION_LENGTH: int = Field(512, ge=1, le=4096)
+    MAX_CAPTION_LENGTH: int = Field(512, ge=1, le=LONGEST_CAPTION)
     """Characters of the longest caption; the rest is cut off."""
 
     # --- Diffusion

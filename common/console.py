@@ -66,7 +66,8 @@ def _say_interrupted(kind: type[BaseException], error: BaseException, trace: Tra
         sys.__excepthook__(kind, error, trace)
 
 
-sys.excepthook = _say_interrupted  # programs import for seconds, in which Ctrl-C would be a traceback
+if sys.excepthook is sys.__excepthook__:  # programs import for seconds, in which Ctrl-C would be a traceback
+    sys.excepthook = _say_interrupted
 
 
 @contextmanager

@@ -61,9 +61,11 @@ def check_writable(option: str, path: Path) -> None:
 
 def newest_first(folder: Path, *patterns: str) -> list[Path]:
     """Return the folders of the files in `folder` that match a glob pattern, the one that was written last first."""
-    files = [file for pattern in patterns for file in folder.glob(pattern)]
-    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
-    return list(dict.fromkeys(file.parent for file in files))
+    written = []
+    for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
+        with suppress(FileNotFoundError):  # gone in this moment
+            written.append((file.stat().st_mtime, file.parent))
+    return list(dict.fromkeys(path for _, path in sorted(written, reverse=True)))
 
 
 @contextmanager

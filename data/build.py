@@ -20,14 +20,16 @@ from models.build import build_tokenizer
 from models.tokens import unread
 
 
-def build_data(config: Config) -> DataSplits:
+def build_data(config: Config, symbols: tuple[str, ...] | None = None) -> DataSplits:
     """Open the clips of DATA_ROOT, or compose finger-spelled words if it is not set.
+
+    `symbols`: those of the tokenizer that reads captions of DATA_ROOT, where a trained run decided them.
 
     Raises:
         UserError: the data cannot be used; the message says why.
     """
     if config.DATA_ROOT is not None:
-        return open_clip_set(config, *inspect_data(config), build_tokenizer(config, None))
+        return open_clip_set(config, *inspect_data(config), build_tokenizer(config, symbols))
     splits = open_fingerspelling(config, _build_cache(config))
     tokenizer = build_tokenizer(config, splits.symbols)
     captions = [splits.training.row(0, index).caption for index in range(len(splits.training))]

@@ -131,15 +131,14 @@ def caption_notices(config: Config, lost: Unread, tokenizer: Tokenizer, captions
             f"{_shown(min(lost.silent))}: choose another TEXT_ENCODER"
         )
     if lost.cut_off:
-        limit = (
-            f"MAX_CAPTION_LENGTH={lost.longest} would read all"
-            if tokenizer.max_length == config.MAX_CAPTION_LENGTH
-            else f"TEXT_ENCODER={config.TEXT_ENCODER} reads no more"
-        )
+        remedy = f"TEXT_ENCODER={config.TEXT_ENCODER} reads no more"
+        if tokenizer.limit > tokenizer.max_length:
+            enough = min(lost.longest, tokenizer.limit)
+            remedy = f"MAX_CAPTION_LENGTH={enough} would read {'all' if enough == lost.longest else 'more'}"
         texts.append(
             f"{counted(lost.cut_off, f'of {len(captions)} is', f'of {len(captions)} are')} longer than "
             f"{counted(tokenizer.max_length, 'character' if tokenizer.symbols else 'word piece')} and "
-            f"{'is' if lost.cut_off == 1 else 'are'} cut off; {limit}"
+            f"{'is' if lost.cut_off == 1 else 'are'} cut off; {remedy}"
         )
     if lost.alike:
         texts.append(

@@ -82,7 +82,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     run = open_trained_run(request)
     texts = _checked_words(request.words, run.folder, run.config, run.tokenizer)
     _prepare_output(request)
-    splits = build_data(run.config)
+    splits = build_data(run.config, run.tokenizer.symbols)
     if not isinstance(splits, FingerspellingSplits):
         raise _not_spelled(run.folder)
     wanted = [splits.split.alphabet.segment(text) for text in texts or default_words(splits.split, request.seed)]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.field_types import LONGEST_CAPTION
 from models.tokens import FIRST_TOKEN, PADDING, pad_tokens
 
 UNLIMITED = 1_000_000  # transformers gives larger numbers to tokenizers without a limit
@@ -87,7 +88,8 @@ class PretrainedTokenizer:
     def __init__(self, language_model: LanguageModel, max_length: int) -> None:
         self._tokenizer = language_model.tokenizer
         limit = int(self._tokenizer.model_max_length)
-        self.max_length = max_length if limit > UNLIMITED else min(max_length, limit)
+        self.limit = LONGEST_CAPTION if limit > UNLIMITED else min(limit, LONGEST_CAPTION)
+        self.max_length = min(max_length, self.limit)
 
     def encode(self, caption: str) -> tuple[list[int], str]:
         """Return the ids of a caption, uncut, and the characters that share the one id of everything unknown."""

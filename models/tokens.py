@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from common.field_types import LONGEST_CAPTION
+
 PADDING = 0
 NULL_CAPTION = 1
 FIRST_TOKEN = 2  # ids from here on mean what captions are made of
@@ -30,6 +32,7 @@ class Tokenizer(Protocol):
 
     symbols: tuple[str, ...]  # what the ids from FIRST_TOKEN on mean; empty where the language model says so
     max_length: int  # of a caption, in ids
+    limit: int  # that `max_length` could have at most
 
     def encode(self, caption: str) -> tuple[list[int], str]:
         """Return the ids of a caption, uncut, and the characters that have none."""
@@ -107,6 +110,7 @@ class CharacterTokenizer:
             raise ValueError(f"symbols must be unique and not empty, got {list(symbols)}")
         self.symbols = tuple(symbols)
         self.max_length = max_length
+        self.limit = LONGEST_CAPTION
         self._token_of_symbol = {symbol: FIRST_TOKEN + index for index, symbol in enumerate(self.symbols)}
         self._longest = max(map(len, self.symbols))
 

@@ -136,7 +136,7 @@ class ProgressBar:
 
     def __init__(self, start_step: int, limits: StoppingLimits, *, is_shown: bool) -> None:
         self._step, self._first_step, self._limits = start_step, start_step + 1, limits
-        self._started = self._next_line = time.monotonic()
+        self._launched = self._started = self._next_line = time.monotonic()
         has_bar = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0  # some have no width
         self._has_lines = is_shown and not (sys.stdout.isatty() and has_bar)
         self._bar = tqdm(
@@ -166,19 +166,19 @@ class ProgressBar:
         self._bar.set_postfix({"loss": f"{loss:.4f}", "learning rate": f"{learning_rate:.2e}"}, refresh=False)
         if not self.line_is_due and not (is_ending and self._has_lines):
             return
-        seconds, total, minutes = time.monotonic() - self._started, self._limits.total_steps, self._limits.max_minutes
+        now, total, minutes = time.monotonic(), self._limits.total_steps, self._limits.max_minutes
         line = f"Step {self._step}{'' if total is None else f' of {total}'}: loss {loss:.4f}"
         line += f", learning rate {learning_rate:.2e}"
         if self._step > self._first_step:
-            pace = seconds / (self._step - self._first_step)
+            pace = (now - self._started) / (self._step - self._first_step)
             left = min(
                 math.inf if total is None else (total - self._step) * pace,
-                math.inf if minutes is None else max(0.0, 60 * minutes - seconds),
+                math.inf if minutes is None else max(0.0, self._launched + 60 * minutes - now),
             )
             line += f", {_duration(pace)} a step"
             line += "" if is_ending or left == math.inf else f", about {_duration(left)} left"
         self.write(line)
-        self._next_line = time.monotonic() + (FIRST_LINE_SECONDS if self._step == self._first_step else LINE_SECONDS)
+        self._next_line = now + (FIRST_LINE_SECONDS if self._step == self._first_step else LINE_SECONDS)
 
     def write(self, line: str) -> None:
         """Print a line above the bar."""

@@ -177,7 +177,10 @@ def _open_run_folder(
 
 def _open_data(config: Config, checkpoint: Checkpoint | None, processes: Processes) -> tuple[DataSplits, Tokenizer]:
     """Open the data, and check that all processes see the same clips and that SAMPLE_PROMPTS can be signed."""
-    splits = processes.first_on_each_machine(lambda: build_data(config))
+    known = None if checkpoint is None else checkpoint.state.symbols
+    if known is not None and not set(known) <= set(TEXT_SYMBOLS):
+        known = None  # letters of finger-spelling; of a version that knew fewer letters, the run keeps those
+    splits = processes.first_on_each_machine(lambda: build_data(config, known))
     digest = hashlib.sha256(json.dumps(splits.summary.report, sort_keys=True).encode()).hexdigest()
     seen = processes.gather((digest, len(splits.training)))
     for rank, (digest_of_rank, clips) in enumerate(seen):
@@ -187,10 +190,7 @@ def _open_data(config: Config, checkpoint: Checkpoint | None, processes: Process
                 f"rank {rank} {clips}. DATA_ROOT must be the same on all machines, and so must the program's version"
             )
     batches_per_epoch(splits.training, config.clips_per_step, processes.part)  # raises if there are too few clips
-    symbols = splits.symbols
-    if symbols is None and checkpoint is not None and set(checkpoint.state.symbols) <= set(TEXT_SYMBOLS):
-        symbols = checkpoint.state.symbols  # of a version that knew fewer
-    tokenizer = build_tokenizer(config, symbols)
+    tokenizer = build_tokenizer(config, known if splits.symbols is None else splits.symbols)
     for prompt in config.SAMPLE_PROMPTS:
         dropped = tokenizer.encode(prompt)[1]
         if dropped and splits.symbols is not None:

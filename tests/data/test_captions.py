@@ -105,6 +105,10 @@ def test_captions_that_are_cut_off_and_become_alike_are_counted_with_the_length_
         "same caption",
     ]
     assert notices_of(long, MAX_CAPTION_LENGTH=35) == []
+    (cut,) = notices_of(["a" * 5000, "b"], MAX_CAPTION_LENGTH=512)
+    assert cut == "1 of 2 is longer than 512 characters and is cut off; MAX_CAPTION_LENGTH=4096 would read more"
+    (cut,) = notices_of(["a" * 5000, "b"], MAX_CAPTION_LENGTH=4096)
+    assert cut.endswith("cut off; TEXT_ENCODER=characters reads no more")
 
 
 def test_captions_of_which_little_is_left_are_counted():

@@ -54,9 +54,9 @@ def test_without_a_terminal_there_is_a_line_every_half_minute(
 @pytest.mark.parametrize(
     ("total_steps", "max_minutes", "expected"),
     [
-        (100, 5.0, "10 s a step, about 4.8 min left"),  # 10 of 300 seconds are over
+        (100, 5.0, "10 s a step, about 4.7 min left"),  # 20 of 300 seconds are over
         (20, 5.0, "10 s a step, about 3.0 min left"),  # 18 steps come sooner
-        (None, 5.0, "10 s a step, about 4.8 min left"),
+        (None, 5.0, "10 s a step, about 4.7 min left"),
         (None, None, "10 s a step"),
     ],
 )
