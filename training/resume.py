@@ -116,7 +116,8 @@ def _check_held_out(
     if clips or seen:
         raise UserError(
             f"the data set, MAX_CAPTION_LENGTH or the version has changed since {split_file} was written: "
-            f"{named([*clips, *seen])} would count as held out, but was trained on. Put the data back as it was, or start a new run with another --experiment-name."
+            f"{named([*clips, *seen])} would count as held out, but was trained on. Put the data back as it was, or "
+            "start a new run with another --experiment-name."
         )
 
 
