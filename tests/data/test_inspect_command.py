@@ -210,6 +210,7 @@ def test_what_cannot_work_is_an_error_and_no_traceback(clips, tmp_path, monkeypa
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_real_command(clips, tmp_path):
     command = [sys.executable, "-m", "data", "inspect", str(clips), *SMALL, f"--cache-dir={tmp_path / 'cache'}"]
     done = subprocess.run(

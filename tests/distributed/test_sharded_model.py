@@ -49,6 +49,7 @@ def run_check(
     assert ends == [0] * world_size, "\n".join(each.said for each in launched)
 
 
+@pytest.mark.slow
 def test_the_main_process_gathers_the_very_tensors(tmp_path: Path) -> None:
     run_check("gathering", tmp_path)
 

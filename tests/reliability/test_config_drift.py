@@ -105,8 +105,16 @@ def printed_differences(said: str) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--text-layers=2"], ["TEXT_LAYERS is 2 now (command line or preset) and 1 in the checkpoint"]),
-        (["--seed=5"], ["SEED is 5 now (command line or preset) and 0 in the checkpoint"]),
+        pytest.param(
+            ["--text-layers=2"],
+            ["TEXT_LAYERS is 2 now (command line or preset) and 1 in the checkpoint"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--seed=5"],
+            ["SEED is 5 now (command line or preset) and 0 in the checkpoint"],
+            marks=pytest.mark.slow,
+        ),
         (
             ["--model-channels=16,32", "--max-word-letters=3", "--learning-rate=0.5"],
             [

@@ -103,11 +103,12 @@ def test_enable_gradient_histograms(run: Run) -> None:
     ("option", "prefixes"),
     [
         ("enable-parameter-tracking", ("09_Parameter_Stats", "10_Parameter_Histograms")),
-        pytest.param("enable-video-logging", ("12_Generated_Samples",), marks=pytest.mark.slow),
-        pytest.param("enable-noise-visualization", ("13_Noise_Visualization",), marks=pytest.mark.slow),
-        pytest.param("enable-performance-profiling", ("05_Performance",), marks=pytest.mark.slow),
+        ("enable-video-logging", ("12_Generated_Samples",)),
+        ("enable-noise-visualization", ("13_Noise_Visualization",)),
+        ("enable-performance-profiling", ("05_Performance",)),
     ],
 )
+@pytest.mark.slow
 def test_a_switch_turns_its_categories_off_and_nothing_else(run: Run, option: str, prefixes: tuple[str, ...]) -> None:
     on, off = run("--max-steps=1"), run("--max-steps=1", f"--no-{option}")
     assert starting_with(on, *prefixes)
