@@ -19,7 +19,7 @@ from common.console import counted
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
-from data.formats.fields import SPLITS, Values, as_name, as_span, as_split, as_text, shown, shown_name
+from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown, shown_name
 from data.formats.search import ListedFiles, media_kind
 from data.formats.tables import Record, field_name, numbered_lines, open_table, read_json
 from data.media.files import printable
@@ -110,7 +110,6 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         values = {field: all_values[name] for field, name in names.items()}
         if folder:
             values["path"] = posixpath.join(folder, as_text(values, "path"))
-            values.setdefault("split", folder if folder.lower() in SPLITS else None)
         if type(values.get("text")) is int:  # in JSON: the numbers of a table are texts
             values["text"] = str(values["text"])
         media = files.media(values, as_span(values))

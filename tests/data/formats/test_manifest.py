@@ -203,9 +203,9 @@ def test_the_lists_of_splits_are_read_together(tmp_path):
     manifest = FORMAT.read(tmp_path)
     assert manifest.root == tmp_path
     assert [(row.id, row.caption, row.split) for row in manifest.rows] == [
-        ("Test/a.mp4", "hello", "test"),
+        ("Test/a.mp4", "hello", None),
         ("more/b/c.mp4", "bye", None),
-        ("train/a.mp4", "hello", "training"),
+        ("train/a.mp4", "hello", None),
     ]
     assert reasons(manifest) == {
         f"{folder}/metadata.csv line 3": "has no path: fill in the field 'path'" for folder in ("Test", "more", "train")
