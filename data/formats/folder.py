@@ -171,11 +171,12 @@ def check_alike(root: Path, folders: Sequence[tuple[str, ...]], what: str = "fol
     """Refuse names of one level that hold those of a split, as "my_train" and "Test 10%" do: test clips may be meant.
 
     Raises:
-        UserError: there are such names for two different parts of the split.
+        UserError: there are such names for two different parts of the split, or for validation or test beside others.
     """
     for level in zip_longest(*folders, fillvalue=""):
         parts = {name: found for name in set(level) if (found := splits_in(name))}
-        if len(parts) > 1 and len(set().union(*parts.values())) > 1:
+        kinds = set().union(*parts.values())
+        if (len(parts) > 1 and len(kinds) > 1) or (kinds - {"training"} and len(parts) < len(set(level))):
             raise UserError(
                 f"DATA_ROOT={str(root)!r}: the names of {what} look like a split, but none is one of "
                 f"{', '.join(SPLITS)}: {_quoted(parts)}. If they are the split, rename them to train, val and test; if "
