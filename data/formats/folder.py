@@ -119,10 +119,9 @@ def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = N
     names = [manifest.rows[number].media.path for number in without]
     given = {row.split for row in manifest.rows} - {None}
     parts = _split_folders(manifest.root, names, [places[number] for number in without], what, "training" in given)
-    if not parts and given:
-        return manifest
     if not parts:
-        return replace(manifest, notices=(*manifest.notices, *_root_notices(manifest.root)))
+        said_of_root = () if given else _root_notices(manifest.root)
+        return replace(manifest, notices=(*manifest.notices, *said_of_root))
     splits = [split_named(part) for part in parts]
     said = [
         f"{counted(splits.count(split), 'clip')} for {kind}, such as {shown_name(names[splits.index(split)])}"

@@ -8,11 +8,13 @@ import numpy
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
 from data.build import inspect_data
 from data.clip_set import InspectedClips
 from data.formats.folder import FORMAT
+from data.formats.registry import read_data_set
 from data.rows import Manifest, UnusableClip
 from data.shards import write_shards
 
@@ -206,3 +208,40 @@ def test_clips_are_not_read_again_because_more_is_allowed(disk, inspect, monkeyp
     inspect(folder, f"--data-allow={disk}")
     monkeypatch.setattr("data.inspection.decode_media", None)
     assert len(inspect(folder, f'--data-allow=["{disk}", "/nothing"]')[0].usable) == 3
+
+
+LISTS = {
+    "metadata.csv": "path,text\na.mp4,secret\n",
+    "manifest.jsonl": '{"path": "a.mp4", "text": "secret"}\n',
+    "prompts.txt": "secret\n",
+    "index.csv": "path,spoken_language,signed_language,start,end,words,glosses,priority\na.mp4,en,ase,0,0,secret,,1\n",
+    "how2sign_realigned_train.csv": "SENTENCE_NAME\tSENTENCE\na\tsecret\n",
+    "PHOENIX-2014-T.train.corpus.csv": "name|translation\na|secret\n",
+    "MSASL_train.json": '[{"url": "https://youtu.be/abcdefghijk", "text": "secret"}]',
+    "WLASL_v0.3.json": '[{"gloss": "secret", "instances": [{"video_id": "a", "split": "train"}]}]',
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_that_is_a_link_is_read_only_inside_or_where_that_is_allowed(tmp_path, name):
+    folder, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    (folder / "features/fullFrame-210x260px/train/a").mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / "a.mp4").touch()
+    if name == "prompts.txt":
+        (folder / "videos.txt").write_text("a.mp4\n")
+    (elsewhere / name).write_text(LISTS[name])
+    (folder / name).symlink_to(elsewhere / name)
+    with pytest.raises(
+        UserError, match=f"{name} leads out of the data set's folder, to {elsewhere} .DATA_ALLOW."
+    ) as no:
+        read_data_set(folder, "auto")
+    assert "secret" not in str(no.value)
+    _, _, allowed = read_data_set(folder, "auto", (elsewhere,))
+    (folder / name).unlink()
+    (folder / "lists").mkdir()
+    (folder / "lists" / "own").write_text(LISTS[name])
+    (folder / name).symlink_to("lists/own")
+    _, _, inside = read_data_set(folder, "auto")
+    assert [row.caption for row in allowed.rows] == [row.caption for row in inside.rows]
+    assert len(allowed.skipped) == len(inside.skipped)

@@ -172,9 +172,13 @@ def links_that_lead_out(folder):
 
 @case
 def a_list_with_other_names(folder):
-    options = as_list(folder, "file_name,sentence,colour", "CLIP{number}.gif,I see {word} of them,red")
+    options = as_list(folder, "file_name,sentence,colour,start_time", "CLIP{number}.gif,I see {word} of them,red,0")
     return options, [
-        ("files", "in list.csv file_name was taken for path, sentence was taken for text"),
+        (
+            "files",
+            "in list.csv file_name was taken for path, sentence was taken for text, start_time was taken for start",
+        ),
+        ("files", "clips are cut by start_time: rename this column if the clips are cut already"),
         ("files", "list.csv has fields that mean nothing here: colour; known are"),
         ("files", "8 files, such as clip0.gif, were taken although the list writes other capitals"),
     ]
