@@ -134,6 +134,13 @@ def folders_that_are_captions(folder):
 
 
 @case
+def folders_that_are_captions_beside_a_file_that_is_not_read(folder):
+    _, expected = folders_that_are_captions(folder)
+    (folder / "annotations.json").write_text('{"version": {}, "clips": {}}')
+    return {}, [("captions", "(2 captions, 8 clips; annotations.json not read); if folders are"), *expected]
+
+
+@case
 def folders_that_are_the_split(folder):
     for number, split in enumerate(["train"] * 5 + ["val"] * 2 + ["test"]):
         write(folder, f"{split}/{number}.gif", f"I see {number % 3} of them", number)
