@@ -28,6 +28,7 @@ PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 MOST_READERS = 8  # threads: decoding leaves Python's lock
 LEAST_FRAMES_PER_SECOND = 8.0  # that may be left of a clip without a word: below, movements are jumps
 MOST_FRAMES = 1024  # that NUM_FRAMES may be
+MOST_PROPOSED = 3  # folders to be allowed
 LARGEST_LOST_SHARE = 0.2  # of a picture's longer side, that CLIP_FIT may cut off or make black without a word
 
 Thing = TypeVar("Thing")
@@ -127,23 +128,26 @@ def inspect_clips(
     store.tidy()
     usable = tuple(clip for clip in found if isinstance(clip, InspectedClip))
     skipped = (*manifest.skipped, *(row for row in found if isinstance(row, SkippedRow)))
-    notices = (*manifest.notices, *_outside_notices(skipped), *picture_notices(usable, reader.shape))
+    notices = (*manifest.notices, *outside_notices(skipped), *picture_notices(usable, reader.shape))
     return Inspection(format_name, recognised, manifest.root, usable, skipped, notices)
 
 
-def _outside_notices(skipped: Sequence[SkippedRow]) -> tuple[Notice, ...]:
-    """Return what would have to be allowed, were all that leads out of the data set's folder to be read."""
+def outside_notices(skipped: Sequence[SkippedRow]) -> tuple[Notice, ...]:
+    """Return what would have to be allowed, were all that leads out of the data set's folder to be read.
+
+    The home folder and those above it are never proposed: too much else lies there.
+    """
     outside = [row for row in skipped if row.outside]
     if not outside:
         return ()
-    folders: dict[tuple[str, ...], str] = {}  # by their first part: what is on two disks has little in common
-    for row in outside:
-        first = Path(row.outside).parts[:2]
-        folders[first] = os.path.commonpath([folders.get(first, row.outside), row.outside])
+    home = Path(os.path.realpath(os.path.expanduser("~")))
+    folders = {folder for row in outside if not home.is_relative_to(folder := Path(row.outside))}
+    names = sorted(str(folder) for folder in folders if folders.isdisjoint(folder.parents))
     lead = "1 path leads" if len(outside) == 1 else f"{len(outside)} paths lead"
-    names = [*folders.values()]
-    option = shlex.quote(printable(names[0] if len(names) == 1 else json.dumps(names)))
-    note = f"{lead} out of the data set's folder, such as {outside[0].id}: to read there, add --data-allow {option}"
+    option = shlex.quote(printable(names[0] if len(names) == 1 else json.dumps(names[:MOST_PROPOSED])))
+    more = " and others" if len(names) > MOST_PROPOSED else ""
+    remedy = f"to read there, add --data-allow {option}{more}" if names else "put what it leads to into that folder"
+    note = f"{lead} out of the data set's folder, such as {outside[0].id}: {remedy}"
     return (Notice("files", note),)
 
 

@@ -31,7 +31,7 @@ class DataFormat:
     title: str  # for people: "How2Sign"
     needs: str  # what there must be, for people: "a folder with WLASL_v0.3.json"
     # Says why a path looks like this format, for people: "it holds how2sign_realigned_train.csv"; None if it does not.
-    # Cheap, and never raises.
+    # It may list all files below the path and read lists, but no clip; it raises no UserError.
     recognise: Callable[[Path], str | None]
     read: Reader
 

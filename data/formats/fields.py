@@ -23,6 +23,9 @@ SPLITS: dict[str, Split] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_PERSON = re.compile(r"(Dev|Val) [A-Z][a-z]+")
+_ENDING = re.compile(r"(?<=.)(data)?(sets?)?$")
+_LIKE_TEST = ("eval", "evaluation")  # whether they mean validation or test, people must say
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
 
@@ -77,8 +80,14 @@ def split_named(name: str) -> Split | None:
 
 
 def splits_in(name: str) -> set[Split]:
-    """Return the parts of the split whose names a name holds as words, as "my_train", "TestSet" and "Val 10%" do."""
-    return {split for word in _WORD.findall(name) if (split := split_named(word)) is not None}
+    """Return the parts of the split whose names a name holds as words, as "my_train", "testset" and "Val 10%" do.
+
+    "evaluation" counts as test. The names of people, such as "Dev Patel", hold none.
+    """
+    if _PERSON.fullmatch(name.strip()):
+        return set()
+    words = {_ENDING.sub("", word.lower()) for word in (*_WORD.findall(name), *_WORD.findall(name.lower()))}
+    return {split for word in words if (split := "test" if word in _LIKE_TEST else split_named(word)) is not None}
 
 
 def as_split(values: Values) -> Split | None:
@@ -119,11 +128,11 @@ def as_span(values: Values, first: str = "start", last: str = "end") -> TimeSpan
 
 
 def cut_span(values: Values, first: str, last: str) -> TimeSpan:
-    """Return the part of a longer video that two fields give, in seconds; refuse one without an end."""
-    span = as_span(values, first, last)
-    if span.end is None:
-        raise UnusableClip(f"has no {last}: its video is longer than the clip, which cannot be cut out of it")
-    return span
+    """Return the part of a longer video that two fields give, in seconds; refuse one without both."""
+    for field in (first, last):
+        if as_number(values, field, "seconds") is None:
+            raise UnusableClip(f"has no {field}: its video is longer than the clip, which cannot be cut out of it")
+    return as_span(values, first, last)
 
 
 def _number(value: object) -> float | None:

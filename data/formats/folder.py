@@ -103,20 +103,25 @@ def folders_of(name: str) -> tuple[str, ...]:
 def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = None, what: str = "folders") -> Manifest:
     """Return the clips with the split that folders named train, val or test give; as they are if there are none.
 
-    It is the outermost level at which all clips have such a folder; without one, the outermost such folder of each.
+    Clips that have a split keep it. For the others, the outermost level counts at which all of them have such a
+    folder; without one, the outermost such folder of each.
 
     Args:
-        manifest: clips without a split.
+        manifest: clips, of which some may have a split.
         folders: those of each clip that may give it, the outermost first; all in its path if not given.
         what: they are, for people.
 
     Raises:
         UserError: only some of the clips lie in such a folder, or none of them lies in one for training.
     """
-    names = [row.media.path for row in manifest.rows]
-    parts = _split_folders(manifest.root, names, folders or [folders_of(name) for name in names], what)
+    places = folders or [folders_of(row.media.path) for row in manifest.rows]
+    without = [number for number, row in enumerate(manifest.rows) if row.split is None]
+    names = [manifest.rows[number].media.path for number in without]
+    given = {row.split for row in manifest.rows} - {None}
+    parts = _split_folders(manifest.root, names, [places[number] for number in without], what, "training" in given)
     if not parts:
-        return replace(manifest, notices=(*manifest.notices, *_root_notices(manifest.root)))
+        said_of_root = () if given else _root_notices(manifest.root)
+        return replace(manifest, notices=(*manifest.notices, *said_of_root))
     splits = [split_named(part) for part in parts]
     said = [
         f"{counted(splits.count(split), 'clip')} for {kind}, such as {shown_name(names[splits.index(split)])}"
@@ -127,15 +132,19 @@ def with_split(manifest: Manifest, folders: Sequence[tuple[str, ...]] | None = N
         f"the names of {what} ({_quoted(parts)}) give the split: {'; '.join(said)} (rename {what} "
         "that are no split; SPLIT_BY=caption and SPLIT_BY=signer divide all but the test clips anew)"
     )
-    rows = tuple(replace(row, split=split) for row, split in zip(manifest.rows, splits, strict=True))
-    return replace(manifest, rows=rows, notices=(*manifest.notices, Notice("split", text)))
+    rows = list(manifest.rows)
+    for number, split in zip(without, splits, strict=True):
+        rows[number] = replace(rows[number], split=split)
+    return replace(manifest, rows=tuple(rows), notices=(*manifest.notices, Notice("split", text)))
 
 
-def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str, ...]], what: str) -> list[str]:
+def _split_folders(
+    root: Path, names: Sequence[str], folders: Sequence[tuple[str, ...]], what: str, is_for_training: bool
+) -> list[str]:
     """Return the name of the folder that says to which part of the split each clip belongs; none if none does."""
     levels = [[level for level, name in enumerate(each) if split_named(name)] for each in folders]
     if not any(levels):
-        _check_alike(root, folders, what)
+        check_alike(root, folders, what)
         return []
     first = shown_name(names[next(number for number, found in enumerate(levels) if found)])
     if not all(levels):
@@ -148,7 +157,7 @@ def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str
         )
     common = set.intersection(*map(set, levels))
     parts = [each[min(common or found)] for each, found in zip(folders, levels, strict=True)]
-    if all(split_named(part) != "training" for part in parts):
+    if not is_for_training and all(split_named(part) != "training" for part in parts):
         raise UserError(
             f"DATA_ROOT={str(root)!r}: no clip is for training; by the names of {what} all are for validation or "
             f"testing, such as {first}. Put the clips for training into {what} named train beside these; if these "
@@ -157,15 +166,16 @@ def _split_folders(root: Path, names: Sequence[str], folders: Sequence[tuple[str
     return parts
 
 
-def _check_alike(root: Path, folders: Sequence[tuple[str, ...]], what: str) -> None:
+def check_alike(root: Path, folders: Sequence[tuple[str, ...]], what: str = "folders") -> None:
     """Refuse names of one level that hold those of a split, as "my_train" and "Test 10%" do: test clips may be meant.
 
     Raises:
-        UserError: there are such names for two different parts of the split.
+        UserError: there are such names for two different parts of the split, or for validation or test beside others.
     """
     for level in zip_longest(*folders, fillvalue=""):
         parts = {name: found for name in set(level) if (found := splits_in(name))}
-        if len(parts) > 1 and len(set().union(*parts.values())) > 1:
+        kinds = set().union(*parts.values())
+        if (len(parts) > 1 and len(kinds) > 1) or (kinds - {"training"} and len(parts) < len(set(level))):
             raise UserError(
                 f"DATA_ROOT={str(root)!r}: the names of {what} look like a split, but none is one of "
                 f"{', '.join(SPLITS)}: {_quoted(parts)}. If they are the split, rename them to train, val and test; if "
@@ -176,8 +186,10 @@ def _check_alike(root: Path, folders: Sequence[tuple[str, ...]], what: str) -> N
 def _root_notices(root: Path) -> tuple[Notice, ...]:
     """Return what is said if the data set is one part of a split whose other parts lie beside it."""
     folder = Path(os.path.abspath(root))
-    split, beside = split_named(folder.name), glob.glob("*/", root_dir=folder.parent)
-    if split is None or {split_named(name.rstrip(os.sep)) for name in beside} <= {split, None}:
+    split = split_named(folder.name)
+    if split is None:
+        return ()
+    if {split_named(name.rstrip(os.sep)) for name in glob.glob("*/", root_dir=folder.parent)} <= {split, None}:
         return ()
     text = (
         f"the folder itself is named {_quoted([folder.name])}: give the one that holds it, {str(folder.parent)!r}, to "

@@ -18,7 +18,7 @@ from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_text, cut_span, shown_name
 from data.formats.search import first_matches, walk_files, with_cut_notice
-from data.formats.tables import open_table
+from data.formats.tables import check_inside, open_table
 from data.rows import WHOLE, Manifest, ManifestRow, Media, Notice, Split
 
 LANGUAGE = "ase"
@@ -55,6 +55,7 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     clips = RowCollector(found.skipped)
     for split in _SPLITS:
         if split in lists:
+            check_inside(path, lists[split], allowed)
             table = open_table(path / lists[split], ("sentence_name", "sentence"), "forgiving")
             clips.collect(table.records(), partial(_row, split=split, clip_paths=clip_paths))
     manifest = with_cut_notice(clips.manifest(path, " and ".join(shown_name(name) for name in lists.values())))

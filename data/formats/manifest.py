@@ -19,9 +19,9 @@ from common.console import counted
 from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
-from data.formats.fields import SPLITS, Values, as_name, as_span, as_split, as_text, shown, shown_name
+from data.formats.fields import Values, as_name, as_span, as_split, as_text, shown, shown_name, split_named
 from data.formats.search import ListedFiles, media_kind
-from data.formats.tables import Record, field_name, numbered_lines, open_table, read_json
+from data.formats.tables import Record, check_inside, field_name, numbered_lines, open_table, read_json
 from data.media.files import printable
 from data.rows import Manifest, ManifestRow, Notice
 
@@ -46,7 +46,10 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "end": ("end_time", "end_seconds"),
     "language": ("signed_language", "sign_language"),
 }
-"""The fields, each with the other names that data sets give it; of several in one list the first counts."""
+"""The fields, each with the other names that data sets give it; of several in one list the first counts.
+
+Another name of the split counts only where it holds the name of a part of one.
+"""
 MOST_UNKNOWN_FIELDS = 10  # that a note names
 LEAST_CLIPS = 4  # of which it is said that hardly two have the same signer or language
 LEAST_SHARE_OF_SINGLE_VALUES = 0.9
@@ -99,10 +102,15 @@ def _is_list(file: Path) -> bool:
 
 def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     root, lists = (path.parent, [path.name]) if os.path.isfile(path) else (path, _lists_to_read(path))
+    for name in lists if root == path else ():
+        check_inside(root, name, allowed)
+    for name in _prompts_in(root) if lists == [VIDEOS] else ():
+        check_inside(root, name, allowed)
     files, clips, taken, unused = ListedFiles(root, allowed), RowCollector(), dict[str, str](), dict[str, None]()
+    no_splits = set(FIELDS["split"]) - _split_fields(record for name in lists for record in _records(root / name))
 
     def row(all_values: Values, folder: str) -> ManifestRow:
-        names = _names_by_field(all_values)
+        names = _names_by_field(name for name in all_values if name not in no_splits)
         taken.update((field, name) for field, name in names.items() if name != field)
         for name in all_values:
             if name not in names.values() and len(unused) <= MOST_UNKNOWN_FIELDS:
@@ -110,7 +118,6 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         values = {field: all_values[name] for field, name in names.items()}
         if folder:
             values["path"] = posixpath.join(folder, as_text(values, "path"))
-            values.setdefault("split", folder if folder.lower() in SPLITS else None)
         if type(values.get("text")) is int:  # in JSON: the numbers of a table are texts
             values["text"] = str(values["text"])
         media = files.media(values, as_span(values))
@@ -130,6 +137,11 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         notices += _cut_notices("signer", [(row, row.signer) for row in manifest.rows])
         notices += _cut_notices("language", [(row, row.language) for row in manifest.rows])
     return replace(manifest, notices=tuple(notices))
+
+
+def _split_fields(records: Iterable[Record]) -> set[str]:
+    """Return the fields that hold the name of a part of the split: what is called a set may be something else."""
+    return {name for each in records for name in FIELDS["split"] if split_named(str(each.fields.get(name, "")))}
 
 
 def _cell_notices(rows: Sequence[ManifestRow]) -> tuple[Notice, ...]:
@@ -155,10 +167,11 @@ def _lists_to_read(folder: Path) -> list[str]:
     names = _lists_in(folder)
     if not names:
         raise UserError(f"DATA_ROOT={str(folder)!r} holds none of {', '.join((*NAMES, *METADATA, VIDEOS))}.")
-    if len(names) > 1 and "/" not in names[0]:
-        raise UserError(
-            f"DATA_ROOT={str(folder)!r} holds {' and '.join(names)}: give the one that counts as DATA_ROOT."
-        )
+    for name in names:
+        beside = [other for other in names if posixpath.dirname(other) == posixpath.dirname(name)]
+        if len(beside) > 1:
+            remedy = "take one away" if "/" in name else "give the one that counts as DATA_ROOT"
+            raise UserError(f"DATA_ROOT={str(folder)!r} holds {' and '.join(map(shown_name, beside))}: {remedy}.")
     return names
 
 
@@ -274,6 +287,10 @@ def _field_notices(lists: str, taken: Mapping[str, str], unused: Sequence[str]) 
     if taken:
         listed = ", ".join(f"{name} was taken for {field}" for field, name in taken.items())
         yield Notice("files", f"in {lists} {listed}")
+    if times := [taken[field] for field in ("start", "end") if field in taken]:
+        these = "this column" if len(times) == 1 else "these columns"
+        text = f"clips are cut by {' and '.join(times)}: rename {these} if the clips are cut already"
+        yield Notice("files", text)
     if unused:
         named = ", ".join(printable(name[:40]) for name in unused[:MOST_UNKNOWN_FIELDS])
         more = " and others" if len(unused) > MOST_UNKNOWN_FIELDS else ""

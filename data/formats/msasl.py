@@ -17,7 +17,7 @@ from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_text, cut_span, shown
 from data.formats.search import first_matches, media_kind, walk_files, with_cut_notice
-from data.formats.tables import Record
+from data.formats.tables import Record, check_inside
 from data.formats.wlasl import read_json_list
 from data.rows import Manifest, ManifestRow, Media, Split, UnusableClip
 
@@ -53,6 +53,7 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     clips = RowCollector(found.skipped)
     for name in lists:
         file = PurePosixPath(name).name
+        check_inside(path, name, allowed)
         entries = read_json_list(path / name, "MS-ASL", "url and text")
         clips.collect(
             (

@@ -15,7 +15,7 @@ from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_text, shown_name
 from data.formats.search import first_folder, first_matches, names_in
-from data.formats.tables import open_table
+from data.formats.tables import check_inside, open_table
 from data.rows import Manifest, ManifestRow, Media, Split
 
 LANGUAGE = "gsg"
@@ -43,6 +43,7 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
         if split in by_split:
             folder = f"{frames}/{split}"
             names = frozenset(names_in(path / folder, only_folders=True))
+            check_inside(path, by_split[split], allowed)
             table = open_table(path / by_split[split], ("name", "translation"), "none")
             clips.collect(table.records(), partial(_row, root=path, folder=folder, names=names, split=split))
     return clips.manifest(path, " and ".join(shown_name(name) for name in lists))

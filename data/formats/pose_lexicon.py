@@ -14,7 +14,7 @@ from data.captions import checked_caption
 from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_number, as_text, shown_name
 from data.formats.search import ListedFiles
-from data.formats.tables import open_table
+from data.formats.tables import check_inside, open_table
 from data.rows import WHOLE, Manifest, ManifestRow, TimeSpan
 
 INDEX = "index.csv"
@@ -34,6 +34,8 @@ def _recognise(path: Path) -> str | None:
 
 def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     file = _index_file(path)
+    if file != path:
+        check_inside(path, INDEX, allowed)
     clips = RowCollector()
     files = ListedFiles(file.parent, allowed)
     clips.collect(open_table(file, COLUMNS).records(), partial(_row, files=files))

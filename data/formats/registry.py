@@ -71,15 +71,28 @@ def read_data_set(path: Path, format_name: str, allowed: tuple[Path, ...] = ()) 
 def _read(chosen: DataFormat, path: Path, allowed: tuple[Path, ...]) -> Manifest:
     """Return the clips, each with what its path and links may lead to, which is checked when it is opened."""
     read = chosen.read(path, allowed)
-    if chosen is manifest.FORMAT and _lies_in_parts(read):
-        read = folder.with_split(read)
+    if chosen is manifest.FORMAT:
+        read = _with_split(read)
     return replace(read, rows=tuple(replace(row, media=replace(row.media, allowed=allowed)) for row in read.rows))
 
 
-def _lies_in_parts(read: Manifest) -> bool:
-    """Return whether a list gives no split, but its clips lie in folders that are named by the parts of one."""
-    names = {name for row in read.rows for name in folder.folders_of(row.media.path)}
-    return len(set(map(split_named, names)) - {None}) > 1 and all(row.split is None for row in read.rows)
+def _with_split(read: Manifest) -> Manifest:
+    """Return the clips of a list; those without a split get it from folders, if these are named by parts of one.
+
+    Raises:
+        UserError: such folders may or may not be the split.
+    """
+    folders = [folder.folders_of(row.media.path) for row in read.rows]
+    named = [{split_named(name) for name in each} - {None} for each in folders]
+    open_to = set().union(*(parts for row, parts in zip(read.rows, named, strict=True) if row.split is None))
+    try:
+        if len(set().union(*named)) > 1 and open_to - {"training"}:
+            return folder.with_split(read)
+        if not any(named) and all(row.split is None for row in read.rows):
+            folder.check_alike(read.root, folders)
+    except UserError as error:
+        raise UserError(f"{error} Or give every clip its split in the list.") from error
+    return read
 
 
 def _set_around(path: Path) -> str:

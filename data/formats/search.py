@@ -58,7 +58,7 @@ def walk_files(root: Path, leave_out: Callable[[str], bool] | None = None, allow
         UserError: `root` itself cannot be listed.
     """
     names, skipped, waiting = list[str](), list[SkippedRow](), [""]
-    real_root, followed = os.path.realpath(root), list[Path]()
+    followed = [Path(os.path.realpath(root))]
     while waiting:
         folder = waiting.pop()
         try:
@@ -84,7 +84,7 @@ def walk_files(root: Path, leave_out: Callable[[str], bool] | None = None, allow
                     followed.append(target)
                     subfolders.append(f"{folder}{entry.name}/")
                 else:
-                    outside = "" if is_known or target.is_relative_to(real_root) else str(target)
+                    outside = "" if is_known else str(target)
                     skipped.append(SkippedRow(shown_name(f"{folder}{entry.name}/"), LINK, outside=outside))
             else:
                 subfolders.append(f"{folder}{entry.name}/")

@@ -17,7 +17,7 @@ from common.console import counted
 from common.errors import UserError
 from data.formats.fields import shown_name
 from data.formats.search import media_kind
-from data.media.files import printable
+from data.media.files import inside_file, printable
 from data.rows import UnusableClip
 
 MOST_TABLE_BYTES = 1 << 30
@@ -158,6 +158,18 @@ def open_table(
     if twice:
         raise UserError(f"{shown} has two columns with the name {shown_name(twice[0])}: take one away.")
     return Table(path, columns, best, quotes, number)
+
+
+def check_inside(root: Path, name: str, allowed: Sequence[Path]) -> None:
+    """Refuse a list that was found in the data set's folder, and is a link that leads out to what is not `allowed`.
+
+    Raises:
+        UserError: it is, or it is no regular file.
+    """
+    try:
+        inside_file(root, name, allowed)
+    except UnusableClip as error:
+        raise UserError(f"{shown_name(str(root / name))} {error}: put the file itself there.") from error
 
 
 def numbered_lines(path: Path) -> Iterator[_NumberedLine]:

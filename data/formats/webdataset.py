@@ -1,8 +1,8 @@
 """WebDataset shards: tar files in which each sample is a few files that share a name, ``0001.mp4`` and ``0001.txt``.
 
 The clip stays where it is: its row says at which byte of which tar file it begins. The caption is a .txt file, or the
-field text or caption of a .json file, which may also have signer, split, start, end and language. Where no .json file
-has a split, the names of shards or their folders give it: ``train-000000.tar``, ``test/000000.tar``.
+field text or caption of a .json file, which may also have signer, split, start, end and language. To a sample
+without a split, the names of shards or their folders give it: ``train-000000.tar``, ``test/000000.tar``.
 """
 
 import glob
@@ -70,8 +70,6 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
             "a clip and its caption under the same name: 0001.mp4 and 0001.txt."
         )
     manifest = Manifest(path, tuple(rows.values()), tuple(skipped))
-    if any(row.split for row in manifest.rows):
-        return manifest
     words = {name: (*folders_of(name), *re.split(r"[-_.]", PurePosixPath(name).stem)) for name in shards}
     return with_split(manifest, [words[row.media.path] for row in manifest.rows], "shards or their folders")
 

@@ -13,7 +13,7 @@ from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_split, as_text, shown_name
 from data.formats.search import first_matches, names_in
-from data.formats.tables import Record, read_json
+from data.formats.tables import Record, check_inside, read_json
 from data.rows import Manifest, ManifestRow, Media, Notice
 
 LANGUAGE = "ase"
@@ -36,6 +36,7 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     lists = _lists(path)
     if not lists:
         raise UserError(f"DATA_ROOT={str(path)!r} holds no {BEST_LIST}, nor another WLASL*.json.")
+    check_inside(path, lists[0], allowed)
     videos = str(PurePosixPath(lists[0]).parent / "videos")
     there = frozenset(names_in(path / videos))
     clips = RowCollector()

@@ -14,7 +14,7 @@ from data.captions import checked_caption
 from data.formats import manifest
 from data.formats.data_format import DataFormat, RowCollector
 from data.formats.fields import Values, shown, shown_name, split_named, splits_in
-from data.formats.folder import OTHER_CAPTIONS, caption_file, find_clips, folders_of, sheet_notices, with_split
+from data.formats.folder import OTHER_CAPTIONS, SHEETS, caption_file, find_clips, folders_of, sheet_notices, with_split
 from data.formats.search import composed, media_kind
 from data.formats.tables import Record
 from data.rows import Manifest, ManifestRow, Media, Notice, UnusableClip
@@ -54,9 +54,7 @@ def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:
     )
     whole = collector.manifest(path, shown_name(str(path)))
     split = with_split(whole, [other_folders[row.media.path] for row in whole.rows])
-    return replace(
-        split, notices=(*_notices(whole.rows, set(found.names)), *sheet_notices(found.names), *split.notices)
-    )
+    return replace(split, notices=(*_notices(whole.rows, found.names), *sheet_notices(found.names), *split.notices))
 
 
 def _words(clips: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
@@ -86,15 +84,18 @@ def _row(values: Values) -> ManifestRow:
     return ManifestRow(name, Media(kind, name), checked_caption(word))
 
 
-def _notices(rows: Sequence[ManifestRow], known: set[str]) -> tuple[Notice, ...]:
+def _notices(rows: Sequence[ManifestRow], names: Sequence[str]) -> tuple[Notice, ...]:
     if not rows:
         return ()
     captions, first = len({row.caption for row in rows}), rows[0]
+    known = set(names)
+    others = [name for name in names if "/" not in name and name.lower().endswith((*OTHER_CAPTIONS, *SHEETS))]
     unread = sum(caption_file(row.media.path, lambda name: name if name in known else None) in known for row in rows)
     text = (
         f"the name of its folder is the caption of each clip, such as {shown(first.caption)} of {shown_name(first.id)}"
         f" ({counted(captions, 'caption')}, {counted(len(rows), 'clip')}"
         + (f"; {counted(unread, '.txt file')} beside clips not read" if unread else "")
+        + (f"; {shown_name(others[0])} not read" if others else "")
         + "); if folders are signers or numbers, give each clip a .txt file or write a list"
     )
     return (Notice("captions", text),)

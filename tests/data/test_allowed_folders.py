@@ -1,6 +1,7 @@
 """What lies outside of a data set's folder is read only where DATA_ALLOW says so, whichever way leads there."""
 
 import dataclasses
+import json
 import os
 import shlex
 
@@ -8,12 +9,15 @@ import numpy
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from common.settings import load_settings
 from config import PRESETS, Config
 from data.build import inspect_data
 from data.clip_set import InspectedClips
 from data.formats.folder import FORMAT
-from data.rows import Manifest, UnusableClip
+from data.formats.registry import read_data_set
+from data.inspection import outside_notices
+from data.rows import Manifest, SkippedRow, UnusableClip
 from data.shards import write_shards
 
 SHADES = (40, 120, 200)
@@ -121,9 +125,11 @@ def test_what_lies_outside_is_read_once_it_is_allowed(disk, inspect, way):
     assert {row.reason for row in inspection.skipped} != set()
     (notice,) = [notice for notice in inspection.notices if "--data-allow" in notice.text]
     assert notice.topic == "files"
-    option = notice.text.rpartition(" add ")[2]
-    assert option == f"--data-allow {disk / 'clips'}{'/packed' if way.startswith('shards') else ''}"
-    inspection, reader = inspect(folder, option.replace(" ", "="))
+    option = shlex.split(notice.text.rpartition(" add ")[2])
+    whole = {"a link to a folder": "clips", "shards that are links": "clips/packed"}
+    parts = json.dumps([str(disk / "clips" / "0"), str(disk / "clips" / "1")])
+    assert option == ["--data-allow", str(disk / whole[way]) if way in whole else parts]
+    inspection, reader = inspect(folder, *option)
     assert inspection.skipped == ()
     assert [notice for notice in inspection.notices if "--data-allow" in notice.text] == []
     clips = InspectedClips(reader, inspection.usable)
@@ -155,12 +161,30 @@ def test_several_folders_are_proposed_as_the_option_takes_them(disk, inspect, tm
     inspection, _ = inspect(folder)
     (notice,) = inspection.notices
     bin_folder = os.path.dirname(os.path.realpath("/usr/bin/env"))
-    assert notice.text.endswith(f"""--data-allow '["{disk / "clips"}", "{bin_folder}"]'""")
+    folders = sorted([str(disk / "clips" / "0"), str(disk / "clips" / "1"), bin_folder])
+    assert notice.text.endswith(f"--data-allow {shlex.quote(json.dumps(folders))}")
     option = shlex.split(notice.text.rpartition(" add ")[2])
     inspection, _ = inspect(folder, *option)
     assert len(inspection.usable) == 3
     (skipped,) = inspection.skipped
     assert skipped.reason.startswith("names path='/usr/bin/env': a clip is one of ")
+
+
+def test_folders_are_proposed_as_they_are_and_never_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
+
+    def proposed(*folders):
+        skipped = [SkippedRow(f"{number}.mp4", "x", outside=folder) for number, folder in enumerate(folders)]
+        return [notice.text.rpartition(": ")[2] for notice in outside_notices(skipped)]
+
+    home = str(tmp_path / "home")
+    assert proposed("/mnt/a", "/mnt/b", "/mnt/a/c", "/") == [
+        """to read there, add --data-allow '["/mnt/a", "/mnt/b"]'"""
+    ]
+    assert proposed(f"{home}/me/clips", f"{home}/me") == [f"to read there, add --data-allow {home}/me/clips"]
+    assert proposed("/", home, f"{home}/me") == ["put what it leads to into that folder"]
+    four = proposed("/m/d", "/m/c", "/m/b", "/m/a")
+    assert four == ["""to read there, add --data-allow '["/m/a", "/m/b", "/m/c"]' and others"""]
 
 
 def test_frames_may_be_links_into_a_store(tmp_path, inspect):
@@ -206,3 +230,40 @@ def test_clips_are_not_read_again_because_more_is_allowed(disk, inspect, monkeyp
     inspect(folder, f"--data-allow={disk}")
     monkeypatch.setattr("data.inspection.decode_media", None)
     assert len(inspect(folder, f'--data-allow=["{disk}", "/nothing"]')[0].usable) == 3
+
+
+LISTS = {
+    "metadata.csv": "path,text\na.mp4,secret\n",
+    "manifest.jsonl": '{"path": "a.mp4", "text": "secret"}\n',
+    "prompts.txt": "secret\n",
+    "index.csv": "path,spoken_language,signed_language,start,end,words,glosses,priority\na.mp4,en,ase,0,0,secret,,1\n",
+    "how2sign_realigned_train.csv": "SENTENCE_NAME\tSENTENCE\na\tsecret\n",
+    "PHOENIX-2014-T.train.corpus.csv": "name|translation\na|secret\n",
+    "MSASL_train.json": '[{"url": "https://youtu.be/abcdefghijk", "text": "secret"}]',
+    "WLASL_v0.3.json": '[{"gloss": "secret", "instances": [{"video_id": "a", "split": "train"}]}]',
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_that_is_a_link_is_read_only_inside_or_where_that_is_allowed(tmp_path, name):
+    folder, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    (folder / "features/fullFrame-210x260px/train/a").mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / "a.mp4").touch()
+    if name == "prompts.txt":
+        (folder / "videos.txt").write_text("a.mp4\n")
+    (elsewhere / name).write_text(LISTS[name])
+    (folder / name).symlink_to(elsewhere / name)
+    with pytest.raises(
+        UserError, match=f"{name} leads out of the data set's folder, to {elsewhere} .DATA_ALLOW."
+    ) as no:
+        read_data_set(folder, "auto")
+    assert "secret" not in str(no.value)
+    _, _, allowed = read_data_set(folder, "auto", (elsewhere,))
+    (folder / name).unlink()
+    (folder / "lists").mkdir()
+    (folder / "lists" / "own").write_text(LISTS[name])
+    (folder / name).symlink_to("lists/own")
+    _, _, inside = read_data_set(folder, "auto")
+    assert [row.caption for row in allowed.rows] == [row.caption for row in inside.rows]
+    assert len(allowed.skipped) == len(inside.skipped)

@@ -134,6 +134,13 @@ def folders_that_are_captions(folder):
 
 
 @case
+def folders_that_are_captions_beside_a_file_that_is_not_read(folder):
+    _, expected = folders_that_are_captions(folder)
+    (folder / "annotations.json").write_text('{"version": {}, "clips": {}}')
+    return {}, [("captions", "(2 captions, 8 clips; annotations.json not read); if folders are"), *expected]
+
+
+@case
 def folders_that_are_the_split(folder):
     for number, split in enumerate(["train"] * 5 + ["val"] * 2 + ["test"]):
         write(folder, f"{split}/{number}.gif", f"I see {number % 3} of them", number)
@@ -172,9 +179,13 @@ def links_that_lead_out(folder):
 
 @case
 def a_list_with_other_names(folder):
-    options = as_list(folder, "file_name,sentence,colour", "CLIP{number}.gif,I see {word} of them,red")
+    options = as_list(folder, "file_name,sentence,colour,start_time", "CLIP{number}.gif,I see {word} of them,red,0")
     return options, [
-        ("files", "in list.csv file_name was taken for path, sentence was taken for text"),
+        (
+            "files",
+            "in list.csv file_name was taken for path, sentence was taken for text, start_time was taken for start",
+        ),
+        ("files", "clips are cut by start_time: rename this column if the clips are cut already"),
         ("files", "list.csv has fields that mean nothing here: colour; known are"),
         ("files", "8 files, such as clip0.gif, were taken although the list writes other capitals"),
     ]

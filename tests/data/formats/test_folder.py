@@ -123,6 +123,7 @@ def splits(root):
         {"test/train/a.mp4": "training", "dev/train/b.mp4": "training", "amy/val/c.mp4": "validation"},
         {"train/test/a.mp4": "training", "test/train/b.mp4": "test"},
         {"a.mp4": None, "training data/a.mp4": None, "train_clips/a.mp4": None, "protest/b.mp4": None},
+        {"test_amy/a.mp4": None, "test_bob/b.mp4": None, "test_bob/dataset/c.mp4": None},
         {"amy/train data/a.mp4": None, "Dev Patel/b.mp4": None, "Val Kilmer/c.mp4": None},
         {" Train /a.mp4": "training", "validate/b.mp4": "validation", "TEST\t/c.mp4": "test"},
         {"train.mp4": None, "test.mp4": None, "amy/val.mp4": None},
@@ -136,6 +137,7 @@ def splits(root):
         "signers test and dev",
         "both",
         "no",
+        "all alike",
         "different levels and one part",
         "blanks",
         "files",
@@ -186,6 +188,11 @@ def test_folders_that_may_or_may_not_be_the_split_are_asked_about(tmp_path, name
         (["my_train", "my_val", "my_test"], "my_test, my_train, my_val"),
         (["amy/train1", "amy/TestSet"], "TestSet, train1"),
         (["01-TRAINING", "02-TEST", "amy"], "01-TRAINING, 02-TEST"),
+        (["trainset", "testdataset", "TESTdata"], "TESTdata, testdataset, trainset"),
+        (["training_data", "evaluation"], "evaluation, training_data"),
+        (["clips", "my_test"], "my_test"),
+        (["amy", "amy/eval"], "eval"),
+        (["clips", "valset"], "valset"),
     ],
 )
 def test_folders_that_look_like_a_split_are_asked_about(tmp_path, folders, named):

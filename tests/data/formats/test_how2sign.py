@@ -252,6 +252,7 @@ def test_lists_with_the_times_of_the_speech_are_found_in_the_official_layout(tmp
     [
         ((3, 2), "has end_realigned=2 and start_realigned=3: the end must come after the start, in seconds"),
         ((1, ""), "has no end_realigned: its video is longer than the clip, which cannot be cut out of it"),
+        (("", 2), "has no start_realigned: its video is longer than the clip, which cannot be cut out of it"),
         (("soon", 2), "has start_realigned='soon': write seconds as a number with a decimal point, such as 3.5"),
     ],
 )

@@ -153,11 +153,29 @@ def test_other_names_of_every_field_are_known_in_json_too(read):
     assert (first.media, first.caption) == (Media("video", "a.mp4", TimeSpan(0.5, 1.5)), "hi")
     assert (first.signer, first.split) == ("7", "validation")
     assert (second.media.path, second.caption) == ("b.webm", "plain")
-    (note,) = texts(manifest)
+    note, times = texts(manifest)
+    assert times == "clips are cut by start_time and end_time: rename these columns if the clips are cut already"
     assert note == (
         "in manifest.jsonl video_file was taken for path, Prompt was taken for text, speaker was taken for signer, "
         "subset was taken for split, start_time was taken for start, end_time was taken for end"
     ).replace("Prompt", "prompt")
+
+
+def test_what_is_called_a_set_is_the_split_only_if_it_names_parts_of_one(read):
+    manifest = read("path,text,set,subset\na.mp4,x,A,\nb.webm,y,3,Test \n")
+    assert [row.split for row in manifest.rows] == [None, "test"]
+    taken, unused = texts(manifest)
+    assert taken == "in manifest.csv subset was taken for split"
+    assert unused.startswith("manifest.csv has fields that mean nothing here: set; known are ")
+    manifest = read("path,text,set\na.mp4,x,train\nb.webm,y,tset\n")
+    assert [row.split for row in manifest.rows] == ["training"]
+    assert reasons(manifest)["manifest.csv line 3"].startswith("has split='tset': write one of train")
+
+
+def test_a_single_time_of_another_name_is_said_to_cut(read):
+    assert texts(read("path,text,end_seconds\na.mp4,x,2\n"))[1:] == [
+        "clips are cut by end_seconds: rename this column if the clips are cut already"
+    ]
 
 
 def test_whole_numbers_are_captions_in_json_as_in_a_table(read):
@@ -203,9 +221,9 @@ def test_the_lists_of_splits_are_read_together(tmp_path):
     manifest = FORMAT.read(tmp_path)
     assert manifest.root == tmp_path
     assert [(row.id, row.caption, row.split) for row in manifest.rows] == [
-        ("Test/a.mp4", "hello", "test"),
+        ("Test/a.mp4", "hello", None),
         ("more/b/c.mp4", "bye", None),
-        ("train/a.mp4", "hello", "training"),
+        ("train/a.mp4", "hello", None),
     ]
     assert reasons(manifest) == {
         f"{folder}/metadata.csv line 3": "has no path: fill in the field 'path'" for folder in ("Test", "more", "train")
@@ -503,6 +521,14 @@ def test_two_lists_in_one_folder_are_refused(read, tmp_path):
     read("path,text\na.mp4,x\n")
     read("path\ttext\na.mp4\tx\n", "manifest.tsv")
     with pytest.raises(UserError, match=r"holds manifest\.csv and manifest\.tsv: give the one that counts"):
+        FORMAT.read(tmp_path)
+
+
+def test_two_lists_in_the_folder_of_a_split_are_refused(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\na.mp4,x\n")
+    (tmp_path / "train" / "metadata.jsonl").write_text('{"file_name": "a.mp4", "text": "x"}\n')
+    with pytest.raises(UserError, match=r"holds train/metadata.csv and train/metadata.jsonl: take one away\.$"):
         FORMAT.read(tmp_path)
 
 

@@ -103,6 +103,7 @@ def test_entries_that_make_no_sense_are_skipped_alone(read):
             msasl_entry(0, clean_text=None, text="Hello"),
             msasl_entry(0, clean_text="good-bye", signer_id=None),
             msasl_entry(0, clean_text="good-bye"),
+            msasl_entry(0, start_time=None),
         ],
         "video-00000.mp4",
     )
@@ -127,6 +128,10 @@ def test_entries_that_make_no_sense_are_skipped_alone(read):
             "MSASL_train.json entry 9",
             "contradicts an earlier line: the same clip with the same caption, but signer='7' in place of ''; take one "
             "of the lines away",
+        ),
+        (
+            "MSASL_train.json entry 10",
+            "has no start_time: its video is longer than the clip, which cannot be cut out of it",
         ),
     ]
 

@@ -236,3 +236,50 @@ def test_files_that_people_give_are_refused_with_what_to_do(tmp_path, name, mess
 def test_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"DATA_FORMAT='how2dance' is not known\. Choose one of: auto, "):
         read_data_set(tmp_path, "how2dance")
+
+
+def write_lists(root, lists):
+    """Write a list in each folder, and the two clips that lists name."""
+    for name, content in lists.items():
+        (root / name).mkdir(parents=True)
+        (root / name / "metadata.csv").write_text(content)
+        for clip in ("a.mp4", "b.mp4"):
+            (root / name / clip).touch()
+
+
+BARE = "file_name,text\na.mp4,x\n"
+
+
+@pytest.mark.parametrize(
+    ("lists", "splits"),
+    [
+        ({"train": BARE, "Test ": BARE}, {"train": "training", "Test ": "test"}),
+        (
+            {"train": "file_name,text,split\na.mp4,x,\n", "dev": "file_name,text,split\na.mp4,x,\n"},
+            {"train": "training", "dev": "validation"},
+        ),
+        ({"train": "file_name,text,split\na.mp4,x,train\n", "test": BARE}, {"train": "training", "test": "test"}),
+        ({"test": "file_name,text,split\na.mp4,x,train\nb.mp4,x,\n"}, {"test": None}),  # re-used: no split
+    ],
+)
+def test_lists_in_folders_that_are_the_split_give_it_unless_their_lines_do(tmp_path, lists, splits):
+    write_lists(tmp_path, lists)
+    _, _, manifest = read_data_set(tmp_path, "auto")
+    assert {row.media.path.split("/")[0]: row.split for row in manifest.rows} == splits
+    assert not manifest.skipped
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"my_train": BARE, "my_test": BARE}, "the names of folders look like a split, .*: my_test, my_train. If"),
+        ({"train": BARE, "test": BARE, "more": BARE}, "named train, val or test hold 2 of 3 clips, such as test/a.mp4"),
+    ],
+)
+def test_lists_in_folders_that_may_be_the_split_are_asked_about(tmp_path, lists, message):
+    write_lists(tmp_path, lists)
+    with pytest.raises(UserError, match=message + ".* Or give every clip its split in the list"):
+        read_data_set(tmp_path, "auto")
+    write_lists(tmp_path / "all", {name: f"{BARE.replace(',text', ',text,split').strip()},train\n" for name in lists})
+    _, _, manifest = read_data_set(tmp_path / "all", "auto")
+    assert {row.split for row in manifest.rows} == {"training"}

@@ -85,8 +85,17 @@ def test_folders_of_shards_give_the_split_unless_the_samples_do(tmp_path):
     facts = json.dumps({"text": "val", "split": "val"}).encode()
     write_tar(tmp_path / "val" / "0.tar", member("00.mp4", CLIP), member("00.json", facts))
     manifest = read(tmp_path)
-    assert {row.caption: row.split for row in manifest.rows} == {"train": None, "val": "validation", "test": None}
-    assert not manifest.notices
+    assert {row.caption: row.split for row in manifest.rows} == {
+        "train": "training",
+        "val": "validation",
+        "test": "test",
+    }
+    assert "1 clip for training, such as train/0.tar; 1 clip for testing" in manifest.notices[0].text
+    facts = json.dumps({"text": "more", "split": "train"}).encode()
+    write_tar(tmp_path / "more.tar", member("00.mp4", CLIP), member("00.json", facts))
+    (tmp_path / "train" / "0.tar").unlink()
+    splits = {row.caption: row.split for row in read(tmp_path).rows}
+    assert splits == {"more": "training", "val": "validation", "test": "test"}
 
 
 @pytest.mark.parametrize("name", ["{}-000000.tar", "signs-{}-000000.tar", "all/signs_{}.tar", "{}.tar"])
