@@ -23,7 +23,6 @@ SPLITS: dict[str, Split] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_PERSON = re.compile(r"(Dev|Val) [A-Z][a-z]+")
 _ENDING = re.compile(r"(?<=.)(data)?(sets?)?$")
 _LIKE_TEST = ("eval", "evaluation")  # whether they mean validation or test, people must say
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -82,10 +81,8 @@ def split_named(name: str) -> Split | None:
 def splits_in(name: str) -> set[Split]:
     """Return the parts of the split whose names a name holds as words, as "my_train", "testset" and "Val 10%" do.
 
-    "evaluation" counts as test. The names of people, such as "Dev Patel", hold none.
+    "evaluation" counts as test.
     """
-    if _PERSON.fullmatch(name.strip()):
-        return set()
     words = {_ENDING.sub("", word.lower()) for word in (*_WORD.findall(name), *_WORD.findall(name.lower()))}
     return {split for word in words if (split := "test" if word in _LIKE_TEST else split_named(word)) is not None}
 

@@ -26,6 +26,7 @@ from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, Unusable
 
 NAMED_LISTS = 3  # that a note names
 NAMED_KINDS = 5  # of files, where none is a clip
+_PERSON = re.compile(r"(Dev|Val) (?!Set|Data|Split|Part|Clip|Video)[A-Z][a-z]+$")  # a signer, beside others
 OTHER_CAPTIONS = (".json", ".srt", ".vtt")
 SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 OTHER_VIDEOS = (".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".ogv", ".webp", ".apng")
@@ -174,8 +175,9 @@ def check_alike(root: Path, folders: Sequence[tuple[str, ...]], what: str = "fol
     """
     for level in zip_longest(*folders, fillvalue=""):
         parts = {name: found for name in set(level) if (found := splits_in(name))}
-        kinds = set().union(*parts.values())
-        if (len(parts) > 1 and len(kinds) > 1) or (kinds - {"training"} and len(parts) < len(set(level))):
+        are_several = len(parts) > 1 and len(set().union(*parts.values())) > 1
+        is_held_out = any(found - {"training"} and not _PERSON.match(name) for name, found in parts.items())
+        if are_several or (is_held_out and len(parts) < len(set(level))):
             raise UserError(
                 f"DATA_ROOT={str(root)!r}: the names of {what} look like a split, but none is one of "
                 f"{', '.join(SPLITS)}: {_quoted(parts)}. If they are the split, rename them to train, val and test; if "

@@ -5,6 +5,7 @@ names but that does not exist is a mistake.
 """
 
 import glob
+import itertools
 import json
 import os
 import posixpath
@@ -167,10 +168,9 @@ def _lists_to_read(folder: Path) -> list[str]:
     names = _lists_in(folder)
     if not names:
         raise UserError(f"DATA_ROOT={str(folder)!r} holds none of {', '.join((*NAMES, *METADATA, VIDEOS))}.")
-    for name in names:
-        beside = [other for other in names if posixpath.dirname(other) == posixpath.dirname(name)]
+    for below, beside in ((below, list(group)) for below, group in itertools.groupby(names, posixpath.dirname)):
         if len(beside) > 1:
-            remedy = "take one away" if "/" in name else "give the one that counts as DATA_ROOT"
+            remedy = "take one away" if below else "give the one that counts as DATA_ROOT"
             raise UserError(f"DATA_ROOT={str(folder)!r} holds {' and '.join(map(shown_name, beside))}: {remedy}.")
     return names
 
