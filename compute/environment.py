@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from compute.device import ComputeDevice
 from data.records import Batch
 
-_PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pydantic-settings", "safetensors", "imageio", "av")
+_PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pydantic-settings", "safetensors", "av")
 
 # Attention as a CPU does it, which PyTorch's counter passes over, from the shapes of the tensors.
 _UNCOUNTED = {

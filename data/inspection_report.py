@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import imageio.v3
 import numpy
 
 from common.console import counted
 from common.filmstrip import filmstrips
+from common.video_encoding import encode_png
 from data.clip_splits import ClipSplit, caption_key, content_key, hash_order, one_spelling, split_notices
 from data.inspection import ClipReader, InspectedClip, Inspection
 from data.rows import Notice, UnusableClip
@@ -132,7 +132,7 @@ def draw_sheet(clips: Sequence[InspectedClip], reader: ClipReader, seed: int) ->
             continue
     if not rows:
         return None
-    return imageio.v3.imwrite("<bytes>", filmstrips(rows, SHEET_LABEL_WIDTH), extension=".png"), len(rows)
+    return encode_png(filmstrips(rows, SHEET_LABEL_WIDTH)), len(rows)
 
 
 def report_line(label: str, text: str) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import av
-import imageio.v3
 
 from common.console import counted, program
 from common.errors import UserError
 from common.randomness import derive_seed
+from common.video_encoding import encode_mp4
 from data.fingerspelling.lexicon import available_languages, language_entries
 from data.fingerspelling.source import draw_word, load_letters
 
@@ -57,14 +57,7 @@ def _render(options: argparse.Namespace) -> int:
         for word, symbols in spelled.items():
             style_seed = derive_seed(options.seed, f"exported_word/{word}")
             video_THWC = draw_word([letters[symbol] for symbol in symbols], options.frames, options.size, style_seed)
-            imageio.v3.imwrite(
-                staging / f"{word}.mp4",
-                video_THWC,
-                plugin="pyav",
-                codec="libx264",
-                fps=options.frames_per_second,
-                out_pixel_format="yuv420p",
-            )
+            (staging / f"{word}.mp4").write_bytes(encode_mp4(video_THWC, options.frames_per_second))
             (staging / f"{word}.txt").write_text(word + "\n", encoding="utf-8")
         for file in sorted(staging.iterdir()):
             os.replace(file, output / file.name)
