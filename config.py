@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 from common.field_types import (
     LARGEST_GUIDANCE_SCALE,
     LONGEST_CAPTION,
+    MOST_FRAMES,
     AbsoluteFolder,
     Folder,
     FolderName,
@@ -93,7 +94,7 @@ class Config(Settings):
     """Share of DATA_ROOT that is held out for validation, where the data set does not say."""
     VALIDATION_CLIPS: int = Field(16, ge=2, le=100_000)
     """Clips that measure the validation loss, always the same ones."""
-    NUM_FRAMES: int = Field(16, ge=4, le=1024)
+    NUM_FRAMES: int = Field(16, ge=4, le=MOST_FRAMES)
     """Frames of a clip; longer and shorter ones are resampled over their whole duration."""
     IMAGE_SIZE: int = Field(32, ge=16, le=2048, multiple_of=2)
     """Height and width of a frame in pixels."""

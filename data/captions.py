@@ -111,8 +111,8 @@ def check_captions(config: Config, lost: Unread, captions: int) -> None:
     if lost.silent and len(lost.silent) >= LARGEST_SILENT_SHARE * captions:
         raise UserError(
             f"TEXT_ENCODER={config.TEXT_ENCODER!r} knows no character of {len(lost.silent)} of "
-            f"{counted(captions, 'caption')}, such as {_shown(lost.silent[0])}, so the clips would be trained on "
-            "without text. Choose a pretrained one that knows their script, such as --text-encoder "
+            f"{counted(captions, 'caption')}, such as {shown_caption(lost.silent[0])}, so the clips would be trained "
+            "on without text. Choose a pretrained one that knows their script, such as --text-encoder "
             "intfloat/multilingual-e5-small (docs/data.md, Captions and languages)."
         )
 
@@ -128,7 +128,7 @@ def caption_notices(config: Config, lost: Unread, tokenizer: Tokenizer, captions
     if lost.silent:
         texts.append(
             f"nothing is left of {len(lost.silent)} of {len(captions)}, which then look all the same, such as "
-            f"{_shown(min(lost.silent))}: choose another TEXT_ENCODER"
+            f"{shown_caption(min(lost.silent))}: choose another TEXT_ENCODER"
         )
     if lost.cut_off:
         remedy = f"TEXT_ENCODER={config.TEXT_ENCODER} reads no more"
@@ -143,7 +143,7 @@ def caption_notices(config: Config, lost: Unread, tokenizer: Tokenizer, captions
     if lost.alike:
         texts.append(
             f"{counted(len(lost.alike), 'differs', 'differ')} from another one only in what is not read, such as "
-            f"{_shown(min(lost.alike))}, and {'counts' if len(lost.alike) == 1 else 'count'} as the same caption"
+            f"{shown_caption(min(lost.alike))}, and {'counts' if len(lost.alike) == 1 else 'count'} as the same caption"
         )
     return tuple(Notice("captions", text) for text in texts)
 
@@ -156,5 +156,6 @@ def caption_measures(lost: Unread, captions: int) -> dict[str, float]:
     }
 
 
-def _shown(caption: str) -> str:
+def shown_caption(caption: str) -> str:
+    """Return a caption as a message repeats it: in quotes, and the beginning of a long one."""
     return repr(caption if len(caption) <= LONGEST_SHOWN else f"{caption[:LONGEST_SHOWN]}...")

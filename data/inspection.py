@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy
 from tqdm import tqdm
 
+from common.field_types import MOST_FRAMES
 from data.cache import ClipCache
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
 from data.media.files import printable
@@ -27,7 +28,6 @@ from data.verdicts import Verdict, VerdictStore
 PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 MOST_READERS = 8  # threads: decoding leaves Python's lock
 LEAST_FRAMES_PER_SECOND = 8.0  # that may be left of a clip without a word: below, movements are jumps
-MOST_FRAMES = 1024  # that NUM_FRAMES may be
 MOST_PROPOSED = 3  # folders to be allowed
 LARGEST_LOST_SHARE = 0.2  # of a picture's longer side, that CLIP_FIT may cut off or make black without a word
 

@@ -13,13 +13,12 @@ from common.field_types import LARGEST_GUIDANCE_SCALE
 from common.settings import config_as_json, config_from_json
 from compute.device import ComputeDevice, DeviceName, choose_device, precision_elsewhere
 from config import Config
+from data.captions import shown_caption
 from diffusion.samplers import SamplerName
 from models.build import build_model, build_schedule, build_tokenizer
 from models.tokens import Tokenizer, says_nothing, shown_symbols
 from models.unet3d import TextToVideoModel
 from sampling.sampler import ClipSampler, build_sampler
-
-LONGEST_SHOWN = 60  # characters of a text that a message repeats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +109,7 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
         UserError: the text is empty, too long, or has a symbol that the run does not know.
     """
     tokens, dropped = tokenizer.encode(text)
-    shown = f"{name} {text if len(text) <= LONGEST_SHOWN else f'{text[:LONGEST_SHOWN]}...'!r}"
+    shown = f"{name} {shown_caption(text)}"
     if not text.strip() or not (tokens or dropped):
         raise UserError(f"{shown}: there is nothing to sign")
     # Finger-spelling shows each letter. Training leaves out what it does not know of a sentence, and reports it.

@@ -17,7 +17,7 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_text, cut_span, shown_name
-from data.formats.search import first_matches, walk_files, with_cut_notice
+from data.formats.search import holding, walk_files, with_cut_notice
 from data.formats.tables import check_inside, open_table
 from data.rows import WHOLE, Manifest, ManifestRow, Media, Notice, Split
 
@@ -34,8 +34,7 @@ _NOT_LETTERS = re.compile(r"[^a-z]+")
 
 
 def _recognise(path: Path) -> str | None:
-    found = first_matches(path, _FOLDERS, _LISTS)
-    return f"it holds {PurePosixPath(found[0]).name}" if found else None
+    return holding(path, _FOLDERS, _LISTS)
 
 
 def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:

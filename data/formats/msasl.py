@@ -16,9 +16,8 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_text, cut_span, shown
-from data.formats.search import first_matches, media_kind, walk_files, with_cut_notice
-from data.formats.tables import Record, check_inside
-from data.formats.wlasl import read_json_list
+from data.formats.search import first_matches, holding, media_kind, walk_files, with_cut_notice
+from data.formats.tables import Record, check_inside, read_json_list
 from data.rows import Manifest, ManifestRow, Media, Split, UnusableClip
 
 LANGUAGE = "ase"
@@ -33,8 +32,7 @@ _ID_IN_NAME = re.compile(r"(?:^|-|\[)([\w-]{11})\]?$", re.ASCII)
 
 
 def _recognise(path: Path) -> str | None:
-    found = first_matches(path, _FOLDERS, _LISTS)
-    return f"it holds {PurePosixPath(found[0]).name}" if found else None
+    return holding(path, _FOLDERS, _LISTS)
 
 
 def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:

@@ -14,7 +14,7 @@ from common.errors import UserError
 from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_text, shown_name
-from data.formats.search import first_folder, first_matches, names_in
+from data.formats.search import first_folder, first_matches, holding, names_in
 from data.formats.tables import check_inside, open_table
 from data.rows import Manifest, ManifestRow, Media, Split
 
@@ -28,8 +28,7 @@ _FRAMES = "fullFrame-210x260px"
 
 
 def _recognise(path: Path) -> str | None:
-    found = first_matches(path, _FOLDERS, _LISTS)
-    return f"it holds {PurePosixPath(found[0]).name}" if found else None
+    return holding(path, _FOLDERS, _LISTS)
 
 
 def _read(path: Path, allowed: tuple[Path, ...] = ()) -> Manifest:

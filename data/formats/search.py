@@ -134,6 +134,12 @@ def first_matches(root: Path, folders: Sequence[str], names: Iterable[str]) -> t
     return ()
 
 
+def holding(root: Path, folders: Sequence[str], names: Iterable[str]) -> str | None:
+    """Return "it holds NAME" for the first file that `first_matches` finds; None if it finds none."""
+    found = first_matches(root, folders, names)
+    return f"it holds {PurePosixPath(found[0]).name}" if found else None
+
+
 def first_folder(root: Path, patterns: Sequence[str]) -> str | None:
     """Return the path within the root of the first folder that matches the first pattern that has one."""
     for pattern in patterns:

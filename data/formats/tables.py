@@ -209,6 +209,20 @@ def read_json(path: Path) -> object:
             raise UserError(f"{shown_name(str(path))} is not JSON: {str(error)[:120]}{remedy}.") from error
 
 
+def read_json_list(file: Path, data_set: str, fields: str) -> list[object]:
+    """Return what a JSON file of a published data set lists; the message names the set and the fields of its objects.
+
+    Raises:
+        UserError: it cannot be read, or is no list.
+    """
+    entries = read_json(file)
+    if not isinstance(entries, list):
+        raise UserError(
+            f"{shown_name(str(file))} is not a list of {data_set}: that is a JSON list of objects with {fields}."
+        )
+    return entries
+
+
 @contextmanager
 def _readable(path: Path, most: int = MOST_TABLE_BYTES) -> Iterator[None]:
     """Refuse what is no file or too large, and say so if the system refuses it in the ``with`` block."""

@@ -13,7 +13,7 @@ from data.captions import checked_caption
 from data.formats.data_format import AbsentClip, DataFormat, RowCollector
 from data.formats.fields import Values, as_name, as_split, as_text, shown_name
 from data.formats.search import first_matches, names_in
-from data.formats.tables import Record, check_inside, read_json
+from data.formats.tables import Record, check_inside, read_json_list
 from data.rows import Manifest, ManifestRow, Media, Notice
 
 LANGUAGE = "ase"
@@ -68,20 +68,6 @@ def _instances(file: Path) -> Iterator[Record]:
                 yield Record(f"{place} instance {index}", {**instance, "gloss": entry.get("gloss")})
             else:
                 yield Record(f"{place} instance {index}", {}, problem)
-
-
-def read_json_list(file: Path, data_set: str, fields: str) -> list[object]:
-    """Return what a JSON file of a published data set lists; the message names the set and the fields of its objects.
-
-    Raises:
-        UserError: it cannot be read, or is no list.
-    """
-    entries = read_json(file)
-    if not isinstance(entries, list):
-        raise UserError(
-            f"{shown_name(str(file))} is not a list of {data_set}: that is a JSON list of objects with {fields}."
-        )
-    return entries
 
 
 FORMAT = DataFormat("wlasl", "WLASL", f"a folder with {BEST_LIST}", _recognise, _read)
