@@ -55,11 +55,19 @@ def encode_mp4(video_THWC: numpy.ndarray, frames_per_second: float, scale: int =
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         for frame_HWC in frames:
-            # Left to the encoder, the conversion now and then gave another file of the same frames.
-            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24").reformat(format="yuv420p")
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(video_frame(frame_HWC, "yuv420p")))
         container.mux(stream.encode(None))
     return target.getvalue()
+
+
+def video_frame(image_HWC: numpy.ndarray, stored: str, given: str = "rgb24") -> av.VideoFrame:
+    """Return an image as a frame in the pixel format that an encoder stores. Formats have FFmpeg's names.
+
+    In one thread: with several, as encoders convert by themselves, FFmpeg makes other pixels of the same image now and
+    then, and others by the number of cores.
+    """
+    image = av.VideoFrame.from_ndarray(numpy.ascontiguousarray(image_HWC), format=given)
+    return image.reformat(format=stored, threads=1)
 
 
 def encode_png(image_HWC: numpy.ndarray) -> bytes:

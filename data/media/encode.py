@@ -10,6 +10,7 @@ import numpy
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 
+from common.video_encoding import video_frame
 from data.media.budget import check_duration, check_frame_count, failures_as_reasons
 from data.media.containers import check_kind
 from data.media.decode import open_media
@@ -22,6 +23,7 @@ from data.rows import WHOLE, Media, UnusableClip
 
 ENCODED_SUFFIX = ".mp4"
 TICKS = 1_000_000  # a second: half of one is less than what counts when frames are chosen (resample.ROUNDING)
+_PIXEL_FORMAT = "yuv444p"  # FFmpeg's name
 _OPTIONS = {
     "crf": "10",
     "preset": "veryfast",
@@ -91,7 +93,7 @@ class _Encoder:
         self.frames += 1
         if self.frames > 1:
             check_duration(self._last_tick / TICKS)
-        picture = av.VideoFrame.from_ndarray(numpy.ascontiguousarray(pixels), format="rgb24")
+        picture = video_frame(pixels, _PIXEL_FORMAT)
         picture.pts, picture.time_base = self._last_tick, Fraction(1, TICKS)
         self._container.mux(self._stream.encode(picture))
 
@@ -104,7 +106,7 @@ class _Encoder:
 def _new_stream(container: OutputContainer, first: Frame, pixels: numpy.ndarray) -> av.VideoStream:
     rate = Fraction(1 / first.duration).limit_denominator(TICKS)  # tells how long the last frame is shown
     stream = container.add_stream("libx264", rate=rate, options=_OPTIONS)
-    stream.height, stream.width, stream.pix_fmt = pixels.shape[0], pixels.shape[1], "yuv444p"
+    stream.height, stream.width, stream.pix_fmt = pixels.shape[0], pixels.shape[1], _PIXEL_FORMAT
     context = stream.codec_context
     context.time_base = Fraction(1, TICKS)
     context.sample_aspect_ratio = Fraction(first.pixel_aspect).limit_denominator(1000)

@@ -187,7 +187,7 @@ def _decoded_frames(file: SourceFile, family: str, size: tuple[int, int], span: 
 def _turn(frame: av.VideoFrame) -> Turn:
     """Return how a frame is to be shown: telephones store videos lying on their side, some also mirrored."""
     # In PyAV, a frame and its side data hold each other until garbage is collected: a large one must not be asked.
-    small = VideoReformatter().reformat(frame, 16, 16, "gray")
+    small = VideoReformatter().reformat(frame, 16, 16, "gray", threads=1)
     try:
         side_data: Any = small.side_data  # PyAV 18 gives it a type that knows one key only
         a, b, _, c, d, *_ = struct.unpack("9i", bytes(side_data["DISPLAYMATRIX"]))
@@ -212,9 +212,11 @@ def _upright_pixels(
         is_hdr and frame.color_primaries == ColorPrimaries.UNSPECIFIED
     )
     is_converted = is_wide or is_hdr
-    formats = ("rgb48le", "rgba64le") if is_converted else ("rgb24", "rgba")
     has_opacity = frame.format.has_palette or _has_alpha(frame)
-    channels: numpy.ndarray = reformatter.reformat(frame, format=formats[has_opacity]).to_ndarray()
+    # A plane per colour: packed as "rgba" or "rgb48le", FFmpeg leaves pixels unwritten or wrong at some widths. In one
+    # thread: in several, it makes other pixels now and then.
+    format = "gbrap16le" if is_converted else "gbrap" if has_opacity else "rgb24"
+    channels: numpy.ndarray = reformatter.reformat(frame, format=format, threads=1).to_ndarray()
     pixels, opacity = channels[:, :, :3], channels[:, :, 3] if has_opacity else None
     if is_converted:
         pixels = sdr_pixels(pixels, frame.color_trc, is_wide=is_wide)

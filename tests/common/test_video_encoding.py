@@ -5,7 +5,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from common.video_encoding import encode_gif, encode_mp4, encode_png
+from common.video_encoding import encode_gif, encode_mp4, encode_png, video_frame
 
 
 @pytest.fixture
@@ -76,6 +76,13 @@ def test_mp4_plays_all_frames_at_the_right_speed():
         frames = numpy.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
     assert frames.shape == (9, 32, 32, 3)
     assert numpy.abs(frames.astype(int) - video.repeat(2, 1).repeat(2, 2)).mean() < 4
+
+
+def test_an_image_is_converted_to_the_same_frame_every_time():
+    image = numpy.random.default_rng(0).integers(0, 255, (36, 52, 3), dtype=numpy.uint8)
+    luma = [video_frame(image, "yuv420p10le").planes[0] for _ in range(300)]
+    rows = {numpy.frombuffer(plane, "<u2").reshape(36, -1)[:, :52].tobytes() for plane in luma}
+    assert len(rows) == 1
 
 
 def test_mp4_of_odd_size_grows_by_a_pixel():

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.video_encoding import video_frame
 from config import Config
 from data.cache import ClipCache
 from data.fingerspelling import open_fingerspelling
@@ -71,7 +72,7 @@ def write_video() -> Callable[..., None]:
             if rotation is not None:
                 stream.set_display_rotation(rotation)
             for image in video:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+                container.mux(stream.encode(video_frame(image, "yuv420p")))
             container.mux(stream.encode())
 
     return write

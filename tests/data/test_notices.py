@@ -13,6 +13,7 @@ import av
 import numpy
 from PIL import Image
 
+from common.video_encoding import video_frame
 from config import Config
 from data.build import build_data
 from data.records import DataSummary
@@ -300,7 +301,7 @@ def pictures_that_are_shown_as_players_do(folder):
             stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
             stream.set_display_rotation(rotation)
             for image in pictures(10 + len(name)):
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+                frame = video_frame(image, "yuv420p")
                 for tagged in (frame, stream.codec_context) if transfer is not None else ():
                     tagged.color_trc = transfer
                 container.mux(stream.encode(frame))

@@ -17,6 +17,8 @@ import av
 import numpy
 from PIL import Image
 
+from common.video_encoding import video_frame
+
 FRAMES = 6
 SIDE = 32
 WORDS = ("hello", "thank you", "see you", "good morning", "book", "walk")
@@ -57,7 +59,7 @@ def write_clip(path: Path, number: int, rate: int = 25) -> Path:
         stream.height = stream.width = SIDE
         stream.pix_fmt = "yuv420p"
         for image in pictures(number):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(video_frame(image, "yuv420p")))
         container.mux(stream.encode())
     return path
 

@@ -13,6 +13,7 @@ import av
 import numpy
 from PIL import Image
 
+from common.video_encoding import video_frame
 from tests.data.media.hostile_codecs import encoded, h264, vp8, vp9
 from tests.data.media.hostile_containers import Avi, Matroska, Mp4, box, full_box, numbers
 from tests.data.media.hostile_pictures import (
@@ -69,7 +70,7 @@ def valid_file(folder: Path, extension: str, **options: str) -> bytes:
         stream.width = stream.height = 64
         stream.pix_fmt = "yuv420p"
         for frame in noise():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(video_frame(frame, "yuv420p")))
         container.mux(stream.encode())
     return path.read_bytes()
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy
 
+from common.video_encoding import video_frame
 from tests.data.media.hostile_containers import box
 
 _SIZE = 64
@@ -21,7 +22,7 @@ def encoded(codec: str, frames: int = 4, **options: str) -> list[bytes]:
     context.options = options
     packets = []
     for number in range(frames):
-        picture = av.VideoFrame.from_ndarray(numpy.full((_SIZE, _SIZE, 3), 40 * number, numpy.uint8), format="rgb24")
+        picture = video_frame(numpy.full((_SIZE, _SIZE, 3), 40 * number, numpy.uint8), "yuv420p")
         picture.pts, picture.time_base = number, Fraction(1, 25)
         packets += context.encode(picture)
     packets += context.encode(None)

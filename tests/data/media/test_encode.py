@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import data.media.encode
+from common.video_encoding import video_frame
 from data.media.decode import decode_media
 from data.media.encode import encode_clip
 from data.media.resample import ClipShape
@@ -78,7 +79,7 @@ def test_uneven_times_are_kept(tmp_path, coloured_video):
         stream.height, stream.width, stream.pix_fmt = 46, 62, "yuv444p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for frame, time in zip(coloured_video, times, strict=False):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture = video_frame(frame, "yuv444p")
             picture.pts, picture.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
@@ -110,7 +111,7 @@ def test_the_shape_of_pixels_is_kept(tmp_path, coloured_video):
         stream.height, stream.width, stream.pix_fmt = 46, 62, "yuv444p"
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
         for frame in coloured_video:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(video_frame(frame, "yuv444p")))
         container.mux(stream.encode(None))
     (tmp_path / "part.mp4").write_bytes(encode_clip(tmp_path, Media("video", "long.mp4", TimeSpan(1.0, None))))
     facts = decode_media(tmp_path, Media("video", "part.mp4"), ClipShape(8, 32)).facts

@@ -10,6 +10,7 @@ import pytest
 from av.video.reformatter import ColorRange
 from PIL import Image
 
+from common.video_encoding import video_frame
 from data.media.decode import decode_media
 from data.media.resample import ClipShape, DecodedClip, Fit
 from data.rows import Media, TimeSpan, UnusableClip
@@ -72,7 +73,7 @@ def write(
             a, b, c, d = (round(65536 * number) for number in matrix)
             stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
         for _ in range(3):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=given)))
+            container.mux(stream.encode(video_frame(picture, stored, given)))
         container.mux(stream.encode())
 
 
@@ -140,6 +141,29 @@ def test_what_is_transparent_in_a_video_is_white(tmp_path, name, codec, stored):
     assert clip.facts.changes == ("transparent",)
 
 
+@pytest.mark.parametrize(
+    ("stored", "tags"),
+    [("yuva420p", {}), ("yuv420p", {"color_trc": 18}), ("yuva420p", {"color_trc": 18})],
+    ids=["transparent", "HDR", "both"],
+)
+def test_pictures_of_one_colour_stay_so_at_every_width(tmp_path, stored, tags):
+    """At some widths, some of FFmpeg's conversions leave the last columns as they were in memory, or drop a colour."""
+    for width in range(34, 54):
+        with av.open(str(tmp_path / "a.mkv"), "w") as container:
+            stream = container.add_stream("ffv1", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 54, width, stored
+            frame = video_frame(numpy.full((54, width, 4), (90, 140, 190, 255), numpy.uint8), stored, "rgba")
+            for tagged in (frame, stream.codec_context):
+                for name, value in tags.items():
+                    setattr(tagged, name, value)
+            for frame.pts in range(2):
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        left = (54 - width) // 2
+        clip = decoded(tmp_path / "a.mkv", 54, "pad", 2).pixels_THWC[:, :, left : left + width]
+        assert (clip == clip[0, 0, 0]).all()
+
+
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
 def test_what_is_transparent_moves_in_a_part_of_a_webm_too(tmp_path, codec):
     """Frames of black, each transparent down to one row more; the part begins between two key frames."""
@@ -149,7 +173,7 @@ def test_what_is_transparent_moves_in_a_part_of_a_webm_too(tmp_path, codec):
         for number in range(30):
             picture = numpy.zeros((64, 33, 4), numpy.uint8)
             picture[number:, :, 3] = 255
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
+            container.mux(stream.encode(video_frame(picture, "yuva420p", "rgba")))
         container.mux(stream.encode())
     media = Media("video", "a.webm", TimeSpan(1.95, 2.55))  # frames 20 to 25
     clip = decode_media(tmp_path, media, ClipShape(6, 64, "pad")).pixels_THWC.astype(int)

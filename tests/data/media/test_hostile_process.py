@@ -18,6 +18,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from common.video_encoding import video_frame
 from tests.data.media.hostile import HOSTILE, playlists
 from tests.data.media.hostile_containers import Avi, Mp4, chunk, full_box, numbers
 from tests.data.media.hostile_pictures import GifPart, gif, jpeg, png
@@ -60,7 +61,7 @@ def heavy_video() -> bytes:
         stream = container.add_stream("libx264", rate=25, options=options)
         stream.height, stream.width, stream.pix_fmt = 2304, 4096, "yuv444p"
         for _ in range(20):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(video_frame(picture, "yuv444p")))
         container.mux(stream.encode())
     return file.getvalue()
 

@@ -9,6 +9,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from common.video_encoding import video_frame
 from data.media.decode import decode_media
 from data.media.resample import ClipShape, DecodedClip
 from data.rows import WHOLE, Media, TimeSpan, UnusableClip
@@ -93,7 +94,7 @@ def write(path: Path, recipe: Recipe) -> None:
         stream.options = recipe.options
         for number in range(FRAMES):
             pixels = numpy.full((16, 16, 3), shade(number), numpy.uint8)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame = video_frame(pixels, stream.pix_fmt)
             frame.pts, frame.time_base = number + recipe.first, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -146,7 +147,7 @@ def test_a_slow_video_is_entered_early_enough(tmp_path):
         stream.pix_fmt = "yuv420p"
         for number in range(90):
             pixels = numpy.full((16, 16, 3), shade(number), numpy.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode(video_frame(pixels, "yuv420p")))
         container.mux(stream.encode())
     for first in range(20, 40):
         clip = decoded(tmp_path, "a.mp4", TimeSpan(first / 2, first / 2 + 2), 4)

@@ -9,6 +9,7 @@ from PIL import Image
 import data.media.budget
 import data.media.resample
 import data.media.video
+from common.video_encoding import video_frame
 from data.media.files import PlainFile
 from data.media.resample import ClipShape, square_resize, uniform_indices
 from data.media.video import decode_video
@@ -200,7 +201,7 @@ def test_frames_of_uneven_durations_are_the_same_as_in_two_passes(tmp_path, movi
         stream.height, stream.width, stream.pix_fmt = 50, 66, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for number, image in enumerate(moving_video):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = video_frame(image, "yuv420p")
             frame.pts, frame.time_base = 500 + 3 * number**2, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
