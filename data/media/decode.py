@@ -14,7 +14,7 @@ from data.media.resample import ClipShape, DecodedClip, MediaFacts, begins_withi
 from data.media.video import decode_video
 from data.rows import WHOLE, Media, TimeSpan, UnusableClip
 
-DECODING_VERSION = 4  # raised when the same file would decode differently: old cache entries then do not count
+DECODING_VERSION = 5  # raised when the same file would decode differently: old cache entries then do not count
 MOST_POSE_FRAMES = 10_000  # of the clip: the landmarks of them all are held in memory
 
 
