@@ -11,11 +11,19 @@ import numpy
 from common.console import command, counted
 from common.errors import UserError
 from config import Config
-from data.captions import NO_CAPTION, caption_measures, caption_notices, check_captions, normalise_caption
+from data.captions import (
+    NO_CAPTION,
+    caption_measures,
+    caption_notices,
+    check_captions,
+    normalise_caption,
+    shown_caption,
+)
 from data.clip_splits import (
     ClipSplit,
     asks_for_unknown_words,
     caption_key,
+    captioned_differently,
     hash_order,
     split_clips,
     split_notices,
@@ -156,6 +164,7 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader, to
             report=_report(config, inspection, split, validation),
             notices=(
                 *inspection_notices(inspection),
+                *_contradictions(inspection),
                 *caption_notices(config, lost, tokenizer, captions),
                 *split_notices(split),
                 *_cache_notices(split, reader),
@@ -190,6 +199,17 @@ def inspection_notices(inspection: Inspection) -> tuple[Notice, ...]:
         count = counted(len(absent), "that is listed has", "that are listed have")
         notices.append(Notice("clips", f"{count} no file, such as {absent[0].id}"))
     return tuple(notices)
+
+
+def _contradictions(inspection: Inspection) -> tuple[Notice, ...]:
+    """Return what is said of files that show the same under several captions; a list may give one file several."""
+    of_files = {clip.row.media: clip for clip in inspection.usable}
+    groups = captioned_differently(of_files.values())
+    if not groups:
+        return ()
+    named = " and ".join(f"{clip.row.id} ({shown_caption(clip.row.caption)})" for clip in groups[0][:2])
+    count = counted(sum(map(len, groups)), "shows", "show")
+    return (Notice("clips", f"{count} the same as another with another caption, such as {named}: correct one"),)
 
 
 def _inspect_command(path: Path) -> str:

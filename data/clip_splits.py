@@ -154,6 +154,14 @@ def asks_for_unknown_words(split: ClipSplit) -> bool:
     return unknown > held_out / 2
 
 
+def captioned_differently(clips: Iterable[InspectedClip]) -> list[list[InspectedClip]]:
+    """Return the groups of clips that show the same and have several captions."""
+    groups: dict[Hashable, list[InspectedClip]] = {}
+    for clip in clips:
+        groups.setdefault(content_key(clip), []).append(clip)
+    return [group for group in groups.values() if len({caption_key(clip.row.caption) for clip in group}) > 1]
+
+
 def content_key(clip: InspectedClip) -> tuple[str, TimeSpan]:
     """Return what two clips with the same pictures have in common."""
     return clip.digest, clip.row.media.span

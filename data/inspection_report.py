@@ -10,7 +10,15 @@ import numpy
 from common.console import counted
 from common.filmstrip import filmstrips
 from common.video_encoding import encode_png
-from data.clip_splits import ClipSplit, caption_key, content_key, hash_order, one_spelling, split_notices
+from data.clip_splits import (
+    ClipSplit,
+    caption_key,
+    captioned_differently,
+    content_key,
+    hash_order,
+    one_spelling,
+    split_notices,
+)
 from data.inspection import ClipReader, InspectedClip, Inspection
 from data.rows import Notice, UnusableClip
 from models.tokens import Unread
@@ -172,14 +180,12 @@ def _listed(numbers: Sequence[tuple[str, int]], most: int) -> str:
 
 def _duplicate_lines(clips: Sequence[InspectedClip]) -> list[str]:
     """Say which clips show the same, and how many share a caption."""
-    groups: dict[object, list[InspectedClip]] = {}
-    for clip in clips:
-        groups.setdefault(content_key(clip), []).append(clip)
-    same = [group for group in groups.values() if len(group) > 1]
-    other_caption = [group for group in same if len({caption_key(clip.row.caption) for clip in group}) > 1]
+    contents = Counter(map(content_key, clips))
+    same = sum(number for number in contents.values() if number > 1)
+    other_caption = captioned_differently(clips)
     captions = Counter(caption_key(clip.row.caption) for clip in clips)
     repeated = sum(number for number in captions.values() if number > 1)
-    texts = [f"{counted(sum(map(len, same)), 'clip')} have the same content as another; {repeated} the same caption"]
+    texts = [f"{counted(same, 'clip')} have the same content as another; {repeated} the same caption"]
     for group in other_caption[:LISTED_KINDS]:
         listed = ", ".join(f"{clip.row.id} ({clip.row.caption!r})" for clip in group[:3])
         texts.append(f"the same content with different captions: {listed}")

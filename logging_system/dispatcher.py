@@ -241,8 +241,8 @@ def build_dispatcher(
         rewound = rewind(run_folder, first_new_step)
         if rewound.lines:
             report_on_console(
-                f"Logging: took out {counted(rewound.lines, 'point')} after step {start_step}, to be written anew; "
-                f"{rewound.backup_folder} keeps what was there."
+                f"Logging: {counted(rewound.lines, 'point')} of unfinished epochs, openings and steps after "
+                f"{start_step} will be written anew; {rewound.backup_folder} keeps the old ones."
             )
     except OSError as error:
         report_on_console(f"Logging: old points beyond step {start_step} could not be taken back ({error}).")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,6 +30,9 @@ for _name, _handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_in
         signal.signal(getattr(signal, _name), _handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+settings.register_profile("any machine", deadline=None)  # by default, an example fails that takes 0.2 s
+settings.load_profile("any machine")
 
 TAKES_PORTS = {"test_launch_tensorboard.py", "test_dashboard_pictures.py"}
 

@@ -232,7 +232,10 @@ def _notices(root: Path, names: Sequence[str], clips: Sequence[str], beside: Map
     notes = []
     if lonely := captions.difference(beside.values()):
         count = counted(len(lonely), ".txt file has no clip beside it", ".txt files have no clip beside them")
-        notes.append(f"{count}, such as {shown_name(min(lonely))}")
+        stems = {_stem(name).casefold() for name in without}
+        in_capitals = sum(_stem(name).casefold() in stems for name in lonely)
+        why = f" ({in_capitals} would have one if capitals were alike)" if in_capitals else ""
+        notes.append(f"{count}{why}, such as {shown_name(min(lonely))}")
     if others := [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_VIDEOS]:
         count = counted(len(others), "video is of a kind that is", "videos are of kinds that are")
         notes.append(f"{count} not read, such as {shown_name(others[0])}: encode anew")
@@ -242,7 +245,8 @@ def _notices(root: Path, names: Sequence[str], clips: Sequence[str], beside: Map
             count = counted(unread, f"{kind} file is", f"{kind} files are")
             notes.append(f"{count} not read as captions: write .txt files")
     if lists and without:
-        named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS])
+        more = f" and {len(lists) - NAMED_LISTS} more" if len(lists) > NAMED_LISTS else ""
+        named = " or ".join(shown_name(name) for name in lists[:NAMED_LISTS]) + more
         why = _why_no_list(root, lists[0]) if len(lists) == 1 else ""
         notes.append(f"{named} may be the list of clips{f', but {why}' if why else ': give it as DATA_ROOT'}")
     if without and all(folders_of(name) and not split_named(folders_of(name)[-1]) for name in without):

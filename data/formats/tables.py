@@ -145,7 +145,8 @@ def open_table(
 
     best, columns = max(columns_by_separator.items(), key=fit)
     if lacking := missing(columns):
-        named = ", ".join(printable(name[:40]) for name in columns[:12] if name)
+        own = _split_line(line, best, header_quotes)
+        named = ", ".join(printable(name.strip()[:40]) for name in own[:12] if name.strip())
         listed = f"{named} and {len(columns) - 12} more" if len(columns) > 12 else named or "nothing"
         others = ", ".join(names[0] for name in needed if (names := (other_names or {}).get(name)))
         remedy = f"needed are {', '.join(needed)}" + (f", or names such as {others} (docs/data.md)" if others else "")
@@ -250,7 +251,7 @@ def _encoding(path: Path) -> str:
 
 
 def _other_encoding(path: Path) -> UserError:
-    old, new = shlex.quote(path.name), shlex.quote(f"{path.stem}_utf8{path.suffix}")
+    old, new = (shlex.quote(str(each)) for each in (path, path.with_stem(f"{path.stem}_utf8")))
     return UserError(
         f'{shown_name(str(path))} is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8"; in a shell, '
         f"if it comes from a Windows program: iconv -f WINDOWS-1252 -t UTF-8 {printable(old)} > {printable(new)})."

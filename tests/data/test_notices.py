@@ -90,10 +90,14 @@ def files_that_are_no_clips(folder):
     (folder / "captions.xlsx").write_bytes(b"PK")
     write(folder, "silent.gif", None, 9)
     (folder / "silent.srt").write_text("1")
+    (folder / "SILENT.TXT").write_text("x")
     return {}, [
         ("files", "1 .srt file is not read as captions: write .txt files"),
         ("files", "captions.xlsx is not read: save it as CSV UTF-8, as manifest.csv"),
-        ("files", "1 .txt file has no clip beside it, such as lonely.txt"),
+        (
+            "files",
+            "2 .txt files have no clip beside them (1 would have one if capitals were alike), such as SILENT.TXT",
+        ),
         ("files", "1 video is of a kind that is not read, such as old.wmv: encode anew"),
         ("files", "list.csv may be the list of clips: give it as DATA_ROOT"),
         ("clips", "1 cannot be used: silent.gif has no caption: silent.txt is missing"),
@@ -146,7 +150,7 @@ def folders_that_are_the_split(folder):
     for number, split in enumerate(["train"] * 5 + ["val"] * 2 + ["test"]):
         write(folder, f"{split}/{number}.gif", f"I see {number % 3} of them", number)
     shutil.copy(folder / "train/0.gif", folder / "val/copy.gif")
-    (folder / "val/copy.txt").write_text("I see 1 of them")
+    (folder / "val/copy.txt").write_text("I see 0 of them")
     return {}, [
         ("split", "5 clips for training, such as train/0.gif; 3 clips for validation, such as val/5.gif; 1 clip for"),
         (
@@ -256,7 +260,13 @@ def a_list_whose_signers_share_a_file(folder):
     shutil.copy(folder / "clip6.gif", folder / "clip7.gif")
     text = options["DATA_ROOT"].read_text()
     options["DATA_ROOT"].write_text(text.replace("clip7.gif,I see 3 of them,a", "clip7.gif,I see 3 of them,b"))
-    return options, [("split", "clips that show the same join all signers, such as clip6.gif of a and clip7.gif of b")]
+    return options, [
+        (
+            "clips",
+            "2 show the same as another with another caption, such as clip6.gif ('I see 2 of them') and clip7.gif",
+        ),
+        ("split", "clips that show the same join all signers, such as clip6.gif of a and clip7.gif of b"),
+    ]
 
 
 @case
@@ -330,6 +340,14 @@ def frames_that_a_camera_mirrored(folder):
         ),
         ("pictures", "1 of 8 transparent, shown on white, such as clip4"),
     ]
+
+
+@case
+def clips_that_show_the_same_with_another_caption(folder):
+    fill(folder)
+    write(folder, "again.gif", "I see 1 of those", 1)
+    named = "1.gif ('I see 1 of them') and again.gif ('I see 1 of those')"
+    return {}, [("clips", f"2 show the same as another with another caption, such as {named}: correct one")]
 
 
 @case

@@ -451,7 +451,7 @@ def test_resume_takes_back_what_lies_beyond_the_checkpoint(tmp_path, accumulate,
     writer.close()
     build_dispatcher(CONFIG, tmp_path, None, 5, None).close()
     assert [point.step for point in accumulate(tmp_path).Scalars("01_Training/Loss")] == [1, 2, 3, 4, 5]
-    assert "took out 3 points after step 5, to be written anew" in capsys.readouterr().err
+    assert "3 points of unfinished epochs, openings and steps after 5 will be written anew" in capsys.readouterr().err
 
 
 def test_run_that_starts_over_takes_everything_back(tmp_path, accumulate):

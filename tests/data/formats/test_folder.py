@@ -37,13 +37,13 @@ def test_only_lists_in_the_root_are_pointed_to_and_only_a_few(root):
     assert notes(root) == ()
     for number in range(1, 6):
         (root / f"{number}\n.csv").touch()
-    assert notes(root) == (r"1\n.csv or 2\n.csv or 3\n.csv may be the list of clips: give it as DATA_ROOT",)
+    assert notes(root) == (r"1\n.csv or 2\n.csv or 3\n.csv and 2 more may be the list of clips: give it as DATA_ROOT",)
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"Datei;text\na.mp4;x\n", "has no column path. Its first line names datei, text; needed are path, text, or"),
+        (b"Datei;text\na.mp4;x\n", "has no column path. Its first line names Datei, text; needed are path, text, or"),
         (b"", "is empty: its first line names the columns, such as path, text"),
     ],
 )

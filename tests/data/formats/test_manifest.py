@@ -496,14 +496,14 @@ def test_a_json_line_that_makes_no_sense_is_skipped_alone(read, line, reason):
         ),
         (
             "A.MP4;hello\n",
-            "has no column path and no column text. Its first line names a.mp4, hello; it looks like a clip, so the "
+            "has no column path and no column text. Its first line names A.MP4, hello; it looks like a clip, so the "
             "header is missing: put the line 'path;text' above it.",
         ),
         ("path,text,Text\n", "has two columns with the name text"),
         pytest.param(
             b"path,text\na.mp4,\xe4hm\n",
             'is not UTF-8: save it again with that encoding (in Excel: "CSV UTF-8"; in a shell, if it comes from a '
-            "Windows program: iconv -f WINDOWS-1252 -t UTF-8 manifest.csv > manifest_utf8.csv).",
+            "Windows program: iconv -f WINDOWS-1252 -t UTF-8 {folder}/manifest.csv > {folder}/manifest_utf8.csv).",
             id="Latin-1",
         ),
         pytest.param("path,text\na.mp4,x\n".encode("utf-16")[:-1], "is not UTF-8", id="UTF-16 cut off"),
@@ -513,7 +513,7 @@ def test_a_json_line_that_makes_no_sense_is_skipped_alone(read, line, reason):
 def test_a_file_that_is_no_list_is_refused(read, tmp_path, content, message):
     with pytest.raises(UserError) as caught:
         read(content)
-    assert message in str(caught.value)
+    assert message.replace("{folder}", str(tmp_path)) in str(caught.value)
     assert str(tmp_path / "manifest.csv") in str(caught.value)
 
 
