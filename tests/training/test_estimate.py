@@ -225,7 +225,7 @@ def test_a_run_and_its_resume_say_it_with_the_steps_that_are_left(
 ) -> None:
     quiet = ("--experiment-name=run", "--no-enable-video-logging", "--no-enable-noise-visualization")
     assert main.main(small_arguments(*quiet, "--max-steps=1")) == 0
-    assert "(1 steps: " in capsys.readouterr().out
+    assert "(1 step: " in capsys.readouterr().out
     assert main.main(small_arguments(*quiet, "--max-steps=3", "--resume")) == 0
     assert "(2 steps: " in capsys.readouterr().out
 
