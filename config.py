@@ -65,7 +65,7 @@ class Config(Settings):
     MAX_STEPS: int | None = Field(1200, ge=1, le=10**9)
     """Optimizer steps to train; None for no limit."""
     MAX_MINUTES: float | None = Field(13.0, gt=0, le=1e7)
-    """Minutes to train; None for no limit."""
+    """Minutes to train, of each launch; None for no limit. Cosine and polynomial rates are planned to fall in them."""
 
     # --- Data
     DATA_ROOT: Folder | None = None

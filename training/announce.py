@@ -62,6 +62,8 @@ def announce(
         print(f"Sample videos are made every {counted(config.SAMPLE_EVERY_STEPS, 'step')} and at the end.")
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
     _announce_dashboard(config.LOG_DIR, knows_held_out_words=splits.validation_of_trained is None)
+    if learner.limits.plan is not None:
+        print(f"Plan of the checkpoint: {learner.limits.plan}.")
     _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
 
 
@@ -154,6 +156,7 @@ class ProgressBar:
         self._step += 1
         if self._step == self._first_step:  # it takes longer than others, so the pace is that of those after it
             self._started = time.monotonic()
+        self._bar.total = self._limits.total_steps  # which may have been planned just now
         self._bar.update()
 
     @property
