@@ -75,8 +75,8 @@ class ShardedModel(SharedModel):
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """Divide a model, in place, over the processes; its parameters become DTensors on the mesh's device.
 
-    FSDP2 refuses parameters in channels last and gathers them as contiguous ones (PyTorch 2.13). A convolution that gets
-    its clips in channels last computes and returns that nonetheless, so they are brought to it in that order.
+    FSDP2 refuses parameters in channels last and gathers contiguous ones (PyTorch 2.13). A convolution that gets its
+    frames in channels last returns them so nonetheless, and therefore they are brought to it in that order.
 
     Each module in a ModuleList (stages and text layers) is gathered separately, and so is the rest.
 

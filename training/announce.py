@@ -53,7 +53,7 @@ def announce(
         share = "each has a part of the model" if config.PARALLELISM == "fsdp" else "each has the whole model"
         print(f"Processes: {count}, {share}; a step takes {count} * {clips} = {counted(count * clips, 'clip')}.")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
-        print("This machine has a GPU: --preset base trains a larger model that is meant for one.")
+        print("This machine has a GPU: --preset speedrun (10 minutes) or base (an hour) trains a model meant for one.")
     for name, (old, new) in loaded.preset_changes.items():
         print(f"Preset {loaded.preset}: {name} = {new!r} (config.py says {old!r})")
     for difference in differences:
