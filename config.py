@@ -294,7 +294,7 @@ SPLIT_FIELDS = frozenset(
 )
 """Constants that decide what is held out. A resumed run keeps its own: what it has seen must not pass as unseen."""
 
-_BASE: dict[str, object] = {
+_FOR_GPUS: dict[str, object] = {
     "COMPILE_MODEL": True,
     "MAX_STEPS": 30_000,
     "MAX_MINUTES": 60.0,
@@ -302,10 +302,8 @@ _BASE: dict[str, object] = {
     "MAX_WORD_LETTERS": 8,
     "EPOCH_SIZE": 32_000,
     "VALIDATION_CLIPS": 64,
-    "NUM_FRAMES": 32,
     "IMAGE_SIZE": 64,
     "NUM_WORKERS": 6,
-    "BATCH_SIZE": 16,
     "MODEL_CHANNELS": (128, 256, 384),
     "BLOCKS_PER_LEVEL": 2,
     "SPATIAL_ATTENTION_SIZES": (16, 8),
@@ -327,13 +325,13 @@ _BASE: dict[str, object] = {
 PRESETS: dict[str, dict[str, object]] = {
     # Minutes on two CPU cores: the class above as it is written.
     "tiny": {},
-    # Ten minutes on one GPU, words of up to 4 letters at 64 x 64: base's network, with these on top.
+    # Ten minutes on one GPU, words of up to 4 letters at 64 x 64: base's network on shorter clips.
     "speedrun": {
-        **_BASE,
+        **_FOR_GPUS,
         "MAX_STEPS": 10_000,
         "MAX_MINUTES": 10.0,
         "MAX_WORD_LETTERS": 4,
-        "NUM_FRAMES": 16,
+        "BATCH_SIZE": 16,
         "LEARNING_RATE": 5e-4,
         "LR_WARMUP_STEPS": 200,
         "EMA_DECAY": 0.999,
@@ -343,18 +341,17 @@ PRESETS: dict[str, dict[str, object]] = {
         "LOG_EVERY_STEPS": 20,
     },
     # An hour on one GPU, words of up to 8 letters at 64 x 64.
-    "base": _BASE,
-    # A GPU with 80 GB, words of up to 12 letters at 128 x 128: base, with these on top. With less memory, set
-    # ACTIVATION_CHECKPOINTING (docs/scaling.md).
+    "base": {**_FOR_GPUS, "NUM_FRAMES": 32, "BATCH_SIZE": 16},
+    # A GPU with 80 GB, words of up to 12 letters at 128 x 128. With less memory, set ACTIVATION_CHECKPOINTING
+    # (docs/scaling.md).
     "large": {
-        **_BASE,
+        **_FOR_GPUS,
         "MAX_STEPS": 100_000,
         "MAX_MINUTES": None,
         "CACHE_LIMIT_GB": 200.0,
         "MAX_WORD_LETTERS": 12,
         "NUM_FRAMES": 48,
         "IMAGE_SIZE": 128,
-        "BATCH_SIZE": 4,
         "GRADIENT_ACCUMULATION_STEPS": 2,
         "MODEL_CHANNELS": (128, 256, 512, 768),
         "TEXT_CHANNELS": 512,
