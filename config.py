@@ -313,7 +313,6 @@ _FOR_GPUS: dict[str, object] = {
     "TEXT_LAYERS": 4,
     "LEARNING_RATE": 3e-4,
     "LR_WARMUP_STEPS": 500,
-    "EMA_DECAY": 0.9995,
     "SAMPLING_STEPS": 30,
     "RECOGNISER_STEPS": 2000,
     "SAMPLE_EVERY_STEPS": 5000,
@@ -334,14 +333,13 @@ PRESETS: dict[str, dict[str, object]] = {
         "BATCH_SIZE": 16,
         "LEARNING_RATE": 5e-4,
         "LR_WARMUP_STEPS": 200,
-        "EMA_DECAY": 0.999,
         "SAMPLE_EVERY_STEPS": 2000,
         "VALIDATE_EVERY_STEPS": 500,
         "SAVE_EVERY_STEPS": 2000,
         "LOG_EVERY_STEPS": 20,
     },
     # An hour on one GPU, words of up to 8 letters at 64 x 64.
-    "base": {**_FOR_GPUS, "NUM_FRAMES": 32, "BATCH_SIZE": 16},
+    "base": {**_FOR_GPUS, "NUM_FRAMES": 32, "BATCH_SIZE": 16, "EMA_DECAY": 0.9995},
     # A GPU with 80 GB, words of up to 12 letters at 128 x 128. With less memory, set ACTIVATION_CHECKPOINTING
     # (docs/scaling.md).
     "large": {
