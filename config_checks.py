@@ -112,12 +112,6 @@ def guidance_needs_dropout(GUIDANCE_SCALE: float, CAPTION_DROPOUT: float) -> str
     return None
 
 
-def schedule_needs_an_end(LR_SCHEDULE: str, MAX_STEPS: int | None, NUM_EPOCHS: int | None) -> str | None:
-    if LR_SCHEDULE in ("cosine", "polynomial") and MAX_STEPS is None and NUM_EPOCHS is None:
-        return f"{LR_SCHEDULE} must know at which step the run ends; set MAX_STEPS or NUM_EPOCHS, or use constant"
-    return None
-
-
 def sampler_fits_the_timesteps(SAMPLING_STEPS: int, NUM_TRAIN_TIMESTEPS: int) -> str | None:
     if SAMPLING_STEPS > NUM_TRAIN_TIMESTEPS:
         return "a sampler cannot take more steps than the model was trained on; lower SAMPLING_STEPS"
@@ -170,7 +164,6 @@ CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     text_heads_divide_channels,
     epsilon_needs_a_signal,
     guidance_needs_dropout,
-    schedule_needs_an_end,
     sampler_fits_the_timesteps,
     prompts_fit_the_captions,
     kept_checkpoints_are_saved,

@@ -1,4 +1,4 @@
-"""Train: python main.py [--preset tiny|base|large] [--max-steps N] ...; python main.py --help lists every constant.
+"""Train: python main.py [--preset tiny|speedrun|base|large] [--max-steps N] ...; --help lists every constant.
 
 With several GPUs or machines: torchrun --nproc-per-node=N main.py ... (docs/scaling.md).
 """

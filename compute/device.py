@@ -13,7 +13,7 @@ from torch import Tensor
 from common.console import counted
 from common.errors import UserError
 from compute.compiled import check_compiler
-from compute.self_check import check_kernels
+from compute.self_check import check_kernels, kernel_cases
 from config import Config
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -161,7 +161,7 @@ def build_device(config: Config, place: Place) -> ComputeDevice:
     """
     compute = choose_device(config.DEVICE, config.MIXED_PRECISION, place)
     if compute.device.type == "mps":
-        check_kernels(compute.device)
+        check_kernels(compute.device, kernel_cases(compute.autocast_dtype))
     if config.COMPILE_MODEL:
         check_compiler(compute.device)
     return compute

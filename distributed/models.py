@@ -75,6 +75,9 @@ class ShardedModel(SharedModel):
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """Divide a model, in place, over the processes; its parameters become DTensors on the mesh's device.
 
+    FSDP2 refuses parameters in channels last and gathers contiguous ones (PyTorch 2.13). A convolution that gets its
+    frames in channels last returns them so nonetheless, and therefore they are brought to it in that order.
+
     Each module in a ModuleList (stages and text layers) is gathered separately, and so is the rest.
 
     Weights stay float32, and autocast casts them where they are used, as in every other run here. A
@@ -86,8 +89,10 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
         mesh: of all processes, in one dimension.
     """
     for parameter in model.parameters():
-        # Parts are runs of rows. Convolutions make theirs channels last again where they compute.
-        parameter.data = parameter.data.contiguous()
+        parameter.data = parameter.data.contiguous()  # parts are runs of rows
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(_bring_in_channels_last)
     listed = [child for module in model.modules() if isinstance(module, nn.ModuleList) for child in module]
     kinds = tuple({type(child) for child in listed})
     units = [module for module in model.modules() if isinstance(module, kinds)]
@@ -95,6 +100,10 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
         # Also the outermost one frees its gathered weights: averaged weights change without a backward pass in between.
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
     model.to(mesh.device_type)  # the rest, such as a frozen language model
+
+
+def _bring_in_channels_last(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].contiguous(memory_format=torch.channels_last),)
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -171,7 +171,8 @@ class TrainingView:
 
     run: RunInformation
     model: nn.Module  # being trained; `.grad` of its parameters holds the clipped gradients of the last step
-    total_steps: int | None  # where the learning-rate plan ends; None when only MAX_MINUTES ends the run
+    total_steps: Callable[[], int | None]  # where the learning-rate plan ends; None while only MAX_MINUTES ends the run
+    plan: Callable[[], str | None]  # how many steps fit into MAX_MINUTES, in a sentence, once that was planned
     learning_rate_at: Callable[[int], float | None]  # planned, by step; None if the schedule follows the validation
     scheduler_state: Callable[[], Mapping[str, float]]  # the schedule's own numbers, such as last_epoch or best
     generate_samples: Callable[[], GeneratedSamples]  # for the fixed prompts

@@ -53,7 +53,7 @@ def announce(
         share = "each has a part of the model" if config.PARALLELISM == "fsdp" else "each has the whole model"
         print(f"Processes: {count}, {share}; a step takes {count} * {clips} = {counted(count * clips, 'clip')}.")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
-        print("This machine has a GPU: --preset base trains a larger model that is meant for one.")
+        print("This machine has a GPU: --preset speedrun (10 minutes) or base (an hour) trains a model meant for one.")
     for name, (old, new) in loaded.preset_changes.items():
         print(f"Preset {loaded.preset}: {name} = {new!r} (config.py says {old!r})")
     for difference in differences:
@@ -62,6 +62,8 @@ def announce(
         print(f"Sample videos are made every {counted(config.SAMPLE_EVERY_STEPS, 'step')} and at the end.")
     print("The curves of 03_Epoch_Summary get their first point when the first epoch, or the run, ends.")
     _announce_dashboard(config.LOG_DIR, knows_held_out_words=splits.validation_of_trained is None)
+    if learner.limits.plan is not None:
+        print(f"Plan of the checkpoint: {learner.limits.plan}.")
     _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
 
 
@@ -154,6 +156,7 @@ class ProgressBar:
         self._step += 1
         if self._step == self._first_step:  # it takes longer than others, so the pace is that of those after it
             self._started = time.monotonic()
+        self._bar.total = self._limits.total_steps  # which may have been planned just now
         self._bar.update()
 
     @property

@@ -40,7 +40,9 @@ from training.dashboard import build_view
 from training.learner import Learner, build_learner, stopping_limits
 from training.loop import TrainingLoop
 from training.optimizer import optimizer_tensors
+from training.planning import StepPlanner
 from training.resume import compare_data, config_for_resume
+from training.showcase import sample_passes
 from training.skipped import SkippedBatchWriter, SkippedSteps
 from training.stopping import StopRequest, all_done, interrupted_with_peers
 from training.validation import Validator, gauge_clips, load_validation_batch, wrong_tokens
@@ -124,6 +126,9 @@ def build_training(
             keep=SkippedBatchWriter(folder.path, learner).keep,
         ),
         stop=stop,
+        planner=StepPlanner(
+            config, learner.limits, learner.start.step, learner.estimate, sample_passes(config, splits)
+        ),
     )
 
 
@@ -223,12 +228,14 @@ def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:
 def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint, processes: Processes) -> bool:
     """Return whether all steps are done, and print so if they are."""
     steps_per_epoch = batches_per_epoch(splits.training, config.clips_per_step, processes.part)
-    total = stopping_limits(config, steps_per_epoch).total_steps
+    limits = stopping_limits(config, steps_per_epoch, checkpoint)
+    total = limits.total_steps
     if total is None or checkpoint.state.step < total:
         return False
+    remedy = "Raise MAX_STEPS or NUM_EPOCHS" if limits.plan is None else "Add --max-minutes none and set MAX_STEPS"
     print(
-        f"Nothing to do: {checkpoint.folder} is at step {checkpoint.state.step}, and {all_done(total)}. Raise "
-        "MAX_STEPS or NUM_EPOCHS to go on; options of the first launch must be given again."
+        f"Nothing to do: {checkpoint.folder} is at step {checkpoint.state.step}, and {all_done(total)} "
+        f"({limits.limiting}). {remedy} to go on; options of the first launch must be given again."
     )
     return True
 

@@ -74,7 +74,7 @@ class Learner:
 
     @property
     def steps_left(self) -> int | None:
-        """Steps until a limit of steps or epochs; None if only MAX_MINUTES limits the run."""
+        """Steps until the last one; None if only MAX_MINUTES limits the run, and nothing is planned yet."""
         return None if self.limits.total_steps is None else self.limits.total_steps - self.start.step
 
 
@@ -94,8 +94,8 @@ def build_learner(
     model, ema, copies = _build_network(config, tokenizer, compute, processes)
     optimizer = build_adamw(config, model)
     steps_per_epoch = batches_per_epoch(splits.training, config.clips_per_step, processes.part)
-    limits = stopping_limits(config, steps_per_epoch)
-    schedule = LearningRateSchedule(config, limits.total_steps)
+    limits = stopping_limits(config, steps_per_epoch, checkpoint)
+    schedule = LearningRateSchedule(config, limits)
     start = RunState(0, 0, 0)
     loss_scale = build_loss_scale(compute)
     if checkpoint is not None:
@@ -184,9 +184,15 @@ def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> S
     return ReplicatedModel(model, compute.device) if processes.are_several else SharedModel(model)
 
 
-def stopping_limits(config: Config, steps_per_epoch: int) -> StoppingLimits:
-    """Return when a run ends, with its epochs counted in steps."""
+def stopping_limits(config: Config, steps_per_epoch: int, checkpoint: Checkpoint | None) -> StoppingLimits:
+    """Return when a run ends, with its epochs counted in steps, and with the plan that the checkpoint keeps.
+
+    Without MAX_MINUTES there is no plan, whatever an earlier launch planned.
+    """
     totals = [] if config.MAX_STEPS is None else [config.MAX_STEPS]
     if config.NUM_EPOCHS is not None:
         totals.append(config.NUM_EPOCHS * steps_per_epoch)
-    return StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
+    limits = StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
+    if checkpoint is not None and config.MAX_MINUTES is not None and "planned_steps" in checkpoint.state.schedule:
+        limits.planned_steps = int(checkpoint.state.schedule["planned_steps"])
+    return limits

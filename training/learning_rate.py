@@ -4,6 +4,10 @@ import math
 from collections.abc import Mapping
 
 from config import Config
+from training.stopping import StoppingLimits
+
+ENDING_SCHEDULES = ("cosine", "polynomial")
+"""Values of LR_SCHEDULE that fall until the last step."""
 
 
 class LearningRateSchedule:
@@ -12,10 +16,10 @@ class LearningRateSchedule:
     The warm-up is linear, and may be longer than the run.
     """
 
-    def __init__(self, config: Config, total_steps: int | None) -> None:
-        """`total_steps` is where cosine and polynomial reach their final rate; the others do not need it."""
+    def __init__(self, config: Config, limits: StoppingLimits) -> None:
+        """`limits` say, by the end of the warm-up, where ENDING_SCHEDULES reach their final rate."""
         self._config = config
-        self._total_steps = total_steps
+        self._limits = limits
         self._is_plateau = config.LR_SCHEDULE == "plateau"
         self._reduction = 1.0
         self._best = math.inf
@@ -28,7 +32,9 @@ class LearningRateSchedule:
         return self.rate_at(step) * self._reduction
 
     def planned_rate(self, step: int) -> float | None:
-        """Return the rate of a future step, or None if it depends on validation losses yet to come."""
+        """Return the rate of a future step, or None if it depends on validation losses or a plan yet to come."""
+        if self._config.LR_SCHEDULE in ENDING_SCHEDULES and self._limits.total_steps is None:
+            return None
         return None if self._is_plateau else self.rate_at(step)
 
     def rate_at(self, step: int) -> float:
@@ -51,6 +57,8 @@ class LearningRateSchedule:
     def state(self) -> dict[str, float]:
         """Return what a checkpoint keeps and the dashboard shows."""
         state: dict[str, float] = {"last_epoch": float(self._step)}  # the name that PyTorch's schedulers use
+        if self._limits.planned_steps is not None:
+            state["planned_steps"] = float(self._limits.planned_steps)
         if self._is_plateau:
             state |= {"num_bad_epochs": float(self._bad_validations), "reduction": self._reduction}
             if math.isfinite(self._best):
@@ -58,7 +66,7 @@ class LearningRateSchedule:
         return state
 
     def load_state(self, state: Mapping[str, float]) -> None:
-        """Restore what :meth:`state` returned."""
+        """Restore what :meth:`state` returned, except for the plan, which is in the limits."""
         self._step = int(state["last_epoch"])
         if self._is_plateau and "reduction" in state:
             self._bad_validations = int(state["num_bad_epochs"])
@@ -81,10 +89,10 @@ class LearningRateSchedule:
                 return max(self._config.LR_FINAL_FRACTION, self._config.LR_EXPONENTIAL_DECAY**since_warmup)
 
     def _progress(self, since_warmup: int) -> float:
-        if self._total_steps is None:
-            name = self._config.LR_SCHEDULE
-            raise ValueError(f"LR_SCHEDULE {name!r} needs to know where the run ends: set MAX_STEPS or NUM_EPOCHS")
-        return min(1.0, since_warmup / max(1, self._total_steps - self._config.LR_WARMUP_STEPS))
+        if since_warmup == 0:
+            return 0.0
+        assert self._limits.total_steps is not None  # `StepPlanner` has planned it by now
+        return min(1.0, since_warmup / max(1, self._limits.total_steps - self._config.LR_WARMUP_STEPS))
 
     def _between(self, share: float) -> float:
         return self._config.LR_FINAL_FRACTION + (1 - self._config.LR_FINAL_FRACTION) * share

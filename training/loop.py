@@ -19,6 +19,7 @@ from logging_system.records import EpochRecord, StepRecord, StepResult, Validati
 from training.announce import ProgressBar
 from training.learner import Learner
 from training.optimizer import set_learning_rate
+from training.planning import StepPlanner
 from training.skipped import SkippedSteps, TooManySkippedSteps
 from training.stopping import Ending, EndOfRun, StopRequest, interrupted_with_peers
 from training.validation import Validator
@@ -46,6 +47,7 @@ class TrainingLoop:
         saver: Saver,
         skipped_steps: SkippedSteps,
         stop: StopRequest,
+        planner: StepPlanner,
     ) -> None:
         self._learner = learner
         self._config = learner.config
@@ -57,6 +59,7 @@ class TrainingLoop:
         self._saver = saver
         self._skipped_steps = skipped_steps
         self._stop = stop
+        self._planner = planner
         self._end_of_run = EndOfRun(learner.limits, stop, learner.processes, learner.compute)
         self._cadence = log.cadence
         self._rank_times = RankTimes(learner.processes)
@@ -99,6 +102,8 @@ class TrainingLoop:
         try:
             if ending is None and self._state.validation_is_due:  # a signal ended the last launch before it
                 self._log.on_validation(self._validate(on_cadence=True))
+            if ending is None:
+                self._plan_if_due()
             while ending is None:
                 ending = self._advance()
         except Interrupted:  # only raised while nothing is half done
@@ -124,13 +129,16 @@ class TrainingLoop:
             Interrupted: a signal came before the step began.
         """
         record, ending = self._next_step()
-        validation = self._validation_after(record)
+        with self._planner.aside():
+            validation = self._validation_after(record)
         if ending is None:  # a signal may have come during validation
             ending = self._end_of_run.between_steps()
             record = replace(record, is_interrupted=ending is not None)
         self._report(record, validation, is_ending=ending is not None)
         if record.step % self._learner.steps_per_epoch == 0 or ending is not None:
             self._end_epoch(is_last=ending is not None)
+        if ending is None:
+            self._plan_if_due()
         self._save_is_due |= record.step % self._cadence.save_every_steps == 0
         if ending is not None:
             self._save_last()  # before the samples, which may take long, or fail
@@ -138,7 +146,8 @@ class TrainingLoop:
             self._log.flush()  # no checkpoint is ahead of its curves
             self._saver.begin(self._state_to_save())
             self._save_is_due = False
-        self._make_samples(record)
+        with self._planner.aside():
+            self._make_samples(record)
         self._saver.report()
         if ending is None and self._end_of_run.between_steps() is not None:  # a signal came during sampling or saving
             ending = self._end_after_signal()
@@ -167,10 +176,12 @@ class TrainingLoop:
         ends_epoch = step % self._learner.steps_per_epoch == 0
         is_early_point = self._log.early_point_is_due()
         is_shown = is_early_point or self._progress.line_is_due
-        if is_shown or is_first or ends_epoch or ending is not None or self._cadence.needs_results(step):
+        needs_results = self._cadence.needs_results(step) or self._planner.needs_results(step)
+        if is_shown or is_first or ends_epoch or ending is not None or needs_results:
             # The device is behind the host by now. Its remaining work belongs to the steps so far, not to the logging,
             # validation or saving that would otherwise wait for it.
             self._learner.compute.wait()
+        self._planner.on_step(step)
         seconds = data_seconds + time.perf_counter() - step_started
         self._rank_times.add(data_seconds, outcome.own_work)
         self._skipped_steps.add(step, batch, outcome.skipped, outcome.fault)
@@ -192,6 +203,17 @@ class TrainingLoop:
             rank_seconds=self._rank_times.compare() if self._is_reported(is_ending=ending is not None) else (),
         )
         return record, ending
+
+    def _plan_if_due(self) -> None:
+        """Plan the last step if it is time for that, and save it at once; all get the main process's plan."""
+        if self._state.step != self._planner.after_step:
+            return
+        planned = self._planner.plan(self._end_of_run.seconds_left) if self._processes.is_main else None
+        limits = self._learner.limits
+        limits.planned_steps = self._processes.from_main(planned)
+        if limits.plan is not None:
+            self._progress.write(f"Step {self._state.step}: {limits.plan}.")
+            self._save_is_due = True
 
     def _next_batch(self) -> Batch:
         try:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.randomness import derive_seed, torch_generator
 from compute.device import ComputeDevice
+from config import Config
 from data.fingerspelling.words import WordSplit
 from data.records import Batch, ClipSource, DataSplits
 from diffusion.prediction import add_noise, predicted_noise, predicted_video
@@ -126,6 +127,20 @@ class SpellingTest:
 RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise
 FILMSTRIP_STAGES = 6
 NOISE_DISPLAY_RANGE = 3.0  # standard deviations that the picture of a noise spans on either side of grey
+
+
+def sample_passes(config: Config, splits: DataSplits) -> int:
+    """Return how many forward passes of single clips a round of samples takes, about."""
+    clips = 0
+    if config.ENABLE_VIDEO_LOGGING:
+        prompts = len(config.SAMPLE_PROMPTS or splits.default_prompts)
+        clips += prompts + 2 * min(RAW_PROMPTS, prompts)
+        if config.DATA_ROOT is None and config.RECOGNISER_STEPS > 0:
+            clips += min(MOST_WORDS, config.VALIDATION_CLIPS)
+    if config.ENABLE_NOISE_VISUALIZATION:
+        clips += 1
+    guided = 1 if config.GUIDANCE_SCALE == 1 else 2
+    return clips * config.SAMPLING_STEPS * guided * (2 if config.SAMPLER == "heun" else 1)
 
 
 class Showcase:

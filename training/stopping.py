@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from common.console import counted
 from common.interruption import STOPPING_SIGNALS, Interrupted
 from compute.device import ComputeDevice, LateNumbers
 from distributed.processes import Processes, peer_lost
@@ -47,17 +48,35 @@ def ending_for_signal(number: int) -> Ending:
     return Ending(f"{signal.Signals(number).name} asked for it; --resume goes on from here", number)
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoppingLimits:
     """The limits of a run, the first of which ends it.
 
     Attributes:
-        total_steps: the smaller of MAX_STEPS and NUM_EPOCHS in steps; None when neither is set.
+        asked_steps: the smaller of MAX_STEPS and NUM_EPOCHS in steps; None when neither is set.
         max_minutes: wall-clock minutes of this launch; None for no limit.
+        planned_steps: how many fit into the minutes (`planning.StepPlanner`); None where that was not planned.
     """
 
-    total_steps: int | None
+    asked_steps: int | None
     max_minutes: float | None
+    planned_steps: int | None = None
+
+    @property
+    def total_steps(self) -> int | None:
+        """The step after which the run ends, as far as it is known."""
+        known = [steps for steps in (self.asked_steps, self.planned_steps) if steps is not None]
+        return min(known, default=None)
+
+    @property
+    def plan(self) -> str | None:
+        """What was planned, in a sentence; None if MAX_MINUTES does not decide where the run ends."""
+        if self.planned_steps is None or self.planned_steps != self.total_steps:
+            return None
+        return (
+            f"MAX_MINUTES has room for {counted(self.planned_steps, 'step')}, and the learning rate falls until then; "
+            f"--max-steps {self.planned_steps} --max-minutes none repeats this run"
+        )
 
     def is_out_of_time(self, started: float) -> bool:
         """Return whether the launch that started at that `time.perf_counter` has used up its minutes."""
@@ -67,11 +86,16 @@ class StoppingLimits:
         """Return why the run ends after `step`, or None."""
         total = self.total_steps
         if total is not None and step >= total:
-            return Ending(f"{all_done(total)} (MAX_STEPS or NUM_EPOCHS)")
+            return Ending(f"{all_done(total)} ({self.limiting})")
         if not is_out_of_time:
             return None
         left = "" if total is None else f"; {total - step} of {total} steps {'is' if total - step == 1 else 'are'} left"
         return Ending(f"MAX_MINUTES ({self.max_minutes:g}, of each launch) is over{left}; --resume goes on")
+
+    @property
+    def limiting(self) -> str:
+        """The constants that say how many steps the run has."""
+        return "MAX_STEPS or NUM_EPOCHS" if self.plan is None else "as planned for MAX_MINUTES"
 
 
 def all_done(total: int) -> str:
@@ -202,6 +226,12 @@ class EndOfRun:
         if request > OUT_OF_TIME:
             return ending_for_signal(request - OUT_OF_TIME)
         return self._limits.ending_after(step, is_out_of_time=request == OUT_OF_TIME)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds of MAX_MINUTES that are left; only where it is set."""
+        assert self._limits.max_minutes is not None
+        return 60.0 * self._limits.max_minutes - (time.perf_counter() - self._started)
 
     def between_steps(self) -> Ending | None:
         """Return why the run ends before the next step, or None; several processes only end after a step."""

@@ -8,7 +8,7 @@ from logging_system.pictures.charts import line_chart
 from logging_system.records import StepRecord
 
 CURVE_POINTS = 400
-NO_PLAN = "the schedule follows the validation loss, so it has no plan"
+NO_PLAN = "the schedule follows the validation loss, so it has no plan, or nothing is planned yet"
 
 TAGS = {
     "Current_LR": Tag("Learning rate this step used in the first parameter group, per step."),
@@ -47,7 +47,7 @@ class LearningRate(Category):
             self._draw_schedule(record)
 
     def _write_plan(self, step: int) -> None:
-        end = self.view.total_steps
+        end = self.view.total_steps()
         planned = {"LR_In_100_Steps": step + 100, "LR_In_1000_Steps": step + 1000}
         if end is not None:
             planned = {tag: min(future, end) for tag, future in planned.items()} | {"LR_At_End": end}
@@ -56,7 +56,7 @@ class LearningRate(Category):
 
     def _draw_schedule(self, record: StepRecord) -> None:
         # Without a last step the picture shows as much of the future as of the past, and 1000 steps at least.
-        end = self.view.total_steps if self.view.total_steps is not None else record.step + max(record.step, 1000)
+        end = self.view.total_steps() or record.step + max(record.step, 1000)
         steps = numpy.unique(numpy.linspace(1, max(end, 2), CURVE_POINTS).round().astype(int))
         rates = [self.view.learning_rate_at(int(step)) for step in steps]
         if any(rate is None for rate in rates):

@@ -165,9 +165,10 @@ class Performance(Category):
         total_seconds = self._training_seconds + logging_seconds
         if total_seconds > 0:
             values["Logging_Overhead_Percent"] = 100 * logging_seconds / total_seconds
-        if self.view.total_steps is not None:
+        total = self.view.total_steps()
+        if total is not None:
             pace = (time.perf_counter() - self._started) / self._steps_of_launch
-            values["ETA_Seconds"] = max(0, self.view.total_steps - step) * pace
+            values["ETA_Seconds"] = max(0, total - step) * pace
         self.scalars(values, step)
 
     def _write_sampling(self, step: int) -> None:

@@ -27,6 +27,10 @@ TAGS = {
         "Constants that differ from those the checkpoint was made with; today's are in force.",
         absent_when="the run was not resumed, or nothing differs",
     ),
+    "Step_Plan": Tag(
+        "How many steps fit into MAX_MINUTES. The learning rate falls until the last of them.",
+        absent_when="MAX_STEPS or NUM_EPOCHS end the run sooner, or the schedule needs no end",
+    ),
     "Run_Doctor": Tag(
         "What is wrong with the run so far, in plain language: each finding with the tags it rests on and what to do, "
         "then what is healthy and what cannot be judged yet. `python -m logging_system.doctor` prints the same.",
@@ -103,7 +107,7 @@ class Configuration(Category):
     def __init__(self, context: CategoryContext) -> None:
         super().__init__(context)
         self._last_step = self._judged_step = 0
-        self._is_finished = False
+        self._is_finished = self._has_plan = False
 
     def on_start(self) -> None:
         run = self.view.run
@@ -124,6 +128,10 @@ class Configuration(Category):
     def on_step(self, record: StepRecord, due: Due) -> None:
         self._last_step = record.step
         self._is_finished = record.is_last
+        plan = self.view.plan()
+        if plan is not None and not self._has_plan:
+            self._has_plan = True
+            self.write(self.writer.text, "Step_Plan", escape(plan), record.step)
         if due.diagnostics and not record.is_last:
             self._write_verdict()
 

@@ -171,6 +171,10 @@ def memory(processes: Processes, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Parameter, "__deepcopy__", forbid_copy)
         copies = GatheredCopies(copy_of_model, GatheredCopy(average, torch.device("cpu"), processes))
+    convolutions = nn.Sequential(nn.Conv2d(4, 4, 3), nn.GroupNorm(1, 4), nn.Conv2d(4, 4, 1))
+    convolutions[0].weight.data = convolutions[0].weight.data.contiguous(memory_format=torch.channels_last)
+    shard(convolutions, mesh_of(processes))
+    assert convolutions(torch.ones(2, 4, 5, 5)).is_contiguous(memory_format=torch.channels_last)  # whatever comes
     seen = list(copies.model.module.parameters()) if processes.is_main else []
     for network in (model, average):
         shard(network, mesh_of(processes))

@@ -202,6 +202,24 @@ def test_time_runs_out_for_all_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_all_get_the_plan_of_the_main_process(tmp_path: Path) -> None:
+    faults = {0: [tell_steps], 1: [tell_steps]}
+    options = (
+        *OPTIONS,
+        *batch_of(2),
+        "--max-steps=none",
+        "--max-minutes=0.05",
+        "--lr-schedule=cosine",
+        "--lr-warmup-steps=2",
+    )
+    ranks = train_ranks(tmp_path, 2, *options, faults=faults)
+    assert steps_done(ranks[0]) == steps_done(ranks[1])
+    assert "Step 2: MAX_MINUTES has room for " in ranks[0].said
+    assert "has room" not in ranks[1].said
+    assert state_of(newest(ranks[0].run))["schedule"]["planned_steps"] >= steps_done(ranks[0])[-1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("place", mostly_slow(["loss", "batch", "gradient"]))
 def test_what_one_process_cannot_compute_no_process_learns_from(tmp_path: Path, place: str) -> None:
     faults = {0: [tell_weights], 1: [tell_weights, functools.partial(poison, place, float("nan"), [3])]}

@@ -6,6 +6,7 @@ import pytest
 
 from config import Config
 from training.learning_rate import LearningRateSchedule
+from training.stopping import StoppingLimits
 
 
 def plan(name: str = "cosine", total_steps: int | None = 110, **changes: object) -> LearningRateSchedule:
@@ -20,7 +21,7 @@ def plan(name: str = "cosine", total_steps: int | None = 110, **changes: object)
         "LR_PLATEAU_PATIENCE": 1,
         "LR_PLATEAU_FACTOR": 0.5,
     }
-    return LearningRateSchedule(Config().model_copy(update=values | changes), total_steps)
+    return LearningRateSchedule(Config().model_copy(update=values | changes), StoppingLimits(total_steps, None))
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "warm_restarts", "exponential", "polynomial", "plateau"])
@@ -59,9 +60,18 @@ def test_no_warm_up_starts_at_the_peak() -> None:
     assert plan("constant", LR_WARMUP_STEPS=0).rate_at(1) == 2.0
 
 
-def test_a_decaying_plan_without_an_end_names_the_remedy() -> None:
-    with pytest.raises(ValueError, match="set MAX_STEPS or NUM_EPOCHS"):
-        plan("cosine", total_steps=None).rate_at(50)
+@pytest.mark.parametrize("name", ["cosine", "polynomial"])
+def test_no_rate_of_the_warm_up_depends_on_the_end_which_may_be_planned_later(name: str) -> None:
+    config = plan(name)._config
+    limits = StoppingLimits(None, 5.0)
+    schedule = LearningRateSchedule(config, limits)
+    early = [schedule.rate_at(step) for step in range(1, 11)]
+    assert early == [plan(name, total_steps).rate_at(step) for total_steps in (50,) for step in range(1, 11)]
+    assert schedule.planned_rate(11) is None
+    limits.planned_steps = 110
+    assert [schedule.rate_at(step) for step in range(1, 200)] == [plan(name).rate_at(step) for step in range(1, 200)]
+    assert schedule.rate_for(60) == schedule.planned_rate(60)
+    assert schedule.state() == {"last_epoch": 60.0, "planned_steps": 110.0}
 
 
 def test_plateau_halves_after_its_patience_and_survives_a_resume() -> None:

@@ -17,11 +17,28 @@ from models.tokens import Tokenizer
 from models.unet3d import TextToVideoModel
 from sampling.sampler import build_sampler
 from tests.grids import mostly_slow
+from training.learning_rate import ENDING_SCHEDULES
+from training.planning import MEASURED_STEPS
 
 
 @pytest.fixture(params=mostly_slow(sorted(PRESETS, reverse=True)))
 def config(request: pytest.FixtureRequest) -> Config:
     return load_settings(Config, PRESETS, [f"--preset={request.param}"], program="main.py").config
+
+
+def test_the_presets_for_a_gpu_are_compiled_and_end_in_time_with_a_low_rate() -> None:
+    of = {name: load_settings(Config, PRESETS, [f"--preset={name}"], program="").config for name in PRESETS}
+    assert [name for name in of if of[name].COMPILE_MODEL] == ["speedrun", "base", "large"]
+    assert [(of[name].MAX_MINUTES, of[name].MAX_STEPS) for name in of] == [
+        (13.0, 1200),
+        (10.0, 10_000),
+        (60.0, 30_000),
+        (None, 100_000),
+    ]
+    for config in of.values():
+        assert config.LR_SCHEDULE in ENDING_SCHEDULES
+        # Planned soon enough, and on enough steps that are measured.
+        assert 2 * MEASURED_STEPS <= config.LR_WARMUP_STEPS <= (config.MAX_STEPS or 0) / 10
 
 
 @pytest.fixture
@@ -67,3 +84,37 @@ def test_forward_loss_and_sampling_of_a_preset_fit_together(
     assert prediction.shape == clips.shape == shape
     assert error_B.shape == (batch,)
     assert {tensor.device for tensor in (prediction, clips, error_B)} == {device}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["speedrun", "base", "large"], indirect=True)
+def test_a_step_of_a_preset_fits_on_a_gpu_of_80_gb(
+    config: Config,
+    tokenizer: Tokenizer,
+    network: TextToVideoModel,
+    fake_cuda: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What its forward pass keeps, with weights, gradients, moments and average, in bfloat16 autocast."""
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    parameters = {name: torch.empty(each.shape, device=fake_cuda).requires_grad_()
+                  for name, each in network.named_parameters()}  # fmt: skip
+    lasting = {each.untyped_storage()._cdata for each in parameters.values()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in lasting:
+            kept[storage._cdata] = storage
+        return tensor
+
+    batch, side = config.BATCH_SIZE, config.IMAGE_SIZE
+    zeros = torch.zeros(batch, dtype=torch.int64, device=fake_cuda)
+    video = torch.empty(batch, 3, config.NUM_FRAMES, side, side, device=fake_cuda)
+    tokens = torch.ones(batch, config.MAX_WORD_LETTERS, dtype=torch.int64, device=fake_cuda)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cuda", torch.bfloat16):
+        torch.func.functional_call(network.train(), parameters, (video, zeros, tokens, zeros.bool()))
+    state = 5 * sum(each.nbytes for each in parameters.values())
+    total = state + sum(storage.nbytes() for storage in kept.values())
+    assert total < 0.9 * 80e9  # the rest is for CUDA, workspaces and holes between tensors

@@ -51,10 +51,17 @@ class View:
     def __init__(self, model: nn.Module, run: RunInformation) -> None:
         self.run = run
         self.model = model
-        self.total_steps: int | None = 2000
+        self.last_step: int | None = 2000
+        self.planned: str | None = None
         self.samples_made = 0
         self.visualisations_made = 0
         self.state: Mapping[str, float] = {"last_epoch": 7.0}
+
+    def total_steps(self) -> int | None:
+        return self.last_step
+
+    def plan(self) -> str | None:
+        return self.planned
 
     def learning_rate_at(self, step: int) -> float | None:
         return 1e-3 * (1 - step / 4000)

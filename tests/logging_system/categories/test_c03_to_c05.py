@@ -102,7 +102,7 @@ def test_marker_of_the_plan_stands_at_the_present_step(session: Callable[..., An
 
 def test_a_schedule_without_a_plan_has_no_planned_tags(session: Callable[..., Any], make: SimpleNamespace) -> None:
     view = make.view()
-    view.total_steps, view.state, view.learning_rate_at = None, {"best": 0.5}, lambda step: None
+    view.last_step, view.state, view.learning_rate_at = None, {"best": 0.5}, lambda step: None
     running = session("04_Learning_Rate", view=view)
     running.step(make.record(4))
     tags = running.finish().all_tags
@@ -152,7 +152,7 @@ def test_what_a_checkpoint_cost(session: Callable[..., Any], make: SimpleNamespa
 
 def test_unknown_flops_and_end_are_absent(session: Callable[..., Any], make: SimpleNamespace) -> None:
     view = make.view(forward_flops=None)
-    view.total_steps = None
+    view.last_step = None
     running = session("05_Performance", view=view)
     running.step(make.record(2))
     tags = running.finish().all_tags

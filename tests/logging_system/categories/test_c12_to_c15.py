@@ -157,6 +157,17 @@ def test_configuration_is_there_from_the_start(session: Callable[..., Any], make
     assert any(tag.startswith("_hparams_") for tag in reader.tags["tensors"] + list(reader.events.summary_metadata))
 
 
+def test_a_plan_of_the_steps_gets_a_card_once_it_is_made(session: Callable[..., Any], make: SimpleNamespace) -> None:
+    running = session("15_Configuration")
+    running.step(make.record(1))
+    running.view.planned = "room for 40 steps"
+    for step in (2, 3):
+        running.step(make.record(step))
+    reader = running.finish()
+    assert reader.text("15_Configuration/Step_Plan") == "room for 40 steps"
+    assert [event.step for event in reader.events.Tensors("15_Configuration/Step_Plan")] == [2]
+
+
 def _doctor_steps(reader: Any) -> list[int]:
     return [event.step for event in reader.events.Tensors("15_Configuration/Run_Doctor")]
 
