@@ -47,7 +47,7 @@ def kill_again_and_again(folder: Path, *, kills: int, during_a_save: int, worker
     while campaign.kills < kills or campaign.during_a_save < during_a_save:
         launched = launch(folder, *options, "--resume", faults=[functools.partial(stretch_saves, STRETCH_SECONDS)])
         # Every other one gets as far as its first step for certain, which on a busy machine takes a while.
-        launched.wait_for("Run: " if campaign.kills % 2 else "step/s]")
+        launched.wait_for("Run: " if campaign.kills % 2 else ": loss ")
         time.sleep(generator.uniform(0, LONGEST_LIFE))
         launched.send(9)
         assert launched.end() == -9, launched.said
