@@ -85,7 +85,7 @@ def test_work_that_the_device_still_has_counts_as_training_and_not_as_logging(
 
     monkeypatch.setattr(ComputeDevice, "wait", lag)
     # The estimate before the first step waits as well; it is not what is counted here.
-    monkeypatch.setattr(training.estimate, "measure_clip", lambda *_: ClipCost(1.0, 0, 0, 0.0))
+    monkeypatch.setattr(training.estimate, "measure_clip", lambda *_: ClipCost(1.0, 0, 0))
     arguments = small_arguments(
         "--experiment-name=lag",
         "--max-steps=7",
