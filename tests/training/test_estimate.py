@@ -282,3 +282,50 @@ def test_the_memory_of_real_steps_is_what_was_estimated_within_a_factor_of_two(t
     memory = json.loads(finished.stdout.splitlines()[-1])
     assert memory["measured"] > 100 * 2**20  # enough for a comparison to mean something
     assert 0.5 < memory["estimated"] / memory["measured"] < 2, memory
+
+
+GPU = ComputeDevice(torch.device("cuda"), None)
+
+
+@pytest.mark.parametrize(("fits", "seconds", "measured"), [(True, 0.25 * 2, 4), (False, 0.5 * 8, 1)])
+def test_on_a_gpu_a_whole_batch_is_measured_and_a_clip_scaled_only_where_it_does_not_fit(
+    fits: bool, seconds: float, measured: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes take as long as they say; the device is the CPU by another name."""
+    sizes: list[int] = []
+
+    def time_pass(model: nn.Module, inputs: tuple[Tensor, ...], compute: ComputeDevice) -> float:
+        sizes.append(inputs[0].shape[0])
+        assert {len(each) for each in inputs} == {sizes[-1]}
+        if sizes[-1] > 1 and not fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 0.25 if sizes[-1] > 1 else 0.5
+
+    monkeypatch.setattr(estimate_module, "_time_pass", time_pass)
+    monkeypatch.setattr(estimate_module, "memory_in_use", lambda *_: MemoryInUse(1000, 4000))
+    given = estimate_module.first_clips
+    monkeypatch.setattr(estimate_module, "first_clips", lambda clips, count, device: given(clips, count, CPU.device))
+    monkeypatch.setattr(estimate_module, "BUDGET_SECONDS", 0.0)
+    model = TwoLayers()
+    options = {"forward_flops": 7, "batch_size": 4, "accumulation_steps": 2}
+    found = estimate_training(model, optimizer_of(model), batch(3), GPU, **options)
+    assert (found.step_seconds, found.clips_measured, found.batch_fits) == (seconds, measured, fits)
+    assert sizes == [1, 1, 4, 4] if fits else [1, 1, 4]
+    sizes.clear()
+    on_cpu = estimate_training(model, optimizer_of(model), batch(3), CPU, **options)
+    assert (on_cpu.step_seconds, on_cpu.clips_measured, on_cpu.batch_fits, sizes) == (0.5 * 8, 1, True, [1, 1])
+
+
+def test_what_was_measured_on_a_batch_is_no_upper_bound_and_a_batch_that_does_not_fit_is_a_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = {"steps": 10, "max_minutes": None}
+    announce_estimate(replace(HERE, clips_measured=4), GPU, **options, is_compiled=False)
+    printed = capsys.readouterr().out
+    assert "a step; about 0.5 s a step on this GPU" in printed
+    assert "Measured on 4 clips at once in 0.4 s." in printed
+    announce_estimate(replace(HERE, clips_measured=4), GPU, **options, is_compiled=True)
+    assert "a step; at most about 0.5 s a step" in capsys.readouterr().out
+    announce_estimate(replace(HERE, batch_fits=False), GPU, **options, is_compiled=False)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].startswith("Warning: a batch forward and back did not fit into the memory of this GPU; set ACTIV")
