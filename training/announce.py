@@ -95,7 +95,7 @@ def _announce_estimate(
     """Print what the run will take, and warn if memory or time will not suffice. None stands for no limit."""
     on_cpu = compute.device.type == "cpu"
     most = "at most " if is_compiled or (estimate.clips_measured == 1 and not on_cpu) else ""
-    measured = "one clip" if estimate.clips_measured == 1 else f"{estimate.clips_measured} clips at once"
+    measured = "one clip" if estimate.clips_measured == 1 else f"a batch of {estimate.clips_measured}"
     each = f" for each of the {estimate.processes_here} processes here" if estimate.processes_here > 1 else ""
     all_steps = "" if steps is None else f" ({counted(steps, 'step')}: {_duration(steps * estimate.step_seconds)})"
     print(

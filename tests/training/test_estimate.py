@@ -323,7 +323,7 @@ def test_what_was_measured_on_a_batch_is_no_upper_bound_and_a_batch_that_does_no
     announce_estimate(replace(HERE, clips_measured=4), GPU, **options, is_compiled=False)
     printed = capsys.readouterr().out
     assert "a step; about 0.5 s a step on this GPU" in printed
-    assert "Measured on 4 clips at once in 0.4 s." in printed
+    assert "Measured on a batch of 4 in 0.4 s." in printed
     announce_estimate(replace(HERE, clips_measured=4), GPU, **options, is_compiled=True)
     assert "a step; at most about 0.5 s a step" in capsys.readouterr().out
     announce_estimate(replace(HERE, batch_fits=False), GPU, **options, is_compiled=False)
