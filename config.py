@@ -54,6 +54,8 @@ class Config(Settings):
     MIXED_PRECISION: Literal["auto", "off", "bfloat16", "float16"] = "auto"
     """Number format of the heavy operations; "auto" takes bfloat16 on CUDA and on x86 CPUs that compute in it, and
     float16, which only CUDA has here, on older devices of it."""
+    DETERMINISTIC: bool = False
+    """Whether a GPU must use operators that give the same bits each time, as a CPU's do; slower, not all exist."""
     ACTIVATION_CHECKPOINTING: bool = False
     """Whether the backward pass computes activations again, not keeping them: less memory, a quarter more time."""
     COMPILE_MODEL: bool = False

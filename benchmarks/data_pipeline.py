@@ -35,8 +35,7 @@ LETTERS = (3, 6)  # of the shortest and the longest word
 FRAMES_PER_SECOND = 25.0
 WARM_ROUNDS = 10  # a clip from the cache takes so little that one round could not be timed well
 BARE, DECODED = "MP4: bare PyAV, all frames to RGB, not resized", "MP4: decode, resample, resize"
-WARM_MP4, WARM_WORDS = "MP4: warm cache", "finger-spelling: warm cache"
-RENDERED = "finger-spelling: cold cache (render, write)"
+WARM_MP4, RENDERED = "MP4: warm cache", "finger-spelling: render"
 FULL, QUICK = (24, 320, 240, 60), (8, 64, 48, 12)
 """Clips, their width and height in even numbers, no higher than wide, and their frames."""
 
@@ -85,18 +84,15 @@ def measure_clip_rates(clips: Path, alternations: int, config: Config, folder: P
     shape = ClipShape(config.NUM_FRAMES, config.IMAGE_SIZE, config.CLIP_FIT)
     opened = _open_training(config, clips, folder / "clips")  # which decodes all into the cache
     words = _open_training(config, None, folder / "words")
-    _load(words, len(paths))
 
     def measure(way: str, number: int) -> float:
-        rendered = _open_training(config, None, folder / str(number))  # an empty cache: every word is rendered
         work: dict[str, Callable[[], object]] = {
             BARE: lambda: [decode_all_frames(path) for path in paths],
             DECODED: lambda: [decode_video(PlainFile(path), shape) for path in paths],
             WARM_MP4: lambda: _load(opened, len(paths), WARM_ROUNDS),
-            RENDERED: lambda: _load(rendered, len(paths)),
-            WARM_WORDS: lambda: _load(words, len(paths), WARM_ROUNDS),
+            RENDERED: lambda: _load(words, len(paths)),
         }
-        rounds = WARM_ROUNDS if way in (WARM_MP4, WARM_WORDS) else 1
+        rounds = WARM_ROUNDS if way == WARM_MP4 else 1
         return rounds * len(paths) / runner.seconds_of(work[way])
 
     # FFmpeg and its converter of colours otherwise start a thread a core.
@@ -104,7 +100,7 @@ def measure_clip_rates(clips: Path, alternations: int, config: Config, folder: P
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {max(cores)})
     try:
-        return runner.alternate([BARE, DECODED, WARM_MP4, RENDERED, WARM_WORDS], alternations, measure).complete()
+        return runner.alternate([BARE, DECODED, WARM_MP4, RENDERED], alternations, measure).complete()
     finally:
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)

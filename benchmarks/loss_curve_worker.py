@@ -147,11 +147,12 @@ class LossCurveRun:
         )
         rows = [splits.validation.row(0, index) for index in range(len(splits.validation))]
         batch = load_batch(splits.validation, rows, tokenizer)
+        video = batch.video_BCTHW
         self._gauge = GaugeClips(
-            video_BCTHW=batch.video_BCTHW,
+            video_BCTHW=video,
             tokens_BL=batch.tokens_BL,
             shuffled_tokens_BL=wrong_tokens(batch, splits.training, tokenizer),
-            noise_BCTHW=torch.randn(batch.video_BCTHW.shape, generator=torch_generator(plan.seed, "validation_noise")),
+            noise_BCTHW=torch.randn(video.shape, generator=torch_generator(plan.seed, "validation_noise")),
         )
 
     def train(self) -> LossCurve:

@@ -1,7 +1,10 @@
-"""Median training step and peak memory of a preset: python -m benchmarks.training_step [main.py options]
+"""Median training step and peak memory of a preset: python -m benchmarks.training_step [--host] [main.py options]
 
 Runs main.py in a process of its own with every category logged, and watches all its processes from outside. Memory is
 proportional set size (PSS), which counts pages that loader workers share with their parent once.
+
+With --host, it measures what the training thread does for a GPU before it starts the network: taking noise, timesteps
+and dropped captions, and copying all into pinned memory. Ordinary memory takes its place, so that no GPU is needed.
 """
 
 import contextlib
@@ -10,23 +13,44 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import torch
+from torch import Tensor, nn
 
 from benchmarks import runner
 from benchmarks.evaluated_rows import ROOT
 from benchmarks.worker_process import GIBIBYTE
 from common.console import program
+from common.settings import load_settings
+from compute.device import ComputeDevice
+from compute.memory import keep_freed_memory
+from config import PRESETS, Config
+from distributed.models import SharedModel
+from distributed.processes import Processes
+from models.build import build_objective
+from training.optimizer import ExponentialMovingAverage, LossScale, build_adamw
+from training.step import TrainStep
 
 STEPS, STEPS_A_POINT, WARM_UP_POINTS = 60, 5, 2
+HOST_STEPS, CAPTION_LENGTH = 20, 16
 STEP_TAG = "05_Performance/Step_Time_Seconds"
 
 
 @program
 def main(arguments: Sequence[str]) -> int:
     """Run, watch and print; return the exit code."""
-    options, training_options = runner.build_parser("training_step", __doc__).parse_known_args(arguments)
+    parser = runner.build_parser("training_step", __doc__)
+    parser.add_argument("--host", action="store_true", help="measure the host's part of a GPU's step instead")
+    options, training_options = parser.parse_known_args(arguments)
+    if options.host:
+        config = load_settings(Config, PRESETS, training_options, program="main.py").config
+        seconds = host_seconds(config, HOST_STEPS)
+        line = f"host's part of a step: {runner.spread_of(seconds).text(2, 'ms', factor=1e3)}, one thread"
+        runner.publish(runner.machine_line(), [line], {"host_seconds": seconds}, options.json)
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "main.py", f"--max-steps={STEPS}", f"--log-every-steps={STEPS_A_POINT}"]
         command += [f"--log-dir={folder}/logs", "--experiment-name=run", f"--cache-dir={folder}/cache"]
@@ -43,6 +67,52 @@ def main(arguments: Sequence[str]) -> int:
     ]
     runner.publish(runner.machine_line(), report, {"step_seconds": points, "peak_bytes": peak}, options.json)
     return 0
+
+
+@dataclass(frozen=True)
+class _WithoutGpu(ComputeDevice):
+    """Copies on the host as for a GPU, from ordinary memory to ordinary memory, but not to the GPU."""
+
+    pinned: list[int] = field(default_factory=list)  # addresses
+
+    def empty_on_host(self, shape: Sequence[int]) -> Tensor:
+        memory = torch.empty(shape)
+        self.pinned[:] = [*self.pinned[-1:], memory.untyped_storage().data_ptr()]
+        return memory
+
+    def send(self, tensor: Tensor) -> Tensor:
+        return tensor if tensor.untyped_storage().data_ptr() in self.pinned else tensor.clone()
+
+
+def host_seconds(config: Config, steps: int) -> list[float]:
+    """Return the processor seconds of the training thread in each step, with one thread; noise is drawn in another."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    compute, network = _WithoutGpu(torch.device("cpu"), None), nn.Linear(1, 1)
+    step = TrainStep(
+        shared=SharedModel(network),
+        ema=ExponentialMovingAverage(network, config.EMA_DECAY),
+        optimizer=build_adamw(config, network),
+        loss_scale=LossScale(),
+        objective=build_objective(config, compute.device),
+        compute=compute,
+        processes=Processes(),
+        config=config,
+    )
+    size, count = config.IMAGE_SIZE, config.clips_per_step
+    clips = torch.randint(256, (count, config.NUM_FRAMES, size, size, 3), dtype=torch.uint8)
+    tokens = torch.zeros(count, CAPTION_LENGTH, dtype=torch.int64)
+    step.draw_ahead(1, clips)
+    found = []
+    for number in range(1, steps + 1):
+        time.sleep(0.2)  # of a GPU's work, in which the noise is drawn
+        begun = time.thread_time()
+        step.draw_ahead(number + 1, clips)
+        for tensor in (clips, tokens, *step.draw(number, clips)):
+            for part in tensor.chunk(config.GRADIENT_ACCUMULATION_STEPS):
+                compute.send(part)
+        found.append(time.thread_time() - begun)
+    return found
 
 
 def _run(command: Sequence[str], errors: Path) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import os
 from collections import deque
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -22,8 +23,32 @@ MixedPrecision = Literal["auto", "off", "bfloat16", "float16"]
 LAG_STEPS = 2
 """By how many steps a CUDA device may be behind the host before the host waits for it."""
 
-# Dense bfloat16 tensor-core peaks from NVIDIA's data sheets, in FLOP/s, by a part of the device's name.
-_PEAK_FLOPS = {"H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "RTX 4090": 165e12}
+# Dense peaks of the tensor cores in bfloat16, which are those in float16 too, in FLOP/s, from the data sheets and white
+# papers that NVIDIA publishes under the models' names (half of what a sheet gives "with sparsity"), by the whole name
+# that CUDA gives the device: cards of one name differ (an H100 has 989, 835 or 756), and so does a part of one (MIG).
+_PEAK_FLOPS = {
+    "NVIDIA A10": 125e12,
+    "NVIDIA A10G": 70e12,
+    "NVIDIA A30": 165e12,
+    "NVIDIA A40": 149.7e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA B200": 2250e12,
+    "NVIDIA GH200 480GB": 989e12,
+    "NVIDIA H100 80GB HBM3": 989e12,  # SXM
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H200": 989e12,  # SXM
+    "NVIDIA H200 NVL": 835e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40": 181e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA GeForce RTX 3090": 71e12,
+    "NVIDIA GeForce RTX 4090": 165e12,
+    "NVIDIA GeForce RTX 5090": 209.5e12,
+}
 
 
 @dataclass(frozen=True)
@@ -93,10 +118,15 @@ class ComputeDevice:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
+    def empty_on_host(self, shape: Sequence[int]) -> Tensor:
+        """Return float32 memory of the host to be filled and sent; `send` need not copy it to pinned memory first."""
+        return torch.empty(shape, pin_memory=self.device.type == "cuda")
+
     def send(self, tensor: Tensor) -> Tensor:
         """Copy a tensor from the host to the device, through pinned memory if that is a GPU.
 
-        From other memory, which the system may move, the host would wait until the GPU gets there.
+        From other memory, which the system may move, the host would wait until the GPU gets there. PyTorch keeps pinned
+        memory for later tensors, but no sooner than the copy has been made.
         """
         if self.device.type != "cuda":
             return tensor.to(self.device)
@@ -116,9 +146,7 @@ class ComputeDevice:
         """The arithmetic peak where it is known, for model FLOPs utilisation."""
         if self.device.type != "cuda" or self.autocast_dtype is None:
             return None
-        name = torch.cuda.get_device_name(self.device)
-        words = f" {name.replace('-', ' ')} "  # "NVIDIA A100-SXM4-80GB" is an A100, "NVIDIA RTX A1000" is none
-        return next((peak for model, peak in _PEAK_FLOPS.items() if f" {model} " in words), None)
+        return _PEAK_FLOPS.get(torch.cuda.get_device_name(self.device))
 
 
 About = TypeVar("About")
@@ -159,6 +187,7 @@ def build_device(config: Config, place: Place) -> ComputeDevice:
     Raises:
         UserError: it is not there, computes wrongly, or cannot compile what is to be compiled.
     """
+    _choose_algorithms(deterministic=config.DETERMINISTIC)
     compute = choose_device(config.DEVICE, config.MIXED_PRECISION, place)
     if compute.device.type == "mps":
         check_kernels(compute.device, kernel_cases(compute.autocast_dtype))
@@ -167,12 +196,39 @@ def build_device(config: Config, place: Place) -> ComputeDevice:
     return compute
 
 
+def _choose_algorithms(*, deterministic: bool) -> None:
+    """Let CUDA take algorithms whose results never differ, or the fastest that it finds. Call before CUDA starts.
+
+    In search of the fastest, cuDNN tries them at the first convolution of each shape, and another launch may find
+    another one. Shapes are few here: of training, validation and samples.
+    """
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)  # cuDNN's too
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or products in two streams may differ (cuBLAS)
+        # What it fills, nothing reads before it has written there.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+NOT_DETERMINISTIC = "does not have a deterministic implementation"
+"""PyTorch's words for an operator that DETERMINISTIC rules out."""
+
+
+def determinism_advice(error: BaseException) -> str:
+    """Name the operator and the constant."""
+    return (
+        f"DETERMINISTIC is True, and on this device {str(error).partition(NOT_DETERMINISTIC)[0].strip()} has no "
+        "deterministic form in PyTorch. Set DETERMINISTIC to False, or DEVICE to 'cpu', where all operators have one"
+    )
+
+
 def choose_device(name: DeviceName, mixed_precision: MixedPrecision, place: Place = ALONE) -> ComputeDevice:
     """Resolve DEVICE and MIXED_PRECISION, and make the device this process's own.
 
     "auto" prefers CUDA, then MPS, then the CPU. Mixed precision "auto" is bfloat16 on CUDA devices and CPUs that
     compute in it (measured on a CPU: about two thirds of the time), and float16 on CUDA devices that compute in that
-    alone (Volta, Turing); on MPS it is off, because it is untested there.
+    alone (Volta, Turing); on MPS it is off, because it is untested there. "off" is float32 everywhere: CUDA's
+    convolutions then do not round their inputs to the 10 bits of TF32, which PyTorch lets them do by default.
 
     Raises:
         UserError: a device or a precision was asked for that this machine does not have, or there are fewer GPUs than
@@ -186,7 +242,9 @@ def choose_device(name: DeviceName, mixed_precision: MixedPrecision, place: Plac
             f"DEVICE is {name!r}, but PyTorch sees only: {present}. Set DEVICE to one of these or to 'auto'."
         )
     device = torch.device(chosen) if place.processes_here == 1 else _own_device(chosen, place)
-    return ComputeDevice(device, _autocast_dtype(chosen, mixed_precision))
+    compute = ComputeDevice(device, _autocast_dtype(chosen, mixed_precision))
+    torch.backends.cudnn.allow_tf32 = compute.autocast_dtype is not None
+    return compute
 
 
 def precision_elsewhere(mixed_precision: MixedPrecision) -> MixedPrecision:

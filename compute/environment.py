@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from compute.device import ComputeDevice
-from data.records import Batch
+from data.records import Batch, as_video
 
 _PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pydantic-settings", "safetensors", "av")
 
@@ -67,15 +67,19 @@ def flop_counter() -> FlopCounterMode:
 def forward_flops(model: nn.Module, batch: Batch, device: torch.device) -> int:
     """Count the floating-point operations of one forward pass over one clip by making one."""
     with flop_counter() as counter:
-        model(*first_clip(batch, device))
+        model(*first_clips(batch, 1, device))
     return int(counter.get_total_flops())
 
 
-def first_clip(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the inputs of the network for the first clip of a batch at timestep 0, with its caption."""
+def first_clips(batch: Batch, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the inputs of the network for the first clips of a batch at timestep 0, with their captions.
+
+    Where there are fewer than `count`, they are repeated.
+    """
+    chosen = torch.arange(count) % batch.clips_BTHWC.shape[0]
     return (
-        batch.video_BCTHW[:1].to(device, copy=True),  # not a view, whose storage would be that of all clips
-        torch.zeros(1, dtype=torch.int64, device=device),
-        batch.tokens_BL[:1].to(device),
-        torch.zeros(1, dtype=torch.bool, device=device),
+        as_video(batch.clips_BTHWC[chosen].to(device)),
+        torch.zeros(count, dtype=torch.int64, device=device),
+        batch.tokens_BL[chosen].to(device),
+        torch.zeros(count, dtype=torch.bool, device=device),
     )

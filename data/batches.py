@@ -2,9 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
+from typing import TypeVar
 
 import numpy
 import torch
@@ -19,6 +21,7 @@ from data.records import Batch, ClipRow, ClipSource
 from data.workers import WorkerStart, starting_workers
 
 Tokenize = Callable[[Sequence[str]], Tensor]
+Item = TypeVar("Item")
 
 PREFETCHED_BATCHES = 3  # by each worker
 
@@ -81,10 +84,7 @@ def training_batches(
         UserError: fewer clips than a batch of each rank, or a clip that can no longer be loaded.
     """
     order = BatchOrder(source, batch_size, seed, start_batch, part)
-    dataset = _BatchDataset(source)
-    if num_workers == 0:
-        return (_finish(dataset[key], tokenize) for key in order)
-    return _from_workers(dataset, order, num_workers, seed, tokenize)
+    return _finished(prepared(_BatchDataset(source), order, num_workers, seed), tokenize)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class BatchOrder(Sampler[BatchKey]):
 
 @dataclass(frozen=True)
 class _LoadedClips:
-    clips_BTHWC: Tensor  # uint8: a quarter of what float32 would cost on the way between processes
+    clips_BTHWC: Tensor  # uint8
     rows: tuple[ClipRow, ...]
     epoch: int
     index_in_epoch: int
@@ -151,9 +151,8 @@ def _finish(loaded: _LoadedClips | UserError, tokenize: Tokenize) -> Batch:
     if isinstance(loaded, UserError):
         raise loaded
     captions = tuple(row.caption for row in loaded.rows)
-    video_BCTHW = loaded.clips_BTHWC.permute(0, 4, 1, 2, 3).to(torch.float32).div_(127.5).sub_(1.0)
     return Batch(
-        video_BCTHW=video_BCTHW.contiguous(),
+        clips_BTHWC=loaded.clips_BTHWC,
         tokens_BL=tokenize(captions),
         captions=captions,
         ids=tuple(row.id for row in loaded.rows),
@@ -162,19 +161,32 @@ def _finish(loaded: _LoadedClips | UserError, tokenize: Tokenize) -> Batch:
     )
 
 
-def _from_workers(
-    dataset: _BatchDataset, order: BatchOrder, num_workers: int, seed: int, tokenize: Tokenize
+def _finished(
+    loading: Generator[_LoadedClips | UserError, None, None], tokenize: Tokenize
 ) -> Generator[Batch, None, None]:
+    with closing(loading):
+        for loaded in loading:
+            yield _finish(loaded, tokenize)
+
+
+def prepared(items: Dataset[Item], keys: Iterable[object], num_workers: int, seed: int) -> Generator[Item, None, None]:
+    """Yield the items of the keys, in order, prepared ahead by processes if there are any.
+
+    Close it to end them. With 0 of them, each item is made when it is asked for.
+    """
+    if num_workers == 0:
+        yield from (items[key] for key in keys)
+        return
     # Forked workers share the memory of what is loaded already; elsewhere forking is not safe. Python 3.12 and newer
     # warn (with -W default) that another thread may hold a lock at that moment, which a worker then finds locked for
     # ever. Workers need no lock of the threads that are there: one samples the system, one watches bars, some compute.
     start_method = "fork" if sys.platform == "linux" else "spawn"
     start = WorkerStart(os.getpid(), start_method)
-    batches: Iterator[_LoadedClips | UserError] | None = None
+    ready: Iterator[Item] | None = None
     loader = DataLoader(
-        dataset,
+        items,
         batch_size=None,  # an item is a batch already
-        sampler=order,
+        sampler=keys,
         num_workers=num_workers,
         prefetch_factor=PREFETCHED_BATCHES,
         worker_init_fn=start,
@@ -183,10 +195,9 @@ def _from_workers(
     )
     try:
         with starting_workers():
-            batches = iter(loader)
-        for loaded in batches:
-            yield _finish(loaded, tokenize)
+            ready = iter(loader)
+        yield from ready
     finally:
         start.end_workers()  # first of all, also of those that were started when a signal came
-        batches = None
+        ready = None
         del loader  # waits for their end

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, get_args
 
 import numpy
+import torch
 from torch import Tensor
 
 from data.rows import Notice, Topic
@@ -24,12 +25,26 @@ class ClipRow:
 class Batch:
     """Clips ready for training. All tensors are on the CPU."""
 
-    video_BCTHW: Tensor  # float32 in [-1, 1], C = 3 (red, green, blue)
+    clips_BTHWC: Tensor  # uint8, C = 3 (red, green, blue): a quarter of what float32 would cost on every way
     tokens_BL: Tensor  # int64, from the tokenizer
     captions: tuple[str, ...]
     ids: tuple[str, ...]
     epoch: int  # 0-based
     index_in_epoch: int  # 0-based number of the batch within its epoch
+
+    @property
+    def video_BCTHW(self) -> Tensor:
+        """The clips as a network takes them (`as_video`), made anew at each call."""
+        return as_video(self.clips_BTHWC)
+
+
+def as_video(clips_BTHWC: Tensor) -> Tensor:
+    """Turn uint8 clips into float32 [B, C, T, H, W] in [-1, 1], contiguous, with the same values on every device."""
+    # A tensor on the device, because CUDA multiplies by the reciprocal of a number of the host's, which rounds
+    # otherwise (PyTorch's BinaryDivTrueKernel.cu).
+    half_range = torch.full((), 127.5, device=clips_BTHWC.device)
+    video_BCTHW = clips_BTHWC.permute(0, 4, 1, 2, 3).to(torch.float32).div_(half_range).sub_(1.0)
+    return video_BCTHW.contiguous()
 
 
 class ClipSource(Protocol):

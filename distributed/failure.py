@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common.errors import UserError
-from compute.device import Place
+from compute.device import NOT_DETERMINISTIC, Place, determinism_advice
 from compute.memory import first_line, is_out_of_memory, out_of_memory_advice
 from distributed.processes import PEER_LOST, Processes, peer_lost
 
@@ -31,6 +31,8 @@ def report_failures(place: Place, processes: Processes) -> Iterator[None]:
             message = str(error)
         elif is_out_of_memory(error):
             message = out_of_memory_advice(error)
+        elif NOT_DETERMINISTIC in str(error):
+            message = determinism_advice(error)
         elif peer_lost(error):
             message = f"{PEER_LOST} ({first_line(error)})."
         else:

@@ -88,7 +88,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     wanted = [splits.split.alphabet.segment(text) for text in texts or default_words(splits.split, request.seed)]
     history = training_history(run, splits, wanted, COMPARED_CLIPS)
     words = asked_words(wanted, history, splits.split.max_word_letters)
-    recogniser = build_recogniser(_with_recogniser(run.config), splits)
+    recogniser = build_recogniser(_with_recogniser(run.config), splits, run.compute.device)
     clips = make_clips(run, splits, words, request.samples_per_word, request.seed)
     readings = read_clips(recogniser, clips)
     figures = {

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 from common.files import write_atomically
 from common.randomness import derive_seed, numpy_generator, torch_generator
 from config import Config
+from data.batches import prepared
 from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.source import RENDERING_VERSION, WordRenderer
 from data.fingerspelling.words import WordSplit
@@ -38,12 +41,13 @@ BLURRED_SIZE = 4  # pixels a side that are left of a blurred frame: too few for 
 MIXED_CLIPS = 6  # frames of this many clips are averaged to a smear, as a generator's first guess is
 FAINTEST = 0.3  # of a smear's contrast
 SECONDS_BETWEEN_REPORTS = 10.0
+CPU = torch.device("cpu")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RecogniserWords:
+class RecogniserWords(Dataset[tuple[Tensor, list[tuple[str, ...]]]]):
     """The recogniser's own clips: words that the generator may train on too, in looks of their own.
 
     Lengths are drawn uniformly, then uniform strings of letters, so that no letter can be guessed from its neighbours.
@@ -63,44 +67,60 @@ class RecogniserWords:
         """Return the word of clip `index` of a step."""
         return self.split.draw_training_word(numpy_generator(self.seed, "recogniser_word", step, index))
 
-    def batch(self, step: int) -> tuple[Tensor, list[tuple[str, ...]]]:
-        """Return clips, [B, 3, T, H, W] in [-1, 1], and their words."""
+    def __getitem__(self, step: int) -> tuple[Tensor, list[tuple[str, ...]]]:
+        """Return the clips of a step, uint8 [B, T, H, W, 3], and their words."""
         words = [self.word(step, index) for index in range(self.clips_per_step)]
         clips = [
             self.renderer.render(word, derive_seed(self.seed, "recogniser_style", step, index))
             for index, word in enumerate(words)
         ]
-        return to_unit_range(torch.from_numpy(numpy.stack(clips))), words
+        return torch.from_numpy(numpy.stack(clips)), words
 
 
 def train_recogniser(
-    words: RecogniserWords, steps: int, on_step: Callable[[int, float], None] | None = None
+    words: RecogniserWords,
+    steps: int,
+    on_step: Callable[[int, float], None] | None = None,
+    *,
+    device: torch.device = CPU,
+    num_workers: int = 0,
 ) -> LetterRecogniser:
-    """Train one from scratch on the CPU and return it in evaluation mode.
+    """Train one from scratch and return it in evaluation mode, on the device.
 
-    Depends only on `words` and `steps`, and leaves PyTorch's global generator as it was.
+    On the CPU it depends only on `words` and `steps`. On CUDA it sees the same clips, but some gradients are sums in no
+    fixed order, so two of them agree no more than two that began with other weights. PyTorch's global generator is left
+    as it was.
 
-    `on_step`: receives (step, loss), step 1 first.
+    Args:
+        words: what it is trained on.
+        steps: how long.
+        on_step: receives (step, loss), step 1 first.
+        device: where the network is.
+        num_workers: processes that draw the clips of the next steps; the clips do not depend on it.
     """
     symbols = words.split.alphabet.symbols
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(words.seed, "recogniser_weights"))
-        recogniser = LetterRecogniser(symbols)
+        recogniser = LetterRecogniser(symbols).to(device)
     optimizer = torch.optim.AdamW(recogniser.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    for step in range(1, steps + 1):
-        video, drawn = words.batch(step)
-        spoiling = torch_generator(words.seed, "recogniser_spoiling", step)
-        clips = spoil_letters(video, drawn, lambda rest: not words.split.is_held_out(rest), spoiling)
-        reading = recogniser(_with_grain(clips.video_BCTHW, words.seed, step))
-        loss = reading_loss(reading, drawn, clips.spoiled_B, symbols)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(recogniser.parameters(), LARGEST_GRADIENT)
-        optimizer.step()
-        schedule.step()
-        if on_step is not None:
-            on_step(step, loss.item())
+    numbers = range(1, steps + 1)
+    with closing(prepared(words, numbers, num_workers, words.seed)) as batches:
+        for step, (pixels, drawn) in zip(numbers, batches, strict=True):
+            spoiling = torch_generator(words.seed, "recogniser_spoiling", step)
+            video = to_unit_range(pixels)
+            clips = spoil_letters(video, drawn, lambda rest: not words.split.is_held_out(rest), spoiling)
+            reading = recogniser(_with_grain(clips.video_BCTHW, words.seed, step).to(device))
+            # Both are small, and CTC's gradient differs from time to time on CUDA.
+            on_host = Reading(reading.ctc_BTK.cpu(), reading.frames_BTS.cpu())
+            loss = reading_loss(on_host, drawn, clips.spoiled_B, symbols)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(recogniser.parameters(), LARGEST_GRADIENT)
+            optimizer.step()
+            schedule.step()
+            if on_step is not None:
+                on_step(step, loss.item())
     return recogniser.eval().requires_grad_(False)
 
 
@@ -223,8 +243,12 @@ def _smeared(clip_CTHW: Tensor, others_NCTHW: Tensor, contrast: float) -> Tensor
     return background + contrast * (others_NCTHW.mean(dim=0) - background)
 
 
-def build_recogniser(config: Config, splits: FingerspellingSplits) -> LetterRecogniser:
-    """Return the recogniser of the data's alphabet and clips; train it and report that where none is cached."""
+def build_recogniser(config: Config, splits: FingerspellingSplits, device: torch.device) -> LetterRecogniser:
+    """Return the recogniser of the data's alphabet and clips; train it and report that where none is cached.
+
+    It is trained on the run's device if that is CUDA. It stays on the CPU on MPS, whose kernels for it nothing checks,
+    and where DETERMINISTIC rules a part of it out (the gradient of adaptive_avg_pool2d).
+    """
     # The recogniser would average larger pictures down.
     renderer = replace(splits.renderer, image_size=min(splits.renderer.image_size, LARGEST_SIDE))
     words = RecogniserWords(renderer, splits.split, config.SEED)
@@ -241,27 +265,43 @@ def build_recogniser(config: Config, splits: FingerspellingSplits) -> LetterReco
             return
         reported = time.monotonic()
 
-    return open_recogniser(words, steps, config.CACHE_DIR, report)
+    trains_there = device.type == "cuda" and not config.DETERMINISTIC
+    return open_recogniser(
+        words, steps, config.CACHE_DIR, report, device=device if trains_there else CPU, num_workers=config.NUM_WORKERS
+    )
 
 
 def open_recogniser(
-    words: RecogniserWords, steps: int, cache_folder: Path, on_step: Callable[[int, float], None]
+    words: RecogniserWords,
+    steps: int,
+    cache_folder: Path,
+    on_step: Callable[[int, float], None],
+    *,
+    device: torch.device = CPU,
+    num_workers: int = 0,
 ) -> LetterRecogniser:
-    """Return the recogniser in evaluation mode on the CPU, from the cache or freshly trained.
+    """Return the recogniser in evaluation mode on the device, from the cache or freshly trained.
 
-    Where the cache cannot be written, this is logged, and the next run trains again.
+    One that the CPU has trained is used everywhere. One that another device has trained is used there alone, so that
+    what a run on the CPU measures does not depend on what else has filled the cache. Where the cache cannot be written,
+    this is logged, and the next run trains again.
 
     Args:
         words: what it is trained on.
         steps: how long.
         cache_folder: CACHE_DIR.
         on_step: receives (step, loss) while it is trained.
+        device: where it is trained and used.
+        num_workers: processes that draw clips ahead.
     """
-    path = cache_folder / "recognisers" / f"{_key(words, steps)}.safetensors"
-    stored = _read(path, words.split.alphabet.symbols)
-    if stored is not None:
-        return stored
-    recogniser = train_recogniser(words, steps, on_step)
+    key = _key(words, steps)
+    names = [key] if device.type == "cpu" else [key, f"{key}-{device.type}"]
+    paths = [cache_folder / "recognisers" / f"{name}.safetensors" for name in names]
+    for path in paths:
+        stored = _read(path, words.split.alphabet.symbols)
+        if stored is not None:
+            return stored.to(device)
+    recogniser = train_recogniser(words, steps, on_step, device=device, num_workers=num_workers)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, safetensors.torch.save(recogniser.state_dict()))

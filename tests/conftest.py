@@ -113,7 +113,7 @@ class ImaginedCuda(TorchDispatchMode):
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}  # ordinary memory
         target = kwargs.get("device")
         here = any(isinstance(leaf, FakeTensor) for leaf in tree_leaves((args, kwargs)))
         if (

@@ -64,7 +64,13 @@ def announce(
     _announce_dashboard(config.LOG_DIR, knows_held_out_words=splits.validation_of_trained is None)
     if learner.limits.plan is not None:
         print(f"Plan of the checkpoint: {learner.limits.plan}.")
-    _announce_estimate(learner.estimate, compute, steps=learner.steps_left, max_minutes=config.MAX_MINUTES)
+    _announce_estimate(
+        learner.estimate,
+        compute,
+        steps=learner.steps_left,
+        max_minutes=config.MAX_MINUTES,
+        is_compiled=config.COMPILE_MODEL,
+    )
 
 
 def _announce_dashboard(log_dir: Path, *, knows_held_out_words: bool) -> None:
@@ -79,21 +85,34 @@ def _announce_dashboard(log_dir: Path, *, knows_held_out_words: bool) -> None:
 
 
 def _announce_estimate(
-    estimate: TrainingEstimate, compute: ComputeDevice, *, steps: int | None, max_minutes: float | None
+    estimate: TrainingEstimate,
+    compute: ComputeDevice,
+    *,
+    steps: int | None,
+    max_minutes: float | None,
+    is_compiled: bool,
 ) -> None:
     """Print what the run will take, and warn if memory or time will not suffice. None stands for no limit."""
     on_cpu = compute.device.type == "cpu"
+    most = "at most " if is_compiled or (estimate.clips_measured == 1 and not on_cpu) else ""
+    measured = "one clip" if estimate.clips_measured == 1 else f"a batch of {estimate.clips_measured}"
     each = f" for each of the {estimate.processes_here} processes here" if estimate.processes_here > 1 else ""
     all_steps = "" if steps is None else f" ({counted(steps, 'step')}: {_duration(steps * estimate.step_seconds)})"
     print(
         f"Estimate: {estimate.parameters / 1e6:.3g} M parameters, {_flops(estimate.step_flops)} a step; "
-        f"{'' if on_cpu else 'at most '}about {_duration(estimate.step_seconds)} a step on this "
+        f"{most}about {_duration(estimate.step_seconds)} a step on this "
         f"{device_name(compute.device)}{all_steps}, {'about' if on_cpu else 'at least'} "
         f"{_gibibytes(estimate.memory_bytes)} of memory{each}. Training alone: validation, samples and checkpoints "
-        f"come on top. Measured on one clip in {_duration(estimate.measuring_seconds)}.",
+        f"come on top. Measured on {measured} in {_duration(estimate.measuring_seconds)}.",
         flush=True,
     )
-    if estimate.memory_bytes > estimate.memory_limit:
+    if not estimate.batch_fits:
+        print(
+            f"Warning: a batch forward and back did not fit into the memory of this {device_name(compute.device)}; set "
+            f"ACTIVATION_CHECKPOINTING, or lower {SMALLER_BATCH}, {SMALLER_CLIP}.",
+            flush=True,
+        )
+    elif estimate.memory_bytes > estimate.memory_limit:
         who = "each of them" if estimate.processes_here > 1 else "this run"
         print(
             f"Warning: that is more than the {_gibibytes(estimate.memory_limit)} that {who} can have; lower "
@@ -101,9 +120,9 @@ def _announce_estimate(
             flush=True,
         )
     if max_minutes is not None and (steps is None or steps * estimate.step_seconds > 60 * max_minutes):
-        most = int(60 * max_minutes / estimate.step_seconds)
+        count = int(60 * max_minutes / estimate.step_seconds)
         print(
-            f"MAX_MINUTES ({max_minutes:g}) leaves time for at most about {counted(most, 'step')}; "
+            f"MAX_MINUTES ({max_minutes:g}) leaves time for at most about {counted(count, 'step')}; "
             "--max-minutes none lifts it.",
             flush=True,
         )

@@ -70,7 +70,7 @@ def _spelling_test(learner: Learner, splits: DataSplits, sampler: ClipSampler) -
     if not isinstance(splits, FingerspellingSplits) or not config.ENABLE_VIDEO_LOGGING or config.RECOGNISER_STEPS == 0:
         return None
     try:
-        recogniser = build_recogniser(config, splits)
+        recogniser = build_recogniser(config, splits, learner.compute.device)
     except Exception as error:  # noqa: BLE001  # what watches a run must not end it
         print(f"warning: no recogniser, so no Letter_Error_Rate in this run: {error!r}", file=sys.stderr)
         return None

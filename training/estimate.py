@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: measured on one clip, and scaled to the batch.
+"""What a run will take, before it starts: measured on one clip, on a GPU on one batch too, and scaled to the step.
 
 Training does not notice: no gradient, weight, optimizer state or random number is touched.
 """
@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from common.errors import UserError
 from compute.device import ComputeDevice
-from compute.environment import first_clip
+from compute.environment import first_clips
 from compute.memory import SMALLER_CLIP, device_name, first_line, is_out_of_memory, memory_in_use
 from data.records import Batch
 from distributed.models import gathered_bytes, is_sharded, own_part
@@ -32,7 +32,6 @@ class ClipCost:
     seconds: float
     activation_bytes: int  # what the forward pass leaves for the backward pass
     cast_weight_bytes: int  # weights in a lower precision, which are left once for all clips of a batch
-    measuring_seconds: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ class TrainingEstimate:
     memory_limit: int  # that it can have
     measuring_seconds: float
     processes_here: int = 1  # of this run, on this machine
+    clips_measured: int = 1  # at once
+    batch_fits: bool = True  # False: a whole batch was tried, and there was too little memory for it
 
 
 def estimate_training(
@@ -59,14 +60,17 @@ def estimate_training(
     accumulation_steps: int,
     processes_here: int = 1,
 ) -> TrainingEstimate:
-    """Measure one clip and scale it. Call when model and averaged weights are in memory.
+    """Measure one clip, or on a GPU a batch, and scale it. Call when model and averaged weights are in memory.
 
     Call on all processes where the model is divided over several. What they send each other is then part of the
     seconds of a clip, though it is sent once for all clips of a batch.
 
-    The seconds are those of a clip times the number of clips, which on a GPU is an upper bound. The optimizer's own
-    time, which does not depend on the clips, is left out. The memory of a GPU is a lower bound: what its kernels and
-    its allocator hold beyond the tensors is not counted.
+    A GPU takes hardly longer for a batch than for a clip as long as it waits for the host, so that seconds are scaled
+    from a whole batch there. Where that does not fit, or the model is divided over processes (of which one alone might
+    run out of memory), they are those of a clip times the number of clips, which on a GPU is an upper bound; they are
+    one of a compiled model too, which is measured as it is. The optimizer's own time, which does not depend on the
+    clips, is left out. The memory of a GPU is a lower bound: what its kernels and its allocator hold beyond the tensors
+    is not counted.
 
     Args:
         batch: of at least one clip, the first of which is used.
@@ -76,6 +80,7 @@ def estimate_training(
     Raises:
         UserError: not even one clip fits into the memory.
     """
+    start = time.perf_counter()
     memory = memory_in_use(compute.device, processes_here)
     clip = measure_clip(model, batch, compute)
     weights = sum(own_part(parameter).nbytes for parameter in model.parameters())
@@ -84,15 +89,19 @@ def estimate_training(
     gathered = gathered_bytes(model, adds_up_gradients=accumulation_steps > 1) if is_sharded(model) else 0
     passing = gathered + clip.cast_weight_bytes + held * batch_size * clip.activation_bytes
     clips = batch_size * accumulation_steps
+    tries_batch = compute.device.type != "cpu" and batch_size > 1 and not is_sharded(model)
+    seconds_of_batch = measure_batch(model, batch, batch_size, compute) if tries_batch else None
     return TrainingEstimate(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         step_flops=FORWARD_AND_BACKWARD * forward_flops * clips,
-        step_seconds=clip.seconds * clips,
+        step_seconds=clip.seconds * clips if seconds_of_batch is None else seconds_of_batch * accumulation_steps,
         # Once the activations are gone, moving the averaged weights takes a copy of all weights.
         memory_bytes=memory.here + lasting * weights + round(max(passing, weights)),
         memory_limit=memory.limit,
-        measuring_seconds=clip.measuring_seconds,
+        measuring_seconds=time.perf_counter() - start,
         processes_here=processes_here,
+        clips_measured=1 if seconds_of_batch is None else batch_size,
+        batch_fits=not tries_batch or seconds_of_batch is not None,
     )
 
 
@@ -105,15 +114,12 @@ def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> Clip
         UserError: the clip does not fit into the memory.
     """
     start = time.perf_counter()
-    inputs = first_clip(batch, compute.device)
+    inputs = first_clips(batch, 1, compute.device)
     saved = _SavedTensors(model)
     try:
         with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
             _time_pass(model, inputs, compute)
-        seconds = [_time_pass(model, inputs, compute)]
-        most = 1 if is_sharded(model) else MOST_PASSES - 1
-        while time.perf_counter() - start < BUDGET_SECONDS and len(seconds) < most:
-            seconds.append(_time_pass(model, inputs, compute))
+        seconds = _time_passes(model, inputs, compute, start, 1 if is_sharded(model) else MOST_PASSES - 1)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -122,11 +128,33 @@ def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> Clip
             f"{SMALLER_CLIP} ({first_line(error)})"
         ) from error
     return ClipCost(
-        seconds=statistics.median(seconds),
+        seconds=seconds,
         activation_bytes=saved.activation_bytes,
         cast_weight_bytes=saved.cast_weight_bytes,
-        measuring_seconds=time.perf_counter() - start,
     )
+
+
+def measure_batch(model: nn.Module, batch: Batch, clips: int, compute: ComputeDevice) -> float | None:
+    """Return the seconds of a batch forward and back, after one to warm up; None if it does not fit into the memory."""
+    start = time.perf_counter()
+    try:
+        inputs = first_clips(batch, clips, compute.device)
+        _time_pass(model, inputs, compute)
+        return _time_passes(model, inputs, compute, start, MOST_PASSES - 1)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _time_passes(
+    model: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, Tensor], compute: ComputeDevice, start: float, most: int
+) -> float:
+    """Return the median of up to `most` passes, of which none begins BUDGET_SECONDS after `start` but the first."""
+    seconds = [_time_pass(model, inputs, compute)]
+    while time.perf_counter() - start < BUDGET_SECONDS and len(seconds) < most:
+        seconds.append(_time_pass(model, inputs, compute))
+    return statistics.median(seconds)
 
 
 class _SavedTensors:

@@ -165,8 +165,9 @@ class TrainingLoop:
         is_first = step == self._learner.start.step + 1
         self._log.before_step(step, is_first=is_first, is_last=step == self._learner.limits.total_steps)
         step_started = time.perf_counter()
+        self._step.draw_ahead(step + 1, batch.clips_BTHWC)
         outcome = self._step.run(step, batch, self._end_of_run.request())
-        clips = self._processes.part.world_size * batch.video_BCTHW.shape[0]
+        clips = self._processes.part.world_size * batch.clips_BTHWC.shape[0]
         self._state = replace(
             self._state, step=step, samples_seen=self._state.samples_seen + clips, validation_loss=None
         )
@@ -195,7 +196,7 @@ class TrainingLoop:
             is_interrupted=is_interrupted,
             epoch=batch.epoch,
             clips_in_step=clips,
-            frames_in_step=clips * batch.video_BCTHW.shape[2],
+            frames_in_step=clips * batch.clips_BTHWC.shape[1],
             samples_seen=self._state.samples_seen,
             learning_rates={group["name"]: rate for group in self._learner.optimizer.param_groups},
             data_seconds=data_seconds,

@@ -126,10 +126,8 @@ def _clip_lines(skipped: SkippedBatch, outcome: StepOutcome) -> list[str]:
     lines = []
     batch, losses = skipped.batch, outcome.samples.weighted_loss.tolist()
     for index, (name, caption, loss) in enumerate(zip(batch.ids, batch.captions, losses, strict=True)):
-        wrong = int((~torch.isfinite(batch.video_BCTHW[index])).sum())
-        note = f"; {wrong} of its pixel values are not finite" if wrong else ""
         timestep = int(outcome.samples.timestep[index])
-        lines.append(f"  clip {name}, caption {caption!r}, timestep {timestep}: loss {loss:g}{note}")
+        lines.append(f"  clip {name}, caption {caption!r}, timestep {timestep}: loss {loss:g}")
     return lines
 
 

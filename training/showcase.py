@@ -12,7 +12,7 @@ from common.randomness import derive_seed, torch_generator
 from compute.device import ComputeDevice
 from config import Config
 from data.fingerspelling.words import WordSplit
-from data.records import Batch, ClipSource, DataSplits
+from data.records import Batch, ClipSource, DataSplits, as_video
 from diffusion.prediction import add_noise, predicted_noise, predicted_video
 from logging_system.records import GeneratedSamples, NoiseVisualisation
 from measures.clips import (
@@ -100,7 +100,7 @@ class SpellingTest:
         self._sampler = sampler
         self._captions = validation_batch.captions[:MOST_WORDS]
         self._asked = [split.alphabet.segment(caption) for caption in self._captions]
-        self._real_NCTHW = validation_batch.video_BCTHW[:MOST_WORDS]
+        self._real_NCTHW = as_video(validation_batch.clips_BTHWC[:MOST_WORDS])
         self._clips_at_once = clips_at_once
         self._seed = seed
 
@@ -211,7 +211,7 @@ class Showcase:
         """Noise the first validation clip to the middle timestep and denoise it; then sample its caption in stages."""
         settings, device = self._sampler.settings, self._compute.device
         timestep = settings.schedule.num_timesteps // 2
-        video = self._validation_batch.video_BCTHW[:1].to(device)
+        video = as_video(self._validation_batch.clips_BTHWC[:1].to(device))
         tokens = self._validation_batch.tokens_BL[:1].to(device)
         generator = torch_generator(self._seed, "noise_visualisation")
         noise = torch.randn(video.shape, generator=generator).to(device)

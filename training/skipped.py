@@ -118,7 +118,7 @@ class SkippedBatchWriter:
         print(f"{message} To look into it: {replay}", file=sys.stderr)
 
     def _fill(self, folder: Path, step: int, batch: Batch) -> None:
-        save_tensors(folder / "batch.safetensors", {"video": batch.video_BCTHW, "tokens": batch.tokens_BL})
+        save_tensors(folder / "batch.safetensors", {"clips": batch.clips_BTHWC, "tokens": batch.tokens_BL})
         config, part = self._learner.config, self._learner.processes.part
         if self._learner.copies is None:  # otherwise this process has only a part of the weights
             save_tensors(folder / "model.safetensors", self._learner.model.state_dict())
@@ -166,7 +166,7 @@ def load_skipped(run_folder: Path, step: int) -> SkippedBatch:
     try:
         facts = json.loads((folder / "step.json").read_text("utf-8"))
         batch = Batch(
-            video_BCTHW=tensors["video"],
+            clips_BTHWC=tensors["clips"],
             tokens_BL=tensors["tokens"],
             captions=tuple(facts["captions"]),
             ids=tuple(facts["ids"]),

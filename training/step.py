@@ -1,5 +1,6 @@
 """One optimizer step."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from common.randomness import torch_generator
 from compute.device import ComputeDevice
 from config import Config
-from data.records import Batch
+from data.records import Batch, as_video
 from diffusion.loss import ClipStatistics, DiffusionObjective
 from diffusion.schedule import stratified_timesteps
 from distributed.models import SharedModel
@@ -72,8 +73,18 @@ class TrainStep:
         self._compute = compute
         self._processes = processes
         self._config = config
+        self._drawing = ThreadPoolExecutor(1, "noise")
+        self._ahead: dict[int, Future[Tensor]] = {}  # noise by the step that it is for
         self.is_updating = False
         """True while weights, optimizer and average change; stays True if an update failed half-way."""
+
+    def draw_ahead(self, step: int, clips_BTHWC: Tensor) -> None:
+        """Begin to draw the noise of a later step in a thread, so that `draw` need not: 23 ms of `base`.
+
+        `clips_BTHWC`: of any step; those of step `step` have the same shape.
+        """
+        noise = self._empty_noise(clips_BTHWC)
+        self._ahead[step] = self._drawing.submit(self._fill, noise, step)
 
     def run(self, step: int, batch: Batch, request: int = 0) -> StepOutcome:
         """Do optimizer step `step` (1 for the first) on the clips of all its micro-batches.
@@ -86,10 +97,10 @@ class TrainStep:
             batch: this process's clips, on the host.
             request: a number to send to the other processes; all of them get the largest (`stopping.EndOfRun`).
         """
-        noise, timestep, drop_caption = self._draw(step, batch.video_BCTHW)
+        noise, timestep, drop_caption = self.draw(step, batch.clips_BTHWC)
         timestep, drop_caption = self._compute.send(timestep), self._compute.send(drop_caption)
         self._optimizer.zero_grad(set_to_none=True)
-        inputs = (batch.video_BCTHW, batch.tokens_BL, noise, timestep, drop_caption)
+        inputs = (batch.clips_BTHWC, batch.tokens_BL, noise, timestep, drop_caption)
         chunks = list(zip(*(tensor.chunk(self._config.GRADIENT_ACCUMULATION_STEPS) for tensor in inputs), strict=True))
         micro_batches: list[_MicroBatch] = []
         for number, chunk in enumerate(chunks, start=1):
@@ -99,29 +110,42 @@ class TrainStep:
         samples = SampleStatistics(**vars(clips), is_captioned=~drop_caption)
         return self._use_gradients(step, micro_batches, samples, request)
 
-    def _draw(self, step: int, video_BCTHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw noise, timesteps and caption dropout on the CPU, so that they do not depend on the device.
+    def draw(self, step: int, clips_BTHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw what a step adds to its clips, on the CPU, so that the numbers do not depend on the device.
 
         The values of a clip depend on its position in the global batch. With N processes, this one has every N-th clip.
+
+        Returns:
+            Noise [B, C, T, H, W] float32, timesteps [B] int64, and which clips lose their caption, [B] bool.
         """
-        rank, world_size = self._processes.part.rank, self._processes.part.world_size
-        count = world_size * video_BCTHW.shape[0]
-        mine = slice(rank, None, world_size)
-        noise = torch.empty(video_BCTHW.shape)
-        for own, position in zip(noise, range(count)[mine], strict=True):
-            own.normal_(generator=torch_generator(self._config.SEED, "training_noise", step, position))
+        ahead = self._ahead.pop(step, None)
+        noise = self._fill(self._empty_noise(clips_BTHWC), step) if ahead is None else ahead.result()
+        part = self._processes.part
+        count, mine = part.world_size * len(noise), slice(part.rank, None, part.world_size)
         timestep = stratified_timesteps(
             count, self._objective.schedule.num_timesteps, torch_generator(self._config.SEED, "training_timestep", step)
         )
         chance = torch.rand(count, generator=torch_generator(self._config.SEED, "caption_dropout", step))
         return noise, timestep[mine], (chance < self._objective.caption_dropout)[mine]
 
+    def _empty_noise(self, clips_BTHWC: Tensor) -> Tensor:
+        clips, frames, height, width, channels = clips_BTHWC.shape
+        return self._compute.empty_on_host((clips, channels, frames, height, width))
+
+    def _fill(self, noise: Tensor, step: int) -> Tensor:
+        part = self._processes.part
+        for number, own in enumerate(noise):
+            position = part.rank + number * part.world_size
+            own.normal_(generator=torch_generator(self._config.SEED, "training_noise", step, position))
+        return noise
+
     def _add_gradients(
-        self, video: Tensor, tokens: Tensor, noise: Tensor, timestep: Tensor, drop_caption: Tensor
+        self, clips: Tensor, tokens: Tensor, noise: Tensor, timestep: Tensor, drop_caption: Tensor
     ) -> _MicroBatch:
-        """Do the forward and backward pass of a micro-batch; its video, tokens and noise are on the host."""
+        """Do the forward and backward pass of a micro-batch; its clips, tokens and noise are on the host."""
         begun = moment(self._compute.device)
-        video, tokens, noise = (self._compute.send(tensor) for tensor in (video, tokens, noise))
+        clips, tokens, noise = (self._compute.send(tensor) for tensor in (clips, tokens, noise))
+        video = as_video(clips)
         sample = self._objective.noise(video, noise, timestep)
         with self._compute.autocast():
             prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)

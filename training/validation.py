@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from common.randomness import torch_generator
 from compute.device import ComputeDevice
 from data.batches import Tokenize, load_batch
-from data.records import Batch, ClipSource
+from data.records import Batch, ClipSource, as_video
 from diffusion.loss import DiffusionObjective
 from distributed.processes import Processes
 from logging_system.records import ValidationRecord
@@ -104,9 +104,10 @@ def gauge_clips(
         seed: of the run.
         purpose: selects the noise, which differs between sets of clips.
     """
-    noise = torch.randn(batch.video_BCTHW.shape, generator=torch_generator(seed, purpose))
+    video = as_video(batch.clips_BTHWC.to(device))
+    noise = torch.randn(video.shape, generator=torch_generator(seed, purpose))
     return GaugeClips(
-        video_BCTHW=batch.video_BCTHW.to(device),
+        video_BCTHW=video,
         tokens_BL=batch.tokens_BL.to(device),
         shuffled_tokens_BL=None if shuffled_tokens_BL is None else shuffled_tokens_BL.to(device),
         noise_BCTHW=noise.to(device),

@@ -96,7 +96,10 @@ class WordRenderer:
 
 @dataclass(frozen=True)
 class TrainingWords:
-    """Fresh random words with a fresh look in every epoch, none of them held out."""
+    """Fresh random words with a fresh look in every epoch, none of them held out.
+
+    No clip comes twice in a run, so none is kept: a long run would fill the disk.
+    """
 
     renderer: WordRenderer
     split: WordSplit
@@ -117,7 +120,7 @@ class TrainingWords:
         return None
 
     def load(self, row: ClipRow) -> numpy.ndarray:
-        return self.renderer.clip(row.caption, row.style_seed)
+        return self.renderer.render(self.split.alphabet.segment(row.caption), row.style_seed)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """All networks are measured under the conditions of a run of main.py, and reports say under which."""
 
 import json
+import threading
 
 import pytest
+import torch
 
 from benchmarks import (
     data_pipeline,
@@ -16,6 +18,7 @@ from benchmarks import (
 )
 from benchmarks.network_worker import NetworkPlan
 from benchmarks.networks import NETWORK_NAMES
+from training.step import TrainStep
 
 PLAN = NetworkPlan("text2sign", 16, 300_000, 1, 4, keeps_freed_memory=True, turn_seconds=0.1)
 
@@ -69,3 +72,16 @@ def test_a_timed_run_that_fails_says_why(capsys):
     printed = capsys.readouterr().err
     assert "BATCH_SIZE" in printed
     assert "error: main.py ended with exit code" in printed
+
+
+def test_the_hosts_part_of_a_step_is_timed_on_the_training_thread(capsys, monkeypatch):
+    monkeypatch.setattr(training_step, "HOST_STEPS", 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    filled = []
+    fill = TrainStep._fill
+    monkeypatch.setattr(
+        TrainStep, "_fill", lambda *given: filled.append(threading.current_thread().name) or fill(*given)
+    )
+    assert training_step.main(["--host", "--num-frames=4", "--image-size=16", "--spatial-attention-sizes=4"]) == 0
+    assert "host's part of a step: " in capsys.readouterr().out
+    assert {name.partition("_")[0] for name in filled} == {"noise"}

@@ -1,7 +1,8 @@
 """Choosing a device and a precision, and waiting for a device that is behind, with devices that are not there."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ import main
 import training.estimate
 import training.loop
 from common.errors import UserError
-from compute.device import ComputeDevice, OnItsWay, Place, choose_device
+from compute.device import ALONE, ComputeDevice, OnItsWay, Place, build_device, choose_device
 from config import Config
+from distributed.failure import ReportedFailure, report_failures
+from distributed.processes import Processes
 from logging_system.cadence import Cadence
 from tests.held_clock import HeldClock
 from training.estimate import ClipCost
@@ -85,7 +88,7 @@ def test_work_that_the_device_still_has_counts_as_training_and_not_as_logging(
 
     monkeypatch.setattr(ComputeDevice, "wait", lag)
     # The estimate before the first step waits as well; it is not what is counted here.
-    monkeypatch.setattr(training.estimate, "measure_clip", lambda *_: ClipCost(1.0, 0, 0, 0.0))
+    monkeypatch.setattr(training.estimate, "measure_clip", lambda *_: ClipCost(1.0, 0, 0))
     arguments = small_arguments(
         "--experiment-name=lag",
         "--max-steps=7",
@@ -246,3 +249,92 @@ def test_numbers_on_their_way_are_waited_for_before_they_are_read() -> None:
     assert not sent.is_on_host
     assert sent.read().tolist() == [3]
     assert calls == ["waited"]
+
+
+@pytest.mark.parametrize(
+    ("name", "teraflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 NVL", 835),
+        ("NVIDIA H200", 989),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA H300", None),
+        ("NVIDIA RTX A1000", None),
+    ],
+)
+def test_the_peak_is_that_of_exactly_this_device_or_unknown(
+    name: str, teraflops: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    peak = ComputeDevice(torch.device("cuda"), torch.bfloat16).peak_flops_per_second
+    assert peak == (None if teraflops is None else teraflops * 1e12)
+    assert ComputeDevice(torch.device("cuda"), None).peak_flops_per_second is None
+
+
+@pytest.mark.parametrize(("name", "is_pinned"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_memory_to_be_filled_for_a_gpu_is_pinned(name: str, is_pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(torch, "empty", lambda shape, pin_memory: asked.append((shape, pin_memory)))
+    ComputeDevice(torch.device(name), None).empty_on_host((2, 3))
+    assert asked == [((2, 3), is_pinned)]
+
+
+@pytest.fixture
+def algorithms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put back which algorithms PyTorch may choose."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for name in ("benchmark", "allow_tf32"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+    yield
+    torch.use_deterministic_algorithms(False)
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@pytest.mark.usefixtures("algorithms")
+def test_the_fastest_algorithms_are_searched_for_unless_results_must_not_differ() -> None:
+    build_device(Config(DEVICE="cpu"), ALONE)
+    assert torch.backends.cudnn.benchmark
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    build_device(Config(DEVICE="cpu", DETERMINISTIC=True), ALONE)
+    assert not torch.backends.cudnn.benchmark
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch.empty(10**5).isnan().sum() < 10**5  # memory is not filled, which would take time
+
+
+@pytest.mark.usefixtures("algorithms")
+def test_what_is_to_be_done_before_cuda_starts_is_done_before_it_is_asked_for(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.has(gpus=1)
+    seen: list[str | None] = []
+
+    def is_available() -> bool:
+        seen.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+        return True
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    build_device(Config(DEVICE="cuda", DETERMINISTIC=True), ALONE)
+    assert set(seen) == {":4096:8"}
+
+
+@pytest.mark.usefixtures("algorithms")
+@pytest.mark.parametrize(("mixed_precision", "rounds"), [("off", False), ("auto", True)])
+def test_float32_on_a_gpu_is_not_rounded_to_tf32(machine: Machine, mixed_precision: str, rounds: bool) -> None:
+    machine.has(gpus=1)
+    choose_device("cuda", mixed_precision)
+    assert torch.backends.cudnn.allow_tf32 is rounds
+
+
+@pytest.mark.usefixtures("algorithms")
+def test_an_operator_without_a_deterministic_form_is_named_with_the_constant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    build_device(Config(DEVICE="cpu", DETERMINISTIC=True), ALONE)
+    with pytest.raises(ReportedFailure), report_failures(ALONE, Processes()):
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+    assert "error: DETERMINISTIC is True, and on this device put_ has no deterministic form" in capsys.readouterr().err

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import UserError
 from data.batches import batches_per_epoch, load_batch, training_batches
-from data.records import ClipRow
+from data.records import ClipRow, as_video
 from tests.waiting import wait_until
 
 
@@ -57,6 +58,7 @@ def take(count, tokenize, start_batch=0, num_workers=0, seed=0, source=None, bat
 
 def test_a_batch_holds_what_it_says(tokenize):
     batch = load_batch(NumberedClips(), [ClipRow("2/7", "seven"), ClipRow("0/1", "one")], tokenize, epoch=2, index=5)
+    assert batch.clips_BTHWC.dtype == torch.uint8
     assert batch.video_BCTHW.shape == (2, 3, 2, 4, 4)
     assert batch.video_BCTHW.dtype == torch.float32
     expected = torch.tensor([[2, 7, 255], [0, 1, 255]]) / 127.5 - 1
@@ -198,3 +200,35 @@ def test_closing_ends_the_workers(tokenize):
     assert len(workers) == 2
     batches.close()
     assert not any(is_alive(int(worker)) for worker in workers)
+
+
+def test_pixels_become_the_numbers_that_division_gives_and_lie_in_order():
+    clips = torch.arange(256, dtype=torch.uint8).view(1, 4, 8, 8, 1).expand(1, 4, 8, 8, 3)
+    video = as_video(clips)
+    expected = (numpy.arange(256, dtype=numpy.float32) / numpy.float32(127.5) - numpy.float32(1)).reshape(4, 8, 8)
+    assert (video.numpy() == expected[None, None]).all()
+    assert video.shape == (1, 3, 4, 8, 8)
+    assert video.is_contiguous()
+
+
+class Divisors(TorchDispatchMode):
+    """Notes the device of everything that something is divided by."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten.div, torch.ops.aten.div_):
+            self.found.append(args[1].device.type if isinstance(args[1], torch.Tensor) else "number")
+        return func(*args, **(kwargs or {}))
+
+
+def test_on_a_device_clips_are_divided_by_a_tensor_there_and_nobody_waits(imagined_cuda):
+    """CUDA would multiply by the reciprocal of a number, which rounds otherwise."""
+    clips = torch.zeros(2, 4, 8, 8, 3, dtype=torch.uint8).to(imagined_cuda.name)
+    with Divisors() as divisors:
+        video = as_video(clips)
+    assert divisors.found == ["cuda"]
+    assert (video.device.type, video.dtype, video.shape) == ("cuda", torch.float32, (2, 3, 4, 8, 8))
+    assert imagined_cuda.transfers == 0

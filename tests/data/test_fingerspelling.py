@@ -40,7 +40,7 @@ def test_rows_outside_the_epoch_are_refused(open_words):
                 source.row(0, index)
 
 
-def test_clips_have_the_right_form_and_come_back_from_the_cache(open_words):
+def test_clips_have_the_right_form_and_are_the_same_each_time(open_words):
     training = open_words(num_frames=5, image_size=20).training
     clip = training.load(training.row(0, 3))
     assert clip.shape == (5, 20, 20, 3)
@@ -116,3 +116,17 @@ def test_batches_of_words(open_words, tokenize):
     assert batch.video_BCTHW.shape == (6, 3, 8, 16, 16)
     assert batch.video_BCTHW.dtype == torch.float32
     assert -1 <= batch.video_BCTHW.min() < batch.video_BCTHW.max() <= 1
+
+
+def test_training_clips_leave_nothing_on_the_disk_and_validation_clips_do(open_words, tmp_path):
+    splits = open_words()
+    before = set(tmp_path.rglob("*.npy"))
+    for source, kept in ((splits.training, 0), (splits.validation, 1)):
+        source.load(source.row(0, 0))
+        assert len(set(tmp_path.rglob("*.npy")) - before) == kept
+
+
+def test_no_clip_of_a_run_comes_twice(open_words):
+    training = open_words().training
+    drawn = [training.row(epoch, index) for epoch in range(20) for index in range(len(training))]
+    assert len({(row.caption, row.style_seed) for row in drawn}) == len(drawn)

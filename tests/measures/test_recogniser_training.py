@@ -2,15 +2,29 @@
 
 import dataclasses
 import logging
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from config import Config
 from data.cache import ClipCache
 from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, WordSplit
-from measures.recogniser_training import SPOILED_SHARE, RecogniserWords, open_recogniser, shown_frames, spoil_letters
+from measures import recogniser_training
+from measures.recogniser import LetterRecogniser
+from measures.recogniser_training import (
+    SPOILED_SHARE,
+    RecogniserWords,
+    build_recogniser,
+    open_recogniser,
+    shown_frames,
+    spoil_letters,
+    train_recogniser,
+)
 from tests.grids import mostly_slow
 
 
@@ -156,3 +170,62 @@ def test_what_may_not_be_read_is_never_left_over():
         striped_clips(200), words, lambda rest: rest != ("A", "B"), torch.Generator().manual_seed(0)
     )
     assert {place for place in spoiled.spoiled_B if place is not None} == {0, 2}
+
+
+def test_clips_that_workers_draw_make_the_same_recogniser(words: RecogniserWords) -> None:
+    alone, helped = (train_recogniser(words, 3, num_workers=count) for count in (0, 2))
+    assert all(torch.equal(one, other) for one, other in zip(alone.parameters(), helped.parameters(), strict=True))
+
+
+def test_one_from_a_gpu_is_not_used_on_the_cpu_and_one_from_the_cpu_is_used_on_a_gpu(
+    words: RecogniserWords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is the device "meta" by name, as nothing is computed on it here."""
+    gpu, trained_on = torch.device("meta"), []
+
+    def train(words: RecogniserWords, *_: object, device: torch.device, num_workers: int) -> LetterRecogniser:
+        trained_on.append(device.type)
+        return LetterRecogniser(words.split.alphabet.symbols)
+
+    monkeypatch.setattr(recogniser_training, "train_recogniser", train)
+    open_recogniser(words, 2, tmp_path, Counter(), device=gpu)
+    assert next(open_recogniser(words, 2, tmp_path, Counter(), device=gpu).parameters()).device == gpu
+    assert trained_on == ["meta"]
+    open_recogniser(words, 2, tmp_path, Counter())
+    assert trained_on == ["meta", "cpu"]
+    shutil.rmtree(tmp_path / "recognisers")
+    open_recogniser(words, 2, tmp_path, Counter())
+    open_recogniser(words, 2, tmp_path, Counter(), device=gpu)
+    assert trained_on == ["meta", "cpu", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("device", "deterministic", "expected"),
+    [("cuda", False, "cuda"), ("cuda", True, "cpu"), ("mps", False, "cpu"), ("cpu", False, "cpu")],
+)
+def test_it_is_trained_on_the_runs_device_if_that_is_cuda_and_may_vary(
+    words: RecogniserWords, monkeypatch: pytest.MonkeyPatch, device: str, deterministic: bool, expected: str
+) -> None:
+    used: list[object] = []
+    monkeypatch.setattr(
+        recogniser_training, "open_recogniser", lambda *_, device, num_workers: used.append((device.type, num_workers))
+    )
+    splits = SimpleNamespace(renderer=words.renderer, split=words.split)
+    build_recogniser(Config(DETERMINISTIC=deterministic, NUM_WORKERS=3), splits, torch.device(device))
+    assert used == [(expected, 3)]
+
+
+def test_its_network_is_on_the_device_and_the_loss_on_the_host(
+    words: RecogniserWords, imagined_cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[torch.Tensor] = []
+
+    def backward(loss: torch.Tensor) -> None:
+        losses.append(loss)
+
+    monkeypatch.setattr(torch.autograd, "backward", backward)
+    trained = train_recogniser(words, 2, device=torch.device(imagined_cuda.name))
+    assert {parameter.device.type for parameter in trained.parameters()} == {"cuda"}
+    assert [loss.device.type for loss in losses] == ["cpu", "cpu"]
+    assert all(torch.isfinite(loss) for loss in losses)
+    assert imagined_cuda.transfers == 2 * 2  # what the network says of the clips, and nothing else

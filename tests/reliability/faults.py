@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import data.inspection
+import training.step
 from common import files
 from data.fingerspelling.source import TrainingWords
 from diffusion.loss import DiffusionObjective
@@ -261,15 +262,13 @@ def never_end(place: str) -> None:
 
 
 def poison(place: str, value: float, steps: Sequence[int]) -> None:
-    """Multiply something of each of these steps by NaN or infinity: one pixel of the batch, the loss, or a gradient."""
+    """Multiply something of each of these steps by NaN or infinity: one pixel of a video, the loss, or a gradient."""
     position = {"step": 0}
 
     def make_run(original: Callable[..., Any]) -> Callable[..., Any]:
         def run(self: TrainStep, step: int, batch: Any, *request: int) -> Any:
             position["step"] = step
             handle = None
-            if step in steps and place == "batch":
-                batch.video_BCTHW[1, 0, 2, 3, 4] *= value
             if step in steps and place == "gradient":
                 parameter = next(self._shared.model.parameters())
                 handle = parameter.register_hook(lambda gradient: gradient * value)
@@ -281,6 +280,15 @@ def poison(place: str, value: float, steps: Sequence[int]) -> None:
 
         return run
 
+    def make_video(original: Callable[..., Any]) -> Callable[..., Any]:
+        def video(clips: Any) -> Any:
+            made = original(clips)
+            if place == "video" and position["step"] in steps:
+                made[1, 0, 2, 3, 4] *= value
+            return made
+
+        return video
+
     def make_loss(original: Callable[..., Any]) -> Callable[..., Any]:
         def loss(*arguments: Any) -> Any:
             terms = original(*arguments)
@@ -290,6 +298,7 @@ def poison(place: str, value: float, steps: Sequence[int]) -> None:
         return loss
 
     replace_part(TrainStep, "run", make_run)
+    replace_part(training.step, "as_video", make_video)
     replace_part(DiffusionObjective, "loss", make_loss)
 
 

@@ -22,7 +22,10 @@ from tests.reliability.payloads import KINDS, Answer, open_carelessly, run_each,
 from tests.reliability.read_back import newest
 from training.loop import TrainingLoop
 
-OPTIONS = ("--recogniser-steps=1", "--no-enable-noise-visualization", "--no-enable-parameter-tracking")
+OPTIONS = (
+    *("--recogniser-steps=1", "--no-enable-noise-visualization", "--no-enable-parameter-tracking"),
+    "--validation-clips=8",  # which the cache keeps: at least one for each payload
+)
 CHECKPOINT = "checkpoints/step_00000002"
 SKIPPED = "skipped_steps/step_00000001"
 MAIN = ("main", "--resume", "--max-steps=3")

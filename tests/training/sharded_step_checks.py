@@ -38,7 +38,7 @@ class Overflowing(DynamicLossScale):
 
 def part_of(whole: Batch, processes: Processes) -> Batch:
     mine = slice(processes.part.rank, None, processes.part.world_size)
-    return Batch(whole.video_BCTHW[mine], whole.tokens_BL[mine], whole.captions[mine], whole.ids[mine], whole.epoch, 0)
+    return Batch(whole.clips_BTHWC[mine], whole.tokens_BL[mine], whole.captions[mine], whole.ids[mine], whole.epoch, 0)
 
 
 def loss_scale(processes: Processes, folder: Path) -> None:

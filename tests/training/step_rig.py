@@ -53,7 +53,7 @@ class TinyNetwork(nn.Module):
 def batch(clips: int = 8) -> Batch:
     generator = torch.Generator().manual_seed(5)
     return Batch(
-        video_BCTHW=torch.rand(clips, 3, 4, 6, 6, generator=generator) * 2 - 1,
+        clips_BTHWC=torch.randint(256, (clips, 4, 6, 6, 3), generator=generator, dtype=torch.uint8),
         tokens_BL=torch.randint(2, 10, (clips, 3), generator=generator),
         captions=("A",) * clips,
         ids=tuple(map(str, range(clips))),

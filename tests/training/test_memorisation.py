@@ -35,8 +35,9 @@ def flat(*levels: float) -> torch.Tensor:
     return torch.cat([torch.full((1, 3, 4, 8, 8), level / 127.5 - 1) for level in levels])
 
 
-def real(level: float, name: str = "validation") -> Batch:
-    return Batch(flat(level), torch.zeros(1, 1, dtype=torch.int64), ("word",), (name,), 0, 0)
+def real(level: int, name: str = "validation") -> Batch:
+    clips = torch.full((1, 4, 8, 8, 3), level, dtype=torch.uint8)
+    return Batch(clips, torch.zeros(1, 1, dtype=torch.int64), ("word",), (name,), 0, 0)
 
 
 def test_distances_of_generated_and_of_real_clips() -> None:

@@ -20,6 +20,7 @@ from logging_system import dispatcher
 from models.tokens import TEXT_SYMBOLS
 from tests.grids import mostly_slow
 from training import estimate
+from training.step import TrainStep
 
 Run = Callable[..., Path]
 
@@ -347,3 +348,23 @@ def test_a_preset_says_what_it_changes(run: Run, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     assert "Preset base: LEARNING_RATE = 0.0003" in said
     assert "Preset base: BATCH_SIZE" not in said  # the command line had the last word
+
+
+def test_the_loop_draws_the_noise_of_each_step_while_the_one_before_runs(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: list[tuple[int, int]] = []
+    draw_ahead, run_step = TrainStep.draw_ahead, TrainStep.run
+
+    def note_draw(step: TrainStep, number: int, clips: torch.Tensor) -> None:
+        ahead.append((number, 0))
+        draw_ahead(step, number, clips)
+
+    def note_run(step: TrainStep, number: int, *given: object) -> object:
+        ahead.append((0, number))
+        return run_step(step, number, *given)
+
+    monkeypatch.setattr(TrainStep, "draw_ahead", note_draw)
+    monkeypatch.setattr(TrainStep, "run", note_run)
+    run("ahead", "--max-steps=2", "--no-enable-video-logging", "--no-enable-noise-visualization")
+    assert ahead == [(2, 0), (0, 1), (3, 0), (0, 2)]

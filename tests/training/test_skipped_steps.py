@@ -26,7 +26,7 @@ class Rig:
         )
 
     def add(self, step: int, skipped: bool, fault: int = 1) -> None:
-        batch = Batch(torch.zeros(1, 3, 1, 1, 1), torch.zeros(1, 1), ("A",), (f"clip {step}",), 0, 0)
+        batch = Batch(torch.zeros(1, 1, 1, 1, 3, dtype=torch.uint8), torch.zeros(1, 1), ("A",), (f"clip {step}",), 0, 0)
         self.steps.add(step, batch, torch.tensor(skipped), torch.tensor(fault))
 
 

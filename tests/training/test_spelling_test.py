@@ -58,7 +58,8 @@ def clips(tmp_path: Path) -> dict[str, Tensor]:
 def spelling_test(clips: dict[str, Tensor], sampler: Spelling) -> SpellingTest:
     split = WordSplit(Alphabet(tuple("ABC"), "en", "ase"), 3, 0.2, 0.1, seed=0)
     video = torch.stack([clips[word] for word in WORDS])
-    batch = Batch(video, torch.zeros(3, 1, dtype=torch.int64), WORDS, WORDS, 0, 0)
+    pixels = ((video + 1) * 127.5).round().to(torch.uint8).movedim(1, -1)
+    batch = Batch(pixels, torch.zeros(3, 1, dtype=torch.int64), WORDS, WORDS, 0, 0)
     return SpellingTest(
         recogniser=LookingUp(clips), sampler=sampler, split=split, validation_batch=batch, clips_at_once=2, seed=7
     )

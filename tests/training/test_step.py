@@ -1,14 +1,17 @@
 """One optimizer step: accumulation, determinism, and losses that are not finite; in float32 and scaled for float16."""
 
+import threading
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from data.order import Part
+from distributed.processes import Processes
 from tests.training.step_rig import Rig, batch, equal
 from training.optimizer import DynamicLossScale, LossScale
-from training.step import StepOutcome
+from training.step import StepOutcome, TrainStep
 
 BuildScale = Callable[[], LossScale]
 
@@ -74,21 +77,19 @@ def test_the_gradient_norm_is_reported_before_and_after_clipping(build_scale: Bu
 
 @in_each_precision
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-@pytest.mark.parametrize("where", ["batch", "gradient"])
+@pytest.mark.parametrize("where", ["prediction", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing_and_says_so(
     poison: float, where: str, build_scale: BuildScale
 ) -> None:
     rig = Rig(accumulation_steps=2, loss_scale=build_scale())
     rig.step.run(1, batch())
     before = rig.everything()
-    bad = batch()
-    if where == "batch":
-        bad.video_BCTHW[1, 0, 0, 0, 0] = poison
-        outcome = rig.step.run(2, bad)
+    if where == "prediction":
+        hook = rig.model.register_forward_hook(lambda *called: called[-1] * poison)
     else:
         hook = rig.model.mix.weight.register_hook(lambda gradient: gradient * poison)
-        outcome = rig.step.run(2, bad)
-        hook.remove()
+    outcome = rig.step.run(2, batch())
+    hook.remove()
     may_be_the_scale = where == "gradient" and build_scale is float16_scale  # the loss is finite
     assert (bool(outcome.skipped), bool(outcome.overflowed)) == (not may_be_the_scale, may_be_the_scale)
     assert equal(rig.everything(), before)
@@ -100,3 +101,35 @@ def test_caption_dropout_follows_its_share() -> None:
     captioned = [rig.step.run(step, batch(40)).samples.is_captioned.float().mean().item() for step in range(1, 26)]
     share = sum(captioned) / len(captioned)
     assert share == pytest.approx(0.75, abs=0.05)  # 1,000 draws: 3.6 standard deviations
+
+
+def test_noise_that_is_drawn_ahead_is_the_same_and_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    fill = TrainStep._fill
+
+    def noted(step: TrainStep, noise: Tensor, number: int) -> Tensor:
+        threads.append(threading.current_thread().name)
+        return fill(step, noise, number)
+
+    monkeypatch.setattr(TrainStep, "_fill", noted)
+    plain, ahead = Rig(2), Rig(2)
+    for number in (1, 2, 3):
+        ahead.step.draw_ahead(number + 1, batch().clips_BTHWC)
+        one, other = plain.run(number), ahead.run(number)
+        assert torch.equal(one.tensors.actual_noise, other.tensors.actual_noise)
+        assert torch.equal(one.loss, other.loss)
+    assert equal(plain.everything(), ahead.everything())
+    in_threads = [name for name in threads if name.startswith("noise")]
+    assert len(threads) - len(in_threads) == 3 + 1  # all of the one, and the first of the other
+    assert len(in_threads) == 3
+
+
+def test_the_noise_of_each_process_is_its_part_of_that_of_one() -> None:
+    whole = Rig().step.draw(5, batch().clips_BTHWC)
+    for rank in range(2):
+        rig = Rig()
+        rig.step._processes = Processes(Part(rank, 2))
+        own = batch(4).clips_BTHWC
+        rig.step.draw_ahead(5, own)
+        for drawn, expected in zip(rig.step.draw(5, own), whole, strict=True):
+            assert torch.equal(drawn, expected[rank::2])

@@ -1,5 +1,7 @@
 """What validation hands on, against a network that knows the captions of training clips alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,8 +32,9 @@ class KnowsTrainedCaptions(nn.Module):
 def gauge(tokens: Tensor, *, has_other_captions: bool = True) -> GaugeClips:
     video = (tokens / 10.0)[:, :, None, None, None].expand(len(tokens), 3, 4, 2, 2)
     names = tuple(str(token) for token in tokens[:, 0].tolist())
-    batch = Batch(video, tokens, names, names, 0, 0)
-    return gauge_clips(batch, tokens.roll(1, 0) if has_other_captions else None, CPU.device, 0, "noise")
+    batch = Batch(torch.zeros(len(tokens), 4, 2, 2, 3, dtype=torch.uint8), tokens, names, names, 0, 0)
+    clips = gauge_clips(batch, tokens.roll(1, 0) if has_other_captions else None, CPU.device, 0, "noise")
+    return replace(clips, video_BCTHW=video)
 
 
 def validate(trained: GaugeClips | None) -> ValidationRecord:
@@ -67,7 +70,8 @@ def test_what_was_not_measured_is_absent() -> None:
 
 
 def test_noise_is_the_same_every_time_and_another_one_for_other_clips() -> None:
-    batch = Batch(torch.zeros(2, 3, 4, 2, 2), torch.ones(2, 1, dtype=torch.int64), ("A", "B"), ("a", "b"), 0, 0)
+    clips = torch.zeros(2, 4, 2, 2, 3, dtype=torch.uint8)
+    batch = Batch(clips, torch.ones(2, 1, dtype=torch.int64), ("A", "B"), ("a", "b"), 0, 0)
     first, again, other, seeded = (
         gauge_clips(batch, None, CPU.device, seed, purpose).noise_BCTHW
         for seed, purpose in ((0, "one"), (0, "one"), (0, "two"), (1, "one"))
