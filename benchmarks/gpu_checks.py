@@ -237,9 +237,9 @@ def check_attention(findings: Findings) -> None:
             exact = [each.detach().float().requires_grad_(each.requires_grad) for each in inputs]
             right = _with_gradients(ways["MATH"], exact, weights.float())
             found = {name: _compare(findings, way, inputs, weights, right) for name, way in ways.items()}
-            query, key, value, bias = (*inputs, None)[:4]
-            chosen = SDPBackend(torch._fused_sdp_choice(query, key, value, attn_mask=bias, scale=1.0)).name
-            findings.note(place.name, {"chosen": chosen, **found})
+            bias = inputs[3] if place.bias else None
+            chosen = torch._fused_sdp_choice(inputs[0], inputs[1], inputs[2], attn_mask=bias, scale=1.0)
+            findings.note(place.name, {"chosen": SDPBackend(chosen).name, **found})
             own = found["attend"]
             findings.expect(own.get("difference", inf) <= BFLOAT16_TOLERANCE, f"attention ({place.name}): {own}")
 
