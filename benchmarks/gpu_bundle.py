@@ -30,11 +30,11 @@ WHEELS = (
 )
 LEFT_OUT = (":!tests", ":!docs/images", ":!benchmarks/images")  # of the repository
 RUN = """#!/bin/sh
-# Text2Sign at commit {commit}, for Python {python}. Usage: sh run.sh --output gpu.json [options of benchmarks.gpu]
+# For Python {python}. Usage: sh run.sh --output gpu.json [options of benchmarks.gpu]
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 [ -d "$here/site" ] || python3 -m pip install --quiet --no-index --no-deps --target "$here/site" "$here"/wheels/*.whl
-export PYTHONPATH="$here/text2sign:$here/site:$here/lexicon"
+export PYTHONPATH="$here/{repository}:$here/site:$here/lexicon"
 exec python3 -m benchmarks.gpu --cache-dir "$here/cache" "$@"
 """
 
@@ -60,11 +60,11 @@ def main(arguments: Sequence[str]) -> None:
     (folder / "wheels").mkdir(parents=True)
     _download_wheels(folder / "wheels", options.python, options.platform)
     _copy_letters(folder / "lexicon" / "spoken_to_signed", options.language)
-    commit = _copy_repository(folder / "text2sign")
+    repository = _copy_repository(folder)
     recognisers = options.cache_dir / "recognisers"
     if recognisers.is_dir():
         shutil.copytree(recognisers, folder / "cache" / "recognisers")
-    (folder / "run.sh").write_text(RUN.format(commit=commit, python=options.python), encoding="utf-8")
+    (folder / "run.sh").write_text(RUN.format(repository=repository.name, python=options.python), encoding="utf-8")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > LIMIT_BYTES:
         raise UserError(f"{folder} has {size / 2**20:.1f} MiB, more than the {LIMIT_BYTES // 2**20} that may travel")
@@ -96,20 +96,20 @@ def _copy_letters(package: Path, language: str) -> None:
         target.write_bytes(source.joinpath(*name.split("/")).read_bytes())
 
 
-def _copy_repository(folder: Path) -> str:
-    """Unpack the last commit, without tests and pictures; return its name."""
+def _copy_repository(folder: Path) -> Path:
+    """Unpack the last commit, without tests and pictures, in a folder that is named after it: figures tell its path."""
 
     def git(*arguments: str) -> bytes:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
 
     try:
         archive = git("archive", "HEAD", "--", ".", *LEFT_OUT)
-        commit = git("rev-parse", "HEAD").decode().strip()
+        commit = git("rev-parse", "--short=12", "HEAD").decode().strip()
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(f"git cannot read this repository: {error}") from error
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
-    return commit
+        files.extractall(folder / f"text2sign-{commit}", filter="data")
+    return folder / f"text2sign-{commit}"
 
 
 if __name__ == "__main__":

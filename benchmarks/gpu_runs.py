@@ -178,7 +178,7 @@ def _note_speed(findings: Findings, name: str, learner: Learner, batch: Batch) -
 
 
 def check_settings(findings: Findings) -> None:
-    """Time base with cuDNN's attention and with its benchmark, in other batches, and large."""
+    """Time base with cuDNN's attention and with its benchmark, in other batches, large, and tiny."""
     for name, preset, options, has_attention, has_benchmark in (
         ("cuDNN attention off", "base", (), False, False),
         ("cuDNN attention on", "base", (), True, False),
@@ -187,6 +187,7 @@ def check_settings(findings: Findings) -> None:
         ("batch 32", "base", ("--batch-size=32",), False, True),
         ("large, 4 x 2", "large", ("--batch-size=4", "--gradient-accumulation-steps=2"), False, True),
         ("batch 24", "base", ("--batch-size=24",), False, True),
+        ("tiny", "tiny", (), False, True),
     ):
         with findings.part(name):
             learner, batch = build(findings, preset, *options)
@@ -216,13 +217,12 @@ def check_compiled(findings: Findings) -> None:
 
 
 def check_learning(findings: Findings) -> None:
-    """Train base for the rest of the time: does it learn, and does it read?"""
+    """Train preset speedrun for the rest of the time: does it learn, and does it read?"""
     minutes = max(0.2, (findings.seconds_left - ENDING_SECONDS) / 60)
-    length = ("--max-steps=4",) if findings.is_small else (f"--max-minutes={minutes:.2f}", "--max-steps=none")
-    every = 2 if findings.is_small else 200
+    small = ("--max-steps=4", "--log-every-steps=1", "--recogniser-steps=2", "--learning-rate=0.005")
+    length = small if findings.is_small else (f"--max-minutes={minutes:.2f}",)
     with TemporaryDirectory() as folder:
-        options = (f"--log-dir={folder}", "--experiment-name=run", f"--validate-every-steps={every}")
-        _train(findings, "base", *length, *options, "--lr-schedule=constant", "--recogniser-steps=0")
+        _train(findings, "speedrun", *length, f"--log-dir={folder}", "--experiment-name=run")
         points = points_of(Path(folder) / "run")
     curves = {tag: points[tag] for tag in CURVES if tag in points}
     findings.note("curves", curves)
@@ -238,9 +238,9 @@ CHECKS = (
     Check("DDP and FSDP", 20, gpu_checks.check_processes),
     Check("main.py and generate.py", 75, check_main),
     Check("profile of base", 60, check_profile),
-    Check("settings of base, large", 45, check_settings),
+    Check("settings of base, large, tiny", 45, check_settings),
     Check("base compiled", 100, check_compiled),
-    Check("base learns", 135, check_learning),
+    Check("speedrun learns", 135, check_learning),
 )
 """In the order of their worth; the number of a check is its place."""
 

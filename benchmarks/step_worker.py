@@ -20,7 +20,7 @@ from benchmarks import runner
 from benchmarks.worker_process import GIBIBYTE, peak_memory_gib, read_plan
 from common.console import program
 from common.settings import load_settings
-from compute.device import choose_device, place_of_this_process
+from compute.device import ALONE, build_device, place_of_this_process
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
 from data.batches import load_batch
@@ -126,7 +126,7 @@ def build_training(config: Config, processes: Processes, together: Processes) ->
     tokenizer = build_tokenizer(config, splits.symbols)
     rows = [splits.training.row(0, place) for place in range(config.clips_per_step)]
     batch = load_batch(splits.training, rows, tokenizer)
-    compute = choose_device(config.DEVICE, config.MIXED_PRECISION)
+    compute = build_device(config, ALONE)
     before_gib: float = psutil.Process().memory_info().rss / GIBIBYTE
     return build_learner(config, splits, tokenizer, None, compute, together), batch, before_gib
 
