@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -163,6 +164,7 @@ def _note_speed(findings: Findings, name: str, learner: Learner, batch: Batch) -
     (outcome,) = run_steps(learner, batch, 1)
     host_seconds = time.perf_counter() - start
     peak = learner.compute.peak_flops_per_second
+    loss = float(outcome.loss)
     figures = {
         "step_ms": 1000 * step_seconds,
         "host_ms": 1000 * host_seconds,
@@ -171,10 +173,10 @@ def _note_speed(findings: Findings, name: str, learner: Learner, batch: Batch) -
         "share_of_peak": None if peak is None else learner.estimate.step_flops / step_seconds / peak,
         "estimated_ms": 1000 * learner.estimate.step_seconds,
         "peak_gib": peak_gib(),
-        "loss": float(outcome.loss),
+        "loss": loss,
     }
     findings.note(name, figures)
-    findings.expect(bool(torch.isfinite(outcome.loss)), f"{name}: the loss is not finite")
+    findings.expect(isfinite(loss), f"{name}: the loss is not finite")
 
 
 def check_settings(findings: Findings) -> None:

@@ -239,6 +239,7 @@ def imagined_findings(
     monkeypatch.setattr("benchmarks.step_worker.build_device", lambda *_: compute)
     monkeypatch.setattr("training.learner.forward_flops", lambda *_: 10**9)
     monkeypatch.setattr(Findings, "seconds_each", lambda findings, work, repeats=1: (work(), 0.5)[1])
+    imagined_training.parameters = []
     real_build = gpu_checks.build
 
     def build(*arguments: Any, **options: Any) -> Any:
@@ -264,3 +265,13 @@ def test_full_size_fits_together_on_an_imagined_device(
     speeds = [each for each in figures.values() if isinstance(each, dict)]
     assert len(speeds) == (1 if check is gpu_runs.check_profile else 8)
     assert all(each["tflops"] == 2 and each["peak_gib"] == 1 for each in speeds)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_network_of_base_passes_clips_on_an_imagined_device(
+    dtype: torch.dtype | None, imagined_findings: Findings
+) -> None:
+    config = gpu_checks.load_config(imagined_findings, "base", "--batch-size=2", device="cpu")
+    found = gpu_checks.pass_through(config, ComputeDevice(imagined_findings.device, dtype))
+    assert 0 < found.loss < 1  # layouts are those of a PyTorch without cuDNN, so they say nothing
