@@ -1,6 +1,5 @@
 """Is everything right on a device? The first checks of benchmarks.gpu; each is a function of its `Findings`."""
 
-import dataclasses
 import functools
 import gc
 import json
@@ -275,25 +274,11 @@ def share_off(found: Tensor, right: Tensor) -> float:
 
 
 def check_self_check(findings: Findings) -> None:
-    """Run the self-check of kernels: in exact float32, where nothing may differ, and under bfloat16 autocast."""
+    """Run the self-check of kernels in exact float32, and again with those that autocast runs in bfloat16."""
     torch.backends.cudnn.allow_tf32 = False
-    with findings.part("float32"):
-        check_kernels(findings.device)
-    for case in kernel_cases():
-        with findings.part(f"{case.name} in bfloat16"):
-            lower = dataclasses.replace(case, operation=_in_bfloat16(case.operation, findings.device.type))
-            pairs = zip(lower.run(findings.device), case.run(torch.device("cpu")), strict=True)
-            worst = max(share_off(found, right) for found, right in pairs)
-            findings.note(case.name, worst)
-            findings.expect(worst <= BFLOAT16_TOLERANCE, f"{case.name} in bfloat16 is off by {worst:.1%}")
-
-
-def _in_bfloat16(operation: Callable[..., Tensor], device_type: str) -> Callable[..., Tensor]:
-    def run(*inputs: Tensor) -> Tensor:
-        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=inputs[0].device.type == device_type):
-            return operation(*inputs).float()
-
-    return run
+    for dtype in (None, torch.bfloat16):
+        with findings.part(str(dtype)):
+            check_kernels(findings.device, kernel_cases(dtype))
 
 
 def check_network(findings: Findings) -> None:
