@@ -1,6 +1,5 @@
 """Shared by all tests: a CUDA device that does not exist, and a finished run."""
 
-import ctypes
 import math
 import os
 import shutil
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from benchmarks.operators import guarded_cuda
 
 # One thread, here and in the processes that tests start: the networks are tiny, and on a busy machine threads that
 # wait for each other are many times slower than one.
@@ -47,29 +47,6 @@ def ports_to_itself(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
         yield
 
 
-@contextmanager
-def _guarded_cuda() -> Iterator[None]:
-    """Let a PyTorch for the CPU alone name CUDA devices.
-
-    It has no device guard for CUDA, and then plain indexing fails ("PyTorch is not linked with support for cuda
-    devices"), so it borrows the guard of the "meta" device, which does nothing. A PyTorch built for CUDA needs no help.
-    """
-    if torch.version.cuda is not None:
-        yield
-        return
-    library = Path(torch.__file__).parent / "lib" / "libc10.so"
-    if not library.exists():
-        pytest.skip("a PyTorch without CUDA can only pretend to have it on Linux")
-    cuda, meta, count = 1, 14, 15  # c10::DeviceType
-    guards = (ctypes.c_void_p * count).in_dll(ctypes.CDLL(str(library)), "_ZN3c104impl26device_guard_impl_registryE")
-    before = guards[cuda]
-    guards[cuda] = guards[meta]
-    try:
-        yield
-    finally:
-        guards[cuda] = before
-
-
 def _refuse_float64(result: object, function: object) -> None:
     """Fail where something on a device is float64: MPS does not have it, and GPUs are slow in it."""
     for value in tree_leaves(result):
@@ -87,9 +64,16 @@ class NoFloat64(TorchDispatchMode):
 
 
 @pytest.fixture
-def fake_cuda() -> Iterator[str]:
+def cuda_can_be_named() -> None:
+    """Skip where `guarded_cuda` does not work."""
+    if torch.version.cuda is None and sys.platform != "linux":
+        pytest.skip("a PyTorch without CUDA can only pretend to have it on Linux")
+
+
+@pytest.fixture
+def fake_cuda(cuda_can_be_named: None) -> Iterator[str]:
     """The name of a CUDA device under FakeTensorMode: shapes, devices and float64 are checked, nothing is computed."""
-    with _guarded_cuda(), FakeTensorMode(), NoFloat64():
+    with guarded_cuda(), FakeTensorMode(), NoFloat64():
         yield "cuda:0"
 
 
@@ -157,14 +141,14 @@ class ImaginedCuda(TorchDispatchMode):
 
 
 @pytest.fixture
-def imagined_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImaginedCuda]:
+def imagined_cuda(cuda_can_be_named: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[ImaginedCuda]:
     """An `ImaginedCuda`, in force while the test runs."""
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     # `new_tensor` and `torch.tensor` then make CPU tensors and move them by an operation that can be seen.
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)
     try:
-        with _guarded_cuda(), ImaginedCuda() as device:
+        with guarded_cuda(), ImaginedCuda() as device:
             yield device
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
