@@ -60,6 +60,8 @@ class Config(Settings):
     """Whether the backward pass computes activations again, not keeping them: less memory, a quarter more time."""
     COMPILE_MODEL: bool = False
     """Whether training steps run through torch.compile, which takes minutes at the start; not with "fsdp"."""
+    CUDNN_ATTENTION: bool = False
+    """Whether CUDA may take cuDNN's attention, of which gradients that are NaN were reported (pytorch#196678)."""
 
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)

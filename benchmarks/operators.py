@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from benchmarks import runner
 from common.console import program
@@ -38,7 +39,7 @@ from models.build import build_model, build_tokenizer
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 ROWS = 25
 _PRODUCTS = ("convolution", "mm", "attention")
-_READS_TWICE = ("group_norm",)
+_READS_TWICE = ("group_norm", "text2sign::norm")
 _MOVES_NOTHING = ("_unsafe_view", "detach", "empty", "empty_like", "empty_strided", "new_empty")
 
 aten = torch.ops.aten
@@ -101,10 +102,12 @@ class _Counter(TorchDispatchMode):
         name = func.name().removeprefix("aten::")
         if name.startswith("native_group_norm"):  # knows NCHW alone
             args = tuple(self._copied(each, torch.contiguous_format) for each in args)
-        if name.startswith("convolution") and _is_channels_last(args[1], args[2] if "backward" in name else None):
-            products = 3 if "backward" in name else 2
-            args = (*(self._copied(each, torch.channels_last) for each in args[:products]), *args[products:])
+        is_channels_last = name.startswith("convolution") and _is_channels_last(args[:3])
+        if is_channels_last:
+            args = tuple(self._copied(each, torch.channels_last) for each in args)
         result = func(*args, **(kwargs or {}))
+        if is_channels_last:  # cuDNN's results are so too, which a PyTorch without CUDA does not know
+            result = tree_map_only(Tensor, _as_channels_last, result)
         if not func.is_view and name not in _MOVES_NOTHING and not name.startswith("prim::"):
             given, returned = _bytes((args, kwargs)), _bytes(result)
             reads = 2 if any(part in name for part in _READS_TWICE) else 1
@@ -121,12 +124,14 @@ class _Counter(TorchDispatchMode):
         return value.contiguous(memory_format=memory_format)
 
 
-def _is_channels_last(*tensors: Tensor | None) -> bool:
+def _is_channels_last(values: Sequence[object]) -> bool:
     """Return whether cuDNN would convolve in channels last: one of the tensors is, and is not also contiguous."""
-    return any(
-        each is not None and each.is_contiguous(memory_format=torch.channels_last) and not each.is_contiguous()
-        for each in tensors
-    )
+    images = (each for each in values if isinstance(each, Tensor) and each.ndim == 4)
+    return any(each.is_contiguous(memory_format=torch.channels_last) and not each.is_contiguous() for each in images)
+
+
+def _as_channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def _bytes(values: object) -> int:
@@ -236,9 +241,13 @@ def _backward(result: Tensor) -> None:
         arrived = gradients.pop(node, {})
         results: Any = (None,) * len(node.next_functions)
         if arrived and not _is_leaf(node):
-            results = node(*map(arrived.get, range(len(node._input_metadata))))  # type: ignore[operator]
+            function: Any = (
+                node.apply if isinstance(node, BackwardCFunction) else node
+            )  # of Python, or of PyTorch's own
+            results = function(*map(arrived.get, range(len(node._input_metadata))))
             results = results if isinstance(results, tuple) else (results,)
-        for (target, index), gradient in zip(node.next_functions, results, strict=True):
+        # A function of Python also answers for arguments that are no tensors, which come last.
+        for (target, index), gradient in zip(node.next_functions, results, strict=False):
             if target is None:
                 continue
             if gradient is not None:

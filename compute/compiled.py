@@ -1,12 +1,12 @@
 """The network through torch.compile: the same numbers except for rounding, faster where kernels can be fused."""
 
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from models.fused import compiler_fault
 from models.tokens import PADDING
 
 Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -47,22 +47,12 @@ def pad_captions(tokens_BL: Tensor) -> Tensor:
 def check_compiler(device: torch.device) -> None:
     """Compile two operations, so that what torch.compile lacks is known before a run begins. Takes some seconds.
 
-    On a CPU it needs a C++ compiler, on CUDA the package triton, a C compiler and Python's headers; no list of these
-    would be complete.
-
     Raises:
         UserError: it cannot compile here.
     """
-    unseen = float(time.time_ns() % 10**9)  # a kernel from an earlier run's cache would prove nothing
-
-    def shift(x: Tensor) -> Tensor:
-        return x.sin() + unseen
-
-    try:
-        torch.compile(shift)(torch.zeros(64, device=device))
-    except (RuntimeError, ImportError, OSError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    fault = compiler_fault(device)
+    if fault is not None:
         raise UserError(
-            f"COMPILE_MODEL is True, but torch.compile cannot compile for {device.type} here ({reason}). "
+            f"COMPILE_MODEL is True, but torch.compile cannot compile for {device.type} here ({fault}). "
             f"{_REMEDIES.get(device.type, '')}Or set COMPILE_MODEL to False."
-        ) from error
+        )

@@ -193,6 +193,7 @@ def build_device(config: Config, place: Place) -> ComputeDevice:
         check_kernels(compute.device, kernel_cases(compute.autocast_dtype))
     if config.COMPILE_MODEL:
         check_compiler(compute.device)
+    torch.backends.cuda.enable_cudnn_sdp(config.CUDNN_ATTENTION)
     return compute
 
 

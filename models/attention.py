@@ -3,23 +3,44 @@
 import torch
 from torch import Tensor, nn
 
-from models.layers import POSITION_FEATURES, FrameNorm, centred_positions, from_tokens, position_features, to_tokens
+from models.layers import POSITION_FEATURES, FrameNorm, centred_positions, from_tokens, to_tokens
 
 FEW_KEYS = 64
+LARGEST_GRID = 65_535
+"""Sequences, and heads, that a kernel of CUDA takes at most ("invalid configuration argument", pytorch#146704)."""
+LARGEST_INDEX = 2**31
+"""Elements that flash attention's backward pass can address in a buffer of its own: batch * heads * queries, rounded up
+to 128, * channels, at least 32 (github.com/PriorLabs/TabPFN, pull request 1184)."""
 
 
-def attend(query_NhQD: Tensor, key_NhKD: Tensor, value_NhKD: Tensor, bias: Tensor | None) -> Tensor:
-    """Return softmax(query key^T + bias) value, [N, h, Q, D]; the queries come scaled.
+def attend(query_NhQD: Tensor, key_NhKD: Tensor, value_NhKD: Tensor, bias: Tensor | None, scale: float = 1.0) -> Tensor:
+    """Return softmax(scale * query key^T + bias) value, [N, h, Q, D].
 
     PyTorch's fused kernel, except for few keys on a CPU: there two matrix products and a softmax take half the time
     (measured with 1,024 sequences of 16 frames), because the fused kernel's blocks stay mostly empty.
     """
     if query_NhQD.device.type != "cpu" or key_NhKD.shape[2] > FEW_KEYS:
-        return nn.functional.scaled_dot_product_attention(query_NhQD, key_NhKD, value_NhKD, attn_mask=bias, scale=1.0)
+        if (axis := _axis_to_split(query_NhQD)) is not None:
+            given = (each.chunk(2, axis) for each in (query_NhQD, key_NhKD, value_NhKD))
+            biases = (bias, bias) if bias is None or bias.shape[axis] == 1 else bias.chunk(2, axis)
+            halves = zip(*given, biases, strict=True)
+            return torch.cat([attend(query, key, value, part, scale) for query, key, value, part in halves], axis)
+        return nn.functional.scaled_dot_product_attention(query_NhQD, key_NhKD, value_NhKD, attn_mask=bias, scale=scale)
     logits = (query_NhQD @ key_NhKD.transpose(-1, -2)).float()  # a bfloat16 softmax is slower, and less exact
+    if scale != 1.0:
+        logits = logits * scale
     if bias is not None:
         logits = logits + bias
     return logits.softmax(dim=-1).to(value_NhKD.dtype) @ value_NhKD
+
+
+def _axis_to_split(query_NhQD: Tensor) -> int | None:
+    """Return along which axis, 0 or 1, attention is too large for one call on CUDA; None if it is not."""
+    batch, heads, queries, channels = query_NhQD.shape
+    elements = batch * heads * (queries + -queries % 128) * max(channels, 32)
+    if batch > LARGEST_GRID or (elements > LARGEST_INDEX and batch > 1):
+        return 0
+    return 1 if heads > LARGEST_GRID or (elements > LARGEST_INDEX and heads > 1) else None
 
 
 class MultiHeadAttention(nn.Module):
@@ -50,24 +71,59 @@ class MultiHeadAttention(nn.Module):
         """Attend.
 
         Args:
-            query_NQC: [N, Q, channels].
-            context_NKC: [N, K, context_channels].
+            query_NQC: [N, Q, channels], or [N, Q, S, channels] for S sequences side by side.
+            context_NKC: [N, K, context_channels], or [N, K, S, context_channels].
             bias: added to the logits, broadcastable to [N, heads, Q, K]; -inf hides a key. None: all keys are seen.
+                With sequences side by side, heads are S * heads.
 
         Returns:
-            [N, Q, channels].
+            The shape of `query_NQC`.
         """
-        batch, queries, channels = query_NQC.shape
-        keys = context_NKC.shape[1]
-        query = self.query(query_NQC).view(batch, queries, self.heads, self.head_channels)
-        key = self.key(context_NKC).view(batch, keys, self.heads, self.head_channels)
-        value = self.value(context_NKC).view(batch, keys, self.heads, self.head_channels)
-        # The logits' 1 / sqrt(D) is part of the query's gain, which saves a pass over all queries.
-        gain = self.query_norm.weight * self.head_channels**-0.5
-        query = nn.functional.layer_norm(query, (self.head_channels,), gain, eps=self.query_norm.eps)
-        attended = attend(query.transpose(1, 2), self.key_norm(key).transpose(1, 2), value.transpose(1, 2), bias)
-        merged = attended.transpose(1, 2).reshape(batch, queries, channels)
-        return self.output(merged)
+        query, key, value = (
+            each.view(*each.shape[:2], -1, self.head_channels) for each in self._projected(query_NQC, context_NKC)
+        )
+        gain, scale = self.query_norm.weight, self.head_channels**-0.5
+        if query.device.type != "cuda":  # whose kernels scale the logits: here the gain does, without a pass over them
+            gain, scale = gain * scale, 1.0
+        query = _normalised(query, gain, self.query_norm.eps)
+        key = _normalised(key, self.key_norm.weight, self.key_norm.eps)
+        attended = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), bias, scale)
+        return self.output(attended.transpose(1, 2).reshape(query_NQC.shape))
+
+    def _projected(self, query_NQC: Tensor, context_NKC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if isinstance(self.query.weight, nn.Parameter):  # not in `cast_together`
+            return self.query(query_NQC), self.key(context_NKC), self.value(context_NKC)
+        if context_NKC is query_NQC:
+            query, key, value = _stacked(query_NQC, self.query, self.key, self.value)
+        else:
+            query, (key, value) = self.query(query_NQC), _stacked(context_NKC, self.key, self.value)
+        return query, key, value
+
+
+def _stacked(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """Return what layers without biases make of the same input, by one matrix product; each is one piece of memory."""
+    weight_LDC = torch.stack([layer.weight for layer in layers])
+    inputs_LNC = x.flatten(0, -2).expand(len(layers), -1, -1)
+    return torch.bmm(inputs_LNC, weight_LDC.transpose(1, 2)).unflatten(1, x.shape[:-1]).unbind()
+
+
+def _normalised(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
+    """Layer normalisation over the channels of a head.
+
+    CUDA's kernel computes in float32 and reads and writes x's own type, if the gain has that type too. Autocast would
+    have float32 written, kept, and copied to the lower precision for attention.
+    """
+    if x.device.type != "cuda":
+        return nn.functional.layer_norm(x, gain.shape, gain, eps=epsilon)
+    with torch.autocast("cuda", enabled=False):
+        return nn.functional.layer_norm(x, gain.shape, gain.to(x.dtype), eps=epsilon)
+
+
+def alignment_distance(frames: int, position_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    """Return how many characters lie between each frame's place and each character's: [B, frames, L] float32."""
+    frame_position_T = centred_positions(frames, position_BL.device)
+    characters_B = mask_BL.sum(dim=1).float()
+    return (frame_position_T[None, :, None] - position_BL[:, None, :]).abs() * characters_B[:, None, None]
 
 
 class AlignmentBias(nn.Module):
@@ -83,13 +139,9 @@ class AlignmentBias(nn.Module):
         super().__init__()
         self.log_slope = nn.Parameter(torch.log(4.0 * 0.25 ** (torch.arange(heads, dtype=torch.float32) % 4)))
 
-    def forward(self, frames: int, position_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Return the bias [B, heads, frames, L] float32; -inf where `mask_BL` is False (padding)."""
-        frame_position_T = centred_positions(frames, position_BL.device)
-        characters_B = mask_BL.sum(dim=1).float()
-        distance_BTL = (frame_position_T[None, :, None] - position_BL[:, None, :]).abs() * characters_B[:, None, None]
-        bias_BhTL = -self.log_slope.exp()[None, :, None, None] * distance_BTL[:, None]
-        return bias_BhTL.masked_fill(~mask_BL[:, None, None, :], float("-inf"))
+    def forward(self, distance_BTL: Tensor, padding_B11L: Tensor) -> Tensor:
+        """Return the bias [B, heads, T, L] float32 for an `alignment_distance`; `padding_B11L` is added, -inf or 0."""
+        return torch.addcmul(padding_B11L, self.log_slope.exp()[None, :, None, None], distance_BTL[:, None], value=-1)
 
 
 class SpatialAttention(nn.Module):
@@ -101,17 +153,11 @@ class SpatialAttention(nn.Module):
         self.position = nn.Linear(2 * POSITION_FEATURES, channels, bias=False)
         self.attention = MultiHeadAttention(channels, channels, head_channels)
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Map frames [N, C, H, W] to frames of the same shape."""
-        height, width = x_NCHW.shape[2:]
-        rows = position_features(centred_positions(height, x_NCHW.device))
-        columns = position_features(centred_positions(width, x_NCHW.device))
-        grid = torch.cat(
-            (rows[:, None].expand(height, width, -1), columns[None, :].expand(height, width, -1)), dim=-1
-        ).reshape(height * width, -1)
-        tokens = self.norm(x_NCHW).permute(0, 2, 3, 1).flatten(1, 2) + self.position(grid)
+    def forward(self, x_NCHW: Tensor, grid_SP: Tensor) -> Tensor:
+        """Map frames [N, C, H, W] to frames of the same shape; `grid_SP` is of `layers.grid_features`."""
+        tokens = self.norm(x_NCHW).permute(0, 2, 3, 1).flatten(1, 2) + self.position(grid_SP)
         attended = self.attention(tokens, tokens)
-        return x_NCHW + attended.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        return x_NCHW + attended.unflatten(1, x_NCHW.shape[2:]).permute(0, 3, 1, 2)
 
 
 class TemporalAttention(nn.Module):
@@ -123,11 +169,18 @@ class TemporalAttention(nn.Module):
         self.position = nn.Linear(POSITION_FEATURES, channels, bias=False)
         self.attention = MultiHeadAttention(channels, channels, head_channels)
 
-    def forward(self, x_NCHW: Tensor, frames: int) -> Tensor:
-        """Map frames [N = B * frames, C, H, W] to frames of the same shape."""
+    def forward(self, x_NCHW: Tensor, time_TP: Tensor) -> Tensor:
+        """Map frames [N = B * T, C, H, W] to frames of the same shape; `time_TP` holds the features of T places."""
         height, width = x_NCHW.shape[2:]
+        frames = len(time_TP)
+        place_TC = self.position(time_TP)
+        if x_NCHW.device.type == "cuda":
+            # All positions of a clip side by side, each like more heads: PyTorch's attention takes strides between
+            # frames, and so nothing is transposed in memory.
+            shift_NC = place_TC.repeat(len(x_NCHW) // frames, 1)
+            tokens_BTSC = to_tokens(self.norm(x_NCHW, shift_NC), frames)
+            return x_NCHW + from_tokens(self.attention(tokens_BTSC, tokens_BTSC), height, width)
         tokens_BTSC = to_tokens(self.norm(x_NCHW), frames)
-        place_TC = self.position(position_features(centred_positions(frames, x_NCHW.device)))
         sequence = (tokens_BTSC + place_TC[None, :, None]).transpose(1, 2).flatten(0, 1)  # [B * S, T, C]
         attended = self.attention(sequence, sequence).unflatten(0, (-1, height * width)).transpose(1, 2)
         return x_NCHW + from_tokens(attended, height, width)
@@ -142,12 +195,13 @@ class TextAttention(nn.Module):
         self.attention = MultiHeadAttention(channels, text_channels, head_channels)
         self.alignment = AlignmentBias(self.attention.heads)
 
-    def forward(self, x_NCHW: Tensor, frames: int, text_BLC: Tensor, position_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Map frames [N = B * frames, C, H, W] to frames of the same shape."""
+    def forward(self, x_NCHW: Tensor, text_BLC: Tensor, distance_BTL: Tensor, padding_B11L: Tensor) -> Tensor:
+        """Map frames [N = B * T, C, H, W] to frames of the same shape; `distance_BTL` is of `alignment_distance`."""
         height, width = x_NCHW.shape[2:]
+        frames = distance_BTL.shape[1]
         tokens_BTSC = to_tokens(self.norm(x_NCHW), frames)
         queries = tokens_BTSC.flatten(1, 2)  # [B, T * S, C]
-        bias_BhTL = self.alignment(frames, position_BL, mask_BL)
+        bias_BhTL = self.alignment(distance_BTL, padding_B11L)
         bias = bias_BhTL.repeat_interleave(height * width, dim=2)
         attended = self.attention(queries, text_BLC, bias.to(queries.dtype)).unflatten(1, (frames, height * width))
         return x_NCHW + from_tokens(attended, height, width)

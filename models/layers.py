@@ -6,9 +6,13 @@ convolution over time and an attention over tokens each see the data in the shap
 """
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from models.fused import EPSILON, as_autocast, fused_norm, is_fused
 
 POSITION_FEATURES = 16
 DRAFT_SIZE = 32
@@ -55,6 +59,27 @@ def centred_positions(count: int, device: torch.device) -> Tensor:
     return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count
 
 
+@dataclass(frozen=True)
+class Places:
+    """The position features of a clip, computed once for all layers: float32, or in autocast's type on CUDA."""
+
+    time_TP: Tensor  # of the frames
+    grid_SP: dict[int, Tensor]  # of the positions of a square feature map, rows then columns, by the length of its side
+
+
+def places_of(frames: int, sides: Iterable[int], device: torch.device) -> Places:
+    """Return the features of so many frames and of feature maps with these sides."""
+    time_TP = position_features(centred_positions(frames, device))
+    return Places(as_autocast(time_TP), {side: as_autocast(grid_features(side, device)) for side in sides})
+
+
+def grid_features(side: int, device: torch.device) -> Tensor:
+    """Return the features of side x side positions, [side * side, 2 * POSITION_FEATURES] float32."""
+    features = position_features(centred_positions(side, device))
+    of_row, of_column = features[:, None].expand(side, side, -1), features[None].expand(side, side, -1)
+    return torch.cat((of_row, of_column), dim=-1).flatten(0, 1)
+
+
 class TimestepEmbedding(nn.Module):
     """Sinusoidal features of the diffusion timestep (Ho et al. 2020, section B), then a two-layer perceptron."""
 
@@ -77,7 +102,7 @@ class TimestepEmbedding(nn.Module):
 
 
 class FrameNorm(nn.GroupNorm):
-    """Group normalisation of each frame (Wu and He 2018, arXiv 1803.08494), computed and returned in float32.
+    """Group normalisation of each frame (Wu and He 2018, arXiv 1803.08494), computed in float32.
 
     Under autocast CUDA does this by itself, and the CPU does not: there a bfloat16 group normalisation loses precision
     and takes three times as long as the float32 one.
@@ -86,11 +111,23 @@ class FrameNorm(nn.GroupNorm):
     def __init__(self, groups: int, channels: int) -> None:
         if channels % groups != 0:
             raise ValueError(f"channels ({channels}) must be a multiple of GROUP_NORM_GROUPS ({groups})")
-        super().__init__(groups, channels)
+        super().__init__(groups, channels, eps=EPSILON)
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Map frames [N, C, H, W] of any float type to float32 frames of the same shape."""
-        return nn.functional.group_norm(x_NCHW.float(), self.num_groups, self.weight, self.bias, self.eps)
+    def forward(self, x_NCHW: Tensor, scale_shift: Tensor | None = None, *, silu: bool = False) -> Tensor:
+        """Normalise, multiply by 1 + scale, add a shift, then SiLU if `silu`.
+
+        `scale_shift` is [N, 2 C], the scales of a frame before its shifts; or [N, C], shifts alone.
+
+        Maps frames [N, C, H, W] of any float type to frames of the same shape: float32, or on CUDA, where all of it is
+        one operator (`models.fused`), channels last in autocast's type.
+        """
+        if is_fused(x_NCHW):
+            return fused_norm(x_NCHW, self.weight, self.bias, scale_shift, groups=self.num_groups, silu=silu)
+        y_NCHW = nn.functional.group_norm(x_NCHW.float(), self.num_groups, self.weight, self.bias, self.eps)
+        if scale_shift is not None:
+            *scale_N, shift_N = scale_shift[:, :, None, None].split(self.num_channels, dim=1)
+            y_NCHW = torch.addcmul(shift_N, y_NCHW, 1 + scale_N[0]) if scale_N else y_NCHW + shift_N
+        return nn.functional.silu(y_NCHW) if silu else y_NCHW
 
 
 class TemporalConvolution(nn.Module):
@@ -139,11 +176,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_NCHW: Tensor, frames: int, embedding_ND: Tensor) -> Tensor:
         """Map frames [N, in_channels, H, W] to [N, out_channels, H, W]; `embedding_ND` holds one row a frame."""
-        hidden = self.spatial_in(nn.functional.silu(self.norm_in(x_NCHW)))
-        hidden = self.temporal(hidden, frames)
-        scale_N, shift_N = self.scale_shift(embedding_ND)[:, :, None, None].chunk(2, dim=1)
-        hidden = nn.functional.silu(torch.addcmul(shift_N, self.norm_out(hidden), 1 + scale_N))
-        return self.shortcut(x_NCHW) + self.spatial_out(hidden)
+        hidden = self.temporal(self.spatial_in(self.norm_in(x_NCHW, silu=True)), frames)
+        hidden = self.spatial_out(self.norm_out(hidden, self.scale_shift(embedding_ND), silu=True))
+        return self.shortcut(x_NCHW) + hidden
 
 
 class Downsample(nn.Module):

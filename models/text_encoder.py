@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.attention import AlignmentBias, MultiHeadAttention
+from models.attention import AlignmentBias, MultiHeadAttention, alignment_distance
 from models.layers import POSITION_FEATURES, centred_positions, position_features
 from models.tokens import PADDING
 
@@ -17,8 +17,9 @@ class TextFeatures:
     """What the UNet hears of a caption."""
 
     tokens_BLC: Tensor  # one vector a character
-    position_BL: Tensor  # float32 in [0, 1], the character's place in the caption
+    distance_BTL: Tensor  # float32, characters between a frame's place in the clip and the character's in the caption
     mask_BL: Tensor  # bool, False for padding
+    padding_B11L: Tensor  # float32, -inf for padding, else 0
     frames_BTC: Tensor  # one vector a frame: the caption as read from that frame's place in the clip
 
 
@@ -96,15 +97,16 @@ class TextEncoder(nn.Module):
         index_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device, dtype=torch.float32)
         position_BL = ((index_L[None] + 0.5) / length_B[:, None]).clamp(max=1.0)
         x_BLC = self.embedding(tokens_BL) + self.position(position_features(position_BL))
-        hide_padding = torch.zeros_like(position_BL).masked_fill(~mask_BL, float("-inf"))[:, None, None, :]
+        padding_B11L = torch.zeros_like(position_BL).masked_fill(~mask_BL, float("-inf"))[:, None, None, :]
         for layer in self.layers:
-            x_BLC = layer(x_BLC, None, hide_padding.to(x_BLC.dtype))
+            x_BLC = layer(x_BLC, None, padding_B11L.to(x_BLC.dtype))
         x_BLC = self.norm(x_BLC)
         query_TC = self.frame_query(position_features(centred_positions(frames, tokens_BL.device)))
         query_BTC = query_TC[None].expand(tokens_BL.shape[0], -1, -1)
-        bias = self.alignment(frames, position_BL, mask_BL).to(x_BLC.dtype)
+        distance_BTL = alignment_distance(frames, position_BL, mask_BL)
+        bias = self.alignment(distance_BTL, padding_B11L).to(x_BLC.dtype)
         frames_BTC = self.phase(self.reader(query_BTC, x_BLC, bias), length_B)
-        return TextFeatures(x_BLC, position_BL, mask_BL, frames_BTC)
+        return TextFeatures(x_BLC, distance_BTL, mask_BL, padding_B11L, frames_BTC)
 
 
 class CharacterEncoder(TextEncoder):

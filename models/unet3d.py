@@ -1,21 +1,24 @@
 """The network: a text encoder, and a UNet whose convolutions and attention are split between space and time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.attention import SpatialAttention, TemporalAttention, TextAttention
+from models.fused import as_autocast, cast_together
 from models.layers import (
     Downsample,
     FrameNorm,
+    Places,
     ResidualBlock,
     TextDraft,
     TimestepEmbedding,
     Upsample,
     fold_frames,
+    places_of,
     unfold_frames,
 )
 from models.text_encoder import TextEncoder, TextFeatures
@@ -65,32 +68,34 @@ class _Stage(nn.Module):
     def __init__(self, spec: UNet3DSpecification, level: int, in_channels: int, embedding_channels: int) -> None:
         super().__init__()
         channels = spec.channels[level]
-        attends = spec.level_sizes[level] in spec.spatial_attention_sizes
+        self.side = spec.level_sizes[level]
+        attends = self.side in spec.spatial_attention_sizes
         self.block = ResidualBlock(in_channels, channels, embedding_channels, spec.groups)
         self.spatial = SpatialAttention(channels, spec.head_channels, spec.groups) if attends else None
         self.text = TextAttention(channels, spec.text_channels, spec.head_channels, spec.groups) if attends else None
         self.temporal = TemporalAttention(channels, spec.head_channels, spec.groups)
 
     def forward(
-        self, x_NCHW: Tensor, skip_NCHW: Tensor | None, frames: int, embedding_ND: Tensor, text: TextFeatures
+        self, x_NCHW: Tensor, skip_NCHW: Tensor | None, places: Places, embedding_ND: Tensor, text: TextFeatures
     ) -> Tensor:
         """Map frames to frames; `skip_NCHW`, from the same level on the way down, adds channels to the input."""
-        inputs = (x_NCHW, skip_NCHW, frames, embedding_ND, text)
+        inputs = (x_NCHW, skip_NCHW, places, embedding_ND, text)
         if self.checkpoint_activations and self.training and torch.is_grad_enabled():
             result: Tensor = checkpoint(self._compute, *inputs, use_reentrant=False, preserve_rng_state=False)
             return result
         return self._compute(*inputs)
 
     def _compute(
-        self, x_NCHW: Tensor, skip_NCHW: Tensor | None, frames: int, embedding_ND: Tensor, text: TextFeatures
+        self, x_NCHW: Tensor, skip_NCHW: Tensor | None, places: Places, embedding_ND: Tensor, text: TextFeatures
     ) -> Tensor:
         if skip_NCHW is not None:
             x_NCHW = torch.cat((x_NCHW, skip_NCHW), dim=1)
-        x_NCHW = self.block(x_NCHW, frames, embedding_ND)
-        if self.spatial is not None and self.text is not None:
-            x_NCHW = self.spatial(x_NCHW)
-            x_NCHW = self.text(x_NCHW, frames, text.tokens_BLC, text.position_BL, text.mask_BL)
-        return self.temporal(x_NCHW, frames)
+        with cast_together(self):
+            x_NCHW = self.block(x_NCHW, len(places.time_TP), embedding_ND)
+            if self.spatial is not None and self.text is not None:
+                x_NCHW = self.spatial(x_NCHW, places.grid_SP[self.side])
+                x_NCHW = self.text(x_NCHW, text.tokens_BLC, text.distance_BTL, text.padding_B11L)
+            return self.temporal(x_NCHW, places.time_TP)
 
 
 class UNet3D(nn.Module):
@@ -185,7 +190,14 @@ class UNet3D(nn.Module):
         Returns:
             [B, 3, T, image_size, image_size], the prediction.
         """
+        # Stages cast their own weights, so that several processes can send the gradients of one while others follow.
+        layers = (*self.children(), *self.down, *self.up)
+        with cast_together(*(layer for layer in layers if not isinstance(layer, _Stage | nn.ModuleList))):
+            return self._predict(video_BCTHW, timestep_B, replace(text, tokens_BLC=as_autocast(text.tokens_BLC)))
+
+    def _predict(self, video_BCTHW: Tensor, timestep_B: Tensor, text: TextFeatures) -> Tensor:
         frames = video_BCTHW.shape[2]
+        places = places_of(frames, self.spec.spatial_attention_sizes, video_BCTHW.device)
         timestep_BD = self.timestep(timestep_B)
         embedding_BTD = timestep_BD[:, None] + self.text(text.frames_BTC)
         embedding_ND = nn.functional.silu(embedding_BTD).flatten(0, 1)
@@ -196,15 +208,15 @@ class UNet3D(nn.Module):
             if isinstance(layer, Downsample):
                 x_NCHW = layer(x_NCHW)
             else:
-                x_NCHW = layer(x_NCHW, None, frames, embedding_ND, text)
+                x_NCHW = layer(x_NCHW, None, places, embedding_ND, text)
                 skips.append(x_NCHW)
-        x_NCHW = self.middle(x_NCHW, None, frames, embedding_ND, text)
+        x_NCHW = self.middle(x_NCHW, None, places, embedding_ND, text)
         for layer in self.up:
             if isinstance(layer, Upsample):
                 x_NCHW = layer(x_NCHW)
             else:
-                x_NCHW = layer(x_NCHW, skips.pop(), frames, embedding_ND, text)
-        x_NCHW = self.output(nn.functional.silu(self.norm(x_NCHW)))
+                x_NCHW = layer(x_NCHW, skips.pop(), places, embedding_ND, text)
+        x_NCHW = self.output(self.norm(x_NCHW, silu=True))
         prediction = unfold_frames(nn.functional.pixel_shuffle(x_NCHW, self.spec.patch_size), frames)
         clip_gain_B, draft_gain_B = self.gains(nn.functional.silu(timestep_BD)).view(-1, 2, 1, 1, 1, 1).unbind(dim=1)
         return prediction + clip_gain_B * video_BCTHW + draft_gain_B * unfold_frames(draft_NCHW, frames)
@@ -240,5 +252,6 @@ class TextToVideoModel(nn.Module):
         null_L = torch.full_like(tokens_BL[0], PADDING)
         null_L[0] = NULL_CAPTION
         tokens_BL = torch.where(drop_caption_B[:, None], null_L, tokens_BL)
-        text = self.text_encoder(tokens_BL, video_BCTHW.shape[2])
+        with cast_together(self.text_encoder):
+            text = self.text_encoder(tokens_BL, video_BCTHW.shape[2])
         return self.unet(video_BCTHW, timestep_B, text)

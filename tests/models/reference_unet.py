@@ -114,7 +114,7 @@ def _text(module: TextAttention, x: Tensor, text: TextFeatures) -> Tensor:
         length = int(text.mask_BL[b].sum())
         for t in range(frames):
             for character in range(length):
-                distance = abs((t + 0.5) / frames - float(text.position_BL[b, character]))
+                distance = abs((t + 0.5) / frames - (character + 0.5) / length)
                 bias[b, :, t, character] = -slopes * distance * length
     bias = torch.stack([bias[:, :, t] for t in range(frames) for _ in range(height * width)], dim=2)
     attended = _attention(module.attention, queries, text.tokens_BLC, bias)

@@ -6,7 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention import FEW_KEYS, AlignmentBias, MultiHeadAttention, SpatialAttention, TemporalAttention, attend
+from models import attention
+from models.attention import (
+    FEW_KEYS,
+    AlignmentBias,
+    MultiHeadAttention,
+    SpatialAttention,
+    TemporalAttention,
+    alignment_distance,
+    attend,
+)
+from models.layers import Places, places_of
+
+
+def places() -> Places:
+    return places_of(3, (4,), torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -44,10 +58,49 @@ def test_the_path_for_few_keys_equals_the_fused_kernel(keys: int) -> None:
         torch.testing.assert_close(attend(query, key, value, one), expected)
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize(("grid", "index"), [(2, 10**9), (10**9, 2 * 2 * 128 * 32), (10**9, 128 * 32)])
+def test_attention_that_is_too_large_for_one_call_is_split(
+    monkeypatch: pytest.MonkeyPatch, grid: int, index: int, has_bias: bool
+) -> None:
+    """CUDA refuses more than 65,535 sequences or heads a call; the limits here are smaller."""
+    torch.manual_seed(0)
+    inputs = [torch.randn(5, 3, rows, 8).requires_grad_() for rows in (7, FEW_KEYS + 1, FEW_KEYS + 1)]
+    bias = torch.randn(5, 1, 7, FEW_KEYS + 1).requires_grad_() if has_bias else None
+    leaves = [*inputs, bias] if has_bias else inputs
+    gradient = torch.randn(5, 3, 7, 8)
+    whole = attend(*inputs, bias)
+    expected = [whole, *torch.autograd.grad(whole, leaves, gradient)]
+    monkeypatch.setattr(attention, "LARGEST_GRID", grid)
+    monkeypatch.setattr(attention, "LARGEST_INDEX", index)
+    sizes: list[torch.Size] = []
+
+    def watched(query: torch.Tensor, *others: torch.Tensor, **options: object) -> torch.Tensor:
+        sizes.append(query.shape)
+        return kernel(query, *others, **options)
+
+    kernel = nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watched)
+    parts = attend(*inputs, bias)
+    assert len(sizes) > 1
+    assert all(max(batch, heads) <= grid and batch * heads * 128 * 32 <= index for batch, heads, _, _ in sizes)
+    torch.testing.assert_close([parts, *torch.autograd.grad(parts, leaves, gradient)], expected)
+
+
+@torch.no_grad()
+def test_sequences_side_by_side_attend_like_sequences_apart() -> None:
+    torch.manual_seed(0)
+    module = MultiHeadAttention(channels=8, context_channels=8, head_channels=4)
+    nn.init.normal_(module.output.weight)
+    x_NQSC = torch.randn(2, 5, 3, 8)
+    apart = torch.stack([module(x_NQSC[:, :, place], x_NQSC[:, :, place]) for place in range(3)], dim=2)
+    torch.testing.assert_close(module(x_NQSC, x_NQSC), apart)
+
+
 def test_new_attention_is_the_identity_on_frames() -> None:
     x = torch.randn(6, 8, 4, 4)
-    assert torch.equal(SpatialAttention(8, 4, 2)(x), x)
-    assert torch.equal(TemporalAttention(8, 4, 2)(x, 3), x)
+    assert torch.equal(SpatialAttention(8, 4, 2)(x, places().grid_SP[4]), x)
+    assert torch.equal(TemporalAttention(8, 4, 2)(x, places().time_TP), x)
 
 
 @torch.no_grad()
@@ -56,10 +109,11 @@ def test_spatial_attention_stays_within_a_frame_and_temporal_within_a_position()
     x = torch.randn(6, 8, 4, 4)  # 2 clips of 3 frames
     changed = x.clone()
     changed[1, :, 2, 3] += 1.0
-    for module, arguments in ((SpatialAttention(8, 4, 1), ()), (TemporalAttention(8, 4, 1), (3,))):
+    spatial, temporal = SpatialAttention(8, 4, 1), TemporalAttention(8, 4, 1)
+    for module, features in ((spatial, places().grid_SP[4]), (temporal, places().time_TP)):
         nn.init.normal_(module.attention.output.weight)
         module.norm = nn.Identity()  # the norm itself mixes positions
-        difference = (module(changed, *arguments) - module(x, *arguments)).abs().amax(1) > 1e-6
+        difference = (module(changed, features) - module(x, features)).abs().amax(1) > 1e-6
         touched = {tuple(index) for index in difference.nonzero().tolist()}
         if isinstance(module, SpatialAttention):
             expected = {(1, row, column) for row in range(4) for column in range(4)}
@@ -72,7 +126,8 @@ def test_alignment_bias_is_slope_times_distance_in_characters() -> None:
     module = AlignmentBias(heads=2)
     position = torch.tensor([[0.25, 0.75, 1.0]])
     mask = torch.tensor([[True, True, False]])
-    bias = module(4, position, mask)[0]
+    padding = torch.zeros(1, 1, 1, 3).masked_fill(~mask, float("-inf"))
+    bias = module(alignment_distance(4, position, mask), padding)[0]
     frame_centres = (0.125, 0.375, 0.625, 0.875)
     for head, slope in enumerate((4.0, 1.0)):
         for frame, centre in enumerate(frame_centres):

@@ -46,7 +46,8 @@ def test_padding_does_not_change_the_features_of_a_caption() -> None:
     padded = model(torch.tensor([[5, 6, PADDING, PADDING], [7, 8, 9, 10]]), frames=6)
     torch.testing.assert_close(padded.frames_BTC[:1], alone.frames_BTC, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(padded.tokens_BLC[:1, :2], alone.tokens_BLC, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(padded.position_BL[0, :2], torch.tensor([0.25, 0.75]))
+    # The first of six frames is at 1/12, and the two characters at 1/4 and 3/4, which is 1/2 of a character more each.
+    torch.testing.assert_close(padded.distance_BTL[0, 0, :2], 2 * torch.tensor([1 / 4 - 1 / 12, 3 / 4 - 1 / 12]))
 
 
 @torch.no_grad()

@@ -1,0 +1,137 @@
+"""The operator for norms against PyTorch's own, compiled once for all shapes; weights that are cast together."""
+
+import functools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+from models import fused
+from models.fused import cast_together, fused_norm, norm_backward, norm_forward
+from models.layers import FrameNorm
+from models.unet3d import TextToVideoModel
+from tests.models.test_reference import SMALL, build, fast, inputs, plain
+
+KINDS = [(0, False), (0, True), (1, False), (2, True)]
+"""Numbers a channel that scale and shift, and whether SiLU follows, as the network uses the operator."""
+SHAPES = [(6, 32, 4, 4), (16, 256, 16, 32), (4, 512, 4, 32), (2, 48, 6, 3), (8, 64, 8, 8)]
+"""Frames, channels, side, groups: some sizes are equal, some are those that the operator is compiled for."""
+
+
+def differences(frames: int, channels: int, side: int, groups: int, film: int, *, silu: bool) -> list[float]:
+    """Return by how much result and gradients differ from PyTorch's, as shares of the largest value."""
+    torch.manual_seed(0)
+    norm = FrameNorm(groups, channels)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x, gradient = (
+        (scale * torch.randn(frames, channels, side, side) + mean).contiguous(memory_format=torch.channels_last)
+        for scale, mean in ((2, 3), (1, 0))
+    )
+    scale_shift = torch.randn(frames, film * channels).requires_grad_() if film else None
+    leaves = [each for each in (x.requires_grad_(), norm.weight, norm.bias, scale_shift) if each is not None]
+    result = fused_norm(x, norm.weight, norm.bias, scale_shift, groups=groups, silu=silu)
+    expected = norm(x, scale_shift, silu=silu)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    pairs = [(result, expected)]
+    pairs += zip(*(torch.autograd.grad(each, leaves, gradient) for each in (result, expected)), strict=True)
+    return [((one - other).abs().max() / other.abs().max()).item() for one, other in pairs]
+
+
+@pytest.mark.parametrize(("film", "silu"), KINDS)
+def test_norm_and_gradients_are_those_of_pytorch(film: int, silu: bool) -> None:
+    assert max(differences(6, 32, 5, 4, film, silu=silu)) < 1e-5
+
+
+def test_a_large_mean_costs_no_precision() -> None:
+    x = 1000 + torch.randn(2, 32, 8, 8)
+    one = torch.ones(32)
+    expected = nn.functional.group_norm(x.double(), 4).float()
+    torch.testing.assert_close(fused_norm(x, one, 0 * one, None, groups=4, silu=False), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the operator be compiled on the CPU, for sizes that are soon computed."""
+    monkeypatch.setattr(fused, "_as_run_on", lambda device, function: fused._compiled(function))
+    monkeypatch.setattr(fused, "_SHAPE", fused._SHAPE | {"N": 6, "S": 10, "K": 2, "G": 8})
+    fused._compiled.cache_clear()
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    fused._compiled.cache_clear()
+
+
+def check_compiled() -> None:
+    worst = max(max(differences(*shape, film, silu=silu)) for shape in SHAPES for film, silu in KINDS)
+    assert worst < 1e-5
+    assert counters["stats"]["unique_graphs"] == 2 * len(KINDS)  # one for each kind, forward and backward
+
+
+def test_one_compilation_serves_all_shapes(compiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    check_compiled()
+
+
+@pytest.mark.slow
+def test_generated_kernels_compute_the_same(compiled: None) -> None:
+    check_compiled()
+
+
+def test_without_a_compiler_norms_are_slow_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "compiler_fault", lambda device: "no triton")
+    fused._compiles.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"torch.compile, which fuses norms, lacks something \(no triton\)"):
+            assert fused._as_run_on(torch.device("cuda"), norm_forward) is norm_forward
+        assert fused._as_run_on(torch.device("cuda"), norm_backward) is norm_backward
+    finally:
+        fused._compiles.cache_clear()
+
+
+def autocast_cpu(device_type: str) -> bool:
+    return torch.is_autocast_enabled(device_type)
+
+
+def test_casting_together_gives_the_numbers_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5), nn.LayerNorm(5), nn.Linear(5, 5))
+    names = list(layers.state_dict())
+    x = torch.randn(2, 3, 8, 8)
+
+    def train() -> list[Tensor]:
+        layers.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16), cast_together(layers):
+            y = layers(x)
+        y.float().square().sum().backward()
+        return [y.detach(), *(parameter.grad for parameter in layers.parameters())]
+
+    expected = train()
+    monkeypatch.setattr(fused, "casts_together", autocast_cpu)
+    assert all(torch.equal(one, other) for one, other in zip(train(), expected, strict=True))
+    assert list(layers.state_dict()) == names
+    assert all(isinstance(each, nn.Parameter) for each in layers.parameters())
+
+
+def on_cuda(model: TextToVideoModel, *given: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return fast(model, *given)
+
+
+def test_the_network_as_on_cuda_is_as_near_to_the_plain_one_as_bfloat16_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = build(SMALL), inputs(SMALL)
+    expected = plain(model, *given)
+    nn.functional.mse_loss(expected, given[0]).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    monkeypatch.setattr(fused, "casts_together", autocast_cpu)
+    monkeypatch.setattr("models.layers.is_fused", lambda x: x.shape[1] % fused.LANES == 0)
+    actual = on_cuda(model, *given)
+    nn.functional.mse_loss(actual, given[0]).backward()
+    error = (actual - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert 1e-4 < error < 0.02
+    for name, parameter in model.named_parameters():
+        alike = nn.functional.cosine_similarity(parameter.grad.flatten(), gradients[name].flatten(), dim=0)
+        assert alike > 0.9, name  # two slopes alone are below 0.99
