@@ -36,6 +36,16 @@ def test_waiting_asks_the_device_that_computes(monkeypatch: pytest.MonkeyPatch) 
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_cudnn_s_attention_is_off_unless_it_is_asked_for(allowed: bool) -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        build_device(Config(DEVICE="cpu", **({"CUDNN_ATTENTION": True} if allowed else {})), ALONE)
+        assert torch.backends.cuda.cudnn_sdp_enabled() == allowed
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 class Tensor:
     """Notes what is asked of it."""
 
