@@ -3,8 +3,9 @@
 CUDA's own group normalisation knows NCHW alone. In a network in channels last, each one costs a copy to float32, one
 to NCHW, two passes, SiLU, a copy to a lower precision, and one back to channels last inside the next convolution, and
 autograd keeps the float32. The operator here reads and writes channels last in the precision of its neighbours,
-computes in float32, and keeps its input alone. torch.compile makes a few kernels of each of its two functions, once for
-all shapes.
+computes in float32, and keeps its input alone. torch.compile makes a few kernels of each of its four functions, once
+for all shapes. There are four, and not two, because of one function it would keep whole frames in float32 between two
+kernels, and look up for every number which group it belongs to.
 """
 
 import functools
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 EPSILON = 1e-5
 LANES = 16
 """Channels that lie together for sure, so that generated kernels can read several at once."""
-_SHAPE = {"N": 240, "S": 1024, "K": 8, "L": LANES, "G": 32, "D": 4}
+_SHAPE = {"N": 240, "S": 1024, "K": 8, "L": LANES, "C": 128, "G": 32, "D": 4}
 """Sizes to compile for. They all differ, because torch.compile takes sizes that are equal once to be equal always."""
 
 
@@ -127,29 +128,42 @@ def fused_norm(
     x_NSKL = x_NCHW.permute(0, 2, 3, 1).flatten(1, 2).contiguous().unflatten(2, (-1, LANES))
     weight_GD, bias_GD = (each.unflatten(0, (groups, -1)) for each in (weight_C, bias_C))
     film_NMGD = None if scale_shift is None else scale_shift.unflatten(1, (-1, *weight_GD.shape))
-    y_NSKL, _, _ = _norm(x_NSKL, weight_GD, bias_GD, film_NMGD, silu, dtype)
+    y_NSKL = _norm(x_NSKL, weight_GD, bias_GD, film_NMGD, silu, dtype)[0]
     return y_NSKL.flatten(2).unflatten(1, x_NCHW.shape[2:]).permute(0, 3, 1, 2)
 
 
-def norm_forward(
-    x_NSKL: Tensor, weight_GD: Tensor, bias_GD: Tensor, film_NMGD: Tensor | None, silu: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the result in `dtype`, and the means and inverse standard deviations of the groups, [N, G] float32."""
-    x_NSC = x_NSKL.flatten(2).float()
+def statistics(
+    x_NSKL: Tensor, weight_GD: Tensor, bias_GD: Tensor, film_NMGD: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return a factor and what is then added for each frame and channel, and each group's mean and 1 / deviation.
+
+    The first two are [N, C], the others [N, G], all float32.
+    """
     # Channel by channel first, which reads neighbours together; groups are a few channels wide. Exact, by the law of
     # total variance, and without the cancellation of a mean square less a squared mean.
-    variance_NC, mean_NC = torch.var_mean(x_NSC, dim=1, correction=0)
+    variance_NC, mean_NC = torch.var_mean(x_NSKL.flatten(2).float(), dim=1, correction=0)
     variance_NGD, mean_NGD = (each.unflatten(1, weight_GD.shape) for each in (variance_NC, mean_NC))
     mean_NG = mean_NGD.mean(dim=2)
     rstd_NG = ((variance_NGD + (mean_NGD - mean_NG[..., None]).square()).mean(dim=2) + EPSILON).rsqrt()
-    y_NSC = _affine(_normed(x_NSC, mean_NG, rstd_NG, weight_GD), weight_GD, bias_GD, film_NMGD)
-    result_NSC = (y_NSC * y_NSC.sigmoid() if silu else y_NSC).to(dtype)
-    return result_NSC.unflatten(2, (-1, LANES)), mean_NG, rstd_NG
+    scale_NGD = _scale(film_NMGD, weight_GD)
+    gain_NGD = rstd_NG[..., None] * weight_GD * scale_NGD
+    offset_NGD = bias_GD * scale_NGD - mean_NG[..., None] * gain_NGD
+    if film_NMGD is not None:
+        offset_NGD = offset_NGD + film_NMGD[:, -1].float()
+    return gain_NGD.flatten(1), offset_NGD.flatten(1), mean_NG, rstd_NG
 
 
-def norm_backward(
+def result(x_NSKL: Tensor, gain_NC: Tensor, offset_NC: Tensor, silu: bool, dtype: torch.dtype) -> tuple[Tensor]:
+    """Return what the operator gives, in `dtype`."""
+    y_NSC = x_NSKL.flatten(2).float() * gain_NC[:, None] + offset_NC[:, None]
+    return ((y_NSC * y_NSC.sigmoid() if silu else y_NSC).to(dtype).unflatten(2, (-1, LANES)),)
+
+
+def sums(
     gradient_NSKL: Tensor,
     x_NSKL: Tensor,
+    gain_NC: Tensor,
+    offset_NC: Tensor,
     mean_NG: Tensor,
     rstd_NG: Tensor,
     weight_GD: Tensor,
@@ -157,48 +171,55 @@ def norm_backward(
     film_NMGD: Tensor | None,
     silu: bool,
 ) -> list[Tensor]:
-    """Return the gradients of x, weight and bias, and of scale and shift where there are any."""
-    normed_NSC = _normed(x_NSKL.flatten(2).float(), mean_NG, rstd_NG, weight_GD)
-    gradient_NSC = gradient_NSKL.flatten(2).float()
-    if silu:
-        y_NSC = _affine(normed_NSC, weight_GD, bias_GD, film_NMGD)
-        share_NSC = y_NSC.sigmoid()
-        gradient_NSC = gradient_NSC * share_NSC * (1 + y_NSC * (1 - share_NSC))
-    # All gradients follow from these two sums over the places of a frame.
-    sum_NGD = gradient_NSC.sum(dim=1).unflatten(1, weight_GD.shape)
-    product_NGD = (gradient_NSC * normed_NSC).sum(dim=1).unflatten(1, weight_GD.shape)
+    """Return what `gradient_of_x` needs, [N, C] each, and the gradients of weight, bias and film if there is any."""
+    x_NSC = x_NSKL.flatten(2).float()
+    gradient_NSC = _before_silu(gradient_NSKL, x_NSC, gain_NC, offset_NC, silu)
+    of_shift_NGD, with_x_NGD = (
+        each.sum(dim=1).unflatten(1, weight_GD.shape) for each in (gradient_NSC, gradient_NSC * x_NSC)
+    )
+    mean_NG1, rstd_NG1 = mean_NG[..., None], rstd_NG[..., None]
+    of_normed_NGD = (with_x_NGD - mean_NG1 * of_shift_NGD) * rstd_NG1
     scale_NGD = _scale(film_NMGD, weight_GD)
-    gain_NGD = weight_GD * scale_NGD
-    of_mean_NGD, of_deviation_NGD = (
-        ((each * gain_NGD).mean(dim=2, keepdim=True) / x_NSKL.shape[1]).expand_as(each)
-        for each in (sum_NGD, product_NGD)
+    of_mean_NG1, of_deviation_NG1 = (
+        (each * weight_GD * scale_NGD).mean(dim=2, keepdim=True) / x_NSKL.shape[1] * rstd_NG1
+        for each in (of_shift_NGD, of_normed_NGD)
     )
-    centred_NSC = gradient_NSC * _by_channel(gain_NGD) - _by_channel(of_mean_NGD)
-    of_x_NSC = (centred_NSC - normed_NSC * _by_channel(of_deviation_NGD)) * _by_channel(
-        rstd_NG[..., None].expand_as(sum_NGD)
-    )
-    gradients = [
-        of_x_NSC.to(x_NSKL.dtype).unflatten(2, (-1, LANES)),
-        (product_NGD * scale_NGD).sum(dim=0),
-        (sum_NGD * scale_NGD).sum(dim=0),
+    slope_NG1 = -of_deviation_NG1 * rstd_NG1
+    found = [
+        slope_NG1.expand_as(of_shift_NGD).flatten(1),
+        (-of_mean_NG1 - slope_NG1 * mean_NG1).expand_as(of_shift_NGD).flatten(1),
+        (of_normed_NGD * scale_NGD).sum(dim=0),
+        (of_shift_NGD * scale_NGD).sum(dim=0),
     ]
     if film_NMGD is not None:
-        of_film = [sum_NGD] if film_NMGD.shape[1] == 1 else [product_NGD * weight_GD + sum_NGD * bias_GD, sum_NGD]
-        gradients.append(torch.stack(of_film, dim=1).to(film_NMGD.dtype))
-    return gradients
+        of_scale = [of_normed_NGD * weight_GD + of_shift_NGD * bias_GD] if film_NMGD.shape[1] == 2 else []
+        found.append(torch.stack([*of_scale, of_shift_NGD], dim=1).to(film_NMGD.dtype))
+    return found
 
 
-def _normed(x_NSC: Tensor, mean_NG: Tensor, rstd_NG: Tensor, weight_GD: Tensor) -> Tensor:
-    mean, rstd = (_by_channel(each[..., None].expand(-1, *weight_GD.shape)) for each in (mean_NG, rstd_NG))
-    return (x_NSC - mean) * rstd
+def gradient_of_x(
+    gradient_NSKL: Tensor,
+    x_NSKL: Tensor,
+    gain_NC: Tensor,
+    offset_NC: Tensor,
+    slope_NC: Tensor,
+    constant_NC: Tensor,
+    silu: bool,
+) -> tuple[Tensor]:
+    """Return the gradient of x, in its type."""
+    x_NSC = x_NSKL.flatten(2).float()
+    gradient_NSC = _before_silu(gradient_NSKL, x_NSC, gain_NC, offset_NC, silu)
+    of_x_NSC = gradient_NSC * gain_NC[:, None] + x_NSC * slope_NC[:, None] + constant_NC[:, None]
+    return (of_x_NSC.to(x_NSKL.dtype).unflatten(2, (-1, LANES)),)
 
 
-def _affine(normed_NSC: Tensor, weight_GD: Tensor, bias_GD: Tensor, film_NMGD: Tensor | None) -> Tensor:
-    scale_NGD = _scale(film_NMGD, weight_GD)
-    shift_NGD = bias_GD * scale_NGD
-    if film_NMGD is not None:
-        shift_NGD = shift_NGD + film_NMGD[:, -1].float()
-    return normed_NSC * _by_channel(weight_GD * scale_NGD) + _by_channel(shift_NGD)
+def _before_silu(gradient_NSKL: Tensor, x_NSC: Tensor, gain_NC: Tensor, offset_NC: Tensor, silu: bool) -> Tensor:
+    gradient_NSC = gradient_NSKL.flatten(2).float()
+    if not silu:
+        return gradient_NSC
+    y_NSC = x_NSC * gain_NC[:, None] + offset_NC[:, None]
+    share_NSC = y_NSC.sigmoid()
+    return gradient_NSC * share_NSC * (1 + y_NSC * (1 - share_NSC))
 
 
 def _scale(film_NMGD: Tensor | None, weight_GD: Tensor) -> Tensor:
@@ -207,13 +228,8 @@ def _scale(film_NMGD: Tensor | None, weight_GD: Tensor) -> Tensor:
     return 1 + film_NMGD[:, 0].float()
 
 
-def _by_channel(each_NGD: Tensor) -> Tensor:
-    """[N or 1, G, D] to [N or 1, 1, C]."""
-    return each_NGD.flatten(1)[:, None]
-
-
 def _as_run_on(device: torch.device, function: Callable[..., Sequence[Tensor]]) -> Callable[..., Sequence[Tensor]]:
-    """Return one of the two functions compiled for CUDA, and as it is elsewhere and where nothing can be compiled."""
+    """Return one of the four functions compiled for CUDA, and as it is elsewhere and where nothing can be compiled."""
     return _compiled(function) if device.type == "cuda" and _compiles(device.type) else function
 
 
@@ -266,23 +282,29 @@ def _example(name: str, argument: Any) -> Any:
 @torch.library.custom_op("text2sign::norm", mutates_args=())
 def _norm(
     x_NSKL: Tensor, weight_GD: Tensor, bias_GD: Tensor, film_NMGD: Tensor | None, silu: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    y, mean, rstd = _as_run_on(x_NSKL.device, norm_forward)(x_NSKL, weight_GD, bias_GD, film_NMGD, silu, dtype)
-    return y, mean, rstd
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gain, offset, mean, rstd = _as_run_on(x_NSKL.device, statistics)(x_NSKL, weight_GD, bias_GD, film_NMGD)
+    (y,) = _as_run_on(x_NSKL.device, result)(x_NSKL, gain, offset, silu, dtype)
+    return y, gain, offset, mean, rstd
 
 
 @_norm.register_fake
 def _(
     x_NSKL: Tensor, weight_GD: Tensor, bias_GD: Tensor, film_NMGD: Tensor | None, silu: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    mean_NG = x_NSKL.new_empty(len(x_NSKL), len(weight_GD), dtype=torch.float32)
-    return x_NSKL.new_empty(x_NSKL.shape, dtype=dtype), mean_NG, torch.empty_like(mean_NG)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    channels, groups = weight_GD.numel(), weight_GD.shape[0]
+    gain, offset, mean, rstd = (
+        x_NSKL.new_empty((x_NSKL.shape[0], size), dtype=torch.float32) for size in (channels, channels, groups, groups)
+    )
+    return x_NSKL.new_empty(x_NSKL.shape, dtype=dtype), gain, offset, mean, rstd
 
 
 @torch.library.custom_op("text2sign::norm_backward", mutates_args=())
 def _norm_backward(
     gradient_NSKL: Tensor,
     x_NSKL: Tensor,
+    gain_NC: Tensor,
+    offset_NC: Tensor,
     mean_NG: Tensor,
     rstd_NG: Tensor,
     weight_GD: Tensor,
@@ -290,14 +312,20 @@ def _norm_backward(
     film_NMGD: Tensor | None,
     silu: bool,
 ) -> list[Tensor]:
-    run = _as_run_on(x_NSKL.device, norm_backward)
-    return list(run(gradient_NSKL, x_NSKL, mean_NG, rstd_NG, weight_GD, bias_GD, film_NMGD, silu))
+    whole = (gradient_NSKL, x_NSKL, gain_NC, offset_NC)
+    slope, constant, *others = _as_run_on(x_NSKL.device, sums)(
+        *whole, mean_NG, rstd_NG, weight_GD, bias_GD, film_NMGD, silu
+    )
+    (of_x,) = _as_run_on(x_NSKL.device, gradient_of_x)(*whole, slope, constant, silu)
+    return [of_x, *others]
 
 
 @_norm_backward.register_fake
 def _(
     gradient_NSKL: Tensor,
     x_NSKL: Tensor,
+    gain_NC: Tensor,
+    offset_NC: Tensor,
     mean_NG: Tensor,
     rstd_NG: Tensor,
     weight_GD: Tensor,
@@ -308,7 +336,7 @@ def _(
     return [torch.empty_like(each) for each in (x_NSKL, weight_GD, bias_GD, film_NMGD) if each is not None]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x_NSKL, weight_GD, bias_GD, film_NMGD, ctx.silu, _ = inputs
     ctx.save_for_backward(x_NSKL, *output[1:], weight_GD, bias_GD, film_NMGD)
     ctx.set_materialize_grads(False)

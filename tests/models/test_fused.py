@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from models import fused
-from models.fused import cast_together, fused_norm, norm_backward, norm_forward
+from models.fused import cast_together, fused_norm, gradient_of_x, statistics
 from models.layers import FrameNorm
 from models.unet3d import TextToVideoModel
 from tests.models.test_reference import SMALL, build, fast, inputs, plain
@@ -56,7 +56,7 @@ def test_a_large_mean_costs_no_precision() -> None:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the operator be compiled on the CPU, for sizes that are soon computed."""
     monkeypatch.setattr(fused, "_as_run_on", lambda device, function: fused._compiled(function))
-    monkeypatch.setattr(fused, "_SHAPE", fused._SHAPE | {"N": 6, "S": 10, "K": 2, "G": 8})
+    monkeypatch.setattr(fused, "_SHAPE", fused._SHAPE | {"N": 6, "S": 10, "K": 2, "C": 32, "G": 8})
     fused._compiled.cache_clear()
     torch._dynamo.reset()
     counters.clear()
@@ -67,7 +67,8 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def check_compiled() -> None:
     worst = max(max(differences(*shape, film, silu=silu)) for shape in SHAPES for film, silu in KINDS)
     assert worst < 1e-5
-    assert counters["stats"]["unique_graphs"] == 2 * len(KINDS)  # one for each kind, forward and backward
+    # Statistics with 0, 1 and 2 numbers a channel; result and gradient of x with and without SiLU; sums of each kind.
+    assert counters["stats"]["unique_graphs"] == 3 + 2 + 2 + len(KINDS)
 
 
 def test_one_compilation_serves_all_shapes(compiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +86,8 @@ def test_without_a_compiler_norms_are_slow_and_right(monkeypatch: pytest.MonkeyP
     fused._compiles.cache_clear()
     try:
         with pytest.warns(UserWarning, match=r"torch.compile, which fuses norms, lacks something \(no triton\)"):
-            assert fused._as_run_on(torch.device("cuda"), norm_forward) is norm_forward
-        assert fused._as_run_on(torch.device("cuda"), norm_backward) is norm_backward
+            assert fused._as_run_on(torch.device("cuda"), statistics) is statistics
+        assert fused._as_run_on(torch.device("cuda"), gradient_of_x) is gradient_of_x
     finally:
         fused._compiles.cache_clear()
 
