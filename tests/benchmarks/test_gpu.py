@@ -138,6 +138,7 @@ def test_an_error_is_a_fault_and_the_next_part_runs(findings: Findings) -> None:
     assert found(findings) == ({"two": 2}, ["one: RuntimeError: CUDA error"])
 
 
+@pytest.mark.slow
 def test_right_attention_passes_at_every_place_and_wrong_attention_is_found(
     findings: Findings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +269,7 @@ def test_full_size_fits_together_on_an_imagined_device(
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(None, marks=pytest.mark.slow), torch.bfloat16])
 def test_the_network_of_base_passes_clips_on_an_imagined_device(
     dtype: torch.dtype | None, imagined_findings: Findings
 ) -> None:

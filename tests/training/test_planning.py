@@ -203,6 +203,7 @@ def assert_equal(first: Path, second: Path) -> None:
         assert points(first)[tag] == points(second)[tag]
 
 
+@pytest.mark.slow
 def test_a_run_that_its_minutes_would_cut_short_anneals_and_can_be_repeated_and_resumed(
     run: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +244,7 @@ def test_a_run_that_its_minutes_would_cut_short_anneals_and_can_be_repeated_and_
     assert newest(killed)[1]["schedule"] == {"last_epoch": steps + 1.0}
 
 
+@pytest.mark.slow
 def test_a_run_without_max_steps_is_planned_and_one_that_fits_stays_as_it_is(
     run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
