@@ -269,7 +269,8 @@ def test_full_size_fits_together_on_an_imagined_device(
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
-@pytest.mark.parametrize("dtype", [pytest.param(None, marks=pytest.mark.slow), torch.bfloat16])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_the_network_of_base_passes_clips_on_an_imagined_device(
     dtype: torch.dtype | None, imagined_findings: Findings
 ) -> None:

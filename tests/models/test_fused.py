@@ -71,6 +71,7 @@ def check_compiled() -> None:
     assert counters["stats"]["unique_graphs"] == 3 + 2 + 2 + len(KINDS)
 
 
+@pytest.mark.slow
 def test_one_compilation_serves_all_shapes(compiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     check_compiled()

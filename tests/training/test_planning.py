@@ -256,6 +256,7 @@ def test_a_run_without_max_steps_is_planned_and_one_that_fits_stays_as_it_is(
     assert_equal(fitting, run("unlimited", "--max-minutes=none", "--max-steps=29"))
 
 
+@pytest.mark.slow
 def test_a_machine_that_becomes_slower_ends_the_run_at_its_minutes(
     run: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
