@@ -32,12 +32,7 @@ LEAST_SHARE = 0.5  # of the expected time, without which a check does not begin
 @program
 def main(arguments: Sequence[str]) -> int:
     """Check, write and print; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = runner.plain_parser("gpu", __doc__)
     parser.add_argument("--output", type=runner.output_file, required=True, help="JSON lines are added to this file")
     parser.add_argument("--budget-seconds", type=runner.at_least_one, default=560, metavar="N", help="default 560")
     parser.add_argument("--checks", type=_numbers, default=range(len(CHECKS)), help="such as 0,1,6; default: all")

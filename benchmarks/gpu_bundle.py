@@ -5,7 +5,6 @@ holds the rest: wheels for its Python, the letters of one sign language, this re
 recognisers of the cache; and run.sh, which installs nothing outside of the folder and starts the checks.
 """
 
-import argparse
 import importlib.metadata
 import importlib.resources
 import io
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.evaluated_rows import ROOT
-from benchmarks.runner import say
+from benchmarks.runner import plain_parser, say
 from common.console import program
 from common.errors import UserError
 from data.fingerspelling.lexicon import language_entries
@@ -42,12 +41,7 @@ exec python3 -m benchmarks.gpu --cache-dir "$here/cache" "$@"
 @program
 def main(arguments: Sequence[str]) -> None:
     """Pack, and say how large it is."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu_bundle",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = plain_parser("gpu_bundle", __doc__)
     parser.add_argument("folder", type=Path, help="a new folder")
     parser.add_argument("--python", default="3.12", help="version of the machine's Python (default 3.12)")
     parser.add_argument("--platform", default="x86_64", choices=("x86_64", "aarch64"), help="default x86_64")

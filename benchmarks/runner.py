@@ -189,16 +189,21 @@ def _processor() -> str:
     return platform.processor() or "an unnamed processor"
 
 
-def build_parser(
-    name: str, description: str | None, *, alternations: int = 0, quick: str = ""
-) -> argparse.ArgumentParser:
-    """Return a parser of `python -m benchmarks.NAME`; it has --alternations and --quick where these are described."""
-    parser = argparse.ArgumentParser(
+def plain_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of `python -m benchmarks.NAME` without options."""
+    return argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def build_parser(
+    name: str, description: str | None, *, alternations: int = 0, quick: str = ""
+) -> argparse.ArgumentParser:
+    """Return a parser of `python -m benchmarks.NAME`; it has --alternations and --quick where these are described."""
+    parser = plain_parser(name, description)
     if alternations:
         text = f"turns of everything that is compared (default {alternations})"
         parser.add_argument("--alternations", type=at_least_one, default=alternations, metavar="N", help=text)

@@ -187,25 +187,25 @@ def build_device(config: Config, place: Place) -> ComputeDevice:
     Raises:
         UserError: it is not there, computes wrongly, or cannot compile what is to be compiled.
     """
-    _choose_algorithms(deterministic=config.DETERMINISTIC)
+    _choose_algorithms(config)
     compute = choose_device(config.DEVICE, config.MIXED_PRECISION, place)
     if compute.device.type == "mps":
         check_kernels(compute.device, kernel_cases(compute.autocast_dtype))
     if config.COMPILE_MODEL:
         check_compiler(compute.device)
-    torch.backends.cuda.enable_cudnn_sdp(config.CUDNN_ATTENTION)
     return compute
 
 
-def _choose_algorithms(*, deterministic: bool) -> None:
+def _choose_algorithms(config: Config) -> None:
     """Let CUDA take algorithms whose results never differ, or the fastest that it finds. Call before CUDA starts.
 
     In search of the fastest, cuDNN tries them at the first convolution of each shape, and another launch may find
     another one. Shapes are few here: of training, validation and samples.
     """
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)  # cuDNN's too
-    if deterministic:
+    torch.backends.cuda.enable_cudnn_sdp(config.CUDNN_ATTENTION)
+    torch.backends.cudnn.benchmark = not config.DETERMINISTIC
+    torch.use_deterministic_algorithms(config.DETERMINISTIC)  # cuDNN's too
+    if config.DETERMINISTIC:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or products in two streams may differ (cuBLAS)
         # What it fills, nothing reads before it has written there.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -74,9 +74,8 @@ def _fault(case: KernelCase, device: torch.device) -> str | None:
         return f"{case.name} fails ({error})"
     parts = ["result", *(f"gradient of input {number}" for number in range(1, len(right)))]
     differences = {part: _difference(one, other) for part, one, other in zip(parts, found, right, strict=True)}
-    wrong = [
-        f"{part} by {share:.1%}" for part, share in differences.items() if not share <= case.tolerance
-    ]  # NaN is wrong
+    # Not "larger", because NaN is wrong too.
+    wrong = [f"{part} by {share:.1%}" for part, share in differences.items() if not share <= case.tolerance]
     return f"{case.name} ({', '.join(wrong)} of the largest value)" if wrong else None
 
 
