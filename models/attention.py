@@ -154,8 +154,9 @@ class SpatialAttention(nn.Module):
         self.attention = MultiHeadAttention(channels, channels, head_channels)
 
     def forward(self, x_NCHW: Tensor, grid_SP: Tensor) -> Tensor:
-        """Map frames [N, C, H, W] to frames of the same shape; `grid_SP` is of `layers.grid_features`."""
-        tokens = self.norm(x_NCHW).permute(0, 2, 3, 1).flatten(1, 2) + self.position(grid_SP)
+        """Map frames [N, C, H, W] to frames of the same shape; `grid_SP` is of `layers.Places`."""
+        x_NCHW, normed_NCHW = self.norm.branch(x_NCHW)
+        tokens = normed_NCHW.permute(0, 2, 3, 1).flatten(1, 2) + self.position(grid_SP)
         attended = self.attention(tokens, tokens)
         return x_NCHW + attended.unflatten(1, x_NCHW.shape[2:]).permute(0, 3, 1, 2)
 
@@ -178,7 +179,8 @@ class TemporalAttention(nn.Module):
             # All positions of a clip side by side, each like more heads: PyTorch's attention takes strides between
             # frames, and so nothing is transposed in memory.
             shift_NC = place_TC.repeat(len(x_NCHW) // frames, 1)
-            tokens_BTSC = to_tokens(self.norm(x_NCHW, shift_NC), frames)
+            x_NCHW, normed_NCHW = self.norm.branch(x_NCHW, shift_NC)
+            tokens_BTSC = to_tokens(normed_NCHW, frames)
             return x_NCHW + from_tokens(self.attention(tokens_BTSC, tokens_BTSC), height, width)
         tokens_BTSC = to_tokens(self.norm(x_NCHW), frames)
         sequence = (tokens_BTSC + place_TC[None, :, None]).transpose(1, 2).flatten(0, 1)  # [B * S, T, C]
@@ -199,7 +201,8 @@ class TextAttention(nn.Module):
         """Map frames [N = B * T, C, H, W] to frames of the same shape; `distance_BTL` is of `alignment_distance`."""
         height, width = x_NCHW.shape[2:]
         frames = distance_BTL.shape[1]
-        tokens_BTSC = to_tokens(self.norm(x_NCHW), frames)
+        x_NCHW, normed_NCHW = self.norm.branch(x_NCHW)
+        tokens_BTSC = to_tokens(normed_NCHW, frames)
         queries = tokens_BTSC.flatten(1, 2)  # [B, T * S, C]
         bias_BhTL = self.alignment(distance_BTL, padding_B11L)
         bias = bias_BhTL.repeat_interleave(height * width, dim=2)

@@ -26,8 +26,9 @@ _SHAPE = {"N": 240, "S": 1024, "K": 8, "L": LANES, "C": 128, "G": 32, "D": 4}
 """Sizes to compile for. They all differ, because torch.compile takes sizes that are equal once to be equal always."""
 
 
-def compiler_fault(device: torch.device) -> str | None:
-    """Compile two operations; return what torch.compile lacks, None if it works. Takes some seconds.
+@functools.cache
+def compiler_fault(device_type: str) -> str | None:
+    """Compile two operations; return what torch.compile lacks, None if it works. Takes some seconds, once.
 
     On a CPU it needs a C++ compiler, on CUDA the package triton, a C compiler and Python's headers; no list of these
     would be complete.
@@ -38,7 +39,7 @@ def compiler_fault(device: torch.device) -> str | None:
         return x.sin() + unseen
 
     try:
-        torch.compile(shift)(torch.zeros(64, device=device))
+        torch.compile(shift)(torch.zeros(64, device=device_type))
     except (RuntimeError, ImportError, OSError) as error:
         return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return None
@@ -110,8 +111,11 @@ class _CastTogether(torch.autograd.Function):
 
 def fused_norm(
     x_NCHW: Tensor, weight_C: Tensor, bias_C: Tensor, scale_shift: Tensor | None, *, groups: int, silu: bool
-) -> Tensor:
-    """Return silu(group_norm(x) * (1 + scale) + shift), each part only if asked for.
+) -> tuple[Tensor, Tensor]:
+    """Return x as it is, and silu(group_norm(x) * (1 + scale) + shift), each part only if asked for.
+
+    A residual connection adds to the x that is returned here. The gradient that comes back to it is added where the
+    norm's own is written anyway; autograd would read and write all of it once more.
 
     Args:
         x_NCHW: frames [N, C, H, W] of any float type, C a multiple of LANES; without a copy if they are channels last.
@@ -121,15 +125,16 @@ def fused_norm(
         silu: whether SiLU follows.
 
     Returns:
-        [N, C, H, W], channels last, in autocast's type if that is on, else in the type of `x_NCHW`.
+        Both [N, C, H, W], channels last; the second in autocast's type if that is on, else in the type of `x_NCHW`.
     """
     device_type = x_NCHW.device.type
     dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x_NCHW.dtype
     x_NSKL = x_NCHW.permute(0, 2, 3, 1).flatten(1, 2).contiguous().unflatten(2, (-1, LANES))
     weight_GD, bias_GD = (each.unflatten(0, (groups, -1)) for each in (weight_C, bias_C))
     film_NMGD = None if scale_shift is None else scale_shift.unflatten(1, (-1, *weight_GD.shape))
-    y_NSKL = _norm(x_NSKL, weight_GD, bias_GD, film_NMGD, silu, dtype)[0]
-    return y_NSKL.flatten(2).unflatten(1, x_NCHW.shape[2:]).permute(0, 3, 1, 2)
+    both = _Norm.apply(x_NSKL, weight_GD, bias_GD, film_NMGD, silu, dtype)
+    same, y = (each.flatten(2).unflatten(1, x_NCHW.shape[2:]).permute(0, 3, 1, 2) for each in both)
+    return same, y
 
 
 def statistics(
@@ -204,12 +209,15 @@ def gradient_of_x(
     offset_NC: Tensor,
     slope_NC: Tensor,
     constant_NC: Tensor,
+    other_NSKL: Tensor | None,
     silu: bool,
 ) -> tuple[Tensor]:
-    """Return the gradient of x, in its type."""
+    """Return the gradient of x, in its type; `other_NSKL` is what else flows back to x."""
     x_NSC = x_NSKL.flatten(2).float()
     gradient_NSC = _before_silu(gradient_NSKL, x_NSC, gain_NC, offset_NC, silu)
     of_x_NSC = gradient_NSC * gain_NC[:, None] + x_NSC * slope_NC[:, None] + constant_NC[:, None]
+    if other_NSKL is not None:
+        of_x_NSC = of_x_NSC + other_NSKL.flatten(2)
     return (of_x_NSC.to(x_NSKL.dtype).unflatten(2, (-1, LANES)),)
 
 
@@ -235,7 +243,7 @@ def _as_run_on(device: torch.device, function: Callable[..., Sequence[Tensor]]) 
 
 @functools.cache
 def _compiles(device_type: str) -> bool:
-    fault = compiler_fault(torch.device(device_type))
+    fault = compiler_fault(device_type)
     if fault is not None:
         warnings.warn(
             f"training will be slow: torch.compile, which fuses norms, lacks something ({fault})", stacklevel=2
@@ -310,13 +318,14 @@ def _norm_backward(
     weight_GD: Tensor,
     bias_GD: Tensor,
     film_NMGD: Tensor | None,
+    other_NSKL: Tensor | None,
     silu: bool,
 ) -> list[Tensor]:
     whole = (gradient_NSKL, x_NSKL, gain_NC, offset_NC)
     slope, constant, *others = _as_run_on(x_NSKL.device, sums)(
         *whole, mean_NG, rstd_NG, weight_GD, bias_GD, film_NMGD, silu
     )
-    (of_x,) = _as_run_on(x_NSKL.device, gradient_of_x)(*whole, slope, constant, silu)
+    (of_x,) = _as_run_on(x_NSKL.device, gradient_of_x)(*whole, slope, constant, other_NSKL, silu)
     return [of_x, *others]
 
 
@@ -331,20 +340,23 @@ def _(
     weight_GD: Tensor,
     bias_GD: Tensor,
     film_NMGD: Tensor | None,
+    other_NSKL: Tensor | None,
     silu: bool,
 ) -> list[Tensor]:
     return [torch.empty_like(each) for each in (x_NSKL, weight_GD, bias_GD, film_NMGD) if each is not None]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x_NSKL, weight_GD, bias_GD, film_NMGD, ctx.silu, _ = inputs
-    ctx.save_for_backward(x_NSKL, *output[1:], weight_GD, bias_GD, film_NMGD)
-    ctx.set_materialize_grads(False)
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        x_NSKL, weight_GD, bias_GD, film_NMGD, ctx.silu, _ = inputs
+        y_NSKL, *found = _norm(*inputs)
+        ctx.save_for_backward(x_NSKL, *found, weight_GD, bias_GD, film_NMGD)
+        ctx.set_materialize_grads(False)
+        return x_NSKL, y_NSKL
 
-
-def _gradients(ctx: Any, gradient_NSKL: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-    gradients = _norm_backward(gradient_NSKL.contiguous(), *ctx.saved_tensors, ctx.silu)
-    return (*gradients, *(None,) * (6 - len(gradients)))
-
-
-_norm.register_autograd(_gradients, setup_context=_keep)
+    @staticmethod
+    def backward(ctx: Any, other_NSKL: Tensor | None, gradient_NSKL: Tensor) -> tuple[Tensor | None, ...]:
+        other_NSKL = None if other_NSKL is None else other_NSKL.contiguous()
+        gradients = _norm_backward(gradient_NSKL.contiguous(), *ctx.saved_tensors, other_NSKL, ctx.silu)
+        return (*gradients, *(None,) * (6 - len(gradients)))

@@ -69,14 +69,16 @@ class Places:
 
 def places_of(frames: int, sides: Iterable[int], device: torch.device) -> Places:
     """Return the features of so many frames and of feature maps with these sides."""
-    time_TP = position_features(centred_positions(frames, device))
-    return Places(as_autocast(time_TP), {side: as_autocast(grid_features(side, device)) for side in sides})
+    counts = (frames, *sides)
+    positions = torch.cat([centred_positions(count, device) for count in counts])
+    time_TP, *of_sides = as_autocast(position_features(positions)).split(counts)
+    return Places(time_TP, {len(features): _grid_features(features) for features in of_sides})
 
 
-def grid_features(side: int, device: torch.device) -> Tensor:
-    """Return the features of side x side positions, [side * side, 2 * POSITION_FEATURES] float32."""
-    features = position_features(centred_positions(side, device))
-    of_row, of_column = features[:, None].expand(side, side, -1), features[None].expand(side, side, -1)
+def _grid_features(features_SP: Tensor) -> Tensor:
+    """Features of S rows, or columns, to those of S x S positions, [S * S, 2 * POSITION_FEATURES]."""
+    side = len(features_SP)
+    of_row, of_column = features_SP[:, None].expand(side, side, -1), features_SP[None].expand(side, side, -1)
     return torch.cat((of_row, of_column), dim=-1).flatten(0, 1)
 
 
@@ -121,13 +123,17 @@ class FrameNorm(nn.GroupNorm):
         Maps frames [N, C, H, W] of any float type to frames of the same shape: float32, or on CUDA, where all of it is
         one operator (`models.fused`), channels last in autocast's type.
         """
+        return self.branch(x_NCHW, scale_shift, silu=silu)[1]
+
+    def branch(self, x_NCHW: Tensor, scale_shift: Tensor | None = None, *, silu: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the frames for a residual connection, and what `forward` makes of them; `models.fused` says why."""
         if is_fused(x_NCHW):
             return fused_norm(x_NCHW, self.weight, self.bias, scale_shift, groups=self.num_groups, silu=silu)
         y_NCHW = nn.functional.group_norm(x_NCHW.float(), self.num_groups, self.weight, self.bias, self.eps)
         if scale_shift is not None:
             *scale_N, shift_N = scale_shift[:, :, None, None].split(self.num_channels, dim=1)
             y_NCHW = torch.addcmul(shift_N, y_NCHW, 1 + scale_N[0]) if scale_N else y_NCHW + shift_N
-        return nn.functional.silu(y_NCHW) if silu else y_NCHW
+        return x_NCHW, nn.functional.silu(y_NCHW) if silu else y_NCHW
 
 
 class TemporalConvolution(nn.Module):
@@ -176,7 +182,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_NCHW: Tensor, frames: int, embedding_ND: Tensor) -> Tensor:
         """Map frames [N, in_channels, H, W] to [N, out_channels, H, W]; `embedding_ND` holds one row a frame."""
-        hidden = self.temporal(self.spatial_in(self.norm_in(x_NCHW, silu=True)), frames)
+        x_NCHW, hidden = self.norm_in.branch(x_NCHW, silu=True)
+        hidden = self.temporal(self.spatial_in(hidden), frames)
         hidden = self.spatial_out(self.norm_out(hidden, self.scale_shift(embedding_ND), silu=True))
         return self.shortcut(x_NCHW) + hidden
 

