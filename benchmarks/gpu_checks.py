@@ -370,8 +370,12 @@ def check_step(findings: Findings) -> None:
 
 
 def run_steps(learner: Learner, batch: Batch, count: int, first: int = 1) -> list[StepOutcome]:
-    """Take steps on the same clips."""
-    return [learner.step.run(step, batch) for step in range(first, first + count)]
+    """Take steps on the same clips, and draw the noise of the next meanwhile, as training does."""
+    outcomes = []
+    for step in range(first, first + count):
+        learner.step.draw_ahead(step + 1, batch.clips_BTHWC)
+        outcomes.append(learner.step.run(step, batch))
+    return outcomes
 
 
 def losses_of(outcomes: Sequence[StepOutcome]) -> list[float]:

@@ -3,6 +3,7 @@
 Its one argument is a `CheckPlan` as JSON. It prints an empty JSON object at the end; what it found is in a file.
 """
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -158,10 +159,11 @@ def check_profile(findings: Findings) -> None:
 def _note_speed(findings: Findings, name: str, learner: Learner, batch: Batch) -> None:
     """Note seconds of a step, the host's part of it, the share of the peak, and the most memory."""
     peak_gib()
-    steps = 1 if findings.is_small else 8
-    step_seconds = findings.seconds_each(lambda: learner.step.run(1, batch), steps)
+    steps = itertools.count(1)
+    repeats = 1 if findings.is_small else 8
+    step_seconds = findings.seconds_each(lambda: run_steps(learner, batch, 1, first=next(steps)), repeats)
     start = time.perf_counter()
-    (outcome,) = run_steps(learner, batch, 1)
+    (outcome,) = run_steps(learner, batch, 1, first=next(steps))
     host_seconds = time.perf_counter() - start
     peak = learner.compute.peak_flops_per_second
     loss = float(outcome.loss)

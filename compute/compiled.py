@@ -50,7 +50,7 @@ def check_compiler(device: torch.device) -> None:
     Raises:
         UserError: it cannot compile here.
     """
-    fault = compiler_fault(device)
+    fault = compiler_fault(device.type)
     if fault is not None:
         raise UserError(
             f"COMPILE_MODEL is True, but torch.compile cannot compile for {device.type} here ({fault}). "
