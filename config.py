@@ -86,7 +86,7 @@ class Config(Settings):
     """What is held out of DATA_ROOT: other signers or other captions; "auto" takes the data set's own split first."""
     SIGNED_LANGUAGE: NonBlankText = "ase"
     """Code of the finger-spelling alphabet, such as ase for American Sign Language."""
-    MAX_WORD_LETTERS: int = Field(3, ge=1, le=12)
+    MAX_WORD_LETTERS: int = Field(5, ge=1, le=12)
     """Letters in the longest finger-spelled word."""
     EPOCH_SIZE: int = Field(2048, ge=1, le=10**9)
     """Finger-spelled clips that count as one epoch."""
@@ -98,16 +98,23 @@ class Config(Settings):
     """Share of DATA_ROOT that is held out for validation, where the data set does not say."""
     VALIDATION_CLIPS: int = Field(16, ge=2, le=100_000)
     """Clips that measure the validation loss, always the same ones."""
-    NUM_FRAMES: int = Field(16, ge=4, le=MOST_FRAMES)
-    """Frames of a clip; longer and shorter ones are resampled over their whole duration."""
+    CLIP_TIMING: Literal["natural", "stretched"] = "natural"
+    """"natural", clips keep their duration and have as many frames as that takes; "stretched", all have MAX_FRAMES."""
+    FRAMES_PER_SECOND: float = Field(12.0, ge=0.1, le=60)
+    """Frames of a second of signing, in training and in the videos that are written."""
+    MIN_FRAMES: int = Field(4, ge=4, le=MOST_FRAMES, multiple_of=4)
+    """Frames of the shortest clips; what lasts less is shown slower."""
+    MAX_FRAMES: int = Field(32, ge=4, le=MOST_FRAMES, multiple_of=4)
+    """Frames of the longest clips; what lasts longer is shown faster, and counted."""
     IMAGE_SIZE: int = Field(32, ge=16, le=2048, multiple_of=2)
     """Height and width of a frame in pixels."""
     NUM_WORKERS: int = Field(1, ge=0, le=256)
     """Processes that prepare clips; 0 prepares them in the training process."""
 
     # --- Batch
-    BATCH_SIZE: int = Field(4, ge=1, le=65536)
-    """Clips that pass through the model at once, in each process where several train together."""
+    BATCH_SIZE: int = Field(2, ge=1, le=65536)
+    """Clips of MAX_FRAMES frames that pass through the model at once, in each process where several train together; of
+    shorter clips, as many more as have no more frames."""
     GRADIENT_ACCUMULATION_STEPS: int = Field(1, ge=1, le=65536)
     """Batches whose gradients make one optimizer step."""
 
@@ -208,8 +215,6 @@ class Config(Settings):
     """Steps between two rounds of generated and noise videos."""
     RECOGNISER_STEPS: int = Field(500, ge=0, le=1_000_000)
     """Training steps of the recogniser behind Letter_Error_Rate, trained once and cached; 0 leaves the rate out."""
-    VIDEO_FRAMES_PER_SECOND: float = Field(8.0, ge=0.1, le=50)
-    """Speed of the videos that are written."""
 
     # --- Validation and checkpoints
     VALIDATE_EVERY_STEPS: int = Field(100, ge=1, le=10**9)
@@ -263,7 +268,9 @@ class Config(Settings):
 
 ARCHITECTURE_FIELDS = frozenset(
     {
-        "NUM_FRAMES",
+        "CLIP_TIMING",
+        "FRAMES_PER_SECOND",
+        "MAX_FRAMES",
         "IMAGE_SIZE",
         "MODEL_CHANNELS",
         "BLOCKS_PER_LEVEL",
@@ -343,7 +350,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "LOG_EVERY_STEPS": 20,
     },
     # An hour on one GPU, words of up to 8 letters at 64 x 64.
-    "base": {**_FOR_GPUS, "NUM_FRAMES": 32, "BATCH_SIZE": 16, "EMA_DECAY": 0.9995},
+    "base": {**_FOR_GPUS, "MAX_FRAMES": 64, "BATCH_SIZE": 8, "EMA_DECAY": 0.9995},
     # A GPU with 80 GB, words of up to 12 letters at 128 x 128. With less memory, set ACTIVATION_CHECKPOINTING
     # (docs/scaling.md).
     "large": {
@@ -352,7 +359,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "MAX_MINUTES": None,
         "CACHE_LIMIT_GB": 200.0,
         "MAX_WORD_LETTERS": 12,
-        "NUM_FRAMES": 48,
+        "MAX_FRAMES": 96,
         "IMAGE_SIZE": 128,
         "GRADIENT_ACCUMULATION_STEPS": 2,
         "MODEL_CHANNELS": (128, 256, 512, 768),

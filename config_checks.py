@@ -37,9 +37,9 @@ def captions_hold_a_word(DATA_ROOT: Path | None, MAX_CAPTION_LENGTH: int, MAX_WO
     return None
 
 
-def a_letter_needs_a_frame(DATA_ROOT: Path | None, NUM_FRAMES: int, MAX_WORD_LETTERS: int) -> str | None:
-    if DATA_ROOT is None and NUM_FRAMES < MAX_WORD_LETTERS:
-        return "every letter needs at least one frame; raise NUM_FRAMES or lower MAX_WORD_LETTERS"
+def a_letter_needs_a_frame(DATA_ROOT: Path | None, MAX_FRAMES: int, MAX_WORD_LETTERS: int) -> str | None:
+    if DATA_ROOT is None and MAX_FRAMES < MAX_WORD_LETTERS:
+        return "every letter needs at least one frame; raise MAX_FRAMES or lower MAX_WORD_LETTERS"
     return None
 
 

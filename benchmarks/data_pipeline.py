@@ -81,7 +81,7 @@ def measure_clip_rates(clips: Path, alternations: int, config: Config, folder: P
     `clips` is a folder of MP4, and `folder` a place for caches.
     """
     paths = sorted(clips.glob("*.mp4"))
-    shape = ClipShape(config.NUM_FRAMES, config.IMAGE_SIZE, config.CLIP_FIT)
+    shape = ClipShape(config.MAX_FRAMES, config.IMAGE_SIZE, config.CLIP_FIT)
     opened = _open_training(config, clips, folder / "clips")  # which decodes all into the cache
     words = _open_training(config, None, folder / "words")
 

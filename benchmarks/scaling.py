@@ -45,7 +45,7 @@ def settings_of(
 ) -> list[Setting]:
     """Return the settings of all axes, each axis from its smallest size to its largest."""
     config = Config()
-    settings = [Setting(FRAMES, str(count), count, (*base, f"--num-frames={count}")) for count in frames]
+    settings = [Setting(FRAMES, str(count), count, (*base, f"--max-frames={count}")) for count in frames]
     for side in sides:
         # Attention at a fixed share of the image would grow with the square of the pixels, which is not how larger
         # presets are made: so it stays at the level that is 8 pixels wide, or else at the coarsest.
@@ -62,7 +62,7 @@ def settings_of(
 
 
 FULL = settings_of((8, 16, 32, 64), (16, 32, 64, 128), (1, 2, 4, 8, 16), (0.5, 1.0, 1.5, 2.0))
-QUICK = settings_of((4, 8), (16, 32), (1, 2), (0.5, 1.0), "--num-frames=4", "--batch-size=1")
+QUICK = settings_of((4, 8), (16, 32), (1, 2), (0.5, 1.0), "--max-frames=4", "--batch-size=1")
 
 
 @program

@@ -147,7 +147,7 @@ def report(plan: LossCurvePlan, curves: Sequence[LossCurve], failures: Mapping[N
     found, config = leads(curves), plan.config()
     side = config.IMAGE_SIZE
     return [
-        f"{plan.training_seconds:g} s of training a run, clips of 3 x {config.NUM_FRAMES} x {side} x {side}, batch "
+        f"{plan.training_seconds:g} s of training a run, clips of 3 x {config.MAX_FRAMES} x {side} x {side}, batch "
         f"{config.BATCH_SIZE}, float32. {runner.MEMORY_NOTE} Validation on {config.VALIDATION_CLIPS} clips: the same "
         "for all networks of a seed, others for every seed. Median (smallest to largest):",
         "",

@@ -100,7 +100,7 @@ def host_seconds(config: Config, steps: int) -> list[float]:
         config=config,
     )
     size, count = config.IMAGE_SIZE, config.clips_per_step
-    clips = torch.randint(256, (count, config.NUM_FRAMES, size, size, 3), dtype=torch.uint8)
+    clips = torch.randint(256, (count, config.MAX_FRAMES, size, size, 3), dtype=torch.uint8)
     tokens = torch.zeros(count, CAPTION_LENGTH, dtype=torch.int64)
     step.draw_ahead(1, clips)
     found = []

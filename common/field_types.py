@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-MOST_FRAMES = 1024  # of NUM_FRAMES
+MOST_FRAMES = 1024  # of MAX_FRAMES
 LONGEST_CAPTION = 4096  # of MAX_CAPTION_LENGTH
 LARGEST_GUIDANCE_SCALE = 100.0
 _LONGEST_NAME = 100

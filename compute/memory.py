@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-SMALLER_CLIP = "NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS"
+SMALLER_CLIP = "MAX_FRAMES, IMAGE_SIZE or MODEL_CHANNELS"
 SMALLER_BATCH = "BATCH_SIZE (and raise GRADIENT_ACCUMULATION_STEPS, for as many clips a step)"
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -95,7 +95,7 @@ def out_of_memory_advice(error: BaseException) -> str:
     return (
         f"the memory is too small ({first_line(error)}). Set ACTIVATION_CHECKPOINTING, or lower {SMALLER_BATCH}, "
         f"{SMALLER_CLIP}. ACTIVATION_CHECKPOINTING and the batch can be changed with --resume; MODEL_CHANNELS, "
-        f"IMAGE_SIZE and NUM_FRAMES need a new run."
+        f"IMAGE_SIZE and MAX_FRAMES need a new run."
     )
 
 

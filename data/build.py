@@ -59,7 +59,7 @@ def inspect_data(config: Config) -> tuple[Inspection, ClipReader]:
     if missing := [str(folder) for folder in config.DATA_ALLOW if not os.path.isdir(folder)]:
         note = f"DATA_ALLOW names {printable(missing[0])}, which is no folder here: correct it or take it away"
         manifest = dataclasses.replace(manifest, notices=(*manifest.notices, Notice("files", note)))
-    shape = ClipShape(config.NUM_FRAMES, config.IMAGE_SIZE, config.CLIP_FIT)
+    shape = ClipShape(config.MAX_FRAMES, config.IMAGE_SIZE, config.CLIP_FIT)
     reader = ClipReader(manifest.root, shape, _build_cache(config))
     return inspect_clips(name, recognised, manifest, reader, VerdictStore(config.CACHE_DIR, manifest.root)), reader
 

@@ -167,9 +167,9 @@ def picture_notices(clips: Sequence[InspectedClip], shape: ClipShape) -> tuple[N
     if slow:
         seconds, name = max(slow, key=lambda pair: pair[0])
         needed = math.ceil(LEAST_FRAMES_PER_SECOND * seconds)
-        remedy = f"NUM_FRAMES={needed} would do" if needed <= MOST_FRAMES else "cut it into shorter clips"
+        remedy = f"MAX_FRAMES={needed} would do" if needed <= MOST_FRAMES else "cut it into shorter clips"
         texts.append(
-            f"{len(slow)} of {len(clips)} too long for NUM_FRAMES={shape.num_frames}: "
+            f"{len(slow)} of {len(clips)} too long for MAX_FRAMES={shape.num_frames}: "
             f"{shape.num_frames / seconds:.1f} frames a second are left of {name}, and movements become jumps below "
             f"{LEAST_FRAMES_PER_SECOND:g}; {remedy}"
         )

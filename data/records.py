@@ -18,14 +18,17 @@ class ClipRow:
 
     id: str  # unique within its source, the same in every run
     caption: str
+    frames: int  # that it has (`data.lengths`)
+    seconds: float  # that it lasts, in life
     style_seed: int = 0  # of the randomness of this one clip; sources without any leave it at 0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips ready for training. All tensors are on the CPU."""
+    """Clips of one length, ready for training. All tensors are on the CPU."""
 
     clips_BTHWC: Tensor  # uint8, C = 3 (red, green, blue): a quarter of what float32 would cost on every way
+    seconds_B: Tensor  # float32, how long each clip lasts in life
     tokens_BL: Tensor  # int64, from the tokenizer
     captions: tuple[str, ...]
     ids: tuple[str, ...]
@@ -60,6 +63,10 @@ class ClipSource(Protocol):
         Raises:
             IndexError: the index is not in `range(len(self))`.
         """
+        ...
+
+    def lengths(self) -> numpy.ndarray:
+        """Return the frames of each clip, int64 [len(self)]: the same in every epoch, and as `row` says."""
         ...
 
     def groups(self) -> Sequence[Sequence[int]] | None:

@@ -125,7 +125,7 @@ def build_sampler(config: Config, schedule: NoiseSchedule, tokenizer: Tokenizer,
         guidance=Guidance(
             scale=config.GUIDANCE_SCALE, rescale=config.GUIDANCE_RESCALE, interval=config.GUIDANCE_INTERVAL
         ),
-        num_frames=config.NUM_FRAMES,
+        num_frames=config.MAX_FRAMES,
         image_size=config.IMAGE_SIZE,
     )
     return ClipSampler(settings, tokenizer, compute)

@@ -116,8 +116,8 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
     if dropped and (config.DATA_ROOT is None or says_nothing(text, dropped)):
         known = shown_symbols(tokenizer.symbols) or "what its text encoder knows"
         raise UserError(f"{shown}: the run knows no {dropped[0]!r}; it knows: {known}")
-    if config.DATA_ROOT is None and len(tokens) > config.NUM_FRAMES:
-        raise UserError(f"{shown}: {len(tokens)} letters are too many for a clip of {config.NUM_FRAMES} frames")
+    if config.DATA_ROOT is None and len(tokens) > config.MAX_FRAMES:
+        raise UserError(f"{shown}: {len(tokens)} letters are too many for a clip of {config.MAX_FRAMES} frames")
     if len(tokens) > tokenizer.max_length:
         raise UserError(
             f"{shown}: it has {counted(len(tokens), 'symbol')}, and the run reads {tokenizer.max_length} "

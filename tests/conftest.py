@@ -182,7 +182,7 @@ def _make_finished_run(folder: Path) -> None:
         "log-dir": folder / "logs",
         "cache-dir": folder / "cache",
         "image-size": 16,
-        "num-frames": 8,
+        "max-frames": 8,
         "model-channels": "16,32",
         "spatial-attention-sizes": 4,
         "attention-head-channels": 16,
@@ -200,7 +200,7 @@ def _make_finished_run(folder: Path) -> None:
 
 SMALL = (
     "--image-size=16",
-    "--num-frames=8",
+    "--max-frames=8",
     "--model-channels=16,32",
     "--spatial-attention-sizes=4",
     "--attention-head-channels=16",

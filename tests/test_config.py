@@ -85,7 +85,7 @@ CROSS_FIELD = [
     ("--data-root clips --log-dir clips/logs", "DATA_ROOT LOG_DIR CACHE_DIR", "would lie among the clips"),
     ("--data-format wlasl", "DATA_ROOT DATA_FORMAT", "layout of DATA_ROOT, which is not set"),
     ("--text-encoder some/model", "DATA_ROOT TEXT_ENCODER", 'use "characters" or set DATA_ROOT'),
-    ("--num-frames 4 --max-word-letters 5", "NUM_FRAMES MAX_WORD_LETTERS", "every letter needs at least one frame"),
+    ("--max-frames 4 --max-word-letters 5", "MAX_FRAMES MAX_WORD_LETTERS", "every letter needs at least one frame"),
     ("--epoch-size 6 --gradient-accumulation-steps 2", "EPOCH_SIZE BATCH_SIZE", "raise EPOCH_SIZE to at least 8"),
     ("--image-size 36", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "must be a multiple of 8 .*use 32 or 40"),
     ("--image-size 18", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "use 16 or 24"),
@@ -231,7 +231,7 @@ def test_preset_is_valid_and_restates_only_what_differs(preset: str) -> None:
 
 def test_architecture_fields_exist() -> None:
     assert set(Config.model_fields) >= ARCHITECTURE_FIELDS
-    assert {"MODEL_CHANNELS", "IMAGE_SIZE", "NUM_FRAMES", "NOISE_SCHEDULE"} <= ARCHITECTURE_FIELDS
+    assert {"MODEL_CHANNELS", "IMAGE_SIZE", "MAX_FRAMES", "NOISE_SCHEDULE"} <= ARCHITECTURE_FIELDS
     assert "LEARNING_RATE" not in ARCHITECTURE_FIELDS
 
 

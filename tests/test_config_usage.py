@@ -22,7 +22,7 @@ def constants_read_in(source: str) -> set[str]:
 
 
 def test_finder_finds_what_it_should() -> None:
-    source = "a = config.SEED + self.config.BATCH_SIZE\n# config.MAX_STEPS\nb = 'config.NUM_FRAMES', other.IMAGE_SIZE"
+    source = "a = config.SEED + self.config.BATCH_SIZE\n# config.MAX_STEPS\nb = 'config.MAX_FRAMES', other.IMAGE_SIZE"
     assert constants_read_in(source) == {"SEED", "BATCH_SIZE"}
 
 

@@ -174,10 +174,10 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
     Raises:
         UserError: the language is unknown, there are more letters than frames, or the fractions leave no words.
     """
-    num_frames, max_word_letters, seed = config.NUM_FRAMES, config.MAX_WORD_LETTERS, config.SEED
+    num_frames, max_word_letters, seed = config.MAX_FRAMES, config.MAX_WORD_LETTERS, config.SEED
     if max_word_letters > num_frames:
         raise UserError(
-            f"MAX_WORD_LETTERS={max_word_letters} needs at least as many frames, but NUM_FRAMES={num_frames}: "
+            f"MAX_WORD_LETTERS={max_word_letters} needs at least as many frames, but MAX_FRAMES={num_frames}: "
             "lower the one or raise the other."
         )
     alphabet, letters = load_letters(config.SIGNED_LANGUAGE)

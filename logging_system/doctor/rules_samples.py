@@ -149,7 +149,7 @@ def misspelled(history: ScalarHistory, config: Constants) -> Opinion:
             "The recogniser misreads real clips, so what it says of generated ones means little.",
             f"It misses {_percent(of_real.value)} of real letters; {_percent(READS_REAL_CLIPS)} are the limit.",
             (of_real,),
-            "Raise RECOGNISER_STEPS; where letters have too few frames, raise NUM_FRAMES or lower MAX_WORD_LETTERS.",
+            "Raise RECOGNISER_STEPS; where letters have too few frames, raise MAX_FRAMES or lower MAX_WORD_LETTERS.",
         )
     figures = (
         f"{_percent(rate[-1])} of the letters are misread at step {step}; of real clips {_percent(ceiling[-1])}, "
@@ -195,7 +195,7 @@ def frozen_samples(history: ScalarHistory, config: Constants) -> Opinion:
     explanation = f"At step {motion.step} they have {_of_real(motion)}; 1 is right, below {STILL} is still."
     remedy = (
         "Train longer (MAX_STEPS); raise NOISE_SCHEDULE_SHIFT, for motion is decided in much noise. Look at "
-        "07_Noise_Analysis/Video_Frozen_Frame_Percent: data that stands still teaches that, and so do more NUM_FRAMES "
+        "07_Noise_Analysis/Video_Frozen_Frame_Percent: data that stands still teaches that, and so do more MAX_FRAMES "
         "than the source clips have."
     )
     return Finding("problem", "Generated clips hardly move.", explanation, (motion,), remedy)

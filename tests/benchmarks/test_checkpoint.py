@@ -11,7 +11,7 @@ from config import PRESETS
 
 SMALL = {
     "IMAGE_SIZE": 16,
-    "NUM_FRAMES": 8,
+    "MAX_FRAMES": 8,
     "MODEL_CHANNELS": (16, 32),
     "SPATIAL_ATTENTION_SIZES": (4,),
     "ATTENTION_HEAD_CHANNELS": 16,

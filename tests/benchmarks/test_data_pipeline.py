@@ -16,7 +16,7 @@ from data.media.resample import ClipShape
 from data.media.video import decode_video
 
 SMALL = (4, 32, 24, 6)
-OPTIONS = ("--image-size=16", "--num-frames=4", "--max-word-letters=2")
+OPTIONS = ("--image-size=16", "--max-frames=4", "--max-word-letters=2")
 
 
 def test_a_small_measurement_from_end_to_end(tmp_path, capsys, monkeypatch):

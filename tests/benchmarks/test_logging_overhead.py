@@ -9,7 +9,7 @@ from benchmarks.logging_overhead import WARM_UP_STEPS, BlockPlan
 
 TINY = (
     "--image-size=16",
-    "--num-frames=4",
+    "--max-frames=4",
     "--model-channels=16",
     "--spatial-attention-sizes=8",
     "--attention-head-channels=16",

@@ -12,7 +12,7 @@ from config import PRESETS, Config
 
 SMALL = (
     "--image-size=16",
-    "--num-frames=4",
+    "--max-frames=4",
     "--model-channels=16",
     "--spatial-attention-sizes=8",
     "--attention-head-channels=16",

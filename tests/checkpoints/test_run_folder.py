@@ -118,23 +118,23 @@ def test_architecture_comes_from_the_checkpoint_and_the_rest_from_today() -> Non
 
 
 def test_an_architecture_asked_for_that_differs_is_an_error_with_both_values() -> None:
-    loaded = load_settings(Config, PRESETS, ["--num-frames=8", "--image-size=64"], program="main.py")
+    loaded = load_settings(Config, PRESETS, ["--max-frames=8", "--image-size=64"], program="main.py")
     with pytest.raises(UserError) as caught:
-        config_for_resume(loaded, checkpoint_with(NUM_FRAMES=12, IMAGE_SIZE=48))
-    assert "NUM_FRAMES is 8 now (command line or preset) and 12 in the checkpoint" in str(caught.value)
+        config_for_resume(loaded, checkpoint_with(MAX_FRAMES=12, IMAGE_SIZE=48))
+    assert "MAX_FRAMES is 8 now (command line or preset) and 12 in the checkpoint" in str(caught.value)
     assert "IMAGE_SIZE is 64 now (command line or preset) and 48 in the checkpoint" in str(caught.value)
 
 
 def test_an_architecture_edited_in_the_file_since_is_an_error_too() -> None:
     """The file said 16 frames when the run began, with 16; today it says another number."""
     loaded = load_settings(Config, PRESETS, [], program="main.py")
-    then = config_as_json(Config()) | {"NUM_FRAMES": 20, "LEARNING_RATE": 0.25}
-    with pytest.raises(UserError, match=r"NUM_FRAMES is 16 now \(config.py\) and 20 in the checkpoint"):
-        config_for_resume(loaded, checkpoint_with(then, NUM_FRAMES=20, LEARNING_RATE=0.25))
-    config, _ = config_for_resume(loaded, checkpoint_with(then | {"NUM_FRAMES": 16}, NUM_FRAMES=20))
-    assert config.NUM_FRAMES == 20  # came from the command line then, and the file is as it was
+    then = config_as_json(Config()) | {"MAX_FRAMES": 20, "LEARNING_RATE": 0.25}
+    with pytest.raises(UserError, match=r"MAX_FRAMES is 16 now \(config.py\) and 20 in the checkpoint"):
+        config_for_resume(loaded, checkpoint_with(then, MAX_FRAMES=20, LEARNING_RATE=0.25))
+    config, _ = config_for_resume(loaded, checkpoint_with(then | {"MAX_FRAMES": 16}, MAX_FRAMES=20))
+    assert config.MAX_FRAMES == 20  # came from the command line then, and the file is as it was
 
 
 def test_without_a_checkpoint_today_holds() -> None:
-    loaded = load_settings(Config, PRESETS, ["--num-frames=8"], program="main.py")
-    assert config_for_resume(loaded, None)[0].NUM_FRAMES == 8
+    loaded = load_settings(Config, PRESETS, ["--max-frames=8"], program="main.py")
+    assert config_for_resume(loaded, None)[0].MAX_FRAMES == 8

@@ -38,7 +38,7 @@ def open_(folder, tmp_path):
         constants = {
             "DATA_ROOT": root,
             "CACHE_DIR": tmp_path / "cache",
-            "NUM_FRAMES": 5,
+            "MAX_FRAMES": 5,
             "IMAGE_SIZE": 16,
             "SPLIT_BY": "auto",
             "VALIDATION_FRACTION": 0.25,

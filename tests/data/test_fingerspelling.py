@@ -106,7 +106,7 @@ def test_without_held_out_words_validation_says_so(open_words):
 
 
 def test_more_letters_than_frames_is_refused(open_words):
-    with pytest.raises(UserError, match=r"MAX_WORD_LETTERS=9.*NUM_FRAMES=8"):
+    with pytest.raises(UserError, match=r"MAX_WORD_LETTERS=9.*MAX_FRAMES=8"):
         open_words(max_word_letters=9)
 
 

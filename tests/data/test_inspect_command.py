@@ -18,7 +18,7 @@ from data.rows import ManifestRow, Media
 from models.tokens import Unread
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("--image-size=16", "--num-frames=4", "--model-channels=16", "--spatial-attention-sizes=8")
+SMALL = ("--image-size=16", "--max-frames=4", "--model-channels=16", "--spatial-attention-sizes=8")
 SMALL += ("--attention-head-channels=16", "--batch-size=2")
 
 

@@ -127,7 +127,7 @@ def test_what_clip_fit_cuts_off_or_blackens_is_said_from_a_fifth_on():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "remedy"), [(2.51, "NUM_FRAMES=21 would do"), (128.1, "cut it into shorter clips")]
+    ("seconds", "remedy"), [(2.51, "MAX_FRAMES=21 would do"), (128.1, "cut it into shorter clips")]
 )
 def test_what_would_do_for_clips_that_are_too_long_is_said(seconds, remedy):
     facts = [MediaFacts(32, 32, 5000, length) for length in (1.0, seconds, 2.4)]
@@ -136,11 +136,11 @@ def test_what_would_do_for_clips_that_are_too_long_is_said(seconds, remedy):
         for number, each in enumerate(facts)
     ]
     [notice] = picture_notices(clips, ClipShape(16, 32))
-    assert notice.text.startswith("2 of 3 too long for NUM_FRAMES=16: ")
+    assert notice.text.startswith("2 of 3 too long for MAX_FRAMES=16: ")
     assert notice.text.endswith(f" a second are left of 1.mp4, and movements become jumps below 8; {remedy}")
-    assert Config(NUM_FRAMES=MOST_FRAMES)
-    with pytest.raises(ValueError, match="NUM_FRAMES"):
-        Config(NUM_FRAMES=MOST_FRAMES + 1)
+    assert Config(MAX_FRAMES=MOST_FRAMES)
+    with pytest.raises(ValueError, match="MAX_FRAMES"):
+        Config(MAX_FRAMES=MOST_FRAMES + 1)
 
 
 def test_clips_in_shards_are_grouped_by_shard(root, cache):

@@ -356,11 +356,11 @@ def pictures_that_are_long_or_wide(folder):
     images = [Image.fromarray(image) for image in numpy.concatenate([pictures(9, 32, 64)] * 2)]
     images[0].save(folder / "9.gif", save_all=True, append_images=images[1:], duration=100)
     (folder / "9.txt").write_text("I see 1 of them")
-    return {"NUM_FRAMES": 5}, [
+    return {"MAX_FRAMES": 5}, [
         (
             "pictures",
-            "1 of 9 too long for NUM_FRAMES=5: 4.2 frames a second are left of 9.gif, and movements become jumps "
-            "below 8; NUM_FRAMES=10 would do",
+            "1 of 9 too long for MAX_FRAMES=5: 4.2 frames a second are left of 9.gif, and movements become jumps "
+            "below 8; MAX_FRAMES=10 would do",
         ),
         ("pictures", "1 of 9 made square by CLIP_FIT='crop': 50% cut off in 9.gif; 'pad' would not"),
     ]
@@ -457,7 +457,7 @@ def test_all_that_changes_the_data_is_said_in_eight_lines_and_nothing_else_is(tm
         folder = tmp_path / str(number) / "clips"
         folder.mkdir(parents=True)
         changes, expected = prepare(folder)
-        constants = {"DATA_ROOT": folder, "CACHE_DIR": folder.parent / "cache", "NUM_FRAMES": 4, "IMAGE_SIZE": 16}
+        constants = {"DATA_ROOT": folder, "CACHE_DIR": folder.parent / "cache", "MAX_FRAMES": 4, "IMAGE_SIZE": 16}
         with lines_that_run(branches, seen):
             summary = build_data(Config.model_construct(**{**constants, **changes})).summary
         said = [(notice.topic, notice.text) for notice in summary.notices]

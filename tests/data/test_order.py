@@ -255,7 +255,7 @@ def shards(tmp_path, write_video):
         (videos / f"{shade}.txt").write_text(str(shade))
     report = write_shards(folder.FORMAT.read(videos), out, shard_bytes=20_000, seed=0)
     assert (report.clips, report.shards) == (24, 8)
-    constants = {"DATA_ROOT": out, "CACHE_DIR": tmp_path / "cache", "NUM_FRAMES": 2, "IMAGE_SIZE": 16}
+    constants = {"DATA_ROOT": out, "CACHE_DIR": tmp_path / "cache", "MAX_FRAMES": 2, "IMAGE_SIZE": 16}
     inspection, reader = inspect_data(Config.model_construct(**constants))
     assert inspection.unusable == ()
     empty_cache = ClipCache(tmp_path / "empty", 50_000_000)

@@ -22,7 +22,7 @@ import main
 
 SMALLEST = (
     "--image-size=16",
-    "--num-frames=4",
+    "--max-frames=4",
     "--model-channels=16",
     "--spatial-attention-sizes=8",
     "--attention-head-channels=16",

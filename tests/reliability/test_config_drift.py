@@ -20,7 +20,7 @@ from tests.reliability.read_back import curve, newest, state_of
 from tests.sources import ROOMS, ROOT
 
 LEAN = ("--no-enable-video-logging", "--no-enable-noise-visualization")
-KEPT = ("--text-layers", "--text-heads", "--text-channels", "--image-size", "--num-frames", "--model-channels")
+KEPT = ("--text-layers", "--text-heads", "--text-channels", "--image-size", "--max-frames", "--model-channels")
 KEPT += ("--spatial-attention-sizes", "--attention-head-channels", "--max-word-letters")
 DIFFERENCES = "15_Configuration/Resume_Differences"
 RATE = Config().LEARNING_RATE

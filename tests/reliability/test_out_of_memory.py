@@ -17,7 +17,7 @@ OPTIONS = (
     "--sample-every-steps=3",
     "--max-steps=6",
 )
-ADVICE = ("BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS", "NUM_FRAMES", "IMAGE_SIZE", "MODEL_CHANNELS", "--resume")
+ADVICE = ("BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS", "MAX_FRAMES", "IMAGE_SIZE", "MODEL_CHANNELS", "--resume")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.waiting import HANGS_AFTER_SECONDS
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "--image-size=16",
-    "--num-frames=8",
+    "--max-frames=8",
     "--model-channels=16,32",
     "--spatial-attention-sizes=4",
     "--attention-head-channels=16",

@@ -157,7 +157,7 @@ def test_training_does_not_notice(small_arguments: Callable[..., list[str]], pre
     ],
 )
 def test_a_clip_that_does_not_fit_is_a_message_with_a_remedy(message: str) -> None:
-    with pytest.raises(UserError, match="lower NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS") as raised:
+    with pytest.raises(UserError, match="lower MAX_FRAMES, IMAGE_SIZE or MODEL_CHANNELS") as raised:
         measure_clip(Failing(message), batch(), CPU)
     assert message.splitlines()[0] in str(raised.value)
     assert "and more" not in str(raised.value)
@@ -200,7 +200,7 @@ def test_too_much_memory_is_a_warning_with_a_remedy(capsys: pytest.CaptureFixtur
     announce_estimate(replace(HERE, memory_limit=GIBIBYTE), CPU, steps=1200, max_minutes=None, is_compiled=False)
     assert capsys.readouterr().out.splitlines()[1] == (
         "Warning: that is more than the 1 GiB that this run can have; lower BATCH_SIZE (and raise "
-        "GRADIENT_ACCUMULATION_STEPS, for as many clips a step), NUM_FRAMES, IMAGE_SIZE or MODEL_CHANNELS."
+        "GRADIENT_ACCUMULATION_STEPS, for as many clips a step), MAX_FRAMES, IMAGE_SIZE or MODEL_CHANNELS."
     )
 
 
@@ -254,7 +254,7 @@ cpu = ComputeDevice(torch.device("cpu"), None)
 model = build_model(config, build_tokenizer(config, None), cpu.device)
 average = ExponentialMovingAverage(model, 0.9)
 start = memory_in_use(cpu.device).here
-clips = batch(1, frames=config.NUM_FRAMES, size=config.IMAGE_SIZE)
+clips = batch(1, frames=config.MAX_FRAMES, size=config.IMAGE_SIZE)
 estimate = estimate_training(
     model, optimizer_of(model), clips, cpu, forward_flops=1, batch_size=config.BATCH_SIZE, accumulation_steps=1
 )
@@ -271,7 +271,7 @@ print(json.dumps({"estimated": estimate.memory_bytes - start, "measured": peak -
 def test_the_memory_of_real_steps_is_what_was_estimated_within_a_factor_of_two(tmp_path: Path) -> None:
     root = Path(main.__file__).resolve().parent
     options = [
-        *("--image-size=32", "--num-frames=8", "--model-channels=32,32", "--spatial-attention-sizes=8"),
+        *("--image-size=32", "--max-frames=8", "--model-channels=32,32", "--spatial-attention-sizes=8"),
         *("--text-channels=32", "--text-layers=1", "--batch-size=16", "--device=cpu", "--mixed-precision=off"),
         f"--cache-dir={tmp_path}",
     ]

@@ -297,7 +297,7 @@ def test_a_clip_that_fits_no_memory_is_found_before_the_folder_counts_as_a_run(
     with monkeypatch.context() as patched:
         patched.setattr(estimate, "_time_pass", out_of_memory)
         run("a", "--max-steps=1", exit_code=1)
-    assert "does not fit into the memory of this CPU; lower NUM_FRAMES" in capsys.readouterr().err
+    assert "does not fit into the memory of this CPU; lower MAX_FRAMES" in capsys.readouterr().err
     assert newest_first(tmp_path / "logs", "*/config.json") == []
     run("a", "--max-steps=1")  # the name is still free
 

@@ -1,0 +1,34 @@
+"""How many frames a clip of some seconds has."""
+
+from dataclasses import dataclass
+
+FRAME_STEP = 4
+"""Clips have a multiple of this many frames, so that enough of them have as many to fill a batch."""
+
+
+@dataclass(frozen=True)
+class ClipLengths:
+    """The lengths of a training's clips.
+
+    Attributes:
+        frames_per_second: of what is shown, and of the videos that are written.
+        min_frames: of the shortest clips; what lasts less is shown slower.
+        max_frames: of the longest clips; what lasts longer is shown faster.
+        is_natural: whether clips keep their own duration; else all of them have `max_frames`.
+    """
+
+    frames_per_second: float
+    min_frames: int
+    max_frames: int
+    is_natural: bool
+
+    def of(self, seconds: float) -> int:
+        """Return the frames of a clip: of multiples of FRAME_STEP the one that is nearest to its own duration."""
+        if not self.is_natural:
+            return self.max_frames
+        frames = FRAME_STEP * int(seconds * self.frames_per_second / FRAME_STEP + 0.5)
+        return min(max(frames, self.min_frames), self.max_frames)
+
+    def is_shortened(self, seconds: float) -> bool:
+        """Return whether a clip lasts longer than the longest may, and is therefore shown faster."""
+        return self.is_natural and seconds * self.frames_per_second >= self.max_frames + FRAME_STEP / 2
