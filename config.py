@@ -261,6 +261,11 @@ class Config(Settings):
     """Bins of each histogram."""
 
     @property
+    def frames_at_once(self) -> int:
+        """Most frames that pass through the model at once, in each process."""
+        return self.BATCH_SIZE * self.MAX_FRAMES
+
+    @property
     def clips_per_step(self) -> int:
         """Clips that one optimizer step takes in each process."""
         return self.BATCH_SIZE * self.GRADIENT_ACCUMULATION_STEPS

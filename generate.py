@@ -7,14 +7,14 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
-import torch
 
 from common.console import counted, program
 from common.errors import UserError
+from common.field_types import MOST_FRAMES
 from common.files import check_writable, named_if_unwritable, write_atomically
 from common.video_encoding import encode_gif, encode_mp4, encode_png
 from compute.memory import keep_freed_memory
@@ -23,12 +23,14 @@ from models.tokens import Tokenizer
 from sampling.sampler import contact_sheet, to_pixels
 from sampling.trained_run import (
     SamplingRequest,
+    TrainedRun,
     add_sampling_options,
     add_weights_options,
     check_text,
     open_trained_run,
 )
 
+SLOWEST, FASTEST = 0.25, 4.0  # times the speed that the model expects
 LARGEST_SIDE = 4096  # pixels; larger videos play hardly anywhere
 MOST_NAME_BYTES = 200  # of a text in the name of its file, which may have 255
 RESERVED_NAMES = re.compile("con|prn|aux|nul|(com|lpt)[0-9¹²³]", re.IGNORECASE)  # on Windows
@@ -43,6 +45,8 @@ class GenerationRequest(SamplingRequest):
     output: Path | None
     seed: int
     scale: int
+    seconds: float | None  # of each clip; None for what the model expects
+    speed: float  # of the signing; 1 is as the model expects it
     contact_sheet: Path | None
 
 
@@ -59,6 +63,9 @@ def parse(arguments: list[str]) -> GenerationRequest:
         "the name cannot hold all of the text). Default: TEXT.mp4 in the current folder",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the initial noise (default 0)")
+    how_long = parser.add_mutually_exclusive_group()
+    how_long.add_argument("--seconds", type=float, default=None, help="of each clip (default: what the model expects)")
+    how_long.add_argument("--speed", type=float, default=1.0, help="0.7 signs more slowly, 1.5 faster (default 1)")
     add_sampling_options(parser)
     parser.add_argument("--scale", type=int, default=8, help="enlarge each pixel to this many (default 8)")
     parser.add_argument(
@@ -80,12 +87,14 @@ def generate(request: GenerationRequest) -> list[Path]:
     config = run.config
     _check(request, config, run.tokenizer)
     paths = _output_paths(request)
-    noise = torch.stack([run.sampler.initial_noise(request.seed, index) for index in range(len(request.text))])
-    clips = to_pixels(run.sampler.sample(run.model, list(request.text), noise, request.seed))
+    noises = [
+        run.sampler.initial_noise(frames, request.seed, index) for index, frames in enumerate(_frames(request, run))
+    ]
+    clips = [to_pixels(clip) for clip in run.sampler.sample(run.model, request.text, noises, request.seed)]
     for path, clip in zip(paths, clips, strict=True):
         encode = encode_gif if path.suffix.lower() == ".gif" else encode_mp4
         with named_if_unwritable(f"--output {path}"):
-            write_atomically(path, encode(clip, config.VIDEO_FRAMES_PER_SECOND, request.scale))
+            write_atomically(path, encode(clip, config.FRAMES_PER_SECOND, request.scale))
     if request.contact_sheet is not None:
         _write_contact_sheet(request.contact_sheet, request.text, clips, config)
         paths.append(request.contact_sheet)
@@ -97,6 +106,11 @@ def _check(request: GenerationRequest, config: Config, tokenizer: Tokenizer) -> 
     if not 1 <= request.scale * config.IMAGE_SIZE <= LARGEST_SIDE:
         largest = LARGEST_SIDE // config.IMAGE_SIZE
         raise UserError(f"--scale {request.scale}: must be between 1 and {largest}, for {LARGEST_SIDE} pixels a side")
+    longest_seconds = MOST_FRAMES / config.FRAMES_PER_SECOND
+    if request.seconds is not None and not 0 < request.seconds <= longest_seconds:
+        raise UserError(f"--seconds {request.seconds:g}: must be above 0, and at most {longest_seconds:.3g}")
+    if not SLOWEST <= request.speed <= FASTEST:
+        raise UserError(f"--speed {request.speed:g}: must be between {SLOWEST:g} and {FASTEST:g}")
     for text in request.text:
         check_text("--text", text, config, tokenizer)
         letters = len(tokenizer.encode(text)[0])
@@ -105,6 +119,20 @@ def _check(request: GenerationRequest, config: Config, tokenizer: Tokenizer) -> 
             print(f"note: the run was trained on words of up to {longest} letters; {text!r} is longer", file=sys.stderr)
     if request.contact_sheet is not None and request.contact_sheet.suffix.lower() != ".png":
         raise UserError(f"--contact-sheet {request.contact_sheet}: a contact sheet is a PNG; let its name end in .png")
+
+
+def _frames(request: GenerationRequest, run: TrainedRun) -> list[int]:
+    """Return the frames of each clip: as many as the model expects, unless the request says how long, or how fast."""
+    if request.seconds is None and request.speed == 1:
+        return run.sampler.frames(run.model, request.text)
+    lengths = run.sampler.settings.lengths
+    if not lengths.is_natural:
+        raise UserError(
+            f"--seconds and --speed: all clips of the run have {lengths.max_frames} frames (CLIP_TIMING is 'stretched')"
+        )
+    expected = run.sampler.seconds(run.model, request.text)
+    wanted = [seconds / request.speed if request.seconds is None else request.seconds for seconds in expected]
+    return [replace(lengths, max_frames=MOST_FRAMES).of(seconds) for seconds in wanted]
 
 
 def _output_paths(request: GenerationRequest) -> list[Path]:
@@ -167,13 +195,13 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
-def _write_contact_sheet(path: Path, texts: Sequence[str], clips: numpy.ndarray, config: Config) -> None:
+def _write_contact_sheet(path: Path, texts: Sequence[str], clips: Sequence[numpy.ndarray], config: Config) -> None:
     from data.build import build_data  # here, because without a contact sheet no data is needed
 
     splits = build_data(config)
     real = [splits.real_clip(text) for text in texts]
     with named_if_unwritable(f"--contact-sheet {path}"):
-        write_atomically(path, encode_png(contact_sheet(texts, list(clips), real)))
+        write_atomically(path, encode_png(contact_sheet(texts, clips, real)))
 
 
 @program

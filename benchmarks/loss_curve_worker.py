@@ -22,13 +22,14 @@ from benchmarks.networks import VOCABULARY, NetworkName, build_network, count_pa
 from benchmarks.worker_process import read_plan
 from common.console import program
 from common.errors import UserError
-from common.randomness import derive_seed, torch_generator
+from common.randomness import derive_seed
 from common.settings import load_settings
 from compute.device import ComputeDevice
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
-from data.batches import load_batch, training_batches
+from data.batches import training_batches
 from data.build import build_data
+from data.lengths import equal_lengths
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import evenly_spaced_timesteps
 from distributed.models import SharedModel
@@ -38,7 +39,7 @@ from models.build import build_objective, build_tokenizer
 from models.tokens import FIRST_TOKEN
 from training.optimizer import ExponentialMovingAverage, LossScale, build_adamw, set_learning_rate
 from training.step import TrainStep
-from training.validation import wrong_tokens
+from training.validation import gauge_clips, load_fixed_clips, wrong_tokens
 
 WARM_UP_SHARE = 0.05  # of the time, not of the steps: a hundred steps are the whole run of a slow network
 CPU = ComputeDevice(torch.device("cpu"), autocast_dtype=None)
@@ -123,7 +124,7 @@ class LossCurveRun:
             raise UserError(f"the data has {tokens} tokens, the networks are built for {VOCABULARY}")
         # PyTorch's initialisers draw from the global generator, and nothing else in this process does.
         torch.manual_seed(derive_seed(plan.seed, "initial_weights"))
-        self._plan, self._learning_rate, self._batch_size = plan, config.LEARNING_RATE, config.BATCH_SIZE
+        self._plan, self._learning_rate, self._most_frames = plan, config.LEARNING_RATE, config.frames_at_once
         self._model = build_network(plan.network, image_size=config.IMAGE_SIZE, parameters=plan.parameters)
         self._objective = build_objective(config, CPU.device)
         self._optimizer = build_adamw(config, self._model)
@@ -145,15 +146,10 @@ class LossCurveRun:
             num_workers=0,
             tokenize=tokenizer,
         )
-        rows = [splits.validation.row(0, index) for index in range(len(splits.validation))]
-        batch = load_batch(splits.validation, rows, tokenizer)
-        video = batch.video_BCTHW
-        self._gauge = GaugeClips(
-            video_BCTHW=video,
-            tokens_BL=batch.tokens_BL,
-            shuffled_tokens_BL=wrong_tokens(batch, splits.training, tokenizer),
-            noise_BCTHW=torch.randn(video.shape, generator=torch_generator(plan.seed, "validation_noise")),
-        )
+        fixed = load_fixed_clips(splits.validation, tokenizer)
+        shuffled = wrong_tokens(fixed, splits.training, tokenizer)
+        self._gauge = gauge_clips(fixed, shuffled, CPU.device, plan.seed, "validation_noise")
+        self._groups = equal_lengths([row.frames for row in fixed.rows], self._most_frames)
 
     def train(self) -> LossCurve:
         """Train until the time is over, validating on the way."""
@@ -175,7 +171,7 @@ class LossCurveRun:
                 points.append(LossPoint(seconds, step, self._validate()))
                 waiting = [moment for moment in waiting if moment > seconds]
         self._model.eval()
-        use = measure_text_use(self._model, self._objective, self._gauge, self._batch_size, self._plan.seed)
+        use = measure_text_use(self._model, self._objective, self._gauge, self._most_frames, self._plan.seed)
         return LossCurve(
             network=self._plan.network,
             seed=self._plan.seed,
@@ -186,8 +182,8 @@ class LossCurveRun:
 
     def _warm_up(self) -> float:
         """Go once forward and backward without an update, and return its seconds: memory and kernels are then ready."""
-        count = self._batch_size
-        video, tokens = self._gauge.video_BCTHW[:count], self._gauge.tokens_BL[:count]
+        group = self._groups[0]
+        video, tokens = torch.stack([self._gauge.clips[place] for place in group]), self._gauge.tokens_BL[group]
         start = time.perf_counter()
         timestep_B = torch.zeros(video.shape[0], dtype=torch.int64)
         prediction = self._model(video, timestep_B, tokens, torch.zeros(video.shape[0], dtype=torch.bool))
@@ -197,24 +193,27 @@ class LossCurveRun:
 
     def _validate(self) -> float:
         self._model.eval()
-        loss = validation_loss(self._model, self._objective, self._gauge, self._batch_size)
+        loss = validation_loss(self._model, self._objective, self._gauge, self._groups)
         self._model.train()
         return loss
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, objective: DiffusionObjective, clips: GaugeClips, batch_size: int) -> float:
+def validation_loss(
+    model: nn.Module, objective: DiffusionObjective, clips: GaugeClips, groups: Sequence[Sequence[int]]
+) -> float:
     """Return what `measure_text_use` calls "correct", at a third of its cost: clip i in timestep bin i modulo 8.
 
-    There are a multiple of 8 clips, so that every bin counts the same.
+    There are a multiple of 8 clips, so that every bin counts the same. `groups` of them pass at once.
     """
     bins = evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps)
-    timestep_B = bins[torch.arange(clips.video_BCTHW.shape[0]) % TIMESTEP_BINS]
     losses: list[Tensor] = []
-    whole = (clips.video_BCTHW, clips.tokens_BL, clips.noise_BCTHW, timestep_B)
-    for video, tokens, noise, timestep in zip(*(tensor.split(batch_size) for tensor in whole), strict=True):
+    for group in groups:
+        video, noise = (torch.stack([each[place] for place in group]) for each in (clips.clips, clips.noises))
+        timestep = bins[torch.tensor(group) % TIMESTEP_BINS]
         noisy = objective.noise(video, noise, timestep)
-        prediction = model(noisy.noisy_video, timestep, tokens, torch.zeros(video.shape[0], dtype=torch.bool))
+        keep = torch.zeros(len(group), dtype=torch.bool)
+        prediction = model(noisy.noisy_video, timestep, clips.tokens_BL[list(group)], keep)
         losses.append(objective.loss(noisy, video, prediction).clips.unweighted_mse)
     return torch.cat(losses).mean().item()
 

@@ -88,10 +88,18 @@ class DiffusersNetwork(_Peer):
             attention_head_dim=head_channels,
         )
 
-    def forward(self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
+    def forward(
+        self,
+        video_BCTHW: Tensor,
+        timestep_B: Tensor,
+        tokens_BL: Tensor,
+        drop_caption_B: Tensor,
+        *,
+        with_duration: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         text = self.text(tokens_BL, drop_caption_B, video_BCTHW.shape[2])
         prediction: Tensor = self.network(video_BCTHW, timestep_B, text.tokens_BLC, return_dict=False)[0]
-        return prediction
+        return text.duration.beside(prediction) if with_duration else prediction
 
 
 class VideoDiffusionNetwork(_Peer):
@@ -106,12 +114,20 @@ class VideoDiffusionNetwork(_Peer):
 
         self.network = Unet3D(dim=width, cond_dim=TEXT_CHANNELS, dim_mults=(1, 2, 4))
 
-    def forward(self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
+    def forward(
+        self,
+        video_BCTHW: Tensor,
+        timestep_B: Tensor,
+        tokens_BL: Tensor,
+        drop_caption_B: Tensor,
+        *,
+        with_duration: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         text = self.text(tokens_BL, drop_caption_B, video_BCTHW.shape[2])
         mask_BL1 = text.mask_BL[..., None]
         pooled_BC = (text.tokens_BLC * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
         prediction: Tensor = self.network(video_BCTHW, timestep_B, cond=pooled_BC)
-        return prediction
+        return text.duration.beside(prediction) if with_duration else prediction
 
 
 def _build_own(image_size: int, channels: tuple[int, ...]) -> TextToVideoModel:

@@ -6,6 +6,7 @@ compares what comes out with real held-out clips, and times what guidance costs.
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +20,14 @@ from benchmarks import runner
 from common.console import program
 from compute.device import DeviceName
 from compute.memory import keep_freed_memory
-from data.batches import load_batch
 from data.build import build_data
-from data.records import Batch
+from data.records import FixedClips
 from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from measures.clips import motion_energy, ratio_to_real, sharpness
 from sampling.sampler import ClipSampler, SamplingSettings
 from sampling.trained_run import SamplingRequest, TrainedRun, open_trained_run
+from training.validation import load_fixed_clips
 
 STEPS, QUICK_STEPS = (4, 8, 12, 25, 50), (2, 4)
 HELD_OUT_CLIPS = 8
@@ -52,27 +53,27 @@ class SampledRun:
 
     trained: TrainedRun
     settings: SamplingSettings  # what the run's own config says about sampling
-    clips: Batch
+    clips: FixedClips
 
     @property
     def default(self) -> Cell:
         return Cell(self.settings.sampler, self.settings.num_steps)
 
-    def generate(self, cell: Cell, first: int, count: int) -> Tensor:
-        """Sample clips from pure noise: [count, 3, T, H, W] float32 on the CPU.
+    def generate(self, cell: Cell, first: int, count: int) -> list[Tensor]:
+        """Sample clips from pure noise, as long as the real ones: [3, T, H, W] float32 on the CPU each.
 
         Clip number `first` and those after it have noises of their own, and the captions of the held-out clips in turn.
         """
         guidance = self.settings.guidance if cell.is_guided else NO_GUIDANCE
         settings = dataclasses.replace(self.settings, sampler=cell.sampler, num_steps=cell.steps, guidance=guidance)
         sampler = ClipSampler(settings, self.trained.tokenizer, self.trained.compute)
-        captions = [self.clips.captions[index] for index in self.real_indices(first, count)]
-        noise = torch.stack([sampler.initial_noise(0, index) for index in range(first, first + count)])
-        return sampler.sample(self.trained.model, captions, noise, seed=first)
+        rows = [self.clips.rows[index] for index in self.real_indices(first, count)]
+        noises = [sampler.initial_noise(row.frames, 0, first + place) for place, row in enumerate(rows)]
+        return sampler.sample(self.trained.model, [row.caption for row in rows], noises, seed=first)
 
     def real_indices(self, first: int, count: int) -> list[int]:
         """Return which held-out clips have the captions of the generated ones."""
-        return [index % len(self.clips.captions) for index in range(first, first + count)]
+        return [index % len(self.clips.rows) for index in range(first, first + count)]
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,7 @@ def open_run(folder: Path, device: DeviceName, held_out_clips: int) -> SampledRu
     """Load a run, with as many of its held-out clips as asked for, or all if it has fewer."""
     run = open_trained_run(SamplingRequest(run=folder, device=device))
     validation = build_data(run.config).validation
-    rows = [validation.row(0, index) for index in range(min(held_out_clips, len(validation)))]
-    return SampledRun(run, run.sampler.settings, load_batch(validation, rows, run.tokenizer))
+    return SampledRun(run, run.sampler.settings, load_fixed_clips(validation, run.tokenizer, held_out_clips))
 
 
 def measure(run: SampledRun, cells: Sequence[Cell], alternations: int) -> list[Generation]:
@@ -139,7 +139,7 @@ def measure(run: SampledRun, cells: Sequence[Cell], alternations: int) -> list[G
     Every alternation takes further captions and noises, the same ones for every cell.
     """
     calls: dict[Cell, int] = {}
-    made: dict[Cell, list[Tensor]] = {cell: [] for cell in cells}
+    made: dict[Cell, list[list[Tensor]]] = {cell: [] for cell in cells}
     called: list[None] = []  # an entry for every call of the network, whatever a sampler does in a step
 
     def sample(cell: Cell, number: int) -> float:
@@ -155,8 +155,8 @@ def measure(run: SampledRun, cells: Sequence[Cell], alternations: int) -> list[G
     handle.remove()
     generations = []
     for cell, found in seconds.items():
-        clips = torch.cat(made[cell][: len(found)])
-        real = run.clips.video_BCTHW[run.real_indices(0, len(clips))]
+        clips = list(itertools.chain.from_iterable(made[cell][: len(found)]))
+        real = [run.clips.videos[index] for index in run.real_indices(0, len(clips))]
         looks = (ratio_to_real(motion_energy, clips, real), ratio_to_real(sharpness, clips, real))
         generations.append(Generation(cell, calls[cell], found, *looks))
     return generations

@@ -24,6 +24,7 @@ FONT_FOLDERS = (
 FONT_SUFFIXES = (".ttf", ".otf", ".ttc")
 OTHER_STYLES = ("bold", "italic", "oblique", "light", "narrow", "condensed", "mono", "math")
 FRAMES_SHOWN = 8
+FRAMES_SKIPPED = 4  # at most this many frames pass from one that is shown to the next
 TILE_SIDE = 96  # pixels that a frame is at least enlarged to
 GAP = 6
 FONT_SIZE = 15
@@ -36,14 +37,14 @@ def filmstrips(rows: Sequence[tuple[str, numpy.ndarray]], label_width: int = 130
     """Draw clips below each other, each with its label on the left.
 
     Args:
-        rows: label and clip, uint8 [T, H, W, 3]; at least one, all clips of one shape.
+        rows: label and clip, uint8 [T, H, W, 3]; at least one, all frames of one size.
         label_width: pixels; longer lines are cut.
 
     Returns:
         uint8 [height, width, 3].
     """
     strips = [(drawable(label), _filmstrip(clip)) for label, clip in rows]
-    height, width = strips[0][1].shape[:2]
+    height, width = strips[0][1].shape[0], max(strip.shape[1] for _, strip in strips)
     sheet = Image.new("RGB", (label_width + width, len(strips) * (height + GAP) - GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for index, (label, strip) in enumerate(strips):
@@ -184,8 +185,8 @@ def _has(file: Path, character: str) -> bool:
 
 
 def _filmstrip(video_THWC: numpy.ndarray) -> numpy.ndarray:
-    """Lay evenly spread frames side by side, enlarged without smoothing."""
-    shown = min(FRAMES_SHOWN, len(video_THWC))
+    """Lay evenly spread frames side by side, enlarged without smoothing; more of long clips."""
+    shown = min(max(FRAMES_SHOWN, -(-len(video_THWC) // FRAMES_SKIPPED)), len(video_THWC))
     picked = [(2 * index + 1) * len(video_THWC) // (2 * shown) for index in range(shown)]
     scale = -(-TILE_SIDE // video_THWC.shape[1])
     strip: numpy.ndarray = numpy.concatenate(list(video_THWC[picked]), axis=1)

@@ -1,6 +1,9 @@
 """How many frames a clip of some seconds has."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from config import Config
 
 FRAME_STEP = 4
 """Clips have a multiple of this many frames, so that enough of them have as many to fill a batch."""
@@ -22,6 +25,11 @@ class ClipLengths:
     max_frames: int
     is_natural: bool
 
+    @classmethod
+    def from_config(cls, config: Config) -> "ClipLengths":
+        """Return what the constants say."""
+        return cls(config.FRAMES_PER_SECOND, config.MIN_FRAMES, config.MAX_FRAMES, config.CLIP_TIMING == "natural")
+
     def of(self, seconds: float) -> int:
         """Return the frames of a clip: of multiples of FRAME_STEP the one that is nearest to its own duration."""
         if not self.is_natural:
@@ -32,3 +40,23 @@ class ClipLengths:
     def is_shortened(self, seconds: float) -> bool:
         """Return whether a clip lasts longer than the longest may, and is therefore shown faster."""
         return self.is_natural and seconds * self.frames_per_second >= self.max_frames + FRAME_STEP / 2
+
+
+def equal_lengths(lengths: Sequence[int], most_frames: int) -> list[list[int]]:
+    """Group clips that can pass through a network together.
+
+    Args:
+        lengths: frames of each clip.
+        most_frames: of a group; one that is longer is a group of its own.
+
+    Returns:
+        The places of the clips, each in one group; those of a group have one length.
+    """
+    places: dict[int, list[int]] = {}
+    for place, frames in enumerate(lengths):
+        places.setdefault(frames, []).append(place)
+    groups = []
+    for frames, alike in places.items():
+        size = max(1, most_frames // frames)
+        groups += [alike[start : start + size] for start in range(0, len(alike), size)]
+    return groups

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, get_args
 
 import numpy
@@ -39,6 +40,25 @@ class Batch:
     def video_BCTHW(self) -> Tensor:
         """The clips as a network takes them (`as_video`), made anew at each call."""
         return as_video(self.clips_BTHWC)
+
+
+@dataclass(frozen=True)
+class FixedClips:
+    """A few clips of any lengths that stay in memory. All tensors are on the CPU."""
+
+    rows: tuple[ClipRow, ...]
+    pixels: tuple[Tensor, ...]  # uint8 [T, H, W, 3] each
+    tokens_BL: Tensor  # int64, of all captions
+
+    @cached_property
+    def videos(self) -> tuple[Tensor, ...]:
+        """The clips as a network takes them, float32 [3, T, H, W] in [-1, 1] each."""
+        return tuple(as_video(clip[None])[0] for clip in self.pixels)
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The captions, clip by clip."""
+        return tuple(row.caption for row in self.rows)
 
 
 def as_video(clips_BTHWC: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import itertools
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from common.randomness import derive_seed, numpy_generator
 from data.batches import BatchOrder
 from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.words import WordSplit
+from data.lengths import equal_lengths
 from data.records import ClipRow
-from measures.clips import to_unit_range
+from measures.clips import at_equal_moments, to_unit_range
 from measures.spelling import Word
 from sampling.sampler import to_pixels
 from sampling.trained_run import TrainedRun
@@ -27,7 +28,6 @@ WORDS_A_LENGTH = 24  # held-out words of each length that are drawn where the us
 LETTERS, TRAINED, NEW, LONGER = "letters", "words in training", "words not in training", "longer than in training"
 SENSITIVITY_NOISES = 2
 SPELLING_NOISE, SENSITIVITY_NOISE = 3, 4  # streams of ClipSampler.initial_noise; 0 to 2 are the dashboard's
-CLIPS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ class EvaluationClips:
     """Clip by clip, all of a word in a row, as videos hold them."""
 
     words: tuple[AskedWord, ...]  # what each clip was asked to show
-    generated: numpy.ndarray  # uint8 [N, T, H, W, 3], each from a noise of its own
-    real: numpy.ndarray  # the same, each in a look of its own that no training clip has
+    generated: tuple[numpy.ndarray, ...]  # uint8 [T, H, W, 3] each, from noises of their own
+    real: tuple[numpy.ndarray, ...]  # the same, each in a look of its own that no training clip has
 
 
 def make_clips(
@@ -158,37 +158,41 @@ def make_clips(
     places = [(index, sample) for index in range(len(words)) for sample in range(samples_per_word)]
     of_clips = tuple(words[index] for index, _ in places)
 
-    def noise(clip: int) -> Tensor:
-        return run.sampler.initial_noise(seed, SPELLING_NOISE, *places[clip])
-
-    real = [
+    noises = [
+        run.sampler.initial_noise(frames, seed, SPELLING_NOISE, *place)
+        for frames, place in zip(run.sampler.frames(run.model, [word.text for word in of_clips]), places, strict=True)
+    ]
+    real = tuple(
         splits.renderer.render(words[index].symbols, derive_seed(seed, "evaluation_style", index, sample))
         for index, sample in places
-    ]
-    generated = [to_pixels(part) for part in _generate(run, of_clips, noise, seed)]
-    return EvaluationClips(of_clips, numpy.concatenate(generated), numpy.stack(real))
+    )
+    return EvaluationClips(of_clips, tuple(map(to_pixels, _generate(run, of_clips, noises, seed))), real)
 
 
 def make_sensitivity_clips(run: TrainedRun, words: Sequence[AskedWord], seed: int) -> Tensor:
-    """Generate each word from the same initial noises: float32 [W, SENSITIVITY_NOISES, 3, T, H, W] in [-1, 1]."""
-    noises = [run.sampler.initial_noise(seed, SENSITIVITY_NOISE, index) for index in range(SENSITIVITY_NOISES)]
-    of_clips = [word for word in words for _ in noises]
-    clips = list(_generate(run, of_clips, lambda clip: noises[clip % SENSITIVITY_NOISES], seed))
-    return torch.cat(clips).unflatten(0, (len(words), SENSITIVITY_NOISES))
+    """Generate each word from the same initial noises: [W, SENSITIVITY_NOISES, 3, T, H, W], see `at_equal_moments`."""
+    lengths = run.sampler.frames(run.model, [word.text for word in words])
+    noises = [
+        run.sampler.initial_noise(frames, seed, SENSITIVITY_NOISE, index)
+        for frames in lengths
+        for index in range(SENSITIVITY_NOISES)
+    ]
+    clips = _generate(run, [word for word in words for _ in range(SENSITIVITY_NOISES)], noises, seed)
+    return at_equal_moments(clips).unflatten(0, (len(words), SENSITIVITY_NOISES))
 
 
-def in_parts(clips: numpy.ndarray) -> Iterator[Tensor]:
-    """Yield uint8 clips [N, T, H, W, 3] as float32 [n, 3, T, H, W] in [-1, 1], a few at a time."""
-    for start in range(0, len(clips), CLIPS_AT_ONCE):
-        yield to_unit_range(torch.from_numpy(clips[start : start + CLIPS_AT_ONCE]))
+def in_unit_range(clips: Iterable[numpy.ndarray]) -> Iterator[Tensor]:
+    """Yield uint8 clips [T, H, W, 3] as float32 [3, T, H, W] in [-1, 1]."""
+    return (to_unit_range(torch.from_numpy(clip)) for clip in clips)
 
 
-def _generate(
-    run: TrainedRun, words: Sequence[AskedWord], noise: Callable[[int], Tensor], seed: int
-) -> Iterator[Tensor]:
-    """Yield the clips of the words, BATCH_SIZE at a time; `noise` gives the initial noise of each."""
-    size = run.config.BATCH_SIZE
-    for start in tqdm(range(0, len(words), size), desc="generating", unit="batch", file=sys.stderr, disable=None):
-        texts = [word.text for word in words[start : start + size]]
-        initial = torch.stack([noise(clip) for clip in range(start, start + len(texts))])
-        yield run.sampler.sample(run.model, texts, initial, derive_seed(seed, "evaluation", start))
+def _generate(run: TrainedRun, words: Sequence[AskedWord], noises: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """Generate a clip of each word, with a progress bar."""
+    clips: dict[int, Tensor] = {}
+    groups = equal_lengths([noise.shape[1] for noise in noises], run.config.frames_at_once)
+    for group in tqdm(groups, desc="generating", unit="batch", file=sys.stderr, disable=None):
+        texts = [words[place].text for place in group]
+        step_noise_seed = derive_seed(seed, "evaluation", group[0])
+        found = run.sampler.sample(run.model, texts, [noises[place] for place in group], step_noise_seed)
+        clips.update(zip(group, found, strict=True))
+    return [clips[place] for place in range(len(noises))]

@@ -157,16 +157,14 @@ def _sensitivity(run: TrainedRun, words: Sequence[AskedWord], seed: int) -> Figu
     return {"text_sensitivity": sensitivity_interval(make_sensitivity_clips(run, picked, seed), seed)}
 
 
-def _unseen_real(splits: FingerspellingSplits, seed: int) -> numpy.ndarray:
+def _unseen_real(splits: FingerspellingSplits, seed: int) -> list[numpy.ndarray]:
     """Return real clips of held-out words; of any words where none are held out."""
     split, generator = splits.split, numpy_generator(seed, "evaluation_reference")
     draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
-    return numpy.stack(
-        [
-            splits.renderer.render(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
-            for index in range(REFERENCE_CLIPS)
-        ]
-    )
+    return [
+        splits.renderer.render(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
+        for index in range(REFERENCE_CLIPS)
+    ]
 
 
 def _checked_words(words: Path | None, run: Path, config: Config, tokenizer: Tokenizer) -> list[str]:
@@ -199,7 +197,7 @@ def _sheet(words: Sequence[AskedWord], clips: EvaluationClips, samples_per_word:
     picked = [index * len(words) // count for index in range(count)]
     labels = [words[index].text + ("" if words[index].in_training else "\n(not trained)") for index in picked]
     places = [index * samples_per_word for index in picked]
-    return contact_sheet(labels, list(clips.generated[places]), list(clips.real[places]))
+    return contact_sheet(labels, [clips.generated[place] for place in places], [clips.real[place] for place in places])
 
 
 def _prepare_output(request: EvaluationRequest) -> None:

@@ -7,10 +7,11 @@ import numpy
 import torch
 
 from data.records import ClipSource
-from evaluation.clips import AskedWord, EvaluationClips, TrainingHistory, in_parts
+from evaluation.clips import AskedWord, EvaluationClips, TrainingHistory, in_unit_range
 from measures.bootstrap import Interval, bootstrap_ratio
 from measures.clips import (
     are_copies,
+    at_equal_moments,
     chroma,
     hold_share,
     motion_energy,
@@ -26,7 +27,7 @@ from measures.spelling import (
     letter_error_interval,
     letters_read,
     shuffled_floor_interval,
-    still_clips,
+    still_clip,
     top_confusions,
 )
 
@@ -60,12 +61,12 @@ class Readings:
 
 def read_clips(recogniser: LetterRecogniser, clips: EvaluationClips) -> Readings:
     """Read generated and real clips, and what is left of the real ones without motion and without the word."""
-    mean_NCTHW = next(in_parts(numpy.round(clips.real.mean(axis=0, keepdims=True)).astype(numpy.uint8)))
+    generated, real = (list(in_unit_range(each)) for each in (clips.generated, clips.real))
     return Readings(
-        generated=[word for part in in_parts(clips.generated) for word in recogniser.read(part)],
-        real=[word for part in in_parts(clips.real) for word in recogniser.read(part)],
-        still=[word for part in in_parts(clips.real) for word in recogniser.read(still_clips(part))],
-        mean=recogniser.read(mean_NCTHW) * len(clips.words),
+        generated=recogniser.read(generated),
+        real=recogniser.read(real),
+        still=recogniser.read([still_clip(clip) for clip in real]),
+        mean=recogniser.read([at_equal_moments(real).mean(dim=0)]) * len(clips.words),
     )
 
 
@@ -101,29 +102,33 @@ def look_figures(clips: EvaluationClips, seed: int) -> Figures:
     }
 
 
-def _looks(videos: numpy.ndarray) -> dict[str, numpy.ndarray]:
-    parts = [{name: measure(part) for name, measure in LOOKS.items()} for part in in_parts(videos)]
-    return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in LOOKS}
+def _looks(clips: Sequence[numpy.ndarray]) -> dict[str, numpy.ndarray]:
+    found = [[float(measure(clip)) for measure in LOOKS.values()] for clip in in_unit_range(clips)]
+    return dict(zip(LOOKS, numpy.array(found).T, strict=True))
 
 
 def memorisation_figures(
-    clips: EvaluationClips, history: TrainingHistory, training: ClipSource, unseen_real: numpy.ndarray, seed: int
+    clips: EvaluationClips,
+    history: TrainingHistory,
+    training: ClipSource,
+    unseen_real: Sequence[numpy.ndarray],
+    seed: int,
 ) -> Figures:
     """Compare clips of words that training did not show with training clips; of all words where it showed all.
 
-    `unseen_real`: uint8 [M, T, H, W, 3], real clips that training did not show either.
+    `unseen_real`: real clips, uint8 [T, H, W, 3] each, that training did not show either.
 
     Returns:
         memorisation is the share of generated clips that count as copied, about 0.05 where nothing is; with the mean
         distances of generated and real clips to their nearest training clips.
     """
     chosen = [index for index, word in enumerate(clips.words) if not word.in_training] or list(range(len(clips.words)))
-    generated = torch.cat([small_copies(part) for part in in_parts(clips.generated[chosen])])
-    real = torch.cat([small_copies(part) for part in in_parts(unseen_real)])
+    generated = torch.cat([small_copies([clip]) for clip in in_unit_range(clips.generated[index] for index in chosen)])
+    real = torch.cat([small_copies([clip]) for clip in in_unit_range(unseen_real)])
     nearest = torch.full((len(generated) + len(real),), torch.inf)
     for start in range(0, len(history.rows), 512):
-        loaded = numpy.stack([training.load(row) for row in history.rows[start : start + 512]])
-        copies = torch.cat([small_copies(part) for part in in_parts(loaded)])
+        loaded = (training.load(row) for row in history.rows[start : start + 512])
+        copies = torch.cat([small_copies([clip]) for clip in in_unit_range(loaded)])
         nearest = torch.minimum(nearest, nearest_distances(torch.cat((generated, real)), copies))
     of_generated, of_real = nearest[: len(generated)], nearest[len(generated) :]
     names = [clips.words[index].text for index in chosen]

@@ -112,13 +112,13 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class GeneratedSamples:
-    """Clips sampled for the fixed prompts; uint8 arrays are [N, T, H, W, 3]."""
+    """Clips sampled for the fixed prompts, uint8 [T, H, W, 3] each, of any lengths."""
 
     prompts: tuple[str, ...]
     held_out: tuple[bool, ...]  # True: no training clip shows this prompt
-    generated: numpy.ndarray  # from the EMA weights
-    generated_raw: numpy.ndarray  # [M, T, H, W, 3]: the first M prompts from the raw weights, same noise
-    real: numpy.ndarray | None  # a real clip for each prompt, where there is one
+    generated: tuple[numpy.ndarray, ...]  # from the EMA weights
+    generated_raw: tuple[numpy.ndarray, ...]  # the first prompts from the raw weights, same noise
+    real: tuple[numpy.ndarray, ...] | None  # a real clip for each prompt, where there is one
     measures: Mapping[str, float]  # tag name -> value, such as Text_Sensitivity; only what could be measured
     frames_per_second: float
 

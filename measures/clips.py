@@ -1,4 +1,7 @@
-"""What pixels say about clips: do they move, rest, show colour and detail as real ones do, and are they copies?"""
+"""What pixels say about clips: do they move, rest, show colour and detail as real ones do, and are they copies?
+
+A clip is [3, T, H, W] in [-1, 1]; several may have different lengths.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -26,75 +29,90 @@ NEARNESS_OF_REAL = 0.05
 COMPARED_SIZE = 16
 """Clips are averaged down to this many pixels a side before they are compared: grain must not count as distance."""
 
+COMPARED_FRAMES = 16
+"""Clips of any length are compared at this many moments, evenly spread over each."""
+
 
 def to_unit_range(video_THWC: Tensor) -> Tensor:
     """Turn uint8 clips [..., T, H, W, 3] into float32 [..., 3, T, H, W] in [-1, 1]."""
     return video_THWC.movedim(-1, -4).to(torch.float32) / 127.5 - 1.0
 
 
-def ratio_to_real(measure: Callable[[Tensor], Tensor], generated_NCTHW: Tensor, real_MCTHW: Tensor) -> float | None:
+def mean_of(measure: Callable[[Tensor], Tensor], clips: Sequence[Tensor]) -> float:
+    """Return the mean over clips of a measure from a clip to a number."""
+    return torch.stack([measure(clip) for clip in clips]).mean().item()
+
+
+def ratio_to_real(
+    measure: Callable[[Tensor], Tensor], generated: Sequence[Tensor], real: Sequence[Tensor]
+) -> float | None:
     """Return the mean of a measure over the generated clips, divided by that over the real ones: 1 is right.
 
-    `measure`: from clips in [-1, 1] to one number each, [N, 3, T, H, W] to [N].
+    `measure`: from a clip to a number.
 
     Returns:
         The ratio, or None where the real clips have nothing of it.
     """
-    real = measure(real_MCTHW).mean()
-    return None if real == 0 else (measure(generated_NCTHW).mean() / real).item()
+    of_real = mean_of(measure, real)
+    return None if of_real == 0 else mean_of(measure, generated) / of_real
 
 
-def motion_energy(video_NCTHW: Tensor) -> Tensor:
-    """Return the mean squared change from frame to frame of each clip in [-1, 1]: [N] float32; 0 is frozen."""
-    return video_NCTHW.float().diff(dim=2).square().flatten(1).mean(1)
+def motion_energy(clip_CTHW: Tensor) -> Tensor:
+    """Return the mean squared change from frame to frame, a scalar; 0 is frozen."""
+    return clip_CTHW.float().diff(dim=1).square().mean()
 
 
-def frozen_frame_percent(video_NCTHW: Tensor) -> float:
-    """Return the share of frames, in percent, that hardly differ from the frame before (see FROZEN_THRESHOLD).
+def frozen_share(clip_CTHW: Tensor) -> Tensor:
+    """Return the share of frames that hardly differ from the frame before (see FROZEN_THRESHOLD), a scalar.
 
     Some frozen frames are right: a letter is held so that it can be read. Compare with real clips.
     """
-    change = video_NCTHW.float().diff(dim=2).abs().mean(dim=(1, 3, 4)) / 2  # [-1, 1] spans 2
-    return 100.0 * (change < FROZEN_THRESHOLD).float().mean().item()
+    change_T = clip_CTHW.float().diff(dim=1).abs().mean(dim=(0, 2, 3)) / 2  # [-1, 1] spans 2
+    return (change_T < FROZEN_THRESHOLD).float().mean()
 
 
-def hold_share(video_NCTHW: Tensor) -> Tensor:
-    """Return the share of frame changes in which the hand is held still, of each clip in [-1, 1]: [N] float32, 0 to 1.
+def hold_share(clip_CTHW: Tensor) -> Tensor:
+    """Return the share of frame changes in which the hand is held still, a scalar from 0 to 1.
 
     Letters are read while they are held: a hand that never rests cannot be read, however well it is drawn.
     """
-    count, _, frames, height, width = video_NCTHW.shape
-    frames_MCHW = video_NCTHW.float().transpose(1, 2).flatten(0, 1)
-    small_MCHW = functional.adaptive_avg_pool2d(frames_MCHW, (min(height, HOLD_SIZE), min(width, HOLD_SIZE)))
-    change = small_MCHW.unflatten(0, (count, frames)).diff(dim=1).square().mean(dim=(2, 3, 4)).sqrt()
-    return (change < HOLD_THRESHOLD).float().mean(dim=1)
+    height, width = clip_CTHW.shape[2:]
+    small_TCHW = functional.adaptive_avg_pool2d(
+        clip_CTHW.float().transpose(0, 1), (min(height, HOLD_SIZE), min(width, HOLD_SIZE))
+    )
+    change_T = small_TCHW.diff(dim=0).square().mean(dim=(1, 2, 3)).sqrt()
+    return (change_T < HOLD_THRESHOLD).float().mean()
 
 
-def sharpness(video_NCTHW: Tensor) -> Tensor:
-    """Return the mean difference in brightness of neighbouring pixels, of each clip in [-1, 1]: [N] float32.
+def sharpness(clip_CTHW: Tensor) -> Tensor:
+    """Return the mean difference in brightness of neighbouring pixels, a scalar.
 
     Blurred clips have less of it than real ones, grainy clips more.
     """
-    return tensors.sharpness(tensors.brightness(video_NCTHW))
+    return tensors.sharpness(tensors.brightness(clip_CTHW[None]))[0]
 
 
-def chroma(video_NCTHW: Tensor) -> Tensor:
-    """Return each clip's mean chroma, the largest minus the smallest of red, green and blue of a pixel: [N] float32.
+def chroma(clip_CTHW: Tensor) -> Tensor:
+    """Return the mean chroma, the largest minus the smallest of red, green and blue of a pixel, a scalar.
 
     Strong guidance raises it above that of real clips (Saharia et al. 2022, section 2.3). Chroma is that of the
     hexcone model (Smith 1978); grey has 0.
-
-    `video_NCTHW`: RGB in [-1, 1].
     """
-    video = video_NCTHW.float()
-    return (video.amax(dim=1) - video.amin(dim=1)).flatten(1).mean(dim=1)
+    clip = clip_CTHW.float()
+    return (clip.amax(dim=0) - clip.amin(dim=0)).mean()
 
 
-def small_copies(video_NCTHW: Tensor) -> Tensor:
-    """Return the clips in [-1, 1] averaged over space to at most COMPARED_SIZE pixels a side, flat: [N, values]."""
-    frames, height, width = video_NCTHW.shape[2:]
-    size = (frames, min(height, COMPARED_SIZE), min(width, COMPARED_SIZE))
-    return functional.adaptive_avg_pool3d(video_NCTHW.float(), size).flatten(1)
+def at_equal_moments(clips: Sequence[Tensor]) -> Tensor:
+    """Return the frames of clips at COMPARED_FRAMES moments, evenly spread over each: [N, 3, COMPARED_FRAMES, H, W]."""
+    moments = (torch.arange(COMPARED_FRAMES) + 0.5) / COMPARED_FRAMES
+    return torch.stack([clip[:, (moments * clip.shape[1]).long()] for clip in clips])
+
+
+def small_copies(clips: Sequence[Tensor]) -> Tensor:
+    """Return clips averaged to COMPARED_FRAMES moments and at most COMPARED_SIZE pixels a side, flat: [N, values]."""
+    height, width = clips[0].shape[2:]
+    size = (COMPARED_FRAMES, min(height, COMPARED_SIZE), min(width, COMPARED_SIZE))
+    return torch.stack([functional.adaptive_avg_pool3d(clip.float(), size).flatten() for clip in clips])
 
 
 def nearest_distances(clips_NV: Tensor, training_MV: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from data.lengths import equal_lengths
+
 BLANK = 0  # the CTC class of "nothing new"; symbol i of the alphabet has class i + 1
 FRAME_CHANNELS = (24, 48, 96)
 TIME_CHANNELS = 128
 GROUPS = 8
-CLIPS_AT_ONCE = 64
+MOST_FRAMES = 1024  # that are read at once
 LARGEST_SIDE = 64
 """Pixels a side that frames are averaged down to first: letters can be told apart there, and the cost stays bounded."""
 
@@ -61,14 +63,15 @@ class LetterRecogniser(nn.Module):
         return Reading(self.ctc(hidden_BDT.transpose(1, 2)), seen_BTS)
 
     @torch.no_grad()
-    def read(self, video_BCTHW: Tensor) -> list[tuple[str, ...]]:
+    def read(self, clips: Sequence[Tensor]) -> list[tuple[str, ...]]:
         """Return the symbols of each clip by best path decoding: the likeliest class a frame, repeats merged.
 
-        `video_BCTHW`: [B, 3, T, H, W] float in [-1, 1], on any device.
+        `clips`: [3, T, H, W] float in [-1, 1] each, on any device.
         """
         device = self.ctc.weight.device
-        best = [self(part.to(device).float()).ctc_BTK.argmax(dim=2) for part in video_BCTHW.split(CLIPS_AT_ONCE)]
-        return [
-            tuple(self.symbols[kind - 1] for kind, _ in itertools.groupby(path) if kind != BLANK)
-            for path in torch.cat(best).tolist()
-        ]
+        readings: dict[int, tuple[str, ...]] = {}
+        for group in equal_lengths([clip.shape[1] for clip in clips], MOST_FRAMES):
+            video = torch.stack([clips[place] for place in group]).to(device).float()
+            for place, path in zip(group, self(video).ctc_BTK.argmax(dim=2).tolist(), strict=True):
+                readings[place] = tuple(self.symbols[kind - 1] for kind, _ in itertools.groupby(path) if kind != BLANK)
+        return [readings[place] for place in range(len(clips))]

@@ -128,10 +128,10 @@ def shuffled_floor_interval(asked: Sequence[Word], read: Sequence[Word], seed: i
     return None if len(words) < 2 else bootstrap_pairs(errors, letters, seed)
 
 
-def still_clips(video_NCTHW: Tensor) -> Tensor:
-    """Return each clip's middle frame, held as long as the clip: what can be read without any motion."""
-    middle = video_NCTHW.shape[2] // 2
-    return video_NCTHW[:, :, middle : middle + 1].expand_as(video_NCTHW)
+def still_clip(clip_CTHW: Tensor) -> Tensor:
+    """Return a clip's middle frame, held as long as the clip: what can be read without any motion."""
+    middle = clip_CTHW.shape[1] // 2
+    return clip_CTHW[:, middle : middle + 1].expand_as(clip_CTHW)
 
 
 def _names(words: Sequence[Word]) -> list[str]:

@@ -9,11 +9,13 @@ import numpy
 import torch
 from torch import Tensor
 
+from data.lengths import equal_lengths
 from data.order import WHOLE_WORK, Part
 from diffusion.guidance import Predict
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import evenly_spaced_timesteps
 from measures.bootstrap import Interval, bootstrap_pairs, bootstrap_ratio
+from measures.clips import at_equal_moments
 
 TIMESTEP_BINS = 8
 
@@ -24,10 +26,10 @@ Caption = TypeVar("Caption", str, tuple[int, ...])
 class GaugeClips:
     """Fixed inputs, so that figures compare from step to step."""
 
-    video_BCTHW: Tensor  # [B, 3, T, H, W] float32 in [-1, 1]
+    clips: tuple[Tensor, ...]  # [3, T, H, W] float32 in [-1, 1] each, of any lengths
+    noises: tuple[Tensor, ...]  # each as large as its clip
     tokens_BL: Tensor  # the right captions
     shuffled_tokens_BL: Tensor | None  # for each clip a caption that says something else; None where there is none
-    noise_BCTHW: Tensor  # as large as the clips
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def measure_text_use(
     predict: Predict,
     objective: DiffusionObjective,
     clips: GaugeClips,
-    batch_size: int,
+    most_frames: int,
     seed: int,
     part: Part = WHOLE_WORK,
     gather: Callable[[Tensor], Tensor] = lambda errors_KB: errors_KB,
@@ -91,26 +93,30 @@ def measure_text_use(
 
     Args:
         predict: (noisy video, timestep, tokens, drop_caption) to prediction.
-        batch_size: clips a forward pass.
+        most_frames: of a forward pass, all of its clips together.
         seed: of the bootstrap.
         part: which of several processes this one is; each measures every N-th clip, in as many forward passes.
         gather: joins what the processes measured, [K, b] on the device, to [K, b * processes], in the order of the
             clips.
         without_caption: whether to measure the loss without captions too.
     """
-    device = clips.video_BCTHW.device
-    count = -(-clips.video_BCTHW.shape[0] // TIMESTEP_BINS) * TIMESTEP_BINS
-    clip_B = torch.arange(count, device=device) % clips.video_BCTHW.shape[0]
+    device = clips.tokens_BL.device
+    count = -(-len(clips.clips) // TIMESTEP_BINS) * TIMESTEP_BINS
+    clip_B = torch.arange(count, device=device) % len(clips.clips)
     bins = evenly_spaced_timesteps(TIMESTEP_BINS, objective.schedule.num_timesteps).to(device)
     bin_B = torch.arange(count, device=device) % TIMESTEP_BINS
     # Where the processes do not divide the clips evenly, some measure one of the first ones again.
     own = torch.arange(-(-count // part.world_size), device=device) * part.world_size + part.rank
     own %= count
+    own_clips = clip_B[own].tolist()
+    groups = equal_lengths([clips.clips[clip].shape[1] for clip in own_clips], most_frames)
     errors: dict[str, list[Tensor]] = {"correct": [], "shuffled": [], "null": [], "zero": []}
-    for chosen in own.split(batch_size):
+    for group in groups:
+        chosen = own[group]
         index = clip_B[chosen]
-        video = clips.video_BCTHW[index]
-        sample = objective.noise(video, clips.noise_BCTHW[index], bins[bin_B[chosen]])
+        video = torch.stack([clips.clips[own_clips[place]] for place in group])
+        noise = torch.stack([clips.noises[own_clips[place]] for place in group])
+        sample = objective.noise(video, noise, bins[bin_B[chosen]])
         keep = torch.zeros(video.shape[0], dtype=torch.bool, device=device)
         variants = {"correct": (clips.tokens_BL[index], keep)}
         if without_caption:
@@ -123,7 +129,8 @@ def measure_text_use(
             errors[name].append(found.unweighted_mse)
             if name == "correct":
                 errors["zero"].append(found.predict_zero_mse)
-    measured = {name: torch.cat(parts) for name, parts in errors.items() if parts}
+    order = torch.tensor([place for group in groups for place in group], device=device).argsort()
+    measured = {name: torch.cat(parts)[order] for name, parts in errors.items() if parts}
     error_of = dict(zip(measured, gather(torch.stack(list(measured.values())))[:, :count].cpu(), strict=True))
     mean_of = {name: error.mean().item() for name, error in error_of.items()}
     gap = error_of["shuffled"] - error_of["correct"] if "shuffled" in error_of else None
@@ -143,23 +150,23 @@ def measure_text_use(
     )
 
 
-def text_sensitivity(same_noise_NCTHW: Tensor, other_noise_MCTHW: Tensor) -> float | None:
+def text_sensitivity(same_noise: Sequence[Tensor], other_noise: Sequence[Tensor]) -> float | None:
     """Return how much more clips differ between prompts than between two noises of one prompt.
 
-    The ratio of two mean root-mean-square distances: over all pairs of `same_noise_NCTHW` (N prompts, one noise), and
-    between each of the first M of them and `other_noise_MCTHW` (the same M prompts, another noise). A model that
+    The ratio of two mean root-mean-square distances at equal moments: over all pairs of `same_noise` (N prompts, one
+    noise), and between each of the first M of them and `other_noise` (the same M prompts, another noise). A model that
     ignores its text gives about 0, because clips from one noise are then the same clip.
 
     Returns:
         The ratio, or None where there is nothing to compare: fewer than two prompts, or no second noise.
     """
-    count, repeats = same_noise_NCTHW.shape[0], other_noise_MCTHW.shape[0]
+    count, repeats = len(same_noise), len(other_noise)
     if count < 2 or repeats < 1:
         return None
-    flat = same_noise_NCTHW.flatten(1).float()
+    flat = at_equal_moments(same_noise).flatten(1).float()
     distance = torch.cdist(flat, flat)
     across = distance.sum() / (count * (count - 1))
-    within = (flat[:repeats] - other_noise_MCTHW.flatten(1).float()).norm(dim=1).mean()
+    within = (flat[:repeats] - at_equal_moments(other_noise).flatten(1).float()).norm(dim=1).mean()
     return None if within == 0 else (across / within).item()
 
 
@@ -167,8 +174,8 @@ def sensitivity_interval(video_WSCTHW: Tensor, seed: int) -> Interval | None:
     """Return the text sensitivity of clips with its 95 % interval over prompts.
 
     Args:
-        video_WSCTHW: [W, S, 3, T, H, W], W prompts from the same S initial noises; at least two of each. The interval
-            is one for these noises.
+        video_WSCTHW: [W, S, 3, T, H, W], W prompts from the same S initial noises, at equal moments; at least two of
+            each. The interval is one for these noises.
         seed: of the bootstrap.
 
     Returns:

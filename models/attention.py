@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.layers import POSITION_FEATURES, FrameNorm, centred_positions, from_tokens, to_tokens
+from models.layers import POSITION_FEATURES, FrameNorm, from_tokens, to_tokens
 
 FEW_KEYS = 64
 LARGEST_GRID = 65_535
@@ -119,18 +119,12 @@ def _normalised(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
         return nn.functional.layer_norm(x, gain.shape, gain.to(x.dtype), eps=epsilon)
 
 
-def alignment_distance(frames: int, position_BL: Tensor, mask_BL: Tensor) -> Tensor:
-    """Return how many characters lie between each frame's place and each character's: [B, frames, L] float32."""
-    frame_position_T = centred_positions(frames, position_BL.device)
-    characters_B = mask_BL.sum(dim=1).float()
-    return (frame_position_T[None, :, None] - position_BL[:, None, :]).abs() * characters_B[:, None, None]
-
-
 class AlignmentBias(nn.Module):
     """A penalty on attending to characters that are far from a frame's own place in the clip.
 
     As ALiBi (Press et al. 2022, arXiv 2108.12409, section 3) penalises distance between tokens, this penalises the
-    distance between a frame and a character, both on the normalised scale and counted in characters: -slope * distance.
+    distance between a frame's place in the caption, or a character's, and a character's, counted in characters:
+    -slope * distance. It knows no absolute place, so it means the same in captions longer than any in training.
     Each head has its own learned slope; they start a factor of 4 apart, so that some heads read one letter at
     a time and others all of the caption. A sign language that does not follow the order of the text can unlearn them.
     """
@@ -140,7 +134,7 @@ class AlignmentBias(nn.Module):
         self.log_slope = nn.Parameter(torch.log(4.0 * 0.25 ** (torch.arange(heads, dtype=torch.float32) % 4)))
 
     def forward(self, distance_BTL: Tensor, padding_B11L: Tensor) -> Tensor:
-        """Return the bias [B, heads, T, L] float32 for an `alignment_distance`; `padding_B11L` is added, -inf or 0."""
+        """Return the bias [B, heads, T, L] float32 for distances in characters; `padding_B11L` is added, -inf or 0."""
         return torch.addcmul(padding_B11L, self.log_slope.exp()[None, :, None, None], distance_BTL[:, None], value=-1)
 
 
@@ -154,7 +148,7 @@ class SpatialAttention(nn.Module):
         self.attention = MultiHeadAttention(channels, channels, head_channels)
 
     def forward(self, x_NCHW: Tensor, grid_SP: Tensor) -> Tensor:
-        """Map frames [N, C, H, W] to frames of the same shape; `grid_SP` is of `layers.Places`."""
+        """Map frames [N, C, H, W] to frames of the same shape; `grid_SP` is of `layers.grid_features`."""
         x_NCHW, normed_NCHW = self.norm.branch(x_NCHW)
         tokens = normed_NCHW.permute(0, 2, 3, 1).flatten(1, 2) + self.position(grid_SP)
         attended = self.attention(tokens, tokens)
@@ -162,28 +156,27 @@ class SpatialAttention(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Each position attends to the same position of all frames."""
+    """Each position attends to the same position of all frames.
+
+    It is told no places in time: what a frame shows, and so where it is, comes from its text vector, and convolutions
+    over time know what is before and after. So it works in clips longer than any in training.
+    """
 
     def __init__(self, channels: int, head_channels: int, groups: int) -> None:
         super().__init__()
         self.norm = FrameNorm(groups, channels)
-        self.position = nn.Linear(POSITION_FEATURES, channels, bias=False)
         self.attention = MultiHeadAttention(channels, channels, head_channels)
 
-    def forward(self, x_NCHW: Tensor, time_TP: Tensor) -> Tensor:
-        """Map frames [N = B * T, C, H, W] to frames of the same shape; `time_TP` holds the features of T places."""
+    def forward(self, x_NCHW: Tensor, frames: int) -> Tensor:
+        """Map frames [N = B * frames, C, H, W] to frames of the same shape."""
         height, width = x_NCHW.shape[2:]
-        frames = len(time_TP)
-        place_TC = self.position(time_TP)
+        x_NCHW, normed_NCHW = self.norm.branch(x_NCHW)
+        tokens_BTSC = to_tokens(normed_NCHW, frames)
         if x_NCHW.device.type == "cuda":
             # All positions of a clip side by side, each like more heads: PyTorch's attention takes strides between
             # frames, and so nothing is transposed in memory.
-            shift_NC = place_TC.repeat(len(x_NCHW) // frames, 1)
-            x_NCHW, normed_NCHW = self.norm.branch(x_NCHW, shift_NC)
-            tokens_BTSC = to_tokens(normed_NCHW, frames)
             return x_NCHW + from_tokens(self.attention(tokens_BTSC, tokens_BTSC), height, width)
-        tokens_BTSC = to_tokens(self.norm(x_NCHW), frames)
-        sequence = (tokens_BTSC + place_TC[None, :, None]).transpose(1, 2).flatten(0, 1)  # [B * S, T, C]
+        sequence = tokens_BTSC.transpose(1, 2).flatten(0, 1)  # [B * S, T, C]
         attended = self.attention(sequence, sequence).unflatten(0, (-1, height * width)).transpose(1, 2)
         return x_NCHW + from_tokens(attended, height, width)
 
@@ -198,7 +191,7 @@ class TextAttention(nn.Module):
         self.alignment = AlignmentBias(self.attention.heads)
 
     def forward(self, x_NCHW: Tensor, text_BLC: Tensor, distance_BTL: Tensor, padding_B11L: Tensor) -> Tensor:
-        """Map frames [N = B * T, C, H, W] to frames of the same shape; `distance_BTL` is of `alignment_distance`."""
+        """Map frames [N = B * T, C, H, W] to frames of the same shape; the rest is of `TextFeatures`."""
         height, width = x_NCHW.shape[2:]
         frames = distance_BTL.shape[1]
         x_NCHW, normed_NCHW = self.norm.branch(x_NCHW)

@@ -6,8 +6,7 @@ convolution over time and an attention over tokens each see the data in the shap
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,17 +38,16 @@ def from_tokens(tokens_BTSC: Tensor, height: int, width: int) -> Tensor:
     return tokens_BTSC.flatten(0, 1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
-def position_features(position: Tensor) -> Tensor:
+def position_features(position: Tensor, features: int = POSITION_FEATURES) -> Tensor:
     """Fourier features of normalised positions.
 
-    `position`: [...] float32 in [0, 1]. Characters and frames share this scale: 0 is the start of the caption and of
-    the clip, 1 is the end of both.
+    `position`: [...] float32 in [0, 1].
 
     Returns:
-        [..., POSITION_FEATURES] float32: sines and cosines at octaves from half a period to 64 periods, as in
-        Tancik et al. 2020 (arXiv 2006.10739), section 4, "positional encoding".
+        [..., features] float32: sines and cosines at octaves from half a period on (to 64 periods, with
+        POSITION_FEATURES), as in Tancik et al. 2020 (arXiv 2006.10739), section 4, "positional encoding".
     """
-    octaves = torch.arange(POSITION_FEATURES // 2, device=position.device, dtype=torch.float32)
+    octaves = torch.arange(features // 2, device=position.device, dtype=torch.float32)
     angle = position[..., None] * (math.pi * 2.0**octaves)
     return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
@@ -59,27 +57,19 @@ def centred_positions(count: int, device: torch.device) -> Tensor:
     return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count
 
 
-@dataclass(frozen=True)
-class Places:
-    """The position features of a clip, computed once for all layers: float32, or in autocast's type on CUDA."""
+def grid_features(sides: Sequence[int], device: torch.device) -> dict[int, Tensor]:
+    """Return the features of all positions of square feature maps, by the length of a side: once for all layers.
 
-    time_TP: Tensor  # of the frames
-    grid_SP: dict[int, Tensor]  # of the positions of a square feature map, rows then columns, by the length of its side
-
-
-def places_of(frames: int, sides: Iterable[int], device: torch.device) -> Places:
-    """Return the features of so many frames and of feature maps with these sides."""
-    counts = (frames, *sides)
-    positions = torch.cat([centred_positions(count, device) for count in counts])
-    time_TP, *of_sides = as_autocast(position_features(positions)).split(counts)
-    return Places(time_TP, {len(features): _grid_features(features) for features in of_sides})
-
-
-def _grid_features(features_SP: Tensor) -> Tensor:
-    """Features of S rows, or columns, to those of S x S positions, [S * S, 2 * POSITION_FEATURES]."""
-    side = len(features_SP)
-    of_row, of_column = features_SP[:, None].expand(side, side, -1), features_SP[None].expand(side, side, -1)
-    return torch.cat((of_row, of_column), dim=-1).flatten(0, 1)
+    They are [side * side, 2 * POSITION_FEATURES], of a position's row and then of its column, float32, or in autocast's
+    type on CUDA.
+    """
+    positions = torch.cat([centred_positions(side, device) for side in sides])
+    of_sides = as_autocast(position_features(positions)).split(list(sides))
+    found = {}
+    for side, features in zip(sides, of_sides, strict=True):
+        of_row, of_column = features[:, None].expand(side, side, -1), features[None].expand(side, side, -1)
+        found[side] = torch.cat((of_row, of_column), dim=-1).flatten(0, 1)
+    return found
 
 
 class TimestepEmbedding(nn.Module):

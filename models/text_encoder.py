@@ -5,11 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.attention import AlignmentBias, MultiHeadAttention, alignment_distance
-from models.layers import POSITION_FEATURES, centred_positions, position_features
+from models.attention import AlignmentBias, MultiHeadAttention
+from models.layers import centred_positions, position_features
 from models.tokens import PADDING
 
 PHASE_MOMENTS = 16
+PLACE_FEATURES = 6
+"""Of a place in a caption or a clip: from half a period to 2 periods. Finer ones would be new in longer captions."""
+START_SECONDS, START_DEVIATION = 1 / 3, 0.3
+"""What a character takes, and the standard deviation of a duration's logarithm, before anything is learned."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +21,33 @@ class TextFeatures:
     """What the UNet hears of a caption."""
 
     tokens_BLC: Tensor  # one vector a character
-    distance_BTL: Tensor  # float32, characters between a frame's place in the clip and the character's in the caption
+    duration: "Duration"
+    distance_BTL: Tensor  # float32, characters between what a frame shows and each character
     mask_BL: Tensor  # bool, False for padding
     padding_B11L: Tensor  # float32, -inf for padding, else 0
     frames_BTC: Tensor  # one vector a frame: the caption as read from that frame's place in the clip
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return self.frames_BTC.shape[1]
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How long clips of some captions are expected to last: a log-normal distribution each, float32."""
+
+    log_seconds_B: Tensor  # mean of the logarithm
+    log_deviation_B: Tensor  # logarithm of its standard deviation
+
+    def beside(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a network's prediction and both tensors: wrappers for several processes know tuples alone."""
+        return prediction, self.log_seconds_B, self.log_deviation_B
+
+    def surprise(self, seconds_B: Tensor) -> Tensor:
+        """Return how unexpected real durations [B] are, [B]: the negative log-likelihood of their logarithms."""
+        distance_B = (seconds_B.log() - self.log_seconds_B) * (-self.log_deviation_B).exp()
+        return 0.5 * distance_B.square() + self.log_deviation_B
 
 
 class _EncoderLayer(nn.Module):
@@ -57,9 +84,8 @@ class CharacterPhase(nn.Module):
         self.maps = nn.Linear(channels, PHASE_MOMENTS * channels, bias=False)
         nn.init.normal_(self.maps.weight, std=channels**-0.5)
 
-    def forward(self, frames_BTC: Tensor, length_B: Tensor) -> Tensor:
-        """Map what each frame reads, [B, T, C], to the same shape, for captions of [B] characters."""
-        place_BT = centred_positions(frames_BTC.shape[1], frames_BTC.device)[None] * length_B[:, None]
+    def forward(self, frames_BTC: Tensor, place_BT: Tensor) -> Tensor:
+        """Map what each frame reads, [B, T, C], to the same shape; `place_BT` counts the characters that are over."""
         moment_BT = place_BT.frac() * (PHASE_MOMENTS - 1)
         moments_K = torch.arange(PHASE_MOMENTS, device=frames_BTC.device, dtype=torch.float32)
         share_BTK = (1 - (moment_BT[..., None] - moments_K).abs()).clamp(min=0).to(frames_BTC.dtype)
@@ -67,12 +93,53 @@ class CharacterPhase(nn.Module):
         return frames_BTC + (share_BTK[..., None] * maps_BTKC).sum(dim=2)
 
 
+class DurationHead(nn.Module):
+    """Says how long each character of a caption takes, and how certain the sum is.
+
+    The duration of a clip is the sum over its characters, so it needs no captions of a length to know how long they
+    take. From it, the frames of a clip learn which character they show, without the assumption that all take as long.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.line = nn.Linear(channels, 2)
+        nn.init.zeros_(self.line.weight)
+        with torch.no_grad():
+            self.line.bias.copy_(torch.tensor([START_SECONDS, START_DEVIATION]).log())
+
+    def forward(self, x_BLC: Tensor, mask_BL: Tensor) -> tuple[Tensor, Duration]:
+        """Map vectors of characters to the seconds of each, [B, L] float32 and 0 for padding, and of the clip."""
+        log_seconds_BL, log_deviation_BL = self.line(x_BLC).float().unbind(dim=-1)
+        seconds_BL = log_seconds_BL.exp() * mask_BL
+        log_deviation_B = (log_deviation_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1)
+        return seconds_BL, Duration(seconds_BL.sum(dim=1).log(), log_deviation_B)
+
+
+def characters_over(seconds_BL: Tensor, frames: int) -> Tensor:
+    """Return how many characters are over in the middle of each frame, [B, frames] float32, from what each takes."""
+    share_BL = seconds_BL / seconds_BL.sum(dim=1, keepdim=True)
+    begins_BL = share_BL.cumsum(dim=1) - share_BL
+    time_T = centred_positions(frames, seconds_BL.device)
+    over_BTL = (time_T[None, :, None] - begins_BL[:, None]) / share_BL[:, None].clamp(min=1e-6)
+    return (over_BTL.clamp(0, 1) * (share_BL > 0)[:, None]).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class _Characters:
+    vectors_BLC: Tensor
+    index_L: Tensor
+    mask_BL: Tensor
+    padding_B11L: Tensor
+    seconds_BL: Tensor
+    duration: Duration
+
+
 class TextEncoder(nn.Module):
     """A small transformer over the characters of a caption, and a reader that asks it once for every frame.
 
-    The reader gives each frame a vector of its own, not one pooled vector for the clip: frame t of T asks the
-    caption from position (t + 0.5) / T, characters answer from (i + 0.5) / L, and `AlignmentBias` makes near ones
-    speak first. That is what lets a model spell a word it has never seen.
+    The reader gives each frame a vector of its own, not one pooled vector for the clip: each frame asks from the place
+    in the caption that it shows, by what `DurationHead` says of the characters, and `AlignmentBias` makes near ones
+    speak first. That is what lets a model spell a word it has never seen, also a longer one than any in training.
     """
 
     def __init__(self, embedding: nn.Module, channels: int, layers: int, heads: int) -> None:
@@ -81,9 +148,11 @@ class TextEncoder(nn.Module):
         if channels % heads != 0:
             raise ValueError(f"TEXT_CHANNELS ({channels}) must be a multiple of TEXT_HEADS ({heads})")
         self.embedding = embedding
-        self.position = nn.Linear(POSITION_FEATURES, channels)
+        self.position = nn.Linear(PLACE_FEATURES, channels)
+        self.neighbours = AlignmentBias(heads)
         self.layers = nn.ModuleList(_EncoderLayer(channels, heads) for _ in range(layers))
-        self.frame_query = nn.Linear(POSITION_FEATURES, channels)
+        self.duration = DurationHead(channels)
+        self.frame_query = nn.Linear(PLACE_FEATURES, channels)
         self.alignment = AlignmentBias(heads)
         self.reader = _EncoderLayer(channels, heads)
         nn.init.eye_(self.reader.attention.output.weight)  # read from the first step on; the layers above start closed
@@ -92,21 +161,34 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens_BL: Tensor, frames: int) -> TextFeatures:
         """Encode tokens [B, L] int64 for a clip of `frames` frames."""
+        text = self._characters(tokens_BL)
+        # What a frame shows follows from durations; the picture's error is no reason to expect others.
+        place_BT = characters_over(text.seconds_BL.detach(), frames)
+        distance_BTL = (place_BT[..., None] - text.index_L - 0.5).abs()
+        bias = self.alignment(distance_BTL, text.padding_B11L).to(text.vectors_BLC.dtype)
+        time_TC = self.frame_query(position_features(centred_positions(frames, tokens_BL.device), PLACE_FEATURES))
+        query_BTC = time_TC[None].expand(tokens_BL.shape[0], -1, -1)
+        frames_BTC = self.phase(self.reader(query_BTC, text.vectors_BLC, bias), place_BT)
+        return TextFeatures(text.vectors_BLC, text.duration, distance_BTL, text.mask_BL, text.padding_B11L, frames_BTC)
+
+    def durations(self, tokens_BL: Tensor) -> Duration:
+        """Return how long clips of captions, tokens [B, L] int64, are expected to last."""
+        return self._characters(tokens_BL).duration
+
+    def _characters(self, tokens_BL: Tensor) -> _Characters:
         mask_BL = tokens_BL != PADDING
         length_B = mask_BL.sum(dim=1).float()
         index_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device, dtype=torch.float32)
         position_BL = ((index_L[None] + 0.5) / length_B[:, None]).clamp(max=1.0)
-        x_BLC = self.embedding(tokens_BL) + self.position(position_features(position_BL))
+        x_BLC = self.embedding(tokens_BL) + self.position(position_features(position_BL, PLACE_FEATURES))
         padding_B11L = torch.zeros_like(position_BL).masked_fill(~mask_BL, float("-inf"))[:, None, None, :]
+        distance_1LL = (index_L[:, None] - index_L).abs()[None]
+        bias = self.neighbours(distance_1LL, padding_B11L).to(x_BLC.dtype)
         for layer in self.layers:
-            x_BLC = layer(x_BLC, None, padding_B11L.to(x_BLC.dtype))
+            x_BLC = layer(x_BLC, None, bias)
         x_BLC = self.norm(x_BLC)
-        query_TC = self.frame_query(position_features(centred_positions(frames, tokens_BL.device)))
-        query_BTC = query_TC[None].expand(tokens_BL.shape[0], -1, -1)
-        distance_BTL = alignment_distance(frames, position_BL, mask_BL)
-        bias = self.alignment(distance_BTL, padding_B11L).to(x_BLC.dtype)
-        frames_BTC = self.phase(self.reader(query_BTC, x_BLC, bias), length_B)
-        return TextFeatures(x_BLC, distance_BTL, mask_BL, padding_B11L, frames_BTC)
+        seconds_BL, duration = self.duration(x_BLC, mask_BL)
+        return _Characters(x_BLC, index_L, mask_BL, padding_B11L, seconds_BL, duration)
 
 
 class CharacterEncoder(TextEncoder):

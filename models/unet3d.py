@@ -12,13 +12,12 @@ from models.fused import as_autocast, cast_together
 from models.layers import (
     Downsample,
     FrameNorm,
-    Places,
     ResidualBlock,
     TextDraft,
     TimestepEmbedding,
     Upsample,
     fold_frames,
-    places_of,
+    grid_features,
     unfold_frames,
 )
 from models.text_encoder import TextEncoder, TextFeatures
@@ -76,26 +75,39 @@ class _Stage(nn.Module):
         self.temporal = TemporalAttention(channels, spec.head_channels, spec.groups)
 
     def forward(
-        self, x_NCHW: Tensor, skip_NCHW: Tensor | None, places: Places, embedding_ND: Tensor, text: TextFeatures
+        self,
+        x_NCHW: Tensor,
+        skip_NCHW: Tensor | None,
+        grid_SP: dict[int, Tensor],
+        embedding_ND: Tensor,
+        text: TextFeatures,
     ) -> Tensor:
-        """Map frames to frames; `skip_NCHW`, from the same level on the way down, adds channels to the input."""
-        inputs = (x_NCHW, skip_NCHW, places, embedding_ND, text)
+        """Map frames to frames; `skip_NCHW`, from the same level on the way down, adds channels to the input.
+
+        `grid_SP` is of `layers.grid_features`.
+        """
+        inputs = (x_NCHW, skip_NCHW, grid_SP, embedding_ND, text)
         if self.checkpoint_activations and self.training and torch.is_grad_enabled():
             result: Tensor = checkpoint(self._compute, *inputs, use_reentrant=False, preserve_rng_state=False)
             return result
         return self._compute(*inputs)
 
     def _compute(
-        self, x_NCHW: Tensor, skip_NCHW: Tensor | None, places: Places, embedding_ND: Tensor, text: TextFeatures
+        self,
+        x_NCHW: Tensor,
+        skip_NCHW: Tensor | None,
+        grid_SP: dict[int, Tensor],
+        embedding_ND: Tensor,
+        text: TextFeatures,
     ) -> Tensor:
         if skip_NCHW is not None:
             x_NCHW = torch.cat((x_NCHW, skip_NCHW), dim=1)
         with cast_together(self):
-            x_NCHW = self.block(x_NCHW, len(places.time_TP), embedding_ND)
+            x_NCHW = self.block(x_NCHW, text.frames, embedding_ND)
             if self.spatial is not None and self.text is not None:
-                x_NCHW = self.spatial(x_NCHW, places.grid_SP[self.side])
+                x_NCHW = self.spatial(x_NCHW, grid_SP[self.side])
                 x_NCHW = self.text(x_NCHW, text.tokens_BLC, text.distance_BTL, text.padding_B11L)
-            return self.temporal(x_NCHW, places.time_TP)
+            return self.temporal(x_NCHW, text.frames)
 
 
 class UNet3D(nn.Module):
@@ -197,7 +209,7 @@ class UNet3D(nn.Module):
 
     def _predict(self, video_BCTHW: Tensor, timestep_B: Tensor, text: TextFeatures) -> Tensor:
         frames = video_BCTHW.shape[2]
-        places = places_of(frames, self.spec.spatial_attention_sizes, video_BCTHW.device)
+        grid_SP = grid_features(self.spec.spatial_attention_sizes, video_BCTHW.device)
         timestep_BD = self.timestep(timestep_B)
         embedding_BTD = timestep_BD[:, None] + self.text(text.frames_BTC)
         embedding_ND = nn.functional.silu(embedding_BTD).flatten(0, 1)
@@ -208,14 +220,14 @@ class UNet3D(nn.Module):
             if isinstance(layer, Downsample):
                 x_NCHW = layer(x_NCHW)
             else:
-                x_NCHW = layer(x_NCHW, None, places, embedding_ND, text)
+                x_NCHW = layer(x_NCHW, None, grid_SP, embedding_ND, text)
                 skips.append(x_NCHW)
-        x_NCHW = self.middle(x_NCHW, None, places, embedding_ND, text)
+        x_NCHW = self.middle(x_NCHW, None, grid_SP, embedding_ND, text)
         for layer in self.up:
             if isinstance(layer, Upsample):
                 x_NCHW = layer(x_NCHW)
             else:
-                x_NCHW = layer(x_NCHW, skips.pop(), places, embedding_ND, text)
+                x_NCHW = layer(x_NCHW, skips.pop(), grid_SP, embedding_ND, text)
         x_NCHW = self.output(self.norm(x_NCHW, silu=True))
         prediction = unfold_frames(nn.functional.pixel_shuffle(x_NCHW, self.spec.patch_size), frames)
         clip_gain_B, draft_gain_B = self.gains(nn.functional.silu(timestep_BD)).view(-1, 2, 1, 1, 1, 1).unbind(dim=1)
@@ -240,7 +252,15 @@ class TextToVideoModel(nn.Module):
                 weight = torch.empty_like(module.weight, memory_format=torch.channels_last)
                 module.weight = nn.Parameter(weight.copy_(module.weight.detach()))
 
-    def forward(self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
+    def forward(
+        self,
+        video_BCTHW: Tensor,
+        timestep_B: Tensor,
+        tokens_BL: Tensor,
+        drop_caption_B: Tensor,
+        *,
+        with_duration: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Predict [B, 3, T, H, W].
 
         Args:
@@ -248,10 +268,12 @@ class TextToVideoModel(nn.Module):
             timestep_B: [B] int64.
             tokens_BL: [B, L] int64.
             drop_caption_B: [B] bool; True replaces a caption by the learned null caption.
+            with_duration: whether to return the two tensors of the captions' `Duration` too.
         """
         null_L = torch.full_like(tokens_BL[0], PADDING)
         null_L[0] = NULL_CAPTION
         tokens_BL = torch.where(drop_caption_B[:, None], null_L, tokens_BL)
         with cast_together(self.text_encoder):
             text = self.text_encoder(tokens_BL, video_BCTHW.shape[2])
-        return self.unet(video_BCTHW, timestep_B, text)
+        prediction: Tensor = self.unet(video_BCTHW, timestep_B, text)
+        return text.duration.beside(prediction) if with_duration else prediction

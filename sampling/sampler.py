@@ -1,16 +1,18 @@
 """From prompts to clips: what the dashboard, generate.py and the evaluation share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
 import torch
 from torch import Tensor, nn
 
+from common.field_types import MOST_FRAMES
 from common.filmstrip import filmstrips
 from common.randomness import torch_generator
 from compute.device import ComputeDevice
 from config import Config
+from data.lengths import ClipLengths, equal_lengths
 from diffusion.guidance import Guidance, guided_prediction
 from diffusion.prediction import PredictionType
 from diffusion.samplers import SamplerName, sample
@@ -27,8 +29,9 @@ class SamplingSettings:
     sampler: SamplerName
     num_steps: int
     guidance: Guidance
-    num_frames: int
+    lengths: ClipLengths
     image_size: int
+    frames_at_once: int  # that pass through the model together
 
 
 @dataclass(frozen=True)
@@ -39,27 +42,44 @@ class ClipSampler:
     tokenize: Callable[[Sequence[str]], Tensor]
     compute: ComputeDevice
 
-    def initial_noise(self, seed: int, *indices: int) -> Tensor:
-        """Return the noise of one clip, [3, T, H, W] float32 on the CPU: a function of (seed, indices)."""
-        settings = self.settings
-        shape = (3, settings.num_frames, settings.image_size, settings.image_size)
-        return torch.randn(shape, generator=torch_generator(seed, "sampling_noise", *indices))
+    def initial_noise(self, frames: int, seed: int, *indices: int) -> Tensor:
+        """Return the noise of one clip, [3, frames, H, W] float32 on the CPU: a function of (seed, indices).
+
+        A longer clip begins with the noise of a shorter one.
+        """
+        side = self.settings.image_size
+        generator = torch_generator(seed, "sampling_noise", *indices)
+        return torch.randn(frames, 3, side, side, generator=generator).transpose(0, 1)
+
+    def seconds(self, model: nn.Module, prompts: Sequence[str]) -> list[float]:
+        """Return how long the model expects each clip to last: the median."""
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), self.compute.autocast():
+            tokens = self.tokenize(prompts).to(self.compute.device)
+            log_seconds_B: Tensor = model.text_encoder.durations(tokens).log_seconds_B
+        model.train(was_training)
+        return log_seconds_B.exp().tolist()
+
+    def frames(self, model: nn.Module, prompts: Sequence[str]) -> list[int]:
+        """Return how many frames the model expects each clip to have."""
+        return [self.settings.lengths.of(seconds) for seconds in self.seconds(model, prompts)]
 
     def sample(
         self,
         model: nn.Module,
         prompts: Sequence[str],
-        noise_NCTHW: Tensor,
+        noises: Sequence[Tensor],
         seed: int,
         on_step: Callable[[int, Tensor], None] | None = None,
-    ) -> Tensor:
-        """Generate one clip a prompt: [N, 3, T, H, W] float32 in [-1, 1] on the CPU.
+    ) -> list[Tensor]:
+        """Generate one clip a prompt, as long as its noise: [3, T, H, W] float32 in [-1, 1] on the CPU each.
 
         Args:
             model: left in the mode (training or evaluation) that it came in.
-            noise_NCTHW: the clips' initial noise.
+            noises: the clips' initial noise, [3, T, H, W] each.
             seed: of the noise that stochastic samplers add.
-            on_step: receives (sampler step, clean estimate) as sampling goes on.
+            on_step: receives (sampler step, clean estimates) as sampling goes on.
         """
         settings, device = self.settings, self.compute.device
 
@@ -70,22 +90,25 @@ class ClipSampler:
 
         was_training = model.training
         model.eval()
+        clips: dict[int, Tensor] = {}
         try:
             with torch.no_grad():
-                tokens = self.tokenize(prompts).to(device)
-                clips = sample(
-                    guided_prediction(predict, settings.guidance, tokens, settings.schedule.num_timesteps),
-                    schedule=settings.schedule,
-                    prediction_type=settings.prediction_type,
-                    sampler=settings.sampler,
-                    num_steps=settings.num_steps,
-                    initial_noise_BCTHW=noise_NCTHW.to(device),
-                    noise_generator=torch_generator(seed, "sampler_noise"),
-                    on_step=on_step,
-                )
+                for group in equal_lengths([noise.shape[1] for noise in noises], settings.frames_at_once):
+                    tokens = self.tokenize([prompts[place] for place in group]).to(device)
+                    found = sample(
+                        guided_prediction(predict, settings.guidance, tokens, settings.schedule.num_timesteps),
+                        schedule=settings.schedule,
+                        prediction_type=settings.prediction_type,
+                        sampler=settings.sampler,
+                        num_steps=settings.num_steps,
+                        initial_noise_BCTHW=torch.stack([noises[place] for place in group]).to(device),
+                        noise_generator=torch_generator(seed, "sampler_noise", group[0]),
+                        on_step=on_step,
+                    )
+                    clips.update(zip(group, found.cpu(), strict=True))
         finally:
             model.train(was_training)
-        return clips.cpu()
+        return [clips[place] for place in range(len(noises))]
 
 
 def to_pixels(video: Tensor) -> numpy.ndarray:
@@ -101,7 +124,7 @@ def contact_sheet(
 
     Args:
         texts: one label a clip.
-        generated: uint8 [T, H, W, 3] a text, all of one shape.
+        generated: uint8 [T, H, W, 3] a text.
         real: the same, or None where there is no real clip.
 
     Returns:
@@ -117,6 +140,9 @@ def contact_sheet(
 
 def build_sampler(config: Config, schedule: NoiseSchedule, tokenizer: Tokenizer, compute: ComputeDevice) -> ClipSampler:
     """Build the sampler that the constants under "Sampling" describe."""
+    lengths = ClipLengths.from_config(config)
+    if lengths.is_natural and config.DATA_ROOT is None:  # words of any number of letters are spelled at one speed
+        lengths = replace(lengths, max_frames=MOST_FRAMES)
     settings = SamplingSettings(
         schedule=schedule,
         prediction_type=config.PREDICTION_TYPE,
@@ -125,7 +151,8 @@ def build_sampler(config: Config, schedule: NoiseSchedule, tokenizer: Tokenizer,
         guidance=Guidance(
             scale=config.GUIDANCE_SCALE, rescale=config.GUIDANCE_RESCALE, interval=config.GUIDANCE_INTERVAL
         ),
-        num_frames=config.MAX_FRAMES,
+        lengths=lengths,
         image_size=config.IMAGE_SIZE,
+        frames_at_once=config.frames_at_once,
     )
     return ClipSampler(settings, tokenizer, compute)

@@ -28,10 +28,10 @@ def build_view(
         sampler=sampler,
         splits=splits,
         prompts=config.SAMPLE_PROMPTS or splits.default_prompts,
-        validation_batch=learner.validation_batch,
+        validation=learner.validation_clips,
         compute=compute,
         spelling=_spelling_test(learner, splits, sampler),
-        frames_per_second=config.VIDEO_FRAMES_PER_SECOND,
+        frames_per_second=config.FRAMES_PER_SECOND,
         seed=config.SEED,
     )
 
@@ -78,7 +78,6 @@ def _spelling_test(learner: Learner, splits: DataSplits, sampler: ClipSampler) -
         recogniser=recogniser,
         sampler=sampler,
         split=splits.split,
-        validation_batch=learner.validation_batch,
-        clips_at_once=config.BATCH_SIZE,
+        validation=learner.validation_clips,
         seed=config.SEED,
     )

@@ -12,12 +12,13 @@ from common.randomness import derive_seed, torch_generator
 from compute.device import ComputeDevice
 from config import Config
 from data.fingerspelling.words import WordSplit
-from data.records import Batch, ClipSource, DataSplits, as_video
+from data.records import ClipSource, DataSplits, FixedClips
 from diffusion.prediction import add_noise, predicted_noise, predicted_video
 from logging_system.records import GeneratedSamples, NoiseVisualisation
 from measures.clips import (
-    frozen_frame_percent,
+    frozen_share,
     hold_share,
+    mean_of,
     motion_energy,
     nearest_distances,
     pick_for_comparison,
@@ -43,7 +44,7 @@ class TrainingComparison:
     """
 
     def __init__(
-        self, training: ClipSource, prompts: Sequence[str], held_out: Sequence[bool], validation: Batch
+        self, training: ClipSource, prompts: Sequence[str], held_out: Sequence[bool], validation: FixedClips
     ) -> None:
         """`held_out` says of each prompt whether no training clip shows it; `validation` holds the real clips."""
         self._training = training
@@ -51,18 +52,20 @@ class TrainingComparison:
         self._prompts = [prompts[index] for index in self._compared]
         self._validation = validation
 
-    def measures(self, generated_NCTHW: Tensor) -> Mapping[str, float]:
+    def measures(self, generated: Sequence[Tensor]) -> Mapping[str, float]:
         """Return the distances by the names of their tags, for a clip a prompt; empty without clips to compare with."""
         if not self._copies.shape[0]:
             return {}
-        distance = nearest_distances(small_copies(generated_NCTHW[self._compared]), self._copies).mean().item()
+        compared = small_copies([generated[index] for index in self._compared])
+        distance = nearest_distances(compared, self._copies).mean().item()
         return {"Nearest_Training_Distance": distance, "Nearest_Training_Distance_Real": self._real_distance}
 
     @cached_property
     def _copies(self) -> Tensor:
         rows = [self._training.row(0, index) for index in range(min(len(self._training), SCANNED_CLIPS))]
         # A small data set may validate on training clips. They would be at 0 from themselves.
-        rows = [row for row in rows if row.id not in self._validation.ids]
+        validated = {row.id for row in self._validation.rows}
+        rows = [row for row in rows if row.id not in validated]
         picked = pick_for_comparison([row.caption for row in rows], self._prompts, COMPARED_CLIPS)
         found = []
         for index in picked:
@@ -70,12 +73,12 @@ class TrainingComparison:
                 clip = self._training.load(rows[index])
             except UserError:  # its file has gone, which the training loop reports in its turn
                 continue
-            found.append(small_copies(to_unit_range(torch.from_numpy(clip))[None]))
+            found.append(small_copies([to_unit_range(torch.from_numpy(clip))]))
         return torch.cat(found) if found else torch.empty(0, 0)
 
     @cached_property
     def _real_distance(self) -> float:
-        return nearest_distances(small_copies(self._validation.video_BCTHW), self._copies).mean().item()
+        return nearest_distances(small_copies(self._validation.videos), self._copies).mean().item()
 
 
 MOST_WORDS = 32
@@ -91,29 +94,25 @@ class SpellingTest:
         recogniser: LetterRecogniser,
         sampler: ClipSampler,
         split: WordSplit,
-        validation_batch: Batch,
-        clips_at_once: int,
+        validation: FixedClips,
         seed: int,
     ) -> None:
         """The words are those of the validation clips, which are the real clips to compare with."""
         self._recogniser = recogniser
         self._sampler = sampler
-        self._captions = validation_batch.captions[:MOST_WORDS]
+        self._captions = validation.captions[:MOST_WORDS]
         self._asked = [split.alphabet.segment(caption) for caption in self._captions]
-        self._real_NCTHW = as_video(validation_batch.clips_BTHWC[:MOST_WORDS])
-        self._clips_at_once = clips_at_once
+        self._real = validation.videos[:MOST_WORDS]
         self._seed = seed
 
     def measures(self, model: nn.Module) -> Mapping[str, float]:
         """Generate and read one clip a word; return the figures by the names of their tags."""
-        readings: list[tuple[str, ...]] = []
-        for start in range(0, len(self._captions), self._clips_at_once):
-            captions = self._captions[start : start + self._clips_at_once]
-            indices = range(start, start + len(captions))
-            noise = [self._sampler.initial_noise(self._seed, NOISE_STREAM, index) for index in indices]
-            step_noise_seed = derive_seed(self._seed, "spelling_test", start)
-            clips = self._sampler.sample(model, captions, torch.stack(noise), step_noise_seed)
-            readings += self._recogniser.read(clips)
+        noises = [
+            self._sampler.initial_noise(frames, self._seed, NOISE_STREAM, index)
+            for index, frames in enumerate(self._sampler.frames(model, self._captions))
+        ]
+        clips = self._sampler.sample(model, self._captions, noises, derive_seed(self._seed, "spelling_test"))
+        readings = self._recogniser.read(clips)
         rate = letter_error_rate(self._asked, readings)
         measures = {"Letter_Error_Rate": rate, "Real_Ceiling": self._real_ceiling}
         floor = shuffled_letter_error_rate(self._asked, readings)
@@ -121,7 +120,7 @@ class SpellingTest:
 
     @cached_property
     def _real_ceiling(self) -> float:
-        return letter_error_rate(self._asked, self._recogniser.read(self._real_NCTHW))
+        return letter_error_rate(self._asked, self._recogniser.read(self._real))
 
 
 RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise
@@ -152,7 +151,7 @@ class Showcase:
         sampler: ClipSampler,
         splits: DataSplits,
         prompts: Sequence[str],
-        validation_batch: Batch,
+        validation: FixedClips,
         compute: ComputeDevice,
         spelling: SpellingTest | None,
         frames_per_second: float,
@@ -162,10 +161,10 @@ class Showcase:
         self._prompts = tuple(prompts)
         self._held_out = tuple(splits.is_held_out(prompt) for prompt in prompts)
         clips = [splits.real_clip(prompt) for prompt in prompts]
-        found = [clip for clip in clips if clip is not None]
-        self._real = numpy.stack(found) if len(found) == len(clips) else None
-        self._comparison = TrainingComparison(splits.training, self._prompts, self._held_out, validation_batch)
-        self._validation_batch = validation_batch
+        found = tuple(clip for clip in clips if clip is not None)
+        self._real = found if len(found) == len(clips) else None
+        self._comparison = TrainingComparison(splits.training, self._prompts, self._held_out, validation)
+        self._validation = validation
         self._spelling = spelling
         self._compute = compute
         self._frames_per_second = frames_per_second
@@ -174,29 +173,28 @@ class Showcase:
     def generate(self, model: nn.Module, ema_model: nn.Module) -> GeneratedSamples:
         """Sample every prompt from one shared noise, so that what differs between the clips comes from the text."""
         count, repeats = len(self._prompts), min(RAW_PROMPTS, len(self._prompts))
-        shared = self._sampler.initial_noise(self._seed, 0)
-        other = self._sampler.initial_noise(self._seed, 1)
-        noise = torch.stack([shared] * count + [other] * repeats)
-        prompts = self._prompts + self._prompts[:repeats]
-        clips = self._sampler.sample(ema_model, prompts, noise, self._seed)
-        raw = self._sampler.sample(model, self._prompts[:repeats], noise[:repeats], self._seed)
+        lengths = self._sampler.frames(ema_model, self._prompts)
+        shared = [self._sampler.initial_noise(frames, self._seed, 0) for frames in lengths]
+        other = [self._sampler.initial_noise(frames, self._seed, 1) for frames in lengths[:repeats]]
+        clips = self._sampler.sample(ema_model, self._prompts + self._prompts[:repeats], shared + other, self._seed)
+        raw = self._sampler.sample(model, self._prompts[:repeats], shared[:repeats], self._seed)
         return GeneratedSamples(
             prompts=self._prompts,
             held_out=self._held_out,
-            generated=to_pixels(clips[:count]),
-            generated_raw=to_pixels(raw),
+            generated=tuple(map(to_pixels, clips[:count])),
+            generated_raw=tuple(map(to_pixels, raw)),
             real=self._real,
             measures=self._measure(clips[:count], clips[count:], ema_model),
             frames_per_second=self._frames_per_second,
         )
 
-    def _measure(self, clips: Tensor, repeated: Tensor, ema_model: nn.Module) -> dict[str, float]:
-        real = self._validation_batch.video_BCTHW
+    def _measure(self, clips: Sequence[Tensor], repeated: Sequence[Tensor], ema_model: nn.Module) -> dict[str, float]:
+        real: Sequence[Tensor] = self._validation.videos
         if self._real is not None:  # every prompt has a real clip: the closer comparison
-            real = to_unit_range(torch.from_numpy(self._real))
+            real = [to_unit_range(torch.from_numpy(clip)) for clip in self._real]
         measures: dict[str, float | None] = {
             "Text_Sensitivity": text_sensitivity(clips, repeated),
-            "Frozen_Frame_Percent": frozen_frame_percent(clips),
+            "Frozen_Frame_Percent": 100 * mean_of(frozen_share, clips),
             "Motion_Energy_Ratio": ratio_to_real(motion_energy, clips, real),
             "Hold_Ratio": ratio_to_real(hold_share, clips, real),
             "Sharpness_Ratio": ratio_to_real(sharpness, clips, real),
@@ -211,8 +209,8 @@ class Showcase:
         """Noise the first validation clip to the middle timestep and denoise it; then sample its caption in stages."""
         settings, device = self._sampler.settings, self._compute.device
         timestep = settings.schedule.num_timesteps // 2
-        video = as_video(self._validation_batch.clips_BTHWC[:1].to(device))
-        tokens = self._validation_batch.tokens_BL[:1].to(device)
+        video = self._validation.videos[0][None].to(device)
+        tokens = self._validation.tokens_BL[:1].to(device)
         generator = torch_generator(self._seed, "noise_visualisation")
         noise = torch.randn(video.shape, generator=generator).to(device)
         timestep_B = torch.full((1,), timestep, dtype=torch.int64, device=device)
@@ -222,7 +220,7 @@ class Showcase:
             prediction = ema_model(sample.noisy_video, timestep_B, tokens, keep).float()
         arguments = (settings.schedule, settings.prediction_type, prediction, sample.noisy_video, timestep_B)
         return NoiseVisualisation(
-            caption=self._validation_batch.captions[0],
+            caption=self._validation.captions[0],
             timestep=timestep,
             original=to_pixels(video[0]),
             noisy=to_pixels(sample.noisy_video[0]),
@@ -236,14 +234,15 @@ class Showcase:
     def _filmstrip(self, ema_model: nn.Module) -> numpy.ndarray:
         """Return the clean estimate at evenly spread stages of sampling, the finished clip last: [K, T, H, W, 3]."""
         estimates: list[Tensor] = []
-        clip = self._sampler.sample(
+        frames = self._validation.rows[0].frames
+        (clip,) = self._sampler.sample(
             ema_model,
-            self._validation_batch.captions[:1],
-            self._sampler.initial_noise(self._seed, 0)[None],
+            self._validation.captions[:1],
+            [self._sampler.initial_noise(frames, self._seed, 0)],
             self._seed,
             on_step=lambda _, estimate: estimates.append(estimate[0].cpu()),
         )
-        estimates.append(clip[0])
+        estimates.append(clip)
         stages = min(FILMSTRIP_STAGES, len(estimates))
         picked = [round(index * (len(estimates) - 1) / max(1, stages - 1)) for index in range(stages)]
         return to_pixels(torch.stack([estimates[index] for index in picked]))

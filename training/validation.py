@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from common.randomness import torch_generator
 from compute.device import ComputeDevice
-from data.batches import Tokenize, load_batch
-from data.records import Batch, ClipSource, as_video
+from data.batches import Tokenize
+from data.records import ClipSource, FixedClips
 from diffusion.loss import DiffusionObjective
 from distributed.processes import Processes
 from logging_system.records import ValidationRecord
@@ -29,7 +29,7 @@ class Validator:
         objective: DiffusionObjective,
         compute: ComputeDevice,
         processes: Processes,
-        batch_size: int,
+        most_frames: int,
         seed: int,
     ) -> None:
         self._clips = clips
@@ -37,7 +37,7 @@ class Validator:
         self._objective = objective
         self._compute = compute
         self._processes = processes
-        self._batch_size = batch_size
+        self._most_frames = most_frames
         self._seed = seed
 
     def run(self, step: int, model: nn.Module, best_loss: float | None) -> ValidationRecord:
@@ -58,7 +58,7 @@ class Validator:
                 predict,
                 self._objective,
                 clips,
-                self._batch_size,
+                self._most_frames,
                 self._seed,
                 self._processes.part,
                 self._processes.gather_clips,
@@ -93,34 +93,35 @@ def _ends(interval: Interval | None) -> tuple[float, float] | None:
 
 
 def gauge_clips(
-    batch: Batch, shuffled_tokens_BL: Tensor | None, device: torch.device, seed: int, purpose: str
+    fixed: FixedClips, shuffled_tokens_BL: Tensor | None, device: torch.device, seed: int, purpose: str
 ) -> GaugeClips:
     """Return clips on the device, with the noise that every validation gives them.
 
     Args:
-        batch: the clips.
+        fixed: the clips.
         shuffled_tokens_BL: see `wrong_tokens`.
         device: where they are kept.
         seed: of the run.
         purpose: selects the noise, which differs between sets of clips.
     """
-    video = as_video(batch.clips_BTHWC.to(device))
-    noise = torch.randn(video.shape, generator=torch_generator(seed, purpose))
+    generator = torch_generator(seed, purpose)
     return GaugeClips(
-        video_BCTHW=video,
-        tokens_BL=batch.tokens_BL.to(device),
+        clips=tuple(clip.to(device) for clip in fixed.videos),
+        noises=tuple(torch.randn(clip.shape, generator=generator).to(device) for clip in fixed.videos),
+        tokens_BL=fixed.tokens_BL.to(device),
         shuffled_tokens_BL=None if shuffled_tokens_BL is None else shuffled_tokens_BL.to(device),
-        noise_BCTHW=noise.to(device),
     )
 
 
-def load_validation_batch(source: ClipSource, tokenize: Tokenize) -> Batch:
-    """Load all clips of a source. They are few, and stay in memory."""
-    return load_batch(source, [source.row(0, index) for index in range(len(source))], tokenize)
+def load_fixed_clips(source: ClipSource, tokenize: Tokenize, most_clips: int | None = None) -> FixedClips:
+    """Load all clips of a source, or the first ones. They are few, and stay in memory."""
+    rows = tuple(source.row(0, index) for index in range(len(source)))[:most_clips]
+    pixels = tuple(torch.from_numpy(source.load(row)) for row in rows)
+    return FixedClips(rows, pixels, tokenize([row.caption for row in rows]))
 
 
-def wrong_tokens(batch: Batch, training: ClipSource, tokenize: Tokenize) -> Tensor | None:
+def wrong_tokens(fixed: FixedClips, training: ClipSource, tokenize: Tokenize) -> Tensor | None:
     """Return the tokens of another clip's caption for each clip; None if all captions are one to the model."""
     candidates = (as_read(tokenize, training.row(0, index).caption) for index in range(len(training)))
-    readings = other_captions([as_read(tokenize, caption) for caption in batch.captions], candidates)
+    readings = other_captions([as_read(tokenize, row.caption) for row in fixed.rows], candidates)
     return None if readings is None else pad_tokens(readings)

@@ -19,11 +19,11 @@ class TimeLapse:
     """Keeps the first and the latest point, and points evenly between them."""
 
     def __init__(self) -> None:
-        self.points: list[tuple[int, numpy.ndarray]] = []  # step and clips [N, T, H, W, 3], oldest first
+        self.points: list[tuple[int, tuple[numpy.ndarray, ...]]] = []  # step and clips, oldest first
 
-    def add(self, step: int, videos_NTHWC: numpy.ndarray) -> None:
+    def add(self, step: int, clips: Sequence[numpy.ndarray]) -> None:
         """Keep the first prompts' clips of `step`."""
-        self.points.append((step, videos_NTHWC[:MAXIMUM_PROMPTS].copy()))
+        self.points.append((step, tuple(clips[:MAXIMUM_PROMPTS])))
         if len(self.points) > MAXIMUM_POINTS:  # drop the inner point whose neighbours lie closest together
             steps = [step for step, _ in self.points]
             gaps = [steps[index + 1] - steps[index - 1] for index in range(1, len(steps) - 1)]
@@ -127,11 +127,10 @@ class GeneratedSamplesCategory(Category):
         held_out = zip(samples.prompts, samples.held_out, strict=True)
         captions = [f"{text} (held out)" if is_held_out else text for text, is_held_out in held_out]
         self._write_prompts(samples, captions, record.step)
-        grid = captioned_grid(list(samples.generated), captions, columns=GRID_COLUMNS)
+        grid = captioned_grid(samples.generated, captions, columns=GRID_COLUMNS)
         self.video("Grid", grid, record.step, rate, f"step_{record.step:08d}_grid")
-        raw_clips = list(samples.generated_raw)
-        if raw_clips:
-            raw = captioned_grid(raw_clips, captions[: len(raw_clips)], columns=GRID_COLUMNS)
+        if samples.generated_raw:
+            raw = captioned_grid(samples.generated_raw, captions[: len(samples.generated_raw)], columns=GRID_COLUMNS)
             self.video("Raw_Weights", raw, record.step, rate)
         if samples.real is not None:
             pairs = [clip for pair in zip(samples.real, samples.generated, strict=True) for clip in pair]
@@ -142,7 +141,7 @@ class GeneratedSamplesCategory(Category):
 
     def _write_prompts(self, samples: GeneratedSamples, captions: Sequence[str], step: int) -> None:
         meaning = self.tags["Prompt_{prompt}"].description
-        scale = scale_to_be_seen(min(samples.generated.shape[2:4]))
+        scale = scale_to_be_seen(min(samples.generated[0].shape[1:3]))
         for name, caption, clip in zip(prompt_names(samples.prompts), captions, samples.generated, strict=True):
             self.writer.video(
                 self.full_tag("Prompt_{prompt}", prompt=name),

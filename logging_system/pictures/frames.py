@@ -15,6 +15,7 @@ VISIBLE_SIDE = 128  # pixels; a smaller clip is a stamp on a screen
 MAXIMUM_COLUMNS = 4  # as TensorBoard shows any picture at most CARD_WIDTH wide, more columns would be stamps again
 CARD_WIDTH = 350
 PADDING = 4  # pixels between clips
+FADED = 0.35  # of a last frame's contrast to white, after its clip has ended
 READABLE_SIZE = 12  # of letters on a card
 SMALLEST_SIZE, LARGEST_SIZE = 13, 20
 STRIP_MARGIN = 7  # above and below a caption together
@@ -57,7 +58,8 @@ def captioned_grid(
 ) -> numpy.ndarray:
     """Lay equally large clips out in rows, each enlarged to at least `side` pixels and captioned.
 
-    Rows of more than MAXIMUM_COLUMNS clips are folded into several rows of equal length, filled up with white.
+    A clip that ends before the longest one fades, and its last frame stays. Rows of more than MAXIMUM_COLUMNS clips are
+    folded into several rows of equal length, filled up with white.
 
     Raises:
         ValueError: there is no clip, or clips and captions differ in number.
@@ -69,12 +71,22 @@ def captioned_grid(
     folded_columns = -(-columns // folds)
     scale = scale_to_be_seen(min(videos[0].shape[1:3]), side)
     size = caption_size(folded_columns * (videos[0].shape[2] * scale + PADDING) + PADDING)
-    tiles = [captioned(enlarged(video, scale), text, size) for video, text in zip(videos, captions, strict=True)]
+    frames = max(map(len, videos))
+    tiles = [
+        captioned(enlarged(_lengthened(video, frames), scale), text, size)
+        for video, text in zip(videos, captions, strict=True)
+    ]
     if folds > 1:  # every row of so many clips fills its folds up with white
         white = [numpy.full_like(tiles[0], 255)]
         rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
         tiles = [tile for row in rows for tile in row + white * (folds * folded_columns - len(row))]
     return _grid(torch.from_numpy(numpy.stack(tiles)), folded_columns)
+
+
+def _lengthened(video_THWC: numpy.ndarray, frames: int) -> numpy.ndarray:
+    """Hold the last frame, faded, until there are so many frames."""
+    faded = (FADED * video_THWC[-1:] + (1 - FADED) * 255).astype(numpy.uint8)
+    return numpy.concatenate([video_THWC, faded.repeat(frames - len(video_THWC), axis=0)])
 
 
 def _grid(tiles_NTHWC: torch.Tensor, columns: int) -> numpy.ndarray:
