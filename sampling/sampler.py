@@ -17,6 +17,7 @@ from diffusion.guidance import Guidance, guided_prediction
 from diffusion.prediction import PredictionType
 from diffusion.samplers import SamplerName, sample
 from diffusion.schedule import NoiseSchedule
+from models.text_encoder import TextEncoder
 from models.tokens import Tokenizer
 
 
@@ -53,12 +54,10 @@ class ClipSampler:
 
     def seconds(self, model: nn.Module, prompts: Sequence[str]) -> list[float]:
         """Return how long the model expects each clip to last: the median."""
-        was_training = model.training
-        model.eval()
+        encoder = model.get_submodule("text_encoder")
+        assert isinstance(encoder, TextEncoder)
         with torch.no_grad(), self.compute.autocast():
-            tokens = self.tokenize(prompts).to(self.compute.device)
-            log_seconds_B: Tensor = model.text_encoder.durations(tokens).log_seconds_B
-        model.train(was_training)
+            log_seconds_B = encoder.durations(self.tokenize(prompts).to(self.compute.device)).log_seconds_B
         return log_seconds_B.exp().tolist()
 
     def frames(self, model: nn.Module, prompts: Sequence[str]) -> list[int]:

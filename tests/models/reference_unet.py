@@ -95,8 +95,7 @@ def _spatial(module: SpatialAttention, x: Tensor) -> Tensor:
 
 
 def _temporal(module: TemporalAttention, x: Tensor) -> Tensor:
-    place = (_fourier(x.shape[2]) @ module.position.weight.T).T
-    normed = _norm(x, module.norm).flatten(3) + place[None, :, :, None]
+    normed = _norm(x, module.norm).flatten(3)
     positions = [
         _attention(module.attention, normed[..., s].transpose(1, 2), normed[..., s].transpose(1, 2), None)
         for s in range(normed.shape[3])
@@ -111,11 +110,9 @@ def _text(module: TextAttention, x: Tensor, text: TextFeatures) -> Tensor:
     bias = torch.full((batch, heads, frames, characters), -math.inf)
     slopes = module.alignment.log_slope.exp()
     for b in range(batch):
-        length = int(text.mask_BL[b].sum())
         for t in range(frames):
-            for character in range(length):
-                distance = abs((t + 0.5) / frames - (character + 0.5) / length)
-                bias[b, :, t, character] = -slopes * distance * length
+            for character in range(int(text.mask_BL[b].sum())):
+                bias[b, :, t, character] = -slopes * text.distance_BTL[b, t, character]
     bias = torch.stack([bias[:, :, t] for t in range(frames) for _ in range(height * width)], dim=2)
     attended = _attention(module.attention, queries, text.tokens_BLC, bias)
     return x + attended.reshape(batch, frames, height, width, -1).permute(0, 4, 1, 2, 3)

@@ -13,14 +13,11 @@ from models.attention import (
     MultiHeadAttention,
     SpatialAttention,
     TemporalAttention,
-    alignment_distance,
     attend,
 )
-from models.layers import FrameNorm, Places, places_of
+from models.layers import FrameNorm, grid_features
 
-
-def places() -> Places:
-    return places_of(3, (4,), torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
 @torch.no_grad()
@@ -99,8 +96,8 @@ def test_sequences_side_by_side_attend_like_sequences_apart() -> None:
 
 def test_new_attention_is_the_identity_on_frames() -> None:
     x = torch.randn(6, 8, 4, 4)
-    assert torch.equal(SpatialAttention(8, 4, 2)(x, places().grid_SP[4]), x)
-    assert torch.equal(TemporalAttention(8, 4, 2)(x, places().time_TP), x)
+    assert torch.equal(SpatialAttention(8, 4, 2)(x, grid_features((4,), CPU)[4]), x)
+    assert torch.equal(TemporalAttention(8, 4, 2)(x, 3), x)
 
 
 @torch.no_grad()
@@ -110,10 +107,10 @@ def test_spatial_attention_stays_within_a_frame_and_temporal_within_a_position(m
     changed = x.clone()
     changed[1, :, 2, 3] += 1.0
     spatial, temporal = SpatialAttention(8, 4, 1), TemporalAttention(8, 4, 1)
-    for module, features in ((spatial, places().grid_SP[4]), (temporal, places().time_TP)):
+    for module, places in ((spatial, grid_features((4,), CPU)[4]), (temporal, 3)):
         nn.init.normal_(module.attention.output.weight)
         monkeypatch.setattr(FrameNorm, "branch", lambda _norm, x: (x, x))  # the norm itself mixes positions
-        difference = (module(changed, features) - module(x, features)).abs().amax(1) > 1e-6
+        difference = (module(changed, places) - module(x, places)).abs().amax(1) > 1e-6
         touched = {tuple(index) for index in difference.nonzero().tolist()}
         if isinstance(module, SpatialAttention):
             expected = {(1, row, column) for row in range(4) for column in range(4)}
@@ -124,16 +121,20 @@ def test_spatial_attention_stays_within_a_frame_and_temporal_within_a_position(m
 
 def test_alignment_bias_is_slope_times_distance_in_characters() -> None:
     module = AlignmentBias(heads=2)
-    position = torch.tensor([[0.25, 0.75, 1.0]])
-    mask = torch.tensor([[True, True, False]])
-    padding = torch.zeros(1, 1, 1, 3).masked_fill(~mask, float("-inf"))
-    bias = module(alignment_distance(4, position, mask), padding)[0]
-    frame_centres = (0.125, 0.375, 0.625, 0.875)
+    distance = torch.rand(1, 4, 3)
+    padding = torch.tensor([[[[0.0, 0.0, -math.inf]]]])
+    bias = module(distance, padding)[0]
     for head, slope in enumerate((4.0, 1.0)):
-        for frame, centre in enumerate(frame_centres):
-            for character, place in enumerate((0.25, 0.75)):
-                assert bias[head, frame, character].item() == pytest.approx(-slope * abs(centre - place) * 2, abs=1e-5)
+        torch.testing.assert_close(bias[head, :, :2], -slope * distance[0, :, :2])
     assert torch.isneginf(bias[:, :, 2]).all()
+
+
+@torch.no_grad()
+def test_frames_swap_places_in_temporal_attention_without_a_trace() -> None:
+    module = TemporalAttention(8, 4, 1)
+    nn.init.normal_(module.attention.output.weight)
+    x, order = torch.randn(5, 8, 2, 2), torch.tensor([3, 1, 4, 0, 2])
+    torch.testing.assert_close(module(x[order], 5), module(x, 5)[order])
 
 
 def test_channels_must_divide_into_heads() -> None:

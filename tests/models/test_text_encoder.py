@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from models.text_encoder import PHASE_MOMENTS, CharacterEncoder, CharacterPhase
+from models.text_encoder import (
+    PHASE_MOMENTS,
+    START_DEVIATION,
+    START_SECONDS,
+    CharacterEncoder,
+    CharacterPhase,
+    Duration,
+    characters_over,
+)
 from models.tokens import NULL_CAPTION, PADDING, CharacterTokenizer
 
 
@@ -46,8 +54,9 @@ def test_padding_does_not_change_the_features_of_a_caption() -> None:
     padded = model(torch.tensor([[5, 6, PADDING, PADDING], [7, 8, 9, 10]]), frames=6)
     torch.testing.assert_close(padded.frames_BTC[:1], alone.frames_BTC, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(padded.tokens_BLC[:1, :2], alone.tokens_BLC, rtol=1e-5, atol=1e-5)
-    # The first of six frames is at 1/12, and the two characters at 1/4 and 3/4, which is 1/2 of a character more each.
-    torch.testing.assert_close(padded.distance_BTL[0, 0, :2], 2 * torch.tensor([1 / 4 - 1 / 12, 3 / 4 - 1 / 12]))
+    torch.testing.assert_close(padded.duration.log_seconds_B[:1], alone.duration.log_seconds_B)
+    # The first of six frames is in the middle of the first third of the first of two characters, which take as long.
+    torch.testing.assert_close(padded.distance_BTL[0, 0, :2], torch.tensor([1 / 2 - 1 / 6, 3 / 2 - 1 / 6]))
 
 
 @torch.no_grad()
@@ -69,7 +78,8 @@ def test_a_frame_gets_the_map_of_the_moment_that_its_character_is_at() -> None:
     phase = CharacterPhase(channels=2)
     with torch.no_grad():  # map k multiplies by k, so that what is added tells the moment
         phase.maps.weight.copy_(torch.cat([index * torch.eye(2) for index in range(PHASE_MOMENTS)]))
-    added = phase(torch.ones(3, 4, 2), torch.tensor([1.0, 2.0, 4.0])) - 1
+    places = (torch.arange(4) + 0.5) / 4 * torch.tensor([[1.0], [2.0], [4.0]])
+    added = phase(torch.ones(3, 4, 2), places) - 1
     last = PHASE_MOMENTS - 1
     # Frame centres are at 1/8, 3/8, 5/8 and 7/8 of the clip; two characters end at 1/2, four at every quarter.
     expected = [[1 / 8, 3 / 8, 5 / 8, 7 / 8], [1 / 4, 3 / 4, 1 / 4, 3 / 4], [1 / 2] * 4]
@@ -81,3 +91,44 @@ def test_one_letter_looks_different_at_its_start_and_at_its_end() -> None:
     frames = encoder()(torch.tensor([[3, 4]]), 8).frames_BTC[0]
     within, between = (frames[0] - frames[3]).norm(), (frames[0] - frames[4]).norm()
     assert within > 0.3 * between
+
+
+def test_frames_show_the_characters_for_as_long_as_each_takes() -> None:
+    seconds = torch.tensor([[1.0, 2.0, 1.0], [1.0, 1.0, 0.0]])  # the second ends in padding
+    assert characters_over(seconds, 4).tolist() == [
+        [pytest.approx(place) for place in row] for row in ([0.5, 1.25, 1.75, 2.5], [0.25, 0.75, 1.25, 1.75])
+    ]
+
+
+def test_a_caption_lasts_as_long_as_its_characters_before_and_after_learning() -> None:
+    model = encoder()
+    tokens = torch.tensor([[5, PADDING, PADDING], [5, 6, 7]])
+    before = model.durations(tokens)
+    assert before.log_seconds_B.exp().tolist() == pytest.approx([START_SECONDS, 3 * START_SECONDS])
+    assert before.log_deviation_B.exp().tolist() == pytest.approx([START_DEVIATION] * 2)
+    optimizer = torch.optim.Adam(model.parameters(), 0.003)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = model.durations(tokens).surprise(torch.tensor([0.5, 4.0])).mean()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    after = model.durations(tokens)
+    assert after.log_seconds_B.exp().tolist() == pytest.approx([0.5, 4.0], rel=0.05)
+    assert (after.log_deviation_B < before.log_deviation_B).all()
+
+
+def test_surprise_is_the_negative_logarithm_of_a_normal_density_but_for_a_constant() -> None:
+    duration = Duration(torch.tensor([0.2, -1.0]), torch.tensor([-0.5, 0.3]))
+    seconds = torch.tensor([1.5, 0.1])
+    normal = torch.distributions.Normal(duration.log_seconds_B, duration.log_deviation_B.exp())
+    expected = -normal.log_prob(seconds.log()) - 0.5 * torch.log(torch.tensor(2 * torch.pi))
+    torch.testing.assert_close(duration.surprise(seconds), expected)
+
+
+@torch.no_grad()
+def test_a_letter_means_the_same_in_a_caption_longer_than_any_other() -> None:
+    model = encoder()
+    short, long = (model(torch.tensor([[5, 6, 7] * repeats]), 12 * repeats).frames_BTC[0] for repeats in (1, 4))
+    like = torch.nn.functional.cosine_similarity(short[4:8], long[16:20]).min()  # the same letter between the same two
+    other = torch.nn.functional.cosine_similarity(short[4:8], long[12:16]).min()
+    assert like > other + 0.2
