@@ -27,7 +27,7 @@ from common.settings import load_settings
 from compute.device import ComputeDevice
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
-from data.batches import load_batch, training_batches
+from data.batches import BatchOrder, load_batch, training_batches
 from data.build import build_data
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import evenly_spaced_timesteps
@@ -137,14 +137,8 @@ class LossCurveRun:
             processes=Processes(),
             config=config,
         )
-        self._batches = training_batches(
-            splits.training,
-            batch_size=config.BATCH_SIZE,
-            seed=plan.seed,
-            start_batch=0,
-            num_workers=0,
-            tokenize=tokenizer,
-        )
+        order = BatchOrder(splits.training, config.frames_per_step, plan.seed, 0)
+        self._batches = training_batches(splits.training, order, num_workers=0, tokenize=tokenizer)
         rows = [splits.validation.row(0, index) for index in range(len(splits.validation))]
         batch = load_batch(splits.validation, rows, tokenizer)
         video = batch.video_BCTHW
