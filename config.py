@@ -266,9 +266,9 @@ class Config(Settings):
         return self.BATCH_SIZE * self.MAX_FRAMES
 
     @property
-    def clips_per_step(self) -> int:
-        """Clips that one optimizer step takes in each process."""
-        return self.BATCH_SIZE * self.GRADIENT_ACCUMULATION_STEPS
+    def frames_per_step(self) -> int:
+        """Frames that one optimizer step takes at most, for each process."""
+        return self.BATCH_SIZE * self.MAX_FRAMES * self.GRADIENT_ACCUMULATION_STEPS
 
 
 ARCHITECTURE_FIELDS = frozenset(

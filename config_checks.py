@@ -5,7 +5,6 @@ The parameters of a check are the constants that it compares; it returns what is
 
 from pathlib import Path
 
-from common.console import counted
 from common.settings import CrossFieldCheck
 
 
@@ -40,16 +39,6 @@ def captions_hold_a_word(DATA_ROOT: Path | None, MAX_CAPTION_LENGTH: int, MAX_WO
 def a_letter_needs_a_frame(DATA_ROOT: Path | None, MAX_FRAMES: int, MAX_WORD_LETTERS: int) -> str | None:
     if DATA_ROOT is None and MAX_FRAMES < MAX_WORD_LETTERS:
         return "every letter needs at least one frame; raise MAX_FRAMES or lower MAX_WORD_LETTERS"
-    return None
-
-
-def an_epoch_holds_a_step(
-    DATA_ROOT: Path | None, EPOCH_SIZE: int, BATCH_SIZE: int, GRADIENT_ACCUMULATION_STEPS: int
-) -> str | None:
-    clips = BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS
-    if DATA_ROOT is None and clips > EPOCH_SIZE:
-        needed = counted(clips, "clip")
-        return f"one optimizer step needs {needed}, more than an epoch has; raise EPOCH_SIZE to at least {clips}"
     return None
 
 
@@ -156,7 +145,6 @@ CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     captions_hold_a_word,
     spelling_needs_letters,
     a_letter_needs_a_frame,
-    an_epoch_holds_a_step,
     levels_fit_the_image,
     attention_sizes_are_levels,
     heads_divide_channels,

@@ -373,7 +373,7 @@ def run_steps(learner: Learner, batch: Batch, count: int, first: int = 1) -> lis
     """Take steps on the same clips, and draw the noise of the next meanwhile, as training does."""
     outcomes = []
     for step in range(first, first + count):
-        learner.step.draw_ahead(step + 1, batch.clips_BTHWC)
+        learner.step.draw_ahead(step + 1, batch.clips_BTHWC.shape)
         outcomes.append(learner.step.run(step, batch))
     return outcomes
 

@@ -27,7 +27,7 @@ from common.settings import load_settings
 from compute.device import ComputeDevice
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
-from data.batches import training_batches
+from data.batches import BatchOrder, training_batches
 from data.build import build_data
 from data.lengths import equal_lengths
 from diffusion.loss import DiffusionObjective
@@ -138,14 +138,8 @@ class LossCurveRun:
             processes=Processes(),
             config=config,
         )
-        self._batches = training_batches(
-            splits.training,
-            batch_size=config.BATCH_SIZE,
-            seed=plan.seed,
-            start_batch=0,
-            num_workers=0,
-            tokenize=tokenizer,
-        )
+        order = BatchOrder(splits.training, config.frames_per_step, plan.seed, 0)
+        self._batches = training_batches(splits.training, order, num_workers=0, tokenize=tokenizer)
         fixed = load_fixed_clips(splits.validation, tokenizer)
         shuffled = wrong_tokens(fixed, splits.training, tokenizer)
         self._gauge = gauge_clips(fixed, shuffled, CPU.device, plan.seed, "validation_noise")

@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 
 import psutil
 import torch
@@ -23,7 +23,7 @@ from common.settings import load_settings
 from compute.device import ALONE, build_device, place_of_this_process
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
-from data.batches import load_batch
+from data.batches import BatchOrder, training_batches
 from data.build import build_data
 from data.records import Batch
 from distributed.processes import Processes, connected_processes
@@ -103,12 +103,12 @@ def _work(plan: WorkPlan, processes: Processes) -> Work:
     learner, batch, before_gib = build_training(config, processes, Processes() if plan.is_apart else processes)
     for _ in range(WARM_UP_STEPS):
         learner.step.run(1, batch)
-    processes.wait()
+    clips_of_rank = processes.gather(len(batch.ids))
     seconds_of_rank, others = quietest(processes.gather([_timed(learner, batch) for _ in range(plan.steps)]))
     peak_gib = peak_memory_gib()
     return Work(
         step_seconds=max(seconds_of_rank),
-        clips_per_second=sum(config.clips_per_step / each for each in seconds_of_rank),
+        clips_per_second=sum(clips / each for clips, each in zip(clips_of_rank, seconds_of_rank, strict=True)),
         parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
         memory_gib=max(processes.gather(peak_gib)),
         learner_gib=max(processes.gather(peak_gib - before_gib)),
@@ -120,12 +120,15 @@ def build_training(config: Config, processes: Processes, together: Processes) ->
     """Build what a training step needs: `processes` open the data in turn, those `together` train together.
 
     Returns:
-        The learner, the clips of one step of this process, and the GiB that it had before the learner was built.
+        The learner, this process's clips of one step with the longest clips, and the GiB that it had before the learner
+        was built.
     """
     splits = processes.first_on_each_machine(lambda: build_data(config))
     tokenizer = build_tokenizer(config, splits.symbols)
-    rows = [splits.training.row(0, place) for place in range(config.clips_per_step)]
-    batch = load_batch(splits.training, rows, tokenizer)
+    frames_in_batch, longest = config.frames_per_step * together.part.world_size, splits.training.lengths().max()
+    order = BatchOrder(splits.training, frames_in_batch, config.SEED, 0, together.part)
+    with closing(training_batches(splits.training, order, num_workers=0, tokenize=tokenizer)) as batches:
+        batch = next(each for each in batches if each.clips_BTHWC.shape[1] == longest)
     compute = build_device(config, ALONE)
     before_gib: float = psutil.Process().memory_info().rss / GIBIBYTE
     return build_learner(config, splits, tokenizer, None, compute, together), batch, before_gib

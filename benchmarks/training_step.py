@@ -28,6 +28,7 @@ from common.settings import load_settings
 from compute.device import ComputeDevice
 from compute.memory import keep_freed_memory
 from config import PRESETS, Config
+from data.records import Batch
 from distributed.models import SharedModel
 from distributed.processes import Processes
 from models.build import build_objective
@@ -99,17 +100,19 @@ def host_seconds(config: Config, steps: int) -> list[float]:
         processes=Processes(),
         config=config,
     )
-    size, count = config.IMAGE_SIZE, config.clips_per_step
+    size, count = config.IMAGE_SIZE, config.frames_per_step // config.MAX_FRAMES
     clips = torch.randint(256, (count, config.MAX_FRAMES, size, size, 3), dtype=torch.uint8)
     tokens = torch.zeros(count, CAPTION_LENGTH, dtype=torch.int64)
-    step.draw_ahead(1, clips)
+    names = ("",) * count
+    batch = Batch(clips, torch.ones(count), tokens, names, names, epoch=0, index_in_epoch=0, clips_in_step=count)
+    step.draw_ahead(1, clips.shape)
     found = []
     for number in range(1, steps + 1):
         time.sleep(0.2)  # of a GPU's work, in which the noise is drawn
         begun = time.thread_time()
-        step.draw_ahead(number + 1, clips)
-        for tensor in (clips, tokens, *step.draw(number, clips)):
-            for part in tensor.chunk(config.GRADIENT_ACCUMULATION_STEPS):
+        step.draw_ahead(number + 1, clips.shape)
+        for tensor in (clips, tokens, *step.draw(number, batch)):
+            for part in tensor.tensor_split(config.GRADIENT_ACCUMULATION_STEPS):
                 compute.send(part)
         found.append(time.thread_time() - begun)
     return found

@@ -64,21 +64,22 @@ def flop_counter() -> FlopCounterMode:
 
 
 @torch.no_grad()
-def forward_flops(model: nn.Module, batch: Batch, device: torch.device) -> int:
-    """Count the floating-point operations of one forward pass over one clip by making one."""
+def forward_flops(model: nn.Module, batch: Batch, frames: int, device: torch.device) -> int:
+    """Count the floating-point operations of one forward pass over one clip of so many frames by making one."""
     with flop_counter() as counter:
-        model(*first_clips(batch, 1, device))
+        model(*first_clips(batch, 1, frames, device))
     return int(counter.get_total_flops())
 
 
-def first_clips(batch: Batch, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def first_clips(batch: Batch, count: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the inputs of the network for the first clips of a batch at timestep 0, with their captions.
 
-    Where there are fewer than `count`, they are repeated.
+    Where there are fewer clips than `count`, or fewer frames of each than `frames`, they are repeated.
     """
-    chosen = torch.arange(count) % batch.clips_BTHWC.shape[0]
+    clips, length = batch.clips_BTHWC.shape[:2]
+    chosen = torch.arange(count) % clips
     return (
-        as_video(batch.clips_BTHWC[chosen].to(device)),
+        as_video(batch.clips_BTHWC[chosen][:, torch.arange(frames) % length].to(device)),
         torch.zeros(count, dtype=torch.int64, device=device),
         batch.tokens_BL[chosen].to(device),
         torch.zeros(count, dtype=torch.bool, device=device),

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.console import counted
 from common.errors import UserError
 from common.randomness import torch_generator
-from data.order import WHOLE_WORK, Part, epoch_order
+from data.order import WHOLE_WORK, BatchCounts, Part, epoch_order
 from data.records import Batch, ClipRow, ClipSource
 from data.workers import WorkerStart, starting_workers
 
@@ -26,98 +25,105 @@ Item = TypeVar("Item")
 PREFETCHED_BATCHES = 3  # by each worker
 
 
-def batches_per_epoch(source: ClipSource, batch_size: int, part: Part = WHOLE_WORK) -> int:
-    """Return the number of full batches of each rank; the clips of an incomplete last step are left out.
-
-    Raises:
-        UserError: there are fewer clips than one batch of each rank needs.
-    """
-    clips, clips_of_all = len(source), batch_size * part.world_size
-    if clips < clips_of_all:
-        factors, remedy = "BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS", "add clips or lower these"
-        if part.world_size > 1:
-            factors += f" * {part.world_size} processes"
-            remedy = "add clips, start fewer processes or lower these"
-        if clips >= part.world_size:
-            remedy += f", such as --batch-size 1 --gradient-accumulation-steps {clips // part.world_size}"
-        raise UserError(
-            f"There {'is' if clips == 1 else 'are'} {counted(clips, 'training clip')}, fewer than the {clips_of_all} "
-            f"of one step ({factors}): {remedy}."
-        )
-    return clips // clips_of_all
-
-
 def load_batch(
     source: ClipSource, rows: Sequence[ClipRow], tokenize: Tokenize, epoch: int = 0, index: int = 0
 ) -> Batch:
-    """Load the given clips in this process."""
-    return _finish(_load(source, rows, epoch, index), tokenize)
+    """Load the given clips, which have one length, in this process: all those of a step."""
+    return _finish(_load(source, rows, epoch, index, len(rows)), tokenize)
 
 
 def training_batches(
-    source: ClipSource,
-    *,
-    batch_size: int,
-    seed: int,
-    start_batch: int,
-    num_workers: int,
-    tokenize: Tokenize,
-    part: Part = WHOLE_WORK,
+    source: ClipSource, order: "BatchOrder", *, num_workers: int, tokenize: Tokenize
 ) -> Generator[Batch, None, None]:
-    """Yield the batches of one rank without end, epoch after epoch.
-
-    The order is a pure function of (seed, epoch): starting at `start_batch` yields exactly what a run from 0 would
-    yield from there on. Batch k of all ranks together holds the same clips for any number of ranks with as many clips
-    together: clip i of rank r is clip r + i * world_size of them. In an epoch, each clip is loaded at most once. Close
-    the iterator to end the workers.
+    """Yield the batches of one rank without end, epoch after epoch. Close the iterator to end the workers.
 
     Args:
         source: the clips, the same for every rank.
-        batch_size: clips in a batch of one rank.
-        seed: of the order.
-        start_batch: number of the first batch, counted over all epochs.
+        order: of the same clips.
         num_workers: processes that load ahead; with 0, each batch is loaded when it is asked for.
         tokenize: turns B captions into int64 [B, L]; called in this process.
-        part: of the work that several processes share.
 
     Raises:
-        UserError: fewer clips than a batch of each rank, or a clip that can no longer be loaded.
+        UserError: a clip can no longer be loaded.
     """
-    order = BatchOrder(source, batch_size, seed, start_batch, part)
-    return _finished(prepared(_BatchDataset(source), order, num_workers, seed), tokenize)
+    return _finished(prepared(_BatchDataset(source), order, num_workers, order.seed), tokenize)
 
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Names one batch: which clips of which epoch."""
+    """Names what one rank takes of a batch."""
 
-    epoch: int
+    epoch: int  # in which the batch became complete
     index_in_epoch: int
-    clip_indices: tuple[int, ...]
+    frames: int  # of each clip
+    clips: tuple[tuple[int, int], ...]  # the epoch and the index of each
+    clips_in_step: int  # of all ranks together
 
 
 class BatchOrder(Sampler[BatchKey]):
-    """All batches of one rank from a given one on, without end."""
+    """All batches of one rank from a given one on, without end.
+
+    The order is a pure function of the lengths and (seed, epoch): starting at `start_batch` yields exactly what a run
+    from 0 would yield from there on. Batch k of all ranks together holds the same clips for any number of ranks, if
+    `frames_in_batch` is the same: clip i of rank r is clip r + i * world_size of them. In an epoch, each clip comes
+    once. Batches alternate between lengths as their clips come.
+    """
 
     def __init__(
-        self, source: ClipSource, batch_size: int, seed: int, start_batch: int, part: Part = WHOLE_WORK
+        self, source: ClipSource, frames_in_batch: int, seed: int, start_batch: int, part: Part = WHOLE_WORK
     ) -> None:
-        self._batches = batches_per_epoch(source, batch_size, part)
-        self._clips = len(source)
+        """Prepare the order.
+
+        Args:
+            source: the clips, the same for every rank.
+            frames_in_batch: that a batch of all ranks together has at most.
+            seed: of the order.
+            start_batch: number of the first batch, counted over all epochs.
+            part: of the work that several processes share.
+        """
+        self._lengths = source.lengths()
         self._groups = source.groups()
-        self._batch_size = batch_size
-        self._seed = seed
+        self._counts = BatchCounts(self._lengths, frames_in_batch)
+        self.seed = seed
         self._start_batch = start_batch
         self._part = part
 
     def __iter__(self) -> Iterator[BatchKey]:
-        first_epoch, first_batch = divmod(self._start_batch, self._batches)
+        first_epoch = self._counts.epoch_of(self._start_batch)
+        waiting = self._waiting(first_epoch)
+        length_of = self._lengths.tolist()
+        number = self._counts.until_end_of(first_epoch - 1)
         for epoch in count(first_epoch):
-            order = self._part.of(epoch_order(self._clips, self._groups, self._seed, epoch))
-            for batch in range(first_batch, self._batches):
-                chosen = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-                yield BatchKey(epoch, batch, tuple(chosen.tolist()))
-            first_batch = 0
+            first = number
+            for index in self._order(epoch).tolist():
+                frames = length_of[index]
+                clips = waiting[frames]
+                clips.append((epoch, index))
+                if len(clips) < self._counts.in_batch(frames):
+                    continue
+                if number >= self._start_batch:
+                    own = tuple(clips[self._part.own])
+                    yield BatchKey(epoch, number - first, frames, own, len(clips))
+                number += 1
+                clips.clear()
+
+    def _order(self, epoch: int) -> numpy.ndarray:
+        return epoch_order(self._lengths, self._groups, self._counts, self.seed, epoch)
+
+    def _waiting(self, epoch: int) -> dict[int, list[tuple[int, int]]]:
+        """Return the clips that earlier epochs have left for one, by length, in order."""
+        left = self._counts.left_before(epoch)
+        waiting: dict[int, list[tuple[int, int]]] = {frames: [] for frames in left}
+        while any(left.values()):
+            epoch -= 1
+            order = self._order(epoch)
+            lengths = self._lengths[order]
+            for frames, clips in left.items():
+                own = order[lengths == frames]
+                last = own[max(0, len(own) - clips) :].tolist()
+                waiting[frames] = [*((epoch, index) for index in last), *waiting[frames]]
+                left[frames] -= len(last)
+        return waiting
 
 
 @dataclass(frozen=True)
@@ -126,11 +132,14 @@ class _LoadedClips:
     rows: tuple[ClipRow, ...]
     epoch: int
     index_in_epoch: int
+    clips_in_step: int
 
 
-def _load(source: ClipSource, rows: Sequence[ClipRow], epoch: int, index_in_epoch: int) -> _LoadedClips:
+def _load(
+    source: ClipSource, rows: Sequence[ClipRow], epoch: int, index_in_epoch: int, clips_in_step: int
+) -> _LoadedClips:
     clips = torch.from_numpy(numpy.stack([source.load(row) for row in rows]))
-    return _LoadedClips(clips, tuple(rows), epoch, index_in_epoch)
+    return _LoadedClips(clips, tuple(rows), epoch, index_in_epoch, clips_in_step)
 
 
 class _BatchDataset(Dataset[_LoadedClips | UserError]):
@@ -140,9 +149,9 @@ class _BatchDataset(Dataset[_LoadedClips | UserError]):
         self._source = source
 
     def __getitem__(self, key: BatchKey) -> _LoadedClips | UserError:
-        rows = [self._source.row(key.epoch, index) for index in key.clip_indices]
+        rows = [self._source.row(epoch, index) for epoch, index in key.clips]
         try:
-            return _load(self._source, rows, key.epoch, key.index_in_epoch)
+            return _load(self._source, rows, key.epoch, key.index_in_epoch, key.clips_in_step)
         except UserError as error:
             return UserError(str(error))
 
@@ -153,11 +162,13 @@ def _finish(loaded: _LoadedClips | UserError, tokenize: Tokenize) -> Batch:
     captions = tuple(row.caption for row in loaded.rows)
     return Batch(
         clips_BTHWC=loaded.clips_BTHWC,
+        seconds_B=torch.tensor([row.seconds for row in loaded.rows], dtype=torch.float32),
         tokens_BL=tokenize(captions),
         captions=captions,
         ids=tuple(row.id for row in loaded.rows),
         epoch=loaded.epoch,
         index_in_epoch=loaded.index_in_epoch,
+        clips_in_step=loaded.clips_in_step,
     )
 
 

@@ -35,6 +35,7 @@ class Batch:
     ids: tuple[str, ...]
     epoch: int  # 0-based
     index_in_epoch: int  # 0-based number of the batch within its epoch
+    clips_in_step: int  # those of other processes included
 
     @property
     def video_BCTHW(self) -> Tensor:

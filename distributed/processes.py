@@ -55,13 +55,15 @@ class Processes:
         """Whether there are others."""
         return self.part.world_size > 1
 
-    def gather_clips(self, numbers_KB: Tensor) -> Tensor:
+    def gather_clips(self, numbers_KB: Tensor, clips: int) -> Tensor:
         """Gather K numbers for each clip of a step, [K, B] on the training device.
 
         Nobody waits: on a GPU, it happens when the device gets there.
 
+        `clips`: of all processes together, of which each has every `world_size`-th, from its rank on.
+
         Returns:
-            [K, B * world_size], the same on every process, in the order of the global batch (`data.order`).
+            [K, clips], the same on every process, in the order of the global batch (`data.order`).
         """
         return numbers_KB
 
@@ -119,10 +121,12 @@ class ProcessGroup(Processes):
         self._store = store
         self._lasting_store = lasting_store
 
-    def gather_clips(self, numbers_KB: Tensor) -> Tensor:
-        of_rank = [torch.empty_like(numbers_KB) for _ in range(self.part.world_size)]
-        dist.all_gather(of_rank, numbers_KB)
-        return torch.stack(of_rank, dim=2).flatten(1)
+    def gather_clips(self, numbers_KB: Tensor, clips: int) -> Tensor:
+        most = -(-clips // self.part.world_size)  # of a process; the last ones may have one less
+        own = torch.nn.functional.pad(numbers_KB, (0, most - numbers_KB.shape[1]))
+        of_rank = [torch.empty_like(own) for _ in range(self.part.world_size)]
+        dist.all_gather(of_rank, own)
+        return torch.stack(of_rank, dim=2).flatten(1)[:, :clips]
 
     def gather(self, value: Value) -> list[Value]:
         values: list[Value | None] = [None] * self.part.world_size

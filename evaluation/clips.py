@@ -116,17 +116,16 @@ def training_history(
         wanted: words that are asked for; at most half of `rows` show these.
         most_rows: of `rows`.
     """
-    steps, step_batch = run.step, run.clips_per_step
     segment = splits.split.alphabet.segment
-    every = max(1, -(-2 * steps * step_batch // most_rows))
+    every = max(1, -(-2 * run.samples_seen // most_rows))
     words: set[Word] = set()
     same: list[ClipRow] = []
     spread: list[ClipRow] = []
     clips = 0
-    keys = itertools.islice(BatchOrder(splits.training, step_batch, run.config.SEED, 0), steps)
-    for key in tqdm(keys, total=steps, desc="replaying the training's order", file=sys.stderr, disable=None):
-        for index in key.clip_indices:
-            row = splits.training.row(key.epoch, index)
+    keys = itertools.islice(BatchOrder(splits.training, run.frames_per_step, run.config.SEED, 0), run.step)
+    for key in tqdm(keys, total=run.step, desc="replaying the training's order", file=sys.stderr, disable=None):
+        for epoch, index in key.clips:
+            row = splits.training.row(epoch, index)
             word = segment(row.caption)
             words.add(word)
             if word in wanted and len(same) < most_rows // 2:

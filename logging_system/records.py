@@ -56,8 +56,8 @@ class StepRecord(StepResult):
     is_early_point: bool = False  # the main process shows the loss now, without waiting for LOG_EVERY_STEPS
     is_interrupted: bool = False  # a signal or a fault ends the run with this step: nothing that takes long is wanted
     epoch: int  # 0-based
-    clips_in_step: int  # over all micro-batches
-    frames_in_step: int
+    clips_in_step: int  # of all processes and micro-batches
+    frames_in_step: int  # of these clips
     samples_seen: int  # clips since step 0
     learning_rates: Mapping[str, float]  # the rate this step used, by parameter-group name
     data_seconds: float  # waited for the batch
@@ -75,6 +75,7 @@ class EpochRecord:
     step: int
     optimizer_steps: int  # in this epoch, in this process
     clips: int
+    frames: int
     seconds: float
     learning_rate: float
     is_partial: bool
@@ -148,7 +149,7 @@ class RunInformation:
     data_measures: Mapping[str, float]  # tag name -> value, such as Captions_Unread_Percent
     resume_differences: tuple[str, ...]  # one sentence for each constant that differs from the checkpoint's
     start_step: int  # 0, or the step resumed from
-    forward_flops: int | None  # of one forward pass over one clip; None where it could not be counted
+    forward_flops: int | None  # of a forward pass over a clip of MAX_FRAMES; None where it could not be counted
     peak_flops_per_second: float | None  # of all devices of the run together, where it is known
 
     @property

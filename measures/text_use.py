@@ -80,7 +80,7 @@ def measure_text_use(
     most_frames: int,
     seed: int,
     part: Part = WHOLE_WORK,
-    gather: Callable[[Tensor], Tensor] = lambda errors_KB: errors_KB,
+    gather: Callable[[Tensor, int], Tensor] = lambda errors_KB, clips: errors_KB,
     *,
     without_caption: bool = True,
 ) -> TextUse:
@@ -97,7 +97,7 @@ def measure_text_use(
         seed: of the bootstrap.
         part: which of several processes this one is; each measures every N-th clip, in as many forward passes.
         gather: joins what the processes measured, [K, b] on the device, to [K, b * processes], in the order of the
-            clips.
+            clips; its second argument is b * processes.
         without_caption: whether to measure the loss without captions too.
     """
     device = clips.tokens_BL.device
@@ -131,7 +131,8 @@ def measure_text_use(
                 errors["zero"].append(found.predict_zero_mse)
     order = torch.tensor([place for group in groups for place in group], device=device).argsort()
     measured = {name: torch.cat(parts)[order] for name, parts in errors.items() if parts}
-    error_of = dict(zip(measured, gather(torch.stack(list(measured.values())))[:, :count].cpu(), strict=True))
+    together = gather(torch.stack(list(measured.values())), len(own) * part.world_size)
+    error_of = dict(zip(measured, together[:, :count].cpu(), strict=True))
     mean_of = {name: error.mean().item() for name, error in error_of.items()}
     gap = error_of["shuffled"] - error_of["correct"] if "shuffled" in error_of else None
     interval = None

@@ -64,7 +64,7 @@ class TrainedRun:
     folder: Path
     step: int  # of the checkpoint
     samples_seen: int  # clips that it was trained on, repeats included
-    clips_per_step: int  # of all processes together
+    frames_per_step: int  # at most, of all processes together
     config: Config  # the run's own, with the options of the request
     model: TextToVideoModel  # in evaluation mode
     tokenizer: Tokenizer
@@ -91,7 +91,7 @@ def open_trained_run(request: SamplingRequest) -> TrainedRun:
         folder=run,
         step=checkpoint.state.step,
         samples_seen=checkpoint.state.samples_seen,
-        clips_per_step=config.clips_per_step * checkpoint.state.world_size,
+        frames_per_step=config.frames_per_step * checkpoint.state.world_size,
         config=config,
         model=model.eval(),
         tokenizer=tokenizer,

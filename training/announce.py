@@ -49,9 +49,9 @@ def announce(
     print(f"Device: {compute.device.type}, {compute.precision}")
     if processes.are_several:
         count = processes.part.world_size
-        clips = config.clips_per_step
+        frames = config.frames_per_step
         share = "each has a part of the model" if config.PARALLELISM == "fsdp" else "each has the whole model"
-        print(f"Processes: {count}, {share}; a step takes {count} * {clips} = {counted(count * clips, 'clip')}.")
+        print(f"Processes: {count}, {share}; a step takes up to {count} * {frames} = {count * frames} frames.")
     if compute.device.type != "cpu" and not loaded.preset_asked_for:
         print("This machine has a GPU: --preset speedrun (10 minutes) or base (an hour) trains a model meant for one.")
     for name, (old, new) in loaded.preset_changes.items():

@@ -21,12 +21,11 @@ from checkpoints.checkpoint import (
 from checkpoints.run_folder import RunFolder, open_run_folder
 from checkpoints.saver import CheckpointSaver, Saver
 from checkpoints.sharded_saver import ShardedSaver
-from common.console import counted
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json
 from compute.device import ComputeDevice
 from config import Config
-from data.batches import batches_per_epoch, training_batches
+from data.batches import BatchOrder, training_batches
 from data.build import build_data
 from data.records import Batch, DataSplits
 from distributed.processes import Processes, waiting_group
@@ -37,7 +36,7 @@ from models.build import build_tokenizer
 from models.tokens import TEXT_SYMBOLS, Tokenizer, shown_symbols
 from training.announce import announce
 from training.dashboard import build_view
-from training.learner import Learner, build_learner, stopping_limits
+from training.learner import Learner, build_learner, count_batches, stopping_limits
 from training.loop import TrainingLoop
 from training.optimizer import optimizer_tensors
 from training.planning import StepPlanner
@@ -104,17 +103,17 @@ def build_training(
         log = RunLog(Cadence.from_config(config), learner.copies)
     else:
         log = build_dispatcher(config, folder.path, view, learner.start.step, learner.copies)
+    order = BatchOrder(
+        splits.training,
+        frames_in_batch=config.frames_per_step * processes.part.world_size,
+        seed=config.SEED,
+        start_batch=learner.start.step,
+        part=processes.part,
+    )
     return TrainingLoop(
         learner,
-        batches=training_batches(
-            splits.training,
-            batch_size=config.clips_per_step,
-            seed=config.SEED,
-            start_batch=learner.start.step,
-            num_workers=config.NUM_WORKERS,
-            tokenize=tokenizer,
-            part=processes.part,
-        ),
+        order=order,
+        batches=training_batches(splits.training, order, num_workers=config.NUM_WORKERS, tokenize=tokenizer),
         validator=validator,
         log=log,
         saver=build_saver(learner, loaded.file_values, folder.checkpoints),
@@ -127,7 +126,12 @@ def build_training(
         ),
         stop=stop,
         planner=StepPlanner(
-            config, learner.limits, learner.start.step, learner.estimate, sample_passes(config, splits)
+            config,
+            learner.limits,
+            learner.start.step,
+            learner.estimate,
+            sample_passes(config, splits),
+            learner.counts.clips_on_average / processes.part.world_size,
         ),
     )
 
@@ -194,7 +198,6 @@ def _open_data(config: Config, checkpoint: Checkpoint | None, processes: Process
                 f"the processes of this run do not see the same clips: rank 0 has {seen[0][1]} to train on, "
                 f"rank {rank} {clips}. DATA_ROOT must be the same on all machines, and so must the program's version"
             )
-    batches_per_epoch(splits.training, config.clips_per_step, processes.part)  # raises if there are too few clips
     tokenizer = build_tokenizer(config, known if splits.symbols is None else splits.symbols)
     for prompt in config.SAMPLE_PROMPTS:
         dropped = tokenizer.encode(prompt)[1]
@@ -207,10 +210,10 @@ def _open_data(config: Config, checkpoint: Checkpoint | None, processes: Process
 
 
 def _changed_step(config: Config, checkpoint: Checkpoint, processes: Processes) -> list[str]:
-    """Return a sentence if a step takes another number of clips than before."""
+    """Return a sentence if a step takes another number of frames than before."""
     then = config_of_checkpoint(checkpoint)
-    now, before = config.clips_per_step * processes.part.world_size, then.clips_per_step * checkpoint.state.world_size
-    return [] if now == before else [f"a step takes {counted(now, 'clip')}, and took {before}"]
+    now, before = config.frames_per_step * processes.part.world_size, then.frames_per_step * checkpoint.state.world_size
+    return [] if now == before else [f"a step takes up to {now} frames, and took {before}"]
 
 
 def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:
@@ -227,8 +230,7 @@ def _check_symbols(checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> None:
 
 def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint, processes: Processes) -> bool:
     """Return whether all steps are done, and print so if they are."""
-    steps_per_epoch = batches_per_epoch(splits.training, config.clips_per_step, processes.part)
-    limits = stopping_limits(config, steps_per_epoch, checkpoint)
+    limits = stopping_limits(config, count_batches(config, splits, processes.part), checkpoint)
     total = limits.total_steps
     if total is None or checkpoint.state.step < total:
         return False

@@ -1,5 +1,7 @@
 """What a run will take, before it starts: measured on one clip, on a GPU on one batch too, and scaled to the step.
 
+These clips have MAX_FRAMES frames, and steps are taken to cost as much as frames of such clips.
+
 Training does not notice: no gradient, weight, optimizer state or random number is touched.
 """
 
@@ -39,7 +41,7 @@ class TrainingEstimate:
     """What training alone takes; validation, samples and checkpoints come on top."""
 
     parameters: int
-    step_flops: int
+    step_flops: int  # on average over the lengths of the clips, as are the seconds
     step_seconds: float
     memory_bytes: int  # of this process at its peak, on the device
     memory_limit: int  # that it can have
@@ -56,8 +58,11 @@ def estimate_training(
     compute: ComputeDevice,
     *,
     forward_flops: int,
+    frames: int,
     batch_size: int,
     accumulation_steps: int,
+    most_at_once: float,
+    clips_a_step: float,
     processes_here: int = 1,
 ) -> TrainingEstimate:
     """Measure one clip, or on a GPU a batch, and scale it. Call when model and averaged weights are in memory.
@@ -74,7 +79,12 @@ def estimate_training(
 
     Args:
         batch: of at least one clip, the first of which is used.
-        forward_flops: of one forward pass over one clip.
+        forward_flops: of one forward pass over one clip of `frames`.
+        frames: of the clips that are measured: the most that a clip has.
+        batch_size: clips of so many frames at once.
+        accumulation_steps: batches of a step.
+        most_at_once: the same as `batch_size`, of the batch with the most frames.
+        clips_a_step: frames of a step of this process, on average, divided by `frames`.
         processes_here: that share the machine.
 
     Raises:
@@ -82,19 +92,18 @@ def estimate_training(
     """
     start = time.perf_counter()
     memory = memory_in_use(compute.device, processes_here)
-    clip = measure_clip(model, batch, compute)
+    clip = measure_clip(model, batch, frames, compute)
     weights = sum(own_part(parameter).nbytes for parameter in model.parameters())
     lasting = 1 if optimizer.state else 3  # gradients; two moments, which a resumed run has already
     held = HELD_BY_CPU_ALLOCATOR if compute.device.type == "cpu" else 1.0
     gathered = gathered_bytes(model, adds_up_gradients=accumulation_steps > 1) if is_sharded(model) else 0
-    passing = gathered + clip.cast_weight_bytes + held * batch_size * clip.activation_bytes
-    clips = batch_size * accumulation_steps
+    passing = gathered + clip.cast_weight_bytes + held * most_at_once * clip.activation_bytes
     tries_batch = compute.device.type != "cpu" and batch_size > 1 and not is_sharded(model)
-    seconds_of_batch = measure_batch(model, batch, batch_size, compute) if tries_batch else None
+    seconds_of_batch = measure_batch(model, batch, batch_size, frames, compute) if tries_batch else None
     return TrainingEstimate(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        step_flops=FORWARD_AND_BACKWARD * forward_flops * clips,
-        step_seconds=clip.seconds * clips if seconds_of_batch is None else seconds_of_batch * accumulation_steps,
+        step_flops=round(FORWARD_AND_BACKWARD * forward_flops * clips_a_step),
+        step_seconds=(clip.seconds if seconds_of_batch is None else seconds_of_batch / batch_size) * clips_a_step,
         # Once the activations are gone, moving the averaged weights takes a copy of all weights.
         memory_bytes=memory.here + lasting * weights + round(max(passing, weights)),
         memory_limit=memory.limit,
@@ -105,7 +114,7 @@ def estimate_training(
     )
 
 
-def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> ClipCost:
+def measure_clip(model: nn.Module, batch: Batch, frames: int, compute: ComputeDevice) -> ClipCost:
     """Pass the first clip of a batch forward and back, once to count and warm up, then a few times to measure.
 
     Processes that divide a model make the same number of passes, whatever their clocks say.
@@ -114,7 +123,7 @@ def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> Clip
         UserError: the clip does not fit into the memory.
     """
     start = time.perf_counter()
-    inputs = first_clips(batch, 1, compute.device)
+    inputs = first_clips(batch, 1, frames, compute.device)
     saved = _SavedTensors(model)
     try:
         with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
@@ -134,11 +143,11 @@ def measure_clip(model: nn.Module, batch: Batch, compute: ComputeDevice) -> Clip
     )
 
 
-def measure_batch(model: nn.Module, batch: Batch, clips: int, compute: ComputeDevice) -> float | None:
+def measure_batch(model: nn.Module, batch: Batch, clips: int, frames: int, compute: ComputeDevice) -> float | None:
     """Return the seconds of a batch forward and back, after one to warm up; None if it does not fit into the memory."""
     start = time.perf_counter()
     try:
-        inputs = first_clips(batch, clips, compute.device)
+        inputs = first_clips(batch, clips, frames, compute.device)
         _time_pass(model, inputs, compute)
         return _time_passes(model, inputs, compute, start, MOST_PASSES - 1)
     except RuntimeError as error:

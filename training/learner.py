@@ -10,7 +10,7 @@ from checkpoints.checkpoint import Checkpoint, RunState, load_weights
 from compute.device import ComputeDevice
 from compute.environment import forward_flops
 from config import Config
-from data.batches import batches_per_epoch
+from data.order import BatchCounts, Part
 from data.records import Batch, DataSplits
 from diffusion.loss import DiffusionObjective
 from distributed.gathering import GatheredCopies, GatheredCopy
@@ -40,7 +40,8 @@ class Learner:
     Attributes:
         copies: of a divided model, which the dashboard reads; None if the model is not divided.
         step: does an optimizer step.
-        forward_flops: of one forward pass over one clip.
+        counts: how the clips become steps.
+        forward_flops: of one forward pass over one clip of MAX_FRAMES.
     """
 
     config: Config
@@ -56,7 +57,7 @@ class Learner:
     objective: DiffusionObjective
     schedule: LearningRateSchedule
     limits: StoppingLimits
-    steps_per_epoch: int
+    counts: BatchCounts
     start: RunState
     validation_batch: Batch
     forward_flops: int
@@ -93,8 +94,8 @@ def build_learner(
     """
     model, ema, copies = _build_network(config, tokenizer, compute, processes)
     optimizer = build_adamw(config, model)
-    steps_per_epoch = batches_per_epoch(splits.training, config.clips_per_step, processes.part)
-    limits = stopping_limits(config, steps_per_epoch, checkpoint)
+    counts = count_batches(config, splits, processes.part)
+    limits = stopping_limits(config, counts, checkpoint)
     schedule = LearningRateSchedule(config, limits)
     start = RunState(0, 0, 0)
     loss_scale = build_loss_scale(compute)
@@ -109,15 +110,19 @@ def build_learner(
         loss_scale.load_state(checkpoint.state.loss_scale)
         start = checkpoint.state.run_state
     validation_batch = load_validation_batch(splits.validation, tokenizer)
-    clip_flops = forward_flops(model, validation_batch, compute.device)
+    clip_flops = forward_flops(model, validation_batch, config.MAX_FRAMES, compute.device)
+    world_size = processes.part.world_size
     estimate = estimate_training(
         model,
         optimizer,
         validation_batch,
         compute,
         forward_flops=clip_flops,
+        frames=config.MAX_FRAMES,
         batch_size=config.BATCH_SIZE,
         accumulation_steps=config.GRADIENT_ACCUMULATION_STEPS,
+        most_at_once=counts.most_frames(world_size * config.GRADIENT_ACCUMULATION_STEPS) / config.MAX_FRAMES,
+        clips_a_step=counts.frames_on_average / (world_size * config.MAX_FRAMES),
         processes_here=processes.processes_here,
     )
     shared = _shared(model, compute, processes)
@@ -148,7 +153,7 @@ def build_learner(
         objective=objective,
         schedule=schedule,
         limits=limits,
-        steps_per_epoch=steps_per_epoch,
+        counts=counts,
         start=start,
         validation_batch=validation_batch,
         forward_flops=clip_flops,
@@ -184,14 +189,21 @@ def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> S
     return ReplicatedModel(model, compute.device) if processes.are_several else SharedModel(model)
 
 
-def stopping_limits(config: Config, steps_per_epoch: int, checkpoint: Checkpoint | None) -> StoppingLimits:
+def count_batches(config: Config, splits: DataSplits, part: Part) -> BatchCounts:
+    """Return how the clips of a run become steps of all its processes."""
+    return BatchCounts(splits.training.lengths(), config.frames_per_step * part.world_size)
+
+
+def stopping_limits(config: Config, counts: BatchCounts, checkpoint: Checkpoint | None) -> StoppingLimits:
     """Return when a run ends, with its epochs counted in steps, and with the plan that the checkpoint keeps.
+
+    Epochs that bring no batch together, because there are so few clips, count as one step.
 
     Without MAX_MINUTES there is no plan, whatever an earlier launch planned.
     """
     totals = [] if config.MAX_STEPS is None else [config.MAX_STEPS]
     if config.NUM_EPOCHS is not None:
-        totals.append(config.NUM_EPOCHS * steps_per_epoch)
+        totals.append(max(1, counts.until_end_of(config.NUM_EPOCHS - 1)))
     limits = StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
     if checkpoint is not None and config.MAX_MINUTES is not None and "planned_steps" in checkpoint.state.schedule:
         limits.planned_steps = int(checkpoint.state.schedule["planned_steps"])

@@ -1,6 +1,7 @@
 """The training loop: does steps, and everything that is due between them."""
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Generator
@@ -11,6 +12,7 @@ from checkpoints.saver import LastSaveFailed, Saver
 from common.errors import UserError
 from common.interruption import Interrupted
 from compute.memory import first_line, is_out_of_memory, out_of_memory_advice
+from data.batches import BatchOrder
 from data.records import Batch
 from distributed.processes import PEER_LOST, PeerLost, peer_lost
 from distributed.rank_times import RankTimes
@@ -29,8 +31,10 @@ from training.validation import Validator
 class _EpochSoFar:
     """The part of the current epoch that this process has done."""
 
+    epoch: int = 0  # of its steps
     steps: int = 0
     clips: int = 0
+    frames: int = 0
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -41,6 +45,7 @@ class TrainingLoop:
         self,
         learner: Learner,
         *,
+        order: BatchOrder,
         batches: Generator[Batch, None, None],
         validator: Validator,
         log: RunLog,
@@ -53,6 +58,7 @@ class TrainingLoop:
         self._config = learner.config
         self._processes = learner.processes
         self._step = learner.step
+        self._following = itertools.islice(order, 1, None)  # what comes after the next batch
         self._batches = batches
         self._validator = validator
         self._log = log
@@ -135,7 +141,7 @@ class TrainingLoop:
             ending = self._end_of_run.between_steps()
             record = replace(record, is_interrupted=ending is not None)
         self._report(record, validation, is_ending=ending is not None)
-        if record.step % self._learner.steps_per_epoch == 0 or ending is not None:
+        if self._epoch_is_complete or ending is not None:
             self._end_epoch(is_last=ending is not None)
         if ending is None:
             self._plan_if_due()
@@ -165,20 +171,22 @@ class TrainingLoop:
         is_first = step == self._learner.start.step + 1
         self._log.before_step(step, is_first=is_first, is_last=step == self._learner.limits.total_steps)
         step_started = time.perf_counter()
-        self._step.draw_ahead(step + 1, batch.clips_BTHWC)
+        following = next(self._following)
+        clips, (frames, *size) = batch.clips_in_step, batch.clips_BTHWC.shape[1:]
+        self._step.draw_ahead(step + 1, (len(following.clips), following.frames, *size))
         outcome = self._step.run(step, batch, self._end_of_run.request())
-        clips = self._processes.part.world_size * batch.clips_BTHWC.shape[0]
         self._state = replace(
             self._state, step=step, samples_seen=self._state.samples_seen + clips, validation_loss=None
         )
+        self._epoch.epoch = batch.epoch
         self._epoch.steps += 1
         self._epoch.clips += clips
+        self._epoch.frames += clips * frames
         ending = self._end_of_run.after(step, outcome.request)
-        ends_epoch = step % self._learner.steps_per_epoch == 0
         is_early_point = self._log.early_point_is_due()
         is_shown = is_early_point or self._progress.line_is_due
         needs_results = self._cadence.needs_results(step) or self._planner.needs_results(step)
-        if is_shown or is_first or ends_epoch or ending is not None or needs_results:
+        if is_shown or is_first or self._epoch_is_complete or ending is not None or needs_results:
             # The device is behind the host by now. Its remaining work belongs to the steps so far, not to the logging,
             # validation or saving that would otherwise wait for it.
             self._learner.compute.wait()
@@ -196,7 +204,7 @@ class TrainingLoop:
             is_interrupted=is_interrupted,
             epoch=batch.epoch,
             clips_in_step=clips,
-            frames_in_step=clips * batch.clips_BTHWC.shape[1],
+            frames_in_step=clips * frames,
             samples_seen=self._state.samples_seen,
             learning_rates={group["name"]: rate for group in self._learner.optimizer.param_groups},
             data_seconds=data_seconds,
@@ -278,17 +286,23 @@ class TrainingLoop:
             self._log.on_validation(validation)
         self._skipped_steps.check()  # after logging the step, which the verdict on a failed run needs
 
+    @property
+    def _epoch_is_complete(self) -> bool:
+        """Whether the last step was that of an epoch, too."""
+        return self._state.step == self._learner.counts.until_end_of(self._epoch.epoch)
+
     def _end_epoch(self, *, is_last: bool) -> None:
-        step, steps_per_epoch, epoch = self._state.step, self._learner.steps_per_epoch, self._epoch
+        epoch, is_partial = self._epoch, not self._epoch_is_complete
         self._epoch = _EpochSoFar()
         record = EpochRecord(
-            epoch=(step - 1) // steps_per_epoch + 1,
-            step=step,
+            epoch=epoch.epoch + 1,
+            step=self._state.step,
             optimizer_steps=epoch.steps,
             clips=epoch.clips,
+            frames=epoch.frames,
             seconds=self._epoch.started - epoch.started,
             learning_rate=self._learner.optimizer.param_groups[0]["lr"],
-            is_partial=step % steps_per_epoch != 0,
+            is_partial=is_partial,
             is_last=is_last,
         )
         self._log.on_epoch(record)

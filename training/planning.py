@@ -24,7 +24,13 @@ class StepPlanner:
     """
 
     def __init__(
-        self, config: Config, limits: StoppingLimits, start_step: int, estimate: TrainingEstimate, sample_passes: int
+        self,
+        config: Config,
+        limits: StoppingLimits,
+        start_step: int,
+        estimate: TrainingEstimate,
+        sample_passes: int,
+        clips_a_step: float,
     ) -> None:
         """Decide when to plan.
 
@@ -34,11 +40,13 @@ class StepPlanner:
             start_step: the last step that earlier launches did.
             estimate: from before the first step, for what cannot be measured.
             sample_passes: forward passes of single clips in a round of samples.
+            clips_a_step: of this process, on average.
         """
         self._config = config
         self._limits = limits
         self._estimate = estimate
         self._sample_passes = sample_passes
+        self._clips_a_step = clips_a_step
         early = min(config.LR_WARMUP_STEPS, PLANNED_AFTER_STEPS)
         needs_plan = (
             config.LR_SCHEDULE in ENDING_SCHEDULES
@@ -79,7 +87,7 @@ class StepPlanner:
         step_seconds = self._seconds / measured if measured >= MEASURED_STEPS else self._estimate.step_seconds
         # Validation and samples are not compiled, and neither is what the estimate measured.
         eager = self._estimate.step_seconds if config.COMPILE_MODEL else step_seconds
-        clip_pass = eager / (FORWARD_AND_BACKWARD * config.clips_per_step)
+        clip_pass = eager / (FORWARD_AND_BACKWARD * self._clips_a_step)
         rounds = (
             (config.VALIDATE_EVERY_STEPS, clip_pass * VALIDATION_PASSES * config.VALIDATION_CLIPS),
             (config.SAMPLE_EVERY_STEPS, clip_pass * self._sample_passes),

@@ -118,7 +118,8 @@ class SkippedBatchWriter:
         print(f"{message} To look into it: {replay}", file=sys.stderr)
 
     def _fill(self, folder: Path, step: int, batch: Batch) -> None:
-        save_tensors(folder / "batch.safetensors", {"clips": batch.clips_BTHWC, "tokens": batch.tokens_BL})
+        tensors = {"clips": batch.clips_BTHWC, "seconds": batch.seconds_B, "tokens": batch.tokens_BL}
+        save_tensors(folder / "batch.safetensors", tensors)
         config, part = self._learner.config, self._learner.processes.part
         if self._learner.copies is None:  # otherwise this process has only a part of the weights
             save_tensors(folder / "model.safetensors", self._learner.model.state_dict())
@@ -128,6 +129,7 @@ class SkippedBatchWriter:
             "ids": batch.ids,
             "epoch": batch.epoch,
             "index_in_epoch": batch.index_in_epoch,
+            "clips_in_step": batch.clips_in_step,
             "config": config_as_json(config),
             "symbols": self._learner.tokenizer.symbols,
             "rank": part.rank,
@@ -167,11 +169,13 @@ def load_skipped(run_folder: Path, step: int) -> SkippedBatch:
         facts = json.loads((folder / "step.json").read_text("utf-8"))
         batch = Batch(
             clips_BTHWC=tensors["clips"],
+            seconds_B=tensors["seconds"],
             tokens_BL=tensors["tokens"],
             captions=tuple(facts["captions"]),
             ids=tuple(facts["ids"]),
             epoch=facts["epoch"],
             index_in_epoch=facts["index_in_epoch"],
+            clips_in_step=facts["clips_in_step"],
         )
         part = Part(facts["rank"], facts["world_size"])
         return SkippedBatch(facts["step"], batch, weights, facts["config"], tuple(facts["symbols"]), part)

@@ -1,5 +1,6 @@
 """One optimizer step."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class StepOutcome(StepResult):
 class _MicroBatch:
     """What one micro-batch leaves in addition to its gradients, all on the device."""
 
-    loss: Tensor
+    loss: Tensor  # its part of the process's loss
     clips: ClipStatistics
     tensors: DiffusionTensors
     own_work: Stretch
@@ -48,8 +49,9 @@ class _MicroBatch:
 class TrainStep:
     """Noise, predict, compare, update.
 
-    All randomness is a function of the seed, the step and the position of the clip in the global batch. It therefore
-    does not depend on how many processes share the clips.
+    The gradient is that of the mean over all clips of the step, which may not divide evenly: some processes and
+    micro-batches then have one clip more than others. All randomness is a function of the seed, the step and the
+    position of the clip in the global batch. So nothing depends on how many processes share the clips.
     """
 
     def __init__(
@@ -78,12 +80,12 @@ class TrainStep:
         self.is_updating = False
         """True while weights, optimizer and average change; stays True if an update failed half-way."""
 
-    def draw_ahead(self, step: int, clips_BTHWC: Tensor) -> None:
+    def draw_ahead(self, step: int, shape_BTHWC: Sequence[int]) -> None:
         """Begin to draw the noise of a later step in a thread, so that `draw` need not: 23 ms of `base`.
 
-        `clips_BTHWC`: of any step; those of step `step` have the same shape.
+        `shape_BTHWC`: of this process's clips of that step.
         """
-        noise = self._empty_noise(clips_BTHWC)
+        noise = self._empty_noise(shape_BTHWC)
         self._ahead[step] = self._drawing.submit(self._fill, noise, step)
 
     def run(self, step: int, batch: Batch, request: int = 0) -> StepOutcome:
@@ -97,39 +99,43 @@ class TrainStep:
             batch: this process's clips, on the host.
             request: a number to send to the other processes; all of them get the largest (`stopping.EndOfRun`).
         """
-        noise, timestep, drop_caption = self.draw(step, batch.clips_BTHWC)
+        noise, timestep, drop_caption = self.draw(step, batch)
         timestep, drop_caption = self._compute.send(timestep), self._compute.send(drop_caption)
         self._optimizer.zero_grad(set_to_none=True)
         inputs = (batch.clips_BTHWC, batch.tokens_BL, noise, timestep, drop_caption)
-        chunks = list(zip(*(tensor.chunk(self._config.GRADIENT_ACCUMULATION_STEPS) for tensor in inputs), strict=True))
+        parts = self._config.GRADIENT_ACCUMULATION_STEPS
+        chunks = list(zip(*(tensor.tensor_split(parts) for tensor in inputs), strict=True))
         micro_batches: list[_MicroBatch] = []
         for number, chunk in enumerate(chunks, start=1):
             with nullcontext() if number == len(chunks) else self._shared.no_sync():
-                micro_batches.append(self._add_gradients(*chunk))
+                micro_batches.append(self._add_gradients(*chunk, clips_in_step=batch.clips_in_step))
         clips = ClipStatistics.concatenate([each.clips for each in micro_batches])
         samples = SampleStatistics(**vars(clips), is_captioned=~drop_caption)
-        return self._use_gradients(step, micro_batches, samples, request)
+        return self._use_gradients(step, micro_batches, samples, batch.clips_in_step, request)
 
-    def draw(self, step: int, clips_BTHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, step: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Draw what a step adds to its clips, on the CPU, so that the numbers do not depend on the device.
 
         The values of a clip depend on its position in the global batch. With N processes, this one has every N-th clip.
+
+        Args:
+            step: its number.
+            batch: this process's clips.
 
         Returns:
             Noise [B, C, T, H, W] float32, timesteps [B] int64, and which clips lose their caption, [B] bool.
         """
         ahead = self._ahead.pop(step, None)
-        noise = self._fill(self._empty_noise(clips_BTHWC), step) if ahead is None else ahead.result()
-        part = self._processes.part
-        count, mine = part.world_size * len(noise), slice(part.rank, None, part.world_size)
+        noise = self._fill(self._empty_noise(batch.clips_BTHWC.shape), step) if ahead is None else ahead.result()
+        count, mine = batch.clips_in_step, self._processes.part.own
         timestep = stratified_timesteps(
             count, self._objective.schedule.num_timesteps, torch_generator(self._config.SEED, "training_timestep", step)
         )
         chance = torch.rand(count, generator=torch_generator(self._config.SEED, "caption_dropout", step))
         return noise, timestep[mine], (chance < self._objective.caption_dropout)[mine]
 
-    def _empty_noise(self, clips_BTHWC: Tensor) -> Tensor:
-        clips, frames, height, width, channels = clips_BTHWC.shape
+    def _empty_noise(self, shape_BTHWC: Sequence[int]) -> Tensor:
+        clips, frames, height, width, channels = shape_BTHWC
         return self._compute.empty_on_host((clips, channels, frames, height, width))
 
     def _fill(self, noise: Tensor, step: int) -> Tensor:
@@ -140,7 +146,14 @@ class TrainStep:
         return noise
 
     def _add_gradients(
-        self, clips: Tensor, tokens: Tensor, noise: Tensor, timestep: Tensor, drop_caption: Tensor
+        self,
+        clips: Tensor,
+        tokens: Tensor,
+        noise: Tensor,
+        timestep: Tensor,
+        drop_caption: Tensor,
+        *,
+        clips_in_step: int,
     ) -> _MicroBatch:
         """Do the forward and backward pass of a micro-batch; its clips, tokens and noise are on the host."""
         begun = moment(self._compute.device)
@@ -151,7 +164,9 @@ class TrainStep:
             prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)
         terms = self._objective.loss(sample, video, prediction)
         own_work = Stretch(begun, moment(self._compute.device))
-        torch.autograd.backward(self._loss_scale.scale(terms.loss / self._config.GRADIENT_ACCUMULATION_STEPS))
+        # Its part of the mean over the step's clips, times the processes, over whose gradients the mean is taken.
+        loss = terms.loss / (clips_in_step / (len(clips) * self._processes.part.world_size))
+        torch.autograd.backward(self._loss_scale.scale(loss))
         tensors = DiffusionTensors(
             video=video,
             actual_noise=sample.noise,
@@ -159,16 +174,22 @@ class TrainStep:
             timestep=sample.timestep_B,
             is_terminal=terms.clips.is_terminal,
         )
-        return _MicroBatch(terms.loss.detach(), terms.clips, tensors, own_work)
+        return _MicroBatch(loss.detach(), terms.clips, tensors, own_work)
 
     def _use_gradients(
-        self, step: int, micro_batches: list[_MicroBatch], samples: SampleStatistics, request: int
+        self,
+        step: int,
+        micro_batches: list[_MicroBatch],
+        samples: SampleStatistics,
+        clips_in_step: int,
+        request: int,
     ) -> StepOutcome:
         """Update the weights, unless the loss or the gradient of a process is not finite."""
         self._loss_scale.unscale(self._optimizer)
         norm = total_norm(self._parameters)
-        own_loss = torch.stack([each.loss for each in micro_batches]).mean()
-        (loss_R, norm_R, request_R), samples = self._gather((own_loss, norm, own_loss.new_full((), request)), samples)
+        own_loss = torch.stack([each.loss for each in micro_batches]).sum()
+        numbers = (own_loss, norm, own_loss.new_full((), request))
+        (loss_R, norm_R, request_R), samples = self._gather(numbers, samples, clips_in_step)
         loss = loss_R.mean()
         is_finite_R = torch.isfinite(loss_R)
         skipped = ~(is_finite_R & torch.isfinite(norm_R)).all()
@@ -190,12 +211,12 @@ class TrainStep:
         )
 
     def _gather(
-        self, numbers: tuple[Tensor, ...], samples: SampleStatistics
+        self, numbers: tuple[Tensor, ...], samples: SampleStatistics, clips_in_step: int
     ) -> tuple[tuple[Tensor, ...], SampleStatistics]:
         """Gather scalars, one of each rank ([R]), and the statistics of all clips, with one message."""
         own = vars(samples)
         rows = [*(row.float() for row in own.values()), *(each.expand(len(samples.timestep)) for each in numbers)]
-        gathered = self._processes.gather_clips(torch.stack(rows))
+        gathered = self._processes.gather_clips(torch.stack(rows), clips_in_step)
         # The first clips of the global batch belong to one rank each.
         of_ranks = tuple(row[: self._processes.part.world_size] for row in gathered[len(own) :])
         rows_of_clips = zip(own.items(), gathered[: len(own)], strict=True)

@@ -23,6 +23,7 @@ TAGS = {
     "Epoch_Time_Seconds": Tag("Seconds that the latest epoch took in this launch, validation and logging included."),
     "Optimizer_Steps": Tag("Optimizer steps of the latest epoch, in this launch."),
     "Samples": Tag("Clips trained on in the latest epoch, in this launch."),
+    "Frames": Tag("Frames of these clips."),
     "Skipped_Steps": Tag(
         "Updates left out since the last summary because the loss or the gradient was not finite. Should be 0."
     ),
@@ -65,6 +66,7 @@ class EpochSummary(Category):
             "Epoch_Time_Seconds": record.seconds,
             "Optimizer_Steps": record.optimizer_steps,
             "Samples": record.clips,
+            "Frames": record.frames,
             "Learning_Rate": record.learning_rate,
         }
         means = self._means.collect()

@@ -48,7 +48,7 @@ TAGS = {
     ),
     "Model_TFLOPs": Tag(
         "Arithmetic done for the model in a second since the last point, in 10^12 operations, counting a training step "
-        "as three forward passes.",
+        "as three forward passes, and these by the number of frames.",
         absent_when="the operations of a forward pass could not be counted",
     ),
     "MFU_Percent": Tag(
@@ -146,7 +146,8 @@ class Performance(Category):
         }
         forward, peak = self.view.run.forward_flops, self.view.run.peak_flops_per_second
         if forward is not None:
-            flops_per_second = FORWARD_AND_BACKWARD * forward * self._clips / self._seconds
+            longest_clips = self._frames / self.config.MAX_FRAMES  # of which one takes as much
+            flops_per_second = FORWARD_AND_BACKWARD * forward * longest_clips / self._seconds
             values["Model_TFLOPs"] = flops_per_second / 1e12
             if peak is not None:
                 values["MFU_Percent"] = 100 * flops_per_second / peak

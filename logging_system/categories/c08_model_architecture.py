@@ -22,7 +22,7 @@ TAGS = {
         "counted."
     ),
     "Forward_GFLOPs": Tag(
-        "Arithmetic of one forward pass over one clip in 10^9 operations, a multiply-add counted as two.",
+        "Arithmetic of one forward pass over one clip of MAX_FRAMES in 10^9 operations, a multiply-add counted as two.",
         absent_when="it could not be counted",
     ),
     "Parameters_By_Block/{block}": Tag("Number of values in one top-level part of the network."),

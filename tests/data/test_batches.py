@@ -12,23 +12,28 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import UserError
-from data.batches import batches_per_epoch, load_batch, training_batches
+from data.batches import BatchOrder, load_batch, training_batches
 from data.records import ClipRow, as_video
 from tests.waiting import wait_until
 
 
 class NumberedClips:
-    """Each clip's pixels tell its epoch and number."""
+    """Each clip's pixels tell its epoch and number. Of two frames, unless said otherwise."""
 
-    def __init__(self, size=10, broken=()):
+    def __init__(self, size=10, broken=(), frames=(2,)):
         self.size = size
         self.broken = broken
+        self.frames = numpy.resize(frames, size)
 
     def __len__(self):
         return self.size
 
     def row(self, epoch, index):
-        return ClipRow(f"{epoch}/{index}", f"clip {index}")
+        frames = int(self.frames[index])
+        return ClipRow(f"{epoch}/{index}", f"clip {index}", frames, frames / 12)
+
+    def lengths(self):
+        return self.frames
 
     def groups(self):
         return None
@@ -37,50 +42,60 @@ class NumberedClips:
         epoch, index = map(int, row.id.split("/"))
         if index in self.broken:
             raise UserError(f"clip {index} has gone")
-        clip = numpy.zeros((2, 4, 4, 3), numpy.uint8)
+        clip = numpy.zeros((row.frames, 4, 4, 3), numpy.uint8)
         clip[..., 0], clip[..., 1], clip[..., 2] = epoch, index, 255
         return clip
 
 
-def take(count, tokenize, start_batch=0, num_workers=0, seed=0, source=None, batch_size=4):
-    batches = training_batches(
-        source or NumberedClips(),
-        batch_size=batch_size,
-        seed=seed,
-        start_batch=start_batch,
-        num_workers=num_workers,
-        tokenize=tokenize,
-    )
+def take(count, tokenize, start_batch=0, num_workers=0, seed=0, source=None, frames=8):
+    source = NumberedClips() if source is None else source
+    order = BatchOrder(source, frames, seed, start_batch)
+    batches = training_batches(source, order, num_workers=num_workers, tokenize=tokenize)
     taken = [next(batches) for _ in range(count)]
     batches.close()
     return taken
 
 
 def test_a_batch_holds_what_it_says(tokenize):
-    batch = load_batch(NumberedClips(), [ClipRow("2/7", "seven"), ClipRow("0/1", "one")], tokenize, epoch=2, index=5)
+    rows = [ClipRow("2/7", "seven", 2, 0.25), ClipRow("0/1", "one", 2, 0.125)]
+    batch = load_batch(NumberedClips(), rows, tokenize, epoch=2, index=5)
     assert batch.clips_BTHWC.dtype == torch.uint8
     assert batch.video_BCTHW.shape == (2, 3, 2, 4, 4)
     assert batch.video_BCTHW.dtype == torch.float32
     expected = torch.tensor([[2, 7, 255], [0, 1, 255]]) / 127.5 - 1
     assert torch.allclose(batch.video_BCTHW[:, :, 1, 2, 3], expected)
     assert batch.tokens_BL[1].tolist() == [ord("o"), ord("n"), ord("e"), 0, 0]
-    assert (batch.captions, batch.ids, batch.epoch, batch.index_in_epoch) == (("seven", "one"), ("2/7", "0/1"), 2, 5)
+    assert (batch.captions, batch.ids) == (("seven", "one"), ("2/7", "0/1"))
+    assert (batch.epoch, batch.index_in_epoch, batch.clips_in_step) == (2, 5, 2)
+    assert torch.equal(batch.seconds_B, torch.tensor([0.25, 0.125]))
 
 
-def test_every_clip_comes_at_most_once_an_epoch_and_the_rest_is_dropped(tokenize):
-    assert batches_per_epoch(NumberedClips(10), 4) == 2
-    batches = take(4, tokenize)
-    assert [(batch.epoch, batch.index_in_epoch) for batch in batches] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    first_epoch = [*batches[0].ids, *batches[1].ids]
-    assert len(set(first_epoch)) == 8
-    assert all(name.startswith("0/") for name in first_epoch)
-    assert [name[2:] for name in first_epoch] != [name[2:] for batch in batches[2:] for name in batch.ids]
+def test_every_clip_comes_once_an_epoch_and_what_is_left_begins_the_next(tokenize):
+    batches = take(5, tokenize)
+    assert [(batch.epoch, batch.index_in_epoch) for batch in batches] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    shown = [name.split("/") for batch in batches for name in batch.ids]
+    assert [epoch for epoch, _ in shown] == 10 * ["0"] + 10 * ["1"]
+    first, second = ([index for _, index in part] for part in (shown[:10], shown[10:]))
+    assert sorted(first) == sorted(second) == sorted(map(str, range(10)))
+    assert first != second
+
+
+def test_clips_of_each_length_have_batches_of_their_own_with_as_many_frames(tokenize):
+    source = NumberedClips(16, frames=(4, 8, 8, 12))
+    batches = take(10, tokenize, source=source, frames=25)
+    assert {batch.clips_BTHWC.shape[:2] for batch in batches} == {(6, 4), (3, 8), (2, 12)}
+    for batch in batches:
+        assert (batch.seconds_B == batch.clips_BTHWC.shape[1] / 12).all()
+        names = [tuple(map(int, name.split("/"))) for name in batch.ids]
+        assert torch.equal(batch.clips_BTHWC[:, -1, 3, 3, :2], torch.tensor(names, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_a_resumed_order_is_exact_for_any_number_of_workers(tokenize, num_workers):
-    whole = take(7, tokenize)
-    resumed = take(4, tokenize, start_batch=3, num_workers=num_workers)
+    source = NumberedClips(frames=(2, 2, 8, 2, 4))
+    whole = take(7, tokenize, source=source)
+    assert len({batch.clips_BTHWC.shape for batch in whole}) == 3
+    resumed = take(4, tokenize, start_batch=3, num_workers=num_workers, source=source)
     for expected, batch in zip(whole[3:], resumed, strict=True):
         assert (batch.ids, batch.epoch, batch.index_in_epoch) == (expected.ids, expected.epoch, expected.index_in_epoch)
         assert torch.equal(batch.video_BCTHW, expected.video_BCTHW)
@@ -99,11 +114,6 @@ def test_the_global_generators_are_left_alone(tokenize, num_workers):
     assert numpy.random.get_state()[1].tolist() == before[1]
 
 
-def test_fewer_clips_than_a_batch_is_an_error_with_the_remedy(tokenize):
-    with pytest.raises(UserError, match=r"3 training clips, fewer than the 4 of one step \(BATCH_SIZE \* GRADIENT"):
-        take(1, tokenize, source=NumberedClips(3))
-
-
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_lost_clip_is_reported_without_a_workers_traceback(tokenize, num_workers):
     with pytest.raises(UserError) as caught:
@@ -114,14 +124,16 @@ def test_a_lost_clip_is_reported_without_a_workers_traceback(tokenize, num_worke
 PROGRAM = """
     import fcntl, os, sys, time
     import numpy, torch
-    from data.batches import training_batches
+    from data.batches import BatchOrder, training_batches
     from data.records import ClipRow
 
     class Clips:
         def __len__(self):
             return 8
         def row(self, epoch, index):
-            return ClipRow(f"{epoch}/{index}", "a")
+            return ClipRow(f"{epoch}/{index}", "a", 1, 0.1)
+        def lengths(self):
+            return numpy.ones(8, numpy.int64)
         def groups(self):
             return None
         def load(self, row):
@@ -129,7 +141,7 @@ PROGRAM = """
 
     lock = open(sys.argv[1], "w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    batches = training_batches(Clips(), batch_size=2, seed=0, start_batch=0, num_workers=2,
+    batches = training_batches(Clips(), BatchOrder(Clips(), 2, 0, 0), num_workers=2,
                                tokenize=lambda captions: torch.zeros(len(captions), 1, dtype=torch.int64))
     for _ in range(2):  # one of each worker, so that both have started
         next(batches)
@@ -194,7 +206,8 @@ def test_closing_ends_the_workers(tokenize):
         pytest.skip("reads /proc")
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     before = set(children.read_text().split())
-    batches = training_batches(NumberedClips(), batch_size=4, seed=0, start_batch=0, num_workers=2, tokenize=tokenize)
+    order = BatchOrder(NumberedClips(), 8, 0, 0)
+    batches = training_batches(NumberedClips(), order, num_workers=2, tokenize=tokenize)
     next(batches)
     workers = set(children.read_text().split()) - before
     assert len(workers) == 2

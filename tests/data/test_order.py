@@ -1,22 +1,22 @@
 import itertools
 import os
 from collections import Counter
+from dataclasses import replace
 
 import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import UserError
 from common.randomness import numpy_generator
 from config import Config
-from data.batches import BatchOrder, batches_per_epoch, training_batches
+from data.batches import BatchOrder, training_batches
 from data.build import inspect_data
 from data.cache import ClipCache
 from data.clip_set import InspectedClips
 from data.formats import folder
 from data.inspection import ClipReader
-from data.order import Part, epoch_order
+from data.order import BatchCounts, Part, epoch_order
 from data.records import ClipRow
 from data.shards import write_shards
 
@@ -29,41 +29,39 @@ def in_groups(sizes):
 
 
 class Clips:
-    """Clips in shards; the pixels tell which process loaded which clip."""
+    """Clips in shards, of one frame if their lengths are not given; the pixels tell which process loaded which clip."""
 
-    def __init__(self, sizes=SIZES, grouped=True):
+    def __init__(self, sizes=SIZES, grouped=True, lengths=None):
         self.size = sum(sizes)
         self.sizes = sizes if grouped else None
+        self.frames = numpy.ones(self.size, numpy.int64) if lengths is None else numpy.array(lengths)
 
     def __len__(self):
         return self.size
 
     def row(self, epoch, index):
-        return ClipRow(f"{epoch}/{index}", f"clip {index}")
+        return ClipRow(f"{epoch}/{index}", f"clip {index}", int(self.frames[index]), self.frames[index] / 12)
+
+    def lengths(self):
+        return self.frames
 
     def groups(self):
         return None if self.sizes is None else in_groups(self.sizes)
 
     def load(self, row):
-        return numpy.frombuffer(os.getpid().to_bytes(12, "little"), numpy.uint8).reshape(1, 2, 2, 3)
+        frame = numpy.frombuffer(os.getpid().to_bytes(12, "little"), numpy.uint8).reshape(1, 2, 2, 3)
+        return frame.repeat(row.frames, axis=0)
 
 
 def loaded_by(batch):
     """Return the id of the process that loaded each clip of a batch."""
-    pixels = ((batch.video_BCTHW + 1) * 127.5).round().to(int).permute(0, 2, 3, 4, 1).flatten(1)
-    return [int.from_bytes(bytes(clip.tolist()), "little") for clip in pixels]
+    return [int.from_bytes(bytes(clip[0].flatten().tolist()), "little") for clip in batch.clips_BTHWC]
 
 
-def take(count, tokenize, part, num_workers=0, start_batch=0, source=None, batch_size=3):
-    batches = training_batches(
-        Clips() if source is None else source,
-        batch_size=batch_size,
-        seed=5,
-        start_batch=start_batch,
-        num_workers=num_workers,
-        tokenize=tokenize,
-        part=part,
-    )
+def take(count, tokenize, part, num_workers=0, start_batch=0, source=None, frames_in_batch=6):
+    source = Clips() if source is None else source
+    order = BatchOrder(source, frames_in_batch, 5, start_batch, part)
+    batches = training_batches(source, order, num_workers=num_workers, tokenize=tokenize)
     taken = [next(batches) for _ in range(count)]
     batches.close()
     return taken
@@ -80,20 +78,28 @@ def stretches(numbers):
     return sum(1 for _ in itertools.groupby(numbers))
 
 
-def batches_of(source, batch_size, part, count, seed=5, start_batch=0):
-    keys = itertools.islice(BatchOrder(source, batch_size, seed, start_batch, part), count)
-    return [(key.epoch, key.index_in_epoch, key.clip_indices) for key in keys]
+def keys_of(source, frames_in_batch, count, part=None, start_batch=0):
+    return list(itertools.islice(BatchOrder(source, frames_in_batch, 5, start_batch, part or Part()), count))
 
 
-def of_all_ranks(source, batch_size, world_size, count):
+def of_all_ranks(source, frames_in_batch, world_size, count):
     """Return the batches of all ranks as one, clip by clip of each rank in turn."""
-    ranks = [batches_of(source, batch_size, Part(rank, world_size), count) for rank in range(world_size)]
+    ranks = [keys_of(source, frames_in_batch, count, Part(rank, world_size)) for rank in range(world_size)]
     together = []
-    for batches in zip(*ranks, strict=True):
-        assert len({(epoch, index) for epoch, index, _ in batches}) == 1
-        clips = itertools.chain(*zip(*(clips for _, _, clips in batches), strict=True))
-        together.append((*batches[0][:2], tuple(clips)))
+    for keys in zip(*ranks, strict=True):
+        clips = [None] * sum(len(key.clips) for key in keys)
+        for rank, key in enumerate(keys):
+            assert replace(key, clips=()) == replace(keys[0], clips=())
+            assert key.clips_in_step == len(clips)
+            clips[rank::world_size] = key.clips
+        together.append(replace(keys[0], clips=tuple(clips)))
     return together
+
+
+def order_of(groups, seed, epoch, in_batch=64):
+    """Return the order of an epoch of clips of one length."""
+    lengths = numpy.ones(sum(map(len, groups)), numpy.int64)
+    return epoch_order(lengths, groups, BatchCounts(lengths, in_batch), seed, epoch)
 
 
 @pytest.mark.parametrize(("rank", "world_size"), [(-1, 1), (1, 1), (2, 2), (0, 0)])
@@ -102,106 +108,172 @@ def test_there_is_no_part_outside_of_the_work(rank, world_size):
         Part(rank, world_size)
 
 
-def test_one_process_without_groups_sees_the_same_order_as_ever():
-    keys = list(itertools.islice(BatchOrder(Clips(grouped=False), 4, 9, 10), 20))
-    for number, key in enumerate(keys, 10):
-        permutation = numpy_generator(9, "clip_order", number // 12).permutation(49)  # 12 batches of 4
-        expected = permutation[number % 12 * 4 : number % 12 * 4 + 4]
-        assert (key.epoch, key.index_in_epoch) == (number // 12, number % 12)
-        assert key.clip_indices == tuple(expected)
+def test_one_process_without_groups_takes_the_clips_of_each_permutation_in_order():
+    stream = [(epoch, index) for epoch in range(3) for index in numpy_generator(5, "clip_order", epoch).permutation(49)]
+    keys = keys_of(Clips(grouped=False), 4, 30, start_batch=3)
+    for number, key in enumerate(keys, 3):
+        epoch, ends = (number * 4 + 3) // 49, [0, 49 // 4, 98 // 4]
+        assert (key.epoch, key.index_in_epoch) == (epoch, number - ends[epoch])
+        assert (key.clips, key.frames, key.clips_in_step) == (tuple(stream[number * 4 : number * 4 + 4]), 1, 4)
 
 
-def test_ranks_take_the_clips_of_an_epoch_in_turn():
+def test_ranks_take_the_clips_of_a_batch_in_turn_and_the_first_have_those_left_over():
     permutation = numpy_generator(5, "clip_order", 0).permutation(11).tolist()
-    parts = [batches_of(Clips([11], grouped=False), 3, Part(rank, 3), 1)[0][2] for rank in range(3)]
-    assert parts == [tuple(permutation[rank:9:3]) for rank in range(3)]
+    parts = [keys_of(Clips([11], grouped=False), 8, 1, Part(rank, 3))[0] for rank in range(3)]
+    assert [[index for _, index in part.clips] for part in parts] == [permutation[rank:8:3] for rank in range(3)]
+    assert {part.clips_in_step for part in parts} == {8}
 
 
 sizes_of_groups = st.lists(st.integers(0, 40), min_size=1, max_size=40).filter(any)
 
 
-@given(sizes_of_groups, st.integers(0, 3), st.integers(0, 5))
-def test_an_epoch_shows_every_clip_of_every_group_once(sizes, seed, epoch):
-    order = epoch_order(sum(sizes), in_groups(sizes), seed, epoch)
-    assert order.dtype == numpy.int64
-    assert sorted(order.tolist()) == list(range(sum(sizes)))
+BUDGET = 96
+LENGTHS = (4, 8, 12, 16, 20, 28, 32, 96)  # of clips; 20 and 28 do not divide the budget
 
 
 @st.composite
-def shared_work(draw):
-    """Clips, the clips of a step of all ranks together, and a number of ranks that divides them."""
-    source = Clips(draw(sizes_of_groups), grouped=draw(st.booleans()))
-    world_size = draw(st.integers(1, min(9, len(source))))
-    return source, world_size * draw(st.integers(1, len(source) // world_size)), world_size
+def mixed_clips(draw):
+    """Clips of several lengths; of some there are fewer than fill a batch."""
+    sizes = draw(sizes_of_groups)
+    lengths = draw(st.lists(st.sampled_from(LENGTHS), min_size=sum(sizes), max_size=sum(sizes)))
+    return Clips(sizes, grouped=draw(st.booleans()), lengths=lengths)
 
 
-@given(shared_work(), st.integers(1, 7))
-def test_any_number_of_ranks_shows_the_same_clips_at_every_step(work, count):
-    source, step, world_size = work
-    assert of_all_ranks(source, step // world_size, world_size, count) == batches_of(source, step, Part(), count)
+@given(mixed_clips(), st.integers(0, 3), st.integers(0, 5))
+def test_an_epoch_shows_every_clip_of_every_group_once(source, seed, epoch):
+    counts = BatchCounts(source.lengths(), BUDGET)
+    order = epoch_order(source.lengths(), source.groups(), counts, seed, epoch)
+    assert order.dtype == numpy.int64
+    assert sorted(order.tolist()) == list(range(len(source)))
 
 
-@given(shared_work())
-def test_no_rank_shows_a_clip_that_another_has_shown_in_the_epoch(work):
-    source, step, world_size = work
-    count = batches_per_epoch(source, step // world_size, Part(0, world_size))
-    assert count == len(source) // step
+@given(mixed_clips())
+def test_every_batch_is_full_of_one_length_and_every_clip_comes_once_an_epoch(source):
+    epochs = 3
+    counts = BatchCounts(source.lengths(), BUDGET)
+    rarest = max(-(-counts.in_batch(frames) // clips) for frames, clips in counts.clips_of.items())
+    keys = keys_of(source, BUDGET, counts.until_end_of(epochs + rarest))
     shown = Counter()
-    for rank in range(world_size):
-        for epoch, index, clips in batches_of(source, step // world_size, Part(rank, world_size), count):
-            assert epoch == 0
-            assert 0 <= index < count
-            shown.update(clips)
+    for key in keys:
+        assert {source.frames[index] for _, index in key.clips} == {key.frames}
+        assert len(key.clips) == BUDGET // key.frames
+        assert key.epoch == max(epoch for epoch, _ in key.clips)
+        shown.update(key.clips)
     assert set(shown.values()) == {1}
-    assert len(shown) == len(source) - len(source) % step  # all, where the last step is full
-    assert shown.keys() <= set(range(len(source)))
+    assert {(epoch, index) for epoch in range(epochs) for index in range(len(source))} <= shown.keys()
 
 
-@given(shared_work(), st.integers(0, 12))
-def test_every_rank_goes_on_where_it_stopped(work, start):
-    source, step, world_size = work
-    part = Part(world_size - 1, world_size)
-    whole = batches_of(source, step // world_size, part, start + 4)
-    assert batches_of(source, step // world_size, part, 4, start_batch=start) == whole[start:]
+@given(mixed_clips(), st.integers(1, 12))
+def test_batches_are_counted_as_they_come(source, epochs):
+    counts = BatchCounts(source.lengths(), BUDGET)
+    waiting, complete = Counter(), []
+    assert counts.until_end_of(-1) == 0
+    for epoch in range(epochs):
+        assert {frames: clips for frames, clips in counts.left_before(epoch).items() if clips} == +waiting
+        for frames in source.lengths().tolist():
+            waiting[frames] += 1
+            if waiting[frames] == BUDGET // frames:
+                complete.append((epoch, frames))
+                waiting[frames] = 0
+        assert counts.until_end_of(epoch) == len(complete)
+    assert [counts.epoch_of(batch) for batch in range(len(complete))] == [epoch for epoch, _ in complete]
+    keys = keys_of(source, BUDGET, len(complete))
+    assert sorted((key.epoch, key.frames) for key in keys) == sorted(complete)
+    firsts = [counts.until_end_of(epoch - 1) for epoch, _ in complete]
+    assert [key.index_in_epoch for key in keys] == [number - first for number, first in enumerate(firsts)]
+
+
+def test_averages_are_those_of_many_batches():
+    source = Clips([50], grouped=False, lengths=[4, 12, 12, 28, 32] * 10)
+    counts = BatchCounts(source.lengths(), BUDGET)
+    keys = keys_of(source, BUDGET, counts.until_end_of(23))  # when 24 * 10 clips of each length have been shown
+    assert counts.left_before(24) == dict.fromkeys((4, 12, 28, 32), 0)
+    assert counts.clips_on_average == pytest.approx(numpy.mean([key.clips_in_step for key in keys]))
+    assert counts.frames_on_average == pytest.approx(numpy.mean([key.clips_in_step * key.frames for key in keys]))
+    assert counts.most_frames(1) == 96
+    assert counts.most_frames(2) == 2 * 32  # of three clips
+    assert counts.most_frames(3) == 36  # of the eight clips of 12 frames, one part has three
+
+
+@given(mixed_clips(), st.integers(1, 9), st.integers(1, 12))
+def test_any_number_of_ranks_shows_the_same_clips_at_every_step(source, world_size, count):
+    frames = world_size * 96
+    assert of_all_ranks(source, frames, world_size, count) == keys_of(source, frames, count)
+
+
+@given(mixed_clips(), st.integers(1, 4), st.integers(0, 12))
+def test_every_rank_goes_on_where_it_stopped(source, world_size, start):
+    part, frames = Part(world_size - 1, world_size), world_size * 96
+    whole = keys_of(source, frames, start + 4, part)
+    assert keys_of(source, frames, 4, part, start_batch=start) == whole[start:]
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_start_at_an_epochs_end_or_after_epochs_without_a_batch_is_exact(grouped):
+    """Of the only clip of 4 frames, a batch comes every 24 epochs; of the five of 32 frames, one or two each epoch."""
+    source = Clips([4, 2], grouped, lengths=[32, 32, 4, 32, 32, 32])
+    counts = BatchCounts(source.lengths(), BUDGET)
+    whole = keys_of(source, BUDGET, 100)
+    starts = sorted({counts.until_end_of(epoch) for epoch in range(50)})
+    assert len({key.epoch for key in whole if key.frames == 4}) == 2
+    for start in starts:
+        assert keys_of(source, BUDGET, 5, start_batch=start) == whole[start : start + 5]
+
+
+def test_few_clips_wait_for_epochs_until_they_fill_a_batch():
+    keys = keys_of(Clips([3], grouped=False), 8, 3)
+    assert [(key.epoch, key.index_in_epoch) for key in keys] == [(2, 0), (5, 0), (7, 0)]
+    shown = Counter(clip for key in keys for clip in key.clips)
+    assert shown == Counter((epoch, index) for epoch in range(8) for index in range(3))
 
 
 @given(sizes_of_groups, st.sampled_from([1, 2, 4, 8, 16, 32, 64]), st.integers(0, 3))
 def test_only_groups_at_the_borders_are_shared_by_ranks_of_a_power_of_two(sizes, world_size, seed):
     groups = in_groups(sizes)
-    order = epoch_order(sum(sizes), groups, seed, 0)
-    readers = [
-        number for rank in range(world_size) for number in set(groups_of(Part(rank, world_size).of(order), groups))
-    ]
+    order = order_of(groups, seed, 0)
+    readers = [number for rank in range(world_size) for number in set(groups_of(order[rank::world_size], groups))]
     assert len(readers) <= sum(size > 0 for size in sizes) + world_size - 1
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_of_many_shards_each_rank_reads_its_share(world_size):
     groups = in_groups([17] * 250)
-    order = epoch_order(250 * 17, groups, 3, 1)
+    order = order_of(groups, 3, 1)
     for rank in range(world_size):
-        assert len(set(groups_of(Part(rank, world_size).of(order), groups))) <= 250 / world_size + 2
+        assert len(set(groups_of(order[rank::world_size], groups))) <= 250 / world_size + 2
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 8])
+def test_of_shards_of_clips_of_all_lengths_each_rank_reads_about_its_share(world_size):
+    lengths = numpy_generator(0, "lengths").choice(LENGTHS[:-1], 250 * 17)
+    source, shard_of = Clips([17] * 250, lengths=lengths), groups_of(numpy.arange(250 * 17), in_groups([17] * 250))
+    for rank in range(world_size):
+        keys = keys_of(source, world_size * 2 * 32, 150, Part(rank, world_size))
+        read = {(epoch, shard_of[index]) for key in keys for epoch, index in key.clips if epoch == 0}
+        assert sum(1 for key in keys if key.epoch == 0) > 100
+        assert len(read) <= 1.75 * 250 / world_size  # ends of all lengths lie near each other, not together
 
 
 @given(sizes_of_groups, st.integers(0, 3))
 def test_each_of_64_ranks_reads_one_group_after_the_other(sizes, seed):
     groups = in_groups(sizes)
-    order = epoch_order(sum(sizes), groups, seed, 0)
-    read = sum(stretches(groups_of(Part(rank, 64).of(order), groups)) for rank in range(64))
+    order = order_of(groups, seed, 0)
+    read = sum(stretches(groups_of(order[rank::64], groups)) for rank in range(64))
     assert read <= sum(size > 0 for size in sizes) + 63
 
 
 def test_128_ranks_share_each_shard_by_two():
     groups = in_groups([128] * 64)
-    order = epoch_order(64 * 128, groups, 0, 0)
-    readers = Counter(number for rank in range(128) for number in set(groups_of(Part(rank, 128).of(order), groups)))
+    order = order_of(groups, 0, 0, in_batch=128)
+    readers = Counter(number for rank in range(128) for number in set(groups_of(order[rank::128], groups)))
     assert readers == dict.fromkeys(range(64), 2)
 
 
 @pytest.mark.parametrize(("shards", "expected"), [(4, 4), (10, 7), (64, 8), (1000, 8)])
 def test_a_batch_of_eight_mixes_shards(shards, expected):
     groups = in_groups([30] * shards)
-    order = epoch_order(30 * shards, groups, 0, 0)
+    order = order_of(groups, 0, 0, in_batch=8)
+    assert len(set(groups_of(order[:64], groups))) >= 0.9 * min(shards, 64)  # and eight batches mix as many again
     numbers = groups_of(order, groups)
     mixed = [len(set(numbers[first : first + 8])) for first in range(0, len(numbers), 8)]
     assert sum(mixed) / len(mixed) >= expected - 0.1
@@ -209,38 +281,27 @@ def test_a_batch_of_eight_mixes_shards(shards, expected):
 
 
 def test_the_clips_of_a_shard_are_shuffled():
-    order = epoch_order(400, in_groups([400]), 0, 0)
+    order = order_of(in_groups([400]), 0, 0)
     assert abs(numpy.corrcoef(order, numpy.arange(400))[0, 1]) < 0.2  # four times the deviation of a random order
-    assert stretches((numpy.diff(Part(5, 64).of(order)) > 0).tolist()) > 1
+    assert stretches((numpy.diff(order[5::64]) > 0).tolist()) > 1
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     groups = in_groups([10] * 6)
-    orders = [epoch_order(60, groups, seed, epoch) for seed in (0, 1) for epoch in range(4)]
-    assert epoch_order(60, groups, 1, 3).tolist() == orders[-1].tolist()
+    orders = [order_of(groups, seed, epoch) for seed in (0, 1) for epoch in range(4)]
+    assert order_of(groups, 1, 3).tolist() == orders[-1].tolist()
     assert len({tuple(order.tolist()) for order in orders}) == 8
-    of_rank = {frozenset(groups_of(Part(0, 2).of(epoch_order(60, groups, 0, epoch)), groups)) for epoch in range(9)}
+    of_rank = {frozenset(groups_of(order_of(groups, 0, epoch)[::2], groups)) for epoch in range(9)}
     assert len(of_rank) > 4  # shards wander between the ranks
-
-
-def test_what_is_left_over_is_seen_in_other_epochs():
-    seen = Counter()
-    for epoch in range(400):
-        seen.update(epoch_order(49, in_groups(SIZES), 0, epoch)[:40].tolist())
-    assert len(seen) == 49
-    assert min(seen.values()) > 0.75 * 400 * 40 / 49
-    assert max(seen.values()) < 1.25 * 400 * 40 / 49
 
 
 @pytest.mark.parametrize("grouped", [True, False])
 def test_two_ranks_with_two_workers_load_each_clip_once(tokenize, grouped):
     source = Clips(grouped=grouped)
-    count = batches_per_epoch(source, 3, Part(0, 2))
-    assert count == 8  # of 2 * 3 of 49 clips
-    batches = [batch for rank in range(2) for batch in take(count, tokenize, Part(rank, 2), 2, source=source)]
+    batches = [batch for rank in range(2) for batch in take(8, tokenize, Part(rank, 2), 2, source=source)]
     names = [name for batch in batches for name in batch.ids]
-    assert {(batch.epoch, batch.index_in_epoch) for batch in batches} == {(0, index) for index in range(count)}
-    assert len(names) == len(set(names)) == 48
+    assert {(batch.epoch, batch.index_in_epoch) for batch in batches} == {(0, index) for index in range(8)}
+    assert len(names) == len(set(names)) == 48  # of 49
     assert len({process for batch in batches for process in loaded_by(batch)}) == 4
 
 
@@ -255,7 +316,13 @@ def shards(tmp_path, write_video):
         (videos / f"{shade}.txt").write_text(str(shade))
     report = write_shards(folder.FORMAT.read(videos), out, shard_bytes=20_000, seed=0)
     assert (report.clips, report.shards) == (24, 8)
-    constants = {"DATA_ROOT": out, "CACHE_DIR": tmp_path / "cache", "MAX_FRAMES": 2, "IMAGE_SIZE": 16}
+    constants = {
+        "DATA_ROOT": out,
+        "CACHE_DIR": tmp_path / "cache",
+        "MAX_FRAMES": 4,
+        "IMAGE_SIZE": 16,
+        "CLIP_TIMING": "stretched",
+    }
     inspection, reader = inspect_data(Config.model_construct(**constants))
     assert inspection.unusable == ()
     empty_cache = ClipCache(tmp_path / "empty", 50_000_000)
@@ -263,8 +330,8 @@ def shards(tmp_path, write_video):
 
 
 def test_two_ranks_with_two_workers_read_real_shards_as_one_process_does(tokenize, shards):
-    ranks = [take(4, tokenize, Part(rank, 2), 2, source=shards, batch_size=3) for rank in range(2)]
-    whole = take(4, tokenize, Part(), source=shards, batch_size=6)
+    ranks = [take(4, tokenize, Part(rank, 2), 2, source=shards, frames_in_batch=24) for rank in range(2)]
+    whole = take(4, tokenize, Part(), source=shards, frames_in_batch=24)
     for expected, first, second in zip(whole, *ranks, strict=True):
         together = itertools.chain(*zip(first.ids, second.ids, strict=True))
         assert tuple(together) == expected.ids
@@ -283,17 +350,3 @@ def test_the_number_of_workers_changes_nothing_and_the_middle_is_the_tail(tokeni
     for num_workers in (1, 3):
         part = take(9, tokenize, Part(rank, 2), num_workers, start_batch=9)
         assert [(batch.epoch, batch.index_in_epoch, batch.ids) for batch in part] == whole[9:]
-
-
-@pytest.mark.parametrize("grouped", [True, False])
-def test_too_few_clips_for_the_processes_is_an_error_with_the_remedy(grouped):
-    assert batches_per_epoch(Clips(grouped=grouped), 4, Part(0, 12)) == 1
-    with pytest.raises(UserError) as caught:
-        batches_per_epoch(Clips(grouped=grouped), 4, Part(0, 13))
-    assert str(caught.value) == (
-        "There are 49 training clips, fewer than the 52 of one step (BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS * 13 "
-        "processes): add clips, start fewer processes or lower these, such as --batch-size 1 "
-        "--gradient-accumulation-steps 3."
-    )
-    with pytest.raises(UserError, match=r"processes\): add clips, start fewer processes or lower these\.$"):
-        batches_per_epoch(Clips(grouped=grouped), 1, Part(0, 50))
