@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from config import Config
+
 FRAME_STEP = 4
 """Clips have a multiple of this many frames, so that enough of them have as many to fill a batch."""
 
@@ -24,11 +26,24 @@ class ClipLengths:
 
     def of(self, seconds: float) -> int:
         """Return the frames of a clip: of multiples of FRAME_STEP the one that is nearest to its own duration."""
+        return min(self.asked(seconds), self.max_frames)
+
+    def asked(self, seconds: float) -> int:
+        """Return the frames of a clip that is asked for, which may last longer than any in training."""
         if not self.is_natural:
             return self.max_frames
-        frames = FRAME_STEP * int(seconds * self.frames_per_second / FRAME_STEP + 0.5)
-        return min(max(frames, self.min_frames), self.max_frames)
+        return max(FRAME_STEP * int(seconds * self.frames_per_second / FRAME_STEP + 0.5), self.min_frames)
 
     def is_shortened(self, seconds: float) -> bool:
         """Return whether a clip lasts longer than the longest may, and is therefore shown faster."""
         return self.is_natural and seconds * self.frames_per_second >= self.max_frames + FRAME_STEP / 2
+
+
+def clip_lengths(config: Config) -> ClipLengths:
+    """Return the lengths that the constants under "Data" ask for."""
+    return ClipLengths(
+        frames_per_second=config.FRAMES_PER_SECOND,
+        min_frames=config.MIN_FRAMES,
+        max_frames=config.MAX_FRAMES,
+        is_natural=config.CLIP_TIMING == "natural",
+    )
