@@ -82,6 +82,10 @@ class WordRenderer:
         """Return how long a word takes at speed 1."""
         return spelled_time(symbols, self.letters).seconds
 
+    def frames(self, symbols: Sequence[str], speed: float = 1.0) -> int:
+        """Return the frames of a word that is asked for."""
+        return self.lengths.asked(self.seconds(symbols) / speed)
+
     def clip(self, word: str, style_seed: int | None, frames: int | None = None) -> numpy.ndarray:
         """Return a word as uint8 [T, H, W, 3]; a style seed of None gives the neutral style without jitter.
 
@@ -92,7 +96,7 @@ class WordRenderer:
         """
         symbols = self.alphabet.segment(word)
         if frames is None:
-            frames = self.lengths.asked(self.seconds(symbols))
+            frames = self.frames(symbols)
         letters, most = len(letters_of(symbols)), min(MOST_LETTERS, frames)
         if letters > most:
             raise UserError(f"{word!r} has {letters} letters, and {most} are the most in a clip of {frames} frames.")
