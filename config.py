@@ -16,6 +16,7 @@ from common.field_types import (
     LARGEST_GUIDANCE_SCALE,
     LONGEST_CAPTION,
     MOST_FRAMES,
+    MOST_LETTERS,
     AbsoluteFolder,
     Folder,
     FolderName,
@@ -86,7 +87,7 @@ class Config(Settings):
     """What is held out of DATA_ROOT: other signers or other captions; "auto" takes the data set's own split first."""
     SIGNED_LANGUAGE: NonBlankText = "ase"
     """Code of the finger-spelling alphabet, such as ase for American Sign Language."""
-    MAX_WORD_LETTERS: int = Field(5, ge=1, le=12)
+    MAX_WORD_LETTERS: int = Field(5, ge=1, le=MOST_LETTERS)
     """Letters in the longest finger-spelled word."""
     EPOCH_SIZE: int = Field(2048, ge=1, le=10**9)
     """Finger-spelled clips that count as one epoch."""

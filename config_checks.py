@@ -5,7 +5,10 @@ The parameters of a check are the constants that it compares; it returns what is
 
 from pathlib import Path
 
+from common.field_types import LETTERS_A_SECOND
 from common.settings import CrossFieldCheck
+
+FRAMES_A_LETTER = 2  # at least, of finger-spelling at normal speed
 
 
 def a_run_must_end(NUM_EPOCHS: int | None, MAX_STEPS: int | None, MAX_MINUTES: float | None) -> str | None:
@@ -31,7 +34,8 @@ def outputs_stay_out_of_the_clips(DATA_ROOT: Path | None, LOG_DIR: Path, CACHE_D
 
 
 def captions_hold_a_word(DATA_ROOT: Path | None, MAX_CAPTION_LENGTH: int, MAX_WORD_LETTERS: int) -> str | None:
-    if DATA_ROOT is None and MAX_CAPTION_LENGTH < MAX_WORD_LETTERS:
+    longest = MAX_WORD_LETTERS + (MAX_WORD_LETTERS > 1)  # and a space
+    if DATA_ROOT is None and longest > MAX_CAPTION_LENGTH:
         return "the longest words would be cut off; raise MAX_CAPTION_LENGTH or lower MAX_WORD_LETTERS"
     return None
 
@@ -39,6 +43,15 @@ def captions_hold_a_word(DATA_ROOT: Path | None, MAX_CAPTION_LENGTH: int, MAX_WO
 def a_letter_needs_a_frame(DATA_ROOT: Path | None, MAX_FRAMES: int, MAX_WORD_LETTERS: int) -> str | None:
     if DATA_ROOT is None and MAX_FRAMES < MAX_WORD_LETTERS:
         return "every letter needs at least one frame; raise MAX_FRAMES or lower MAX_WORD_LETTERS"
+    return None
+
+
+def letters_are_slower_than_frames(DATA_ROOT: Path | None, CLIP_TIMING: str, FRAMES_PER_SECOND: float) -> str | None:
+    if DATA_ROOT is None and CLIP_TIMING == "natural" and FRAMES_PER_SECOND < FRAMES_A_LETTER * LETTERS_A_SECOND:
+        return (
+            f"finger-spelling shows {LETTERS_A_SECOND} letters a second, and fast words would have letters without a "
+            f"frame; raise FRAMES_PER_SECOND to {FRAMES_A_LETTER * LETTERS_A_SECOND} or set CLIP_TIMING to stretched"
+        )
     return None
 
 
@@ -145,6 +158,7 @@ CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     captions_hold_a_word,
     spelling_needs_letters,
     a_letter_needs_a_frame,
+    letters_are_slower_than_frames,
     levels_fit_the_image,
     attention_sizes_are_levels,
     heads_divide_channels,

@@ -25,17 +25,15 @@ class ClipLengths:
     max_frames: int
     is_natural: bool
 
-    @classmethod
-    def from_config(cls, config: Config) -> "ClipLengths":
-        """Return what the constants say."""
-        return cls(config.FRAMES_PER_SECOND, config.MIN_FRAMES, config.MAX_FRAMES, config.CLIP_TIMING == "natural")
-
     def of(self, seconds: float) -> int:
         """Return the frames of a clip: of multiples of FRAME_STEP the one that is nearest to its own duration."""
+        return min(self.asked(seconds), self.max_frames)
+
+    def asked(self, seconds: float) -> int:
+        """Return the frames of a clip that is asked for, which may last longer than any in training."""
         if not self.is_natural:
             return self.max_frames
-        frames = FRAME_STEP * int(seconds * self.frames_per_second / FRAME_STEP + 0.5)
-        return min(max(frames, self.min_frames), self.max_frames)
+        return max(FRAME_STEP * int(seconds * self.frames_per_second / FRAME_STEP + 0.5), self.min_frames)
 
     def is_shortened(self, seconds: float) -> bool:
         """Return whether a clip lasts longer than the longest may, and is therefore shown faster."""
@@ -60,3 +58,13 @@ def equal_lengths(lengths: Sequence[int], most_frames: int) -> list[list[int]]:
         size = max(1, most_frames // frames)
         groups += [alike[start : start + size] for start in range(0, len(alike), size)]
     return groups
+
+
+def clip_lengths(config: Config) -> ClipLengths:
+    """Return the lengths that the constants under "Data" ask for."""
+    return ClipLengths(
+        frames_per_second=config.FRAMES_PER_SECOND,
+        min_frames=config.MIN_FRAMES,
+        max_frames=config.MAX_FRAMES,
+        is_natural=config.CLIP_TIMING == "natural",
+    )

@@ -1,12 +1,13 @@
 """Trains the recogniser, on real clips only, and keeps what it has trained next to the cached clips."""
 
 import hashlib
+import itertools
 import json
 import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -22,14 +23,16 @@ from config import Config
 from data.batches import prepared
 from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.source import RENDERING_VERSION, WordRenderer
-from data.fingerspelling.words import WordSplit
+from data.fingerspelling.timing import FASTEST, SLOWEST, random_speed, shown_frames
+from data.fingerspelling.words import WordSplit, letters_of
 from measures.clips import to_unit_range
 from measures.recogniser import BLANK, LARGEST_SIDE, LetterRecogniser, Reading
 from measures.spelling import Word
 
-VERSION = 1  # raised when the same words would give another recogniser: stored ones then do not count
+VERSION = 2  # raised when the same words would give another recogniser: stored ones then do not count
 BATCH_FRAMES = 384  # so that long clips do not make long steps
 FEWEST_CLIPS = 4
+MOST_TRIES = 20_000  # for the words of a step: one whose length is too rare has its first word again
 LEARNING_RATE = 2e-3
 WARMUP_STEPS = 50
 WEIGHT_DECAY = 0.01
@@ -47,34 +50,53 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RecogniserWords(Dataset[tuple[Tensor, list[tuple[str, ...]]]]):
+class SpelledClips:
+    """Clips of one length."""
+
+    clips_BTHWC: Tensor  # uint8
+    words: list[Word]  # [B], without spaces
+    edges: list[numpy.ndarray]  # [B] of float64 [L + 1]: when, in frames, the letters of each begin and end
+
+
+@dataclass(frozen=True)
+class RecogniserWords(Dataset[SpelledClips]):
     """The recogniser's own clips: words that the generator may train on too, in looks of their own.
 
     Lengths are drawn uniformly, then uniform strings of letters, so that no letter can be guessed from its neighbours.
-    Held-out words and words with a held-out pair are never drawn.
+    Held-out words and words with a held-out pair are never drawn. All clips of a step have as many frames as a word and
+    a speed that are drawn for it take; their words are any that take this long at some speed that training has.
     """
 
     renderer: WordRenderer
     split: WordSplit
     seed: int
 
-    @property
-    def clips_per_step(self) -> int:
-        """Clips of one training step."""
-        return max(FEWEST_CLIPS, BATCH_FRAMES // self.renderer.num_frames)
+    def words(self, step: int) -> tuple[list[Word], int]:
+        """Return the words of a step, spaces among their symbols, and the frames that each has."""
+        renderer, generator = self.renderer, numpy_generator(self.seed, "recogniser_words", step)
+        first = self.split.draw_training_word(generator)
+        seconds = renderer.seconds(first) / random_speed(generator)
+        frames = renderer.lengths.of(seconds)
 
-    def word(self, step: int, index: int) -> tuple[str, ...]:
-        """Return the word of clip `index` of a step."""
-        return self.split.draw_training_word(numpy_generator(self.seed, "recogniser_word", step, index))
+        def can_last(word: Word) -> bool:
+            slow, fast = (renderer.lengths.of(renderer.seconds(word) / speed) for speed in (SLOWEST, FASTEST))
+            return fast <= frames <= slow
 
-    def __getitem__(self, step: int) -> tuple[Tensor, list[tuple[str, ...]]]:
-        """Return the clips of a step, uint8 [B, T, H, W, 3], and their words."""
-        words = [self.word(step, index) for index in range(self.clips_per_step)]
-        clips = [
-            self.renderer.render(word, derive_seed(self.seed, "recogniser_style", step, index))
-            for index, word in enumerate(words)
-        ]
-        return torch.from_numpy(numpy.stack(clips)), words
+        draws = (self.split.draw_training_word(generator) for _ in range(MOST_TRIES))
+        clips = max(FEWEST_CLIPS, BATCH_FRAMES // frames)
+        words = [first, *itertools.islice(filter(can_last, draws), clips - 1)]
+        return words + [first] * (clips - len(words)), frames
+
+    def __getitem__(self, step: int) -> SpelledClips:
+        """Return the clips of a step."""
+        words, frames = self.words(step)
+        seeds = [derive_seed(self.seed, "recogniser_style", step, index) for index in range(len(words))]
+        places = [(word, seed, frames) for word, seed in zip(words, seeds, strict=True)]
+        return SpelledClips(
+            torch.from_numpy(numpy.stack([self.renderer.render(*place) for place in places])),
+            [letters_of(word) for word in words],
+            [self.renderer.letter_edges(*place) for place in places],
+        )
 
 
 def train_recogniser(
@@ -106,14 +128,13 @@ def train_recogniser(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     numbers = range(1, steps + 1)
     with closing(prepared(words, numbers, num_workers, words.seed)) as batches:
-        for step, (pixels, drawn) in zip(numbers, batches, strict=True):
+        for step, drawn in zip(numbers, batches, strict=True):
             spoiling = torch_generator(words.seed, "recogniser_spoiling", step)
-            video = to_unit_range(pixels)
-            clips = spoil_letters(video, drawn, lambda rest: not words.split.is_held_out(rest), spoiling)
+            clips = spoil_letters(drawn, lambda rest: not words.split.is_held_out(rest), spoiling)
             reading = recogniser(_with_grain(clips.video_BCTHW, words.seed, step).to(device))
             # Both are small, and CTC's gradient differs from time to time on CUDA.
             on_host = Reading(reading.ctc_BTK.cpu(), reading.frames_BTS.cpu())
-            loss = reading_loss(on_host, drawn, clips.spoiled_B, symbols)
+            loss = reading_loss(on_host, drawn.words, drawn.edges, clips.spoiled_B, symbols)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(recogniser.parameters(), LARGEST_GRADIENT)
@@ -125,15 +146,17 @@ def train_recogniser(
 
 
 def reading_loss(
-    reading: Reading, words: Sequence[Sequence[str]], spoiled: Sequence[int | None], symbols: Sequence[str]
+    reading: Reading,
+    words: Sequence[Word],
+    edges: Sequence[numpy.ndarray],
+    spoiled: Sequence[int | None],
+    symbols: Sequence[str],
 ) -> Tensor:
     """Return CTC's loss a symbol plus the cross-entropy of the letter that each frame shows.
 
-    Letter i of L counts as shown in the frames i * T / L to (i + 1) * T / L, where the renderer puts it, apart from a
-    small jitter.
-
     Args:
         words: the symbols of each clip.
+        edges: when, in frames, they begin and end.
         spoiled: the place of a letter that cannot be read and must not be, for each clip, or None.
         symbols: in the order of the recogniser's classes.
     """
@@ -152,9 +175,9 @@ def reading_loss(
         zero_infinity=True,  # a word with too many doubled letters for its frames cannot be read
     )
     shown = torch.full((len(words), frames), NOTHING_SHOWN)
-    for index, (word, gap) in enumerate(zip(words, spoiled, strict=True)):
+    for index, (word, of_word, gap) in enumerate(zip(words, edges, spoiled, strict=True)):
         for place, symbol in enumerate(word):
-            first, last = shown_frames(place, len(word), frames)
+            first, last = shown_frames(of_word, place)
             if place != gap:
                 shown[index, first:last] = classes[symbol]
     scores = reading.frames_BTS.flatten(0, 1)
@@ -183,20 +206,15 @@ class SpoiledClips:
     spoiled_B: tuple[int | None, ...]  # the place of that letter in each clip's word; None for a clip as it was
 
 
-def spoil_letters(
-    video_BCTHW: Tensor,
-    words: Sequence[Word],
-    may_be_read: Callable[[Word], bool],
-    generator: torch.Generator,
-) -> SpoiledClips:
+def spoil_letters(clips: SpelledClips, may_be_read: Callable[[Word], bool], generator: torch.Generator) -> SpoiledClips:
     """Blur, smear or wipe out one letter in some of the clips.
 
     Args:
-        video_BCTHW: real clips; letter i of L is shown in the frames i * T / L to (i + 1) * T / L.
-        words: the symbols of each clip.
+        clips: real ones.
         may_be_read: whether a recogniser may be asked for what is left of a word.
         generator: decides everything.
     """
+    words, video_BCTHW = clips.words, to_unit_range(clips.clips_BTHWC)
     video = video_BCTHW.clone()
     spoiled: list[int | None] = []
     for index, word in enumerate(words):
@@ -206,7 +224,7 @@ def spoil_letters(
         if chance >= SPOILED_SHARE or not may_be_read((*word[:letter], *word[letter + 1 :])):
             spoiled.append(None)
             continue
-        first, last = shown_frames(letter, len(word), video.shape[2])
+        first, last = shown_frames(clips.edges[index], letter)
         clip = video_BCTHW[index, :, first:last]
         if kind < 1 / 3:
             unreadable = _blurred(clip)
@@ -217,13 +235,6 @@ def spoil_letters(
         video[index, :, first:last] = unreadable
         spoiled.append(letter)
     return SpoiledClips(video, tuple(spoiled))
-
-
-def shown_frames(letter: int, letters: int, frames: int) -> tuple[int, int]:
-    """Return the first frame whose centre lies in a letter's share of the clip, and the one after the last."""
-    # Frame t has its centre at (t + 1/2) / frames: the first is the smallest t with that >= letter / letters.
-    first, last = (-(-(2 * frames * edge - letters) // (2 * letters)) for edge in (letter, letter + 1))
-    return max(first, 0), min(last, frames)
 
 
 def _background(clip_CTHW: Tensor) -> Tensor:
@@ -329,7 +340,7 @@ def _key(words: RecogniserWords, steps: int) -> str:
     split, renderer = words.split, words.renderer
     parts = (
         *(VERSION, RENDERING_VERSION, steps, words.seed),
-        *(split.alphabet.signed_language, split.alphabet.symbols, renderer.num_frames, renderer.image_size),
+        *(split.alphabet.signed_language, split.alphabet.symbols, astuple(renderer.lengths), renderer.image_size),
         *(split.max_word_letters, split.held_out_word_fraction, split.held_out_bigram_fraction, split.seed),
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

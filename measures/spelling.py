@@ -1,4 +1,4 @@
-"""Letter error rates, and which letters are read as which."""
+"""Letter error rates, and which letters are read as which. Spaces between words are no letters, and not read."""
 
 import itertools
 from collections import Counter
@@ -10,6 +10,7 @@ import jiwer
 import numpy
 from torch import Tensor
 
+from data.fingerspelling.words import letters_of
 from measures.bootstrap import Interval, bootstrap_pairs, bootstrap_ratio
 
 Word = tuple[str, ...]
@@ -32,7 +33,7 @@ def letter_error_rate(asked: Sequence[Word], read: Sequence[Word]) -> float:
     Raises:
         ValueError: no letter was asked for, or the lists differ in length.
     """
-    letters = sum(map(len, asked))
+    letters = sum(map(len, map(letters_of, asked)))
     if letters == 0:
         raise ValueError("no letter was asked for")
     return float(error_counts(asked, read).sum() / letters)
@@ -40,7 +41,7 @@ def letter_error_rate(asked: Sequence[Word], read: Sequence[Word]) -> float:
 
 def error_counts(asked: Sequence[Word], read: Sequence[Word]) -> numpy.ndarray:
     """Return the errors of each clip: [N] int64."""
-    return numpy.array([_errors(*pair) for pair in zip(asked, read, strict=True)], dtype=numpy.int64)
+    return numpy.array([_errors(letters_of(word), reading) for word, reading in zip(asked, read, strict=True)], "int64")
 
 
 def errors_against_others(
@@ -52,6 +53,7 @@ def errors_against_others(
         The W words, and two matrices [W, W] int64: the errors of all readings of word i against word j, and the letters
         that they should have had. Off the diagonal, their ratio is what a model that ignores its text would score.
     """
+    asked = list(map(letters_of, asked))
     words = sorted(set(asked))
     place = {word: index for index, word in enumerate(words)}
     errors = numpy.zeros((len(words), len(words)), dtype=numpy.int64)
@@ -85,7 +87,7 @@ def letters_read(asked: Sequence[Word], read: Sequence[Word]) -> dict[str, tuple
 
     An average over all letters hides one that is never right.
     """
-    wanted = Counter(symbol for word in asked for symbol in word)
+    wanted = Counter(symbol for word in asked for symbol in letters_of(word))
     right: Counter[str] = Counter()
     for part, found in _aligned_parts(asked, read):
         if part == found:
@@ -95,6 +97,7 @@ def letters_read(asked: Sequence[Word], read: Sequence[Word]) -> dict[str, tuple
 
 def _aligned_parts(asked: Sequence[Word], read: Sequence[Word]) -> Iterator[tuple[Word, Word]]:
     """Yield aligned pieces of each word and its reading."""
+    asked = list(map(letters_of, asked))
     for word, reading, chunks in zip(asked, read, _align(asked, read).alignments, strict=True):
         for chunk in chunks:
             yield word[chunk.ref_start_idx : chunk.ref_end_idx], reading[chunk.hyp_start_idx : chunk.hyp_end_idx]
@@ -112,13 +115,13 @@ def _align(asked: Sequence[Word], read: Sequence[Word]) -> jiwer.WordOutput:
 
 def letter_error_interval(asked: Sequence[Word], read: Sequence[Word], seed: int) -> Interval:
     """Return the letter error rate with its interval, from a bootstrap by the seed."""
-    letters = numpy.array([len(word) for word in asked])
+    letters = numpy.array([len(letters_of(word)) for word in asked])
     return bootstrap_ratio(error_counts(asked, read), letters, _names(asked), seed)
 
 
 def exact_match_interval(asked: Sequence[Word], read: Sequence[Word], seed: int) -> Interval:
     """Return the share of the clips that read exactly as asked."""
-    matches = numpy.array([word == reading for word, reading in zip(asked, read, strict=True)])
+    matches = numpy.array([letters_of(word) == reading for word, reading in zip(asked, read, strict=True)])
     return bootstrap_ratio(matches, numpy.ones(len(asked)), _names(asked), seed)
 
 

@@ -12,7 +12,7 @@ from common.filmstrip import filmstrips
 from common.randomness import torch_generator
 from compute.device import ComputeDevice
 from config import Config
-from data.lengths import ClipLengths, equal_lengths
+from data.lengths import ClipLengths, clip_lengths, equal_lengths
 from diffusion.guidance import Guidance, guided_prediction
 from diffusion.prediction import PredictionType
 from diffusion.samplers import SamplerName, sample
@@ -139,7 +139,7 @@ def contact_sheet(
 
 def build_sampler(config: Config, schedule: NoiseSchedule, tokenizer: Tokenizer, compute: ComputeDevice) -> ClipSampler:
     """Build the sampler that the constants under "Sampling" describe."""
-    lengths = ClipLengths.from_config(config)
+    lengths = clip_lengths(config)
     if lengths.is_natural and config.DATA_ROOT is None:  # words of any number of letters are spelled at one speed
         lengths = replace(lengths, max_frames=MOST_FRAMES)
     settings = SamplingSettings(

@@ -9,11 +9,12 @@ from checkpoints.checkpoint import config_of_checkpoint, find_checkpoint, load_w
 from checkpoints.run_folder import CHECKPOINTS, MAKE_A_RUN, find_run
 from common.console import counted
 from common.errors import UserError
-from common.field_types import LARGEST_GUIDANCE_SCALE
+from common.field_types import LARGEST_GUIDANCE_SCALE, MOST_LETTERS
 from common.settings import config_as_json, config_from_json
 from compute.device import ComputeDevice, DeviceName, choose_device, precision_elsewhere
 from config import Config
 from data.captions import shown_caption
+from data.fingerspelling.words import SPACE
 from diffusion.samplers import SamplerName
 from models.build import build_model, build_schedule, build_tokenizer
 from models.tokens import Tokenizer, says_nothing, shown_symbols
@@ -116,8 +117,13 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
     if dropped and (config.DATA_ROOT is None or says_nothing(text, dropped)):
         known = shown_symbols(tokenizer.symbols) or "what its text encoder knows"
         raise UserError(f"{shown}: the run knows no {dropped[0]!r}; it knows: {known}")
-    if config.DATA_ROOT is None and len(tokens) > config.MAX_FRAMES:
-        raise UserError(f"{shown}: {len(tokens)} letters are too many for a clip of {config.MAX_FRAMES} frames")
+    if config.DATA_ROOT is None:
+        if text != SPACE.join(text.split()):
+            raise UserError(f"{shown}: one space is between two words, and none before and after them")
+        letters = len(tokens) - text.count(SPACE)
+        most = MOST_LETTERS if config.CLIP_TIMING == "natural" else min(MOST_LETTERS, config.MAX_FRAMES)
+        if letters > most:
+            raise UserError(f"{shown}: {letters} letters are too many; it can have {most}")
     if len(tokens) > tokenizer.max_length:
         raise UserError(
             f"{shown}: it has {counted(len(tokens), 'symbol')}, and the run reads {tokenizer.max_length} "

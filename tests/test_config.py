@@ -81,7 +81,8 @@ REFUSED = [
 # (what is typed, the constants that are named, part of the message)
 CROSS_FIELD = [
     ("--max-steps none --max-minutes none", "NUM_EPOCHS MAX_STEPS MAX_MINUTES", "set at least one of the three"),
-    ("--max-caption-length 2", "MAX_CAPTION_LENGTH MAX_WORD_LETTERS", "longest words would be cut off"),
+    ("--max-caption-length 5", "MAX_CAPTION_LENGTH MAX_WORD_LETTERS", "longest words would be cut off"),
+    ("--frames-per-second 5", "CLIP_TIMING FRAMES_PER_SECOND", "raise FRAMES_PER_SECOND to 6"),
     ("--data-root clips --log-dir clips/logs", "DATA_ROOT LOG_DIR CACHE_DIR", "would lie among the clips"),
     ("--data-format wlasl", "DATA_ROOT DATA_FORMAT", "layout of DATA_ROOT, which is not set"),
     ("--text-encoder some/model", "DATA_ROOT TEXT_ENCODER", 'use "characters" or set DATA_ROOT'),

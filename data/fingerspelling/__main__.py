@@ -15,7 +15,9 @@ from common.errors import UserError
 from common.randomness import derive_seed
 from common.video_encoding import encode_mp4
 from data.fingerspelling.lexicon import available_languages, language_entries
-from data.fingerspelling.source import draw_word, load_letters
+from data.fingerspelling.source import draw_word, load_letters, style_speed
+from data.fingerspelling.timing import spelled_time
+from data.fingerspelling.words import letters_of
 
 LARGEST_SIZE = 2048
 MOST_FRAMES = 10_000
@@ -44,9 +46,10 @@ def _render(options: argparse.Namespace) -> int:
     words = _read_words(options.words)
     alphabet, letters = load_letters(options.language)
     spelled = {"".join(symbols): symbols for symbols in map(alphabet.segment, words)}
-    for word, symbols in spelled.items():
-        if len(symbols) > options.frames:
-            raise UserError(f"{word!r} has {len(symbols)} letters: too many for --frames {options.frames}.")
+    if options.frames is not None:
+        for word, symbols in spelled.items():
+            if (count := len(letters_of(symbols))) > options.frames:
+                raise UserError(f"{word!r} has {count} letters: too many for --frames {options.frames}.")
     created = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,11 @@ def _render(options: argparse.Namespace) -> int:
     try:
         for word, symbols in spelled.items():
             style_seed = derive_seed(options.seed, f"exported_word/{word}")
-            video_THWC = draw_word([letters[symbol] for symbol in symbols], options.frames, options.size, style_seed)
+            time = spelled_time(symbols, letters)
+            natural = round(time.seconds / style_speed(style_seed) * options.frames_per_second)
+            frames = options.frames or max(natural, len(symbols))
+            drawn = [letters[symbol] for symbol in letters_of(symbols)]
+            video_THWC = draw_word(drawn, time, frames, options.size, style_seed)
             (staging / f"{word}.mp4").write_bytes(encode_mp4(video_THWC, options.frames_per_second))
             (staging / f"{word}.txt").write_text(word + "\n", encoding="utf-8")
         for file in sorted(staging.iterdir()):
@@ -92,10 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     render = commands.add_parser("render", help="write WORD.mp4 and WORD.txt for each word of a list")
     render.add_argument("--words", type=Path, required=True, help="UTF-8 text file, one word a line")
     render.add_argument("--output", type=Path, required=True, help="folder for the videos; made if it is missing")
-    render.add_argument("--frames", type=_frames, default=16, help="frames of each video (default 16)")
+    render.add_argument("--frames", type=_frames, help="frames of each video (default: what its word takes)")
     render.add_argument("--size", type=_size, default=128, help="side in pixels, an even number (default 128)")
-    render.add_argument("--frames-per-second", type=_rate, default=8.0, help="speed of the video (default 8)")
-    render.add_argument("--seed", type=int, default=0, help="of line width, colours, timing and placing (default 0)")
+    render.add_argument("--frames-per-second", type=_rate, default=12.0, help="speed of the video (default 12)")
+    render.add_argument("--seed", type=int, default=0, help="of speed, timing, look and placing (default 0)")
     render.add_argument("--language", default="ase", help="code of the sign language (default ase)")
     return parser
 

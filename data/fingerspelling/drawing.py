@@ -1,8 +1,8 @@
 """From letters to a word in motion, and from there to pictures: hands and forearms, and nothing else.
 
-Letter i of L is shown in about the frames i * T / L to (i + 1) * T / L, which is where the model is told to look for
-it. Between two letters the hand moves quickly and evenly; within a letter it holds still, because without a hold Deaf
-viewers cannot read the spelling. Each clip gets a style; `data.hand_drawing` draws a hand.
+`data.fingerspelling.timing` says when each letter is shown. Between two letters the hand moves quickly and evenly;
+within a letter it holds still, because without a hold Deaf viewers cannot read the spelling. Each clip gets a style;
+`data.hand_drawing` draws a hand.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy
 from PIL import Image, ImageDraw
 
 from data.fingerspelling.strokes import LetterMotion
+from data.fingerspelling.timing import WordTiming
 from data.hand_drawing import (
     FINGER_WIDTH,
     FOREARM_LIGHT,
@@ -24,8 +25,7 @@ from data.hand_drawing import (
     shade,
 )
 
-TRANSITION_FRAMES = 0.8  # half of what a change of letters takes
-LARGEST_TRANSITION = 0.3  # ... but never more than this share of a letter's frames
+TRANSITION_SHARE = 0.2  # of the shorter of two letters, before and after their change, in which the hand moves
 SLIDE = 0.16  # of the window's side, between doubled letters
 SLIDE_RANGE = 0.4  # a long run of one letter stays within this
 FOREARM_LENGTH = 1.2  # of the window's side: it always leaves the picture
@@ -40,28 +40,23 @@ class WordMotion:
     visible: numpy.ndarray  # bool [T, 2]
 
 
-def compose_word(
-    letters: Sequence[LetterMotion], num_frames: int, boundaries: numpy.ndarray | None = None
-) -> WordMotion:
-    """Spell a word of one or more letters, no more than there are frames.
-
-    `boundaries` are the [L - 1] rising times, in frames, at which one letter gives way to the next; even if None.
-    """
-    count = len(letters)
-    even = numpy.arange(1, count) * num_frames / count
-    inner = even if boundaries is None else boundaries
-    edges = numpy.concatenate([[0.0], inner, [float(num_frames)]])
-    times = numpy.arange(num_frames) + 0.5
+def compose_word(letters: Sequence[LetterMotion], timing: WordTiming) -> WordMotion:
+    """Spell a word of one or more letters."""
+    times = numpy.arange(timing.frames) + 0.5
+    edges, strokes = timing.edges, timing.strokes
+    halves = TRANSITION_SHARE * numpy.minimum(strokes[:-1], strokes[1:])
+    # A letter moves between the middles of its changes' halves, so that it is seen from its beginning to its end.
+    starts = edges[:-1] + numpy.concatenate([[0.0], halves]) / 2
+    ends = edges[:-1] + strokes - numpy.concatenate([halves, [0.0]]) / 2
     offsets = _slides(letters)
-    half = min(TRANSITION_FRAMES, LARGEST_TRANSITION * num_frames / count)
-    hands, forearms = _letter_at(letters[0], times, edges[0], edges[1], half)
+    hands, forearms = _letter_at(letters[0], times, starts[0], ends[0])
     hands[..., 0] += offsets[0]
-    visible = numpy.broadcast_to(letters[0].visible, (num_frames, 2))
-    for index in range(1, count):
-        letter = letters[index]
+    visible = numpy.broadcast_to(letters[0].visible, (timing.frames, 2))
+    for index in range(1, len(letters)):
+        letter, half = letters[index], halves[index - 1]
         share = numpy.clip((times - edges[index] + half) / (2 * half), 0, 1).astype(numpy.float32)
         share = share * share * (3 - 2 * share)  # starts and ends at rest
-        next_hands, next_forearms = _letter_at(letter, times, edges[index], edges[index + 1], half)
+        next_hands, next_forearms = _letter_at(letter, times, starts[index], ends[index])
         next_hands[..., 0] += offsets[index]
         previous = letters[index - 1]
         next_hands, hands = _appear_and_vanish(next_hands, hands, letter.visible, previous.visible)
@@ -73,11 +68,10 @@ def compose_word(
 
 
 def _letter_at(
-    letter: LetterMotion, times: numpy.ndarray, start: float, end: float, half: float
+    letter: LetterMotion, times: numpy.ndarray, start: float, end: float
 ) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Play a letter between two times; before and after it, the first and the last position hold."""
-    margin = half / 2
-    progress = numpy.clip((times - start - margin) / max(end - start - 2 * margin, 1e-6), 0, 1)
+    progress = numpy.clip((times - start) / (end - start), 0, 1)
     position = numpy.interp(progress, letter.phase, numpy.arange(len(letter.phase)))
     before = position.astype(numpy.int64)
     after = numpy.minimum(before + 1, len(letter.phase) - 1)

@@ -2,23 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy
 
 from common.console import counted
 from common.errors import UserError
+from common.field_types import MOST_LETTERS
 from common.randomness import derive_seed, numpy_generator
 from config import Config
 from data.cache import ClipCache
-from data.fingerspelling.drawing import NEUTRAL_STYLE, compose_word, random_style, render_word
+from data.fingerspelling.drawing import NEUTRAL_STYLE, Style, compose_word, random_style, render_word
 from data.fingerspelling.lexicon import language_entries, read_recording
 from data.fingerspelling.strokes import LetterMotion, letter_motions
-from data.fingerspelling.words import Alphabet, WordSplit
+from data.fingerspelling.timing import SpelledTime, WordTiming, random_speed, spelled_time, time_letters
+from data.fingerspelling.words import SPACE, Alphabet, WordSplit, letters_of
+from data.lengths import ClipLengths, clip_lengths
 from data.records import ClipRow, DataSplits, DataSummary
 
-RENDERING_VERSION = 2  # raised when the same word and style would look different: old cache entries then do not count
-TIMING_JITTER = 0.1  # of a letter's frames: how far a change of letters may move
+RENDERING_VERSION = 3  # raised when the same word and style would look different: old cache entries then do not count
+MOST_TRIES = 300  # for a word of a certain length: a length so rare that they fail has its first word again
 LETTER_PROMPTS = 3
 WORD_PROMPTS = 3
 LISTED_LENGTHS = (2, 3)  # of which the report lists every held-out word
@@ -43,60 +46,91 @@ def load_letters(signed_language: str) -> tuple[Alphabet, Mapping[str, LetterMot
 
 
 def draw_word(
-    letters: Sequence[LetterMotion], num_frames: int, image_size: int, style_seed: int | None
+    letters: Sequence[LetterMotion], time: SpelledTime, frames: int, image_size: int, style_seed: int | None
 ) -> numpy.ndarray:
-    """Return one or more letters, no more than there are frames, as uint8 [T, image_size, image_size, 3].
+    """Return one or more letters, spread over the frames, as uint8 [frames, image_size, image_size, 3].
 
-    The seed decides the look and the timing; None gives the neutral style and even timing.
+    The seed decides the look and the timing; None gives the neutral style and no jitter.
     """
-    style, boundaries = NEUTRAL_STYLE, None
-    if style_seed is not None:
-        generator = numpy_generator(style_seed, "fingerspelling_style")
-        style = random_style(generator)
-        jitter = generator.uniform(-TIMING_JITTER, TIMING_JITTER, len(letters) - 1)
-        boundaries = (numpy.arange(1, len(letters)) + jitter) * num_frames / len(letters)
-    return render_word(compose_word(letters, num_frames, boundaries), image_size, style)
+    style, timing = _look(time, frames, style_seed)
+    return render_word(compose_word(letters, timing), image_size, style)
+
+
+def _look(time: SpelledTime, frames: int, style_seed: int | None) -> tuple[Style, WordTiming]:
+    if style_seed is None:
+        return NEUTRAL_STYLE, time_letters(time, frames)
+    generator = numpy_generator(style_seed, "fingerspelling_style")
+    return random_style(generator), time_letters(time, frames, generator)
+
+
+def style_speed(style_seed: int) -> float:
+    """Return the speed that goes with a look, for clips whose length nothing else decides."""
+    return random_speed(numpy_generator(style_seed, "fingerspelling_speed"))
 
 
 @dataclass(frozen=True)
 class WordRenderer:
-    """Turns words into clips of one length and size."""
+    """Turns words into clips of one size. Words are symbols of the alphabet and single spaces."""
 
     alphabet: Alphabet
     letters: Mapping[str, LetterMotion]
-    num_frames: int
+    lengths: ClipLengths
     image_size: int
     cache: ClipCache
 
-    def clip(self, word: str, style_seed: int | None) -> numpy.ndarray:
-        """Return a word as uint8 [T, H, W, 3]; a style seed of None gives the neutral style and even timing.
+    def seconds(self, symbols: Sequence[str]) -> float:
+        """Return how long a word takes at speed 1."""
+        return spelled_time(symbols, self.letters).seconds
+
+    def frames(self, symbols: Sequence[str], speed: float = 1.0) -> int:
+        """Return the frames of a word that is asked for."""
+        return self.lengths.asked(self.seconds(symbols) / speed)
+
+    def clip(self, word: str, style_seed: int | None, frames: int | None = None) -> numpy.ndarray:
+        """Return a word as uint8 [T, H, W, 3]; a style seed of None gives the neutral style without jitter.
+
+        `frames`: T; as many as the word takes at speed 1 if None, or MAX_FRAMES where clips are stretched.
 
         Raises:
-            UserError: the word cannot be spelled, or has more letters than the clip has frames.
+            UserError: the word cannot be spelled, or has too many letters.
         """
         symbols = self.alphabet.segment(word)
-        if len(symbols) > self.num_frames:
-            raise UserError(f"{word!r} has {len(symbols)} letters: too many for {self.num_frames} frames.")
+        if frames is None:
+            frames = self.frames(symbols)
+        letters, most = len(letters_of(symbols)), min(MOST_LETTERS, frames)
+        if letters > most:
+            raise UserError(f"{word!r} has {letters} letters, and {most} are the most in a clip of {frames} frames.")
         key = (
             "fingerspelling",
             RENDERING_VERSION,
             self.alphabet.signed_language,
             "\0".join(symbols),
-            self.num_frames,
+            frames,
             self.image_size,
             "neutral" if style_seed is None else style_seed,
         )
-        return self.cache.get_or_make(key, lambda: self.render(symbols, style_seed))
+        return self.cache.get_or_make(key, lambda: self.render(symbols, style_seed, frames))
 
-    def render(self, symbols: Sequence[str], style_seed: int | None) -> numpy.ndarray:
-        """Return symbols, no more than the clip has frames, as `clip` does, but draw them anew and keep nothing."""
-        letters = [self.letters[symbol] for symbol in symbols]
-        return draw_word(letters, self.num_frames, self.image_size, style_seed)
+    def render(self, symbols: Sequence[str], style_seed: int | None, frames: int) -> numpy.ndarray:
+        """Return symbols, with no more letters than frames, as `clip` does, but draw them anew and keep nothing."""
+        letters = [self.letters[symbol] for symbol in letters_of(symbols)]
+        return draw_word(letters, spelled_time(symbols, self.letters), frames, self.image_size, style_seed)
+
+    def letter_edges(self, symbols: Sequence[str], style_seed: int | None, frames: int) -> numpy.ndarray:
+        """Return when, in frames, the L letters of what `render` draws begin and end: float64 [L + 1], rising.
+
+        The pause before the next word belongs to the letter before it, which is held.
+        """
+        return _look(spelled_time(symbols, self.letters), frames, style_seed)[1].edges
 
 
 @dataclass(frozen=True)
 class TrainingWords:
     """Fresh random words with a fresh look in every epoch, none of them held out.
+
+    Clip `index` has one number of letters, one speed and so many frames in every epoch: those of a word and a speed
+    that are drawn for it once. In each epoch, words of as many letters are drawn until one takes as many frames at this
+    speed, so that words, speeds and lengths are distributed as if each clip were drawn for itself.
 
     No clip comes twice in a run, so none is kept: a long run would fill the disk.
     """
@@ -109,18 +143,38 @@ class TrainingWords:
     def __len__(self) -> int:
         return self.epoch_size
 
+    def _first(self, index: int) -> tuple[tuple[str, ...], float]:
+        """Return the word and the speed that decide a clip's length."""
+        generator = numpy_generator(self.seed, "training_length", index)
+        return self.split.draw_training_word(generator), random_speed(generator)
+
+    @cached_property
+    def seconds(self) -> numpy.ndarray:
+        """How long the words take that decide the clips' lengths: float64 [len(self)]."""
+        first = map(self._first, range(self.epoch_size))
+        return numpy.array([self.renderer.seconds(word) / speed for word, speed in first])
+
     def row(self, epoch: int, index: int) -> ClipRow:
         if not 0 <= index < self.epoch_size:
             raise IndexError(index)
-        word = self.split.draw_training_word(numpy_generator(self.seed, "training_word", epoch, index))
+        first, speed = self._first(index)
+        lengths, seconds_of = self.renderer.lengths, self.renderer.seconds
+        frames = lengths.of(seconds_of(first) / speed)
+        generator = numpy_generator(self.seed, "training_word", epoch, index)
+        draws = (self.split.draw_training_word_of(len(letters_of(first)), generator) for _ in range(MOST_TRIES))
+        word = next((word for word in draws if lengths.of(seconds_of(word) / speed) == frames), first)
         style_seed = derive_seed(self.seed, "training_style", epoch, index)
-        return ClipRow(f"{epoch}/{index}/{''.join(word)}", "".join(word), style_seed)
+        text = "".join(word)
+        return ClipRow(f"{epoch}/{index}/{text}", text, frames, seconds_of(word) / speed, style_seed)
+
+    def lengths(self) -> numpy.ndarray:
+        return numpy.array([self.renderer.lengths.of(seconds) for seconds in self.seconds], dtype=numpy.int64)
 
     def groups(self) -> None:
         return None
 
     def load(self, row: ClipRow) -> numpy.ndarray:
-        return self.renderer.render(self.split.alphabet.segment(row.caption), row.style_seed)
+        return self.renderer.render(self.split.alphabet.segment(row.caption), row.style_seed, row.frames)
 
 
 @dataclass(frozen=True)
@@ -138,11 +192,14 @@ class FixedWords:
             raise IndexError(index)
         return self.rows[index]
 
+    def lengths(self) -> numpy.ndarray:
+        return numpy.array([row.frames for row in self.rows], dtype=numpy.int64)
+
     def groups(self) -> None:
         return None
 
     def load(self, row: ClipRow) -> numpy.ndarray:
-        return self.renderer.clip(row.caption, row.style_seed)
+        return self.renderer.clip(row.caption, row.style_seed, row.frames)
 
 
 @dataclass(frozen=True)
@@ -159,7 +216,7 @@ class FingerspellingSplits(DataSplits):
         return self.split.is_held_out(self.split.alphabet.segment(caption))
 
     def real_clip(self, caption: str) -> numpy.ndarray | None:
-        """Return the caption in a neutral style; None if it cannot be spelled or needs more frames."""
+        """Return the caption in a neutral style, as long as it takes; None if it cannot be spelled or is too long."""
         try:
             return self.renderer.clip(caption, None)
         except UserError:
@@ -172,37 +229,35 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
     Training words have 1 to MAX_WORD_LETTERS letters, drawn uniformly; validation clips show held-out words.
 
     Raises:
-        UserError: the language is unknown, there are more letters than frames, or the fractions leave no words.
+        UserError: the language is unknown, or the fractions leave no words.
     """
-    num_frames, max_word_letters, seed = config.MAX_FRAMES, config.MAX_WORD_LETTERS, config.SEED
-    if max_word_letters > num_frames:
-        raise UserError(
-            f"MAX_WORD_LETTERS={max_word_letters} needs at least as many frames, but MAX_FRAMES={num_frames}: "
-            "lower the one or raise the other."
-        )
+    max_word_letters, seed = config.MAX_WORD_LETTERS, config.SEED
     alphabet, letters = load_letters(config.SIGNED_LANGUAGE)
     split = WordSplit(alphabet, max_word_letters, config.HELD_OUT_WORD_FRACTION, config.HELD_OUT_BIGRAM_FRACTION, seed)
     split.check()
-    renderer = WordRenderer(alphabet, letters, num_frames, config.IMAGE_SIZE, cache)
-    rows = _validation_rows(split, config.VALIDATION_CLIPS)
+    renderer = WordRenderer(alphabet, letters, clip_lengths(config), config.IMAGE_SIZE, cache)
+    rows = _validation_rows(renderer, split, config.VALIDATION_CLIPS)
+    training = TrainingWords(renderer, split, config.EPOCH_SIZE, seed)
+    shortened = sum(map(renderer.lengths.is_shortened, training.seconds)) / len(training)
+    faster = f"; {shortened:.1%} are longer than MAX_FRAMES and shown faster" if shortened else ""
     kind = "held-out words" if split.holds_words_out else "training words in other styles (no words are held out)"
     description = (
         f"Finger-spelling of {config.SIGNED_LANGUAGE!r}: {len(alphabet.symbols)} letters, words of 1 to "
-        f"{max_word_letters}, {counted(config.EPOCH_SIZE, 'clip')} an epoch; validation on {len(rows)} {kind}"
+        f"{max_word_letters}, {counted(config.EPOCH_SIZE, 'clip')} an epoch{faster}; validation on {len(rows)} {kind}"
     )
     return FingerspellingSplits(
         summary=DataSummary(description, _report(split, rows)),
-        training=TrainingWords(renderer, split, config.EPOCH_SIZE, seed),
+        training=training,
         validation=FixedWords(renderer, rows),
         validation_of_trained=None,
-        symbols=alphabet.symbols,
+        symbols=(*alphabet.symbols, SPACE),
         default_prompts=_default_prompts(split),
         renderer=renderer,
         split=split,
     )
 
 
-def _validation_rows(split: WordSplit, count: int) -> tuple[ClipRow, ...]:
+def _validation_rows(renderer: WordRenderer, split: WordSplit, count: int) -> tuple[ClipRow, ...]:
     """Return fixed clips of distinct words as far as there are enough of them."""
     rows: list[ClipRow] = []
     seen: set[str] = set()
@@ -210,13 +265,16 @@ def _validation_rows(split: WordSplit, count: int) -> tuple[ClipRow, ...]:
     draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
     tries = 0
     while len(rows) < count:
-        word = "".join(draw(generator))
+        symbols = draw(generator)
+        word = "".join(symbols)
         tries += 1
         if word in seen and tries < 20 * count:
             continue
         seen.add(word)
         index = len(rows)
-        rows.append(ClipRow(f"validation/{index}/{word}", word, derive_seed(split.seed, "validation_style", index)))
+        style_seed = derive_seed(split.seed, "validation_style", index)
+        seconds = renderer.seconds(symbols) / style_speed(style_seed)
+        rows.append(ClipRow(f"validation/{index}/{word}", word, renderer.lengths.of(seconds), seconds, style_seed))
     return tuple(rows)
 
 

@@ -38,6 +38,7 @@ class LetterMotion:
     visible: numpy.ndarray  # bool [2]: right hand, left hand
     phase: numpy.ndarray  # float64 [S], rising from 0 to 1: how much of the letter is over at each frame
     is_moving: bool
+    recorded_seconds: float  # of the stroke
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class _Stroke:
     speed: numpy.ndarray  # [S - 1], palm lengths a 25th of a second
     palm: float  # canvas units
     is_moving: bool
+    seconds: float
 
 
 def letter_motions(recordings: Sequence[Recording]) -> tuple[LetterMotion, ...]:
@@ -96,6 +98,7 @@ def _cut_stroke(recording: Recording) -> _Stroke:
         speed=speed[kept.start : kept.stop - 1],
         palm=palm,
         is_moving=is_moving,
+        seconds=len(kept) / recording.frames_per_second,
     )
 
 
@@ -193,6 +196,7 @@ def _place(stroke: _Stroke, typical_palm: float, side: float) -> LetterMotion:
         visible=stroke.visible,
         phase=_phase(stroke.speed),
         is_moving=stroke.is_moving,
+        recorded_seconds=stroke.seconds,
     )
 
 

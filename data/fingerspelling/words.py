@@ -2,7 +2,8 @@
 
 Held out are a share of the bigrams (pairs of neighbouring symbols), every word that contains one of them, a share of
 the words of each length from two symbols up, and every word longer than the longest training word. Single letters are
-always trained on. This is a pure function of the seed and the alphabet: a hash decides for each word, so no list of the
+always trained on. Several words with spaces between them are held out if one of them is, or if all their letters would
+be as one word. This is a pure function of the seed and the alphabet: a hash decides for each word, so no list of the
 words is needed.
 """
 
@@ -21,6 +22,8 @@ from common.errors import UserError
 ENUMERATED_WORDS = 120_000  # lengths with at most this many words get an exact share, longer ones a safe threshold
 HASH_RANGE = 2.0**64
 MOST_TRIES = 20_000
+SPACE = " "  # between two words
+SPACED_SHARE = 0.1  # of the training words of two letters or more, which a space makes two
 
 
 class Alphabet:
@@ -43,17 +46,21 @@ class Alphabet:
         self._folded = folded
 
     def segment(self, word: str) -> tuple[str, ...]:
-        """Return the symbols that spell a word.
+        """Return the symbols that spell a word, or several with one SPACE between them.
 
         Raises:
             UserError: the word is empty or needs a symbol that the lexicon lacks; the message lists what exists.
         """
-        word = unicodedata.normalize("NFC", word.strip())
+        word = unicodedata.normalize("NFC", SPACE.join(word.split()))
         if not word:
             raise UserError("An empty word cannot be finger-spelled: give at least one letter.")
         symbols: list[str] = []
         position = 0
         while position < len(word):
+            if word[position] == SPACE:
+                symbols.append(SPACE)
+                position += 1
+                continue
             found = self._symbol_at(word, position)
             if found is None:
                 raise UserError(
@@ -91,6 +98,11 @@ class Alphabet:
         if self._spoken_language == "tr":  # Turkish pairs i with İ and ı with I
             text = text.replace("İ", "i").replace("I", "ı")
         return text.lower()
+
+
+def letters_of(symbols: Sequence[str]) -> tuple[str, ...]:
+    """Return what is spelled, without the spaces."""
+    return tuple(symbol for symbol in symbols if symbol != SPACE)
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,10 @@ class WordSplit:
         return min(self.held_out_word_fraction + 4 * spread, 1.0) * HASH_RANGE
 
     def is_held_out(self, symbols: Sequence[str]) -> bool:
-        """Return whether no training clip may show this word."""
+        """Return whether no training clip may show this word, or these words."""
+        if SPACE in symbols:
+            parts = [tuple(part) for is_space, part in itertools.groupby(symbols, SPACE.__eq__) if not is_space]
+            return any(map(self.is_held_out, (*parts, letters_of(symbols))))
         if len(symbols) > self.max_word_letters:
             return True
         if len(symbols) < 2:
@@ -153,12 +168,25 @@ class WordSplit:
         return sorted("".join(word) for word in words if self.is_held_out(word) and self.alphabet.is_unambiguous(word))
 
     def draw_training_word(self, generator: numpy.random.Generator) -> tuple[str, ...]:
-        """Draw a length uniformly, then uniformly one of that length's training words.
+        """Draw a length uniformly, then a training word by `draw_training_word_of`.
 
         Raises:
             UserError: practically every word of that length is held out.
         """
-        return self.draw_word(int(generator.integers(1, self.max_word_letters + 1)), generator, held_out=False)
+        return self.draw_training_word_of(int(generator.integers(1, self.max_word_letters + 1)), generator)
+
+    def draw_training_word_of(self, length: int, generator: numpy.random.Generator) -> tuple[str, ...]:
+        """Draw uniformly one of a length's training words, and put a space into some.
+
+        Raises:
+            UserError: practically every word of that length is held out.
+        """
+        word = self.draw_word(length, generator, held_out=False)
+        if length < 2 or generator.random() >= SPACED_SHARE:
+            return word
+        spaced = [(*word[:place], SPACE, *word[place:]) for place in range(1, length)]
+        usable = [symbols for symbols in spaced if not self.is_held_out(symbols)]
+        return usable[int(generator.integers(len(usable)))] if usable else word
 
     def draw_held_out_word(self, generator: numpy.random.Generator) -> tuple[str, ...]:
         """Draw a length of two or more uniformly, then uniformly one of that length's held-out words."""

@@ -4,6 +4,7 @@ from PIL import ImageDraw
 
 from data.fingerspelling.drawing import NEUTRAL_STYLE, Style, compose_word, random_style, render_word
 from data.fingerspelling.source import load_letters
+from data.fingerspelling.timing import SpelledTime, shown_frames, time_letters
 
 
 @pytest.fixture(scope="module")
@@ -11,8 +12,14 @@ def letters():
     return load_letters("ase")[1]
 
 
-def right_hand(letters, word, num_frames=16):
-    return compose_word([letters[symbol] for symbol in word], num_frames).hands[:, 0, :, :2]
+def evenly(letters, word, frames):
+    """Spell a word with equal letters."""
+    time = SpelledTime((1.0,) * len(word), (0.0,) * len(word))
+    return compose_word([letters[symbol] for symbol in word], time_letters(time, frames))
+
+
+def right_hand(letters, word, frames=16):
+    return evenly(letters, word, frames).hands[:, 0, :, :2]
 
 
 def steps(hand):
@@ -69,19 +76,49 @@ def test_orientation_is_kept(letters):
     assert fingers("D")[1] < 0  # upwards
 
 
-def test_given_boundaries_move_the_change_of_letters(letters):
+def test_longer_letters_have_more_frames(letters):
     pair = [letters["L"], letters["O"]]
-    early = compose_word(pair, 16, numpy.array([4.0])).hands[:, 0, :, :2]
+    early = compose_word(pair, time_letters(SpelledTime((1.0, 3.0), (0.0, 0.0)), 16)).hands[:, 0, :, :2]
     assert steps(early).argmax() in (3, 4)
-    assert steps(compose_word(pair, 16).hands[:, 0, :, :2]).argmax() in (7, 8)
+    assert steps(right_hand(letters, "LO")).argmax() in (7, 8)
+
+
+def test_a_letter_is_held_in_the_pause_after_it(letters):
+    timing = time_letters(SpelledTime((1.0, 1.0), (2.0, 0.0)), 32)  # 8 frames, 16 of pause, 8
+    assert timing.edges.tolist() == [0, 24, 32]
+    hand = compose_word([letters["J"], letters["O"]], timing).hands[:, 0, :, :2]
+    movement = steps(hand)
+    assert movement[:6].min() > 0.02
+    assert movement[8:20].max() < 1e-6  # J is over
+    assert 20 + movement[20:].argmax() in (22, 23, 24)
+
+
+def test_jitter_moves_changes_by_a_tenth_of_the_shorter_letter_at_most(letters):
+    time = SpelledTime((1.0, 2.0, 1.0), (0.0, 0.5, 0.0))
+    even = time_letters(time, 45).edges
+    moved = numpy.array([time_letters(time, 45, numpy.random.default_rng(seed)).edges for seed in range(200)])
+    assert even.tolist() == pytest.approx([0, 10, 35, 45])
+    assert numpy.abs(moved - even).max(0).tolist() == pytest.approx([0, 1, 1, 0], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("edges", "expected"),
+    [
+        ([0, 4], [(0, 4)]),
+        ([0, 2.5, 5], [(0, 2), (2, 5)]),  # the middle frame's centre is on the border: it belongs to what follows
+        ([0, 5.3, 10.6, 16], [(0, 5), (5, 11), (11, 16)]),
+    ],
+)
+def test_a_letter_has_the_frames_whose_centres_are_between_its_edges(edges, expected):
+    assert [shown_frames(edges, letter) for letter in range(len(edges) - 1)] == expected
 
 
 def test_a_letter_a_frame_still_works(letters):
-    assert compose_word([letters[symbol] for symbol in "ABCD"], 4).hands.shape == (4, 2, 21, 3)
+    assert evenly(letters, "ABCD", 4).hands.shape == (4, 2, 21, 3)
 
 
 def draw(letters, word, size=32, frames=16, style=NEUTRAL_STYLE):
-    return render_word(compose_word([letters[symbol] for symbol in word], frames), size, style)
+    return render_word(evenly(letters, word, frames), size, style)
 
 
 def where(image, red, green, blue):

@@ -4,12 +4,12 @@ import numpy
 import pytest
 import torch
 
-from common.errors import UserError
 from data.batches import load_batch
+from data.fingerspelling import source
 
 
-def rows(source, epoch=0):
-    return [source.row(epoch, index) for index in range(len(source))]
+def rows(words, epoch=0):
+    return [words.row(epoch, index) for index in range(len(words))]
 
 
 def test_training_rows_are_pure_fresh_and_never_held_out(open_words):
@@ -20,7 +20,7 @@ def test_training_rows_are_pure_fresh_and_never_held_out(open_words):
     second = rows(splits.training, epoch=1)
     assert len({row.id for row in first + second}) == 80
     assert len({row.style_seed for row in first + second}) == 80
-    assert {len(row.caption) for row in first} == {1, 2, 3}
+    assert {len(row.caption.replace(" ", "")) for row in first} == {1, 2, 3}
     assert not any(splits.is_held_out(row.caption) for row in first + second)
 
 
@@ -34,19 +34,20 @@ def test_validation_shows_held_out_words_and_never_changes(open_words):
 
 def test_rows_outside_the_epoch_are_refused(open_words):
     splits = open_words()
-    for source in (splits.training, splits.validation):
-        for index in (-1, len(source)):
+    for words in (splits.training, splits.validation):
+        for index in (-1, len(words)):
             with pytest.raises(IndexError):
-                source.row(0, index)
+                words.row(0, index)
 
 
 def test_clips_have_the_right_form_and_are_the_same_each_time(open_words):
-    training = open_words(num_frames=5, image_size=20).training
+    training = open_words(image_size=20).training
     clip = training.load(training.row(0, 3))
-    assert clip.shape == (5, 20, 20, 3)
+    assert clip.shape == (training.row(0, 3).frames, 20, 20, 3)
     assert clip.dtype == numpy.uint8
     assert (training.load(training.row(0, 3)) == clip).all()
-    assert (training.load(training.row(0, 4)) != clip).any()
+    other = next(row for row in rows(training)[4:] if row.frames == len(clip))
+    assert (training.load(other) != clip).any()
 
 
 def test_cached_clips_of_other_settings_are_not_mixed_up(open_words):
@@ -66,8 +67,7 @@ def test_what_cannot_be_spelled_is_held_out_and_has_no_clip(open_words):
     assert splits.is_held_out("C4B")
     assert splits.real_clip("C4B") is None
     assert splits.is_held_out("ABCD")
-    assert splits.real_clip("ABCD").shape == (8, 16, 16, 3)
-    assert splits.real_clip("A" * 9) is None  # more letters than frames
+    assert splits.real_clip("A" * 13) is None
     assert not splits.is_held_out("A")
 
 
@@ -89,7 +89,7 @@ def test_the_report_is_complete_json(open_words):
 
 
 def test_symbols_are_those_of_the_lexicon(open_words):
-    assert open_words().symbols == tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    assert open_words().symbols == tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
     assert {"S", "Ä", "ẞ"} <= set(open_words(signed_language="asq").symbols)
 
 
@@ -105,13 +105,98 @@ def test_without_held_out_words_validation_says_so(open_words):
     assert len(rows(splits.validation)) == 6
 
 
-def test_more_letters_than_frames_is_refused(open_words):
-    with pytest.raises(UserError, match=r"MAX_WORD_LETTERS=9.*MAX_FRAMES=8"):
-        open_words(max_word_letters=9)
+@pytest.mark.parametrize(
+    ("word", "seconds", "frames"),
+    # A third of a second a letter at 12 frames a second; J and Z take 0.76 and 0.8 s, a space 0.25 s.
+    [("A", 1 / 3, 4), ("HELLO", 5 / 3, 20), ("JAZZ", 0.76 + 1 / 3 + 2 * 0.8, 32), ("AB CD", 4 / 3 + 0.25, 20)],
+)
+def test_a_word_takes_its_letters_time(open_words, word, seconds, frames):
+    splits = open_words()  # of at most 16 frames and 3 letters in training
+    assert splits.renderer.seconds(tuple(word)) == pytest.approx(seconds)
+    assert splits.real_clip(word).shape == (frames, 16, 16, 3)
+    assert splits.renderer.frames(tuple(word), speed=0.5) >= 2 * frames - 4
+    assert open_words(clip_timing="stretched").real_clip(word).shape[0] == 16
+
+
+def test_twelve_letters_can_be_asked_for_and_stretched_ones_need_a_frame_each(open_words):
+    assert open_words(max_frames=8).real_clip("ABCDEFGHIKLM").shape[0] == 48
+    stretched = open_words(max_frames=8, clip_timing="stretched")
+    assert stretched.real_clip("ABC DEFGH").shape[0] == 8
+    assert stretched.real_clip("ABCDEFGHI") is None
+
+
+def test_a_training_clip_has_one_length_and_other_words_in_each_epoch(open_words):
+    training = open_words(epoch_size=300).training
+    lengths = training.lengths()
+    assert lengths.dtype == numpy.int64
+    assert set(lengths) == {4, 8, 12, 16}
+    first, second = rows(training), rows(training, epoch=1)
+    assert [row.frames for row in first] == [row.frames for row in second] == lengths.tolist()
+    assert sum(one.caption != other.caption for one, other in zip(first, second, strict=True)) > 250
+    for row in first:
+        assert max(abs(row.frames - 12 * row.seconds) - 2, 0) < 1e-9 or row.frames == max(lengths)
+
+
+def test_words_are_distributed_as_if_each_were_drawn_for_itself(open_words):
+    training = open_words(epoch_size=1500).training
+    drawn = [row for epoch in range(2) for row in rows(training, epoch)]
+    letters = [row.caption.replace(" ", "") for row in drawn]
+    spaced = [len(row.caption) > len(word) for row, word in zip(drawn, letters, strict=True)]
+    shares = [numpy.mean([len(word) == count for word in letters]) for count in (1, 2, 3)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.04)
+    assert numpy.mean(spaced) == pytest.approx(2 / 30, abs=0.02)  # a tenth of those with two letters or three
+    assert numpy.mean(["J" in word or "Z" in word for word in letters]) == pytest.approx(0.146, abs=0.03)
+    speeds = numpy.array(
+        [training.renderer.seconds(tuple(row.caption)) / row.seconds for row in drawn if row.frames < 16]
+    )
+    # Log-normal of 0.1 for 70 %, and 30 % evenly spread, as logarithms, over 0.6 to 1.6.
+    assert numpy.median(speeds) == pytest.approx(1.0, abs=0.03)
+    assert ((speeds < 0.75) | (speeds > 1.33)).mean() == pytest.approx(0.126, abs=0.03)
+    assert speeds.min() >= 0.6
+    assert speeds.max() <= 1.6
+
+
+def test_a_length_that_no_other_word_has_keeps_its_word(open_words, monkeypatch):
+    monkeypatch.setattr(source, "MOST_TRIES", 0)
+    training = open_words().training
+    first, second = rows(training), rows(training, epoch=1)
+    assert [row.caption for row in first] == [row.caption for row in second]
+    assert [row.frames for row in first] == training.lengths().tolist()
+    assert all(one.style_seed != other.style_seed for one, other in zip(first, second, strict=True))
+
+
+def test_words_that_are_too_long_are_counted(open_words):
+    assert "shown faster" not in open_words(max_frames=32).summary.description
+    training = open_words(max_frames=8).training
+    share = numpy.mean(training.seconds * 12 >= 10)  # 8 frames, and 2 of stretch
+    assert f"; {share:.1%} are longer than MAX_FRAMES and shown faster" in open_words(max_frames=8).summary.description
+
+
+def test_spaced_words_are_held_out_with_their_parts_and_with_their_letters(open_words):
+    splits = open_words()
+    held_out = {"".join(word) for word in splits.split.held_out_words(2)}
+    pair = min(held_out)
+    assert splits.is_held_out(f"{pair} A")
+    assert splits.is_held_out(f"{pair[0]} {pair[1]}")  # the change between these letters is new, too
+    assert splits.is_held_out("A B C D")  # four letters
+    trained = next(row.caption for row in rows(splits.training) if " " in row.caption)
+    assert not splits.is_held_out(trained.replace(" ", ""))
+
+
+def test_edges_are_where_letters_begin_in_the_clip_that_is_drawn(open_words):
+    renderer = open_words(image_size=32).renderer
+    symbols, style = ("L", " ", "O"), 5
+    clip = renderer.render(symbols, style, 24).astype(float)
+    edges = renderer.letter_edges(symbols, style, 24)
+    changes = numpy.abs(numpy.diff(clip, axis=0)).mean((1, 2, 3))
+    assert edges[0] == 0
+    assert edges[2] == 24
+    assert abs(changes.argmax() + 1 - edges[1]) <= 1
+    assert edges[1] == pytest.approx(24 * (1 / 3 + 1 / 4) / (2 / 3 + 1 / 4), abs=1)
 
 
 def test_batches_of_words(open_words, tokenize):
-    validation = open_words().validation
+    validation = open_words(clip_timing="stretched", max_frames=8).validation
     batch = load_batch(validation, rows(validation), tokenize)
     assert batch.video_BCTHW.shape == (6, 3, 8, 16, 16)
     assert batch.video_BCTHW.dtype == torch.float32
@@ -121,8 +206,8 @@ def test_batches_of_words(open_words, tokenize):
 def test_training_clips_leave_nothing_on_the_disk_and_validation_clips_do(open_words, tmp_path):
     splits = open_words()
     before = set(tmp_path.rglob("*.npy"))
-    for source, kept in ((splits.training, 0), (splits.validation, 1)):
-        source.load(source.row(0, 0))
+    for words, kept in ((splits.training, 0), (splits.validation, 1)):
+        words.load(words.row(0, 0))
         assert len(set(tmp_path.rglob("*.npy")) - before) == kept
 
 

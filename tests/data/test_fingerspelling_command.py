@@ -30,6 +30,13 @@ def test_each_word_becomes_a_playable_video_and_its_text(render, tmp_path):
     assert abs(video[0].astype(int) - video[-1]).mean() > 5  # C and B
 
 
+def test_a_longer_word_is_a_longer_video(render, tmp_path):
+    assert render("A\nAB CDEFGH\n", "--size", "32", "--frames-per-second", "30") == 0
+    frames = [len(imageio.v3.imread(tmp_path / "out" / f"{word}.mp4", plugin="pyav")) for word in ("A", "AB CDEFGH")]
+    assert 10 / 1.6 - 1 < frames[0] < 10 / 0.6 + 1
+    assert frames[1] > 87.5 / 1.6 - 1  # 8 letters and a pause
+
+
 @pytest.mark.slow
 def test_the_seed_decides_the_look(render, tmp_path):
     videos = []
@@ -46,11 +53,11 @@ def test_the_seed_decides_the_look(render, tmp_path):
         ("CAB\nC4B\n", "no symbol '4'"),
         ("\n \n", "holds no word"),
         pytest.param(b"\xff\xfe", "not UTF-8", id="not UTF-8"),
-        ("ABCDEFGHIJKLMNOPQ", "17 letters: too many for --frames 16"),
+        ("ABC DE", "5 letters: too many for --frames 4"),
     ],
 )
 def test_a_bad_list_writes_nothing(render, tmp_path, capsys, text, message):
-    assert render(text) == 1
+    assert render(text, "--frames", "4") == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -5,6 +5,7 @@ from common.errors import UserError
 from data.fingerspelling.drawing import compose_word, render_word
 from data.fingerspelling.lexicon import available_languages, language_entries, read_recording
 from data.fingerspelling.source import load_letters
+from data.fingerspelling.timing import spelled_time, time_letters
 
 
 def test_twenty_languages_are_recorded():
@@ -27,7 +28,8 @@ def test_every_letter_of_every_language_composes_and_draws(language):
     assert set(letters) == set(alphabet.symbols)
     for symbol, letter in letters.items():
         assert alphabet.segment(symbol) == (symbol,)
-        motion = compose_word([letter, letter], 4)
+        assert not letter.is_moving or 0.25 < letter.recorded_seconds < 1.2
+        motion = compose_word([letter, letter], time_letters(spelled_time((symbol, symbol), letters), 4))
         assert numpy.isfinite(motion.hands).all()
         assert motion.visible.any(1).all()
         used = motion.hands[:, motion.visible[0]][..., :2]

@@ -5,7 +5,7 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from data.fingerspelling.words import Alphabet, WordSplit
+from data.fingerspelling.words import Alphabet, WordSplit, letters_of
 
 LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
 GOLDEN_BIGRAMS = ("AC", "AE", "AI", "AV")
@@ -63,10 +63,21 @@ def test_training_words_are_uniform_over_lengths_and_never_held_out():
     generator = numpy.random.default_rng(0)
     words = [split.draw_training_word(generator) for _ in range(3000)]
     assert not any(split.is_held_out(word) for word in words)
-    lengths = Counter(map(len, words))
+    lengths = Counter(len(letters_of(word)) for word in words)
     assert all(abs(lengths[length] - 1000) < 120 for length in (1, 2, 3))
     letters = Counter(word[0] for word in words if len(word) == 1)
     assert set(letters) == set(LETTERS)
+
+
+def test_a_tenth_of_the_longer_training_words_is_two_words():
+    split = make_split(words=0.0, bigrams=0.0)
+    generator = numpy.random.default_rng(0)
+    words = [split.draw_training_word_of(3, generator) for _ in range(2000)]
+    spaced = [word for word in words if " " in word]
+    assert len(spaced) == pytest.approx(200, abs=50)
+    assert {word.index(" ") for word in spaced} == {1, 2}
+    assert all(len(word) == 4 for word in spaced)
+    assert not any(" " in split.draw_training_word_of(1, generator) for _ in range(100))
 
 
 def test_held_out_words_are_held_out():
@@ -133,6 +144,11 @@ def test_decomposed_letters_are_composed():
 def test_a_missing_symbol_is_named_and_the_others_listed(latin):
     with pytest.raises(UserError, match=r"no symbol '4'.*It has: A B C"):
         latin.segment("C4B")
+
+
+def test_words_are_separated_by_one_space(latin):
+    assert latin.segment(" ab  c ") == ("A", "B", " ", "C")
+    assert letters_of(latin.segment("ab c")) == ("A", "B", "C")
 
 
 @pytest.mark.parametrize("word", ["", "  "])

@@ -158,7 +158,7 @@ def test_without_words_letters_and_held_out_words_are_asked_for(
     [
         ("A\nC4B\n", "line 2: 'C4B': the run knows no '4'"),
         ("A\n\nB\n", "line 2: '': there is nothing to sign"),
-        ("A\nABCDEFGHI\n", "line 2: 'ABCDEFGHI': 9 letters are too many for a clip of 8 frames"),
+        ("A\nABCDEFGHIJKL M\n", "line 2: 'ABCDEFGHIJKL M': 13 letters are too many; it can have 12"),
         ("", "the file is empty"),
         (None, "cannot be read"),
         pytest.param(b"\xff\xfe\x00", "cannot be read", id="not UTF-8"),

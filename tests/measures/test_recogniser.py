@@ -4,24 +4,30 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
-from data.batches import BatchOrder
 from data.cache import ClipCache
 from data.fingerspelling.source import TrainingWords, WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, WordSplit
+from data.lengths import ClipLengths
 from measures.clips import to_unit_range
 from measures.recogniser import LetterRecogniser, Reading
 from measures.recogniser_training import RecogniserWords, reading_loss, train_recogniser
 from measures.spelling import letter_error_rate
 
 
-def words_of(folder: Path, symbols: str, *, max_letters: int = 3, frames: int = 12, size: int = 16) -> RecogniserWords:
+def words_of(folder: Path, symbols: str, *, max_letters: int = 3, size: int = 16) -> RecogniserWords:
     _, letters = load_letters("ase")
     alphabet = Alphabet(tuple(symbols), "en", "ase")
     split = WordSplit(alphabet, max_letters, held_out_word_fraction=0.2, held_out_bigram_fraction=0.1, seed=0)
-    return RecogniserWords(WordRenderer(alphabet, letters, frames, size, ClipCache(folder, 10**6)), split, seed=0)
+    lengths = ClipLengths(12.0, 4, 16, True)
+    return RecogniserWords(WordRenderer(alphabet, letters, lengths, size, ClipCache(folder, 10**6)), split, seed=0)
+
+
+def edges(*of_clips: list[float]) -> list[numpy.ndarray]:
+    return [numpy.array(of_clip) for of_clip in of_clips]
 
 
 def test_reading_merges_repeats_and_drops_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,16 +68,16 @@ def test_the_loss_sums_all_paths_and_the_letters_of_the_frames() -> None:
     for path in itertools.product(range(3), repeat=frames):
         if [kind for kind, _ in itertools.groupby(path) if kind] == [1, 2]:
             total += math.prod(probability[time, kind].item() for time, kind in enumerate(path))
-    # Frame centres 0.5 to 4.5 of 5: the first letter has those below 2.5, the second the others.
+    # Frame centres 0.5 to 4.5 of 5: the first letter has those below 1.8, the second the others.
     shown = seen.log_softmax(2)[0, range(frames), [0, 0, 1, 1, 1]].mean().item()
-    loss = reading_loss(Reading(ctc, seen), [word], [None], symbols).item()
+    loss = reading_loss(Reading(ctc, seen), [word], edges([0, 1.8, 5]), [None], symbols).item()
     assert loss == pytest.approx(-math.log(total) / len(word) - shown, rel=1e-5)
 
 
 def test_a_word_that_cannot_fit_costs_nothing_and_breaks_nothing() -> None:
     ctc = torch.zeros(1, 2, 2, requires_grad=True)
     loss = reading_loss(
-        Reading(ctc, torch.zeros(1, 2, 1)), [("A", "A")], [None], ("A",)
+        Reading(ctc, torch.zeros(1, 2, 1)), [("A", "A")], edges([0, 1, 2]), [None], ("A",)
     )  # CTC needs a blank in between
     loss.backward()
     assert math.isfinite(loss.item())
@@ -82,8 +88,9 @@ def test_a_word_that_cannot_fit_costs_nothing_and_breaks_nothing() -> None:
 def test_a_spoiled_letter_is_not_asked_for_and_its_frames_do_not_count() -> None:
     generator = torch.Generator().manual_seed(0)
     ctc, seen = torch.randn(1, 4, 3, generator=generator), torch.randn(1, 4, 2, generator=generator)
-    loss = reading_loss(Reading(ctc, seen), [("A", "B")], [0], ("A", "B")).item()
-    only_b = reading_loss(Reading(ctc, torch.zeros(1, 4, 2)), [("B",)], [None], ("A", "B")).item() - math.log(2)
+    loss = reading_loss(Reading(ctc, seen), [("A", "B")], edges([0, 2, 4]), [0], ("A", "B")).item()
+    rest = reading_loss(Reading(ctc, torch.zeros(1, 4, 2)), [("B",)], edges([0, 4]), [None], ("A", "B")).item()
+    only_b = rest - math.log(2)
     shown = seen.log_softmax(2)[0, 2:, 1].mean().item()
     assert loss == pytest.approx(only_b - shown, rel=1e-5)
 
@@ -91,7 +98,7 @@ def test_a_spoiled_letter_is_not_asked_for_and_its_frames_do_not_count() -> None
 def test_a_clip_whose_only_letter_is_spoiled_is_to_be_read_as_nothing() -> None:
     ctc = torch.zeros(1, 4, 3)
     ctc[..., 0] = 9.0  # blank
-    loss = reading_loss(Reading(ctc, torch.zeros(1, 4, 2)), [("A",)], [0], ("A", "B"))
+    loss = reading_loss(Reading(ctc, torch.zeros(1, 4, 2)), [("A",)], edges([0, 4]), [0], ("A", "B"))
     assert loss.item() == pytest.approx(4 * math.log(1 + 2 * math.exp(-9)), rel=1e-3)  # of four blanks
 
 
@@ -101,12 +108,12 @@ def test_no_held_out_word_or_bigram_reaches_the_recogniser_or_the_generator(tmp_
     held_out_bigrams = set(words.split.held_out_bigrams)
     assert len(held_out_bigrams) == 68  # a tenth of 676, rounded up
     assert len(held_out_words) > 0.2 * (26**2 + 26**3)
-    read = {"".join(words.word(step, index)) for step in range(1, 501) for index in range(words.clips_per_step)}
+    read = {"".join(word) for step in range(1, 401) for word in words.words(step)[0]}
     training = TrainingWords(words.renderer, words.split, 2048, seed=0)
-    keys = itertools.islice(BatchOrder(training, 4, 0, 0), 2500)
-    generated = {training.row(key.epoch, index).caption for key in keys for index in key.clip_indices}
+    generated = {training.row(epoch, index).caption for epoch in range(3) for index in range(len(training))}
     for shown in (read, generated):
-        assert len(shown) > 3000
+        shown |= {part for text in shown for part in (*text.split(), text.replace(" ", ""))}
+        assert len(shown) > 2500
         assert shown.isdisjoint(held_out_words)
         assert {word[place : place + 2] for word in shown for place in range(len(word) - 1)}.isdisjoint(
             held_out_bigrams
@@ -115,11 +122,30 @@ def test_no_held_out_word_or_bigram_reaches_the_recogniser_or_the_generator(tmp_
 
 def test_the_recognisers_clips_are_none_of_the_generators(tmp_path: Path) -> None:
     words = words_of(tmp_path, "AB", max_letters=1)
-    clips, drawn = words[1]
+    drawn = words[1]
     training = TrainingWords(words.renderer, words.split, 64, seed=0)
     theirs = [torch.from_numpy(training.load(training.row(0, index))) for index in range(64)]
-    assert set(drawn) == {("A",), ("B",)}
-    assert not any(torch.equal(clip, other) for clip in clips for other in theirs)
+    assert set(drawn.words) == {("A",), ("B",)}
+    assert not any(torch.equal(clip, other) for clip in drawn.clips_BTHWC for other in theirs)
+
+
+def test_a_step_has_clips_of_one_length_at_any_speed_of_training(tmp_path: Path) -> None:
+    words = words_of(tmp_path, "ABCJ")
+    seen = set()
+    for step in range(1, 30):
+        drawn, frames = words.words(step)
+        assert words.words(step) == (drawn, frames)
+        assert len(drawn) == 384 // frames
+        seen.add(frames)
+        for word in drawn:
+            seconds = words.renderer.seconds(word)
+            assert 12 * seconds / 1.6 - 2 <= frames
+            assert frames == 16 or frames <= 12 * seconds / 0.6 + 2
+    assert seen == {4, 8, 12, 16}
+    clips = words[1]
+    assert clips.clips_BTHWC.shape == (len(clips.words), words.words(1)[1], 16, 16, 3)
+    assert not any(" " in word for word in clips.words)
+    assert [len(word) + 1 for word in clips.words] == [len(of_word) for of_word in clips.edges]
 
 
 def test_training_depends_on_its_seed_alone_and_leaves_the_global_generator(tmp_path: Path) -> None:
@@ -143,7 +169,7 @@ def test_it_learns_to_read_words_that_it_was_not_trained_on(tmp_path: Path) -> N
         (symbol,) for symbol in words.split.alphabet.symbols
     ]
     clips = torch.stack(
-        [to_unit_range(torch.from_numpy(words.renderer.render(word, 7 + index))) for index, word in enumerate(asked)]
+        [to_unit_range(torch.from_numpy(words.renderer.render(word, 7 + index, 8))) for index, word in enumerate(asked)]
     )
     assert len(losses) == 200
     assert letter_error_rate(asked, recogniser.read(clips)) < 0.1, recogniser.read(clips)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -14,14 +15,16 @@ from config import Config
 from data.cache import ClipCache
 from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, WordSplit
+from data.lengths import ClipLengths
 from measures import recogniser_training
+from measures.clips import to_unit_range
 from measures.recogniser import LetterRecogniser
 from measures.recogniser_training import (
     SPOILED_SHARE,
     RecogniserWords,
+    SpelledClips,
     build_recogniser,
     open_recogniser,
-    shown_frames,
     spoil_letters,
     train_recogniser,
 )
@@ -43,7 +46,9 @@ def words(tmp_path: Path) -> RecogniserWords:
     _, letters = load_letters("ase")
     alphabet = Alphabet(("A", "B"), "en", "ase")
     split = WordSplit(alphabet, 2, 0.2, 0.1, seed=0)
-    return RecogniserWords(WordRenderer(alphabet, letters, 4, 16, ClipCache(tmp_path / "clips", 10**6)), split, seed=0)
+    lengths = ClipLengths(12.0, 4, 8, True)
+    cache = ClipCache(tmp_path / "clips", 10**6)
+    return RecogniserWords(WordRenderer(alphabet, letters, lengths, 16, cache), split, seed=0)
 
 
 def test_a_second_run_gets_the_stored_one(words: RecogniserWords, tmp_path: Path) -> None:
@@ -58,7 +63,7 @@ def test_a_second_run_gets_the_stored_one(words: RecogniserWords, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "change", mostly_slow(["steps", "seed", "max_letters", "word_fraction", "image_size", "num_frames"], fast=2)
+    "change", mostly_slow(["steps", "seed", "max_letters", "word_fraction", "image_size", "lengths"], fast=2)
 )
 def test_anything_that_matters_makes_another_one(words: RecogniserWords, tmp_path: Path, change: str) -> None:
     open_recogniser(words, 2, tmp_path, Counter())
@@ -67,7 +72,9 @@ def test_anything_that_matters_makes_another_one(words: RecogniserWords, tmp_pat
         "max_letters": dataclasses.replace(words, split=dataclasses.replace(words.split, max_word_letters=3)),
         "word_fraction": dataclasses.replace(words, split=dataclasses.replace(words.split, held_out_word_fraction=0.3)),
         "image_size": dataclasses.replace(words, renderer=dataclasses.replace(words.renderer, image_size=18)),
-        "num_frames": dataclasses.replace(words, renderer=dataclasses.replace(words.renderer, num_frames=5)),
+        "lengths": dataclasses.replace(
+            words, renderer=dataclasses.replace(words.renderer, lengths=ClipLengths(10.0, 4, 8, True))
+        ),
     }.get(change, words)
     counter = Counter()
     open_recogniser(changed, 3 if change == "steps" else 2, tmp_path, counter)
@@ -100,44 +107,23 @@ def test_a_cache_that_cannot_be_written_costs_the_next_run_its_time_alone(
     assert "the next run trains it again" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("letters", "frames", "expected"),
-    [
-        (1, 4, [(0, 4)]),
-        (2, 4, [(0, 2), (2, 4)]),
-        (2, 5, [(0, 2), (2, 5)]),  # the middle frame's centre is on the border: it belongs to what follows
-        (3, 16, [(0, 5), (5, 11), (11, 16)]),
-        (4, 4, [(0, 1), (1, 2), (2, 3), (3, 4)]),
-    ],
-)
-def test_a_letter_has_the_frames_whose_centres_are_in_its_share(letters, frames, expected):
-    assert [shown_frames(letter, letters, frames) for letter in range(letters)] == expected
-
-
-@pytest.mark.parametrize("letters", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("frames", [8, 13, 16])
-def test_every_frame_belongs_to_one_letter(letters, frames):
-    edges = [shown_frames(letter, letters, frames) for letter in range(letters)]
-    assert [frame for first, last in edges for frame in range(first, last)] == list(range(frames))
-
-
 def anything(word):
     return True
 
 
-def striped_clips(count, frames=12, size=16):
-    """Clips with a bright stripe at a place of its own in every clip, on a flat dark ground."""
-    video = torch.full((count, 3, frames, size, size), -0.8)
-    for index in range(count):
-        video[index, :, :, :, index % size] = 0.9
-    return video
+def striped_clips(words, frames=12, size=16):
+    """Clips of equal letters with a bright stripe at a place of its own in every clip, on a flat dark ground."""
+    video = torch.full((len(words), frames, size, size, 3), 25, dtype=torch.uint8)
+    for index in range(len(words)):
+        video[index, :, :, index % size] = 242
+    edges = [numpy.linspace(0, frames, len(word) + 1) for word in words]
+    return SpelledClips(video, words, edges)
 
 
 def test_only_the_frames_of_one_letter_change_and_about_the_wanted_share_of_clips():
-    clips, words = striped_clips(300), [("A", "B", "C")] * 300
-    before = clips.clone()
-    spoiled = spoil_letters(clips, words, anything, torch.Generator().manual_seed(0))
-    assert torch.equal(clips, before)  # the caller's clips stay as they are
+    clips = striped_clips([("A", "B", "C")] * 300)
+    before = to_unit_range(clips.clips_BTHWC)
+    spoiled = spoil_letters(clips, anything, torch.Generator().manual_seed(0))
     share = sum(place is not None for place in spoiled.spoiled_B) / 300
     assert share == pytest.approx(SPOILED_SHARE, abs=0.08)
     assert {place for place in spoiled.spoiled_B if place is not None} == {0, 1, 2}
@@ -145,30 +131,27 @@ def test_only_the_frames_of_one_letter_change_and_about_the_wanted_share_of_clip
         changed = (spoiled.video_BCTHW[index] != before[index]).any(dim=0).flatten(1).any(dim=1)
         expected = torch.zeros(12, dtype=torch.bool)
         if place is not None:
-            expected[slice(*shown_frames(place, 3, 12))] = True
+            expected[4 * place : 4 * place + 4] = True
         assert torch.equal(changed, expected)
 
 
 def test_what_is_spoiled_has_lost_most_of_its_contrast():
-    clips = striped_clips(200)
-    spoiled = spoil_letters(clips, [("A",)] * 200, anything, torch.Generator().manual_seed(1))
+    spoiled = spoil_letters(striped_clips([("A",)] * 200), anything, torch.Generator().manual_seed(1))
     hit = [index for index, place in enumerate(spoiled.spoiled_B) if place is not None]
     stripes = torch.tensor([spoiled.video_BCTHW[index, :, :, :, index % 16].mean() for index in hit])
     assert (stripes < 0.3).float().mean() > 0.9  # 0.9 before; a smear may hold the clip itself once or twice
 
 
 def test_the_same_generator_spoils_the_same_way():
-    words = [("A", "B")] * 20
-    one, other = (spoil_letters(striped_clips(20), words, anything, torch.Generator().manual_seed(3)) for _ in range(2))
+    clips = striped_clips([("A", "B")] * 20)
+    one, other = (spoil_letters(clips, anything, torch.Generator().manual_seed(3)) for _ in range(2))
     assert one.spoiled_B == other.spoiled_B
     assert torch.equal(one.video_BCTHW, other.video_BCTHW)
 
 
 def test_what_may_not_be_read_is_never_left_over():
-    words = [("A", "X", "B")] * 200
-    spoiled = spoil_letters(
-        striped_clips(200), words, lambda rest: rest != ("A", "B"), torch.Generator().manual_seed(0)
-    )
+    clips = striped_clips([("A", "X", "B")] * 200)
+    spoiled = spoil_letters(clips, lambda rest: rest != ("A", "B"), torch.Generator().manual_seed(0))
     assert {place for place in spoiled.spoiled_B if place is not None} == {0, 2}
 
 

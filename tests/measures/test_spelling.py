@@ -5,6 +5,8 @@ import pytest
 from measures.spelling import (
     error_counts,
     errors_against_others,
+    exact_match_interval,
+    letter_error_interval,
     letter_error_rate,
     letters_read,
     shuffled_letter_error_rate,
@@ -30,6 +32,18 @@ CAT, DOG, HI = tuple("CAT"), tuple("DOG"), tuple("HI")
 def test_errors_are_edits_of_symbols(asked: tuple[str, ...], read: tuple[str, ...], errors: int) -> None:
     assert error_counts([asked], [read]).tolist() == [errors]
     assert letter_error_rate([asked], [read]) == pytest.approx(errors / len(asked))
+
+
+def test_spaces_are_no_letters() -> None:
+    phrases, read = [tuple("HI CAT"), tuple("A B")], [tuple("HICUT"), tuple("AB")]
+    assert error_counts(phrases, read).tolist() == [1, 0]
+    assert letter_error_rate(phrases, read) == pytest.approx(1 / 7)
+    assert letters_read(phrases, read)["A"] == (1, 2)
+    assert " " not in letters_read(phrases, read)
+    assert [(mistake.asked, mistake.read) for mistake in top_confusions(phrases, read, 9)] == [("A", "U")]
+    assert errors_against_others(phrases, read)[2].tolist() == [[2, 5], [2, 5]]
+    assert letter_error_interval(phrases, read, 0).value == pytest.approx(1 / 7)
+    assert exact_match_interval(phrases, read, 0).value == pytest.approx(1 / 2)
 
 
 def test_the_rate_counts_letters_not_clips() -> None:
