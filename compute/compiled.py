@@ -1,6 +1,7 @@
 """The network through torch.compile: the same numbers except for rounding, faster where kernels can be fused."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from common.errors import UserError
 from models.fused import compiler_fault
 from models.tokens import PADDING
 
-Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Forward = Callable[..., Any]
 
 CAPTION_STEP = 8
 """Captions are padded to a multiple of this: each length is compiled anew, which takes minutes."""
@@ -32,9 +33,10 @@ def compile_network(network: nn.Module, *, backend: str = "inductor") -> Forward
     """
     compiled = torch.compile(network, backend=backend)
 
-    def forward(video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor) -> Tensor:
-        prediction: Tensor = compiled(video_BCTHW, timestep_B, pad_captions(tokens_BL), drop_caption_B)
-        return prediction
+    def forward(
+        video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor, **options: bool
+    ) -> Any:
+        return compiled(video_BCTHW, timestep_B, pad_captions(tokens_BL), drop_caption_B, **options)
 
     return forward
 

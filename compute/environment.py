@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from compute.device import ComputeDevice
-from data.records import Batch, as_video
+from data.records import FixedClips, as_video
 
 _PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pydantic-settings", "safetensors", "av")
 
@@ -64,23 +64,25 @@ def flop_counter() -> FlopCounterMode:
 
 
 @torch.no_grad()
-def forward_flops(model: nn.Module, batch: Batch, frames: int, device: torch.device) -> int:
+def forward_flops(model: nn.Module, fixed: FixedClips, frames: int, device: torch.device) -> int:
     """Count the floating-point operations of one forward pass over one clip of so many frames by making one."""
     with flop_counter() as counter:
-        model(*first_clips(batch, 1, frames, device))
+        model(*first_clips(fixed, 1, frames, device))
     return int(counter.get_total_flops())
 
 
-def first_clips(batch: Batch, count: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the inputs of the network for the first clips of a batch at timestep 0, with their captions.
+def first_clips(
+    fixed: FixedClips, count: int, frames: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the inputs of the network for the first clips at timestep 0, with their captions.
 
     Where there are fewer clips than `count`, or fewer frames of each than `frames`, they are repeated.
     """
-    clips, length = batch.clips_BTHWC.shape[:2]
-    chosen = torch.arange(count) % clips
+    chosen = torch.arange(count) % len(fixed.rows)
+    clips = [fixed.pixels[place][torch.arange(frames) % fixed.rows[place].frames] for place in chosen.tolist()]
     return (
-        as_video(batch.clips_BTHWC[chosen][:, torch.arange(frames) % length].to(device)),
+        as_video(torch.stack(clips).to(device)),
         torch.zeros(count, dtype=torch.int64, device=device),
-        batch.tokens_BL[chosen].to(device),
+        fixed.tokens_BL[chosen].to(device),
         torch.zeros(count, dtype=torch.bool, device=device),
     )

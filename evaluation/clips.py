@@ -162,7 +162,7 @@ def make_clips(
         for frames, place in zip(run.sampler.frames(run.model, [word.text for word in of_clips]), places, strict=True)
     ]
     real = tuple(
-        splits.renderer.render(words[index].symbols, derive_seed(seed, "evaluation_style", index, sample))
+        splits.renderer.render_look(words[index].symbols, derive_seed(seed, "evaluation_style", index, sample))
         for index, sample in places
     )
     return EvaluationClips(of_clips, tuple(map(to_pixels, _generate(run, of_clips, noises, seed))), real)

@@ -162,7 +162,7 @@ def _unseen_real(splits: FingerspellingSplits, seed: int) -> list[numpy.ndarray]
     split, generator = splits.split, numpy_generator(seed, "evaluation_reference")
     draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
     return [
-        splits.renderer.render(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
+        splits.renderer.render_look(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
         for index in range(REFERENCE_CLIPS)
     ]
 

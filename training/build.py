@@ -27,7 +27,7 @@ from compute.device import ComputeDevice
 from config import Config
 from data.batches import BatchOrder, training_batches
 from data.build import build_data
-from data.records import Batch, DataSplits
+from data.records import DataSplits, FixedClips
 from distributed.processes import Processes, waiting_group
 from logging_system.cadence import Cadence
 from logging_system.dispatcher import RunLog, build_dispatcher
@@ -44,7 +44,7 @@ from training.resume import compare_data, config_for_resume
 from training.showcase import sample_passes
 from training.skipped import SkippedBatchWriter, SkippedSteps
 from training.stopping import StopRequest, all_done, interrupted_with_peers
-from training.validation import Validator, gauge_clips, load_validation_batch, wrong_tokens
+from training.validation import Validator, gauge_clips, load_fixed_clips, wrong_tokens
 
 
 def build_training(
@@ -245,18 +245,18 @@ def _is_finished(config: Config, splits: DataSplits, checkpoint: Checkpoint, pro
 def _build_validator(learner: Learner, splits: DataSplits) -> Validator:
     config, tokenizer = learner.config, learner.tokenizer
 
-    def gauge(batch: Batch, purpose: str) -> GaugeClips:
-        shuffled = wrong_tokens(batch, splits.training, tokenizer)
-        return gauge_clips(batch, shuffled, learner.compute.device, config.SEED, purpose)
+    def gauge(fixed: FixedClips, purpose: str) -> GaugeClips:
+        shuffled = wrong_tokens(fixed, splits.training, tokenizer)
+        return gauge_clips(fixed, shuffled, learner.compute.device, config.SEED, purpose)
 
     trained = splits.validation_of_trained
     return Validator(
-        clips=gauge(learner.validation_batch, "validation_noise"),
-        trained_clips=None if trained is None else gauge(load_validation_batch(trained, tokenizer), "trained_noise"),
+        clips=gauge(learner.validation_clips, "validation_noise"),
+        trained_clips=None if trained is None else gauge(load_fixed_clips(trained, tokenizer), "trained_noise"),
         objective=learner.objective,
         compute=learner.compute,
         processes=learner.processes,
-        batch_size=config.BATCH_SIZE,
+        most_frames=config.frames_at_once,
         seed=config.SEED,
     )
 

@@ -17,7 +17,7 @@ from common.errors import UserError
 from compute.device import ComputeDevice
 from compute.environment import first_clips
 from compute.memory import SMALLER_CLIP, device_name, first_line, is_out_of_memory, memory_in_use
-from data.records import Batch
+from data.records import FixedClips
 from distributed.models import gathered_bytes, is_sharded, own_part
 
 FORWARD_AND_BACKWARD = 3  # times the arithmetic of a forward pass: the backward pass makes two products for each
@@ -54,7 +54,7 @@ class TrainingEstimate:
 def estimate_training(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    fixed: FixedClips,
     compute: ComputeDevice,
     *,
     forward_flops: int,
@@ -78,7 +78,7 @@ def estimate_training(
     is not counted.
 
     Args:
-        batch: of at least one clip, the first of which is used.
+        fixed: at least one clip, the first of which is used.
         forward_flops: of one forward pass over one clip of `frames`.
         frames: of the clips that are measured: the most that a clip has.
         batch_size: clips of so many frames at once.
@@ -92,14 +92,14 @@ def estimate_training(
     """
     start = time.perf_counter()
     memory = memory_in_use(compute.device, processes_here)
-    clip = measure_clip(model, batch, frames, compute)
+    clip = measure_clip(model, fixed, frames, compute)
     weights = sum(own_part(parameter).nbytes for parameter in model.parameters())
     lasting = 1 if optimizer.state else 3  # gradients; two moments, which a resumed run has already
     held = HELD_BY_CPU_ALLOCATOR if compute.device.type == "cpu" else 1.0
     gathered = gathered_bytes(model, adds_up_gradients=accumulation_steps > 1) if is_sharded(model) else 0
     passing = gathered + clip.cast_weight_bytes + held * most_at_once * clip.activation_bytes
     tries_batch = compute.device.type != "cpu" and batch_size > 1 and not is_sharded(model)
-    seconds_of_batch = measure_batch(model, batch, batch_size, frames, compute) if tries_batch else None
+    seconds_of_batch = measure_batch(model, fixed, batch_size, frames, compute) if tries_batch else None
     return TrainingEstimate(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         step_flops=round(FORWARD_AND_BACKWARD * forward_flops * clips_a_step),
@@ -114,7 +114,7 @@ def estimate_training(
     )
 
 
-def measure_clip(model: nn.Module, batch: Batch, frames: int, compute: ComputeDevice) -> ClipCost:
+def measure_clip(model: nn.Module, fixed: FixedClips, frames: int, compute: ComputeDevice) -> ClipCost:
     """Pass the first clip of a batch forward and back, once to count and warm up, then a few times to measure.
 
     Processes that divide a model make the same number of passes, whatever their clocks say.
@@ -123,7 +123,7 @@ def measure_clip(model: nn.Module, batch: Batch, frames: int, compute: ComputeDe
         UserError: the clip does not fit into the memory.
     """
     start = time.perf_counter()
-    inputs = first_clips(batch, 1, frames, compute.device)
+    inputs = first_clips(fixed, 1, frames, compute.device)
     saved = _SavedTensors(model)
     try:
         with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
@@ -143,11 +143,11 @@ def measure_clip(model: nn.Module, batch: Batch, frames: int, compute: ComputeDe
     )
 
 
-def measure_batch(model: nn.Module, batch: Batch, clips: int, frames: int, compute: ComputeDevice) -> float | None:
+def measure_batch(model: nn.Module, fixed: FixedClips, clips: int, frames: int, compute: ComputeDevice) -> float | None:
     """Return the seconds of a batch forward and back, after one to warm up; None if it does not fit into the memory."""
     start = time.perf_counter()
     try:
-        inputs = first_clips(batch, clips, frames, compute.device)
+        inputs = first_clips(fixed, clips, frames, compute.device)
         _time_pass(model, inputs, compute)
         return _time_passes(model, inputs, compute, start, MOST_PASSES - 1)
     except RuntimeError as error:

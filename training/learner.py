@@ -11,7 +11,7 @@ from compute.device import ComputeDevice
 from compute.environment import forward_flops
 from config import Config
 from data.order import BatchCounts, Part
-from data.records import Batch, DataSplits
+from data.records import DataSplits, FixedClips
 from diffusion.loss import DiffusionObjective
 from distributed.gathering import GatheredCopies, GatheredCopy
 from distributed.models import ReplicatedModel, ShardedModel, SharedModel, is_sharded, shard
@@ -30,7 +30,7 @@ from training.optimizer import (
 )
 from training.step import TrainStep
 from training.stopping import StoppingLimits
-from training.validation import load_validation_batch
+from training.validation import load_fixed_clips
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Learner:
     limits: StoppingLimits
     counts: BatchCounts
     start: RunState
-    validation_batch: Batch
+    validation_clips: FixedClips
     forward_flops: int
     estimate: TrainingEstimate
 
@@ -109,13 +109,13 @@ def build_learner(
         schedule.load_state(checkpoint.state.schedule)
         loss_scale.load_state(checkpoint.state.loss_scale)
         start = checkpoint.state.run_state
-    validation_batch = load_validation_batch(splits.validation, tokenizer)
-    clip_flops = forward_flops(model, validation_batch, config.MAX_FRAMES, compute.device)
+    validation_clips = load_fixed_clips(splits.validation, tokenizer)
+    clip_flops = forward_flops(model, validation_clips, config.MAX_FRAMES, compute.device)
     world_size = processes.part.world_size
     estimate = estimate_training(
         model,
         optimizer,
-        validation_batch,
+        validation_clips,
         compute,
         forward_flops=clip_flops,
         frames=config.MAX_FRAMES,
@@ -155,7 +155,7 @@ def build_learner(
         limits=limits,
         counts=counts,
         start=start,
-        validation_batch=validation_batch,
+        validation_clips=validation_clips,
         forward_flops=clip_flops,
         estimate=estimate,
     )

@@ -20,6 +20,9 @@ from distributed.rank_times import Stretch, moment
 from logging_system.records import DiffusionTensors, SampleStatistics, StepResult
 from training.optimizer import ExponentialMovingAverage, LossScale, step_unless, total_norm
 
+DURATION_WEIGHT = 0.1
+"""Of the durations' surprise beside the diffusion loss: it teaches the text encoder little else."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome(StepResult):
@@ -42,6 +45,7 @@ class _MicroBatch:
 
     loss: Tensor  # its part of the process's loss
     clips: ClipStatistics
+    duration_error_B: Tensor
     tensors: DiffusionTensors
     own_work: Stretch
 
@@ -102,7 +106,7 @@ class TrainStep:
         noise, timestep, drop_caption = self.draw(step, batch)
         timestep, drop_caption = self._compute.send(timestep), self._compute.send(drop_caption)
         self._optimizer.zero_grad(set_to_none=True)
-        inputs = (batch.clips_BTHWC, batch.tokens_BL, noise, timestep, drop_caption)
+        inputs = (batch.clips_BTHWC, batch.tokens_BL, batch.seconds_B, noise, timestep, drop_caption)
         parts = self._config.GRADIENT_ACCUMULATION_STEPS
         chunks = list(zip(*(tensor.tensor_split(parts) for tensor in inputs), strict=True))
         micro_batches: list[_MicroBatch] = []
@@ -110,7 +114,8 @@ class TrainStep:
             with nullcontext() if number == len(chunks) else self._shared.no_sync():
                 micro_batches.append(self._add_gradients(*chunk, clips_in_step=batch.clips_in_step))
         clips = ClipStatistics.concatenate([each.clips for each in micro_batches])
-        samples = SampleStatistics(**vars(clips), is_captioned=~drop_caption)
+        duration_error = torch.cat([each.duration_error_B for each in micro_batches])
+        samples = SampleStatistics(**vars(clips), is_captioned=~drop_caption, duration_error=duration_error)
         return self._use_gradients(step, micro_batches, samples, batch.clips_in_step, request)
 
     def draw(self, step: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,24 +154,27 @@ class TrainStep:
         self,
         clips: Tensor,
         tokens: Tensor,
+        seconds: Tensor,
         noise: Tensor,
         timestep: Tensor,
         drop_caption: Tensor,
         *,
         clips_in_step: int,
     ) -> _MicroBatch:
-        """Do the forward and backward pass of a micro-batch; its clips, tokens and noise are on the host."""
+        """Do the forward and backward pass of a micro-batch; all but timestep and drop_caption are on the host."""
         begun = moment(self._compute.device)
-        clips, tokens, noise = (self._compute.send(tensor) for tensor in (clips, tokens, noise))
+        clips, tokens, seconds, noise = (self._compute.send(tensor) for tensor in (clips, tokens, seconds, noise))
         video = as_video(clips)
         sample = self._objective.noise(video, noise, timestep)
         with self._compute.autocast():
-            prediction = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)
+            prediction, duration = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)
         terms = self._objective.loss(sample, video, prediction)
         own_work = Stretch(begun, moment(self._compute.device))
         # Its part of the mean over the step's clips, times the processes, over whose gradients the mean is taken.
-        loss = terms.loss / (clips_in_step / (len(clips) * self._processes.part.world_size))
-        torch.autograd.backward(self._loss_scale.scale(loss))
+        share = clips_in_step / (len(clips) * self._processes.part.world_size)
+        loss = terms.loss / share
+        surprise = duration.surprise(seconds).mean() / share
+        torch.autograd.backward(self._loss_scale.scale(loss + DURATION_WEIGHT * surprise))
         tensors = DiffusionTensors(
             video=video,
             actual_noise=sample.noise,
@@ -174,7 +182,8 @@ class TrainStep:
             timestep=sample.timestep_B,
             is_terminal=terms.clips.is_terminal,
         )
-        return _MicroBatch(loss.detach(), terms.clips, tensors, own_work)
+        duration_error_B = (duration.log_seconds_B.detach() - seconds.log()).abs()
+        return _MicroBatch(loss.detach(), terms.clips, duration_error_B, tensors, own_work)
 
     def _use_gradients(
         self,

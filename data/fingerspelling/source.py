@@ -116,6 +116,10 @@ class WordRenderer:
         letters = [self.letters[symbol] for symbol in letters_of(symbols)]
         return draw_word(letters, spelled_time(symbols, self.letters), frames, self.image_size, style_seed)
 
+    def render_look(self, symbols: Sequence[str], style_seed: int) -> numpy.ndarray:
+        """Return a word as `render` does, at the speed that goes with its look."""
+        return self.render(symbols, style_seed, self.frames(symbols, style_speed(style_seed)))
+
     def letter_edges(self, symbols: Sequence[str], style_seed: int | None, frames: int) -> numpy.ndarray:
         """Return when, in frames, the L letters of what `render` draws begin and end: float64 [L + 1], rising.
 

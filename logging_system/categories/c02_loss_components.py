@@ -40,6 +40,11 @@ TAGS = {
         "Squared error that a network which always answers 0 would have on the same clips, mean since the last point. "
         "Unweighted_MSE must fall well below it."
     ),
+    "Duration_Error_Percent": Tag(
+        "How far the durations that the model expects of captions are from those of their clips, as a share, mean "
+        "since the last point. Clips of one caption differ, so it does not reach 0.",
+        absent_when="no clip since the last point kept its caption",
+    ),
     "Validation/Loss": Tag(
         "Unweighted squared error on the fixed validation clips with their own captions.", absent_when=NO_VALIDATION
     ),
@@ -121,6 +126,7 @@ class LossComponents(Category):
         )
         self._means.add_masked("Captioned", clips.unweighted_mse, clips.is_captioned)
         self._means.add_masked("Uncaptioned", clips.unweighted_mse, ~clips.is_captioned)
+        self._means.add_masked("Duration_Error_Percent", 100 * clips.duration_error.expm1(), clips.is_captioned)
 
     def _write(self, step: int) -> None:
         self.scalars({key: mean.mean for key, mean in self._means.collect().items()}, step)

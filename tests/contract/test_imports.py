@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"common", "config", "models"},
     "compute": {"common", "config", "data", "models"},
     "measures": {"common", "config", "data", "diffusion", "logging_system"},
-    "distributed": {"common", "compute", "data"},
+    "distributed": {"common", "compute", "data", "models"},
     "checkpoints": {"common", "compute", "config", "distributed", "logging_system"},
     "sampling": {"common", "config", "diffusion", "models", "data", "compute", "checkpoints"},
     "evaluation": {"common", "config", "models", "data", "compute", "measures", "sampling"},
