@@ -87,7 +87,6 @@ CROSS_FIELD = [
     ("--data-format wlasl", "DATA_ROOT DATA_FORMAT", "layout of DATA_ROOT, which is not set"),
     ("--text-encoder some/model", "DATA_ROOT TEXT_ENCODER", 'use "characters" or set DATA_ROOT'),
     ("--max-frames 4 --max-word-letters 5", "MAX_FRAMES MAX_WORD_LETTERS", "every letter needs at least one frame"),
-    ("--epoch-size 6 --gradient-accumulation-steps 2", "EPOCH_SIZE BATCH_SIZE", "raise EPOCH_SIZE to at least 8"),
     ("--image-size 36", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "must be a multiple of 8 .*use 32 or 40"),
     ("--image-size 18", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "use 16 or 24"),
     ("--spatial-attention-sizes 8,12", "SPATIAL_ATTENTION_SIZES IMAGE_SIZE", "side length 12; choose from 16, 8, 4"),

@@ -130,9 +130,9 @@ def test_parts_that_have_gone_are_named(tmp_path: Path) -> None:
         stored.read()
 
 
-def test_a_step_of_another_number_of_clips_is_said() -> None:
+def test_a_step_of_another_number_of_frames_is_said() -> None:
     config = load_settings(Config, PRESETS, [], program="x").config
     then = config_as_json(config)
     checkpoint = Checkpoint(Path(), state(1, world_size=4, **{**then, "GRADIENT_ACCUMULATION_STEPS": 2}))
-    assert _changed_step(config, checkpoint, Processes(Part(0, 2))) == ["a step takes 8 clips, and took 32"]
+    assert _changed_step(config, checkpoint, Processes(Part(0, 2))) == ["a step takes up to 128 frames, and took 512"]
     assert _changed_step(config, checkpoint, Processes(Part(0, 8))) == []

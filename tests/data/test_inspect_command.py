@@ -185,7 +185,6 @@ def test_a_single_clip_is_reported_plainly(inspect, clips, capsys):
         (["inspect", "CLIPS", "--split-by=signer"], 1, "SPLIT_BY=signer needs a signer"),
         (["inspect", "CLIPS", "--sheet=CLIPS.mp4"], 1, "give a file that ends in .png"),
         (["inspect", "CLIPS", "--json=caption.txt"], 1, "give a file that ends in .json"),
-        (["inspect", "CLIPS", "--gradient-accumulation-steps=9"], 1, "fewer than the 18 of one step"),
         (["inspect", ""], 2, "it is empty"),
         (["inspect", "~nobody_of_this_name"], 1, "nobody of this name has a home folder"),
         (["inspect", "CLIPS", "--text-encoder=/no/model"], 1, "TEXT_ENCODER='/no/model'"),

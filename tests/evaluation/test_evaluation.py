@@ -11,7 +11,7 @@ from PIL import Image
 import evaluation.__main__ as program
 from common.errors import UserError
 from config import Config
-from data.batches import training_batches
+from data.batches import BatchOrder, training_batches
 from data.build import build_data
 from evaluation.evaluate import _checked_words
 from models.build import build_tokenizer
@@ -103,9 +103,8 @@ def test_what_was_in_training_is_what_the_trainer_was_given(evaluated: tuple[Pat
     _, report = evaluated
     run = open_trained_run(SamplingRequest(run=finished_run, device="cpu"))
     splits = build_data(run.config)
-    batches = training_batches(
-        splits.training, batch_size=4, seed=0, start_batch=0, num_workers=0, tokenize=build_tokenizer(run.config, None)
-    )
+    order = BatchOrder(splits.training, run.config.frames_per_step, 0, 0)
+    batches = training_batches(splits.training, order, num_workers=0, tokenize=build_tokenizer(run.config, None))
     shown = {caption for _ in range(3) for caption in next(batches).captions}
     held_out = json.loads((finished_run / "split.json").read_text())["held_out_words"]
     for record in report["words"]:

@@ -10,13 +10,12 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from compute.device import ComputeDevice, place_of_this_process
 from config import Config
-from data.records import Batch
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
 from distributed.gathering import gather_tensors
-from distributed.models import ShardedModel, own_part, shard
+from distributed.models import ReplicatedModel, ShardedModel, gathered, own_part, shard
 from distributed.processes import Processes, connected_processes
-from tests.training.step_rig import Rig, TinyNetwork, batch
+from tests.training.step_rig import Rig, TinyNetwork, batch, part_of
 from training.optimizer import DynamicLossScale, ExponentialMovingAverage, build_adamw, optimizer_tensors
 from training.step import TrainStep
 
@@ -34,11 +33,6 @@ class Overflowing(DynamicLossScale):
         if self.overflows:
             own_part(optimizer.param_groups[0]["params"][0].grad).flatten()[0] = torch.inf
         super().unscale(optimizer)
-
-
-def part_of(whole: Batch, processes: Processes) -> Batch:
-    mine = slice(processes.part.rank, None, processes.part.world_size)
-    return Batch(whole.clips_BTHWC[mine], whole.tokens_BL[mine], whole.captions[mine], whole.ids[mine], whole.epoch, 0)
 
 
 def loss_scale(processes: Processes, folder: Path) -> None:
@@ -72,7 +66,7 @@ def loss_scale(processes: Processes, folder: Path) -> None:
         return {name: own_part(tensor).clone() for name, tensor in everything().items()}
 
     for number in (1, 2, 3):
-        outcome = step.run(number, part_of(batch(), processes))
+        outcome = step.run(number, part_of(batch(), processes.part))
         alone = plain.step.run(number, batch())
         assert not bool(outcome.skipped)
         torch.testing.assert_close(outcome.gradient_norm, alone.gradient_norm)
@@ -85,20 +79,50 @@ def loss_scale(processes: Processes, folder: Path) -> None:
 
     before = own()
     scale.overflows = processes.part.rank == 1
-    outcome = step.run(4, part_of(batch(), processes))
+    outcome = step.run(4, part_of(batch(), processes.part))
     assert not bool(torch.isfinite(outcome.gradient_norm))
     assert (bool(outcome.overflowed), bool(outcome.skipped)) == (True, False)  # it is the scale alone
     assert scale.state()["scale"] == SCALE / 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in own().items())
 
     scale.overflows = False
-    outcome = step.run(5, part_of(batch(), processes))
+    outcome = step.run(5, part_of(batch(), processes.part))
     assert bool(torch.isfinite(outcome.gradient_norm))
     assert scale.state()["scale"] == SCALE / 2
     assert not torch.equal(own()["model.embedding.weight"], before["model.embedding.weight"])
 
 
-CHECKS = {check.__name__: check for check in (loss_scale,)}
+def uneven(processes: Processes, folder: Path) -> None:
+    """Of 11 clips two processes have 6 and 5, in micro-batches of 3 and 2: the step is that of one process."""
+    for accumulation_steps, is_divided in ((1, False), (2, False), (2, True)):
+        rig, alone = Rig(accumulation_steps), Rig()
+        if is_divided:
+            mesh = init_device_mesh("cpu", (processes.part.world_size,))
+            for network in (rig.model, rig.ema.model):
+                shard(network, mesh)
+            rig.optimizer = build_adamw(Config(LEARNING_RATE=0.01, WEIGHT_DECAY=0.0), rig.model)
+        step = TrainStep(
+            shared=ShardedModel(rig.model) if is_divided else ReplicatedModel(rig.model, torch.device("cpu")),
+            ema=rig.ema,
+            optimizer=rig.optimizer,
+            objective=rig.step._objective,
+            compute=ComputeDevice(torch.device("cpu"), None),
+            processes=processes,
+            loss_scale=rig.loss_scale,
+            config=rig.step._config,
+        )
+        for number in (1, 2, 3):
+            found = step.run(number, part_of(batch(11), processes.part))
+            right = alone.step.run(number, batch(11))
+            torch.testing.assert_close(found.loss, right.loss)
+            torch.testing.assert_close(found.gradient_norm, right.gradient_norm)
+            for name, value in vars(right.samples).items():
+                torch.testing.assert_close(getattr(found.samples, name), value)
+        for tensor, wanted in zip(rig.model.parameters(), alone.model.parameters(), strict=True):
+            torch.testing.assert_close(gathered(tensor), wanted, rtol=1e-4, atol=1e-6)
+
+
+CHECKS = {check.__name__: check for check in (loss_scale, uneven)}
 
 
 def main(arguments: list[str]) -> int:

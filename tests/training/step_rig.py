@@ -1,6 +1,7 @@
 """A network of two layers with everything that a training step needs."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from compute.device import ComputeDevice
 from config import Config
+from data.order import Part
 from data.records import Batch
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
@@ -54,11 +56,25 @@ def batch(clips: int = 8) -> Batch:
     generator = torch.Generator().manual_seed(5)
     return Batch(
         clips_BTHWC=torch.randint(256, (clips, 4, 6, 6, 3), generator=generator, dtype=torch.uint8),
+        seconds_B=torch.ones(clips),
         tokens_BL=torch.randint(2, 10, (clips, 3), generator=generator),
         captions=("A",) * clips,
         ids=tuple(map(str, range(clips))),
         epoch=0,
         index_in_epoch=0,
+        clips_in_step=clips,
+    )
+
+
+def part_of(whole: Batch, part: Part) -> Batch:
+    """Return the clips of a process."""
+    return replace(
+        whole,
+        clips_BTHWC=whole.clips_BTHWC[part.own],
+        seconds_B=whole.seconds_B[part.own],
+        tokens_BL=whole.tokens_BL[part.own],
+        captions=whole.captions[part.own],
+        ids=whole.ids[part.own],
     )
 
 

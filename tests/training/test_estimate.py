@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def batch(clips: int = 3, *, frames: int = 4, size: int = 16) -> Batch:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (clips, frames, size, size, 3), generator=generator, dtype=torch.uint8)
     names = tuple(map(str, range(clips)))
-    return Batch(pixels, torch.ones(clips, 2, dtype=torch.int64), names, names, 0, 0)
+    return Batch(pixels, torch.ones(clips), torch.ones(clips, 2, dtype=torch.int64), names, names, 0, 0, clips)
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
@@ -65,7 +66,7 @@ def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
 
 def test_what_is_kept_for_the_backward_pass_is_counted_once_and_for_one_clip() -> None:
     """The video, the output of tanh, which both the tanh and the second product keep, and the prediction."""
-    clip = measure_clip(TwoLayers(), batch(), CPU)
+    clip = measure_clip(TwoLayers(), batch(), 4, CPU)
     assert clip.activation_bytes == VIDEO_BYTES + 4 * HIDDEN + 4 * HIDDEN
     assert clip.cast_weight_bytes == 0
     assert clip.seconds > 0
@@ -73,7 +74,7 @@ def test_what_is_kept_for_the_backward_pass_is_counted_once_and_for_one_clip() -
 
 def test_weights_in_a_lower_precision_are_counted_apart() -> None:
     model = TwoLayers()
-    clip = measure_clip(model, batch(), ComputeDevice(torch.device("cpu"), torch.bfloat16))
+    clip = measure_clip(model, batch(), 4, ComputeDevice(torch.device("cpu"), torch.bfloat16))
     assert clip.cast_weight_bytes in (2 * model.second.weight.numel(), 2 * (model.first.weight.numel() + HIDDEN**2))
     assert clip.activation_bytes < VIDEO_BYTES  # half of it, and a few numbers more
 
@@ -82,15 +83,15 @@ def test_the_first_pass_never_counts_and_slow_ones_are_few(monkeypatch: pytest.M
     passes: list[int] = []
     model = TwoLayers()
     model.register_forward_hook(lambda *_: passes.append(1))
-    measure_clip(model, batch(), CPU)
+    measure_clip(model, batch(), 4, CPU)
     assert len(passes) == estimate_module.MOST_PASSES
     passes.clear()
     monkeypatch.setattr(estimate_module, "BUDGET_SECONDS", 0.0)
-    measure_clip(model, batch(), CPU)
+    measure_clip(model, batch(), 4, CPU)
     assert len(passes) == 2
     seconds = iter([9.0, 2.0])
     monkeypatch.setattr(estimate_module, "_time_pass", lambda *_: next(seconds))
-    assert measure_clip(model, batch(), CPU).seconds == 2.0
+    assert measure_clip(model, batch(), 4, CPU).seconds == 2.0
 
 
 class HalfFrozen(TwoLayers):
@@ -103,7 +104,16 @@ class HalfFrozen(TwoLayers):
 
 
 def test_frozen_and_unused_layers_are_no_obstacle() -> None:
-    assert measure_clip(HalfFrozen(), batch(), CPU).seconds > 0
+    assert measure_clip(HalfFrozen(), batch(), 4, CPU).seconds > 0
+
+
+def sizes_of(
+    forward_flops: int = 7, batch_size: int = 4, accumulation_steps: int = 2, **others: float
+) -> dict[str, Any]:
+    """Return what a step takes, of clips of four frames if nothing else is said."""
+    clips = {"frames": 4, "most_at_once": batch_size, "clips_a_step": batch_size * accumulation_steps}
+    sizes = {"forward_flops": forward_flops, "batch_size": batch_size, "accumulation_steps": accumulation_steps}
+    return sizes | clips | others
 
 
 def test_one_clip_is_scaled_to_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +125,7 @@ def test_one_clip_is_scaled_to_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     model = TwoLayers()
     weights = sum(parameter.nbytes for parameter in model.parameters())
     optimizer = optimizer_of(model)
-    sizes = {"forward_flops": 7, "batch_size": 4, "accumulation_steps": 2}
+    sizes = sizes_of()
     monkeypatch.setattr(estimate_module, "time", HeldClock())
     fresh = estimate_training(model, optimizer, batch(), CPU, **sizes)
     assert fresh.parameters == weights / 4
@@ -123,6 +133,9 @@ def test_one_clip_is_scaled_to_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fresh.step_seconds == 0.5 * 8
     assert fresh.memory_bytes == 1000 + 3 * weights + HELD_BY_CPU_ALLOCATOR * 4 * 10**6
     assert fresh.memory_limit == 4000
+    uneven = estimate_training(model, optimizer, batch(), CPU, **sizes_of(most_at_once=5.25, clips_a_step=7.5))
+    assert (uneven.step_flops, uneven.step_seconds) == (round(3 * 7 * 7.5), 0.5 * 7.5)
+    assert uneven.memory_bytes == fresh.memory_bytes + HELD_BY_CPU_ALLOCATOR * 1.25 * 10**6
     assert estimate_training(model, optimizer, batch(), CPU, **sizes, processes_here=4) == replace(
         fresh, memory_limit=1000, processes_here=4
     )
@@ -141,7 +154,7 @@ def test_training_does_not_notice(small_arguments: Callable[..., list[str]], pre
     before = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
     compute = ComputeDevice(torch.device("cpu"), precision)
-    estimate_training(model, optimizer, batch(frames=8), compute, forward_flops=1, batch_size=2, accumulation_steps=1)
+    estimate_training(model, optimizer, batch(frames=8), compute, **sizes_of(1, 2, 1, frames=8))
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [name for name, parameter in model.named_parameters() if parameter.grad is not None] == []
@@ -158,14 +171,14 @@ def test_training_does_not_notice(small_arguments: Callable[..., list[str]], pre
 )
 def test_a_clip_that_does_not_fit_is_a_message_with_a_remedy(message: str) -> None:
     with pytest.raises(UserError, match="lower MAX_FRAMES, IMAGE_SIZE or MODEL_CHANNELS") as raised:
-        measure_clip(Failing(message), batch(), CPU)
+        measure_clip(Failing(message), batch(), 4, CPU)
     assert message.splitlines()[0] in str(raised.value)
     assert "and more" not in str(raised.value)
 
 
 def test_other_faults_of_a_model_are_not_taken_for_a_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
-        measure_clip(Failing("shapes do not fit"), batch(), CPU)
+        measure_clip(Failing("shapes do not fit"), batch(), 4, CPU)
 
 
 GIBIBYTE = 2**30
@@ -239,7 +252,7 @@ import json, sys
 import torch
 from benchmarks.step_worker import build_training
 from benchmarks.worker_process import peak_memory_gib
-from tests.training.test_estimate import batch, optimizer_of
+from tests.training.test_estimate import batch, optimizer_of, sizes_of
 from common.settings import load_settings
 from config import PRESETS, Config
 from distributed.processes import Processes
@@ -256,7 +269,7 @@ average = ExponentialMovingAverage(model, 0.9)
 start = memory_in_use(cpu.device).here
 clips = batch(1, frames=config.MAX_FRAMES, size=config.IMAGE_SIZE)
 estimate = estimate_training(
-    model, optimizer_of(model), clips, cpu, forward_flops=1, batch_size=config.BATCH_SIZE, accumulation_steps=1
+    model, optimizer_of(model), clips, cpu, **sizes_of(1, config.BATCH_SIZE, 1, frames=config.MAX_FRAMES)
 )
 del model, average
 learner, clips, _ = build_training(config, Processes(), Processes())
@@ -271,7 +284,13 @@ print(json.dumps({"estimated": estimate.memory_bytes - start, "measured": peak -
 def test_the_memory_of_real_steps_is_what_was_estimated_within_a_factor_of_two(tmp_path: Path) -> None:
     root = Path(main.__file__).resolve().parent
     options = [
-        *("--image-size=32", "--max-frames=8", "--model-channels=32,32", "--spatial-attention-sizes=8"),
+        *(
+            "--image-size=32",
+            "--max-frames=8",
+            "--clip-timing=stretched",
+            "--model-channels=32,32",
+            "--spatial-attention-sizes=8",
+        ),
         *("--text-channels=32", "--text-layers=1", "--batch-size=16", "--device=cpu", "--mixed-precision=off"),
         f"--cache-dir={tmp_path}",
     ]
@@ -304,10 +323,10 @@ def test_on_a_gpu_a_whole_batch_is_measured_and_a_clip_scaled_only_where_it_does
     monkeypatch.setattr(estimate_module, "_time_pass", time_pass)
     monkeypatch.setattr(estimate_module, "memory_in_use", lambda *_: MemoryInUse(1000, 4000))
     given = estimate_module.first_clips
-    monkeypatch.setattr(estimate_module, "first_clips", lambda clips, count, device: given(clips, count, CPU.device))
+    monkeypatch.setattr(estimate_module, "first_clips", lambda *wanted: given(*wanted[:-1], CPU.device))
     monkeypatch.setattr(estimate_module, "BUDGET_SECONDS", 0.0)
     model = TwoLayers()
-    options = {"forward_flops": 7, "batch_size": 4, "accumulation_steps": 2}
+    options = sizes_of()
     found = estimate_training(model, optimizer_of(model), batch(3), GPU, **options)
     assert (found.step_seconds, found.clips_measured, found.batch_fits) == (seconds, measured, fits)
     assert sizes == [1, 1, 4, 4] if fits else [1, 1, 4]

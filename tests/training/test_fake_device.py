@@ -190,7 +190,7 @@ def test_nothing_in_a_step_waits_for_the_device(imagined_training: Any, is_scale
     imagined_training.has_float64 = is_scaled  # PyTorch's GradScaler, for CUDA alone, inverts its scale in it
     rig = rig_on(imagined_training, build_loss_scale(ComputeDevice(device, torch.float16 if is_scaled else None)))
     for step in (1, 2):
-        rig.step.draw_ahead(step + 1, batch().clips_BTHWC)
+        rig.step.draw_ahead(step + 1, batch().clips_BTHWC.shape)
         outcome = rig.run(step)
     assert imagined_training.transfers == 0
     left = [outcome, outcome.samples, outcome.tensors]

@@ -24,7 +24,6 @@ ESTIMATE = TrainingEstimate(
     parameters=1, step_flops=1, step_seconds=3.0, memory_bytes=1, memory_limit=1, measuring_seconds=0.1
 )
 PLAIN = {
-    "BATCH_SIZE": 4,
     "VALIDATION_CLIPS": 12,
     "VALIDATE_EVERY_STEPS": 70,
     "SAMPLE_EVERY_STEPS": 150,
@@ -36,7 +35,8 @@ def planner(
     total_steps: int | None = None, *, start_step: int = 0, sample_passes: int = 48, **changes: object
 ) -> StepPlanner:
     config = Config().model_copy(update=PLAIN | changes)
-    return StepPlanner(config, StoppingLimits(total_steps, config.MAX_MINUTES), start_step, ESTIMATE, sample_passes)
+    limits = StoppingLimits(total_steps, config.MAX_MINUTES)
+    return StepPlanner(config, limits, start_step, ESTIMATE, sample_passes, clips_a_step=4)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_when_to_plan(
 
 def test_a_plan_that_is_known_is_not_made_again() -> None:
     config = Config()
-    assert StepPlanner(config, StoppingLimits(1200, 13.0, 800), 0, ESTIMATE, 1).after_step is None
+    assert StepPlanner(config, StoppingLimits(1200, 13.0, 800), 0, ESTIMATE, 1, 4).after_step is None
 
 
 def test_the_limits_name_what_ends_the_run() -> None:

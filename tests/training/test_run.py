@@ -4,11 +4,10 @@ import importlib.resources
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -16,6 +15,7 @@ import generate
 import main
 from checkpoints.checkpoint import list_checkpoints
 from common.files import newest_first
+from data.records import Batch
 from logging_system import dispatcher
 from models.tokens import TEXT_SYMBOLS
 from tests.grids import mostly_slow
@@ -354,17 +354,21 @@ def test_the_loop_draws_the_noise_of_each_step_while_the_one_before_runs(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead: list[tuple[int, int]] = []
+    shapes: dict[int, tuple[int, ...]] = {}
     draw_ahead, run_step = TrainStep.draw_ahead, TrainStep.run
 
-    def note_draw(step: TrainStep, number: int, clips: torch.Tensor) -> None:
+    def note_draw(step: TrainStep, number: int, shape: Sequence[int]) -> None:
         ahead.append((number, 0))
-        draw_ahead(step, number, clips)
+        shapes[number] = tuple(shape)
+        draw_ahead(step, number, shape)
 
-    def note_run(step: TrainStep, number: int, *given: object) -> object:
+    def note_run(step: TrainStep, number: int, batch: Batch, request: int) -> object:
         ahead.append((0, number))
-        return run_step(step, number, *given)
+        assert shapes.setdefault(number, tuple(batch.clips_BTHWC.shape)) == batch.clips_BTHWC.shape
+        return run_step(step, number, batch, request)
 
     monkeypatch.setattr(TrainStep, "draw_ahead", note_draw)
     monkeypatch.setattr(TrainStep, "run", note_run)
-    run("ahead", "--max-steps=2", "--no-enable-video-logging", "--no-enable-noise-visualization")
-    assert ahead == [(2, 0), (0, 1), (3, 0), (0, 2)]
+    run("ahead", "--max-steps=4", "--no-enable-video-logging", "--no-enable-noise-visualization")
+    assert ahead == [(2, 0), (0, 1), (3, 0), (0, 2), (4, 0), (0, 3), (5, 0), (0, 4)]
+    assert len({shape[1] for shape in shapes.values()}) == 2  # clips of two lengths

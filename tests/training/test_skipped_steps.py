@@ -26,7 +26,8 @@ class Rig:
         )
 
     def add(self, step: int, skipped: bool, fault: int = 1) -> None:
-        batch = Batch(torch.zeros(1, 1, 1, 1, 3, dtype=torch.uint8), torch.zeros(1, 1), ("A",), (f"clip {step}",), 0, 0)
+        clips = torch.zeros(1, 1, 1, 1, 3, dtype=torch.uint8)
+        batch = Batch(clips, torch.ones(1), torch.zeros(1, 1), ("A",), (f"clip {step}",), 0, 0, 1)
         self.steps.add(step, batch, torch.tensor(skipped), torch.tensor(fault))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.order import Part
 from distributed.processes import Processes
-from tests.training.step_rig import Rig, batch, equal
+from tests.training.step_rig import Rig, batch, equal, part_of
 from training.optimizer import DynamicLossScale, LossScale
 from training.step import StepOutcome, TrainStep
 
@@ -24,17 +24,19 @@ in_each_precision = pytest.mark.parametrize("build_scale", [LossScale, float16_s
 
 
 @in_each_precision
-def test_accumulated_micro_batches_equal_one_large_batch(build_scale: BuildScale) -> None:
+@pytest.mark.parametrize(("clips", "last"), [(8, 2), (7, 1), (5, 1)])
+def test_accumulated_micro_batches_equal_one_large_batch(build_scale: BuildScale, clips: int, last: int) -> None:
+    """Also where the clips do not divide evenly: seven are 2, 2, 2 and 1."""
     whole, parts = Rig(1, loss_scale=build_scale()), Rig(4, loss_scale=build_scale())
     for step in (1, 2, 3):
-        one, other = whole.step.run(step, batch()), parts.step.run(step, batch())
+        one, other = whole.step.run(step, batch(clips)), parts.step.run(step, batch(clips))
         torch.testing.assert_close(one.loss, other.loss)
         torch.testing.assert_close(one.gradient_norm, other.gradient_norm)
         for name in ("timestep", "weighted_loss", "is_captioned", "noise_mse"):
             torch.testing.assert_close(getattr(one.samples, name), getattr(other.samples, name))
     for first, second in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
-    assert other.tensors.video.shape[0] == 2  # the last micro-batch
+    assert other.tensors.video.shape[0] == last  # the last micro-batch
 
 
 def outcome_of(seed: int, step: int) -> StepOutcome:
@@ -113,9 +115,10 @@ def test_noise_that_is_drawn_ahead_is_the_same_and_is_used(monkeypatch: pytest.M
 
     monkeypatch.setattr(TrainStep, "_fill", noted)
     plain, ahead = Rig(2), Rig(2)
-    for number in (1, 2, 3):
-        ahead.step.draw_ahead(number + 1, batch().clips_BTHWC)
-        one, other = plain.run(number), ahead.run(number)
+    for number in (1, 2, 3):  # as many steps with different numbers of clips
+        clips = batch(8 - number)
+        ahead.step.draw_ahead(number + 1, batch(8 - number - 1).clips_BTHWC.shape)
+        one, other = plain.step.run(number, clips), ahead.step.run(number, clips)
         assert torch.equal(one.tensors.actual_noise, other.tensors.actual_noise)
         assert torch.equal(one.loss, other.loss)
     assert equal(plain.everything(), ahead.everything())
@@ -124,12 +127,13 @@ def test_noise_that_is_drawn_ahead_is_the_same_and_is_used(monkeypatch: pytest.M
     assert len(in_threads) == 3
 
 
-def test_the_noise_of_each_process_is_its_part_of_that_of_one() -> None:
-    whole = Rig().step.draw(5, batch().clips_BTHWC)
+@pytest.mark.parametrize("clips", [8, 7])
+def test_the_noise_of_each_process_is_its_part_of_that_of_one(clips: int) -> None:
+    whole = Rig().step.draw(5, batch(clips))
     for rank in range(2):
         rig = Rig()
         rig.step._processes = Processes(Part(rank, 2))
-        own = batch(4).clips_BTHWC
-        rig.step.draw_ahead(5, own)
+        own = part_of(batch(clips), Part(rank, 2))
+        rig.step.draw_ahead(5, own.clips_BTHWC.shape)
         for drawn, expected in zip(rig.step.draw(5, own), whole, strict=True):
             assert torch.equal(drawn, expected[rank::2])

@@ -172,7 +172,7 @@ def _validation(step: int) -> ValidationRecord:
 
 
 def _epoch(epoch: int, step: int, **changes: object) -> EpochRecord:
-    facts = {"optimizer_steps": step, "clips": 6 * step, "seconds": 12.5, "learning_rate": 2e-4}
+    facts = {"optimizer_steps": step, "clips": 6 * step, "frames": 48 * step, "seconds": 12.5, "learning_rate": 2e-4}
     record = EpochRecord(epoch=epoch, step=step, is_partial=False, is_last=False, **facts)
     return dataclasses.replace(record, **changes)
 

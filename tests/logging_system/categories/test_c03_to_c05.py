@@ -39,6 +39,7 @@ def test_epoch_average_covers_all_steps_and_the_axis_is_the_epoch(
     assert reader.points("03_Epoch_Summary/Epoch_Time_Seconds")[2] == 12.5
     assert reader.points("03_Epoch_Summary/Optimizer_Steps") == {2: 4, 3: 6}
     assert reader.points("03_Epoch_Summary/Samples") == {2: 24, 3: 36}
+    assert reader.points("03_Epoch_Summary/Frames") == {2: 192, 3: 288}
     assert reader.points("03_Epoch_Summary/Learning_Rate")[3] == pytest.approx(2e-4)
 
 
@@ -113,8 +114,8 @@ def test_rates_of_an_interval(session: Callable[..., Any], make: SimpleNamespace
     running = session("05_Performance", log_every_steps=2)
     running.step(make.record(1, step_seconds=10.0))
     running.step(make.record(2, step_seconds=10.0))
-    running.step(make.record(3, step_seconds=0.25, data_seconds=0.05))
-    running.step(make.record(4, step_seconds=0.75, data_seconds=0.15))
+    running.step(make.record(3, step_seconds=0.25, data_seconds=0.05, frames_in_step=10))
+    running.step(make.record(4, step_seconds=0.75, data_seconds=0.15, frames_in_step=26))
     running.dispatcher.on_validation(make.validation(4))
     reader = running.finish()
     assert reader.points("05_Performance/Samples_Per_Second") == {2: pytest.approx(0.6), 4: pytest.approx(12)}
@@ -122,8 +123,8 @@ def test_rates_of_an_interval(session: Callable[..., Any], make: SimpleNamespace
     assert reader.last("05_Performance/Frames_Per_Second") == pytest.approx(36)
     assert reader.last("05_Performance/Step_Time_Seconds") == pytest.approx(0.5)
     assert reader.last("05_Performance/Data_Wait_Percent") == pytest.approx(20)
-    assert reader.last("05_Performance/Model_TFLOPs") == pytest.approx(3 * 2e9 * 12 / 1e12)
-    assert reader.last("05_Performance/MFU_Percent") == pytest.approx(100 * 3 * 2e9 * 12 / 1e13)
+    assert reader.last("05_Performance/Model_TFLOPs") == pytest.approx(3 * 2e9 * (36 / 32) / 1e12)  # of MAX_FRAMES
+    assert reader.last("05_Performance/MFU_Percent") == pytest.approx(100 * 3 * 2e9 * (36 / 32) / 1e13)
     assert reader.points("05_Performance/Validation_Seconds") == {4: 1.5}
     assert "05_Performance/Sampling_Seconds" not in reader.all_tags
 
