@@ -19,10 +19,9 @@ from common.files import write_atomically
 from common.interruption import Interrupted, signals_raise
 from common.settings import load_settings
 from config import PRESETS, Config
-from data.batches import batches_per_epoch
 from data.build import inspect_data
 from data.captions import caption_notices, check_captions
-from data.clip_set import InspectedClips, check_usable, name_skipped, split_as_configured
+from data.clip_set import check_usable, name_skipped, split_as_configured
 from data.clip_splits import ClipSplit
 from data.inspection_report import InspectionReport, draw_sheet, report_line
 from data.media.files import printable
@@ -84,12 +83,11 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
         check_usable(options.path, inspection, is_reported=True)
         check_captions(config, lost, len(captions))
         split = split_as_configured(config, inspection, tokenizer)
-        batches_per_epoch(InspectedClips(reader, split.training), config.clips_per_step)
     except UserError as error:
         problem = error  # what was found comes first
     path = printable(str(options.path))
     notices = caption_notices(config, lost, tokenizer, captions)
-    report = InspectionReport(path, inspection, config.TEXT_ENCODER, lost, notices, split)
+    report = InspectionReport(path, inspection, config.TEXT_ENCODER, lost, notices, split, reader.shape.lengths)
     print("\n".join(report.lines()))
     if options.json is not None:
         content = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
