@@ -25,6 +25,8 @@ from config import PRESETS, Config
 from data.build import build_data
 from data.fingerspelling.drawing import compose_word, random_style, render_word
 from data.fingerspelling.source import load_letters
+from data.fingerspelling.timing import spelled_time, time_letters
+from data.lengths import clip_lengths
 from data.media.files import PlainFile
 from data.media.resample import ClipShape
 from data.media.video import decode_video
@@ -68,7 +70,8 @@ def write_clips(folder: Path, clips: int, width: int, height: int, frames: int) 
         generator = numpy_generator(0, "benchmark_clip", number)
         count = int(generator.integers(LETTERS[0], LETTERS[1] + 1))
         word = [symbols[place] for place in generator.integers(0, len(symbols), count).tolist()]
-        motion = compose_word([letters[symbol] for symbol in word], frames)
+        timing = time_letters(spelled_time(word, letters), frames)
+        motion = compose_word([letters[symbol] for symbol in word], timing)
         video_THWC = render_word(motion, width, random_style(generator))[:, top : top + height]
         (folder / f"clip_{number:03}.mp4").write_bytes(encode_mp4(video_THWC, FRAMES_PER_SECOND))
         (folder / f"clip_{number:03}.txt").write_text("".join(word) + "\n", encoding="utf-8")
@@ -81,7 +84,7 @@ def measure_clip_rates(clips: Path, alternations: int, config: Config, folder: P
     `clips` is a folder of MP4, and `folder` a place for caches.
     """
     paths = sorted(clips.glob("*.mp4"))
-    shape = ClipShape(config.MAX_FRAMES, config.IMAGE_SIZE, config.CLIP_FIT)
+    shape = ClipShape(clip_lengths(config), config.IMAGE_SIZE, config.CLIP_FIT)
     opened = _open_training(config, clips, folder / "clips")  # which decodes all into the cache
     words = _open_training(config, None, folder / "words")
 

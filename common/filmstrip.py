@@ -37,7 +37,7 @@ def filmstrips(rows: Sequence[tuple[str, numpy.ndarray]], label_width: int = 130
     """Draw clips below each other, each with its label on the left.
 
     Args:
-        rows: label and clip, uint8 [T, H, W, 3]; at least one, all frames of one size.
+        rows: label and clip, uint8 [T, H, W, 3]; at least one, all clips of one H and W.
         label_width: pixels; longer lines are cut.
 
     Returns:

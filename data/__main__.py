@@ -87,7 +87,7 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
         problem = error  # what was found comes first
     path = printable(str(options.path))
     notices = caption_notices(config, lost, tokenizer, captions)
-    report = InspectionReport(path, inspection, config.TEXT_ENCODER, lost, notices, split)
+    report = InspectionReport(path, inspection, config.TEXT_ENCODER, lost, notices, split, reader.shape.lengths)
     print("\n".join(report.lines()))
     if options.json is not None:
         content = json.dumps(report.as_json(), indent=1, ensure_ascii=False)

@@ -51,7 +51,11 @@ class InspectedClips:
     def row(self, epoch: int, index: int) -> ClipRow:
         if not 0 <= index < len(self.clips):
             raise IndexError(index)
-        return ClipRow(self.clips[index].row.id, self.clips[index].row.caption)
+        clip = self.clips[index]
+        return ClipRow(clip.row.id, clip.row.caption, self.reader.frames(clip), clip.facts.seconds)
+
+    def lengths(self) -> numpy.ndarray:
+        return numpy.array([self.reader.frames(clip) for clip in self.clips], dtype=numpy.int64)
 
     def groups(self) -> tuple[tuple[int, ...], ...] | None:
         """Return the clips of each shard, if the data set comes in shards."""
@@ -235,8 +239,8 @@ def _description(path: Path, inspection: Inspection, split: ClipSplit, validatio
 
 
 def _cache_notices(split: ClipSplit, reader: ClipReader) -> tuple[Notice, ...]:
-    limit, shape = reader.cache.limit_bytes, reader.shape
-    needed = len(split.training) * shape.num_frames * shape.image_size**2 * 3
+    limit = reader.cache.limit_bytes
+    needed = sum(map(reader.frames, split.training)) * reader.shape.image_size**2 * 3
     if needed <= limit:
         return ()
     text = (

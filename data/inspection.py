@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from common.field_types import MOST_FRAMES
 from data.cache import ClipCache
+from data.lengths import FRAME_STEP, ClipLengths
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
 from data.media.files import printable
 from data.media.resample import Change, ClipShape, DecodedClip, MediaFacts
@@ -64,7 +65,7 @@ class Inspection:
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Decodes the clips of one data set into arrays of one shape, through the cache."""
+    """Decodes the clips of one data set into arrays of a training's shape, through the cache."""
 
     root: Path
     shape: ClipShape
@@ -76,17 +77,22 @@ class ClipReader:
         Raises:
             UnusableClip: it cannot be decoded any more, or is no longer the one that was inspected.
         """
-        return self.cache.get_or_make(self._key(clip.row, clip.digest), lambda: self._decode(clip))
+        key = self._key(clip.row, clip.digest, self.frames(clip))
+        return self.cache.get_or_make(key, lambda: self._decode(clip))
+
+    def frames(self, clip: InspectedClip) -> int:
+        """Return how many frames a clip has."""
+        return self.shape.lengths.of(clip.facts.seconds)
 
     def keep(self, row: ManifestRow, digest: str, decoded: DecodedClip) -> None:
         """Put a clip that has just been decoded into the cache, unless it is there."""
-        self.cache.get_or_make(self._key(row, digest), lambda: decoded.pixels_THWC)
+        self.cache.get_or_make(self._key(row, digest, len(decoded.pixels_THWC)), lambda: decoded.pixels_THWC)
 
-    def _key(self, row: ManifestRow, digest: str) -> tuple[str | int | float, ...]:
+    def _key(self, row: ManifestRow, digest: str, frames: int) -> tuple[str | int | float, ...]:
         span = row.media.span
         end = "end" if span.end is None else span.end
         source = ("clip", DECODING_VERSION, row.media.kind, digest, span.start, end, row.media.frames_per_second)
-        return (*source, self.shape.num_frames, self.shape.image_size, self.shape.fit)
+        return (*source, frames, self.shape.image_size, self.shape.fit)
 
     def _decode(self, clip: InspectedClip) -> numpy.ndarray:
         media = clip.row.media
@@ -163,16 +169,8 @@ def picture_notices(clips: Sequence[InspectedClip], shape: ClipShape) -> tuple[N
     for change, reason in reasons.items():
         if changed := [clip.row.id for clip in clips if change in clip.facts.changes]:
             texts.append(f"{len(changed)} of {len(clips)} {reason}, such as {changed[0]}")
-    slow = [(clip.facts.seconds, clip.row.id) for clip in clips if _is_thinned(clip, shape)]
-    if slow:
-        seconds, name = max(slow, key=lambda pair: pair[0])
-        needed = math.ceil(LEAST_FRAMES_PER_SECOND * seconds)
-        remedy = f"MAX_FRAMES={needed} would do" if needed <= MOST_FRAMES else "cut it into shorter clips"
-        texts.append(
-            f"{len(slow)} of {len(clips)} too long for MAX_FRAMES={shape.num_frames}: "
-            f"{shape.num_frames / seconds:.1f} frames a second are left of {name}, and movements become jumps below "
-            f"{LEAST_FRAMES_PER_SECOND:g}; {remedy}"
-        )
+    if text := _too_long(clips, shape.lengths):
+        texts.append(text)
     lost = [(_lost_share(clip), clip.row.id) for clip in clips if _lost_share(clip) > LARGEST_LOST_SHARE]
     if lost:
         share, name = max(lost, key=lambda pair: pair[0])
@@ -184,9 +182,29 @@ def picture_notices(clips: Sequence[InspectedClip], shape: ClipShape) -> tuple[N
     return tuple(Notice("pictures", text) for text in texts)
 
 
-def _is_thinned(clip: InspectedClip, shape: ClipShape) -> bool:
-    facts = clip.facts
-    return facts.frames > shape.num_frames and shape.num_frames < LEAST_FRAMES_PER_SECOND * facts.seconds
+def _too_long(clips: Sequence[InspectedClip], lengths: ClipLengths) -> str:
+    """Return what is said of clips that last so long that MAX_FRAMES shows them faster than they are, or in jumps."""
+    most = lengths.max_frames
+    if lengths.is_natural:
+        long = [clip for clip in clips if lengths.is_shortened(clip.facts.seconds)]
+        rate = lengths.frames_per_second
+    else:
+        rate = LEAST_FRAMES_PER_SECOND
+        long = [clip for clip in clips if clip.facts.frames > most and most < rate * clip.facts.seconds]
+    if not long:
+        return ""
+    longest = max(long, key=lambda clip: clip.facts.seconds)
+    seconds, name = longest.facts.seconds, longest.row.id
+    needed = FRAME_STEP * math.ceil(rate * seconds / FRAME_STEP)
+    remedy = f"MAX_FRAMES={needed} would do" if needed <= MOST_FRAMES else "cut it into shorter clips"
+    if lengths.is_natural:
+        done = f"{seconds * rate / most:.1f} times as fast is {name}"
+        counts = f"{len(long)} of {len(clips)} ({len(long) / len(clips):.1%}) too long for MAX_FRAMES={most}"
+        return f"{counts} and shown faster, so that their speed is lost: {done}; {remedy}"
+    return (
+        f"{len(long)} of {len(clips)} too long for MAX_FRAMES={most}: {most / seconds:.1f} frames a second are left of "
+        f"{name}, and movements become jumps below {LEAST_FRAMES_PER_SECOND:g}; {remedy}"
+    )
 
 
 def _lost_share(clip: InspectedClip) -> float:

@@ -20,6 +20,7 @@ from data.clip_splits import (
     split_notices,
 )
 from data.inspection import ClipReader, InspectedClip, Inspection
+from data.lengths import ClipLengths
 from data.rows import Notice, UnusableClip
 from models.tokens import Unread
 
@@ -41,6 +42,7 @@ class InspectionReport:
     unread: Unread  # what the text encoder does not read of the captions
     caption_notices: tuple[Notice, ...]
     split: ClipSplit | None  # None if the clips cannot be divided
+    lengths: ClipLengths  # of the training
 
     def lines(self) -> list[str]:
         """Return the lines to print."""
@@ -57,6 +59,7 @@ class InspectionReport:
             resolutions = Counter(f"{clip.facts.width} x {clip.facts.height}" for clip in clips)
             lines += [
                 report_line("durations", _durations(clips)),
+                report_line("trained as", _frames(clips, self.lengths)),
                 report_line("frame rates", _most_common(rates)),
                 report_line("resolutions", _most_common(resolutions)),
                 *self._caption_lines(),
@@ -99,6 +102,7 @@ class InspectionReport:
                     "split": part_of.get(clip.row.id),
                     "seconds": clip.facts.seconds,
                     "frames": clip.facts.frames,
+                    "trained_frames": self.lengths.of(clip.facts.seconds),
                     "width": clip.facts.width,
                     "height": clip.facts.height,
                     "changes": clip.facts.changes,
@@ -158,6 +162,14 @@ def _durations(clips: Sequence[InspectedClip]) -> str:
     total = sum(seconds)
     in_all = f"{total:.0f} s" if total < 600 else f"{total / 3600:.1f} h"
     return f"{min(seconds):.1f} to {max(seconds):.1f} s, median {statistics.median(seconds):.1f} s; {in_all} in all"
+
+
+def _frames(clips: Sequence[InspectedClip], lengths: ClipLengths) -> str:
+    frames = [lengths.of(clip.facts.seconds) for clip in clips]
+    if not lengths.is_natural:
+        return f"{lengths.max_frames} frames each, by CLIP_TIMING"
+    span = f"{min(frames)} to {max(frames)} frames, median {statistics.median(frames):g}"
+    return f"{span}, {lengths.frames_per_second:g} a second"
 
 
 def _named(names: Sequence[str | None]) -> str:

@@ -48,7 +48,7 @@ def decode_pose(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> D
     """
     pose = read_pose_file(file)
     frames, start_times, seconds = _frames_within(pose, span)
-    wanted = uniform_indices(start_times, seconds, shape.num_frames)
+    wanted = uniform_indices(start_times, seconds, shape.lengths.of(seconds))
     pixels = draw_signer(find_signer(pose, frames), wanted, shape.image_size)
     return DecodedClip(pixels, MediaFacts(pose.width, pose.height, len(start_times), seconds))
 

@@ -113,7 +113,10 @@ def decode_frames(folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE)
         seconds = 1 / folder.frames_per_second
         times = [number * seconds for number in range(len(names))]
         within = [time for time in times if begins_within(time, span)]
-        expected = uniform_indices(within, within[-1] - within[0] + seconds, shape.num_frames) if within else ()
+        expected: Sequence[int] = ()
+        if within:
+            duration = within[-1] - within[0] + seconds
+            expected = uniform_indices(within, duration, shape.lengths.of(duration))
         return choose_frames(lambda: folder_frames(folder, names), frozenset(expected), shape, span)
 
 

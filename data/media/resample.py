@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from common.vision import v2
+from data.lengths import ClipLengths
 from data.media.budget import check_duration, check_frame_count
 from data.rows import WHOLE, TimeSpan, UnusableClip
 
@@ -31,9 +32,9 @@ UPRIGHT: Turn = (False, False, False)
 
 @dataclass(frozen=True)
 class ClipShape:
-    """The one shape that every clip of a training has."""
+    """What shape a training's clips have."""
 
-    num_frames: int  # T; a clip is resampled over its full duration
+    lengths: ClipLengths  # T, by a clip's duration, over all of which it is resampled
     image_size: int  # H and W
     fit: Fit = "crop"  # how a picture that is not square becomes square: cut, or with black borders
 
@@ -53,7 +54,7 @@ class MediaFacts:
 class DecodedClip:
     """A clip as the training sees it."""
 
-    pixels_THWC: numpy.ndarray  # uint8 [num_frames, image_size, image_size, 3], red, green, blue
+    pixels_THWC: numpy.ndarray  # uint8 [T, image_size, image_size, 3], red, green, blue
     facts: MediaFacts
 
 
@@ -86,7 +87,7 @@ def choose_frames(
         UnusableClip: there are too few or too many frames, or their times make no sense.
     """
     taken = _one_pass(open_frames(), shape, span, kept=expected)
-    wanted = uniform_indices(taken.start_times, taken.seconds, shape.num_frames)
+    wanted = uniform_indices(taken.start_times, taken.seconds, shape.lengths.of(taken.seconds))
     if not taken.kept.keys() >= set(wanted):
         taken = _one_pass(open_frames(), shape, span, kept=frozenset(wanted))
     changes = tuple(change for change in get_args(Change) if change in taken.changes)

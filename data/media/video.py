@@ -14,6 +14,7 @@ from av.container import InputContainer
 from av.video.reformatter import ColorPrimaries, VideoReformatter
 from PIL import Image
 
+from data.lengths import ClipLengths
 from data.media.budget import MOST_FRAMES, Budget, failures_as_reasons, large_frame_lock
 from data.media.containers import check_kind
 from data.media.ffmpeg import (
@@ -59,19 +60,19 @@ def decode_video(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> 
     """
     with failures_as_reasons():
         family = check_kind(file)
-        expected = _expected_indices(file, family, shape.num_frames, span)
+        expected = _expected_indices(file, family, shape.lengths, span)
         if family == "gif":
             return choose_frames(lambda: gif_frames(file), expected, shape, span)
         return choose_frames(lambda: stream_frames(file, family, span), expected, shape, span)
 
 
-def _expected_indices(file: SourceFile, family: str, num_frames: int, span: TimeSpan) -> frozenset[int]:
+def _expected_indices(file: SourceFile, family: str, lengths: ClipLengths, span: TimeSpan) -> frozenset[int]:
     """Guess from the container's timestamps, without decoding, which frames will be wanted; empty if it has none."""
     try:
         start_times, seconds = _gif_times(file, span) if family == "gif" else _packet_times(file, family, span)
     except av.FFmpegError:  # decoding will meet the error again and report it
         return frozenset()
-    return frozenset(uniform_indices(start_times, seconds, num_frames) if start_times else ())
+    return frozenset(uniform_indices(start_times, seconds, lengths.of(seconds)) if start_times else ())
 
 
 def _gif_times(file: SourceFile, span: TimeSpan) -> tuple[list[float], float]:

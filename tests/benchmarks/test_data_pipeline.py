@@ -12,8 +12,8 @@ from benchmarks.data_pipeline import BARE, decode_all_frames, report, write_clip
 from common.settings import load_settings
 from config import PRESETS, Config
 from data.media.files import PlainFile
-from data.media.resample import ClipShape
 from data.media.video import decode_video
+from tests.shapes import stretched
 
 SMALL = (4, 32, 24, 6)
 OPTIONS = ("--image-size=16", "--max-frames=4", "--max-word-letters=2")
@@ -66,7 +66,7 @@ def test_the_files_are_different_clips_of_the_size_asked_for(tmp_path):
             assert (container.streams.video[0].width, container.streams.video[0].height) == (64, 48)
             assert container.streams.video[0].codec_context.name == "h264"
         assert 3 <= len(path.with_suffix(".txt").read_text().strip()) <= 6
-    first, second = (decode_video(PlainFile(path), ClipShape(4, 16)).pixels_THWC for path in paths)
+    first, second = (decode_video(PlainFile(path), stretched(4, 16)).pixels_THWC for path in paths)
     assert (first != second).any()
 
 

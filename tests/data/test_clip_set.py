@@ -3,11 +3,13 @@ import shutil
 
 import numpy
 import pytest
+from PIL import Image
 
 from common.errors import UserError
 from config import Config
 from data.batches import load_batch
 from data.build import build_data, inspect_data
+from data.clip_set import InspectedClips
 
 
 @pytest.fixture
@@ -38,6 +40,7 @@ def open_(folder, tmp_path):
         constants = {
             "DATA_ROOT": root,
             "CACHE_DIR": tmp_path / "cache",
+            "CLIP_TIMING": "stretched",
             "MAX_FRAMES": 5,
             "IMAGE_SIZE": 16,
             "SPLIT_BY": "auto",
@@ -64,6 +67,71 @@ def test_clips_and_captions_are_found(open_, tokenize):
     shades = ((batch.video_BCTHW + 1) * 127.5).mean((0, 1, 3, 4))
     assert shades.tolist() == pytest.approx([25, 75, 125, 175, 225], abs=12)
     assert splits.symbols is None
+
+
+def grey_gif(path, frames, milliseconds, size=(16, 16)):
+    """Write frames that become brighter."""
+    images = [Image.new("L", size, 250 * number // max(frames - 1, 1)) for number in range(frames)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=milliseconds)
+    path.with_suffix(".txt").write_text(path.stem)
+
+
+def test_clips_keep_their_duration(open_, tmp_path):
+    """At 12 frames a second and at most 32, in multiples of four."""
+    root = tmp_path / "mixed"
+    root.mkdir()
+    durations = {"blink": 0.1, "short": 0.6, "medium": 1.3, "long": 2.8}
+    for name, seconds in durations.items():
+        grey_gif(root / f"{name}.gif", 10, round(100 * seconds))
+    grey_gif(root / "ten minutes.gif", 600, 1000)
+    grey_gif(root / "picture.gif", 1, 1000)
+    grey_gif(root / "line.gif", 10, 100, size=(1, 1000))
+    inspection, reader = inspect_data(
+        Config.model_construct(DATA_ROOT=root, CACHE_DIR=tmp_path / "cache", MAX_FRAMES=32, IMAGE_SIZE=16)
+    )
+    source = InspectedClips(reader, inspection.usable)
+    rows = {row.caption: row for row in (source.row(0, index) for index in range(len(source)))}
+    frames = {name: row.frames for name, row in rows.items()}
+    assert frames == {"blink": 4, "short": 8, "medium": 16, "long": 32, "ten minutes": 32}
+    assert {name: rows[name].seconds for name in durations} == pytest.approx(durations)
+    assert rows["ten minutes"].seconds == pytest.approx(600)
+    assert source.lengths().tolist() == [source.row(0, index).frames for index in range(len(source))]
+    assert source.lengths().dtype == numpy.int64
+    for row in rows.values():
+        clip = source.load(row).mean((1, 2, 3))
+        assert clip.shape == (row.frames,)
+        assert (numpy.diff(clip) >= 0).all()
+        assert clip[0] <= 255 * 0.13  # from its beginning
+        assert clip[-1] >= 255 * 0.86  # to its end
+    reasons = {row.id: row.reason for row in inspection.unusable}
+    assert reasons["picture.gif"] == "has only one frame: it is a picture, not a clip"
+    assert reasons["line.gif"] == "has frames of 1 x 1000 pixels; the least is 8 x 8"
+    assert any("1 of 5 (20.0%) too long for MAX_FRAMES=32" in notice.text for notice in inspection.notices)
+
+
+def test_frames_of_changing_duration_are_shown_as_long_as_they_last(open_, tmp_path):
+    root = tmp_path / "uneven"
+    root.mkdir()
+    grey_gif(root / "clip.gif", 4, [500, 100, 100, 300])  # of one second
+    inspection, reader = inspect_data(
+        Config.model_construct(DATA_ROOT=root, CACHE_DIR=tmp_path / "cache", MAX_FRAMES=32, IMAGE_SIZE=16)
+    )
+    shades = reader.clip(inspection.usable[0]).mean((1, 2, 3)).round().tolist()
+    # The middles of 12 parts of the second: 0.04, 0.13, 0.21, 0.29, 0.38, 0.46, 0.54, 0.63, 0.71, 0.79, 0.88, 0.96.
+    assert shades == pytest.approx([0] * 6 + [83] + [166] + [250] * 4, abs=1)
+
+
+def test_the_cache_is_measured_by_the_frames_that_clips_have(open_):
+    stretched, natural = (open_(clip_timing=timing, max_frames=32) for timing in ("stretched", "natural"))
+    rows = [natural.training.row(0, index) for index in range(len(natural.training))]
+    assert {row.frames for row in rows} == {12}  # of one second
+    limit = sum(row.frames for row in rows) * 16 * 16 * 3 / 1e9
+    assert "decoded clips take" not in "".join(
+        open_(clip_timing="natural", max_frames=32, cache_limit_gb=1.01 * limit).summary.lines()
+    )
+    said = "".join(open_(clip_timing="stretched", max_frames=32, cache_limit_gb=1.01 * limit).summary.lines())
+    assert "decoded clips take" in said
+    assert len(stretched.training) == len(natural.training)
 
 
 def test_captions_of_validation_are_held_out(open_):

@@ -13,12 +13,14 @@ import pytest
 from data.__main__ import main
 from data.inspection import InspectedClip, Inspection
 from data.inspection_report import InspectionReport
+from data.lengths import ClipLengths
 from data.media.resample import MediaFacts
 from data.rows import ManifestRow, Media
 from models.tokens import Unread
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--image-size=16", "--max-frames=4", "--model-channels=16", "--spatial-attention-sizes=8")
+LENGTHS = ClipLengths(12.0, 4, 16, is_natural=True)
 SMALL += ("--attention-head-channels=16", "--batch-size=2")
 
 
@@ -60,6 +62,7 @@ def test_it_says_what_there_is(inspect, capsys):
     assert "folder of clips with captions" in lines[0]
     assert "clips         5 usable, 2 unusable" in lines
     assert "durations     1.0 to 1.0 s, median 1.0 s; 5 s in all" in lines
+    assert "trained as    4 to 4 frames, median 4, 12 a second" in lines
     assert "frame rates   10 a second (5)" in lines
     assert "resolutions   48 x 32 (4), 20 x 20 (1)" in lines
     assert "captions      4 different; 3 to 9 characters, median 5" in lines
@@ -82,7 +85,7 @@ def test_captions_and_signers_are_counted_as_the_split_counts_them():
     facts = MediaFacts(10, 10, 10, 1.0)
     usable = tuple(InspectedClip(row, str(number // 2), "", facts) for number, row in enumerate(rows))
     inspection = Inspection("manifest", "list", Path("."), usable, (), ())
-    lines = InspectionReport("p", inspection, "characters", Unread(Counter(), (), 0, 7, ()), (), None).lines()
+    lines = InspectionReport("p", inspection, "characters", Unread(Counter(), (), 0, 7, ()), (), None, LENGTHS).lines()
     assert "captions      17 different; 3 to 7 characters, median 6" in lines
     assert "signers       1: AMY (3); 15 clips name none" in lines
     place = lines.index("duplicates    18 clips have the same content as another; 2 the same caption")
@@ -100,7 +103,7 @@ def test_the_file_names_every_clip_and_every_reason(inspect, tmp_path):
     assert found["bob_thanks.gif"]["seconds"] == pytest.approx(1.0)
     assert found["bob_thanks.gif"] | {"sha256": None, "split": None, "seconds": 1.0} == {
         **{"clip": "bob_thanks.gif", "caption": "thanks", "signer": None, "language": None, "split": None},
-        **{"seconds": 1.0, "frames": 10, "width": 20, "height": 20, "changes": [], "sha256": None},
+        **{"seconds": 1.0, "frames": 10, "trained_frames": 4, "width": 20, "height": 20, "changes": [], "sha256": None},
     }
     assert {clip["split"] for clip in content["clips"]} == {"training", "held_out"}
     assert found["amy_again.gif"]["sha256"] == found["amy_hello.gif"]["sha256"]

@@ -8,8 +8,9 @@ from config import Config
 from data.clip_set import InspectedClips
 from data.inspection import MOST_FRAMES, ClipReader, InspectedClip, picture_notices
 from data.media.decode import media_digest, media_stamp
-from data.media.resample import ClipShape, MediaFacts
+from data.media.resample import MediaFacts
 from data.rows import ManifestRow, Media, TarMember, TimeSpan, UnusableClip
+from tests.shapes import natural, stretched
 
 FACTS = MediaFacts(48, 32, 10, 1.0)
 
@@ -25,7 +26,7 @@ def root(tmp_path, write_video, brightening_video):
 @pytest.fixture
 def read(root, cache):
     def run(clip, shape=None):
-        return ClipReader(root, shape or ClipShape(5, 16), cache).clip(clip)
+        return ClipReader(root, shape or stretched(5, 16), cache).clip(clip)
 
     return run
 
@@ -45,11 +46,22 @@ def test_every_kind_of_clip_has_an_entry_of_its_own(root, read):
     assert shades(read(inspected(root, "b.gif"))) == pytest.approx([200, 150, 100, 50, 0], abs=1)
     assert shades(read(inspected(root, span=TimeSpan(0.5)))) == pytest.approx([125, 150, 175, 200, 225], abs=1)
     assert shades(read(inspected(root, span=TimeSpan(0.0, 0.5)))) == pytest.approx([0, 25, 50, 75, 100], abs=1)
-    assert read(inspected(root), ClipShape(4, 16)).shape == (4, 16, 16, 3)
-    assert read(inspected(root), ClipShape(5, 32)).shape == (5, 32, 32, 3)
-    padded = read(inspected(root), ClipShape(5, 16, "pad"))
+    assert read(inspected(root), stretched(4, 16)).shape == (4, 16, 16, 3)
+    assert read(inspected(root), stretched(5, 32)).shape == (5, 32, 32, 3)
+    padded = read(inspected(root), stretched(5, 16, "pad"))
     assert (padded[:, :2] == 0).all()
     assert (read(inspected(root))[4] > 200).all()
+
+
+def test_what_makes_other_pixels_has_an_entry_of_its_own_and_nothing_else(root, read):
+    clip = inspected(root)  # of a second
+    assert shades(read(clip, natural(32, 16, rate=5.0))) == pytest.approx([25, 75, 150, 200], abs=1)
+    shutil.move(root, root.parent / "gone")
+    assert len(read(clip, natural(8, 16, rate=4.0))) == 4  # the same four frames
+    assert len(read(clip, stretched(4, 16))) == 4
+    for other in (natural(32, 16, rate=8.0), natural(32, 20, rate=5.0)):
+        with pytest.raises(UnusableClip):
+            read(clip, other)
 
 
 def test_what_is_in_the_cache_needs_no_file(root, read):
@@ -103,7 +115,7 @@ def test_what_is_done_to_pictures_is_counted_with_an_example():
         of_size("d.webm", 32, 32, ("transparent",)),
         of_size("e.mov", 32, 32, ("tone-mapped",)),
     ]
-    notices = picture_notices(clips, ClipShape(16, 32, "crop"))
+    notices = picture_notices(clips, stretched(16, 32, "crop"))
     assert {notice.topic for notice in notices} == {"pictures"}
     assert [notice.text for notice in notices] == [
         "2 of 5 turned upright, as the file says, such as b.mp4",
@@ -118,16 +130,16 @@ def test_what_clip_fit_cuts_off_or_blackens_is_said_from_a_fifth_on():
     clips = [of_size("a.mp4", 100, 81), of_size("b.mp4", 90, 160), of_size("c.mp4", 400, 300)]
     clips.append(of_size("d.pose", 900, 100, kind="pose"))  # drawn in a square
     (crop,), (pad,) = (
-        picture_notices(clips, ClipShape(16, 32, "crop")),
-        picture_notices(clips, ClipShape(16, 32, "pad")),
+        picture_notices(clips, stretched(16, 32, "crop")),
+        picture_notices(clips, stretched(16, 32, "pad")),
     )
     assert crop.text == "2 of 4 made square by CLIP_FIT='crop': 44% cut off in b.mp4; 'pad' would not"
     assert pad.text == "2 of 4 made square by CLIP_FIT='pad': 44% added in black in b.mp4; 'crop' would not"
-    assert picture_notices(clips[:1], ClipShape(16, 32)) == ()
+    assert picture_notices(clips[:1], stretched(16, 32)) == ()
 
 
 @pytest.mark.parametrize(
-    ("seconds", "remedy"), [(2.51, "MAX_FRAMES=21 would do"), (128.1, "cut it into shorter clips")]
+    ("seconds", "remedy"), [(2.51, "MAX_FRAMES=24 would do"), (128.1, "cut it into shorter clips")]
 )
 def test_what_would_do_for_clips_that_are_too_long_is_said(seconds, remedy):
     facts = [MediaFacts(32, 32, 5000, length) for length in (1.0, seconds, 2.4)]
@@ -135,12 +147,28 @@ def test_what_would_do_for_clips_that_are_too_long_is_said(seconds, remedy):
         InspectedClip(ManifestRow(f"{number}.mp4", Media("video", f"{number}.mp4"), "hello"), "", "", each)
         for number, each in enumerate(facts)
     ]
-    [notice] = picture_notices(clips, ClipShape(16, 32))
+    [notice] = picture_notices(clips, stretched(16, 32))
     assert notice.text.startswith("2 of 3 too long for MAX_FRAMES=16: ")
     assert notice.text.endswith(f" a second are left of 1.mp4, and movements become jumps below 8; {remedy}")
     assert Config(MAX_FRAMES=MOST_FRAMES)
     with pytest.raises(ValueError, match="MAX_FRAMES"):
         Config(MAX_FRAMES=MOST_FRAMES + 1)
+
+
+def test_what_lasts_longer_than_max_frames_is_counted_with_its_share():
+    seconds = [1.0, 2.83, 2.84, 4.1]  # 34 frames at 12 a second are within 2 of 32
+    clips = [
+        dataclasses.replace(of_size(f"{number}.mp4", 32, 32), facts=MediaFacts(32, 32, 99, each))
+        for number, each in enumerate(seconds)
+    ]
+    [notice] = picture_notices(clips, natural(32, 16))
+    assert notice.text == (
+        "2 of 4 (50.0%) too long for MAX_FRAMES=32 and shown faster, so that their speed is lost: 1.5 times as fast is "
+        "3.mp4; MAX_FRAMES=52 would do"
+    )
+    assert picture_notices(clips, natural(52, 16)) == ()
+    clips[0] = dataclasses.replace(clips[0], facts=MediaFacts(32, 32, 99, 600.0))
+    assert picture_notices(clips, natural(32, 16))[0].text.endswith("is 0.mp4; cut it into shorter clips")
 
 
 def test_clips_in_shards_are_grouped_by_shard(root, cache):
@@ -150,6 +178,6 @@ def test_clips_in_shards_are_grouped_by_shard(root, cache):
         return dataclasses.replace(inspected(root), row=row)
 
     clips = tuple(in_shard(number, f"{number % 2}.tar") for number in range(5))
-    reader = ClipReader(root, ClipShape(5, 16), cache)
+    reader = ClipReader(root, stretched(5, 16), cache)
     assert InspectedClips(reader, clips).groups() == ((0, 2, 4), (1, 3))
     assert InspectedClips(reader, (inspected(root),)).groups() is None

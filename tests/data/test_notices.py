@@ -356,11 +356,11 @@ def pictures_that_are_long_or_wide(folder):
     images = [Image.fromarray(image) for image in numpy.concatenate([pictures(9, 32, 64)] * 2)]
     images[0].save(folder / "9.gif", save_all=True, append_images=images[1:], duration=100)
     (folder / "9.txt").write_text("I see 1 of them")
-    return {"MAX_FRAMES": 5}, [
+    return {"FRAMES_PER_SECOND": 10.0, "MAX_FRAMES": 8}, [
         (
             "pictures",
-            "1 of 9 too long for MAX_FRAMES=5: 4.2 frames a second are left of 9.gif, and movements become jumps "
-            "below 8; MAX_FRAMES=10 would do",
+            "1 of 9 (11.1%) too long for MAX_FRAMES=8 and shown faster, so that their speed is lost: 1.5 times as fast "
+            "is 9.gif; MAX_FRAMES=12 would do",
         ),
         ("pictures", "1 of 9 made square by CLIP_FIT='crop': 50% cut off in 9.gif; 'pad' would not"),
     ]

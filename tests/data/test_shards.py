@@ -14,12 +14,12 @@ import data.shards
 from common.errors import UserError
 from data.formats import folder, manifest, webdataset
 from data.media.decode import decode_media
-from data.media.resample import ClipShape
 from data.rows import WHOLE, Manifest, ManifestRow, Media, TimeSpan
 from data.shards import write_shards
+from tests.shapes import stretched
 
 ONE_SHARD = {"shard_bytes": 10**9, "seed": 0}
-SHAPE = ClipShape(num_frames=8, image_size=32)
+SHAPE = stretched(8, 32)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from common.errors import UserError
 from data.formats.how2sign import FORMAT
 from data.media.decode import decode_media
-from data.media.resample import ClipShape
 from data.rows import WHOLE, ManifestRow, Media, Notice, SkippedRow, TimeSpan
 from tests.data.formats.replicas import HOW2SIGN_HEADER, how2sign_replica, write_clip
+from tests.shapes import stretched
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_recordings_are_cut_by_the_times_of_the_list(tmp_path):
             f"{path} (a clip with a file of its own is read from that)",
         ),
     )
-    decoded = [decode_media(root, row.media, ClipShape(num_frames=2, image_size=16)) for row in manifest.rows]
+    decoded = [decode_media(root, row.media, stretched(2, 16)) for row in manifest.rows]
     assert [clip.facts.frames for clip in decoded] == [
         2,
         3,

@@ -7,9 +7,9 @@ from common.errors import UserError
 from data.formats.msasl import FORMAT
 from data.formats.registry import read_data_set
 from data.media.decode import decode_media
-from data.media.resample import ClipShape
 from data.rows import WHOLE, ManifestRow, Media, Notice, SkippedRow, TimeSpan
 from tests.data.formats.replicas import msasl_entry, msasl_replica
+from tests.shapes import stretched
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_clips_are_found_with_their_words_splits_and_signers(tmp_path):
             "videos/video-00000.mp4 (a clip with a file of its own is read from that)",
         ),
     )
-    assert decode_media(root, complete, ClipShape(num_frames=4, image_size=16)).facts.frames == 5  # of 6 in 0.24 s
+    assert decode_media(root, complete, stretched(4, 16)).facts.frames == 5  # of 6 in 0.24 s
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 from common.errors import UserError
 from data.formats.registry import FORMAT_NAMES, FORMATS, read_data_set
 from data.media.decode import decode_media
-from data.media.resample import ClipShape
 from tests.data.formats import replicas
 from tests.data.formats.replicas import write_clip
+from tests.shapes import stretched
 
 REPLICAS = {
     "folder": (replicas.folder_replica, "folder of clips with captions (it is a folder, and nothing in it tells of"),
@@ -44,7 +44,7 @@ def test_each_format_is_recognised(tmp_path, name):
 def test_the_clips_of_each_format_can_be_decoded(tmp_path, name):
     _, _, manifest = read_data_set(REPLICAS[name][0](tmp_path / "data", clips=2), "auto")
     for row in manifest.rows:
-        decoded = decode_media(manifest.root, row.media, ClipShape(num_frames=4, image_size=16))
+        decoded = decode_media(manifest.root, row.media, stretched(4, 16))
         assert decoded.facts.frames in (5, 6) or row.media.kind == "pose"  # five are in the first 0.2 seconds
         assert decoded.pixels_THWC.std() > 0
 

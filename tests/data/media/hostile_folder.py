@@ -9,13 +9,13 @@ from data.cache import ClipCache
 from data.clip_set import InspectedClips
 from data.formats.folder import FORMAT
 from data.inspection import ClipReader, Inspection, inspect_clips
-from data.media.resample import ClipShape
 from data.rows import Manifest
 from data.verdicts import VerdictStore
 from tests.data.media.hostile_pictures import GifPart, gif
+from tests.shapes import stretched
 
 CLIP = gif([GifPart(numpy.full((8, 8), shade)) for shade in (10, 200)], 8, 8)
-SHAPE = ClipShape(num_frames=2, image_size=8)
+SHAPE = stretched(2, 8)
 
 
 def add(folder: Path, name: str, caption: bytes | None = b"hello", content: bytes = CLIP) -> Path:

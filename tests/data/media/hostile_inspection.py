@@ -12,9 +12,9 @@ from pathlib import Path
 from data.cache import ClipCache
 from data.formats.folder import FORMAT
 from data.inspection import ClipReader, inspect_clips
-from data.media.resample import ClipShape
 from data.rows import Manifest, ManifestRow, Media
 from data.verdicts import VerdictStore
+from tests.shapes import stretched
 
 CODE = (".py", ".pyc", ".so")  # what Python reads of itself
 
@@ -31,7 +31,7 @@ def main(root: Path) -> None:
             connected.append(repr(arguments))
 
     with tempfile.TemporaryDirectory() as cache:
-        reader = ClipReader(root, ClipShape(8, 32), ClipCache(Path(cache), 100_000_000))
+        reader = ClipReader(root, stretched(8, 32), ClipCache(Path(cache), 100_000_000))
         manifest = FORMAT.read(root)
         frames = [ManifestRow(path.name, Media("frames", path.name), "x") for path in root.iterdir() if path.is_dir()]
         manifest = Manifest(root, (*manifest.rows, *sorted(frames, key=lambda row: row.id)), manifest.skipped)

@@ -4,8 +4,8 @@ import numpy
 
 from data.media.decode import decode_pose
 from data.media.files import PlainFile
-from data.media.resample import ClipShape
 from data.rows import WHOLE
+from tests.shapes import stretched
 
 RED, YELLOW, GREEN, BLUE, VIOLET = (1.0, 0.2, 0.2), (1.0, 0.85, 0.2), (0.25, 1, 0.4), (0.2, 0.75, 1), (0.9, 0.4, 1.0)
 
@@ -16,7 +16,7 @@ def drawer(folder):
     def draw(sign, frames=5, size=64, span=WHOLE):
         path = folder / "sign.pose"
         path.write_bytes(sign if isinstance(sign, bytes) else sign.content())
-        return decode_pose(PlainFile(path), ClipShape(frames, size), span).pixels_THWC
+        return decode_pose(PlainFile(path), stretched(frames, size), span).pixels_THWC
 
     return draw
 

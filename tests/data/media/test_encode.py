@@ -10,8 +10,8 @@ import data.media.encode
 from common.video_encoding import video_frame
 from data.media.decode import decode_media
 from data.media.encode import encode_clip
-from data.media.resample import ClipShape
 from data.rows import WHOLE, Media, TimeSpan, UnusableClip
+from tests.shapes import stretched
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_part_of_a_video_is_what_training_would_have_seen(
     write_video(tmp_path / f"long.{extension}", coloured_video, rate=20)
     content = encode_clip(tmp_path, Media("video", f"long.{extension}", span))
     (tmp_path / "part.mp4").write_bytes(content)
-    shape = ClipShape(num_frames=40, image_size=32)  # more than there are: all of them are compared
+    shape = stretched(40, 32)  # more than there are: all of them are compared
     part = decode_media(tmp_path, Media("video", "part.mp4"), shape)
     expected = decode_media(tmp_path, Media("video", f"long.{extension}", span), shape)
     assert part.facts.frames == expected.facts.frames
@@ -114,7 +114,7 @@ def test_the_shape_of_pixels_is_kept(tmp_path, coloured_video):
             container.mux(stream.encode(video_frame(frame, "yuv444p")))
         container.mux(stream.encode(None))
     (tmp_path / "part.mp4").write_bytes(encode_clip(tmp_path, Media("video", "long.mp4", TimeSpan(1.0, None))))
-    facts = decode_media(tmp_path, Media("video", "part.mp4"), ClipShape(8, 32)).facts
+    facts = decode_media(tmp_path, Media("video", "part.mp4"), stretched(8, 32)).facts
     assert (facts.width, facts.height) == (83, 46)
 
 

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from data.media.decode import decode_media, media_digest
-from data.media.resample import ClipShape
 from data.rows import WHOLE, Media, TimeSpan, UnusableClip
+from tests.shapes import stretched
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def folder(tmp_path):
 
 
 def shades(root, frames=12, span=WHOLE):
-    clip = decode_media(root, Media("frames", "clip", span, 25.0), ClipShape(frames, 16))
+    clip = decode_media(root, Media("frames", "clip", span, 25.0), stretched(frames, 16))
     return clip.pixels_THWC.mean((1, 2, 3)).tolist(), clip.facts
 
 

@@ -7,8 +7,8 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 
 from data.media.decode import decode_media
 from data.media.hdr import sdr_pixels
-from data.media.resample import ClipShape
 from data.rows import Media
+from tests.shapes import stretched
 
 HLG, PQ, SDR = ColorTrc.ARIB_STD_B67, ColorTrc.SMPTE2084, ColorTrc.BT709
 COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 210), (230, 230, 230), (128, 128, 128), (12, 20, 28), (0, 0, 0)]
@@ -78,6 +78,6 @@ def test_red_of_a_video_comes_back(tmp_path, name, codec, transfer):
         for frame.pts in range(2):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    clip = decode_media(tmp_path, Media("video", name), ClipShape(2, 16))
+    clip = decode_media(tmp_path, Media("video", name), stretched(2, 16))
     assert clip.pixels_THWC.mean((0, 1, 2)) == pytest.approx([220, 30, 30], abs=4)
     assert clip.facts.changes == (() if transfer == SDR else ("tone-mapped",))

@@ -12,14 +12,14 @@ import pytest
 
 from data.media.decode import decode_media, media_digest, media_stamp
 from data.media.files import PlainFile
-from data.media.resample import ClipShape
 from data.rows import WHOLE, Media, TarMember, TimeSpan, UnusableClip
 from tests.data.media.hostile import HOSTILE, valid_file
 from tests.data.media.hostile_codecs import encoded, h264
 from tests.data.media.hostile_containers import Avi, Matroska, Mp4
 from tests.data.media.hostile_pictures import jpeg, jpeg_that_claims, png, png_that_claims
+from tests.shapes import stretched
 
-SHAPE = ClipShape(num_frames=8, image_size=16)
+SHAPE = stretched(8, 16)
 MOST_GIBIBYTES = 5.0  # that could be hashed before a file is refused; the longest is a gibibyte of nothing
 GREYS = [jpeg(shade=40 * number) for number in range(4)]
 

@@ -12,11 +12,12 @@ from PIL import Image
 
 from common.video_encoding import video_frame
 from data.media.decode import decode_media
-from data.media.resample import ClipShape, DecodedClip, Fit
+from data.media.resample import DecodedClip, Fit
 from data.rows import Media, TimeSpan, UnusableClip
 from tests.data.media.hostile_codecs import encoded
 from tests.data.media.hostile_containers import Avi, Matroska, Mp4
 from tests.data.media.hostile_pictures import GifPart, gif, jpeg
+from tests.shapes import stretched
 
 BT601, BT709, BT2020 = 6, 1, 9  # the numbers of the matrices in files (ITU-T H.273)
 CORNERS = [
@@ -46,7 +47,7 @@ def corner_colours(clip: DecodedClip) -> list[list[float]]:
 
 
 def decoded(path: Path, size: int = 32, fit: Fit = "crop", frames: int = 3) -> DecodedClip:
-    return decode_media(path.parent, Media("video", path.name), ClipShape(frames, size, fit))
+    return decode_media(path.parent, Media("video", path.name), stretched(frames, size, fit))
 
 
 def write(
@@ -176,7 +177,7 @@ def test_what_is_transparent_moves_in_a_part_of_a_webm_too(tmp_path, codec):
             container.mux(stream.encode(video_frame(picture, "yuva420p", "rgba")))
         container.mux(stream.encode())
     media = Media("video", "a.webm", TimeSpan(1.95, 2.55))  # frames 20 to 25
-    clip = decode_media(tmp_path, media, ClipShape(6, 64, "pad")).pixels_THWC.astype(int)
+    clip = decode_media(tmp_path, media, stretched(6, 64, "pad")).pixels_THWC.astype(int)
     for number, frame in zip(range(20, 26), clip[:, :, 32].mean(2), strict=True):
         assert frame[: number - 2].min() > 235
         assert frame[number + 2 :].max() < 20
@@ -308,7 +309,7 @@ def test_frames_are_turned_as_their_camera_was_held(tmp_path, kind, orientation,
     for number in range(2):
         content = with_orientation(quartered(32, 64), orientation, kind)
         (tmp_path / "clip" / f"{number}.{kind}").write_bytes(content)
-    clip = decode_media(tmp_path, Media("frames", "clip"), ClipShape(2, 32))
+    clip = decode_media(tmp_path, Media("frames", "clip"), stretched(2, 32))
     corners, changes = TURNS[matrix]
     assert corner_colours(clip) == [pytest.approx(CORNERS[corner], abs=9) for corner in corners]
     assert (clip.facts.width, clip.facts.height) == ((64, 32) if matrix[0] else (32, 64))
@@ -322,7 +323,7 @@ def test_an_orientation_that_cannot_be_read_counts_as_upright(tmp_path, exif):
     (tmp_path / "clip").mkdir()
     for number in range(2):
         Image.fromarray(quartered(32, 64)).save(tmp_path / "clip" / f"{number}.png", exif=exif)
-    clip = decode_media(tmp_path, Media("frames", "clip"), ClipShape(2, 32))
+    clip = decode_media(tmp_path, Media("frames", "clip"), stretched(2, 32))
     assert corner_colours(clip) == [pytest.approx(colour, abs=9) for colour in CORNERS]
 
 

@@ -11,10 +11,11 @@ from PIL import Image
 
 from common.video_encoding import video_frame
 from data.media.decode import decode_media
-from data.media.resample import ClipShape, DecodedClip
+from data.media.resample import DecodedClip
 from data.rows import WHOLE, Media, TimeSpan, UnusableClip
 from tests.data.media.hostile_containers import Matroska, Mp4, box, full_box, numbers
 from tests.data.media.hostile_pictures import GifPart, gif, jpeg
+from tests.shapes import stretched
 
 FRAMES, RATE = 120, 25
 
@@ -101,7 +102,7 @@ def write(path: Path, recipe: Recipe) -> None:
 
 
 def decoded(root: Path, name: str, span: TimeSpan, num_frames: int) -> DecodedClip:
-    return decode_media(root, Media("video", name, span), ClipShape(num_frames, 8))
+    return decode_media(root, Media("video", name, span), stretched(num_frames, 8))
 
 
 def shades(clip: DecodedClip) -> list[float]:

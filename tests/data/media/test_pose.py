@@ -3,10 +3,11 @@ import pytest
 
 from data.media.decode import decode_pose
 from data.media.files import FileInTar, PlainFile
-from data.media.resample import ClipShape, MediaFacts
+from data.media.resample import MediaFacts
 from data.rows import TimeSpan, UnusableClip
 from tests.data.media.pose_pictures import YELLOW, drawer, fingers, where
 from tests.data.media.pose_signers import BODY, CENTRE, RESTING, signer, written
+from tests.shapes import stretched
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def side_to_side(frames, low, high, y):
 @pytest.mark.parametrize(("size", "frames"), [(8, 4), (32, 16), (50, 7), (128, 2)])
 def test_a_clip_has_the_shape_that_is_asked_for_and_says_what_it_was(tmp_path, size, frames):
     (tmp_path / "sign.pose").write_bytes(signer(30).content())
-    clip = decode_pose(PlainFile(tmp_path / "sign.pose"), ClipShape(frames, size))
+    clip = decode_pose(PlainFile(tmp_path / "sign.pose"), stretched(frames, size))
     assert clip.pixels_THWC.shape == (frames, size, size, 3)
     assert clip.pixels_THWC.dtype == numpy.uint8
     assert clip.facts == MediaFacts(1000, 800, 30, 1.2)
@@ -32,7 +33,7 @@ def test_a_file_in_a_tar_file_is_the_same_clip(tmp_path):
     (tmp_path / "a.pose").write_bytes(content)
     (tmp_path / "b.tar").write_bytes(b"x" * 512 + content + b"y" * 512)
     inside = FileInTar(tmp_path / "b.tar", 512, len(content), ".pose")
-    whole, part = (decode_pose(file, ClipShape(4, 32)) for file in (PlainFile(tmp_path / "a.pose"), inside))
+    whole, part = (decode_pose(file, stretched(4, 32)) for file in (PlainFile(tmp_path / "a.pose"), inside))
     assert (whole.pixels_THWC == part.pixels_THWC).all()
 
 
@@ -185,10 +186,10 @@ def test_a_span_is_drawn_as_if_it_were_the_file(tmp_path, draw):
     sign.move("RIGHT", side_to_side(50, 290, 400, 560))
     part.move("RIGHT", side_to_side(50, 290, 400, 560)[10:30])
     assert (draw(sign, span=TimeSpan(0.4, 1.2)) == draw(part)).all()
-    clip = decode_pose(PlainFile(tmp_path / "sign.pose"), ClipShape(2, 16), TimeSpan(0.2, 0.4))
+    clip = decode_pose(PlainFile(tmp_path / "sign.pose"), stretched(2, 16), TimeSpan(0.2, 0.4))
     assert clip.facts.frames == 5
     assert clip.facts.seconds == pytest.approx(0.2)
-    ends_within_a_frame = decode_pose(PlainFile(tmp_path / "sign.pose"), ClipShape(2, 16), TimeSpan(0.2, 0.39))
+    ends_within_a_frame = decode_pose(PlainFile(tmp_path / "sign.pose"), stretched(2, 16), TimeSpan(0.2, 0.39))
     assert ends_within_a_frame.facts.seconds == pytest.approx(0.19)
 
 

@@ -10,9 +10,9 @@ import data.media.decode
 import data.media.pose_file
 from data.media.decode import decode_pose
 from data.media.files import PlainFile
-from data.media.resample import ClipShape
 from data.rows import WHOLE, TimeSpan, UnusableClip
 from tests.data.media.pose_signers import signer, written
+from tests.shapes import stretched
 
 BODY_HEADER = "<fIH"  # of version 0.2: frames a second, frames, people
 FRAME_BYTES = (33 + 468 + 21 + 21) * 4 * 4
@@ -25,7 +25,7 @@ def decode(tmp_path):
     def decode_(content, span=WHOLE):
         PoseHeaderCache.clear_cache()  # or a header that was read before would not be read again
         (tmp_path / "sign.pose").write_bytes(content)
-        return decode_pose(PlainFile(tmp_path / "sign.pose"), ClipShape(4, 16), span)
+        return decode_pose(PlainFile(tmp_path / "sign.pose"), stretched(4, 16), span)
 
     return decode_
 
@@ -199,7 +199,7 @@ def test_a_clip_with_too_many_frames_is_refused_but_a_part_of_it_is_not(decode, 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(UnusableClip, match="cannot be read"):
-        decode_pose(PlainFile(tmp_path), ClipShape(4, 16))
+        decode_pose(PlainFile(tmp_path), stretched(4, 16))
 
 
 def test_absurd_places_do_no_harm(decode):

@@ -11,14 +11,15 @@ import data.media.resample
 import data.media.video
 from common.video_encoding import video_frame
 from data.media.files import PlainFile
-from data.media.resample import ClipShape, square_resize, uniform_indices
+from data.media.resample import square_resize, uniform_indices
 from data.media.video import decode_video
 from data.rows import WHOLE, TimeSpan, UnusableClip
 from tests.grids import mostly_slow
+from tests.shapes import stretched
 
 
 def decode_clip(path, num_frames, image_size, span=WHOLE):
-    return decode_video(PlainFile(path), ClipShape(num_frames, image_size), span).pixels_THWC
+    return decode_video(PlainFile(path), stretched(num_frames, image_size), span).pixels_THWC
 
 
 def test_indices_are_uniform_over_the_whole_duration():
@@ -32,24 +33,24 @@ def test_indices_are_uniform_over_the_whole_duration():
 def test_the_centre_square_is_kept():
     frame = numpy.zeros((20, 40, 3), numpy.uint8)
     frame[:, 10:30] = 200
-    assert (square_resize(frame, ClipShape(1, 8)) == 200).all()
-    assert (square_resize(frame.transpose(1, 0, 2), ClipShape(1, 8)) == 200).all()
+    assert (square_resize(frame, stretched(1, 8)) == 200).all()
+    assert (square_resize(frame.transpose(1, 0, 2), stretched(1, 8)) == 200).all()
 
 
 def test_a_picture_that_is_padded_keeps_everything_and_its_shape():
     frame = numpy.full((20, 40, 3), 200, numpy.uint8)
-    padded = square_resize(frame, ClipShape(1, 16, "pad"))
+    padded = square_resize(frame, stretched(1, 16, "pad"))
     assert (padded[4:12] == 200).all()
     assert (padded[:4] == 0).all()
     assert (padded[12:] == 0).all()
-    assert (square_resize(frame.transpose(1, 0, 2), ClipShape(1, 16, "pad"))[:, 4:12] == 200).all()
+    assert (square_resize(frame.transpose(1, 0, 2), stretched(1, 16, "pad"))[:, 4:12] == 200).all()
 
 
 def test_pixels_that_are_not_square_are_stretched_before_the_picture_is_cut_or_padded():
     frame = numpy.zeros((20, 20, 3), numpy.uint8)
     frame[:, 5:15] = 200  # shown 40 wide and 20 high, this is the centre square
-    assert (square_resize(frame, ClipShape(1, 8), pixel_aspect=2.0) == 200).all()
-    padded = square_resize(frame, ClipShape(1, 16, "pad"), pixel_aspect=2.0)
+    assert (square_resize(frame, stretched(1, 8), pixel_aspect=2.0) == 200).all()
+    padded = square_resize(frame, stretched(1, 16, "pad"), pixel_aspect=2.0)
     assert (padded[:4] == 0).all()
     assert (padded[5:11, 5:11] == 200).all()
 
@@ -57,7 +58,7 @@ def test_pixels_that_are_not_square_are_stretched_before_the_picture_is_cut_or_p
 def test_resizing_is_antialiased():
     stripes = numpy.zeros((64, 64, 3), numpy.uint8)
     stripes[::2] = 200
-    assert abs(square_resize(stripes, ClipShape(1, 16))[4:12].astype(int) - 100).max() <= 15
+    assert abs(square_resize(stripes, stretched(1, 16))[4:12].astype(int) - 100).max() <= 15
 
 
 @pytest.mark.parametrize("extension", [".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv"])
@@ -159,7 +160,7 @@ def two_passes(path, num_frames, image_size):
         times = sorted(frame.time for frame in frames)
         images = [frame.to_ndarray(format="rgb24") for frame in frames]
     wanted = uniform_indices(times, times[-1] - times[0] + duration, num_frames)
-    return numpy.stack([square_resize(images[index], ClipShape(1, image_size)) for index in wanted])
+    return numpy.stack([square_resize(images[index], stretched(1, image_size)) for index in wanted])
 
 
 @pytest.fixture
