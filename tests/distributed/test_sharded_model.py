@@ -84,3 +84,7 @@ def test_a_whole_that_the_main_process_has_no_room_for_is_not_gathered(tmp_path:
 
 def test_scaled_gradients_in_parts_train_as_unscaled_ones_and_overflow_on_all(tmp_path: Path) -> None:
     run_check("loss_scale", tmp_path, world_size=2, program="training.sharded_step_checks")
+
+
+def test_weights_in_parts_are_cast_together_as_on_cuda(tmp_path: Path) -> None:
+    run_check("casting", tmp_path, world_size=2, program="training.sharded_step_checks")
