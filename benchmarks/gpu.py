@@ -94,7 +94,7 @@ def _do(result: dict[str, Any], options: argparse.Namespace, seconds: float) -> 
         except KeyboardInterrupt:
             result["faults"].append("interrupted")
             is_interrupted = True
-        for line in path.read_text("utf-8").splitlines():
+        for line in path.read_text("utf-8").rpartition("\n")[0].splitlines():  # the last may be cut off
             finding = json.loads(line)
             if "fault" in finding:
                 result["faults"].append(finding["fault"])
