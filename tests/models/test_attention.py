@@ -112,7 +112,7 @@ def test_spatial_attention_stays_within_a_frame_and_temporal_within_a_position(m
     spatial, temporal = SpatialAttention(8, 4, 1), TemporalAttention(8, 4, 1)
     for module, features in ((spatial, places().grid_SP[4]), (temporal, places().time_TP)):
         nn.init.normal_(module.attention.output.weight)
-        monkeypatch.setattr(FrameNorm, "branch", lambda _norm, x: (x, x))  # the norm itself mixes positions
+        monkeypatch.setattr(FrameNorm, "branch", lambda _norm, x, *_, **__: (x, x))  # the norm itself mixes positions
         difference = (module(changed, features) - module(x, features)).abs().amax(1) > 1e-6
         touched = {tuple(index) for index in difference.nonzero().tolist()}
         if isinstance(module, SpatialAttention):
