@@ -19,7 +19,7 @@ from distributed.processes import Processes
 from models.build import build_model, build_objective
 from models.tokens import Tokenizer
 from training.estimate import TrainingEstimate, estimate_training
-from training.learning_rate import LearningRateSchedule
+from training.learning_rate import ENDING_SCHEDULES, LearningRateSchedule
 from training.optimizer import (
     ExponentialMovingAverage,
     LossScale,
@@ -187,12 +187,13 @@ def _shared(model: nn.Module, compute: ComputeDevice, processes: Processes) -> S
 def stopping_limits(config: Config, steps_per_epoch: int, checkpoint: Checkpoint | None) -> StoppingLimits:
     """Return when a run ends, with its epochs counted in steps, and with the plan that the checkpoint keeps.
 
-    Without MAX_MINUTES there is no plan, whatever an earlier launch planned.
+    Without MAX_MINUTES, or with a rate that needs no end, there is no plan, whatever an earlier launch planned.
     """
     totals = [] if config.MAX_STEPS is None else [config.MAX_STEPS]
     if config.NUM_EPOCHS is not None:
         totals.append(config.NUM_EPOCHS * steps_per_epoch)
-    limits = StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
-    if checkpoint is not None and config.MAX_MINUTES is not None and "planned_steps" in checkpoint.state.schedule:
+    limits = StoppingLimits(min(totals, default=None), config.MAX_MINUTES, warmup_steps=config.LR_WARMUP_STEPS)
+    may_plan = config.MAX_MINUTES is not None and config.LR_SCHEDULE in ENDING_SCHEDULES
+    if checkpoint is not None and may_plan and "planned_steps" in checkpoint.state.schedule:
         limits.planned_steps = int(checkpoint.state.schedule["planned_steps"])
     return limits

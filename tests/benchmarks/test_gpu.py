@@ -35,6 +35,7 @@ class Pretended:
         self.path = path
         monkeypatch.setattr(gpu, "CHECKS", tuple(Check(f"check {i}", each, print) for i, each in enumerate(SECONDS)))
         monkeypatch.setattr(gpu, "run_worker", self._run)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(gpu.time, "monotonic", lambda: self.now)
 
     def _run(self, command: list[str], *, seconds: float, memory_gib: float) -> None:
@@ -125,8 +126,32 @@ def test_checks_are_chosen_by_number_and_lines_are_added_to_the_file(pretended: 
     assert pretended.run("--checks=1", "--device=cpu", "--budget-seconds=30") == 0
     assert [result["check"] for result in pretended.results] == [2, 0, 1]
     assert pretended.limits[1] == 30  # on a CPU what is expected of a GPU is no limit
+
+
+@pytest.mark.parametrize("checks", ["4", "-1", "", "0,", "a", "1-3"])
+def test_a_check_that_does_not_exist_is_refused_with_those_that_do(
+    pretended: Pretended, capsys: pytest.CaptureFixture[str], checks: str
+) -> None:
     with pytest.raises(SystemExit):
-        pretended.run("--checks=4")
+        pretended.run(f"--checks={checks}")
+    assert f"--checks: must be numbers from 0 to 3, such as 0,1,6, not {checks!r}" in capsys.readouterr().err
+
+
+def test_nothing_is_checked_on_a_device_that_is_not_there(
+    pretended: Pretended, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        pretended.run()
+    assert "--device cuda: PyTorch sees none here; --device cpu tries the code" in capsys.readouterr().err
+    assert not pretended.path.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_file_that_cannot_be_written_is_named(pretended: Pretended, capsys: pytest.CaptureFixture[str]) -> None:
+    pretended.path = Path("/dev/full")
+    assert pretended.run() == 1
+    assert "error: --output /dev/full cannot be written: " in capsys.readouterr().err
 
 
 @pytest.fixture
