@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from benchmarks import runner
 from benchmarks.gpu_runs import CHECKS, CheckPlan
 from benchmarks.worker_process import GIBIBYTE, WorkerError, run_worker, worker_command
 from common.console import program
+from common.files import named_if_unwritable
 
 GRACE_SECONDS = 45.0  # that a check may take longer than expected: starting takes long on a cold disk
 LEAST_SHARE = 0.5  # of the expected time, without which a check does not begin
@@ -39,15 +41,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", choices=("cuda", "mps", "cpu"), default="cuda")
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"), help="of clips and recognisers; default cache")
     options = parser.parse_args(arguments)
+    if not {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[options.device]:
+        parser.error(f"--device {options.device}: PyTorch sees none here; --device cpu tries the code")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` sends it: what was found so far is kept
     return _run(options)
 
 
 def _numbers(text: str) -> list[int]:
-    numbers = [int(word) for word in text.split(",")]
-    if not set(numbers) <= set(range(len(CHECKS))):
-        raise argparse.ArgumentTypeError(f"checks are numbered from 0 to {len(CHECKS) - 1}")
-    return numbers
+    numbers = {str(number): number for number in range(len(CHECKS))}
+    words = [word.strip() for word in text.split(",")]
+    if not set(words) <= set(numbers):
+        raise argparse.ArgumentTypeError(f"must be numbers from 0 to {len(CHECKS) - 1}, such as 0,1,6, not {text!r}")
+    return [numbers[word] for word in words]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -94,7 +99,7 @@ def _do(result: dict[str, Any], options: argparse.Namespace, seconds: float) -> 
         except KeyboardInterrupt:
             result["faults"].append("interrupted")
             is_interrupted = True
-        for line in path.read_text("utf-8").splitlines():
+        for line in path.read_text("utf-8").rpartition("\n")[0].splitlines():  # the last may be cut off
             finding = json.loads(line)
             if "fault" in finding:
                 result["faults"].append(finding["fault"])
@@ -117,7 +122,7 @@ def report(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _add_line(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with named_if_unwritable(f"--output {path}"), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -211,13 +211,14 @@ def attention_places(*, is_small: bool) -> list[Place]:
     """Return where preset base calls attention, with captions of many lengths, and batches around 65,535 sequences."""
     sequences, heads, frames, pixels = (3, 2, 4, 16) if is_small else (16, 4, 32, 256)
     lengths = (1, 13) if is_small else (*range(1, 9), 13, 64)
-    temporal = (24,) if is_small else (16_384, 65_535, 65_536)
+    temporal = ((6, 4),) if is_small else ((16, 2 * 1024), (1, 65_535), (1, 65_536), (65_536, 2))
     return [
         *(Place(f"space, {size} positions", sequences * frames, heads, size, size) for size in (pixels, pixels // 4)),
         *(Place(f"caption of {length}", sequences, heads, length, length, "hides") for length in lengths),
         *(Place(f"text of {length}", sequences, heads, frames * pixels, length, "learned") for length in lengths),
         *(Place(f"text of {length}, no bias", sequences, heads, frames * pixels, length) for length in lengths),
-        *(Place(f"time, {count} sequences", count, 2, frames, frames) for count in temporal),  # last: they may fail
+        # Positions are side by side, like heads. Last: they may fail.
+        *(Place(f"time, {clips} x {heads}", clips, heads, frames, frames) for clips, heads in temporal),
     ]
 
 
@@ -357,7 +358,6 @@ def _cosine(one: Tensor, other: Tensor) -> float:
 
 def check_step(findings: Findings) -> None:
     """Take training steps of preset tiny, in all the ways in which a GPU's could be wrong."""
-    torch.backends.cudnn.allow_tf32 = False
     for name, part in (
         ("five steps against the CPU", _compare_steps),
         ("a step that is not finite", _spoil_step),
@@ -498,18 +498,19 @@ class _OneOfSeveral(ProcessGroup):
 
 def check_processes(findings: Findings) -> None:
     """Take steps with DDP and with FSDP, in a group of one process, and compare them with those of a process alone."""
-    torch.backends.cudnn.allow_tf32 = False
     store = dist.HashStore()  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if findings.device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=0, world_size=1)
     group = _OneOfSeveral(ALONE, waiting_group(), store, store)
-    losses = {}
-    for name, parallelism, processes in (("alone", "ddp", Processes()), ("ddp", "ddp", group), ("fsdp", "fsdp", group)):
-        with findings.part(name):
-            config = load_config(findings, "tiny", "--mixed-precision=off", f"--parallelism={parallelism}")
-            learner, batch, _ = build_training(config, Processes(), processes)
-            losses[name] = losses_of(run_steps(learner, batch, 3))
-            findings.note(name, losses[name])
-            worst = relative_difference(losses[name], losses["alone"])
-            findings.expect(worst <= 1e-3, f"losses with {name} differ by {worst:.2%}")
+    ways = (("alone", "ddp", Processes()), ("ddp", "ddp", group), ("fsdp", "fsdp", group))
+    for precision, most in (("off", 1e-3), ("auto", BFLOAT16_TOLERANCE)):
+        losses = {}
+        for name, parallelism, processes in ways:
+            with findings.part(f"{name}, MIXED_PRECISION {precision}"):
+                options = (f"--mixed-precision={precision}", f"--parallelism={parallelism}")
+                learner, batch, _ = build_training(load_config(findings, "tiny", *options), Processes(), processes)
+                losses[name] = losses_of(run_steps(learner, batch, 3))
+                worst = relative_difference(losses[name], losses["alone"])
+                findings.expect(worst <= most, f"losses with {name} differ by {worst:.2%}")
+        findings.note(f"losses, MIXED_PRECISION {precision}", losses)
     dist.destroy_process_group()

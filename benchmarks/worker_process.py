@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ from common.errors import UserError
 GIBIBYTE = 2**30
 MEMORY_LIMIT_GIB = 16.0
 CHECK_SECONDS = 0.5  # between two looks at its memory, because every look takes time from the process
+LAST_SECONDS = 10.0  # in which a killed process ends, unless a driver holds it
 _STATUS = Path("/proc/self/status")
 
 Bound = Literal["seconds", "memory"]
@@ -67,7 +70,10 @@ def run_worker(command: Sequence[str], *, seconds: float, memory_gib: float = ME
             for member in _members(process):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.kill()
-            process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # also those whose parent, the process itself, has died
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LAST_SECONDS)
         output.seek(0)
         answers = [found for found in map(_json_object, output) if found is not None]
     code = process.returncode

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 EPSILON = 1e-5
 LANES = 16
@@ -69,6 +70,7 @@ def _cast_together(modules: Sequence[nn.Module], device_type: str) -> Iterator[N
         for layer in module.modules()
         if isinstance(layer, nn.Linear | nn.Conv2d) or (isinstance(layer, nn.LayerNorm) and layer.bias is None)
         for name, weight in layer.named_parameters(recurse=False)
+        if not isinstance(weight, DTensor)  # of a layer that FSDP gathers later, and autocast casts
     ]
     casts = _CastTogether.apply(*(weight for _, _, weight in places), torch.get_autocast_dtype(device_type))
     try:

@@ -120,12 +120,14 @@ def _announce_estimate(
             flush=True,
         )
     if max_minutes is not None and (steps is None or steps * estimate.step_seconds > 60 * max_minutes):
-        count = int(60 * max_minutes / estimate.step_seconds)
+        count = counted(int(60 * max_minutes / estimate.step_seconds), "step")
         print(
-            f"MAX_MINUTES ({max_minutes:g}) leaves time for at most about {counted(count, 'step')}; "
+            f"MAX_MINUTES ({max_minutes:g}) leaves time for {'' if most else 'at most '}about {count}; "
             "--max-minutes none lifts it.",
             flush=True,
         )
+    if is_compiled:
+        print("The first step compiles the network (COMPILE_MODEL), which takes minutes.", flush=True)
 
 
 def _flops(count: int) -> str:

@@ -19,7 +19,7 @@ from distributed.processes import Processes
 from models.build import build_model, build_objective
 from models.tokens import Tokenizer
 from training.estimate import TrainingEstimate, estimate_training
-from training.learning_rate import LearningRateSchedule
+from training.learning_rate import ENDING_SCHEDULES, LearningRateSchedule
 from training.optimizer import (
     ExponentialMovingAverage,
     LossScale,
@@ -197,14 +197,14 @@ def count_batches(config: Config, splits: DataSplits, part: Part) -> BatchCounts
 def stopping_limits(config: Config, counts: BatchCounts, checkpoint: Checkpoint | None) -> StoppingLimits:
     """Return when a run ends, with its epochs counted in steps, and with the plan that the checkpoint keeps.
 
-    Epochs that bring no batch together, because there are so few clips, count as one step.
-
-    Without MAX_MINUTES there is no plan, whatever an earlier launch planned.
+    Epochs that bring no batch together, because there are so few clips, count as one step. Without MAX_MINUTES, or with
+    a rate that needs no end, there is no plan, whatever an earlier launch planned.
     """
     totals = [] if config.MAX_STEPS is None else [config.MAX_STEPS]
     if config.NUM_EPOCHS is not None:
         totals.append(max(1, counts.until_end_of(config.NUM_EPOCHS - 1)))
-    limits = StoppingLimits(min(totals, default=None), config.MAX_MINUTES)
-    if checkpoint is not None and config.MAX_MINUTES is not None and "planned_steps" in checkpoint.state.schedule:
+    limits = StoppingLimits(min(totals, default=None), config.MAX_MINUTES, warmup_steps=config.LR_WARMUP_STEPS)
+    may_plan = config.MAX_MINUTES is not None and config.LR_SCHEDULE in ENDING_SCHEDULES
+    if checkpoint is not None and may_plan and "planned_steps" in checkpoint.state.schedule:
         limits.planned_steps = int(checkpoint.state.schedule["planned_steps"])
     return limits

@@ -56,11 +56,13 @@ class StoppingLimits:
         asked_steps: the smaller of MAX_STEPS and NUM_EPOCHS in steps; None when neither is set.
         max_minutes: wall-clock minutes of this launch; None for no limit.
         planned_steps: how many fit into the minutes (`planning.StepPlanner`); None where that was not planned.
+        warmup_steps: until which no rate falls.
     """
 
     asked_steps: int | None
     max_minutes: float | None
     planned_steps: int | None = None
+    warmup_steps: int = 0
 
     @property
     def total_steps(self) -> int | None:
@@ -73,8 +75,11 @@ class StoppingLimits:
         """What was planned, in a sentence; None if MAX_MINUTES does not decide where the run ends."""
         if self.planned_steps is None or self.planned_steps != self.total_steps:
             return None
+        falls = "and the learning rate falls until then"
+        if self.planned_steps <= self.warmup_steps:
+            falls = f"and LR_WARMUP_STEPS ({self.warmup_steps}) is no less, so the learning rate does not fall"
         return (
-            f"MAX_MINUTES has room for {counted(self.planned_steps, 'step')}, and the learning rate falls until then; "
+            f"MAX_MINUTES has room for {counted(self.planned_steps, 'step')}, {falls}; "
             f"--max-steps {self.planned_steps} --max-minutes none repeats this run"
         )
 

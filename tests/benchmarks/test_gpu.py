@@ -35,6 +35,7 @@ class Pretended:
         self.path = path
         monkeypatch.setattr(gpu, "CHECKS", tuple(Check(f"check {i}", each, print) for i, each in enumerate(SECONDS)))
         monkeypatch.setattr(gpu, "run_worker", self._run)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(gpu.time, "monotonic", lambda: self.now)
 
     def _run(self, command: list[str], *, seconds: float, memory_gib: float) -> None:
@@ -89,6 +90,16 @@ def test_a_check_that_hangs_or_dies_keeps_its_findings_and_ends_no_other(
     assert "| 2 | check 2 | failed | 40 | a / b c |" in capsys.readouterr().out
 
 
+def test_a_finding_that_is_cut_off_ends_nothing(pretended: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **limits: float) -> None:
+        Path(json.loads(command[-1])["path"]).write_text('{"figure": "whole", "value": 1}\n{"figure": "cu')
+        raise TimeLimitError("more than 55 s")
+
+    monkeypatch.setattr(gpu, "run_worker", run)
+    assert pretended.run("--checks=0,1") == 1
+    assert [result["figures"] for result in pretended.results] == [{"whole": 1}, {"whole": 1}]
+
+
 def test_a_check_has_some_time_more_than_expected_and_the_last_one_all_that_is_left(pretended: Pretended) -> None:
     assert pretended.run("--budget-seconds=200") == 0
     grace = gpu.GRACE_SECONDS
@@ -115,8 +126,32 @@ def test_checks_are_chosen_by_number_and_lines_are_added_to_the_file(pretended: 
     assert pretended.run("--checks=1", "--device=cpu", "--budget-seconds=30") == 0
     assert [result["check"] for result in pretended.results] == [2, 0, 1]
     assert pretended.limits[1] == 30  # on a CPU what is expected of a GPU is no limit
+
+
+@pytest.mark.parametrize("checks", ["4", "-1", "", "0,", "a", "1-3"])
+def test_a_check_that_does_not_exist_is_refused_with_those_that_do(
+    pretended: Pretended, capsys: pytest.CaptureFixture[str], checks: str
+) -> None:
     with pytest.raises(SystemExit):
-        pretended.run("--checks=4")
+        pretended.run(f"--checks={checks}")
+    assert f"--checks: must be numbers from 0 to 3, such as 0,1,6, not {checks!r}" in capsys.readouterr().err
+
+
+def test_nothing_is_checked_on_a_device_that_is_not_there(
+    pretended: Pretended, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        pretended.run()
+    assert "--device cuda: PyTorch sees none here; --device cpu tries the code" in capsys.readouterr().err
+    assert not pretended.path.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_file_that_cannot_be_written_is_named(pretended: Pretended, capsys: pytest.CaptureFixture[str]) -> None:
+    pretended.path = Path("/dev/full")
+    assert pretended.run() == 1
+    assert "error: --output /dev/full cannot be written: " in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -162,7 +197,8 @@ def test_right_attention_passes_at_every_place_and_wrong_attention_is_found(
 
 def test_places_of_attention_reach_beyond_what_a_grid_takes() -> None:
     places = gpu_checks.attention_places(is_small=False)
-    assert {65_535, 65_536} < {place.sequences for place in places}
+    assert {65_535, 65_536} < {place.heads for place in places}
+    assert 65_536 in {place.sequences for place in places}
     assert {place.keys for place in places if place.bias} == {*range(1, 9), 13, 64}
 
 
@@ -219,6 +255,8 @@ def test_all_checks_pass_on_a_cpu(tmp_path: Path) -> None:
     results = [json.loads(line) for line in path.read_text().splitlines()][1:]
     assert {result["title"]: result["faults"] for result in results} == {check.title: [] for check in gpu_runs.CHECKS}
     assert code == 0
+    for precision in ("off", "auto"):
+        assert results[5]["figures"][f"losses, MIXED_PRECISION {precision}"].keys() == {"alone", "ddp", "fsdp"}
     assert results[6]["figures"]["resumed_off_by"] == {"model": 0, "ema": 0, "optimizer": 0}
     assert results[7]["figures"]["host_ms"] > 0
 
@@ -266,7 +304,7 @@ def test_full_size_fits_together_on_an_imagined_device(
     figures, faults = found(imagined_findings)
     assert faults == []
     speeds = [each for each in figures.values() if isinstance(each, dict)]
-    assert len(speeds) == (1 if check is gpu_runs.check_profile else 8)
+    assert len(speeds) == (1 if check is gpu_runs.check_profile else 7)
     assert all(each["tflops"] == 2 and each["peak_gib"] == 1 for each in speeds)
 
 

@@ -1,5 +1,6 @@
 """Processes are ended at their limits, and what they answered arrives."""
 
+import fcntl
 import os
 import sys
 
@@ -69,6 +70,24 @@ def test_an_end_without_an_answer_is_told_and_is_no_limit(source, reason):
     with pytest.raises(WorkerError, match=f"^{reason}$") as raised:
         run_worker(python(source), memory_gib=1, seconds=60)
     assert raised.value.bound is None
+
+
+def test_what_a_process_that_died_had_started_is_ended_too(tmp_path):
+    child = f"import fcntl, time; file = open({str(tmp_path / 'lock')!r}, 'w'); fcntl.flock(file, 2); time.sleep(600)"
+    source = f"""
+import fcntl, os, subprocess, sys
+subprocess.Popen([sys.executable, "-c", {child!r}])
+while True:  # until the child has the lock
+    with open({str(tmp_path / "lock")!r}, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.abort()
+"""
+    with pytest.raises(WorkerError, match="ended by signal 6"):
+        run_worker(python(source), memory_gib=1, seconds=60)
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # waits for the child's end
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_a_process():

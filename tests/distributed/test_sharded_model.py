@@ -88,3 +88,7 @@ def test_scaled_gradients_in_parts_train_as_unscaled_ones_and_overflow_on_all(tm
 
 def test_processes_with_one_clip_more_or_less_train_what_one_trains(tmp_path: Path) -> None:
     run_check("uneven", tmp_path, world_size=2, program="training.sharded_step_checks")
+
+
+def test_weights_in_parts_are_cast_together_as_on_cuda(tmp_path: Path) -> None:
+    run_check("casting", tmp_path, world_size=2, program="training.sharded_step_checks")

@@ -109,7 +109,7 @@ def test_spatial_attention_stays_within_a_frame_and_temporal_within_a_position(m
     spatial, temporal = SpatialAttention(8, 4, 1), TemporalAttention(8, 4, 1)
     for module, places in ((spatial, grid_features((4,), CPU)[4]), (temporal, 3)):
         nn.init.normal_(module.attention.output.weight)
-        monkeypatch.setattr(FrameNorm, "branch", lambda _norm, x: (x, x))  # the norm itself mixes positions
+        monkeypatch.setattr(FrameNorm, "branch", lambda _norm, x, *_, **__: (x, x))  # the norm itself mixes positions
         difference = (module(changed, places) - module(x, places)).abs().amax(1) > 1e-6
         touched = {tuple(index) for index in difference.nonzero().tolist()}
         if isinstance(module, SpatialAttention):

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
+from torch.nn import functional
 
 from compute.device import ComputeDevice, place_of_this_process
 from config import Config
@@ -15,6 +16,8 @@ from diffusion.schedule import build_noise_schedule
 from distributed.gathering import gather_tensors
 from distributed.models import ReplicatedModel, ShardedModel, gathered, own_part, shard
 from distributed.processes import Processes, connected_processes
+from models import fused
+from tests.models.test_reference import SMALL, build, fast, inputs
 from tests.training.step_rig import Rig, TinyNetwork, batch, part_of
 from training.optimizer import DynamicLossScale, ExponentialMovingAverage, build_adamw, optimizer_tensors
 from training.step import TrainStep
@@ -122,7 +125,25 @@ def uneven(processes: Processes, folder: Path) -> None:
             torch.testing.assert_close(gathered(tensor), wanted, rtol=1e-4, atol=1e-6)
 
 
-CHECKS = {check.__name__: check for check in (loss_scale, uneven)}
+def casting(processes: Processes, folder: Path) -> None:
+    """Weights that are cast together, as on CUDA, are cast after they were gathered, and train as undivided ones."""
+    fused.casts_together = torch.is_autocast_enabled
+    given = inputs(SMALL)
+    networks = build(SMALL), build(SMALL)
+    shard(networks[1], init_device_mesh("cpu", (processes.part.world_size,)))
+    gradients = []
+    for network in networks:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            prediction = fast(network, *given)
+        functional.mse_loss(prediction, given[0]).backward()
+        gradients.append(
+            {name: gathered(each.grad).flatten() for name, each in network.named_parameters() if each.grad is not None}
+        )
+    found, wanted = (torch.cat([gradient[name] for name in gradients[0]]) for gradient in reversed(gradients))
+    assert functional.cosine_similarity(found, wanted, dim=0) > 0.999
+
+
+CHECKS = {check.__name__: check for check in (loss_scale, uneven, casting)}
 
 
 def main(arguments: list[str]) -> int:

@@ -236,6 +236,16 @@ def test_a_limit_of_time_that_comes_first_is_named(
     ) is says
 
 
+def test_a_compiled_run_says_what_is_slow_at_first_and_may_be_faster_than_estimated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    announce_estimate(HERE, CPU, steps=1200, max_minutes=6.0, is_compiled=True)
+    printed = capsys.readouterr().out
+    assert "at most about 0.5 s a step" in printed
+    assert "MAX_MINUTES (6) leaves time for about 720 steps;" in printed
+    assert "The first step compiles the network (COMPILE_MODEL), which takes minutes.\n" in printed
+
+
 @pytest.mark.slow
 def test_a_run_and_its_resume_say_it_with_the_steps_that_are_left(
     small_arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]

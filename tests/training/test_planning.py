@@ -4,18 +4,21 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import main
-from checkpoints.checkpoint import list_checkpoints
+from checkpoints.checkpoint import Checkpoint, list_checkpoints
 from config import Config
 from tests.held_clock import HeldClock
 from tests.training.test_run import ALL_OFF, points
 from training import planning, stopping
 from training.estimate import TrainingEstimate
+from training.learner import stopping_limits
 from training.planning import StepPlanner
 from training.step import TrainStep
 from training.stopping import StoppingLimits
@@ -148,8 +151,30 @@ def test_the_limits_name_what_ends_the_run() -> None:
     ending = limits.ending_after(800, is_out_of_time=False)
     assert ending is not None
     assert ending.reason == "all 800 steps are done (as planned for MAX_MINUTES)"
+    limits.warmup_steps = 799
+    assert "and the learning rate falls until then" in str(limits.plan)
+    limits.warmup_steps = 800
+    assert "and LR_WARMUP_STEPS (800) is no less, so the learning rate does not fall" in str(limits.plan)
     limits.asked_steps = 500
     assert (limits.total_steps, limits.plan) == (500, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "planned"),
+    [
+        ({}, 800),
+        ({"LR_SCHEDULE": "polynomial", "MAX_MINUTES": 99.0}, 800),
+        ({"MAX_MINUTES": None}, None),
+        ({"LR_SCHEDULE": "constant"}, None),
+    ],
+)
+def test_a_resume_keeps_the_plan_of_its_checkpoint_where_minutes_and_a_falling_rate_need_one(
+    changes: dict[str, object], planned: int | None
+) -> None:
+    state = SimpleNamespace(schedule={"last_epoch": 300.0, "planned_steps": 800.0})
+    config = Config().model_copy(update=changes)
+    limits = stopping_limits(config, 512, cast(Checkpoint, SimpleNamespace(state=state)))
+    assert limits == StoppingLimits(1200, config.MAX_MINUTES, planned, config.LR_WARMUP_STEPS)
 
 
 # Whole runs
