@@ -121,6 +121,7 @@ class GeneratedSamples:
     generated: tuple[numpy.ndarray, ...]  # from the EMA weights
     generated_raw: tuple[numpy.ndarray, ...]  # the first prompts from the raw weights, same noise
     real: tuple[numpy.ndarray, ...] | None  # a real clip for each prompt, where there is one
+    seconds: tuple[tuple[float, float], ...]  # of the validation clips: real, and as the model expects by the caption
     measures: Mapping[str, float]  # tag name -> value, such as Text_Sensitivity; only what could be measured
     frames_per_second: float
 

@@ -1,5 +1,6 @@
 """The clips that the dashboard shows: fixed prompts from fixed noise, and one clip on its way through the model."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -173,6 +174,8 @@ class Showcase:
     def generate(self, model: nn.Module, ema_model: nn.Module) -> GeneratedSamples:
         """Sample every prompt from one shared noise, so that what differs between the clips comes from the text."""
         count, repeats = len(self._prompts), min(RAW_PROMPTS, len(self._prompts))
+        expected = self._sampler.seconds(ema_model, self._validation.captions)
+        seconds = tuple(zip((row.seconds for row in self._validation.rows), expected, strict=True))
         lengths = self._sampler.frames(ema_model, self._prompts)
         shared = [self._sampler.initial_noise(frames, self._seed, 0) for frames in lengths]
         other = [self._sampler.initial_noise(frames, self._seed, 1) for frames in lengths[:repeats]]
@@ -184,7 +187,9 @@ class Showcase:
             generated=tuple(map(to_pixels, clips[:count])),
             generated_raw=tuple(map(to_pixels, raw)),
             real=self._real,
-            measures=self._measure(clips[:count], clips[count:], ema_model),
+            seconds=seconds,
+            measures=self._measure(clips[:count], clips[count:], ema_model)
+            | {"Duration_Error_Percent": 100 * statistics.median(abs(found / real - 1) for real, found in seconds)},
             frames_per_second=self._frames_per_second,
         )
 

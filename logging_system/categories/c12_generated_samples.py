@@ -8,6 +8,7 @@ import numpy
 from config import Config
 from logging_system.category import SAMPLES, Category, CategoryContext, Tag
 from logging_system.files.summaries import escape
+from logging_system.pictures.charts import comparison_chart
 from logging_system.pictures.frames import captioned_grid, scale_to_be_seen
 from logging_system.records import GeneratedSamples, StepRecord
 
@@ -84,6 +85,13 @@ TAGS = {
         "The letter error rate of the same clips against other prompts: what ignoring the text would score.",
         absent_when=NOT_SPELLED,
     ),
+    "Durations": Tag(
+        "How long the model expects each validation clip to be, by its caption, against how long it is. On the line: "
+        "right. Clips of one caption differ, so points lie around it."
+    ),
+    "Duration_Error_Percent": Tag(
+        "How far these durations are from the real ones, as a share: the median over the validation clips."
+    ),
     "Nearest_Training_Distance": Tag(
         "Distance of generated clips of held-out prompts (of all, where none is held out) to their nearest training "
         "clips, of at most 256: root mean square difference at 16 x 16 pixels, range -1 to 1. Far below "
@@ -121,6 +129,11 @@ class GeneratedSamplesCategory(Category):
         for measure, value in samples.measures.items():
             key = measure if measure in self.tags else "Other/{measure}"
             self.scalars({key: value}, record.step, measure=measure)
+        real, expected = numpy.array(samples.seconds).T
+        picture = comparison_chart(
+            real, expected, title="Durations of validation clips", x_label="real, s", y_label="expected, s"
+        )
+        self.write(self.writer.image, "Durations", picture, record.step)
         if not samples.prompts:
             return
         rate = samples.frames_per_second

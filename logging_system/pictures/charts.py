@@ -1,4 +1,4 @@
-"""The dashboard's three charts, each a function from numbers to a picture [H, W, 3] uint8, drawn with Pillow.
+"""The dashboard's charts, each a function from numbers to a picture [H, W, 3] uint8, drawn with Pillow.
 
 A plotting library would be slow to import, keep global state and not be safe next to other threads.
 
@@ -208,6 +208,23 @@ def line_chart(
     is_high = row < plot.box[1] + 60
     place = (column + (14 if is_left else -14), plot.box[3] - 8 if is_high else plot.box[1] + 6)
     plot.text(place, label, anchor=("l" if is_left else "r") + ("d" if is_high else "a"))
+    return plot.pixels()
+
+
+def comparison_chart(
+    x_N: numpy.ndarray, y_N: numpy.ndarray, *, title: str, x_label: str, y_label: str
+) -> numpy.ndarray:
+    """Return points around the line on which y is x. All values must be finite and not negative."""
+    top = max(float(x_N.max()), float(y_N.max())) * 1.08
+    plot = Plot(title=title, x_label=x_label, y_label=y_label, x_range=(0.0, top), y_range=(0.0, top))
+    ticks = labelled(nice_ticks(0.0, top, 5))
+    plot.y_axis(ticks)
+    plot.x_axis(ticks)
+    plot.draw.line((plot.x(0.0), plot.y(0.0), plot.x(top), plot.y(top)), fill=ACCENT, width=3)
+    for x, y in zip(x_N.tolist(), y_N.tolist(), strict=True):
+        column, row = plot.x(x), plot.y(y)
+        plot.draw.ellipse((column - 7, row - 7, column + 7, row + 7), fill=LINE, outline=PAPER, width=2)
+    plot.frame()
     return plot.pixels()
 
 
