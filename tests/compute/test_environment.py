@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from compute.environment import forward_flops
-from data.records import Batch
+from data.records import ClipRow, FixedClips
 
 
 class Attention(nn.Module):
@@ -21,7 +21,8 @@ class Attention(nn.Module):
 
 def test_the_operations_of_one_clip_are_counted_and_attention_on_a_cpu_is_among_them():
     frames, pixels = 12, 8 * 8
-    clips, tokens = torch.zeros(2, 5, 8, 8, 3, dtype=torch.uint8), torch.zeros(2, 4, dtype=torch.int64)
-    batch = Batch(clips, torch.ones(2), tokens, ("A", "B"), ("a", "b"), epoch=0, index_in_epoch=0, clips_in_step=2)
+    clips = tuple(torch.zeros(length, 8, 8, 3, dtype=torch.uint8) for length in (5, 7))
+    rows = (ClipRow("a", "A", 5, 1.0), ClipRow("b", "B", 7, 1.0))
+    fixed = FixedClips(rows, clips, torch.zeros(2, 4, dtype=torch.int64))
     linear, product = 2 * frames * pixels * 3 * 3, 2 * frames * pixels * pixels * 3
-    assert forward_flops(Attention(), batch, frames, torch.device("cpu")) == linear + 2 * product
+    assert forward_flops(Attention(), fixed, frames, torch.device("cpu")) == linear + 2 * product

@@ -45,7 +45,7 @@ def tell_steps() -> None:
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def run(self: TrainStep, step: int, batch: Any, *request: int) -> Any:
-            say(f"begins {step} {' '.join(batch.ids)}")
+            say(f"begins {step} {','.join(batch.ids)}")
             outcome = original(self, step, batch, *request)
             say(f"done {step}")
             return outcome
@@ -221,11 +221,11 @@ def kill_in_step(step: int, micro_batch: int) -> None:
         return run
 
     def make_forward(original: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(*arguments: Any) -> Any:
+        def forward(*arguments: Any, **options: Any) -> Any:
             position["micro_batch"] += 1
             if position == {"step": step, "micro_batch": micro_batch}:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return original(*arguments)
+            return original(*arguments, **options)
 
         return forward
 
@@ -352,7 +352,7 @@ def ask_for_too_much_memory(place: str, call: int) -> None:
                 too_much()
             result = original(self, *arguments, **options)
             if len(calls) == call and place == "backward":
-                result.register_hook(too_much)
+                result[0].register_hook(too_much)  # of the prediction
             return result
 
         return greedy

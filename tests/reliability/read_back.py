@@ -49,7 +49,7 @@ def curve(run: Path, tag: str) -> dict[int, float]:
 def clips_of_steps(*launches: Launch) -> dict[int, list[str]]:
     """Return the clips of each step as `faults.tell_steps` said them; a later launch has the last word."""
     return {
-        int(step): ids.split()
+        int(step): ids.split(",")
         for launched in launches
         for step, ids in re.findall(r"^.*?begins (\d+) (.*)$", launched.said, re.MULTILINE)
     }

@@ -15,6 +15,7 @@ from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
 from distributed.models import SharedModel
 from distributed.processes import Processes
+from models.text_encoder import Duration
 from training.optimizer import ExponentialMovingAverage, LossScale, build_adamw, optimizer_tensors
 from training.step import StepOutcome, TrainStep
 
@@ -42,21 +43,29 @@ class TinyNetwork(nn.Module):
         super().__init__()
         self.mix = nn.Conv3d(3, 3, 1)
         self.embedding = nn.Embedding(10, 3)
+        self.duration = nn.Linear(3, 2)
         self.is_half = is_half
         self.gradient_factor = 1.0  # of gradients in float16
         self.largest_gradient = torch.tensor(0.0)  # of a step, before it became float16
 
-    def forward(self, video: Tensor, timestep: Tensor, tokens: Tensor, drop_caption: Tensor) -> Tensor:
-        text = self.embedding(tokens).mean(1) * (~drop_caption)[:, None]
-        prediction = self.mix(video) + (text + 0.001 * timestep[:, None])[:, :, None, None, None]
-        return HalfGradient.apply(prediction, self) if self.is_half else prediction
+    def forward(
+        self, video: Tensor, timestep: Tensor, tokens: Tensor, drop_caption: Tensor, *, with_duration: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        assert with_duration  # a training step asks for it
+        text = self.embedding(tokens).mean(1)
+        dropped = text * (~drop_caption)[:, None]
+        prediction = self.mix(video) + (dropped + 0.001 * timestep[:, None])[:, :, None, None, None]
+        duration = self.duration(text)
+        if self.is_half:
+            prediction, duration = HalfGradient.apply(prediction, self), duration.detach()
+        return Duration(*duration.unbind(1)).beside(prediction)
 
 
 def batch(clips: int = 8) -> Batch:
     generator = torch.Generator().manual_seed(5)
     return Batch(
         clips_BTHWC=torch.randint(256, (clips, 4, 6, 6, 3), generator=generator, dtype=torch.uint8),
-        seconds_B=torch.ones(clips),
+        seconds_B=torch.rand(clips, generator=generator) + 0.5,
         tokens_BL=torch.randint(2, 10, (clips, 3), generator=generator),
         captions=("A",) * clips,
         ids=tuple(map(str, range(clips))),

@@ -3,12 +3,16 @@
 import signal
 from dataclasses import dataclass
 
+import numpy
+import pytest
 import torch
 
 from compute.device import ComputeDevice
-from data.order import Part
+from config import Config
+from data.order import BatchCounts, Part
 from distributed.processes import Processes
 from tests.compute.late_device import LateDevice
+from training.learner import stopping_limits
 from training.stopping import GO_ON, OUT_OF_TIME, Ending, EndOfRun, StoppingLimits, ending_for_signal
 
 CPU = ComputeDevice(torch.device("cpu"), None)
@@ -77,3 +81,13 @@ def test_a_resumed_run_that_is_done_does_no_step() -> None:
     for world_size in (1, 2):
         end = EndOfRun(StoppingLimits(10, None), Stop(), Processes(Part(0, world_size)), CPU)
         assert end.start(10) is not None
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8)])
+def test_epochs_end_with_the_last_batch_that_they_complete_and_too_few_for_one_still_have_a_step(
+    epochs: int, steps: int
+) -> None:
+    """Of 48 frames, 2 clips of 12 frames an epoch are half a batch."""
+    counts = BatchCounts(numpy.array([12, 12]), 48)
+    config = Config(NUM_EPOCHS=epochs, MAX_STEPS=None)
+    assert stopping_limits(config, counts, None).asked_steps == steps

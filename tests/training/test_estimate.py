@@ -18,7 +18,7 @@ from common.settings import load_settings
 from compute.device import ComputeDevice
 from compute.memory import MemoryInUse
 from config import PRESETS, Config
-from data.records import Batch
+from data.records import ClipRow, FixedClips
 from models.build import build_model, build_tokenizer
 from tests.held_clock import HeldClock
 from training import estimate as estimate_module
@@ -53,11 +53,11 @@ class Failing(TwoLayers):
         raise RuntimeError(self.message)
 
 
-def batch(clips: int = 3, *, frames: int = 4, size: int = 16) -> Batch:
+def batch(clips: int = 3, *, frames: int = 4, size: int = 16) -> FixedClips:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (clips, frames, size, size, 3), generator=generator, dtype=torch.uint8)
-    names = tuple(map(str, range(clips)))
-    return Batch(pixels, torch.ones(clips), torch.ones(clips, 2, dtype=torch.int64), names, names, 0, 0, clips)
+    rows = tuple(ClipRow(str(clip), str(clip), frames, frames / 12) for clip in range(clips))
+    return FixedClips(rows, tuple(pixels), torch.ones(clips, 2, dtype=torch.int64))
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.AdamW:

@@ -87,7 +87,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_so(
     rig.step.run(1, batch())
     before = rig.everything()
     if where == "prediction":
-        hook = rig.model.register_forward_hook(lambda *called: called[-1] * poison)
+        hook = rig.model.register_forward_hook(lambda *called: (called[-1][0] * poison, *called[-1][1:]))
     else:
         hook = rig.model.mix.weight.register_hook(lambda gradient: gradient * poison)
     outcome = rig.step.run(2, batch())
