@@ -25,7 +25,13 @@ INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended."""
 MEMORY_NOTE = "As in a run of main.py, memory that a step frees is kept for the next one."
 SMALL_NETWORK = (
-    *("--image-size=16", "--max-frames=4", "--model-channels=16,32", "--spatial-attention-sizes=4"),
+    *(
+        "--image-size=16",
+        "--max-frames=4",
+        "--max-word-letters=3",
+        "--model-channels=16,32",
+        "--spatial-attention-sizes=4",
+    ),
     *("--attention-head-channels=16", "--text-channels=16", "--text-layers=1", "--text-heads=1"),
     "--validation-clips=2",
 )

@@ -82,6 +82,11 @@ def test_the_hosts_part_of_a_step_is_timed_on_the_training_thread(capsys, monkey
     monkeypatch.setattr(
         TrainStep, "_fill", lambda *given: filled.append(threading.current_thread().name) or fill(*given)
     )
-    assert training_step.main(["--host", "--max-frames=4", "--image-size=16", "--spatial-attention-sizes=4"]) == 0
+    assert (
+        training_step.main(
+            ["--host", "--max-frames=4", "--max-word-letters=3", "--image-size=16", "--spatial-attention-sizes=4"]
+        )
+        == 0
+    )
     assert "host's part of a step: " in capsys.readouterr().out
     assert {name.partition("_")[0] for name in filled} == {"noise"}

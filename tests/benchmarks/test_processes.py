@@ -57,7 +57,9 @@ def test_ways_that_are_compared_train_on_the_same_number_of_clips() -> None:
     configs = {
         name: load_settings(Config, PRESETS, list(way.plan.options), program="").config for name, way in ways.items()
     }
-    clips = {name: ways[name].processes * config.clips_per_step for name, config in configs.items()}
+    clips = {
+        name: ways[name].processes * config.frames_per_step // config.MAX_FRAMES for name, config in configs.items()
+    }
     assert clips == dict.fromkeys(NAMES, 8) | {ONE: 4}
     assert [name for name in NAMES if not ways[name].plan.is_pinned] == [BOTH_CORES]
     assert [name for name in NAMES if configs[name].PARALLELISM == "fsdp"] == [SHARDED]

@@ -313,14 +313,14 @@ def test_a_clip_lost_in_the_middle_of_a_run_costs_no_step(
 
     def lose_the_ninth(self: TrainingWords, row: object) -> object:
         calls.append(row)
-        if len(calls) == 9:  # the first of step 3
+        if len(calls) == 9:  # the first of step 5
             raise UserError("clip 9 is gone")
         return load(self, row)
 
     monkeypatch.setattr(TrainingWords, "load", lose_the_ninth)
-    folder = run("lost", "--max-steps=9", *ALL_OFF, exit_code=1)
+    folder = run("lost", "--max-steps=9", "--clip-timing=stretched", *ALL_OFF, exit_code=1)
     assert "clip 9 is gone" in capsys.readouterr().err
-    assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["step_00000002"]
+    assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["step_00000004"]
 
 
 @pytest.mark.slow
@@ -370,6 +370,7 @@ def test_the_loop_draws_the_noise_of_each_step_while_the_one_before_runs(
 
     monkeypatch.setattr(TrainStep, "draw_ahead", note_draw)
     monkeypatch.setattr(TrainStep, "run", note_run)
-    run("ahead", "--max-steps=4", "--no-enable-video-logging", "--no-enable-noise-visualization")
+    lengths = ("--batch-size=1", "--max-frames=12", "--max-word-letters=3")
+    run("ahead", "--max-steps=4", *lengths, "--no-enable-video-logging", "--no-enable-noise-visualization")
     assert ahead == [(2, 0), (0, 1), (3, 0), (0, 2), (4, 0), (0, 3), (5, 0), (0, 4)]
     assert len({shape[1] for shape in shapes.values()}) == 2  # clips of two lengths
