@@ -13,7 +13,7 @@ from models.tokens import PADDING
 Forward = Callable[..., Any]
 
 CAPTION_STEP = 8
-"""Captions are padded to a multiple of this: each length is compiled anew, which takes minutes."""
+"""Captions are padded to a multiple of this, which kernels of attention ask of a bias."""
 
 _REMEDIES = {
     "cpu": "It needs a C++ compiler: install g++ or clang++, or name one in the environment variable CXX. ",
@@ -25,7 +25,8 @@ def compile_network(network: nn.Module, *, backend: str = "inductor") -> Forward
     """Return a function that computes what the network does, on the same weights; its first call compiles it.
 
     The network itself stays as it is, with its keys and its other callers, whose batches have other sizes. Padding
-    changes nothing, because it is masked.
+    changes nothing, because it is masked. The numbers of clips, frames and characters may differ from call to call: the
+    first two or three calls compile, for all others.
 
     Args:
         network: takes what `models.unet3d.TextToVideoModel` takes; it may be a wrapper, as of several processes.
@@ -36,7 +37,10 @@ def compile_network(network: nn.Module, *, backend: str = "inductor") -> Forward
     def forward(
         video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor, **options: bool
     ) -> Any:
-        return compiled(video_BCTHW, timestep_B, pad_captions(tokens_BL), drop_caption_B, **options)
+        given = (video_BCTHW, timestep_B, pad_captions(tokens_BL), drop_caption_B)
+        for tensor, axes in zip(given, ((0, 2), 0, (0, 1), 0), strict=True):
+            torch._dynamo.maybe_mark_dynamic(tensor, axes)
+        return compiled(*given, **options)
 
     return forward
 

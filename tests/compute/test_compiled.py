@@ -76,6 +76,21 @@ def test_training_through_all_but_the_generated_kernels_is_the_same(backend: str
     assert [parameter.shape for parameter in model.parameters()] == [each.shape for each in eager.parameters()]
 
 
+@pytest.mark.slow
+def test_clips_of_any_number_and_length_share_a_few_graphs() -> None:
+    torch._dynamo.reset()
+    eager, forward = build(), compile_network(build(), backend="eager")
+    torch._dynamo.utils.counters.clear()
+    for step, (clips, frames, letters) in enumerate([(2, 4, 3), (5, 8, 9), (3, 12, 12), (4, 16, 5), (2, 20, 30)]):
+        generator = torch.Generator().manual_seed(step)
+        video = torch.randn(clips, 3, frames, 8, 8, generator=generator)
+        tokens = torch.randint(2, 28, (clips, letters), generator=generator)
+        given = (video, torch.arange(clips), tokens, torch.arange(clips) % 2 == 0)
+        for found, expected in zip(forward(*given, with_duration=True), eager(*given, with_duration=True), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
 def test_the_network_itself_is_not_compiled() -> None:
     torch._dynamo.reset()
     model = build()
