@@ -40,6 +40,12 @@ def captions_hold_a_word(DATA_ROOT: Path | None, MAX_CAPTION_LENGTH: int, MAX_WO
     return None
 
 
+def the_shortest_is_no_longer_than_the_longest(MIN_FRAMES: int, MAX_FRAMES: int) -> str | None:
+    if MIN_FRAMES > MAX_FRAMES:
+        return "the shortest clips would be longer than the longest; lower MIN_FRAMES or raise MAX_FRAMES"
+    return None
+
+
 def a_letter_needs_a_frame(DATA_ROOT: Path | None, MAX_FRAMES: int, MAX_WORD_LETTERS: int) -> str | None:
     if DATA_ROOT is None and MAX_FRAMES < MAX_WORD_LETTERS:
         return "every letter needs at least one frame; raise MAX_FRAMES or lower MAX_WORD_LETTERS"
@@ -157,6 +163,7 @@ CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     outputs_stay_out_of_the_clips,
     captions_hold_a_word,
     spelling_needs_letters,
+    the_shortest_is_no_longer_than_the_longest,
     a_letter_needs_a_frame,
     letters_are_slower_than_frames,
     levels_fit_the_image,

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 MOST_FRAMES = 1024  # of MAX_FRAMES
+FRAME_STEP = 4  # clips have a multiple of so many frames, so that enough have as many to fill a batch
 MOST_LETTERS = 12  # of MAX_WORD_LETTERS, and of what can be asked for, whatever that is
 LETTERS_A_SECOND = 3  # of finger-spelling (data.fingerspelling.timing)
 LONGEST_CAPTION = 4096  # of MAX_CAPTION_LENGTH

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from common.field_types import MOST_FRAMES
 from data.cache import ClipCache
-from data.lengths import FRAME_STEP, ClipLengths
+from data.lengths import ClipLengths
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
 from data.media.files import printable
 from data.media.resample import Change, ClipShape, DecodedClip, MediaFacts

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.field_types import FRAME_STEP
 from config import Config
-
-FRAME_STEP = 4
-"""Clips have a multiple of this many frames, so that enough of them have as many to fill a batch."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,9 @@ REFUSED = [
     ("DATA_ALLOW", '["/mnt/clips", ""]', "item 2 write the whole path of the folder"),
     ("DATA_ALLOW", "~no such user/clips", "nobody of this name has a home folder"),
     ("DATA_FORMAT", "coco", "should be 'auto', 'folder', 'words', 'manifest', 'how2sign',"),
+    ("CLIP_TIMING", "padded", "should be 'natural' or 'stretched'"),
+    ("MIN_FRAMES", "6", "multiple of 4"),
+    ("MAX_FRAMES", "18", "multiple of 4"),
     ("CLIP_FIT", "stretch", "should be 'crop' or 'pad'"),
     ("SPLIT_BY", "random", "should be 'auto', 'signer' or 'caption'"),
     ("SIGNED_LANGUAGE", "", "needs a value, not an empty text"),
@@ -86,6 +89,7 @@ CROSS_FIELD = [
     ("--data-root clips --log-dir clips/logs", "DATA_ROOT LOG_DIR CACHE_DIR", "would lie among the clips"),
     ("--data-format wlasl", "DATA_ROOT DATA_FORMAT", "layout of DATA_ROOT, which is not set"),
     ("--text-encoder some/model", "DATA_ROOT TEXT_ENCODER", 'use "characters" or set DATA_ROOT'),
+    ("--min-frames 36", "MIN_FRAMES MAX_FRAMES", "lower MIN_FRAMES or raise MAX_FRAMES"),
     ("--max-frames 4 --max-word-letters 5", "MAX_FRAMES MAX_WORD_LETTERS", "every letter needs at least one frame"),
     ("--image-size 36", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "must be a multiple of 8 .*use 32 or 40"),
     ("--image-size 18", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "use 16 or 24"),
@@ -111,6 +115,9 @@ CROSS_FIELD = [
 ]
 
 ACCEPTED = [
+    "--min-frames 32",
+    "--clip-timing stretched --frames-per-second 1",
+    "--data-root clips --frames-per-second 1",
     "--max-steps 1 --lr-warmup-steps 100000 --save-every-steps 100000 --validate-every-steps 100000",
     "--max-steps none --num-epochs 1",
     "--max-steps none --lr-schedule constant",
