@@ -188,6 +188,7 @@ def _make_finished_run(folder: Path) -> None:
         "attention-head-channels": 16,
         "text-channels": 32,
         "text-heads": 2,
+        "batch-size": 4,
         "epoch-size": 8,
         "sampling-steps": 4,
         "recogniser-steps": 2,
