@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy
 from tqdm import tqdm
 
-from common.field_types import MOST_FRAMES
+from common.field_types import FRAME_STEP, MOST_FRAMES
 from data.cache import ClipCache
 from data.lengths import ClipLengths
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
