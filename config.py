@@ -89,7 +89,7 @@ class Config(Settings):
     SIGNED_LANGUAGE: NonBlankText = "ase"
     """Code of the finger-spelling alphabet, such as ase for American Sign Language."""
     MAX_WORD_LETTERS: int = Field(5, ge=1, le=MOST_LETTERS)
-    """Letters in the longest finger-spelled word."""
+    """Letters in the longest finger-spelled word of the training; longer ones can be asked for."""
     EPOCH_SIZE: int = Field(2048, ge=1, le=10**9)
     """Finger-spelled clips that count as one epoch."""
     HELD_OUT_WORD_FRACTION: float = Field(0.2, ge=0, le=0.9)

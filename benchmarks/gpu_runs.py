@@ -129,7 +129,7 @@ def _difference(one: Path, other: Path, file: str) -> float:
 
 
 def check_profile(findings: Findings) -> None:
-    """Profile a step of base at batch 16, not compiled: kernels by time, how busy the device is, the host's part."""
+    """Profile a step of base, not compiled: kernels by time, how busy the device is, the host's part."""
     learner, batch = build(findings, "base")
     _note_speed(findings, "step", learner, batch)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if findings.device.type == "cuda" else [])]
@@ -186,10 +186,10 @@ def check_settings(findings: Findings) -> None:
     for name, preset, *options in (
         ("DETERMINISTIC", "base", "--deterministic"),  # first: cuBLAS reads its settings once
         ("cuDNN attention", "base", "--cudnn-attention"),
-        ("batch 8", "base", "--batch-size=8"),
-        ("batch 32", "base", "--batch-size=32"),
-        ("large, 4 x 2", "large", "--batch-size=4", "--gradient-accumulation-steps=2"),
-        ("batch 24", "base", "--batch-size=24"),
+        ("half the batch", "base", "--batch-size=4"),
+        ("twice the batch", "base", "--batch-size=16"),
+        ("large", "large"),
+        ("1.5 times the batch", "base", "--batch-size=12"),
         ("tiny", "tiny"),
     ):
         with findings.part(name):
