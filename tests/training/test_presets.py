@@ -9,6 +9,8 @@ from common.settings import load_settings
 from compute.device import ComputeDevice
 from config import PRESETS, Config
 from data.fingerspelling.source import load_letters
+from data.fingerspelling.timing import LETTER_SECONDS, PAUSE_SECONDS, SLOWEST
+from data.lengths import clip_lengths
 from diffusion.guidance import guided_prediction
 from diffusion.samplers import sample
 from diffusion.schedule import stratified_timesteps
@@ -39,6 +41,16 @@ def test_the_presets_for_a_gpu_are_compiled_and_end_in_time_with_a_low_rate() ->
         assert config.LR_SCHEDULE in ENDING_SCHEDULES
         # Planned soon enough, and on enough steps that are measured.
         assert 2 * MEASURED_STEPS <= config.LR_WARMUP_STEPS <= (config.MAX_STEPS or 0) / 10
+
+
+def test_the_presets_for_a_gpu_have_room_for_their_slowest_words_and_keep_their_frames_a_step() -> None:
+    frames = {}
+    for name in ("speedrun", "base", "large"):
+        config = load_settings(Config, PRESETS, [f"--preset={name}"], program="").config
+        slowest = (config.MAX_WORD_LETTERS * LETTER_SECONDS + PAUSE_SECONDS) / SLOWEST  # of letters that are held
+        assert not clip_lengths(config).is_shortened(slowest)
+        frames[name] = config.frames_at_once, config.frames_per_step
+    assert frames == {"speedrun": (256, 256), "base": (512, 512), "large": (192, 384)}
 
 
 @pytest.fixture
