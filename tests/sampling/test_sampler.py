@@ -1,5 +1,6 @@
 """Clips of different lengths from one call of the sampler."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -36,12 +37,12 @@ CPU = ComputeDevice(torch.device("cpu"), None)
 NATURAL = ClipLengths(12.0, 4, 24, is_natural=True)
 
 
-def sampler(name: SamplerName = "ddim", lengths: ClipLengths = NATURAL, frames_at_once: int = 32) -> ClipSampler:
+def sampler(name: SamplerName = "ddim", **changes: Any) -> ClipSampler:
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True)
     settings = SamplingSettings(
-        schedule, "v_prediction", name, 3, Guidance(2.0), lengths=lengths, image_size=8, frames_at_once=frames_at_once
+        schedule, "v_prediction", name, 3, Guidance(2.0), NATURAL, image_size=8, frames_at_once=32
     )
-    return ClipSampler(settings, TOKENIZER, CPU)
+    return ClipSampler(replace(settings, **changes), TOKENIZER, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,15 @@ def test_durations_are_those_that_the_text_encoder_expects(model: TextToVideoMod
     assert sampler().frames(model, prompts) == [8, 20, 12]  # of 6, 18 and 12 frames; half-way goes up
     assert sampler().frames(model, ["ABCDEFGH"]) == [24]
     assert sampler(lengths=replace(NATURAL, is_natural=False)).frames(model, prompts) == [24] * 3
+
+
+@pytest.mark.parametrize(("log_seconds", "frames"), [(float("nan"), 4), (float("inf"), 24), (-200.0, 4), (200.0, 24)])
+def test_a_network_that_has_diverged_still_gets_a_clip(
+    model: TextToVideoModel, log_seconds: float, frames: int
+) -> None:
+    diverged = copy.deepcopy(model)
+    nn.init.constant_(diverged.text_encoder.duration.line.bias, log_seconds)
+    assert sampler().frames(diverged, ["AB"]) == [frames]
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "heun"])
