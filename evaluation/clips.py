@@ -103,9 +103,8 @@ def asked_words(symbols: Sequence[Word], history: TrainingHistory, max_letters: 
     words = []
     for word in dict.fromkeys(symbols):
         bigrams = tuple(("".join(pair), pair in history.pairs) for pair in itertools.pairwise(word))
-        words.append(
-            AskedWord("".join(word), word, word in history.words, len(letters_of(word)) > max_letters, bigrams)
-        )
+        is_longer = len(letters_of(word)) > max_letters
+        words.append(AskedWord("".join(word), word, word in history.words, is_longer, bigrams))
     return words
 
 

@@ -13,6 +13,7 @@ from common.errors import UserError
 from config import Config
 from data.batches import BatchOrder, training_batches
 from data.build import build_data
+from evaluation import clips
 from evaluation.evaluate import _checked_words
 from models.build import build_tokenizer
 from models.tokens import CharacterTokenizer
@@ -140,15 +141,16 @@ def test_the_same_seed_gives_the_same_report_and_another_one_another(
 
 
 def test_without_words_letters_and_held_out_words_are_asked_for(
-    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(clips, "WORDS_A_LENGTH", 4)
     output = tmp_path / "report.json"
     options = [f"--run={finished_run}", "--samples-per-word=1", "--steps=1", "--guidance-scale=1"]
     assert program.main([*options, f"--output={output}", f"--contact-sheet={tmp_path / 'sheet.png'}"]) == 0
     report = json.loads(output.read_text())
     words = [record["word"] for record in report["words"]]
     assert words[:26] == list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    assert {len(word) for word in words[26:]} == {2, 3, 4, 5}
+    assert [len(word) for word in words[26:]] == [2] * 4 + [3] * 4 + [4] * 4 + [5] * 4
     assert all(build_data(Config()).is_held_out(word) for word in words[26:])
     assert report["groups"].keys() == {"letters", "words not in training"}
     printed = capsys.readouterr().out

@@ -186,6 +186,19 @@ def test_grid_places_every_clip_at_every_frame(number: int) -> None:
         assert (caption[:, -2:] == 255).all()
 
 
+def test_a_clip_that_ends_before_the_longest_fades_and_its_last_frame_stays() -> None:
+    random = numpy.random.default_rng(0)
+    short, long = (random.integers(0, 256, (frames, 128, 128, 3), dtype=numpy.uint8) for frames in (3, 7))
+    grid = captioned_grid([short, long], ["short", "long"], columns=2)
+    assert grid.shape == (7, 128 + 20 + 8, 2 * 132 + 4, 3)
+    shown = grid[:, 24:152, 4:132]
+    assert (shown[:3] == short).all()
+    assert (grid[:, 24:152, 136:264] == long).all()
+    faded = 0.35 * short[2] + 0.65 * 255
+    assert (numpy.abs(shown[3:] - faded) <= 1).all()
+    assert (grid[:, 4:24] == grid[:1, 4:24]).all()  # captions stay as they are
+
+
 def test_long_rows_are_folded_and_filled_up() -> None:
     clips = [numpy.full((1, 128, 128, 3), value, numpy.uint8) for value in range(10, 110, 10)]
     grid = captioned_grid(clips, [""] * 10, columns=5)  # two rows of five become four of three
