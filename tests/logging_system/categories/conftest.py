@@ -79,7 +79,13 @@ class View:
             generated=clips,
             generated_raw=tuple(255 - clip for clip in clips),
             real=tuple(clip[:4] // 2 for clip in clips),
-            measures={"Text_Sensitivity": 0.25, "Motion_Energy_Ratio": 0.5, "Sharpness_Ratio": 2.0},
+            seconds=((0.5, 0.4), (1.0, 1.5)),
+            measures={
+                "Text_Sensitivity": 0.25,
+                "Motion_Energy_Ratio": 0.5,
+                "Sharpness_Ratio": 2.0,
+                "Duration_Error_Percent": 35.0,
+            },
             frames_per_second=8.0,
         )
 

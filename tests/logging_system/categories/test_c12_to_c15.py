@@ -51,6 +51,7 @@ def test_one_clip_a_prompt_grids_and_measures(session: Callable[..., Any], make:
         f"{prefix}/Raw_Weights",
         f"{prefix}/Real_And_Generated",
         f"{prefix}/Time_Lapse",
+        f"{prefix}/Durations",
     }
     assert reader.image_steps(f"{prefix}/Grid") == [3, 5]
     assert reader.points(f"{prefix}/Text_Sensitivity") == {3: 0.25, 5: 0.25}
