@@ -58,7 +58,7 @@ class ClipSampler:
         assert isinstance(encoder, TextEncoder)
         with torch.no_grad(), self.compute.autocast():
             log_seconds_B = encoder.durations(self.tokenize(prompts).to(self.compute.device)).log_seconds_B
-        return log_seconds_B.exp().nan_to_num().tolist()
+        return log_seconds_B.exp().nan_to_num().cpu().tolist()
 
     def frames(self, model: nn.Module, prompts: Sequence[str]) -> list[int]:
         """Return how many frames the model expects each clip to have."""
