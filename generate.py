@@ -111,6 +111,9 @@ def _check(request: GenerationRequest, config: Config, tokenizer: Tokenizer) -> 
         raise UserError(f"--seconds {request.seconds:g}: must be above 0, and at most {longest_seconds:.3g}")
     if not SLOWEST <= request.speed <= FASTEST:
         raise UserError(f"--speed {request.speed:g}: must be between {SLOWEST:g} and {FASTEST:g}")
+    if config.CLIP_TIMING == "stretched" and (request.seconds is not None or request.speed != 1):
+        frames = counted(config.MAX_FRAMES, "frame")
+        raise UserError(f"--seconds and --speed: all clips of the run have {frames} (CLIP_TIMING is 'stretched')")
     for text in request.text:
         check_text("--text", text, config, tokenizer)
         letters = len(tokenizer.encode(text)[0])
@@ -125,14 +128,10 @@ def _frames(request: GenerationRequest, run: TrainedRun) -> list[int]:
     """Return the frames of each clip: as many as the model expects, unless the request says how long, or how fast."""
     if request.seconds is None and request.speed == 1:
         return run.sampler.frames(run.model, request.text)
-    lengths = run.sampler.settings.lengths
-    if not lengths.is_natural:
-        raise UserError(
-            f"--seconds and --speed: all clips of the run have {lengths.max_frames} frames (CLIP_TIMING is 'stretched')"
-        )
     expected = run.sampler.seconds(run.model, request.text)
     wanted = [seconds / request.speed if request.seconds is None else request.seconds for seconds in expected]
-    return [replace(lengths, max_frames=MOST_FRAMES).of(seconds) for seconds in wanted]
+    lengths = replace(run.sampler.settings.lengths, max_frames=MOST_FRAMES)
+    return [lengths.of(seconds) for seconds in wanted]
 
 
 def _output_paths(request: GenerationRequest) -> list[Path]:

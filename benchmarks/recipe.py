@@ -39,7 +39,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "faster average": ("--ema-decay=0.9",),
     "half the learning rate": ("--learning-rate=4e-4",),
     "twice the learning rate": ("--learning-rate=1.6e-3",),
-    "half the batch": ("--batch-size=2",),
+    "half the batch": ("--batch-size=1",),
     "no caption dropout, no guidance": ("--caption-dropout=0", "--guidance-scale=1"),
 }
 

@@ -37,14 +37,14 @@ def filmstrips(rows: Sequence[tuple[str, numpy.ndarray]], label_width: int = 130
     """Draw clips below each other, each with its label on the left.
 
     Args:
-        rows: label and clip, uint8 [T, H, W, 3]; at least one, all clips of one shape.
+        rows: label and clip, uint8 [T, H, W, 3]; at least one, all clips of one H and W.
         label_width: pixels; longer lines are cut.
 
     Returns:
         uint8 [height, width, 3].
     """
     strips = [(drawable(label), _filmstrip(clip)) for label, clip in rows]
-    height, width = strips[0][1].shape[:2]
+    height, width = strips[0][1].shape[0], max(strip.shape[1] for _, strip in strips)
     sheet = Image.new("RGB", (label_width + width, len(strips) * (height + GAP) - GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for index, (label, strip) in enumerate(strips):

@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.randomness import derive_seed, numpy_generator
 from data.batches import BatchOrder
 from data.fingerspelling import FingerspellingSplits
-from data.fingerspelling.words import WordSplit
+from data.fingerspelling.words import WordSplit, letters_of
 from data.lengths import equal_lengths
 from data.records import ClipRow
 from measures.clips import at_equal_moments, to_unit_range
@@ -103,7 +103,8 @@ def asked_words(symbols: Sequence[Word], history: TrainingHistory, max_letters: 
     words = []
     for word in dict.fromkeys(symbols):
         bigrams = tuple(("".join(pair), pair in history.pairs) for pair in itertools.pairwise(word))
-        words.append(AskedWord("".join(word), word, word in history.words, len(word) > max_letters, bigrams))
+        is_longer = len(letters_of(word)) > max_letters
+        words.append(AskedWord("".join(word), word, word in history.words, is_longer, bigrams))
     return words
 
 

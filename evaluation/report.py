@@ -22,9 +22,9 @@ from measures.clips import (
 from measures.recogniser import LetterRecogniser
 from measures.spelling import (
     Word,
-    error_counts,
     exact_match_interval,
     letter_error_interval,
+    letter_error_rate,
     letters_read,
     shuffled_floor_interval,
     still_clip,
@@ -163,7 +163,6 @@ def word_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[st
     for word in dict.fromkeys(words):
         places = [index for index, other in enumerate(words) if other == word]
         read = [readings.generated[place] for place in places]
-        errors = error_counts([word.symbols] * len(read), read).sum()
         records.append(
             {
                 "word": word.text,
@@ -171,7 +170,7 @@ def word_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[st
                 "group": word.group,
                 "in_training": word.in_training,
                 "bigrams_in_training": dict(word.bigrams_in_training),
-                "letter_error_rate": float(errors / (len(read) * len(word.symbols))),
+                "letter_error_rate": letter_error_rate([word.symbols] * len(read), read),
                 "read": [" ".join(reading) for reading in read],
                 "real_read": [" ".join(readings.real[place]) for place in places],
             }

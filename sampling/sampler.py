@@ -53,12 +53,12 @@ class ClipSampler:
         return torch.randn(frames, 3, side, side, generator=generator).transpose(0, 1)
 
     def seconds(self, model: nn.Module, prompts: Sequence[str]) -> list[float]:
-        """Return how long the model expects each clip to last: the median."""
+        """Return how long the model expects each clip to last: the median; 0 where its weights are not finite."""
         encoder = model.get_submodule("text_encoder")
         assert isinstance(encoder, TextEncoder)
         with torch.no_grad(), self.compute.autocast():
             log_seconds_B = encoder.durations(self.tokenize(prompts).to(self.compute.device)).log_seconds_B
-        return log_seconds_B.exp().tolist()
+        return log_seconds_B.exp().nan_to_num().cpu().tolist()
 
     def frames(self, model: nn.Module, prompts: Sequence[str]) -> list[int]:
         """Return how many frames the model expects each clip to have."""

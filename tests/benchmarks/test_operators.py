@@ -48,7 +48,7 @@ def test_base_has_the_figures_that_its_documentation_names() -> None:
 
 
 def test_the_command_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--image-size=16", "--max-frames=4", "--model-channels=32,64", "--spatial-attention-sizes=4"]
+    small = ["--image-size=16", "--max-frames=8", "--model-channels=32,64", "--spatial-attention-sizes=4"]
     assert main([*small, "--json", str(tmp_path / "figures.json")]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert sum(figures["times"].values()) == figures["operators"] > 100

@@ -13,6 +13,7 @@ from config import PRESETS, Config
 SMALL = (
     "--image-size=16",
     "--max-frames=4",
+    "--max-word-letters=3",
     "--model-channels=16",
     "--spatial-attention-sizes=8",
     "--attention-head-channels=16",

@@ -23,7 +23,10 @@ from benchmarks.time_to_loss import first_time_at, lead_over, leads, report
 from benchmarks.worker_process import MemoryLimitError, WorkerError
 from measures.text_use import measure_text_use
 
-SIZES = ("--image-size=16", "--max-frames=4", "--batch-size=2", "--epoch-size=8", "--validation-clips=8")
+SIZES = (
+    *("--image-size=16", "--max-frames=4", "--max-word-letters=3", "--batch-size=2"),
+    *("--epoch-size=8", "--validation-clips=8"),
+)
 PLAN = LossCurvePlan(
     network="text2sign",
     seed=0,

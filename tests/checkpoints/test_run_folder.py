@@ -126,12 +126,12 @@ def test_an_architecture_asked_for_that_differs_is_an_error_with_both_values() -
 
 
 def test_an_architecture_edited_in_the_file_since_is_an_error_too() -> None:
-    """The file said 16 frames when the run began, with 16; today it says another number."""
+    """The file said 20 frames when the run began, with 20; today it says another number."""
     loaded = load_settings(Config, PRESETS, [], program="main.py")
     then = config_as_json(Config()) | {"MAX_FRAMES": 20, "LEARNING_RATE": 0.25}
-    with pytest.raises(UserError, match=r"MAX_FRAMES is 16 now \(config.py\) and 20 in the checkpoint"):
+    with pytest.raises(UserError, match=r"MAX_FRAMES is 32 now \(config.py\) and 20 in the checkpoint"):
         config_for_resume(loaded, checkpoint_with(then, MAX_FRAMES=20, LEARNING_RATE=0.25))
-    config, _ = config_for_resume(loaded, checkpoint_with(then | {"MAX_FRAMES": 16}, MAX_FRAMES=20))
+    config, _ = config_for_resume(loaded, checkpoint_with(then | {"MAX_FRAMES": 32}, MAX_FRAMES=20))
     assert config.MAX_FRAMES == 20  # came from the command line then, and the file is as it was
 
 

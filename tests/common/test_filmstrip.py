@@ -46,6 +46,21 @@ def test_clips_are_drawn_below_each_other_with_frames_from_all_of_each():
     assert (sheet[102:198, :110] < 128).any()
 
 
+@pytest.mark.parametrize("order", [(4, 48, 12), (48, 12, 4)])
+def test_clips_of_any_length_keep_their_own_frames(order: tuple[int, ...]) -> None:
+    """At most four frames pass from one that is shown to the next; a short clip shows all that it has."""
+    shown = {4: [0, 1, 2, 3], 12: [0, 2, 3, 5, 6, 8, 9, 11], 48: list(range(2, 48, 4))}
+    clips = {
+        frames: numpy.arange(frames, dtype=numpy.uint8)[:, None, None, None].repeat(32, 1).repeat(32, 2).repeat(3, 3)
+        for frames in order
+    }
+    sheet = filmstrips([(str(frames), clip) for frames, clip in clips.items()], label_width=120)
+    assert sheet.shape == (3 * 96 + 2 * 6, 120 + 12 * 96, 3)
+    for row, frames in enumerate(order):
+        middles = sheet[row * 102 + 48, 120 + 48 :: 96, 0].tolist()
+        assert middles == shown[frames] + [255] * (12 - len(shown[frames]))
+
+
 def font_file(characters: str) -> bytes:
     """Return a TrueType font of 1000 units: a black square for each of the characters, a flat box for all others."""
 

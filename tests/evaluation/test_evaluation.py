@@ -13,6 +13,7 @@ from common.errors import UserError
 from config import Config
 from data.batches import BatchOrder, training_batches
 from data.build import build_data
+from evaluation import clips
 from evaluation.evaluate import _checked_words
 from models.build import build_tokenizer
 from models.tokens import CharacterTokenizer
@@ -38,7 +39,7 @@ def edits(asked: list[str], read: list[str]) -> int:
 @pytest.fixture(scope="module")
 def words_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("words") / "words.txt"
-    path.write_text("A\ncab\nZQ\nHI\nHELLO\nCAB\n", encoding="utf-8")
+    path.write_text("A\ncab\nZQ\nGO ON\nLETTER\nCAB\n", encoding="utf-8")
     return path
 
 
@@ -72,27 +73,33 @@ def test_the_report_has_the_figures_with_their_intervals(evaluated: tuple[Path, 
 
 def test_words_come_once_in_their_order_each_with_all_its_clips(evaluated: tuple[Path, dict]) -> None:
     _, report = evaluated
-    assert [record["word"] for record in report["words"]] == ["A", "CAB", "ZQ", "HI", "HELLO"]
+    assert [record["word"] for record in report["words"]] == ["A", "CAB", "ZQ", "GO ON", "LETTER"]
     assert all(len(record["read"]) == len(record["real_read"]) == 3 for record in report["words"])
 
 
 def test_the_rates_are_those_of_all_readings(evaluated: tuple[Path, dict]) -> None:
+    """A space between words is no letter: nothing can read it."""
     _, report = evaluated
     records = report["words"]
+    letters_of = {record["word"]: list(record["word"].replace(" ", "")) for record in records}
 
     def rate(field: str, of: list[dict]) -> float:
-        errors = sum(edits(list(record["word"]), read.split()) for record in of for read in record[field])
-        return errors / sum(len(record["word"]) * len(record[field]) for record in of)
+        errors = sum(edits(letters_of[record["word"]], read.split()) for record in of for read in record[field])
+        return errors / sum(len(letters_of[record["word"]]) * len(record[field]) for record in of)
 
     assert report["letter_error_rate"] == pytest.approx(rate("read", records))
     assert report["real_ceiling"] == pytest.approx(rate("real_read", records))
-    exact = [read == " ".join(record["word"]) for record in records for read in record["read"]]
+    for record in records:
+        assert record["letter_error_rate"] == pytest.approx(rate("read", [record]))
+    exact = [read == " ".join(letters_of[record["word"]]) for record in records for read in record["read"]]
     assert report["exact_match"] == pytest.approx(sum(exact) / len(exact))
     others = [(one, other) for one in records for other in records if one is not other]
-    errors = sum(edits(list(other["word"]), read.split()) for one, other in others for read in one["read"])
-    letters = sum(len(other["word"]) * len(one["read"]) for one, other in others)
+    errors = sum(edits(letters_of[other["word"]], read.split()) for one, other in others for read in one["read"])
+    letters = sum(len(letters_of[other["word"]]) * len(one["read"]) for one, other in others)
     assert report["shuffled_floor"] == pytest.approx(errors / letters)
-    assert {record["word"]: record["group"] for record in records}["HELLO"] == "longer than in training"
+    groups = {record["word"]: record["group"] for record in records}
+    assert groups["LETTER"] == "longer than in training"
+    assert groups["GO ON"] != "longer than in training"
     for group, figures in report["groups"].items():
         members = [record for record in records if record["group"] == group]
         assert figures["words"] == len(members)
@@ -134,17 +141,17 @@ def test_the_same_seed_gives_the_same_report_and_another_one_another(
 
 
 def test_without_words_letters_and_held_out_words_are_asked_for(
-    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(clips, "WORDS_A_LENGTH", 4)
     output = tmp_path / "report.json"
     options = [f"--run={finished_run}", "--samples-per-word=1", "--steps=1", "--guidance-scale=1"]
     assert program.main([*options, f"--output={output}", f"--contact-sheet={tmp_path / 'sheet.png'}"]) == 0
     report = json.loads(output.read_text())
     words = [record["word"] for record in report["words"]]
     assert words[:26] == list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    held_out = json.loads((finished_run / "split.json").read_text())["held_out_words"]
-    assert {len(word) for word in words[26:]} == {2, 3}
-    assert all(word in held_out[str(len(word))] for word in words[26:])
+    assert [len(word) for word in words[26:]] == [2] * 4 + [3] * 4 + [4] * 4 + [5] * 4
+    assert all(build_data(Config()).is_held_out(word) for word in words[26:])
     assert report["groups"].keys() == {"letters", "words not in training"}
     printed = capsys.readouterr().out
     assert "letter error rate" in printed

@@ -10,8 +10,9 @@ from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
 from measures.clips import (
     are_copies,
-    frozen_frame_percent,
+    frozen_share,
     hold_share,
+    mean_of,
     motion_energy,
     nearest_distances,
     ratio_to_real,
@@ -37,8 +38,8 @@ SPECIFICATION = UNet3DSpecification(
 )
 
 
-def clips(device: str, count: int = 5) -> Tensor:
-    return torch.zeros(count, 3, 4, 16, 16, device=device)
+def clips(device: str, count: int = 5) -> list[Tensor]:
+    return [torch.zeros(3, 4 + 4 * (index % 2), 16, 16, device=device) for index in range(count)]
 
 
 @pytest.mark.parametrize("has_shuffled", mostly_slow([True, False]))
@@ -46,10 +47,10 @@ def test_text_use_of_the_real_network(imagined_cuda: Any, has_shuffled: bool) ->
     device = imagined_cuda.name
     model = TextToVideoModel(CharacterEncoder(28, 16, 1, 2), UNet3D(SPECIFICATION)).to(device)
     tokens = torch.ones(5, 3, dtype=torch.int64, device=device)
-    gauge = GaugeClips(clips(device), tokens, tokens if has_shuffled else None, clips(device))
+    gauge = GaugeClips(tuple(clips(device)), tuple(clips(device)), tokens, tokens if has_shuffled else None)
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True).to(device)
     objective = DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.1)
-    use = measure_text_use(model, objective, gauge, batch_size=4, seed=0)
+    use = measure_text_use(model, objective, gauge, most_frames=16, seed=0)
     assert 0.25 <= use.correct <= 0.75  # a stand-in came to the host
     assert len(use.correct_by_bin) == 8
     assert (use.shuffled_gap is None) == (not has_shuffled)
@@ -68,8 +69,8 @@ def test_ratios_to_real_clips(imagined_cuda: Any, measure: Any) -> None:
 
 
 def test_frozen_frames_and_holds(imagined_cuda: Any) -> None:
-    assert frozen_frame_percent(clips(imagined_cuda.name)) > 0
-    assert hold_share(clips(imagined_cuda.name)).device == torch.device(imagined_cuda.name)
+    assert mean_of(frozen_share, clips(imagined_cuda.name)) > 0
+    assert hold_share(clips(imagined_cuda.name)[0]).device == torch.device(imagined_cuda.name)
 
 
 def test_memorisation(imagined_cuda: Any) -> None:
@@ -83,18 +84,17 @@ def test_memorisation(imagined_cuda: Any) -> None:
 def test_the_recogniser_reads_on_its_own_device_whatever_the_clips_are_on(imagined_cuda: Any, size: int) -> None:
     recogniser = LetterRecogniser(("A", "B")).to(imagined_cuda.name)
     for device in ("cpu", imagined_cuda.name):
-        assert (
-            recogniser.read(torch.zeros(3, 3, 4, size, size, device=device)) == [("A",)] * 3
-        )  # what came to the host says class 1 everywhere
+        read = recogniser.read([torch.zeros(3, frames, size, size, device=device) for frames in (4, 8, 4)])
+        assert read == [("A",)] * 3  # what came to the host says class 1 everywhere
     assert imagined_cuda.transfers > 0
 
 
 def test_a_tensor_on_the_wrong_device_would_be_found(imagined_cuda: Any) -> None:
     with pytest.raises(RuntimeError, match="on the same device"):
-        clips(imagined_cuda.name) + torch.zeros(5, 3, 4, 16, 16)
+        clips(imagined_cuda.name)[0] + torch.zeros(3, 4, 16, 16)
 
 
 def test_float64_on_the_device_would_be_found(imagined_cuda: Any) -> None:
     with pytest.raises(AssertionError, match="float64 on the device"):
-        clips(imagined_cuda.name).double()
-    assert clips(imagined_cuda.name).cpu().double().dtype == torch.float64
+        clips(imagined_cuda.name)[0].double()
+    assert clips(imagined_cuda.name)[0].cpu().double().dtype == torch.float64

@@ -1,17 +1,36 @@
 """generate.py on the checkpoint of a real run."""
 
 import io
+import math
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 import generate
 from sampling.sampler import ClipSampler
+from sampling.trained_run import SamplingRequest, TrainedRun, open_trained_run
+
+
+@pytest.fixture
+def expected_frames(finished_run: Path) -> Callable[..., list[int]]:
+    """Return a function from texts, and how many times longer, to the frames of the nearest length, by hand."""
+    trained = open_trained_run(SamplingRequest(run=finished_run, device="cpu"))
+
+    def frames(*texts: str, times: float = 1) -> list[int]:
+        expected = trained.sampler.seconds(trained.model, texts)
+        return [max(4, 4 * math.floor(times * seconds * 12 / 4 + 0.5)) for seconds in expected]
+
+    return frames
 
 
 def frames_of(path: Path) -> numpy.ndarray:
@@ -24,20 +43,82 @@ def run(*arguments: str) -> int:
 
 
 def test_one_text_makes_one_playable_file(
-    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path,
+    tmp_path: Path,
+    expected_frames: Callable[..., list[int]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "new" / "cab.mp4"
     assert run("--run", str(finished_run), "--text", "CAB", "--output", str(output), "--scale", "4") == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(output)
-    assert frames_of(output).shape == (8, 64, 64, 3)
+    assert frames_of(output).shape == (*expected_frames("CAB"), 64, 64, 3)
 
 
-def test_a_gif_loops_and_keeps_every_frame(finished_run: Path, tmp_path: Path) -> None:
+def test_a_gif_loops_and_keeps_every_frame(
+    finished_run: Path, tmp_path: Path, expected_frames: Callable[..., list[int]]
+) -> None:
     output = tmp_path / "a.GIF"
     assert run("--run", str(finished_run), "--text", "a", "--output", str(output)) == 0
     image = Image.open(io.BytesIO(output.read_bytes()))
-    assert image.n_frames == 8
+    assert [image.n_frames] == expected_frames("A")
     assert image.info["loop"] == 0
+
+
+def test_clips_last_as_long_as_the_model_expects_unless_told_otherwise(
+    finished_run: Path, tmp_path: Path, expected_frames: Callable[..., list[int]]
+) -> None:
+    """Also longer than MAX_FRAMES, which is 8 in this run: in its time, a letter is a letter in words of any length."""
+
+    def lengths(*options: str) -> list[int]:
+        folder = tmp_path / "-".join(options or ("plain",))
+        texts = ("A", "SIGN TO ME")
+        assert run("--run", str(finished_run), "--text", *texts, "--output", str(folder), "--steps", "1", *options) == 0
+        return [len(frames_of(folder / name)) for name in ("A.mp4", "SIGN_TO_ME.mp4")]
+
+    short, long = lengths()
+    assert [short, long] == expected_frames("A", "SIGN TO ME")
+    assert long > max(short, 8)
+    assert lengths("--speed", "0.5") == expected_frames("A", "SIGN TO ME", times=2)
+    assert lengths("--speed", "4") == expected_frames("A", "SIGN TO ME", times=0.25)
+    assert lengths("--seconds", "1.6") == [20, 20]  # of 19.2 frames
+    assert lengths("--seconds", "0.01") == [4, 4]
+
+
+def test_another_speed_and_the_same_seed_begin_with_the_same_noise(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noises = []
+
+    def sample(sampler: ClipSampler, model: Any, prompts: Any, given: Sequence[Tensor], seed: int) -> Sequence[Tensor]:
+        noises.extend(given)
+        return given
+
+    monkeypatch.setattr(ClipSampler, "sample", sample)
+    for seconds in ("1", "2"):
+        output = str(tmp_path / f"{seconds}.mp4")
+        assert run("--run", str(finished_run), "--text", "A", "--seconds", seconds, "--output", output) == 0
+    assert [noise.shape[1] for noise in noises] == [12, 24]
+    assert torch.equal(noises[0], noises[1][:, :12])
+
+
+@pytest.mark.parametrize("option", [("--seconds", "2"), ("--speed", "0.7")])
+def test_how_long_a_clip_is_cannot_be_asked_where_all_are_as_long(
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: tuple[str, str],
+) -> None:
+    def stretched(request: SamplingRequest) -> TrainedRun:
+        opened = open_trained_run(request)
+        return replace(opened, config=opened.config.model_copy(update={"CLIP_TIMING": "stretched"}))
+
+    monkeypatch.setattr(generate, "open_trained_run", stretched)
+    monkeypatch.chdir(tmp_path)
+    assert run("--run", str(finished_run), "--text", "A", "--output", "new/a.mp4", *option) == 1
+    message = "--seconds and --speed: all clips of the run have 8 frames (CLIP_TIMING is 'stretched')"
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_texts_go_into_a_folder_and_none_changes_another(finished_run: Path, tmp_path: Path) -> None:
@@ -80,6 +161,11 @@ def test_seed_steps_sampler_and_guidance_each_change_the_clip(finished_run: Path
         (["--text", "A", "--sampler", "magic"], "--sampler magic: choose from ddim"),
         (["--text", "A", "--scale", "0"], "--scale 0: must be between 1 and 256"),
         (["--text", "A", "--scale", "5000"], "--scale 5000: must be between 1 and 256"),
+        (["--text", "A", "--seconds", "0"], "--seconds 0: must be above 0, and at most 85.3"),
+        (["--text", "A", "--seconds", "86"], "--seconds 86: must be above 0, and at most 85.3"),
+        (["--text", "A", "--seconds", "nan"], "--seconds nan: must be above 0"),
+        (["--text", "A", "--speed", "0.2"], "--speed 0.2: must be between 0.25 and 4"),
+        (["--text", "A", "--speed", "nan"], "--speed nan: must be between"),
         (["--text", "ABCDEFGHIJKL M"], "13 letters are too many; it can have 12"),
         (["--text", "A  B"], "one space is between two words"),
         (["--text", "A", "--contact-sheet", "a.txt"], "a contact sheet is a PNG"),
@@ -212,16 +298,19 @@ def test_a_text_that_comes_again_is_numbered(tmp_path: Path) -> None:
 
 
 def test_a_contact_sheet_shows_real_above_generated(finished_run: Path, tmp_path: Path) -> None:
-    """A row is 16 x 16 frames enlarged to 96, eight of them, beside a label; rows are 6 pixels apart."""
+    """A row is 16 x 16 frames enlarged to 96, at most eight of them, beside a label; rows are 6 pixels apart."""
     sheet, clip = tmp_path / "sheet.png", tmp_path / "clip.gif"
-    options = ("--output", str(clip), "--scale", "1", "--contact-sheet", str(sheet))
+    options = ("--output", str(clip), "--scale", "1", "--contact-sheet", str(sheet), "--seconds", "1")
     assert run("--run", str(finished_run), "--text", "B", *options) == 0
     pixels = numpy.asarray(Image.open(sheet))
     assert pixels.shape == (2 * 96 + 6, 130 + 8 * 96, 3)
     strip = pixels[96 + 6 :: 6, 130::6]
     image = Image.open(clip)
-    for frame in range(8):
+    assert image.n_frames == 12
+    for place, frame in enumerate((0, 2, 3, 5, 6, 8, 9, 11)):
         image.seek(frame)
         wanted = numpy.asarray(image.convert("RGB")).astype(int)
-        assert numpy.abs(strip[:, 16 * frame : 16 * frame + 16] - wanted).mean() < 6  # a GIF has 256 colours a frame
-    assert numpy.abs(pixels[:96, 130:].astype(int) - pixels[102:, 130:]).mean() > 10
+        assert numpy.abs(strip[:, 16 * place : 16 * place + 16] - wanted).mean() < 6  # a GIF has 256 colours a frame
+    real = pixels[:96, 130 : 130 + 4 * 96].astype(int)  # of a single letter: four frames
+    assert numpy.abs(real - pixels[102:, 130 : 130 + 4 * 96]).mean() > 10
+    assert (pixels[:96, 130 + 4 * 96 :] == 255).all()

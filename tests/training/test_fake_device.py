@@ -8,6 +8,7 @@ from torch import nn
 
 from compute.device import ComputeDevice
 from compute.memory import MemoryInUse, memory_in_use
+from data.lengths import ClipLengths
 from data.order import Part
 from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
@@ -136,15 +137,21 @@ def test_clips_of_the_real_network_reach_the_host(imagined_cuda: Any, sampler: S
     device = torch.device(imagined_cuda.name)
     model = TextToVideoModel(CharacterEncoder(28, 16, 1, 2), UNet3D(specification)).to(device)
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True).to(device)
-    settings = SamplingSettings(schedule, "v_prediction", sampler, 3, guidance, num_frames=4, image_size=8)
+    lengths = ClipLengths(12.0, 4, 8, is_natural=True)
+    settings = SamplingSettings(schedule, "v_prediction", sampler, 3, guidance, lengths, image_size=8, frames_at_once=8)
     tokenizer = CharacterTokenizer(tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), 64)
     clip_sampler = ClipSampler(settings, tokenizer, ComputeDevice(device, None))
-    noise = torch.stack([clip_sampler.initial_noise(0, index) for index in range(2)])
-    clips = clip_sampler.sample(model, ("CAB", "A"), noise, seed=0)
-    assert (clips.device.type, clips.shape) == ("cpu", (2, 3, 4, 8, 8))
+    noises = [clip_sampler.initial_noise(frames, 0, index) for index, frames in enumerate((4, 8, 4))]
+    clips = clip_sampler.sample(model, ("CAB", "A", "B"), noises, seed=0)
+    assert [(clip.device.type, tuple(clip.shape)) for clip in clips] == [
+        ("cpu", (3, frames, 8, 8)) for frames in (4, 8, 4)
+    ]
     looks_at_the_timestep = guidance.interval != (0.0, 1.0)  # once a step
-    assert (imagined_cuda.transfers == 1) == (not looks_at_the_timestep)
-    assert to_pixels(clips).shape == (2, 4, 8, 8, 3)
+    assert (imagined_cuda.transfers == 2) == (not looks_at_the_timestep)  # clips of two lengths pass one after another
+    assert to_pixels(clips[1]).shape == (8, 8, 8, 3)
+    imagined_cuda.transfers = 0
+    assert len(clip_sampler.frames(model, ("CAB", "A"))) == 2
+    assert imagined_cuda.transfers == 1  # for the durations of all
 
 
 class Mark:

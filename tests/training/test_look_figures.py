@@ -1,5 +1,7 @@
 """How generated clips look beside real ones, on clips whose ratios are known."""
 
+from collections.abc import Sequence
+
 import numpy
 import pytest
 
@@ -9,8 +11,8 @@ from evaluation.report import look_figures
 WORDS = tuple(AskedWord(letter, (letter,), True, False, ()) for letter in "ABCD")
 
 
-def clips(generated: numpy.ndarray, real: numpy.ndarray) -> EvaluationClips:
-    return EvaluationClips(WORDS, generated, real)
+def clips(generated: Sequence[numpy.ndarray], real: Sequence[numpy.ndarray]) -> EvaluationClips:
+    return EvaluationClips(WORDS, tuple(generated), tuple(real))
 
 
 def coloured(generator: numpy.random.Generator) -> numpy.ndarray:
@@ -41,6 +43,18 @@ def test_holds_are_compared_word_by_word() -> None:
     assert figures["hold_ratio"] is not None
     assert figures["hold_ratio"].value == pytest.approx(0.5)
     assert (figures["hold_ratio"].low, figures["hold_ratio"].high) == pytest.approx((0.0, 1.0))
+
+
+def test_clips_that_are_shown_more_slowly_hold_more_and_look_the_same() -> None:
+    """Every frame twice: half of the changes are none. Lengths differ from word to word, too."""
+    real = list((127 + 2 * coloured(numpy.random.default_rng(0))).astype(numpy.uint8))
+    real[3] = real[3][:5]
+    figures = look_figures(clips([clip.repeat(2, axis=0) for clip in real], real), seed=0)
+    values = {name: figure.value for name, figure in figures.items() if figure is not None}
+    # Of five changes two are holds, of eleven 6 + 2; of four two, of nine 5 + 2.
+    assert values["hold_ratio"] == pytest.approx((3 * 8 / 11 + 7 / 9) / (3 * 2 / 5 + 2 / 4))
+    assert values["sharpness_ratio"] == pytest.approx(1.0)
+    assert values["chroma_ratio"] == pytest.approx(1.0)
 
 
 def test_what_real_clips_have_nothing_of_is_left_out() -> None:

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from common.errors import UserError
-from data.records import Batch, ClipRow
+from data.records import ClipRow, FixedClips
 from training.showcase import COMPARED_CLIPS, TrainingComparison
 
 
 class FlatClips:
-    """Clip i is flat at grey level i; those in `gone` can no longer be loaded."""
+    """Clip i is flat at grey level i, of 4, 8 or 12 frames; those in `gone` can no longer be loaded."""
 
     def __init__(self, count: int, gone: frozenset[int] = frozenset()) -> None:
         self.count, self.gone, self.loaded = count, gone, 0
@@ -19,7 +19,8 @@ class FlatClips:
         return self.count
 
     def row(self, epoch: int, index: int) -> ClipRow:
-        return ClipRow(str(index), f"word {index % 7}")
+        frames = 4 + 4 * (index % 3)
+        return ClipRow(str(index), f"word {index % 7}", frames, frames / 12)
 
     def groups(self) -> None:
         return None
@@ -28,16 +29,16 @@ class FlatClips:
         self.loaded += 1
         if int(row.id) in self.gone:
             raise UserError(f"{row.id} has gone")
-        return numpy.full((4, 8, 8, 3), int(row.id) % 256, dtype=numpy.uint8)
+        return numpy.full((row.frames, 8, 8, 3), int(row.id) % 256, dtype=numpy.uint8)
 
 
-def flat(*levels: float) -> torch.Tensor:
-    return torch.cat([torch.full((1, 3, 4, 8, 8), level / 127.5 - 1) for level in levels])
+def flat(*levels: float) -> list[torch.Tensor]:
+    return [torch.full((3, 8 + 4 * place, 8, 8), level / 127.5 - 1) for place, level in enumerate(levels)]
 
 
-def real(level: int, name: str = "validation") -> Batch:
-    clips = torch.full((1, 4, 8, 8, 3), level, dtype=torch.uint8)
-    return Batch(clips, torch.zeros(1, 1, dtype=torch.int64), ("word",), (name,), 0, 0)
+def real(level: int, name: str = "validation") -> FixedClips:
+    clip = torch.full((20, 8, 8, 3), level, dtype=torch.uint8)
+    return FixedClips((ClipRow(name, "word", 20, 1.7),), (clip,), torch.zeros(1, 1, dtype=torch.int64))
 
 
 def test_distances_of_generated_and_of_real_clips() -> None:

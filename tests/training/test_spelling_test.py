@@ -12,7 +12,8 @@ import main
 from data.cache import ClipCache
 from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, WordSplit
-from data.records import Batch
+from data.lengths import ClipLengths
+from data.records import ClipRow, FixedClips
 from measures.clips import to_unit_range
 from training.showcase import SpellingTest
 
@@ -25,52 +26,50 @@ class LookingUp:
     def __init__(self, clips: dict[str, Tensor]) -> None:
         self._clips = clips
 
-    def read(self, video_NCTHW: Tensor) -> list[tuple[str, ...]]:
-        return [
-            tuple(next(word for word, known in self._clips.items() if torch.equal(clip, known))) for clip in video_NCTHW
-        ]
+    def read(self, clips: Sequence[Tensor]) -> list[tuple[str, ...]]:
+        return [tuple(next(word for word, known in self._clips.items() if torch.equal(clip, known))) for clip in clips]
 
 
 class Spelling:
-    """A generator that spells another word where it was told to."""
+    """A generator that spells another word where it was told to, and expects of each as many frames as it has."""
 
     def __init__(self, clips: dict[str, Tensor], mistakes: dict[str, str]) -> None:
         self._clips, self._mistakes = clips, mistakes
         self.noises: list[Tensor] = []
-        self.batches: list[int] = []
 
-    def initial_noise(self, seed: int, *indices: int) -> Tensor:
-        return torch.tensor([seed, *indices])
+    def frames(self, model: nn.Module, prompts: Sequence[str]) -> list[int]:
+        return [self._clips[prompt].shape[1] for prompt in prompts]
 
-    def sample(self, model: nn.Module, prompts: Sequence[str], noise_NCTHW: Tensor, seed: int) -> Tensor:
-        self.noises += list(noise_NCTHW)
-        self.batches.append(len(prompts))
-        return torch.stack([self._clips[self._mistakes.get(prompt, prompt)] for prompt in prompts])
+    def initial_noise(self, frames: int, seed: int, *indices: int) -> Tensor:
+        return torch.tensor([frames, seed, *indices])
+
+    def sample(self, model: nn.Module, prompts: Sequence[str], noises: Sequence[Tensor], seed: int) -> list[Tensor]:
+        self.noises += noises
+        return [self._clips[self._mistakes.get(prompt, prompt)] for prompt in prompts]
 
 
 @pytest.fixture
 def clips(tmp_path: Path) -> dict[str, Tensor]:
     _, letters = load_letters("ase")
-    renderer = WordRenderer(Alphabet(tuple("ABC"), "en", "ase"), letters, 6, 16, ClipCache(tmp_path, 10**6))
-    return {word: to_unit_range(torch.from_numpy(renderer.render(tuple(word), None))) for word in (*WORDS, "AB")}
+    lengths = ClipLengths(12.0, 4, 32, is_natural=True)
+    renderer = WordRenderer(Alphabet(tuple("ABC"), "en", "ase"), letters, lengths, 16, ClipCache(tmp_path, 10**6))
+    return {word: to_unit_range(torch.from_numpy(renderer.clip(word, None))) for word in (*WORDS, "AB")}
 
 
 def spelling_test(clips: dict[str, Tensor], sampler: Spelling) -> SpellingTest:
     split = WordSplit(Alphabet(tuple("ABC"), "en", "ase"), 3, 0.2, 0.1, seed=0)
-    video = torch.stack([clips[word] for word in WORDS])
-    pixels = ((video + 1) * 127.5).round().to(torch.uint8).movedim(1, -1)
-    batch = Batch(pixels, torch.zeros(3, 1, dtype=torch.int64), WORDS, WORDS, 0, 0)
-    return SpellingTest(
-        recogniser=LookingUp(clips), sampler=sampler, split=split, validation_batch=batch, clips_at_once=2, seed=7
-    )
+    rows = tuple(ClipRow(word, word, clips[word].shape[1], len(word) / 3) for word in WORDS)
+    pixels = tuple(((clips[word] + 1) * 127.5).round().to(torch.uint8).movedim(0, -1) for word in WORDS)
+    fixed = FixedClips(rows, pixels, torch.zeros(3, 1, dtype=torch.int64))
+    return SpellingTest(recogniser=LookingUp(clips), sampler=sampler, split=split, validation=fixed, seed=7)
 
 
 def test_a_generator_that_spells_right_is_at_the_ceiling(clips: dict[str, Tensor]) -> None:
     sampler = Spelling(clips, {})
     measures = spelling_test(clips, sampler).measures(nn.Identity())
     assert measures == {"Letter_Error_Rate": 0.0, "Real_Ceiling": 0.0, "Shuffled_Floor": pytest.approx(14 / 12)}
-    assert sampler.batches == [2, 1]
-    assert [noise.tolist() for noise in sampler.noises] == [[7, 2, 0], [7, 2, 1], [7, 2, 2]]
+    # Three letters a second, twelve frames a second.
+    assert [noise.tolist() for noise in sampler.noises] == [[4, 7, 2, 0], [8, 7, 2, 1], [12, 7, 2, 2]]
 
 
 def test_mistakes_are_counted_by_letter(clips: dict[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compute.device import ComputeDevice
-from data.records import Batch
+from data.records import ClipRow, FixedClips
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import build_noise_schedule
 from distributed.processes import Processes
@@ -29,12 +29,23 @@ class KnowsTrainedCaptions(nn.Module):
         return clean[:, None, None, None, None].expand_as(noisy)
 
 
+def fixed(tokens: Tensor) -> FixedClips:
+    """Return a black clip for each caption, of 4, 8 or 12 frames."""
+    lengths = [4 + 4 * (index % 3) for index in range(len(tokens))]
+    rows = tuple(
+        ClipRow(str(token), str(token), frames, frames / 12)
+        for token, frames in zip(tokens[:, 0].tolist(), lengths, strict=True)
+    )
+    pixels = tuple(torch.zeros(frames, 2, 2, 3, dtype=torch.uint8) for frames in lengths)
+    return FixedClips(rows, pixels, tokens)
+
+
 def gauge(tokens: Tensor, *, has_other_captions: bool = True) -> GaugeClips:
-    video = (tokens / 10.0)[:, :, None, None, None].expand(len(tokens), 3, 4, 2, 2)
-    names = tuple(str(token) for token in tokens[:, 0].tolist())
-    batch = Batch(torch.zeros(len(tokens), 4, 2, 2, 3, dtype=torch.uint8), tokens, names, names, 0, 0)
-    clips = gauge_clips(batch, tokens.roll(1, 0) if has_other_captions else None, CPU.device, 0, "noise")
-    return replace(clips, video_BCTHW=video)
+    clips = gauge_clips(fixed(tokens), tokens.roll(1, 0) if has_other_captions else None, CPU.device, 0, "noise")
+    levels = (tokens[:, 0] / 10.0).tolist()
+    return replace(
+        clips, clips=tuple(torch.full_like(clip, level) for clip, level in zip(clips.clips, levels, strict=True))
+    )
 
 
 def validate(trained: GaugeClips | None) -> ValidationRecord:
@@ -44,7 +55,7 @@ def validate(trained: GaugeClips | None) -> ValidationRecord:
         objective=DiffusionObjective(SCHEDULE, "sample", "uniform", 5.0, 0.1),
         compute=CPU,
         processes=Processes(),
-        batch_size=3,
+        most_frames=24,
         seed=0,
     )
     return validator.run(7, KnowsTrainedCaptions(), None)
@@ -70,12 +81,14 @@ def test_what_was_not_measured_is_absent() -> None:
 
 
 def test_noise_is_the_same_every_time_and_another_one_for_other_clips() -> None:
-    clips = torch.zeros(2, 4, 2, 2, 3, dtype=torch.uint8)
-    batch = Batch(clips, torch.ones(2, 1, dtype=torch.int64), ("A", "B"), ("a", "b"), 0, 0)
     first, again, other, seeded = (
-        gauge_clips(batch, None, CPU.device, seed, purpose).noise_BCTHW
+        gauge_clips(fixed(TRAINED_TOKENS), None, CPU.device, seed, purpose)
         for seed, purpose in ((0, "one"), (0, "one"), (0, "two"), (1, "one"))
     )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert not torch.equal(first, seeded)
+    assert [tuple(noise.shape) for noise in first.noises] == [tuple(clip.shape) for clip in first.clips]
+    assert [noise.shape[1] for noise in first.noises] == [4, 8, 12, 4, 8, 12, 4, 8]
+    assert torch.equal(first.clips[1], torch.full((3, 8, 2, 2), -1.0))
+    assert len({noise.flatten()[0].item() for noise in first.noises}) == 8  # each clip has a noise of its own
+    assert all(torch.equal(*pair) for pair in zip(first.noises, again.noises, strict=True))
+    for different in (other, seeded):
+        assert not any(torch.equal(*pair) for pair in zip(first.noises, different.noises, strict=True))

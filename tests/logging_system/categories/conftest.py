@@ -71,14 +71,21 @@ class View:
 
     def generate_samples(self) -> GeneratedSamples:
         self.samples_made += 1
-        clips = numpy.random.default_rng(self.samples_made).integers(0, 256, (2, 4, 8, 8, 3), dtype=numpy.uint8)
+        random = numpy.random.default_rng(self.samples_made)
+        clips = tuple(random.integers(0, 256, (frames, 8, 8, 3), dtype=numpy.uint8) for frames in (4, 8))
         return GeneratedSamples(
             prompts=("CAB", "ä/b <i>[c](d)?"),
             held_out=(True, False),
             generated=clips,
-            generated_raw=255 - clips,
-            real=clips // 2,
-            measures={"Text_Sensitivity": 0.25, "Motion_Energy_Ratio": 0.5, "Sharpness_Ratio": 2.0},
+            generated_raw=tuple(255 - clip for clip in clips),
+            real=tuple(clip[:4] // 2 for clip in clips),
+            seconds=((0.5, 0.4), (1.0, 1.5)),
+            measures={
+                "Text_Sensitivity": 0.25,
+                "Motion_Energy_Ratio": 0.5,
+                "Sharpness_Ratio": 2.0,
+                "Duration_Error_Percent": 35.0,
+            },
             frames_per_second=8.0,
         )
 
@@ -118,6 +125,7 @@ def _record(step: int, *, clips: int = 6, generator: torch.Generator | None = No
         snr_decibel=values(-20, 20),
         noise_mse=values(),
         noise_mae=values(),
+        duration_error=values(),
         **{name: values() for name in BETWEEN_0_AND_1},
     )
     shape = (4, 3, 3, 6, 6)

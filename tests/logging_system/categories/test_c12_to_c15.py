@@ -51,6 +51,7 @@ def test_one_clip_a_prompt_grids_and_measures(session: Callable[..., Any], make:
         f"{prefix}/Raw_Weights",
         f"{prefix}/Real_And_Generated",
         f"{prefix}/Time_Lapse",
+        f"{prefix}/Durations",
     }
     assert reader.image_steps(f"{prefix}/Grid") == [3, 5]
     assert reader.points(f"{prefix}/Text_Sensitivity") == {3: 0.25, 5: 0.25}
@@ -73,8 +74,8 @@ def test_raw_and_ema_clips_stand_under_their_own_tags(session: Callable[..., Any
     view = make.view()
     samples = dataclasses.replace(
         view.generate_samples(),
-        generated=numpy.full((2, 4, 8, 8, 3), 250, numpy.uint8),
-        generated_raw=numpy.full((2, 4, 8, 8, 3), 5, numpy.uint8),
+        generated=(numpy.full((4, 8, 8, 3), 250, numpy.uint8),) * 2,
+        generated_raw=(numpy.full((4, 8, 8, 3), 5, numpy.uint8),) * 2,
         real=None,
     )
     view.generate_samples = lambda: samples
@@ -85,6 +86,39 @@ def test_raw_and_ema_clips_stand_under_their_own_tags(session: Callable[..., Any
     assert _frames(reader.image("12_Generated_Samples/Grid"))[0][inside].tolist() == [250] * 3
     assert _frames(reader.image("12_Generated_Samples/Raw_Weights"))[0][inside].tolist() == [5] * 3
     assert "12_Generated_Samples/Real_And_Generated" not in reader.all_tags
+
+
+def test_every_clip_keeps_its_own_length_and_a_grid_lasts_as_long_as_its_longest(
+    session: Callable[..., Any], make: SimpleNamespace
+) -> None:
+    view = make.view()
+
+    def flat(level: int, *lengths: int) -> tuple[numpy.ndarray, ...]:
+        return tuple(numpy.full((frames, 8, 8, 3), level, numpy.uint8) for frames in lengths)
+
+    samples = view.generate_samples()
+    points = iter(
+        [
+            dataclasses.replace(
+                samples, generated=flat(100, *lengths), generated_raw=flat(50, *lengths), real=flat(10, 8, 8)
+            )
+            for lengths in ((4, 8), (12, 4))
+        ]
+    )
+    view.generate_samples = lambda: next(points)
+    running = session("12_Generated_Samples", view=view, sample_every_steps=1)
+    for step in (1, 2):
+        running.step(make.record(step))
+    reader = running.finish()
+    frames = {name: _frames(reader.image(f"12_Generated_Samples/{name}")) for name in ("Grid", "Raw_Weights")}
+    assert [len(each) for each in frames.values()] == [12, 12]
+    # The second clip ends after four frames, and fades.
+    middles = [int(frame[88, 4 + 132 + 64, 0]) for frame in frames["Grid"]]
+    assert middles == [100] * 4 + [int(0.35 * 100 + 0.65 * 255)] * 8
+    assert len(_frames(reader.image("12_Generated_Samples/Real_And_Generated"))) == 12
+    assert len(_frames(reader.image("12_Generated_Samples/Time_Lapse"))) == 12  # the first prompt's two points
+    assert len(_frames(reader.image("12_Generated_Samples/Prompt_1_CAB"))) == 12
+    assert len(_frames(reader.image("12_Generated_Samples/Prompt_2_b_i_c_d"))) == 4
 
 
 def test_prompt_names_are_safe_stable_and_distinct() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from logging_system.pictures.charts import bar_chart
+from logging_system.pictures.charts import bar_chart, comparison_chart
 
 RED, GREEN, BLUE, VIOLET, OLIVE = (230, 20, 20), (20, 200, 20), (20, 20, 230), (160, 20, 220), (120, 130, 10)
 ORANGE, TEAL, PINK = (250, 140, 20), (20, 150, 150), (250, 120, 180)
@@ -125,8 +125,8 @@ def test_generated_real_and_earlier_clips_stand_where_they_should(
     base = view.generate_samples()
 
     def generate() -> Any:
-        generated = numpy.stack([clip(colour) for colour in next(points)])
-        raw, real = numpy.stack([clip(OLIVE)]), numpy.stack([clip(ORANGE), clip(TEAL)])
+        generated = tuple(map(clip, next(points)))
+        raw, real = (clip(OLIVE),), (clip(ORANGE), clip(TEAL))
         measures = {"Nearest_Training_Distance": 0.5, "Nearest_Training_Distance_Real": 0.75, "New_Measure": 3.0}
         return dataclasses.replace(
             base, generated=generated, generated_raw=raw, real=real, measures={**base.measures, **measures}
@@ -154,12 +154,21 @@ def test_generated_real_and_earlier_clips_stand_where_they_should(
         "Text_Sensitivity": 0.25,
         "Motion_Energy_Ratio": 0.5,
         "Sharpness_Ratio": 2.0,
+        "Duration_Error_Percent": 35.0,
         "Nearest_Training_Distance": 0.5,
         "Nearest_Training_Distance_Real": 0.75,
         "Other/New_Measure": 3.0,
     }
     scalars = {tag.removeprefix(f"{prefix}/"): reader.points(tag) for tag in reader.tags["scalars"]}
     assert scalars == {name: {2: value, 4: value} for name, value in expected.items()}
+    real_seconds, expected_seconds = numpy.array([(0.5, 0.4), (1.0, 1.5)]).T
+    chart = comparison_chart(
+        *(real_seconds, expected_seconds),
+        title="Durations of validation clips",
+        x_label="real, s",
+        y_label="expected, s",
+    )
+    assert numpy.array_equal(numpy.asarray(Image.open(io.BytesIO(reader.image(f"{prefix}/Durations")))), chart)
 
 
 def test_noise_pictures_show_what_they_are_named_after(session: Callable[..., Any], make: SimpleNamespace) -> None:

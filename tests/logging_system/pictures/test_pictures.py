@@ -11,6 +11,7 @@ from logging_system.pictures.charts import (
     SHADE,
     NameGroup,
     bar_chart,
+    comparison_chart,
     group_names,
     heat_map,
     line_chart,
@@ -75,6 +76,31 @@ def test_line_runs_through_its_values() -> None:
 def test_flat_line_at_zero_is_drawn() -> None:
     picture = line_chart(numpy.array([1.0, 2.0]), numpy.zeros(2), title="t", x_label="x", y_label="y", marker=(1, 0))
     assert _where(picture, LINE)[0].size
+
+
+def test_what_is_as_it_should_be_lies_on_the_line() -> None:
+    right = numpy.array([1.0, 2.0])
+    picture = comparison_chart(right, numpy.array([1.0, 0.5]), title="t", x_label="x", y_label="y")
+    rows, columns = _where(picture, LINE)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return LEFT + x / 2.16 * (RIGHT - LEFT), BOTTOM - y / 2.16 * (BOTTOM - TOP)
+
+    for x, y in ((1.0, 1.0), (2.0, 0.5)):
+        column, row = place(x, y)
+        here = (abs(columns - column) < 8) & (abs(rows - row) < 8)
+        assert (columns[here].mean(), rows[here].mean()) == (pytest.approx(column, abs=1), pytest.approx(row, abs=1))
+    assert ((abs(columns - place(1, 1)[0]) < 9) | (abs(columns - place(2, 1)[0]) < 9)).all()  # two points, no more
+    reddish = picture[..., 0].astype(int) - picture[..., 2] > 60  # the line is thin, and blurred
+    line_rows, line_columns = reddish.nonzero()
+    along = (line_columns - LEFT) / (RIGHT - LEFT) - (BOTTOM - line_rows) / (BOTTOM - TOP)
+    assert abs(along).max() < 0.02  # from corner to corner
+    assert line_columns.max() - line_columns.min() > 0.95 * (RIGHT - LEFT)
+
+
+def test_what_a_diverged_network_expects_is_drawn_too() -> None:
+    expected = numpy.array([0.0, 3.4e38])
+    assert comparison_chart(numpy.ones(2), expected, title="t", x_label="x", y_label="y").shape == (HEIGHT, WIDTH, 3)
 
 
 def test_bars_are_logarithmic() -> None:
@@ -184,6 +210,19 @@ def test_grid_places_every_clip_at_every_frame(number: int) -> None:
         caption = grid[0, top - strip : top, left : left + 128]
         assert caption.min() < 100  # ink
         assert (caption[:, -2:] == 255).all()
+
+
+def test_a_clip_that_ends_before_the_longest_fades_and_its_last_frame_stays() -> None:
+    random = numpy.random.default_rng(0)
+    short, long = (random.integers(0, 256, (frames, 128, 128, 3), dtype=numpy.uint8) for frames in (3, 7))
+    grid = captioned_grid([short, long], ["short", "long"], columns=2)
+    assert grid.shape == (7, 128 + 20 + 8, 2 * 132 + 4, 3)
+    shown = grid[:, 24:152, 4:132]
+    assert (shown[:3] == short).all()
+    assert (grid[:, 24:152, 136:264] == long).all()
+    faded = 0.35 * short[2] + 0.65 * 255
+    assert (numpy.abs(shown[3:] - faded) <= 1).all()
+    assert (grid[:, 4:24] == grid[:1, 4:24]).all()  # captions stay as they are
 
 
 def test_long_rows_are_folded_and_filled_up() -> None:
