@@ -102,6 +102,8 @@ def test_work_that_the_device_still_has_counts_as_training_and_not_as_logging(
     arguments = small_arguments(
         "--experiment-name=lag",
         "--max-steps=7",
+        "--clip-timing=stretched",
+        "--batch-size=4",
         "--log-every-steps=4",
         "--no-enable-video-logging",
         "--no-enable-noise-visualization",
