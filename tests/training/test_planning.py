@@ -184,6 +184,7 @@ OPTIONS = (
     *(option for option in ALL_OFF if not option.startswith("--log-every-steps")),
     "--log-every-steps=1",
     f"--lr-warmup-steps={WARMUP}",
+    *("--clip-timing=stretched", "--batch-size=4"),  # four clips a step
     "--validate-every-steps=1000",
     "--save-every-steps=15",
     "--keep-checkpoints=100",
