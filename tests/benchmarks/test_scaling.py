@@ -179,7 +179,7 @@ def test_a_crash_is_told_from_a_limit_by_the_exit_code(
 
 @pytest.mark.slow
 def test_a_worker_measures_a_step_and_its_memory(tmp_path: Path) -> None:
-    options = (*TINY, "--batch-size=64", "--epoch-size=64", f"--cache-dir={tmp_path}")
+    options = (*TINY, "--max-word-letters=3", "--batch-size=64", "--epoch-size=64", f"--cache-dir={tmp_path}")
     measured = measure_in_process(WorkPlan(options, steps=1, threads=None, is_pinned=False))
     assert 0 < measured.step_seconds < 60
     videos_gib = 64 * 3 * 4 * 16 * 16 * 4 / 2**30
