@@ -19,7 +19,7 @@ class SampleStatistics(ClipStatistics):
     """One number for each clip of a step's accumulated batch."""
 
     is_captioned: Tensor  # bool, False where caption dropout replaced the text
-    duration_error: Tensor  # |log(expected seconds / real seconds)| by the caption that was shown
+    duration_error: Tensor  # |expected seconds / real seconds - 1|, by the caption that was shown
 
 
 @dataclass(frozen=True)

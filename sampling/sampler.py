@@ -7,7 +7,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from common.field_types import MOST_FRAMES
+from common.field_types import LETTERS_A_SECOND, MOST_LETTERS
 from common.filmstrip import filmstrips
 from common.randomness import torch_generator
 from compute.device import ComputeDevice
@@ -19,6 +19,9 @@ from diffusion.samplers import SamplerName, sample
 from diffusion.schedule import NoiseSchedule
 from models.text_encoder import TextEncoder
 from models.tokens import Tokenizer
+
+SLOWEST_LETTER = 3
+"""Times the normal duration of a letter: no longer words are made, whatever a network that diverges expects."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def build_sampler(config: Config, schedule: NoiseSchedule, tokenizer: Tokenizer,
     """Build the sampler that the constants under "Sampling" describe."""
     lengths = clip_lengths(config)
     if lengths.is_natural and config.DATA_ROOT is None:  # words of any number of letters are spelled at one speed
-        lengths = replace(lengths, max_frames=MOST_FRAMES)
+        lengths = replace(lengths, max_frames=lengths.asked(SLOWEST_LETTER * MOST_LETTERS / LETTERS_A_SECOND))
     settings = SamplingSettings(
         schedule=schedule,
         prediction_type=config.PREDICTION_TYPE,

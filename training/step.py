@@ -182,7 +182,7 @@ class TrainStep:
             timestep=sample.timestep_B,
             is_terminal=terms.clips.is_terminal,
         )
-        duration_error_B = (duration.log_seconds_B.detach() - seconds.log()).abs()
+        duration_error_B = (duration.log_seconds_B.detach().exp() / seconds - 1).abs()
         return _MicroBatch(loss.detach(), terms.clips, duration_error_B, tensors, own_work)
 
     def _use_gradients(

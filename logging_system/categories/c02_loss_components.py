@@ -126,7 +126,7 @@ class LossComponents(Category):
         )
         self._means.add_masked("Captioned", clips.unweighted_mse, clips.is_captioned)
         self._means.add_masked("Uncaptioned", clips.unweighted_mse, ~clips.is_captioned)
-        self._means.add_masked("Duration_Error_Percent", 100 * clips.duration_error.expm1(), clips.is_captioned)
+        self._means.add_masked("Duration_Error_Percent", 100 * clips.duration_error, clips.is_captioned)
 
     def _write(self, step: int) -> None:
         self.scalars({key: mean.mean for key, mean in self._means.collect().items()}, step)
