@@ -263,6 +263,7 @@ def never_end(place: str) -> None:
 
 def poison(place: str, value: float, steps: Sequence[int]) -> None:
     """Multiply something of each of these steps by NaN or infinity: one pixel of a video, the loss, or a gradient."""
+    assert place in ("video", "loss", "gradient"), place
     position = {"step": 0}
 
     def make_run(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -222,7 +222,7 @@ def test_all_get_the_plan_of_the_main_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", mostly_slow(["loss", "batch", "gradient"]))
+@pytest.mark.parametrize("place", mostly_slow(["loss", "video", "gradient"]))
 def test_what_one_process_cannot_compute_no_process_learns_from(tmp_path: Path, place: str) -> None:
     faults = {0: [tell_weights], 1: [tell_weights, functools.partial(poison, place, float("nan"), [3])]}
     ranks = train_ranks(tmp_path, 2, *OPTIONS, *batch_of(2), "--max-steps=4", faults=faults)
@@ -235,8 +235,7 @@ def test_what_one_process_cannot_compute_no_process_learns_from(tmp_path: Path, 
     assert ["was skipped" in each.said for each in ranks] == [rank == keeper for rank in (0, 1)]
     kept = json.loads((ranks[0].run / "skipped_steps" / "step_00000003" / "step.json").read_text())
     assert (kept["rank"], kept["world_size"]) == (keeper, 2)
-    lines = replay(ranks[0].run, 3, "cpu")
-    assert ("It would be skipped again." in lines) == (place == "batch")  # the other faults were not in the clips
+    assert "It would be skipped again." not in replay(ranks[0].run, 3, "cpu")  # no fault was in what is kept
 
 
 @pytest.mark.parametrize("option", mostly_slow(["--learning-rate=0.01", "--validate-every-steps=100000", "--resume"]))
