@@ -33,6 +33,7 @@ STEPS_PER_EPOCH = 3  # 12 clips in batches of 4
 SETTINGS = (
     "--image-size=16",
     "--max-frames=8",
+    "--clip-timing=stretched",  # so that epochs have one number of steps
     "--model-channels=16,32",
     "--spatial-attention-sizes=4",
     "--attention-head-channels=16",

@@ -97,7 +97,7 @@ def test_samples_full_of_nan_are_pictures_all_the_same(
     sample = ClipSampler.sample
 
     def nothing_but_nan(*arguments, **options):
-        return torch.full_like(sample(*arguments, **options), math.nan)
+        return [torch.full_like(clip, math.nan) for clip in sample(*arguments, **options)]
 
     monkeypatch.setattr(ClipSampler, "sample", nothing_but_nan)
     run = train()

@@ -137,7 +137,7 @@ def test_plain_gradient_descent_ends_with_the_same_weights(tmp_path: Path, world
 def test_gradients_travel_once_a_step_however_many_micro_batches_it_has(tmp_path: Path) -> None:
     faults = {0: [count_reductions], 1: [count_reductions]}
     counts = []
-    for accumulation in (1, 4):
+    for accumulation in (1, 2):
         options = (*batch_of(2, accumulation), "--max-steps=3")
         ranks = train_ranks(tmp_path / str(accumulation), 2, *OPTIONS, *options, faults=faults)
         # The first step of DDP may use other buckets than those that follow.
