@@ -270,7 +270,7 @@ class Config(Settings):
     @property
     def frames_per_step(self) -> int:
         """Frames that one optimizer step takes at most, for each process."""
-        return self.BATCH_SIZE * self.MAX_FRAMES * self.GRADIENT_ACCUMULATION_STEPS
+        return self.frames_at_once * self.GRADIENT_ACCUMULATION_STEPS
 
 
 ARCHITECTURE_FIELDS = frozenset(

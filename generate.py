@@ -128,10 +128,10 @@ def _frames(request: GenerationRequest, run: TrainedRun) -> list[int]:
     """Return the frames of each clip: as many as the model expects, unless the request says how long, or how fast."""
     if request.seconds is None and request.speed == 1:
         return run.sampler.frames(run.model, request.text)
-    expected = run.sampler.seconds(run.model, request.text)
-    wanted = [seconds / request.speed if request.seconds is None else request.seconds for seconds in expected]
     lengths = replace(run.sampler.settings.lengths, max_frames=MOST_FRAMES)
-    return [lengths.of(seconds) for seconds in wanted]
+    if request.seconds is not None:
+        return [lengths.of(request.seconds)] * len(request.text)
+    return [lengths.of(seconds / request.speed) for seconds in run.sampler.seconds(run.model, request.text)]
 
 
 def _output_paths(request: GenerationRequest) -> list[Path]:

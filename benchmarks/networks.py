@@ -1,5 +1,6 @@
 """The U-Net and two libraries' networks, of the same size, with the same inputs and the same text encoder."""
 
+from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 import torch
@@ -49,19 +50,33 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-class _Peer(nn.Module):
+class _Peer(nn.Module, ABC):
     """A library's network behind the text encoder; what the encoder reads for single frames is not used."""
 
     def __init__(self) -> None:
         super().__init__()
         self.text_encoder = CharacterEncoder(*TEXT_ENCODER)
 
-    def text(self, tokens_BL: Tensor, drop_caption_B: Tensor, frames: int) -> TextFeatures:
-        """Encode captions; where `drop_caption_B` is True, the null caption."""
+    def forward(
+        self,
+        video_BCTHW: Tensor,
+        timestep_B: Tensor,
+        tokens_BL: Tensor,
+        drop_caption_B: Tensor,
+        *,
+        with_duration: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Do what `TextToVideoModel` does."""
         null_L = torch.full_like(tokens_BL[0], PADDING)
         null_L[0] = NULL_CAPTION
-        features: TextFeatures = self.text_encoder(torch.where(drop_caption_B[:, None], null_L, tokens_BL), frames)
-        return features
+        captions_BL = torch.where(drop_caption_B[:, None], null_L, tokens_BL)
+        text: TextFeatures = self.text_encoder(captions_BL, video_BCTHW.shape[2])
+        prediction = self.predict(video_BCTHW, timestep_B, text)
+        return text.duration.beside(prediction) if with_duration else prediction
+
+    @abstractmethod
+    def predict(self, video_BCTHW: Tensor, timestep_B: Tensor, text: TextFeatures) -> Tensor:
+        """Predict [B, 3, T, H, W] from what the encoder says of the captions."""
 
 
 class DiffusersNetwork(_Peer):
@@ -88,18 +103,9 @@ class DiffusersNetwork(_Peer):
             attention_head_dim=head_channels,
         )
 
-    def forward(
-        self,
-        video_BCTHW: Tensor,
-        timestep_B: Tensor,
-        tokens_BL: Tensor,
-        drop_caption_B: Tensor,
-        *,
-        with_duration: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        text = self.text(tokens_BL, drop_caption_B, video_BCTHW.shape[2])
+    def predict(self, video_BCTHW: Tensor, timestep_B: Tensor, text: TextFeatures) -> Tensor:
         prediction: Tensor = self.network(video_BCTHW, timestep_B, text.tokens_BLC, return_dict=False)[0]
-        return text.duration.beside(prediction) if with_duration else prediction
+        return prediction
 
 
 class VideoDiffusionNetwork(_Peer):
@@ -114,20 +120,11 @@ class VideoDiffusionNetwork(_Peer):
 
         self.network = Unet3D(dim=width, cond_dim=TEXT_CHANNELS, dim_mults=(1, 2, 4))
 
-    def forward(
-        self,
-        video_BCTHW: Tensor,
-        timestep_B: Tensor,
-        tokens_BL: Tensor,
-        drop_caption_B: Tensor,
-        *,
-        with_duration: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        text = self.text(tokens_BL, drop_caption_B, video_BCTHW.shape[2])
+    def predict(self, video_BCTHW: Tensor, timestep_B: Tensor, text: TextFeatures) -> Tensor:
         mask_BL1 = text.mask_BL[..., None]
         pooled_BC = (text.tokens_BLC * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
         prediction: Tensor = self.network(video_BCTHW, timestep_B, cond=pooled_BC)
-        return text.duration.beside(prediction) if with_duration else prediction
+        return prediction
 
 
 def _build_own(image_size: int, channels: tuple[int, ...]) -> TextToVideoModel:

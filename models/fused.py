@@ -332,20 +332,9 @@ def _norm_backward(
 
 
 @_norm_backward.register_fake
-def _(
-    gradient_NSKL: Tensor,
-    x_NSKL: Tensor,
-    gain_NC: Tensor,
-    offset_NC: Tensor,
-    mean_NG: Tensor,
-    rstd_NG: Tensor,
-    weight_GD: Tensor,
-    bias_GD: Tensor,
-    film_NMGD: Tensor | None,
-    other_NSKL: Tensor | None,
-    silu: bool,
-) -> list[Tensor]:
-    return [torch.empty_like(each) for each in (x_NSKL, weight_GD, bias_GD, film_NMGD) if each is not None]
+def _(_gradient_NSKL: Tensor, x_NSKL: Tensor, *others: Any) -> list[Tensor]:
+    weight_bias_and_film = others[4:7]
+    return [torch.empty_like(each) for each in (x_NSKL, *weight_bias_and_film) if each is not None]
 
 
 class _Norm(torch.autograd.Function):
