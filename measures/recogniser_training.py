@@ -24,16 +24,15 @@ from data.batches import prepared
 from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.source import RENDERING_VERSION, WordRenderer
 from data.fingerspelling.timing import FASTEST, SLOWEST, random_speed, shown_frames
-from data.fingerspelling.words import SPACE, WordSplit, letters_of
+from data.fingerspelling.words import WordSplit, letters_of
 from measures.clips import to_unit_range
 from measures.recogniser import BLANK, LARGEST_SIDE, LetterRecogniser, Reading
 from measures.spelling import Word
 
-VERSION = 2  # raised when the same words would give another recogniser: stored ones then do not count
+VERSION = 3  # raised when the same words would give another recogniser: stored ones then do not count
 BATCH_FRAMES = 384  # so that long clips do not make long steps
 FEWEST_CLIPS = 4
 MOST_TRIES = 20_000  # for the words of a step: one whose length is too rare has its first word again
-DOUBLED_SHARE = 0.25  # of the words, of which one letter is repeated, where that gives a training word
 LEARNING_RATE = 2e-3
 WARMUP_STEPS = 50
 WEIGHT_DECAY = 0.01
@@ -63,10 +62,9 @@ class SpelledClips:
 class RecogniserWords(Dataset[SpelledClips]):
     """The recogniser's own clips: words that the generator may train on too, in looks of their own.
 
-    Lengths are drawn uniformly, then uniform strings of letters, so that no letter can be guessed from its neighbours.
-    Held-out words and words with a held-out pair are never drawn. Some words have a letter twice in a row, which is the
-    hardest to read. All clips of a step have as many frames as a word and a speed that are drawn for it take; their
-    words are any that take this long at some speed that training has.
+    Words are drawn as the generator's are, so that no letter can be guessed from its neighbours (but for doubled ones),
+    and held-out words and words with a held-out pair are never drawn. All clips of a step have as many frames as a word
+    and a speed that are drawn for it take; their words are any that take this long at some speed that training has.
     """
 
     renderer: WordRenderer
@@ -76,7 +74,7 @@ class RecogniserWords(Dataset[SpelledClips]):
     def words(self, step: int) -> tuple[list[Word], int]:
         """Return the words of a step, spaces among their symbols, and the frames that each has."""
         renderer, generator = self.renderer, numpy_generator(self.seed, "recogniser_words", step)
-        first = self._word(generator)
+        first = self.split.draw_training_word(generator)
         seconds = renderer.seconds(first) / random_speed(generator)
         frames = renderer.lengths.of(seconds)
 
@@ -84,19 +82,10 @@ class RecogniserWords(Dataset[SpelledClips]):
             slow, fast = (renderer.lengths.of(renderer.seconds(word) / speed) for speed in (SLOWEST, FASTEST))
             return fast <= frames <= slow
 
-        draws = (self._word(generator) for _ in range(MOST_TRIES))
+        draws = (self.split.draw_training_word(generator) for _ in range(MOST_TRIES))
         clips = max(FEWEST_CLIPS, BATCH_FRAMES // frames)
         words = [first, *itertools.islice(filter(can_last, draws), clips - 1)]
         return words + [first] * (clips - len(words)), frames
-
-    def _word(self, generator: numpy.random.Generator) -> Word:
-        word = self.split.draw_training_word(generator)
-        if generator.random() >= DOUBLED_SHARE:
-            return word
-        place = int(generator.integers(len(word)))
-        doubled = (*word[: place + 1], *word[place:])
-        is_usable = word[place] != SPACE and self.split.alphabet.is_unambiguous(doubled)
-        return doubled if is_usable and not self.split.is_held_out(doubled) else word
 
     def __getitem__(self, step: int) -> SpelledClips:
         """Return the clips of a step."""

@@ -24,6 +24,7 @@ HASH_RANGE = 2.0**64
 MOST_TRIES = 20_000
 SPACE = " "  # between two words
 SPACED_SHARE = 0.1  # of the training words of two letters or more, which a space makes two
+DOUBLED_SHARE = 0.25  # of them, of which a letter takes its neighbour's place: LL is rare in random strings, and hard
 
 
 class Alphabet:
@@ -176,13 +177,20 @@ class WordSplit:
         return self.draw_training_word_of(int(generator.integers(1, self.max_word_letters + 1)), generator)
 
     def draw_training_word_of(self, length: int, generator: numpy.random.Generator) -> tuple[str, ...]:
-        """Draw uniformly one of a length's training words, and put a space into some.
+        """Draw uniformly one of a length's training words; double a letter of some, and put a space into some.
 
         Raises:
             UserError: practically every word of that length is held out.
         """
         word = self.draw_word(length, generator, held_out=False)
-        if length < 2 or generator.random() >= SPACED_SHARE:
+        if length < 2:
+            return word
+        if generator.random() < DOUBLED_SHARE:
+            place = int(generator.integers(1, length))
+            doubled = (*word[:place], word[place - 1], *word[place + 1 :])
+            if not self.is_held_out(doubled) and self.alphabet.is_unambiguous(doubled):
+                word = doubled
+        if generator.random() >= SPACED_SHARE:
             return word
         spaced = [(*word[:place], SPACE, *word[place:]) for place in range(1, length)]
         usable = [symbols for symbols in spaced if not self.is_held_out(symbols)]

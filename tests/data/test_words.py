@@ -80,6 +80,24 @@ def test_a_tenth_of_the_longer_training_words_is_two_words():
     assert not any(" " in split.draw_training_word_of(1, generator) for _ in range(100))
 
 
+def test_a_quarter_of_the_training_words_has_a_letter_doubled():
+    split = WordSplit(Alphabet("ABCDEFGH", "en", "ase"), 2, 0.2, 0.2, 0)
+    generator = numpy.random.default_rng(0)
+    drawn = Counter(letters_of(split.draw_training_word_of(2, generator)) for _ in range(4000))
+    trained = [word for word in itertools.product("ABCDEFGH", repeat=2) if not split.is_held_out(word)]
+    # Of each word, a quarter gives way to its first letter twice, where training may show that.
+    expected = Counter(dict.fromkeys(trained, 1.0))
+    for word in trained:
+        if (word[0], word[0]) in trained:
+            expected[word] -= 0.25
+            expected[word[0], word[0]] += 0.25
+    assert drawn.keys() == set(trained)
+    share = {word: count / 4000 * len(trained) for word, count in drawn.items()}
+    assert all(abs(share[word] - expected[word]) < 0.4 for word in trained)
+    doubled = [word for word in trained if word[0] == word[1]]
+    assert sum(map(share.get, doubled)) == pytest.approx(sum(map(expected.get, doubled)), rel=0.1)
+
+
 def test_held_out_words_are_held_out():
     split = make_split()
     generator = numpy.random.default_rng(0)

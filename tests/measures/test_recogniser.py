@@ -129,14 +129,6 @@ def test_the_recognisers_clips_are_none_of_the_generators(tmp_path: Path) -> Non
     assert not any(torch.equal(clip, other) for clip in drawn.clips_BTHWC for other in theirs)
 
 
-def test_doubled_letters_are_drawn_more_often_than_chance(tmp_path: Path) -> None:
-    words = words_of(tmp_path, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    drawn = [word for step in range(1, 41) for word in words.words(step)[0]]
-    doubled = [any(one == other for one, other in itertools.pairwise(word)) for word in drawn]
-    assert sum(doubled) / len(drawn) > 0.08  # 0.03 of words of one to three letters that are drawn uniformly
-    assert not any(map(words.split.is_held_out, drawn))
-
-
 def test_a_step_has_clips_of_one_length_at_any_speed_of_training(tmp_path: Path) -> None:
     words = words_of(tmp_path, "ABCJ")
     seen = set()
