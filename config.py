@@ -23,6 +23,7 @@ from common.field_types import (
     FolderName,
     Fraction,
     Interval,
+    LanguageCodes,
     NonBlankText,
     check_distinct,
 )
@@ -86,8 +87,9 @@ class Config(Settings):
     """How clips of DATA_ROOT become square: the centre is cut out, or black borders are added."""
     SPLIT_BY: Literal["auto", "signer", "caption"] = "auto"
     """What is held out of DATA_ROOT: other signers or other captions; "auto" takes the data set's own split first."""
-    SIGNED_LANGUAGE: NonBlankText = "ase"
-    """Code of the finger-spelling alphabet, such as ase for American Sign Language."""
+    SIGNED_LANGUAGE: LanguageCodes = ("ase",)
+    """Codes of the finger-spelling alphabets, such as ase for American Sign Language, or "all"; with several, a text
+    begins with the code of its own: "gsg HALLO"."""
     MAX_WORD_LETTERS: int = Field(5, ge=1, le=MOST_LETTERS)
     """Letters in the longest finger-spelled word of the training; longer ones can be asked for."""
     EPOCH_SIZE: int = Field(2048, ge=1, le=10**9)

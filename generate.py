@@ -26,6 +26,7 @@ from sampling.trained_run import (
     TrainedRun,
     add_sampling_options,
     add_weights_options,
+    as_captions,
     check_text,
     open_trained_run,
 )
@@ -85,6 +86,7 @@ def generate(request: GenerationRequest) -> list[Path]:
     """
     run = open_trained_run(request)
     config = run.config
+    request = replace(request, text=as_captions(request.text, request.language, config, run.tokenizer))
     _check(request, config, run.tokenizer)
     paths = _output_paths(request)
     noises = [

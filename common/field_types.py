@@ -1,9 +1,9 @@
 """Types for settings that need more than a range: folders, folder names, text and tuples with an order."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 MOST_FRAMES = 1024  # of MAX_FRAMES
 FRAME_STEP = 4  # clips have a multiple of so many frames, so that enough have as many to fill a batch
@@ -11,6 +11,7 @@ MOST_LETTERS = 12  # of MAX_WORD_LETTERS, and of what can be asked for, whatever
 LETTERS_A_SECOND = 3  # of finger-spelling (data.fingerspelling.timing)
 LONGEST_CAPTION = 4096  # of MAX_CAPTION_LENGTH
 LARGEST_GUIDANCE_SCALE = 100.0
+_Value = TypeVar("_Value")
 _LONGEST_NAME = 100
 _NOT_IN_NAMES = '/\\:*?"<>|'
 
@@ -38,11 +39,11 @@ def check_not_blank(text: str) -> str:
     return text
 
 
-def check_distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+def check_distinct(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
     """Return ``values``; raise a ValueError that names those that occur twice."""
-    repeated = sorted({value for value in values if values.count(value) > 1})
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
     if repeated:
-        raise ValueError(f"each value may occur once; {', '.join(map(str, repeated))} occurs more often")
+        raise ValueError(f"each value may occur once; {', '.join(repeated)} occurs more often")
     return values
 
 
@@ -85,5 +86,11 @@ Folder = Annotated[Path, AfterValidator(check_path)]
 AbsoluteFolder = Annotated[Folder, AfterValidator(check_absolute)]
 FolderName = Annotated[str, AfterValidator(check_folder_name)]
 NonBlankText = Annotated[str, AfterValidator(check_not_blank)]
+LanguageCodes = Annotated[
+    tuple[NonBlankText, ...],
+    Field(min_length=1),
+    AfterValidator(check_distinct),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),  # one may be written without brackets
+]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(check_increasing)]

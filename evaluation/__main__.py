@@ -24,6 +24,8 @@ COLUMNS = {
     "sharpness_ratio": "sharpness / real",
     "chroma_ratio": "colour strength / real",
     "memorisation": "memorisation",
+    "language_obeyed": "language obeyed",
+    "language_obeyed_real": "language obeyed, real",
 }
 
 NEARLY_ALL = 0.9
@@ -76,6 +78,8 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         cells = [_cell(key, figures) for figures in columns.values()]
         if any(cells):
             lines.append(f"{title:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
+    for code, of in report.get("languages", {}).items():
+        lines.append(f"{code}: letter error rate {_cell('letter_error_rate', of)}, real {_cell('real_ceiling', of)}")
     missed = [f"{letter} {of['read']:.0%}" for letter, of in report["letters"].items() if of["read"] < NEARLY_ALL]
     lines.append(f"letters read in less than {NEARLY_ALL:.0%} of their places: {', '.join(missed) or 'none'}")
     return [*lines, *(f"note: {note}" for note in report["notes"])]

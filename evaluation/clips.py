@@ -16,11 +16,10 @@ from common.errors import UserError
 from common.randomness import derive_seed, numpy_generator
 from data.batches import BatchOrder
 from data.fingerspelling import FingerspellingSplits
-from data.fingerspelling.words import WordSplit, letters_of
+from data.fingerspelling.words import Word, WordSplit, letters_of
 from data.lengths import equal_lengths
 from data.records import ClipRow
 from measures.clips import at_equal_moments, to_unit_range
-from measures.spelling import Word
 from sampling.sampler import to_pixels
 from sampling.trained_run import TrainedRun
 
@@ -60,10 +59,10 @@ class TrainingHistory:
     clips: int  # how many there were
 
 
-def read_words(path: Path, check: Callable[[str, str], None]) -> list[str]:
-    """Read a file with one word a line; a repeated word counts once.
+def read_words(path: Path, check: Callable[[str, str], str]) -> list[str]:
+    """Read a file with one word a line, as captions; a repeated word counts once.
 
-    `check`: receives where a word comes from and the word, and raises a UserError if the run cannot take it.
+    `check`: receives where a word comes from and the word; returns its caption, or raises a UserError.
 
     Raises:
         UserError: the file cannot be read or has no words, or the check of a word.
@@ -74,9 +73,9 @@ def read_words(path: Path, check: Callable[[str, str], None]) -> list[str]:
         raise UserError(f"--words {path}: cannot be read as UTF-8 text: {error}") from error
     if not lines:
         raise UserError(f"--words {path}: the file is empty; write one word a line")
-    for number, line in enumerate(lines, 1):
-        check(f"--words {path}, line {number}:", line.strip())
-    return list(dict.fromkeys(line.strip() for line in lines))
+    return list(
+        dict.fromkeys(check(f"--words {path}, line {number}:", line.strip()) for number, line in enumerate(lines, 1))
+    )
 
 
 def default_words(split: WordSplit, seed: int) -> list[str]:
@@ -84,27 +83,24 @@ def default_words(split: WordSplit, seed: int) -> list[str]:
 
     A run that holds no words out is asked for training words.
     """
-    words = list(split.alphabet.symbols)
+    words = [split.alphabets.caption((symbol,)) for symbol in split.alphabets.symbols]
     for length in range(2, split.max_word_letters + 1):
         generator = numpy_generator(seed, "evaluation_words", length)
         words_drawn = (
             split.draw_word(length, generator, held_out=split.holds_words_out) for _ in range(20 * WORDS_A_LENGTH)
         )
-        drawn = map("".join, words_drawn)
+        drawn = map(split.alphabets.caption, words_drawn)
         words += itertools.islice(dict.fromkeys(drawn), WORDS_A_LENGTH)
     return words
 
 
-def asked_words(symbols: Sequence[Word], history: TrainingHistory, max_letters: int) -> list[AskedWord]:
-    """Return each word with whether training showed it and each of its pairs; a repeated word counts once.
-
-    `max_letters`: of the longest training word.
-    """
-    words = []
+def asked_words(symbols: Sequence[Word], history: TrainingHistory, split: WordSplit) -> list[AskedWord]:
+    """Return each word with whether training showed it and each of its pairs; a repeated word counts once."""
+    words, caption = [], split.alphabets.caption
     for word in dict.fromkeys(symbols):
-        bigrams = tuple(("".join(pair), pair in history.pairs) for pair in itertools.pairwise(word))
-        is_longer = len(letters_of(word)) > max_letters
-        words.append(AskedWord("".join(word), word, word in history.words, is_longer, bigrams))
+        pairs = [(split.alphabets.of(word).written(pair), pair in history.pairs) for pair in itertools.pairwise(word)]
+        is_longer = len(letters_of(word)) > split.max_word_letters
+        words.append(AskedWord(caption(word), word, word in history.words, is_longer, tuple(pairs)))
     return words
 
 
@@ -117,7 +113,7 @@ def training_history(
         wanted: words that are asked for; at most half of `rows` show these.
         most_rows: of `rows`.
     """
-    segment = splits.split.alphabet.segment
+    segment = splits.split.alphabets.segment
     every = max(1, -(-2 * run.samples_seen // most_rows))
     words: set[Word] = set()
     same: list[ClipRow] = []

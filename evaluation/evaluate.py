@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -15,6 +15,7 @@ from common.video_encoding import encode_png
 from config import Config
 from data.build import build_data
 from data.fingerspelling import FingerspellingSplits
+from data.fingerspelling.words import Alphabets, WordSplit
 from evaluation.clips import (
     AskedWord,
     EvaluationClips,
@@ -28,8 +29,10 @@ from evaluation.clips import (
 )
 from evaluation.report import (
     Figures,
+    Readings,
     confusion_records,
     figures_as_json,
+    language_figures,
     letter_records,
     look_figures,
     memorisation_figures,
@@ -39,9 +42,8 @@ from evaluation.report import (
 )
 from measures.recogniser_training import build_recogniser
 from measures.text_use import sensitivity_interval
-from models.tokens import Tokenizer
 from sampling.sampler import contact_sheet
-from sampling.trained_run import SamplingRequest, TrainedRun, check_text, open_trained_run
+from sampling.trained_run import SamplingRequest, TrainedRun, as_captions, check_text, open_trained_run
 
 SHEET_WORDS = 16
 SENSITIVITY_WORDS = 8
@@ -80,14 +82,14 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
         UserError: no usable checkpoint, a word the run cannot take, or a place that cannot be written.
     """
     run = open_trained_run(request)
-    texts = _checked_words(request.words, run.folder, run.config, run.tokenizer)
+    texts = _checked_words(request, run)
     _prepare_output(request)
     splits = build_data(run.config, run.tokenizer.symbols)
-    if not isinstance(splits, FingerspellingSplits):
-        raise _not_spelled(run.folder)
-    wanted = [splits.split.alphabet.segment(text) for text in texts or default_words(splits.split, request.seed)]
+    assert isinstance(splits, FingerspellingSplits)
+    asked = texts or default_words(_within(splits.split, request.language), request.seed)
+    wanted = list(map(splits.split.alphabets.segment, asked))
     history = training_history(run, splits, wanted, COMPARED_CLIPS)
-    words = asked_words(wanted, history, splits.split.max_word_letters)
+    words = asked_words(wanted, history, splits.split)
     recogniser = build_recogniser(_with_recogniser(run.config), splits, run.compute.device)
     clips = make_clips(run, splits, words, request.samples_per_word, request.seed)
     readings = read_clips(recogniser, clips)
@@ -99,16 +101,20 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     }
     groups: dict[str, dict[str, object]] = {}
     for group in dict.fromkeys(word.group for word in words):
-        places = [place for place, word in enumerate(clips.words) if word.group == group]
         members = [word for word in words if word.group == group]
-        of_group = spelling_figures([clips.words[place] for place in places], readings.of(places), request.seed)
-        of_group = {**of_group, **_sensitivity(run, members, request.seed)}
-        groups[group] = {"words": len(members), "clips": len(places), **figures_as_json(of_group)}
+        groups[group] = _group(members, clips, readings, request.seed, _sensitivity(run, members, request.seed))
+    languages: dict[str, dict[str, object]] = {}
+    if len(splits.renderer.alphabets.of_languages) > 1:
+        figures |= language_figures(clips, splits.renderer, request.seed)
+        for code in dict.fromkeys(map(splits.language, wanted)):
+            members = [word for word in words if splits.language(word.symbols) == code]
+            languages[code] = _group(members, clips, readings, request.seed, {})
     report = {
         "run": str(run.folder),
         "step": run.step,
         **figures_as_json(figures),
         "groups": groups,
+        **({"languages": languages} if languages else {}),
         **_conditions(request, run, history),
         "letters": letter_records(clips.words, readings),
         "top_confusions": confusion_records(clips.words, readings),
@@ -120,6 +126,16 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     with named_if_unwritable(request.sheet):
         write_atomically(request.sheet, encode_png(_sheet(words, clips, request.samples_per_word)))
     return report
+
+
+def _group(
+    members: Sequence[AskedWord], clips: EvaluationClips, readings: Readings, seed: int, more: Figures
+) -> dict[str, object]:
+    """Return how some of the words are spelled."""
+    chosen = set(members)
+    places = [place for place, word in enumerate(clips.words) if word in chosen]
+    figures = spelling_figures([clips.words[place] for place in places], readings.of(places), seed)
+    return {"words": len(members), "clips": len(places), **figures_as_json({**figures, **more})}
 
 
 def _conditions(request: EvaluationRequest, run: TrainedRun, history: TrainingHistory) -> dict[str, object]:
@@ -167,21 +183,33 @@ def _unseen_real(splits: FingerspellingSplits, seed: int) -> list[numpy.ndarray]
     ]
 
 
-def _checked_words(words: Path | None, run: Path, config: Config, tokenizer: Tokenizer) -> list[str]:
-    """Return the user's words, or none where the user names none."""
+def _checked_words(request: EvaluationRequest, run: TrainedRun) -> list[str]:
+    """Return the user's words as captions, or none where the user names none."""
+    check_is_spelled(run.folder, run.config)
+
+    def checked(where: str, text: str) -> str:
+        (caption,) = as_captions([text], request.language, run.config, run.tokenizer)
+        check_text(where, caption, run.config, run.tokenizer)
+        return caption
+
+    as_captions((), request.language, run.config, run.tokenizer)
+    return [] if request.words is None else read_words(request.words, checked)
+
+
+def _within(split: WordSplit, language: str | None) -> WordSplit:
+    """Return the split of one of its languages; as it is if None."""
+    chosen = [each for each in split.alphabets.of_languages if language in (None, each.signed_language)]
+    return replace(split, alphabets=Alphabets(tuple(chosen)))
+
+
+def check_is_spelled(run: Path, config: Config) -> None:
+    """Raise a UserError if the run was trained on other clips than the embedded ones."""
     if config.DATA_ROOT is not None:
-        raise _not_spelled(run)
-    if words is None:
-        return []
-    return read_words(words, lambda where, text: check_text(where, text, config, tokenizer))
-
-
-def _not_spelled(run: Path) -> UserError:
-    return UserError(
-        f"--run {run}: it was trained on clips of DATA_ROOT, and only the embedded finger-spelling can be read: watch "
-        "its 02_Loss_Components/Validation/Text_Gap_Shuffled (Trained_Text_Gap_Shuffled where there is one) and "
-        "12_Generated_Samples/Text_Sensitivity instead"
-    )
+        raise UserError(
+            f"--run {run}: it was trained on clips of DATA_ROOT, and only the embedded finger-spelling can be read: "
+            "watch its 02_Loss_Components/Validation/Text_Gap_Shuffled (Trained_Text_Gap_Shuffled where there is one) "
+            "and 12_Generated_Samples/Text_Sensitivity instead"
+        )
 
 
 def _with_recogniser(config: Config) -> Config:

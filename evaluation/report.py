@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy
 import torch
 
+from common.randomness import numpy_generator
+from data.fingerspelling.source import WordRenderer
+from data.fingerspelling.words import Word
 from data.records import ClipSource
 from evaluation.clips import AskedWord, EvaluationClips, TrainingHistory, in_unit_range
 from measures.bootstrap import Interval, bootstrap_ratio
@@ -21,7 +24,6 @@ from measures.clips import (
 )
 from measures.recogniser import LetterRecogniser
 from measures.spelling import (
-    Word,
     exact_match_interval,
     letter_error_interval,
     letter_error_rate,
@@ -30,6 +32,7 @@ from measures.spelling import (
     still_clip,
     top_confusions,
 )
+from models.tokens import language_mark
 
 CONFUSIONS_LISTED = 20
 
@@ -62,11 +65,14 @@ class Readings:
 def read_clips(recogniser: LetterRecogniser, clips: EvaluationClips) -> Readings:
     """Read generated and real clips, and what is left of the real ones without motion and without the word."""
     generated, real = (list(in_unit_range(each)) for each in (clips.generated, clips.real))
+    marks = [language_mark(word.symbols[0]) for word in clips.words]
+    mean = at_equal_moments(real).mean(dim=0)
+    of_mean = {mark: recogniser.read([mean], [mark])[0] for mark in set(marks)}
     return Readings(
-        generated=recogniser.read(generated),
-        real=recogniser.read(real),
-        still=recogniser.read([still_clip(clip) for clip in real]),
-        mean=recogniser.read([at_equal_moments(real).mean(dim=0)]) * len(clips.words),
+        generated=recogniser.read(generated, marks),
+        real=recogniser.read(real, marks),
+        still=recogniser.read([still_clip(clip) for clip in real], marks),
+        mean=[of_mean[mark] for mark in marks],
     )
 
 
@@ -87,6 +93,37 @@ def spelling_figures(words: Sequence[AskedWord], readings: Readings, seed: int) 
         "shuffled_floor": shuffled_floor_interval(asked, readings.generated, seed),
         "still_frame": letter_error_interval(asked, readings.still, seed),
         "mean_clip": letter_error_interval(asked, readings.mean, seed) if len(set(asked)) > 1 else None,
+    }
+
+
+def language_figures(clips: EvaluationClips, renderer: WordRenderer, seed: int) -> Figures:
+    """Return how often a clip is nearer to a real one of its own sign language than to one of another.
+
+    Both real clips spell the same written word, without a style of their own. The other language is drawn for each
+    clip of those that can spell the word. What is left of 1 for real clips is letters that look alike.
+    """
+    generator = numpy_generator(seed, "evaluation_languages")
+    compared: list[int] = []
+    distances: list[list[list[float]]] = []
+    for place, word in enumerate(clips.words):
+        own = renderer.alphabets.of(word.symbols)
+        text = own.written(word.symbols)
+        others = [each for each in renderer.alphabets.of_languages if each is not own and each.can_spell(text)]
+        if others:
+            other = others[int(generator.integers(len(others)))].segment(text)
+            captions = map(renderer.alphabets.caption, (word.symbols, other))
+            plain = in_unit_range(renderer.clip(caption, None) for caption in captions)
+            references = torch.cat([small_copies([clip]) for clip in plain])
+            pair = in_unit_range((clips.generated[place], clips.real[place]))
+            distances.append(torch.cdist(torch.cat([small_copies([clip]) for clip in pair]), references).tolist())
+            compared.append(place)
+    if not compared:
+        return {"language_obeyed": None, "language_obeyed_real": None}
+    is_nearer = numpy.array([[own < other for own, other in of_clip] for of_clip in distances], dtype=float)
+    names, ones = [clips.words[place].text for place in compared], numpy.ones(len(compared))
+    return {
+        "language_obeyed": bootstrap_ratio(is_nearer[:, 0], ones, names, seed),
+        "language_obeyed_real": bootstrap_ratio(is_nearer[:, 1], ones, names, seed),
     }
 
 

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from data.lengths import equal_lengths
+from models.tokens import language_mark
 
 BLANK = 0  # the CTC class of "nothing new"; symbol i of the alphabet has class i + 1
 FRAME_CHANNELS = (24, 48, 96)
 TIME_CHANNELS = 128
 GROUPS = 8
 MOST_FRAMES = 1024  # that are read at once
+IMPOSSIBLE = -1e4  # a score; minus infinity would make gradients that are no numbers
 LARGEST_SIDE = 64
 """Pixels a side that frames are averaged down to first: letters can be told apart there, and the cost stays bounded."""
 
@@ -48,6 +50,8 @@ class LetterRecogniser(nn.Module):
         self.time = nn.ModuleList(nn.Conv1d(TIME_CHANNELS, TIME_CHANNELS, 3, padding=1) for _ in range(2))
         self.ctc = nn.Linear(TIME_CHANNELS, 1 + len(self.symbols))
         self.letters = nn.Linear(TIME_CHANNELS, len(self.symbols))
+        marks = [language_mark(symbol) for symbol in self.symbols]
+        self._letters_of = {mark: [each == mark for each in marks] for mark in marks}
 
     def forward(self, video_BCTHW: Tensor) -> Reading:
         """Read clips, [B, 3, T, H, W] in [-1, 1]; values outside are clipped, as they are when a video is written."""
@@ -62,16 +66,34 @@ class LetterRecogniser(nn.Module):
             hidden_BDT = hidden_BDT + nn.functional.silu(layer(hidden_BDT))
         return Reading(self.ctc(hidden_BDT.transpose(1, 2)), seen_BTS)
 
+    def within_languages(self, reading: Reading, marks: Sequence[str]) -> Reading:
+        """Rule out, for each clip, the letters of other sign languages than its own.
+
+        Many handshapes stand for different letters in different languages, so that nobody could read them otherwise.
+
+        `marks`: the `language_mark` of each clip's letters.
+        """
+        own_BS = torch.tensor([self._letters_of[mark] for mark in marks]).to(reading.frames_BTS.device)
+        own_BK = nn.functional.pad(own_BS, (1, 0), value=True)
+        return Reading(
+            reading.ctc_BTK.masked_fill(~own_BK[:, None], IMPOSSIBLE),
+            reading.frames_BTS.masked_fill(~own_BS[:, None], IMPOSSIBLE),
+        )
+
     @torch.no_grad()
-    def read(self, clips: Sequence[Tensor]) -> list[tuple[str, ...]]:
+    def read(self, clips: Sequence[Tensor], marks: Sequence[str] | None = None) -> list[tuple[str, ...]]:
         """Return the symbols of each clip by best path decoding: the likeliest class a frame, repeats merged.
 
-        `clips`: [3, T, H, W] float in [-1, 1] each, on any device.
+        Args:
+            clips: [3, T, H, W] float in [-1, 1] each, on any device.
+            marks: see `within_languages`; None where there is one language.
         """
+        marks = marks or [""] * len(clips)
         device = self.ctc.weight.device
         readings: dict[int, tuple[str, ...]] = {}
         for group in equal_lengths([clip.shape[1] for clip in clips], MOST_FRAMES):
             video = torch.stack([clips[place] for place in group]).to(device).float()
-            for place, path in zip(group, self(video).ctc_BTK.argmax(dim=2).tolist(), strict=True):
+            reading = self.within_languages(self(video), [marks[place] for place in group])
+            for place, path in zip(group, reading.ctc_BTK.argmax(dim=2).tolist(), strict=True):
                 readings[place] = tuple(self.symbols[kind - 1] for kind, _ in itertools.groupby(path) if kind != BLANK)
         return [readings[place] for place in range(len(clips))]

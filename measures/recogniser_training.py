@@ -24,10 +24,10 @@ from data.batches import prepared
 from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.source import RENDERING_VERSION, WordRenderer
 from data.fingerspelling.timing import FASTEST, SLOWEST, random_speed, shown_frames
-from data.fingerspelling.words import WordSplit, letters_of
+from data.fingerspelling.words import Word, WordSplit, letters_of
 from measures.clips import to_unit_range
 from measures.recogniser import BLANK, LARGEST_SIDE, LetterRecogniser, Reading
-from measures.spelling import Word
+from models.tokens import language_mark
 
 VERSION = 3  # raised when the same words would give another recogniser: stored ones then do not count
 BATCH_FRAMES = 384  # so that long clips do not make long steps
@@ -120,7 +120,7 @@ def train_recogniser(
         device: where the network is.
         num_workers: processes that draw the clips of the next steps; the clips do not depend on it.
     """
-    symbols = words.split.alphabet.symbols
+    symbols = words.split.alphabets.symbols
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(words.seed, "recogniser_weights"))
         recogniser = LetterRecogniser(symbols).to(device)
@@ -132,6 +132,7 @@ def train_recogniser(
             spoiling = torch_generator(words.seed, "recogniser_spoiling", step)
             clips = spoil_letters(drawn, lambda rest: not words.split.is_held_out(rest), spoiling)
             reading = recogniser(_with_grain(clips.video_BCTHW, words.seed, step).to(device))
+            reading = recogniser.within_languages(reading, [language_mark(word[0]) for word in drawn.words])
             # Both are small, and CTC's gradient differs from time to time on CUDA.
             on_host = Reading(reading.ctc_BTK.cpu(), reading.frames_BTS.cpu())
             loss = reading_loss(on_host, drawn.words, drawn.edges, clips.spoiled_B, symbols)
@@ -309,7 +310,7 @@ def open_recogniser(
     names = [key] if device.type == "cpu" else [key, f"{key}-{device.type}"]
     paths = [cache_folder / "recognisers" / f"{name}.safetensors" for name in names]
     for path in paths:
-        stored = _read(path, words.split.alphabet.symbols)
+        stored = _read(path, words.split.alphabets.symbols)
         if stored is not None:
             return stored.to(device)
     recogniser = train_recogniser(words, steps, on_step, device=device, num_workers=num_workers)
@@ -340,7 +341,7 @@ def _key(words: RecogniserWords, steps: int) -> str:
     split, renderer = words.split, words.renderer
     parts = (
         *(VERSION, RENDERING_VERSION, steps, words.seed),
-        *(split.alphabet.signed_language, split.alphabet.symbols, astuple(renderer.lengths), renderer.image_size),
+        *(split.alphabets.languages, split.alphabets.symbols, astuple(renderer.lengths), renderer.image_size),
         *(split.max_word_letters, split.held_out_word_fraction, split.held_out_bigram_fraction, split.seed),
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

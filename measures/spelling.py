@@ -10,10 +10,8 @@ import jiwer
 import numpy
 from torch import Tensor
 
-from data.fingerspelling.words import letters_of
+from data.fingerspelling.words import Word, letters_of
 from measures.bootstrap import Interval, bootstrap_pairs, bootstrap_ratio
-
-Word = tuple[str, ...]
 
 
 @dataclass(frozen=True)

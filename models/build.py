@@ -8,8 +8,8 @@ from config import Config
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import NoiseSchedule, build_noise_schedule
 from models.pretrained_text import PretrainedEmbedding, PretrainedTokenizer, load_language_model
-from models.text_encoder import CharacterEncoder, TextEncoder
-from models.tokens import FIRST_TOKEN, TEXT_SYMBOLS, CharacterTokenizer, Tokenizer
+from models.text_encoder import CharacterEncoder, LanguageEmbedding, TextEncoder
+from models.tokens import FIRST_TOKEN, TEXT_SYMBOLS, CharacterTokenizer, Tokenizer, language_mark
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 CHARACTERS = "characters"  # the TEXT_ENCODER that is trained from scratch
@@ -59,6 +59,8 @@ def build_model(config: Config, tokenizer: Tokenizer, device: torch.device) -> T
 
 def _text_encoder(config: Config, tokenizer: Tokenizer) -> TextEncoder:
     size = (config.TEXT_CHANNELS, config.TEXT_LAYERS, config.TEXT_HEADS)
+    if config.TEXT_ENCODER == CHARACTERS and any(map(language_mark, tokenizer.symbols)):
+        return TextEncoder(LanguageEmbedding(tokenizer.symbols, config.TEXT_CHANNELS), *size)
     if config.TEXT_ENCODER == CHARACTERS:
         return CharacterEncoder(FIRST_TOKEN + len(tokenizer.symbols), *size)
     return TextEncoder(PretrainedEmbedding(load_language_model(config.TEXT_ENCODER), config.TEXT_CHANNELS), *size)

@@ -1,5 +1,6 @@
 """Tokens to features, features to one vector a frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from models.attention import AlignmentBias, MultiHeadAttention
 from models.layers import centred_positions, position_features
-from models.tokens import PADDING
+from models.tokens import FIRST_TOKEN, PADDING, language_mark
 
 PHASE_MOMENTS = 16
 PLACE_FEATURES = 6
@@ -189,6 +190,37 @@ class TextEncoder(nn.Module):
         x_BLC = self.norm(x_BLC)
         seconds_BL, duration = self.duration(x_BLC, mask_BL)
         return _Characters(x_BLC, index_L, mask_BL, padding_B11L, seconds_BL, duration)
+
+
+class LanguageEmbedding(nn.Module):
+    """Vectors of the letters of several sign languages: the sum of the letter's, the language's and that of both.
+
+    Many languages share most of their handshapes, so what is learned of a letter helps all of them. The third vector is
+    zero at first, and learns where they differ.
+    """
+
+    def __init__(self, symbols: Sequence[str], channels: int) -> None:
+        """`symbols` have language marks (`models.tokens.language_mark`); the first has the token FIRST_TOKEN."""
+        super().__init__()
+        marks = [language_mark(symbol) for symbol in symbols]
+        letters = [symbol.removeprefix(mark) for symbol, mark in zip(symbols, marks, strict=True)]
+        known_letters, known_marks = list(dict.fromkeys(letters)), list(dict.fromkeys(marks))
+        first = list(range(FIRST_TOKEN))  # padding and the null caption belong to no language
+        letter_of = first + [FIRST_TOKEN + known_letters.index(letter) for letter in letters]
+        language_of = [0] * FIRST_TOKEN + [1 + known_marks.index(mark) for mark in marks]
+        self.letter_of: Tensor
+        self.language_of: Tensor
+        self.register_buffer("letter_of", torch.tensor(letter_of), persistent=False)
+        self.register_buffer("language_of", torch.tensor(language_of), persistent=False)
+        self.letter = nn.Embedding(FIRST_TOKEN + len(known_letters), channels)
+        self.language = nn.Embedding(1 + len(known_marks), channels)
+        self.both = nn.Embedding(FIRST_TOKEN + len(symbols), channels)
+        nn.init.zeros_(self.both.weight)
+
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        """Map tokens [B, L] int64 to vectors [B, L, channels]."""
+        shared = self.letter(self.letter_of[tokens_BL]) + self.language(self.language_of[tokens_BL])
+        return torch.as_tensor(shared + self.both(tokens_BL))
 
 
 class CharacterEncoder(TextEncoder):

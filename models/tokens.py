@@ -1,6 +1,7 @@
 """Captions to tokens."""
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ TEXT_SYMBOLS = tuple(
     _ASCII + _PUNCTUATION + "İ" + "".join(chr(code) for block in _BLOCKS for code in block if chr(code).islower())
 )
 """Letters are looked up in lower case too, so lower case is enough; the lower case of İ has two characters."""
+
+
+_LANGUAGE_MARK = re.compile("[a-z]{3}:(?=.)")
+
+
+def language_mark(symbol: str) -> str:
+    """Return which of several sign languages a symbol belongs to: "gsg:" of "gsg:H"; "" where it does not say."""
+    found = _LANGUAGE_MARK.match(symbol)
+    return "" if found is None else found.group()
 
 
 class Tokenizer(Protocol):
@@ -102,7 +112,8 @@ class CharacterTokenizer:
     """Splits captions into known symbols, longest first, and drops what it does not know.
 
     A symbol is looked up as written, then in upper case, then in lower case, so that "cab" finds the letters of an
-    upper-case lexicon.
+    upper-case lexicon. Where symbols have language marks, a caption begins with its language's code: "gsg cab" has the
+    symbols gsg:C, gsg:A and gsg:B.
     """
 
     def __init__(self, symbols: Sequence[str], max_length: int) -> None:
@@ -112,16 +123,21 @@ class CharacterTokenizer:
         self.max_length = max_length
         self.limit = LONGEST_CAPTION
         self._token_of_symbol = {symbol: FIRST_TOKEN + index for index, symbol in enumerate(self.symbols)}
-        self._longest = max(map(len, self.symbols))
+        self._marks = {mark for mark in map(language_mark, self.symbols) if mark}
+        self._longest = max(len(symbol) - len(language_mark(symbol)) for symbol in self.symbols)
 
     def encode(self, caption: str) -> tuple[list[int], str]:
         """Return the ids of a caption, uncut, and the characters that were dropped because no symbol has them."""
         tokens: list[int] = []
         dropped: list[str] = []
         start = 0
+        code, _, rest = caption.partition(" ")
+        mark = f"{code}:" if f"{code}:" in self._marks else ""
+        if mark:
+            caption = rest
         while start < len(caption):
             for length in range(min(self._longest, len(caption) - start), 0, -1):
-                token = self._lookup(caption[start : start + length])
+                token = self._lookup(caption[start : start + length], mark)
                 if token is not None:
                     tokens.append(token)
                     start += length
@@ -135,8 +151,9 @@ class CharacterTokenizer:
         """Return ids [B, L] int64, cut to `max_length`; a caption without any known symbol is the null caption."""
         return pad_tokens([self.encode(caption)[0][: self.max_length] for caption in captions])
 
-    def _lookup(self, text: str) -> int | None:
+    def _lookup(self, text: str, mark: str) -> int | None:
         for candidate in (text, text.upper(), text.lower()):
-            if candidate in self._token_of_symbol:
-                return self._token_of_symbol[candidate]
+            for symbol in (mark + candidate, candidate):  # a space has no mark
+                if symbol in self._token_of_symbol:
+                    return self._token_of_symbol[symbol]
         return None

@@ -1,6 +1,7 @@
 """A trained run, opened to sample from it: what generate.py, the evaluation and a benchmark share."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -17,7 +18,7 @@ from data.captions import shown_caption
 from data.fingerspelling.words import SPACE
 from diffusion.samplers import SamplerName
 from models.build import build_model, build_schedule, build_tokenizer
-from models.tokens import Tokenizer, says_nothing, shown_symbols
+from models.tokens import Tokenizer, language_mark, says_nothing, shown_symbols
 from models.unet3d import TextToVideoModel
 from sampling.sampler import ClipSampler, build_sampler
 
@@ -33,6 +34,7 @@ class SamplingRequest:
     sampler: str | None = None
     raw_weights: bool = False  # the last weights, not their average
     checkpoint: str = "newest"  # newest, best or a step; see `find_checkpoint`
+    language: str | None = None  # code of the sign language, where texts do not begin with it
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +58,7 @@ def add_weights_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", default="newest", help="newest, best (by validation loss) or a step (default: newest)"
     )
     parser.add_argument("--device", default="auto", choices=get_args(DeviceName))
+    parser.add_argument("--language", help="code of the sign language, where the run has several: gsg")
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,28 @@ def open_trained_run(request: SamplingRequest) -> TrainedRun:
     )
 
 
+def signed_languages(tokenizer: Tokenizer) -> list[str]:
+    """Return the codes with which texts begin, where a run signs several languages; else nothing."""
+    return [mark[:-1] for mark in dict.fromkeys(map(language_mark, tokenizer.symbols)) if mark]
+
+
+def as_captions(texts: Sequence[str], language: str | None, config: Config, tokenizer: Tokenizer) -> list[str]:
+    """Return texts as the run's captions say them: with the code of their sign language, where it has several.
+
+    Raises:
+        UserError: the run does not sign the language, or its captions do not say which one they mean.
+    """
+    several = signed_languages(tokenizer)
+    if language is None:
+        return list(texts)
+    if config.DATA_ROOT is not None:
+        raise UserError(f"--language {language}: it is for finger-spelling, and the run has clips of DATA_ROOT")
+    if language not in (several or config.SIGNED_LANGUAGE):
+        known = ", ".join(several or config.SIGNED_LANGUAGE)
+        raise UserError(f"--language {language}: the run does not sign it; it signs: {known}")
+    return [f"{language}{SPACE}{text}" if several else text for text in texts]
+
+
 def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> None:
     """Check that the run can be asked for a text.
 
@@ -113,6 +138,9 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
     shown = f"{name} {shown_caption(text)}"
     if not text.strip() or not (tokens or dropped):
         raise UserError(f"{shown}: there is nothing to sign")
+    several = signed_languages(tokenizer)
+    if several and text.partition(SPACE)[0] not in several:
+        raise UserError(f"{shown}: the run signs several languages; add --language, one of: {', '.join(several)}")
     # Finger-spelling shows each letter. Training leaves out what it does not know of a sentence, and reports it.
     if dropped and (config.DATA_ROOT is None or says_nothing(text, dropped)):
         known = shown_symbols(tokenizer.symbols) or "what its text encoder knows"
@@ -120,7 +148,7 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
     if config.DATA_ROOT is None:
         if text != SPACE.join(text.split()):
             raise UserError(f"{shown}: one space is between two words, and none before and after them")
-        letters = len(tokens) - text.count(SPACE)
+        letters = len(tokens) - text.count(SPACE) + bool(several)  # the space after the language is no token
         most = MOST_LETTERS if config.CLIP_TIMING == "natural" else min(MOST_LETTERS, config.MAX_FRAMES)
         if letters > most:
             raise UserError(f"{shown}: {letters} letters are too many; it can have {most}")

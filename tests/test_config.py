@@ -44,7 +44,7 @@ REFUSED = [
     ("MAX_FRAMES", "18", "multiple of 4"),
     ("CLIP_FIT", "stretch", "should be 'crop' or 'pad'"),
     ("SPLIT_BY", "random", "should be 'auto', 'signer' or 'caption'"),
-    ("SIGNED_LANGUAGE", "", "needs a value, not an empty text"),
+    ("SIGNED_LANGUAGE", "", "should have at least 1 item"),
     ("TEXT_ENCODER", "", "needs a value, not an empty text"),
     ("DEVICE", "tpu", "should be 'auto', 'cpu', 'cuda' or 'mps'"),
     ("MIXED_PRECISION", "half", "should be 'auto', 'off', 'bfloat16' or 'float16'"),

@@ -115,7 +115,7 @@ class ExponentialMovingAverage:
             decay: the weight of the old average in the new one.
             average: a copy of `model`, divided in the same way; by default, a copy is made here.
         """
-        if any(True for _ in model.buffers()):
+        if model.state_dict().keys() != dict(model.named_parameters()).keys():  # constants are no state
             raise ValueError("the average covers parameters only, but the model has buffers")
         self.model = (copy.deepcopy(model) if average is None else average).eval().requires_grad_(False)
         self.decay = decay

@@ -31,6 +31,7 @@ from measures.clips import (
 from measures.recogniser import LetterRecogniser
 from measures.spelling import letter_error_rate, shuffled_letter_error_rate
 from measures.text_use import text_sensitivity
+from models.tokens import language_mark
 from sampling.sampler import ClipSampler, to_pixels
 
 COMPARED_CLIPS = 256
@@ -102,7 +103,8 @@ class SpellingTest:
         self._recogniser = recogniser
         self._sampler = sampler
         self._captions = validation.captions[:MOST_WORDS]
-        self._asked = [split.alphabet.segment(caption) for caption in self._captions]
+        self._asked = [split.alphabets.segment(caption) for caption in self._captions]
+        self._marks = [language_mark(word[0]) for word in self._asked]
         self._real = validation.videos[:MOST_WORDS]
         self._seed = seed
 
@@ -113,7 +115,7 @@ class SpellingTest:
             for index, frames in enumerate(self._sampler.frames(model, self._captions))
         ]
         clips = self._sampler.sample(model, self._captions, noises, derive_seed(self._seed, "spelling_test"))
-        readings = self._recogniser.read(clips)
+        readings = self._recogniser.read(clips, self._marks)
         rate = letter_error_rate(self._asked, readings)
         measures = {"Letter_Error_Rate": rate, "Real_Ceiling": self._real_ceiling}
         floor = shuffled_letter_error_rate(self._asked, readings)
@@ -121,7 +123,7 @@ class SpellingTest:
 
     @cached_property
     def _real_ceiling(self) -> float:
-        return letter_error_rate(self._asked, self._recogniser.read(self._real))
+        return letter_error_rate(self._asked, self._recogniser.read(self._real, self._marks))
 
 
 RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise

@@ -1,5 +1,6 @@
 """The embedded data set: finger-spelled words as training and validation clips."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -13,15 +14,16 @@ from common.randomness import derive_seed, numpy_generator
 from config import Config
 from data.cache import ClipCache
 from data.fingerspelling.drawing import NEUTRAL_STYLE, Style, compose_word, random_style, render_word
-from data.fingerspelling.lexicon import language_entries, read_recording
+from data.fingerspelling.lexicon import available_languages, language_entries, read_recording
 from data.fingerspelling.strokes import LetterMotion, letter_motions
 from data.fingerspelling.timing import SpelledTime, WordTiming, random_speed, spelled_time, time_letters
-from data.fingerspelling.words import SPACE, Alphabet, WordSplit, letters_of
+from data.fingerspelling.words import SPACE, Alphabet, Alphabets, Word, WordSplit, letters_of
 from data.lengths import ClipLengths, clip_lengths
 from data.records import ClipRow, DataSplits, DataSummary
 
 RENDERING_VERSION = 3  # raised when the same word and style would look different: old cache entries then do not count
 MOST_TRIES = 300  # for a word of a certain length: a length so rare that they fail has its first word again
+ALL_LANGUAGES = "all"
 LETTER_PROMPTS = 3
 WORD_PROMPTS = 3
 LISTED_LENGTHS = (2, 3)  # of which the report lists every held-out word
@@ -32,17 +34,30 @@ READABLE_WORDS = (
 )
 
 
-@lru_cache(maxsize=4)
-def load_letters(signed_language: str) -> tuple[Alphabet, Mapping[str, LetterMotion]]:
-    """Return a language's alphabet and its letters by symbol.
+@lru_cache(maxsize=64)
+def load_letters(signed_language: str, mark: str = "") -> tuple[Alphabet, Mapping[str, LetterMotion]]:
+    """Return a language's alphabet and its letters by symbol, each of which begins with the mark.
 
     Raises:
         UserError: the language is not in the lexicon.
     """
     entries = language_entries(signed_language)
     motions = letter_motions([read_recording(entry) for entry in entries])
-    alphabet = Alphabet([entry.symbol for entry in entries], entries[0].spoken_language, signed_language)
-    return alphabet, {motion.symbol: motion for motion in motions}
+    alphabet = Alphabet([entry.symbol for entry in entries], entries[0].spoken_language, signed_language, mark)
+    return alphabet, {mark + motion.symbol: motion for motion in motions}
+
+
+def load_languages(codes: Sequence[str]) -> tuple[Alphabets, Mapping[str, LetterMotion]]:
+    """Return the alphabets of SIGNED_LANGUAGE, and all letters by symbol.
+
+    Raises:
+        UserError: a language is not in the lexicon.
+    """
+    if ALL_LANGUAGES in codes:
+        codes = available_languages()
+    loaded = [load_letters(code, f"{code}:" if len(codes) > 1 else "") for code in codes]
+    letters = {symbol: letter for _, letters in loaded for symbol, letter in letters.items()}
+    return Alphabets(tuple(alphabet for alphabet, _ in loaded)), letters
 
 
 def draw_word(
@@ -72,7 +87,7 @@ def style_speed(style_seed: int) -> float:
 class WordRenderer:
     """Turns words into clips of one size. Words are symbols of the alphabet and single spaces."""
 
-    alphabet: Alphabet
+    alphabets: Alphabets
     letters: Mapping[str, LetterMotion]
     lengths: ClipLengths
     image_size: int
@@ -86,25 +101,25 @@ class WordRenderer:
         """Return the frames of a word that is asked for."""
         return self.lengths.asked(self.seconds(symbols) / speed)
 
-    def clip(self, word: str, style_seed: int | None, frames: int | None = None) -> numpy.ndarray:
-        """Return a word as uint8 [T, H, W, 3]; a style seed of None gives the neutral style without jitter.
+    def clip(self, caption: str, style_seed: int | None, frames: int | None = None) -> numpy.ndarray:
+        """Return words as uint8 [T, H, W, 3]; a style seed of None gives the neutral style without jitter.
 
         `frames`: T; as many as the word takes at speed 1 if None, or MAX_FRAMES where clips are stretched.
 
         Raises:
             UserError: the word cannot be spelled, or has too many letters.
         """
-        symbols = self.alphabet.segment(word)
+        symbols = self.alphabets.segment(caption)
         if frames is None:
             frames = self.frames(symbols)
         letters, most = len(letters_of(symbols)), min(MOST_LETTERS, frames)
         if letters > most:
-            raise UserError(f"{word!r} has {letters} letters, and {most} are the most in a clip of {frames} frames.")
+            raise UserError(f"{caption!r} has {letters} letters, and {most} are the most in a clip of {frames} frames.")
         key = (
             "fingerspelling",
             RENDERING_VERSION,
-            self.alphabet.signed_language,
-            "\0".join(symbols),
+            self.alphabets.of(symbols).signed_language,
+            self.alphabets.of(symbols).written(symbols, "\0"),
             frames,
             self.image_size,
             "neutral" if style_seed is None else style_seed,
@@ -168,7 +183,7 @@ class TrainingWords:
         draws = (self.split.draw_training_word_of(len(letters_of(first)), generator) for _ in range(MOST_TRIES))
         word = next((word for word in draws if lengths.of(seconds_of(word) / speed) == frames), first)
         style_seed = derive_seed(self.seed, "training_style", epoch, index)
-        text = "".join(word)
+        text = self.split.alphabets.caption(word)
         return ClipRow(f"{epoch}/{index}/{text}", text, frames, seconds_of(word) / speed, style_seed)
 
     def lengths(self) -> numpy.ndarray:
@@ -178,7 +193,7 @@ class TrainingWords:
         return None
 
     def load(self, row: ClipRow) -> numpy.ndarray:
-        return self.renderer.render(self.split.alphabet.segment(row.caption), row.style_seed, row.frames)
+        return self.renderer.render(self.split.alphabets.segment(row.caption), row.style_seed, row.frames)
 
 
 @dataclass(frozen=True)
@@ -213,11 +228,15 @@ class FingerspellingSplits(DataSplits):
     renderer: WordRenderer
     split: WordSplit
 
+    def language(self, word: Word) -> str:
+        """Return the code of a word's sign language."""
+        return self.split.alphabets.of(word).signed_language
+
     def is_held_out(self, caption: str) -> bool:
         """Return whether no training clip shows the caption; also True of what cannot be spelled at all."""
-        if not self.split.alphabet.can_spell(caption):
+        if not self.split.alphabets.can_spell(caption):
             return True
-        return self.split.is_held_out(self.split.alphabet.segment(caption))
+        return self.split.is_held_out(self.split.alphabets.segment(caption))
 
     def real_clip(self, caption: str) -> numpy.ndarray | None:
         """Return the caption in a neutral style, as long as it takes; None if it cannot be spelled or is too long."""
@@ -236,17 +255,17 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
         UserError: the language is unknown, or the fractions leave no words.
     """
     max_word_letters, seed = config.MAX_WORD_LETTERS, config.SEED
-    alphabet, letters = load_letters(config.SIGNED_LANGUAGE)
-    split = WordSplit(alphabet, max_word_letters, config.HELD_OUT_WORD_FRACTION, config.HELD_OUT_BIGRAM_FRACTION, seed)
+    alphabets, letters = load_languages(config.SIGNED_LANGUAGE)
+    split = WordSplit(alphabets, max_word_letters, config.HELD_OUT_WORD_FRACTION, config.HELD_OUT_BIGRAM_FRACTION, seed)
     split.check()
-    renderer = WordRenderer(alphabet, letters, clip_lengths(config), config.IMAGE_SIZE, cache)
+    renderer = WordRenderer(alphabets, letters, clip_lengths(config), config.IMAGE_SIZE, cache)
     rows = _validation_rows(renderer, split, config.VALIDATION_CLIPS)
     training = TrainingWords(renderer, split, config.EPOCH_SIZE, seed)
     shortened = sum(map(renderer.lengths.is_shortened, training.seconds)) / len(training)
     faster = f"; {shortened:.1%} are longer than MAX_FRAMES and shown faster" if shortened else ""
     kind = "held-out words" if split.holds_words_out else "training words in other styles (no words are held out)"
     description = (
-        f"Finger-spelling of {config.SIGNED_LANGUAGE!r}: {len(alphabet.symbols)} letters, words of 1 to "
+        f"Finger-spelling of {', '.join(alphabets.languages)}: {len(alphabets.symbols)} letters, words of 1 to "
         f"{max_word_letters}, {counted(config.EPOCH_SIZE, 'clip')} an epoch{faster}; validation on {len(rows)} {kind}"
     )
     return FingerspellingSplits(
@@ -254,7 +273,7 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
         training=training,
         validation=FixedWords(renderer, rows),
         validation_of_trained=None,
-        symbols=(*alphabet.symbols, SPACE),
+        symbols=(*alphabets.symbols, SPACE),
         default_prompts=_default_prompts(split),
         renderer=renderer,
         split=split,
@@ -270,7 +289,7 @@ def _validation_rows(renderer: WordRenderer, split: WordSplit, count: int) -> tu
     tries = 0
     while len(rows) < count:
         symbols = draw(generator)
-        word = "".join(symbols)
+        word = split.alphabets.caption(symbols)
         tries += 1
         if word in seen and tries < 20 * count:
             continue
@@ -283,36 +302,44 @@ def _validation_rows(renderer: WordRenderer, split: WordSplit, count: int) -> tu
 
 
 def _default_prompts(split: WordSplit) -> tuple[str, ...]:
-    """Return the first letters, then held-out words, readable ones first."""
-    prompts = list(split.alphabet.symbols[:LETTER_PROMPTS])
-    candidates = [word for word in READABLE_WORDS if split.alphabet.can_spell(word)]
-    usable = [
-        symbols for symbols in map(split.alphabet.segment, candidates) if 2 <= len(symbols) <= split.max_word_letters
+    """Return the first letters, then held-out words, readable ones first; of several languages in turn."""
+    alphabets = split.alphabets
+    in_turn = itertools.chain.from_iterable(
+        zip(*(alphabet.symbols for alphabet in alphabets.of_languages), strict=False)
+    )
+    prompts = [alphabets.caption((symbol,)) for symbol in itertools.islice(in_turn, LETTER_PROMPTS)]
+    candidates = [
+        alphabet.segment(word)
+        for word, alphabet in zip(READABLE_WORDS, itertools.cycle(alphabets.of_languages), strict=False)
+        if alphabet.can_spell(word)
     ]
-    words = ["".join(symbols) for symbols in usable if split.is_held_out(symbols) or not split.holds_words_out][:2]
+    usable = [symbols for symbols in candidates if 2 <= len(symbols) <= split.max_word_letters]
+    held_out = [symbols for symbols in usable if split.is_held_out(symbols) or not split.holds_words_out]
+    words = list(map(alphabets.caption, held_out[:2]))
     generator = numpy_generator(split.seed, "default_prompts")
     draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
     for _ in range(100):
         if len(words) == WORD_PROMPTS:
             break
-        word = "".join(draw(generator))
+        word = alphabets.caption(draw(generator))
         if word not in words and word not in prompts:
             words.append(word)
     return tuple(prompts + words)
 
 
 def _report(split: WordSplit, rows: tuple[ClipRow, ...]) -> dict[str, object]:
+    listed = LISTED_LENGTHS if len(split.alphabets.languages) == 1 else LISTED_LENGTHS[:1]
     return {
         "data": "fingerspelling",
-        "signed_language": split.alphabet.signed_language,
-        "symbols": list(split.alphabet.symbols),
+        "signed_languages": list(split.alphabets.languages),
+        "symbols": list(split.alphabets.symbols),
         "seed": split.seed,
         "max_word_letters": split.max_word_letters,
         "held_out_word_fraction": split.held_out_word_fraction,
         "held_out_bigram_fraction": split.held_out_bigram_fraction,
         "held_out_bigrams": list(split.held_out_bigrams),
         "held_out_words": {
-            str(length): split.held_out_words(length) for length in LISTED_LENGTHS if length <= split.max_word_letters
+            str(length): split.held_out_words(length) for length in listed if length <= split.max_word_letters
         },
         "other_lengths": f"by the same rule; every word of more than {split.max_word_letters} letters is held out",
         "validation": [{"id": row.id, "caption": row.caption} for row in rows],

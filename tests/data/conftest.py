@@ -39,7 +39,7 @@ def open_words(cache: ClipCache) -> Callable[..., DataSplits]:
 
     def open_(**changes: object) -> DataSplits:
         constants: dict[str, object] = {
-            "SIGNED_LANGUAGE": "ase",
+            "SIGNED_LANGUAGE": ("ase",),
             "MAX_FRAMES": 16,
             "IMAGE_SIZE": 16,
             "MAX_WORD_LETTERS": 3,

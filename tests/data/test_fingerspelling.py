@@ -6,6 +6,7 @@ import torch
 
 from data.batches import load_batch
 from data.fingerspelling import source
+from data.fingerspelling.lexicon import available_languages
 
 
 def rows(words, epoch=0):
@@ -53,7 +54,7 @@ def test_clips_have_the_right_form_and_are_the_same_each_time(open_words):
 def test_cached_clips_of_other_settings_are_not_mixed_up(open_words):
     small, large = (open_words(image_size=size).real_clip("A") for size in (16, 24))
     assert (small.shape[1], large.shape[1]) == (16, 24)
-    assert (open_words(signed_language="asq").real_clip("A") != small).any()
+    assert (open_words(signed_language=("asq",)).real_clip("A") != small).any()
 
 
 def test_captions_are_spelled_in_any_case(open_words):
@@ -90,7 +91,31 @@ def test_the_report_is_complete_json(open_words):
 
 def test_symbols_are_those_of_the_lexicon(open_words):
     assert open_words().symbols == tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    assert {"S", "Ä", "ẞ"} <= set(open_words(signed_language="asq").symbols)
+    assert {"S", "Ä", "ẞ"} <= set(open_words(signed_language=("asq",)).symbols)
+
+
+def test_several_languages_are_spelled_each_in_its_own_way(open_words):
+    both, ase, gsg = (open_words(signed_language=codes) for codes in (("ase", "gsg"), ("ase",), ("gsg",)))
+    assert numpy.array_equal(both.real_clip("gsg CAB"), gsg.real_clip("CAB"))
+    assert numpy.array_equal(both.real_clip("ase CAB"), ase.real_clip("CAB"))
+    assert both.is_held_out("gsg CAB") == gsg.is_held_out("CAB")
+    assert both.real_clip("CAB") is None
+    assert set(both.symbols) == {f"ase:{letter}" for letter in ase.symbols[:-1]} | {
+        *(f"gsg:{letter}" for letter in gsg.symbols[:-1]),
+        " ",
+    }
+    drawn = rows(both.training)
+    assert {row.caption[:4] for row in drawn} == {"ase ", "gsg "}
+    assert not any(both.is_held_out(row.caption) for row in drawn)
+    assert both.training.load(drawn[0]).shape[0] == drawn[0].frames
+    assert [prompt[:4] for prompt in both.default_prompts[:3]] == ["ase ", "gsg ", "ase "]
+    assert all(both.real_clip(prompt) is not None for prompt in both.default_prompts)
+    assert "Finger-spelling of ase, gsg: 56 letters" in both.summary.description
+    assert len(json.loads(json.dumps(both.summary.report))["held_out_bigrams"]) == 68 + 90  # 10 % of 26 and 30 squared
+
+
+def test_all_languages_are_those_of_the_lexicon(open_words):
+    assert open_words(signed_language=("all",)).split.alphabets.languages == available_languages()
 
 
 def test_one_letter_words_validate_on_letters_in_other_styles(open_words):

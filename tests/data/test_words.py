@@ -5,7 +5,7 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from data.fingerspelling.words import Alphabet, WordSplit, letters_of
+from data.fingerspelling.words import Alphabet, Alphabets, WordSplit, letters_of
 
 LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
 GOLDEN_BIGRAMS = ("AC", "AE", "AI", "AV")
@@ -13,7 +13,7 @@ GOLDEN_WORDS = ["AC", "AE", "AG", "AI", "AN", "AV"]
 
 
 def make_split(seed=0, letters=LETTERS, max_letters=3, words=0.2, bigrams=0.1):
-    return WordSplit(Alphabet(letters, "en", "ase"), max_letters, words, bigrams, seed)
+    return WordSplit(Alphabets((Alphabet(letters, "en", "ase"),)), max_letters, words, bigrams, seed)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
@@ -81,7 +81,7 @@ def test_a_tenth_of_the_longer_training_words_is_two_words():
 
 
 def test_a_quarter_of_the_training_words_has_a_letter_doubled():
-    split = WordSplit(Alphabet("ABCDEFGH", "en", "ase"), 2, 0.2, 0.2, 0)
+    split = WordSplit(Alphabets((Alphabet("ABCDEFGH", "en", "ase"),)), 2, 0.2, 0.2, 0)
     generator = numpy.random.default_rng(0)
     drawn = Counter(letters_of(split.draw_training_word_of(2, generator)) for _ in range(4000))
     trained = [word for word in itertools.product("ABCDEFGH", repeat=2) if not split.is_held_out(word)]
@@ -96,6 +96,32 @@ def test_a_quarter_of_the_training_words_has_a_letter_doubled():
     assert all(abs(share[word] - expected[word]) < 0.4 for word in trained)
     doubled = [word for word in trained if word[0] == word[1]]
     assert sum(map(share.get, doubled)) == pytest.approx(sum(map(expected.get, doubled)), rel=0.1)
+
+
+def test_of_several_languages_each_has_its_own_words_and_captions_name_it():
+    def alphabets(*marks):
+        ase = Alphabet("ABC", "en", "ase", marks[0])
+        return Alphabets((ase, *(Alphabet(["A", "SCH", "ä"], "de", "gsg", mark) for mark in marks[1:])))
+
+    both, alone = (WordSplit(alphabets(*marks), 3, 0.2, 0.1, 0) for marks in (("ase:", "gsg:"), ("",)))
+    assert both.alphabets.segment("gsg schäa a") == ("gsg:SCH", "gsg:ä", "gsg:A", " ", "gsg:A")
+    assert both.alphabets.caption(("gsg:SCH", "gsg:ä", " ", "gsg:A")) == "gsg SCHä A"
+    assert both.alphabets.caption(("ase:C",)) == "ase C"
+    assert both.alphabets.can_spell("ase CAB")
+    assert not any(map(both.alphabets.can_spell, ("CAB", "ase SCHÄ", "fsl A", "ase", "")))
+    # What is held out of a language does not depend on which others there are.
+    words = [word for length in (1, 2, 3) for word in itertools.product("ABC", repeat=length)]
+    marked = [tuple(f"ase:{symbol}" for symbol in word) for word in words]
+    assert list(map(both.is_held_out, marked)) == list(map(alone.is_held_out, words))
+    assert len(both.held_out_bigrams) == 1 + 1  # ceil(0.1 * 9) of each
+    assert {caption[:4] for caption in both.held_out_words(2)} == {"ase ", "gsg "}
+    generator = numpy.random.default_rng(0)
+    drawn = [both.draw_training_word(generator) for _ in range(600)]
+    languages = Counter(both.alphabets.of(word).signed_language for word in drawn)
+    assert languages["ase"] == pytest.approx(300, abs=60)
+    assert all(len({symbol[:4] for symbol in letters_of(word)}) == 1 for word in drawn)
+    assert not any(map(both.is_held_out, drawn))
+    assert all(both.alphabets.segment(both.alphabets.caption(word)) == word for word in drawn)
 
 
 def test_held_out_words_are_held_out():

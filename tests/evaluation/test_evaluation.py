@@ -2,6 +2,9 @@
 
 import functools
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,15 +12,17 @@ import torch
 from PIL import Image
 
 import evaluation.__main__ as program
+import generate
 from common.errors import UserError
 from config import Config
 from data.batches import BatchOrder, training_batches
 from data.build import build_data
 from evaluation import clips
-from evaluation.evaluate import _checked_words
+from evaluation.evaluate import check_is_spelled
 from models.build import build_tokenizer
 from models.tokens import CharacterTokenizer
-from sampling.trained_run import SamplingRequest, open_trained_run
+from sampling.trained_run import SamplingRequest, as_captions, open_trained_run
+from tests.sources import ROOT
 
 FIGURES = {"letter_error_rate", "exact_match", "real_ceiling", "shuffled_floor", "text_sensitivity", "memorisation"}
 FIGURES |= {"motion_energy_ratio", "hold_ratio", "sharpness_ratio", "chroma_ratio"}
@@ -224,5 +229,36 @@ def test_places_that_cannot_be_written_are_named(
 
 
 def test_a_run_on_other_clips_is_refused_with_what_to_look_at_instead(tmp_path: Path) -> None:
+    config = Config(DATA_ROOT=tmp_path)
     with pytest.raises(UserError, match="Text_Gap_Shuffled"):
-        _checked_words(None, tmp_path, Config(DATA_ROOT=tmp_path), CharacterTokenizer(("A",), 8))
+        check_is_spelled(tmp_path, config)
+    with pytest.raises(UserError, match="--language gsg: it is for finger-spelling"):
+        as_captions(["A"], "gsg", config, CharacterTokenizer(("A",), 8))
+
+
+@pytest.mark.slow
+def test_a_run_on_several_languages_is_asked_for_one_and_judged_in_each(
+    small_arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    arguments = small_arguments("--signed-language", "ase", "gsg", "--max-steps=2", "--recogniser-steps=2")
+    subprocess.run([sys.executable, "main.py", *arguments], check=True, capture_output=True, cwd=ROOT)
+    output = tmp_path / "report.json"
+    words = tmp_path / "words.txt"
+    words.write_text("A\nHU\n")
+    asked = [f"--run={tmp_path / 'logs'}", f"--words={words}", f"--output={output}"]
+    assert program.main([*asked, "--language=gsg"]) == 0
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert [record["word"] for record in report["words"]] == ["gsg A", "gsg HU"]
+    assert report["words"][1]["symbols"] == ["gsg:H", "gsg:U"]
+    assert all(letter.startswith("gsg:") for record in report["words"] for letter in " ".join(record["read"]).split())
+    assert report["languages"].keys() == {"gsg"}
+    assert report["languages"]["gsg"]["letter_error_rate"] == report["letter_error_rate"]
+    assert 0 <= report["language_obeyed"] <= 1 == report["language_obeyed_real"]
+    words.write_text("ase A\ngsg A\n")
+    assert program.main(asked) == 0
+    assert json.loads(output.read_text(encoding="utf-8"))["languages"].keys() == {"ase", "gsg"}
+    video = tmp_path / "a.mp4"
+    asked = [f"--run={tmp_path / 'logs'}", "--text=hallo", f"--output={video}"]
+    assert generate.main([*asked, "--language=gsg"]) == 0
+    assert video.exists()
+    assert generate.main(asked) == 1

@@ -10,7 +10,7 @@ import torch
 
 from data.cache import ClipCache
 from data.fingerspelling.source import TrainingWords, WordRenderer, load_letters
-from data.fingerspelling.words import Alphabet, WordSplit
+from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
 from measures.clips import to_unit_range
 from measures.recogniser import LetterRecogniser, Reading
@@ -20,10 +20,10 @@ from measures.spelling import letter_error_rate
 
 def words_of(folder: Path, symbols: str, *, max_letters: int = 3, size: int = 16) -> RecogniserWords:
     _, letters = load_letters("ase")
-    alphabet = Alphabet(tuple(symbols), "en", "ase")
-    split = WordSplit(alphabet, max_letters, held_out_word_fraction=0.2, held_out_bigram_fraction=0.1, seed=0)
+    alphabets = Alphabets((Alphabet(tuple(symbols), "en", "ase"),))
+    split = WordSplit(alphabets, max_letters, held_out_word_fraction=0.2, held_out_bigram_fraction=0.1, seed=0)
     lengths = ClipLengths(12.0, 4, 16, True)
-    return RecogniserWords(WordRenderer(alphabet, letters, lengths, size, ClipCache(folder, 10**6)), split, seed=0)
+    return RecogniserWords(WordRenderer(alphabets, letters, lengths, size, ClipCache(folder, 10**6)), split, seed=0)
 
 
 def edges(*of_clips: list[float]) -> list[numpy.ndarray]:
@@ -34,8 +34,26 @@ def test_reading_merges_repeats_and_drops_blanks(monkeypatch: pytest.MonkeyPatch
     recogniser = LetterRecogniser(("A", "SCH"))
     path = torch.tensor([[0, 1, 1, 0, 1, 2, 2, 0], [0, 0, 0, 0, 0, 0, 0, 0]])
     scores = torch.nn.functional.one_hot(path, 3).float()
-    monkeypatch.setattr(recogniser, "forward", lambda video: Reading(scores, scores))
+    monkeypatch.setattr(recogniser, "forward", lambda video: Reading(scores, scores[..., 1:]))
     assert recogniser.read(torch.zeros(2, 3, 8, 16, 16)) == [("A", "A", "SCH"), ()]
+
+
+def test_a_clip_is_read_in_its_own_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser = LetterRecogniser(("ase:A", "ase:B", "gsg:A", "gsg:SCH"))
+    # All frames look most like the Austrian A, then like B; in the last one nothing begins.
+    scores = torch.tensor([0.0, 1.0, 2.0, 3.0, 1.0]).repeat(2, 4, 1)
+    scores[:, -1, 0] = 9.0
+    reading = Reading(scores.requires_grad_(), scores[..., 1:].detach())
+    monkeypatch.setattr(recogniser, "forward", lambda video: reading)
+    assert recogniser.read(torch.zeros(2, 3, 4, 16, 16), ["gsg:", "ase:"]) == [("gsg:A",), ("ase:B",)]
+    within = recogniser.within_languages(reading, ["gsg:", "ase:"])
+    assert within.frames_BTS.softmax(dim=2)[0, 0].tolist() == pytest.approx([0, 0, 0.8808, 0.1192], abs=1e-4)
+    words = [("gsg:SCH",), ("ase:A",)]
+    loss = reading_loss(within, words, edges([0.0, 4.0], [0.0, 4.0]), [None, None], recogniser.symbols)
+    loss.backward()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
+    assert scores.grad[0, :, 1:3].abs().sum() == 0 < scores.grad[0, :, 4].abs().sum()
 
 
 def test_many_clips_are_read_in_parts_with_the_same_result() -> None:
@@ -166,7 +184,7 @@ def test_it_learns_to_read_words_that_it_was_not_trained_on(tmp_path: Path) -> N
     losses: list[float] = []
     recogniser = train_recogniser(words, steps=200, on_step=lambda _, loss: losses.append(loss))
     asked = [tuple(word) for word in words.split.held_out_words(2)] + [
-        (symbol,) for symbol in words.split.alphabet.symbols
+        (symbol,) for symbol in words.split.alphabets.symbols
     ]
     clips = torch.stack(
         [to_unit_range(torch.from_numpy(words.renderer.render(word, 7 + index, 8))) for index, word in enumerate(asked)]

@@ -14,7 +14,7 @@ import torch
 from config import Config
 from data.cache import ClipCache
 from data.fingerspelling.source import WordRenderer, load_letters
-from data.fingerspelling.words import Alphabet, WordSplit
+from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
 from measures import recogniser_training
 from measures.clips import to_unit_range
@@ -44,11 +44,11 @@ class Counter:
 @pytest.fixture
 def words(tmp_path: Path) -> RecogniserWords:
     _, letters = load_letters("ase")
-    alphabet = Alphabet(("A", "B"), "en", "ase")
-    split = WordSplit(alphabet, 2, 0.2, 0.1, seed=0)
+    alphabets = Alphabets((Alphabet(("A", "B"), "en", "ase"),))
+    split = WordSplit(alphabets, 2, 0.2, 0.1, seed=0)
     lengths = ClipLengths(12.0, 4, 8, True)
     cache = ClipCache(tmp_path / "clips", 10**6)
-    return RecogniserWords(WordRenderer(alphabet, letters, lengths, 16, cache), split, seed=0)
+    return RecogniserWords(WordRenderer(alphabets, letters, lengths, 16, cache), split, seed=0)
 
 
 def test_a_second_run_gets_the_stored_one(words: RecogniserWords, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_one_from_a_gpu_is_not_used_on_the_cpu_and_one_from_the_cpu_is_used_on_a
 
     def train(words: RecogniserWords, *_: object, device: torch.device, num_workers: int) -> LetterRecogniser:
         trained_on.append(device.type)
-        return LetterRecogniser(words.split.alphabet.symbols)
+        return LetterRecogniser(words.split.alphabets.symbols)
 
     monkeypatch.setattr(recogniser_training, "train_recogniser", train)
     open_recogniser(words, 2, tmp_path, Counter(), device=gpu)

@@ -10,6 +10,7 @@ from models.text_encoder import (
     CharacterEncoder,
     CharacterPhase,
     Duration,
+    LanguageEmbedding,
     characters_over,
 )
 from models.tokens import NULL_CAPTION, PADDING, CharacterTokenizer
@@ -39,6 +40,28 @@ def test_unknown_characters_are_dropped_and_reported() -> None:
 def test_a_caption_without_symbols_is_the_null_caption_and_long_ones_are_cut() -> None:
     tokenizer = CharacterTokenizer(["A", "B"], max_length=2)
     assert tokenizer(["", "ABAB"]).tolist() == [[NULL_CAPTION, PADDING], [2, 3]]
+
+
+def test_of_several_languages_a_caption_begins_with_the_code_of_its_own() -> None:
+    tokenizer = CharacterTokenizer(["ase:A", "ase:B", "gsg:A", "gsg:SCH", " "], max_length=8)
+    assert tokenizer.encode("gsg scha a") == ([5, 4, 6, 4], "")
+    assert tokenizer.encode("ase schab") == ([2, 3], "sch")
+    assert tokenizer.encode("AB") == ([], "AB")
+
+
+def test_letters_of_several_languages_share_a_vector_and_have_one_of_their_own() -> None:
+    embedding = LanguageEmbedding(["ase:A", "ase:B", "gsg:B", "gsg:A", " "], 4)
+    letter, language, both = (table.weight for table in (embedding.letter, embedding.language, embedding.both))
+    assert letter.shape == (2 + 3, 4)
+    assert language.shape == (1 + 3, 4)
+    with torch.no_grad():
+        assert not both.any()
+        both[5] = 7.0
+    vectors = embedding(torch.tensor([[PADDING, NULL_CAPTION, 2, 3, 4, 5, 6]]))[0]
+    expected = [letter[0] + language[0], letter[1] + language[0], letter[2] + language[1], letter[3] + language[1]]
+    expected += [letter[3] + language[2], letter[2] + language[2] + 7.0, letter[4] + language[3]]
+    torch.testing.assert_close(vectors, torch.stack(expected))
+    assert embedding.state_dict().keys() == {"letter.weight", "language.weight", "both.weight"}
 
 
 @pytest.mark.parametrize("symbols", [[], ["A", "A"], ["A", ""]])

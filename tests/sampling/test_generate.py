@@ -156,6 +156,7 @@ def test_seed_steps_sampler_and_guidance_each_change_the_clip(finished_run: Path
         (["--text", "CAB?"], "'CAB?': the run knows no '?'; it knows: A B C"),
         (["--text", ""], "there is nothing to sign"),
         (["--text", " "], "there is nothing to sign"),
+        (["--text", "A", "--language", "gsg"], "--language gsg: the run does not sign it; it signs: ase"),
         (["--text", "A", "--steps", "0"], "--steps 0: must be between 1 and 1000"),
         (["--text", "A", "--guidance-scale", "nan"], "--guidance-scale nan: must be between 0 and 100"),
         (["--text", "A", "--sampler", "magic"], "--sampler magic: choose from ddim"),

@@ -8,7 +8,7 @@ from common.randomness import torch_generator
 from common.settings import load_settings
 from compute.device import ComputeDevice
 from config import PRESETS, Config
-from data.fingerspelling.source import load_letters
+from data.fingerspelling.source import load_languages
 from data.fingerspelling.timing import LETTER_SECONDS, PAUSE_SECONDS, SLOWEST
 from data.lengths import clip_lengths
 from diffusion.guidance import guided_prediction
@@ -55,7 +55,7 @@ def test_the_presets_for_a_gpu_have_room_for_their_slowest_words_and_keep_their_
 
 @pytest.fixture
 def tokenizer(config: Config) -> Tokenizer:
-    return build_tokenizer(config, load_letters(config.SIGNED_LANGUAGE)[0].symbols)
+    return build_tokenizer(config, load_languages(config.SIGNED_LANGUAGE)[0].symbols)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import main
 from data.cache import ClipCache
 from data.fingerspelling.source import WordRenderer, load_letters
-from data.fingerspelling.words import Alphabet, WordSplit
+from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
 from data.records import ClipRow, FixedClips
 from measures.clips import to_unit_range
@@ -26,7 +26,8 @@ class LookingUp:
     def __init__(self, clips: dict[str, Tensor]) -> None:
         self._clips = clips
 
-    def read(self, clips: Sequence[Tensor]) -> list[tuple[str, ...]]:
+    def read(self, clips: Sequence[Tensor], marks: Sequence[str]) -> list[tuple[str, ...]]:
+        assert set(marks) <= {""}
         return [tuple(next(word for word, known in self._clips.items() if torch.equal(clip, known))) for clip in clips]
 
 
@@ -52,12 +53,13 @@ class Spelling:
 def clips(tmp_path: Path) -> dict[str, Tensor]:
     _, letters = load_letters("ase")
     lengths = ClipLengths(12.0, 4, 32, is_natural=True)
-    renderer = WordRenderer(Alphabet(tuple("ABC"), "en", "ase"), letters, lengths, 16, ClipCache(tmp_path, 10**6))
+    alphabets = Alphabets((Alphabet(tuple("ABC"), "en", "ase"),))
+    renderer = WordRenderer(alphabets, letters, lengths, 16, ClipCache(tmp_path, 10**6))
     return {word: to_unit_range(torch.from_numpy(renderer.clip(word, None))) for word in (*WORDS, "AB")}
 
 
 def spelling_test(clips: dict[str, Tensor], sampler: Spelling) -> SpellingTest:
-    split = WordSplit(Alphabet(tuple("ABC"), "en", "ase"), 3, 0.2, 0.1, seed=0)
+    split = WordSplit(Alphabets((Alphabet(tuple("ABC"), "en", "ase"),)), 3, 0.2, 0.1, seed=0)
     rows = tuple(ClipRow(word, word, clips[word].shape[1], len(word) / 3) for word in WORDS)
     pixels = tuple(((clips[word] + 1) * 127.5).round().to(torch.uint8).movedim(0, -1) for word in WORDS)
     fixed = FixedClips(rows, pixels, torch.zeros(3, 1, dtype=torch.int64))

@@ -44,7 +44,7 @@ LETTERS = (
 
 def load_another_letter(source: TrainingWords | FixedWords, row: ClipRow) -> numpy.ndarray:
     """Load a clip that has nothing to do with the row's caption."""
-    symbols = source.renderer.alphabet.symbols
+    symbols = source.renderer.alphabets.symbols
     return source.renderer.clip(symbols[row.style_seed % len(symbols)], row.style_seed, row.frames)
 
 
