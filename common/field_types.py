@@ -1,5 +1,6 @@
 """Types for settings that need more than a range: folders, folder names, text and tuples with an order."""
 
+import re
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -13,6 +14,7 @@ LONGEST_CAPTION = 4096  # of MAX_CAPTION_LENGTH
 LARGEST_GUIDANCE_SCALE = 100.0
 _Value = TypeVar("_Value")
 _LONGEST_NAME = 100
+_LANGUAGE_MARK = re.compile("[a-z]{3}:(?=.)")  # a code of ISO 639-3, then the letter
 _NOT_IN_NAMES = '/\\:*?"<>|'
 
 
@@ -78,6 +80,12 @@ def check_absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError("write the whole path of the folder, such as /mnt/clips")
     return path
+
+
+def language_mark(symbol: str) -> str:
+    """Return which of several sign languages a symbol belongs to: "gsg:" of "gsg:H"; "" where it does not say."""
+    found = _LANGUAGE_MARK.match(symbol)
+    return "" if found is None else found.group()
 
 
 Folder = Annotated[Path, AfterValidator(check_path)]

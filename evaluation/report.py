@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy
 import torch
 
+from common.field_types import language_mark
 from common.randomness import numpy_generator
 from data.fingerspelling.source import WordRenderer
 from data.fingerspelling.words import Word
@@ -32,7 +33,6 @@ from measures.spelling import (
     still_clip,
     top_confusions,
 )
-from models.tokens import language_mark
 
 CONFUSIONS_LISTED = 20
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.field_types import language_mark
 from data.lengths import equal_lengths
-from models.tokens import language_mark
 
 BLANK = 0  # the CTC class of "nothing new"; symbol i of the alphabet has class i + 1
 FRAME_CHANNELS = (24, 48, 96)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from common.field_types import language_mark
 from common.files import write_atomically
 from common.randomness import derive_seed, numpy_generator, torch_generator
 from config import Config
@@ -27,7 +28,6 @@ from data.fingerspelling.timing import FASTEST, SLOWEST, random_speed, shown_fra
 from data.fingerspelling.words import Word, WordSplit, letters_of
 from measures.clips import to_unit_range
 from measures.recogniser import BLANK, LARGEST_SIDE, LetterRecogniser, Reading
-from models.tokens import language_mark
 
 VERSION = 3  # raised when the same words would give another recogniser: stored ones then do not count
 BATCH_FRAMES = 384  # so that long clips do not make long steps

@@ -3,13 +3,14 @@
 import torch
 
 from common.errors import UserError
+from common.field_types import language_mark
 from common.randomness import derive_seed
 from config import Config
 from diffusion.loss import DiffusionObjective
 from diffusion.schedule import NoiseSchedule, build_noise_schedule
 from models.pretrained_text import PretrainedEmbedding, PretrainedTokenizer, load_language_model
 from models.text_encoder import CharacterEncoder, LanguageEmbedding, TextEncoder
-from models.tokens import FIRST_TOKEN, TEXT_SYMBOLS, CharacterTokenizer, Tokenizer, language_mark
+from models.tokens import FIRST_TOKEN, TEXT_SYMBOLS, CharacterTokenizer, Tokenizer
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 
 CHARACTERS = "characters"  # the TEXT_ENCODER that is trained from scratch

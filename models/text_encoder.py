@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.field_types import language_mark
 from models.attention import AlignmentBias, MultiHeadAttention
 from models.layers import centred_positions, position_features
-from models.tokens import FIRST_TOKEN, PADDING, language_mark
+from models.tokens import FIRST_TOKEN, PADDING
 
 PHASE_MOMENTS = 16
 PLACE_FEATURES = 6

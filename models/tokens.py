@@ -1,7 +1,6 @@
 """Captions to tokens."""
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from common.field_types import LONGEST_CAPTION
+from common.field_types import LONGEST_CAPTION, language_mark
 
 PADDING = 0
 NULL_CAPTION = 1
@@ -26,15 +25,6 @@ TEXT_SYMBOLS = tuple(
     _ASCII + _PUNCTUATION + "İ" + "".join(chr(code) for block in _BLOCKS for code in block if chr(code).islower())
 )
 """Letters are looked up in lower case too, so lower case is enough; the lower case of İ has two characters."""
-
-
-_LANGUAGE_MARK = re.compile("[a-z]{3}:(?=.)")
-
-
-def language_mark(symbol: str) -> str:
-    """Return which of several sign languages a symbol belongs to: "gsg:" of "gsg:H"; "" where it does not say."""
-    found = _LANGUAGE_MARK.match(symbol)
-    return "" if found is None else found.group()
 
 
 class Tokenizer(Protocol):

@@ -10,7 +10,7 @@ from checkpoints.checkpoint import config_of_checkpoint, find_checkpoint, load_w
 from checkpoints.run_folder import CHECKPOINTS, MAKE_A_RUN, find_run
 from common.console import counted
 from common.errors import UserError
-from common.field_types import LARGEST_GUIDANCE_SCALE, MOST_LETTERS
+from common.field_types import LARGEST_GUIDANCE_SCALE, MOST_LETTERS, language_mark
 from common.settings import config_as_json, config_from_json
 from compute.device import ComputeDevice, DeviceName, choose_device, precision_elsewhere
 from config import Config
@@ -18,7 +18,7 @@ from data.captions import shown_caption
 from data.fingerspelling.words import SPACE
 from diffusion.samplers import SamplerName
 from models.build import build_model, build_schedule, build_tokenizer
-from models.tokens import Tokenizer, language_mark, says_nothing, shown_symbols
+from models.tokens import Tokenizer, says_nothing, shown_symbols
 from models.unet3d import TextToVideoModel
 from sampling.sampler import ClipSampler, build_sampler
 

@@ -34,6 +34,7 @@ from logging_system.dispatcher import RunLog, build_dispatcher
 from measures.text_use import GaugeClips
 from models.build import build_tokenizer
 from models.tokens import TEXT_SYMBOLS, Tokenizer, shown_symbols
+from sampling.trained_run import check_text
 from training.announce import announce
 from training.dashboard import build_view
 from training.learner import Learner, build_learner, count_batches, stopping_limits
@@ -200,12 +201,7 @@ def _open_data(config: Config, checkpoint: Checkpoint | None, processes: Process
             )
     tokenizer = build_tokenizer(config, known if splits.symbols is None else splits.symbols)
     for prompt in config.SAMPLE_PROMPTS:
-        dropped = tokenizer.encode(prompt)[1]
-        if dropped and splits.symbols is not None:
-            raise UserError(
-                f"SAMPLE_PROMPTS: {prompt!r} has no sign for {dropped[0]!r} in this data, which has: "
-                f"{' '.join(splits.symbols)}"
-            )
+        check_text("SAMPLE_PROMPTS:", prompt, config, tokenizer)
     return splits, tokenizer
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.field_types import language_mark
 from common.randomness import derive_seed, torch_generator
 from compute.device import ComputeDevice
 from config import Config
@@ -31,7 +32,6 @@ from measures.clips import (
 from measures.recogniser import LetterRecogniser
 from measures.spelling import letter_error_rate, shuffled_letter_error_rate
 from measures.text_use import text_sensitivity
-from models.tokens import language_mark
 from sampling.sampler import ClipSampler, to_pixels
 
 COMPARED_CLIPS = 256

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy
 
 from common.errors import UserError
-from models.tokens import language_mark
+from common.field_types import language_mark
 
 ENUMERATED_WORDS = 120_000  # lengths with at most this many words get an exact share, longer ones a safe threshold
 HASH_RANGE = 2.0**64

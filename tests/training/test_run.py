@@ -281,7 +281,7 @@ def test_a_full_disk_at_a_save_is_a_warning_and_at_the_last_one_an_error(
 
 def test_what_cannot_work_leaves_no_run_folder(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run("junk", "--max-steps=1", "--sample-prompts=A1", exit_code=1)
-    assert "'A1' has no sign for '1' in this data" in capsys.readouterr().err
+    assert "SAMPLE_PROMPTS: 'A1': the run knows no '1'; it knows: A B C" in capsys.readouterr().err
     assert not folder.exists()
     (tmp_path / "empty").mkdir()
     run("junk", "--max-steps=1", f"--data-root={tmp_path / 'empty'}", exit_code=1)
