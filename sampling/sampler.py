@@ -1,6 +1,6 @@
 """From prompts to clips: what the dashboard, generate.py and the evaluation share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy
@@ -74,6 +74,7 @@ class ClipSampler:
         noises: Sequence[Tensor],
         seed: int,
         on_step: Callable[[int, Tensor], None] | None = None,
+        watch: Callable[[Sequence[list[int]]], Iterable[list[int]]] = iter,
     ) -> list[Tensor]:
         """Generate one clip a prompt, as long as its noise: [3, T, H, W] float32 in [-1, 1] on the CPU each.
 
@@ -82,6 +83,7 @@ class ClipSampler:
             noises: the clips' initial noise, [3, T, H, W] each.
             seed: of the noise that stochastic samplers add.
             on_step: receives (sampler step, clean estimates) as sampling goes on.
+            watch: passes on the groups of clips that are sampled together, as a progress bar does.
         """
         settings, device = self.settings, self.compute.device
 
@@ -95,7 +97,7 @@ class ClipSampler:
         clips: dict[int, Tensor] = {}
         try:
             with torch.no_grad():
-                for group in equal_lengths([noise.shape[1] for noise in noises], settings.frames_at_once):
+                for group in watch(equal_lengths([noise.shape[1] for noise in noises], settings.frames_at_once)):
                     tokens = self.tokenize([prompts[place] for place in group]).to(device)
                     found = sample(
                         guided_prediction(predict, settings.guidance, tokens, settings.schedule.num_timesteps),
