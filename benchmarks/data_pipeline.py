@@ -2,7 +2,7 @@
 
 Makes MP4 files of finger-spelled words and measures clips a second on one core against PyAV doing nothing but decoding.
 
-With --lengths, it runs main.py on a list of clips of 1 to 8 seconds with --max-frames=96 and --batch-size=5. There are
+With --lengths, it runs main.py on a list of clips of 1 to 8 seconds with --max-frames=96 and --batch-size=8. There are
 as many shorter clips as give every length as many steps. The first epoch, one step of each length, is not counted.
 Further options are main.py's.
 """
@@ -50,7 +50,7 @@ FULL, QUICK = (24, 320, 240, 60), (8, 64, 48, 12)
 SECONDS = range(1, 9)  # of the clips of the list
 SPREAD = 4  # frames of a file that a clip is longer or shorter at most: nearly as much as leaves its length in training
 LIST_SIZE = (64, 48)
-LIST_OPTIONS = ("--max-frames=96", "--batch-size=5")
+LIST_OPTIONS = ("--max-frames=96", "--batch-size=8")
 QUIET = (
     *("--no-enable-video-logging", "--no-enable-noise-visualization", "--max-minutes=none", "--log-every-steps=1"),
     *("--validate-every-steps=1000000", "--save-every-steps=1000000"),

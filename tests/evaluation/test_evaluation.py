@@ -85,7 +85,6 @@ def test_clips_are_read_one_by_one_as_they_are_all_together() -> None:
     assert readings.real == recogniser.read(videos[2:])
     assert readings.still == recogniser.read([video[:, [video.shape[1] // 2] * video.shape[1]] for video in videos[2:]])
     assert readings.mean == recogniser.read([at_equal_moments(videos[2:]).mean(dim=0)]) * 2
-    print(readings)
 
 
 def test_words_come_once_in_their_order_each_with_all_its_clips(evaluated: tuple[Path, dict]) -> None:
