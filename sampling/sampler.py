@@ -57,11 +57,7 @@ class ClipSampler:
 
     def seconds(self, model: nn.Module, prompts: Sequence[str]) -> list[float]:
         """Return how long the model expects each clip to last: the median; 0 where its weights are not finite."""
-        encoder = model.get_submodule("text_encoder")
-        assert isinstance(encoder, TextEncoder)
-        with torch.no_grad(), self.compute.autocast():
-            log_seconds_B = encoder.durations(self.tokenize(prompts).to(self.compute.device)).log_seconds_B
-        return log_seconds_B.exp().nan_to_num().cpu().tolist()
+        return expected_seconds(model, self.tokenize(prompts).to(self.compute.device), self.compute)
 
     def frames(self, model: nn.Module, prompts: Sequence[str]) -> list[int]:
         """Return how many frames the model expects each clip to have."""
@@ -113,6 +109,15 @@ class ClipSampler:
         finally:
             model.train(was_training)
         return [clips[place] for place in range(len(noises))]
+
+
+def expected_seconds(model: nn.Module, tokens_BL: Tensor, compute: ComputeDevice) -> list[float]:
+    """Return how long the model expects clips of captions to last, see `ClipSampler.seconds`."""
+    encoder = model.get_submodule("text_encoder")
+    assert isinstance(encoder, TextEncoder)
+    with torch.no_grad(), compute.autocast():
+        log_seconds_B = encoder.durations(tokens_BL).log_seconds_B
+    return log_seconds_B.exp().nan_to_num().cpu().tolist()
 
 
 def to_pixels(video: Tensor) -> numpy.ndarray:
