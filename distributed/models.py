@@ -115,6 +115,22 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
+@contextmanager
+def undivided(model: nn.Module) -> Iterator[None]:
+    """Let a part of the model be called by itself; `shard` gathers most weights for the whole forward pass alone.
+
+    Call on all processes. The model has done a forward pass before.
+    """
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
+
+
 def gathered_bytes(model: nn.Module, *, adds_up_gradients: bool) -> int:
     """Return how many bytes of gathered weights and gradients a process has at most, in addition to its parts.
 

@@ -17,7 +17,6 @@ from common.randomness import derive_seed, numpy_generator
 from data.batches import BatchOrder
 from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.words import Word, WordSplit, letters_of
-from data.lengths import equal_lengths
 from data.records import ClipRow
 from measures.clips import at_equal_moments, to_unit_range
 from sampling.sampler import to_pixels
@@ -162,7 +161,8 @@ def make_clips(
         splits.renderer.render_look(words[index].symbols, derive_seed(seed, "evaluation_style", index, sample))
         for index, sample in places
     )
-    return EvaluationClips(of_clips, tuple(map(to_pixels, _generate(run, of_clips, noises, seed))), real)
+    generated = _generate(run, [word.text for word in of_clips], noises, seed)
+    return EvaluationClips(of_clips, tuple(map(to_pixels, generated)), real)
 
 
 def make_sensitivity_clips(run: TrainedRun, words: Sequence[AskedWord], seed: int) -> Tensor:
@@ -173,7 +173,7 @@ def make_sensitivity_clips(run: TrainedRun, words: Sequence[AskedWord], seed: in
         for frames in lengths
         for index in range(SENSITIVITY_NOISES)
     ]
-    clips = _generate(run, [word for word in words for _ in range(SENSITIVITY_NOISES)], noises, seed)
+    clips = _generate(run, [word.text for word in words for _ in range(SENSITIVITY_NOISES)], noises, seed)
     return at_equal_moments(clips).unflatten(0, (len(words), SENSITIVITY_NOISES))
 
 
@@ -182,13 +182,12 @@ def in_unit_range(clips: Iterable[numpy.ndarray]) -> Iterator[Tensor]:
     return (to_unit_range(torch.from_numpy(clip)) for clip in clips)
 
 
-def _generate(run: TrainedRun, words: Sequence[AskedWord], noises: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Generate a clip of each word, with a progress bar."""
-    clips: dict[int, Tensor] = {}
-    groups = equal_lengths([noise.shape[1] for noise in noises], run.config.frames_at_once)
-    for group in tqdm(groups, desc="generating", unit="batch", file=sys.stderr, disable=None):
-        texts = [words[place].text for place in group]
-        step_noise_seed = derive_seed(seed, "evaluation", group[0])
-        found = run.sampler.sample(run.model, texts, [noises[place] for place in group], step_noise_seed)
-        clips.update(zip(group, found, strict=True))
-    return [clips[place] for place in range(len(noises))]
+def _generate(run: TrainedRun, texts: Sequence[str], noises: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """Generate a clip of each text, with a progress bar."""
+    return run.sampler.sample(
+        run.model,
+        texts,
+        noises,
+        derive_seed(seed, "evaluation"),
+        watch=lambda groups: tqdm(groups, desc="generating", unit="batch", file=sys.stderr, disable=None),
+    )

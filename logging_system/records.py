@@ -97,6 +97,7 @@ class ValidationRecord:
     gap_shuffled_by_bin: tuple[float, ...]  # loss_shuffled - loss by bin; empty where loss_shuffled is None
     trained_loss: float | None  # as loss, of training clips; None where most held-out captions can be known
     trained_loss_shuffled: float | None  # as loss_shuffled, of the same; None where their captions are equal too
+    duration_error: float  # |expected seconds / real seconds - 1|, the median over the clips
     best_loss: float  # lowest so far, this one included
     seconds: float
 

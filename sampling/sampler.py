@@ -1,6 +1,6 @@
 """From prompts to clips: what the dashboard, generate.py and the evaluation share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy
@@ -57,11 +57,7 @@ class ClipSampler:
 
     def seconds(self, model: nn.Module, prompts: Sequence[str]) -> list[float]:
         """Return how long the model expects each clip to last: the median; 0 where its weights are not finite."""
-        encoder = model.get_submodule("text_encoder")
-        assert isinstance(encoder, TextEncoder)
-        with torch.no_grad(), self.compute.autocast():
-            log_seconds_B = encoder.durations(self.tokenize(prompts).to(self.compute.device)).log_seconds_B
-        return log_seconds_B.exp().nan_to_num().cpu().tolist()
+        return expected_seconds(model, self.tokenize(prompts).to(self.compute.device), self.compute)
 
     def frames(self, model: nn.Module, prompts: Sequence[str]) -> list[int]:
         """Return how many frames the model expects each clip to have."""
@@ -74,6 +70,7 @@ class ClipSampler:
         noises: Sequence[Tensor],
         seed: int,
         on_step: Callable[[int, Tensor], None] | None = None,
+        watch: Callable[[Sequence[list[int]]], Iterable[list[int]]] = iter,
     ) -> list[Tensor]:
         """Generate one clip a prompt, as long as its noise: [3, T, H, W] float32 in [-1, 1] on the CPU each.
 
@@ -82,6 +79,7 @@ class ClipSampler:
             noises: the clips' initial noise, [3, T, H, W] each.
             seed: of the noise that stochastic samplers add.
             on_step: receives (sampler step, clean estimates) as sampling goes on.
+            watch: passes on the groups of clips that are sampled together, as a progress bar does.
         """
         settings, device = self.settings, self.compute.device
 
@@ -95,7 +93,7 @@ class ClipSampler:
         clips: dict[int, Tensor] = {}
         try:
             with torch.no_grad():
-                for group in equal_lengths([noise.shape[1] for noise in noises], settings.frames_at_once):
+                for group in watch(equal_lengths([noise.shape[1] for noise in noises], settings.frames_at_once)):
                     tokens = self.tokenize([prompts[place] for place in group]).to(device)
                     found = sample(
                         guided_prediction(predict, settings.guidance, tokens, settings.schedule.num_timesteps),
@@ -111,6 +109,15 @@ class ClipSampler:
         finally:
             model.train(was_training)
         return [clips[place] for place in range(len(noises))]
+
+
+def expected_seconds(model: nn.Module, tokens_BL: Tensor, compute: ComputeDevice) -> list[float]:
+    """Return how long the model expects clips of captions to last, see `ClipSampler.seconds`."""
+    encoder = model.get_submodule("text_encoder")
+    assert isinstance(encoder, TextEncoder)
+    with torch.no_grad(), compute.autocast():
+        log_seconds_B = encoder.durations(tokens_BL).log_seconds_B
+    return log_seconds_B.exp().nan_to_num().cpu().tolist()
 
 
 def to_pixels(video: Tensor) -> numpy.ndarray:

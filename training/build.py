@@ -248,6 +248,7 @@ def _build_validator(learner: Learner, splits: DataSplits) -> Validator:
     trained = splits.validation_of_trained
     return Validator(
         clips=gauge(learner.validation_clips, "validation_noise"),
+        seconds=[row.seconds for row in learner.validation_clips.rows],
         trained_clips=None if trained is None else gauge(load_fixed_clips(trained, tokenizer), "trained_noise"),
         objective=learner.objective,
         compute=learner.compute,

@@ -1,6 +1,5 @@
 """The clips that the dashboard shows: fixed prompts from fixed noise, and one clip on its way through the model."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -33,6 +32,7 @@ from measures.recogniser import LetterRecogniser
 from measures.spelling import letter_error_rate, shuffled_letter_error_rate
 from measures.text_use import text_sensitivity
 from sampling.sampler import ClipSampler, to_pixels
+from training.validation import median_error
 
 COMPARED_CLIPS = 256
 SCANNED_CLIPS = 4096  # of a larger data set, only the first clips may be picked
@@ -177,7 +177,7 @@ class Showcase:
         """Sample every prompt from one shared noise, so that what differs between the clips comes from the text."""
         count, repeats = len(self._prompts), min(RAW_PROMPTS, len(self._prompts))
         expected = self._sampler.seconds(ema_model, self._validation.captions)
-        seconds = tuple(zip((row.seconds for row in self._validation.rows), expected, strict=True))
+        real = [row.seconds for row in self._validation.rows]
         lengths = self._sampler.frames(ema_model, self._prompts)
         shared = [self._sampler.initial_noise(frames, self._seed, 0) for frames in lengths]
         other = [self._sampler.initial_noise(frames, self._seed, 1) for frames in lengths[:repeats]]
@@ -189,9 +189,9 @@ class Showcase:
             generated=tuple(map(to_pixels, clips[:count])),
             generated_raw=tuple(map(to_pixels, raw)),
             real=self._real,
-            seconds=seconds,
+            seconds=tuple(zip(real, expected, strict=True)),
             measures=self._measure(clips[:count], clips[count:], ema_model)
-            | {"Duration_Error_Percent": 100 * statistics.median(abs(found / real - 1) for real, found in seconds)},
+            | {"Duration_Error_Percent": 100 * median_error(expected, real)},
             frames_per_second=self._frames_per_second,
         )
 

@@ -1,7 +1,9 @@
 """Validation on fixed clips, fixed noise and fixed timesteps, with the averaged weights."""
 
 import math
+import statistics
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +13,13 @@ from compute.device import ComputeDevice
 from data.batches import Tokenize
 from data.records import ClipSource, FixedClips
 from diffusion.loss import DiffusionObjective
+from distributed.models import undivided
 from distributed.processes import Processes
 from logging_system.records import ValidationRecord
 from measures.bootstrap import Interval
 from measures.text_use import GaugeClips, TextUse, measure_text_use, other_captions
 from models.tokens import as_read, pad_tokens
+from sampling.sampler import expected_seconds
 
 
 class Validator:
@@ -25,6 +29,7 @@ class Validator:
         self,
         *,
         clips: GaugeClips,
+        seconds: Sequence[float],
         trained_clips: GaugeClips | None,
         objective: DiffusionObjective,
         compute: ComputeDevice,
@@ -32,7 +37,9 @@ class Validator:
         most_frames: int,
         seed: int,
     ) -> None:
+        """`seconds`: how long each of the clips lasts in life."""
         self._clips = clips
+        self._seconds = seconds
         self._trained_clips = trained_clips
         self._objective = objective
         self._compute = compute
@@ -69,6 +76,8 @@ class Validator:
         use = measure(self._clips, without_caption=True)
         assert use.null is not None
         of_trained = None if self._trained_clips is None else measure(self._trained_clips, without_caption=False)
+        with undivided(model):
+            expected = expected_seconds(model, self._clips.tokens_BL, self._compute)
         best_so_far = math.inf if best_loss is None else best_loss
         return ValidationRecord(
             step=step,
@@ -81,9 +90,15 @@ class Validator:
             gap_shuffled_by_bin=use.shuffled_gap_by_bin,
             trained_loss=None if of_trained is None else of_trained.correct,
             trained_loss_shuffled=None if of_trained is None else of_trained.shuffled,
+            duration_error=median_error(expected, self._seconds),
             best_loss=min(best_so_far, use.correct) if math.isfinite(use.correct) else best_so_far,
             seconds=time.perf_counter() - start,
         )
+
+
+def median_error(expected: Sequence[float], real: Sequence[float]) -> float:
+    """Return how far durations are from the real ones, as a share of these: the median over at least one clip."""
+    return statistics.median(abs(one / other - 1) for one, other in zip(expected, real, strict=True))
 
 
 def _ends(interval: Interval | None) -> tuple[float, float] | None:

@@ -79,6 +79,11 @@ TAGS = {
         "Squared error of the answer 0 on the validation clips: what a model that has learned nothing reaches.",
         absent_when=NO_VALIDATION,
     ),
+    "Validation/Duration_Error_Percent": Tag(
+        "How far the durations that the model expects of the validation captions are from those of their clips, as a "
+        "share: the median over the clips.",
+        absent_when=NO_VALIDATION,
+    ),
     "Validation/Timestep_Bin_{number}": Tag(
         "Validation error with the right caption at one fixed range of timesteps; bin 1 has the least noise.",
         absent_when=NO_VALIDATION,
@@ -141,6 +146,7 @@ class LossComponents(Category):
             "Validation/Loss_Null": record.loss_null,
             "Validation/Text_Gap_Null": record.loss_null - record.loss,
             "Validation/Predict_Zero_Baseline": record.predict_zero,
+            "Validation/Duration_Error_Percent": 100 * record.duration_error,
         }
         if record.loss_shuffled is not None:  # None: all clips have the same caption, so none can be wrong
             values["Validation/Loss_Shuffled"] = record.loss_shuffled

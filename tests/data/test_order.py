@@ -195,6 +195,25 @@ def test_averages_are_those_of_many_batches():
     assert counts.most_frames(3) == 36  # of the eight clips of 12 frames, one part has three
 
 
+@pytest.mark.parametrize("longest", [4, 32, 64, 96, 500])
+@pytest.mark.parametrize("clips", [1, 2, 3, 4, 5, 6, 7, 8, 32])
+def test_steps_of_all_lengths_have_nearly_as_many_frames(longest, clips):
+    """With a budget of n of the longest clips, the largest step has less than 1 / n more frames than the smallest."""
+    lengths = numpy.arange(4, longest + 1, 4)
+    counts = BatchCounts(lengths, clips * longest)
+    frames = [counts.in_batch(length) * length for length in lengths.tolist()]
+    assert max(frames) == clips * longest
+    assert clips * max(frames) < (clips + 1) * min(frames)
+
+
+def test_with_five_clips_of_eight_seconds_steps_differ_by_less_than_15_percent():
+    lengths = numpy.arange(12, 97, 4)  # 1 to 8 seconds of 12 frames
+    for clips in range(5, 40):
+        counts = BatchCounts(lengths, clips * 96)
+        frames = [counts.in_batch(length) * length for length in lengths.tolist()]
+        assert max(frames) <= 1.15 * min(frames)
+
+
 @given(mixed_clips(), st.integers(1, 9), st.integers(1, 12))
 def test_any_number_of_ranks_shows_the_same_clips_at_every_step(source, world_size, count):
     frames = world_size * 96

@@ -19,6 +19,9 @@ from data.batches import BatchOrder, training_batches
 from data.build import build_data
 from evaluation import clips
 from evaluation.evaluate import check_is_spelled
+from evaluation.report import read_clips
+from measures.clips import at_equal_moments
+from measures.recogniser import LetterRecogniser
 from models.build import build_tokenizer
 from models.tokens import CharacterTokenizer
 from sampling.trained_run import SamplingRequest, as_captions, open_trained_run
@@ -74,6 +77,19 @@ def test_the_report_has_the_figures_with_their_intervals(evaluated: tuple[Path, 
     }
     assert report["seeds"] == {"run": 0, "evaluation": 0, "recogniser": 0}
     assert report["step"] == 3
+
+
+def test_clips_are_read_one_by_one_as_they_are_all_together() -> None:
+    torch.manual_seed(0)
+    recogniser = LetterRecogniser("ABC")
+    pixels = [torch.randint(256, (frames, 16, 16, 3), dtype=torch.uint8).numpy() for frames in (4, 8, 8, 12)]
+    word = clips.AskedWord("A", ("A",), in_training=True, is_longer=False, bigrams_in_training=())
+    readings = read_clips(recogniser, clips.EvaluationClips((word,) * 2, tuple(pixels[:2]), tuple(pixels[2:])))
+    videos = [torch.from_numpy(clip).permute(3, 0, 1, 2) / 127.5 - 1 for clip in pixels]
+    assert readings.generated == recogniser.read(videos[:2])
+    assert readings.real == recogniser.read(videos[2:])
+    assert readings.still == recogniser.read([video[:, [video.shape[1] // 2] * video.shape[1]] for video in videos[2:]])
+    assert readings.mean == recogniser.read([at_equal_moments(videos[2:]).mean(dim=0)]) * 2
 
 
 def test_words_come_once_in_their_order_each_with_all_its_clips(evaluated: tuple[Path, dict]) -> None:

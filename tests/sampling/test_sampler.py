@@ -133,7 +133,9 @@ def test_no_more_frames_pass_at_once_than_allowed_but_every_clip_passes() -> Non
     )
     recording = Recording().train()
     lengths = [4, 20, 4, 8, 4, 4, 4]
-    own.sample(recording, ["A"] * 7, [own.initial_noise(frames, 0) for frames in lengths], seed=0)
+    noises, watched = [own.initial_noise(frames, 0) for frames in lengths], list[list[int]]()
+    own.sample(recording, ["A"] * 7, noises, seed=0, watch=lambda groups: watched.extend(groups) or groups)
+    assert watched == [[0, 2, 4, 5], [6], [1], [3]]
     assert sorted(recording.passes) == sorted([(4, 4), (1, 4), (1, 20), (1, 8)] * 3)  # in three sampling steps
     assert recording.training
 

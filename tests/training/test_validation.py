@@ -13,7 +13,8 @@ from diffusion.schedule import build_noise_schedule
 from distributed.processes import Processes
 from logging_system.records import ValidationRecord
 from measures.text_use import GaugeClips
-from training.validation import Validator, gauge_clips
+from models.text_encoder import START_SECONDS, CharacterEncoder
+from training.validation import Validator, gauge_clips, median_error
 
 CPU = ComputeDevice(torch.device("cpu"), autocast_dtype=None)
 SCHEDULE = build_noise_schedule("cosine", num_timesteps=80, zero_terminal_snr=True)
@@ -23,6 +24,10 @@ HELD_OUT_TOKENS = torch.arange(20, 28)[:, None]
 
 class KnowsTrainedCaptions(nn.Module):
     """Predicts the clean clip, whose pixels are its token / 10, for tokens below 20, and 0 for others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text_encoder = CharacterEncoder(30, 8, 1, 1)  # which expects START_SECONDS of each character at first
 
     def forward(self, noisy: Tensor, timestep: Tensor, tokens: Tensor, drop: Tensor) -> Tensor:
         clean = (tokens[:, 0] / 10.0) * (tokens[:, 0] < 20) * ~drop
@@ -51,6 +56,7 @@ def gauge(tokens: Tensor, *, has_other_captions: bool = True) -> GaugeClips:
 def validate(trained: GaugeClips | None) -> ValidationRecord:
     validator = Validator(
         clips=gauge(HELD_OUT_TOKENS),
+        seconds=[row.seconds for row in fixed(HELD_OUT_TOKENS).rows],
         trained_clips=trained,
         objective=DiffusionObjective(SCHEDULE, "sample", "uniform", 5.0, 0.1),
         compute=CPU,
@@ -70,6 +76,17 @@ def test_the_text_of_training_clips_is_gauged_beside_that_of_held_out_ones() -> 
     wrong = ((TRAINED_TOKENS - TRAINED_TOKENS.roll(1, 0)) / 10.0).square().mean().item()
     assert record.trained_loss_shuffled == pytest.approx(wrong, rel=1e-5)
     assert record.best_loss == record.loss
+
+
+def test_durations_are_those_that_the_text_encoder_expects() -> None:
+    """Of captions of one character: 1/3 s, as long as a clip of 4 frames and 50 and 67 % off one of 8 and of 12."""
+    assert pytest.approx(1 / 3) == START_SECONDS
+    assert validate(None).duration_error == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("real", "error"), [([2.0], 0.5), ([2.0, 1.0], 0.25), ([1.0, 0.5, 4.0], 0.75)])
+def test_the_error_of_durations_is_a_median_of_shares(real: list[float], error: float) -> None:
+    assert median_error([1.0] * len(real), real) == pytest.approx(error)
 
 
 def test_what_was_not_measured_is_absent() -> None:

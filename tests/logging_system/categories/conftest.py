@@ -174,6 +174,7 @@ def _validation(step: int) -> ValidationRecord:
         gap_shuffled_by_bin=tuple(0.01 * number for number in range(1, 9)),
         trained_loss=0.2,
         trained_loss_shuffled=0.26,
+        duration_error=0.125,
         best_loss=0.25,
         seconds=1.5,
     )

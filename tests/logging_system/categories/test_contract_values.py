@@ -52,6 +52,7 @@ def test_every_figure_of_a_validation(session: Callable[..., Any], make: SimpleN
         "02_Loss_Components/Validation/Trained_Loss": 0.2,
         "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled": 0.06,
         "02_Loss_Components/Validation/Predict_Zero_Baseline": 1.0,
+        "02_Loss_Components/Validation/Duration_Error_Percent": 12.5,
     }
     for number in range(1, 9):
         expected[f"02_Loss_Components/Validation/Timestep_Bin_{number}"] = number / 10
