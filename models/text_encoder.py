@@ -117,6 +117,16 @@ class DurationHead(nn.Module):
         return seconds_BL, Duration(seconds_BL.sum(dim=1).log(), log_deviation_B)
 
 
+def repeats(tokens_BL: Tensor) -> Tensor:
+    """Return whether each token comes again right after itself, and whether it came right before: [B, L, 2] of 0 or 1.
+
+    The hand moves between the two letters of LL, and only there does a letter depend on its neighbours. That two tokens
+    are equal is hard to learn, each pair for itself; told so, a model spells doubled letters that it has never seen.
+    """
+    again_BL = nn.functional.pad(tokens_BL[:, 1:] == tokens_BL[:, :-1], (0, 1)) & (tokens_BL != PADDING)
+    return torch.stack((again_BL, again_BL.roll(1, dims=1)), dim=-1).float()
+
+
 def characters_over(seconds_BL: Tensor, frames: int) -> Tensor:
     """Return how many characters are over in the middle of each frame, [B, frames] float32, from what each takes."""
     share_BL = seconds_BL / seconds_BL.sum(dim=1, keepdim=True)
@@ -151,6 +161,7 @@ class TextEncoder(nn.Module):
             raise ValueError(f"TEXT_CHANNELS ({channels}) must be a multiple of TEXT_HEADS ({heads})")
         self.embedding = embedding
         self.position = nn.Linear(PLACE_FEATURES, channels)
+        self.repeats = nn.Linear(2, channels, bias=False)
         self.neighbours = AlignmentBias(heads)
         self.layers = nn.ModuleList(_EncoderLayer(channels, heads) for _ in range(layers))
         self.duration = DurationHead(channels)
@@ -183,6 +194,7 @@ class TextEncoder(nn.Module):
         index_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device, dtype=torch.float32)
         position_BL = ((index_L[None] + 0.5) / length_B[:, None]).clamp(max=1.0)
         x_BLC = self.embedding(tokens_BL) + self.position(position_features(position_BL, PLACE_FEATURES))
+        x_BLC = x_BLC + self.repeats(repeats(tokens_BL))
         padding_B11L = torch.zeros_like(position_BL).masked_fill(~mask_BL, float("-inf"))[:, None, None, :]
         distance_1LL = (index_L[:, None] - index_L).abs()[None]
         bias = self.neighbours(distance_1LL, padding_B11L).to(x_BLC.dtype)

@@ -12,6 +12,7 @@ from models.text_encoder import (
     Duration,
     LanguageEmbedding,
     characters_over,
+    repeats,
 )
 from models.tokens import NULL_CAPTION, PADDING, CharacterTokenizer
 
@@ -40,6 +41,12 @@ def test_unknown_characters_are_dropped_and_reported() -> None:
 def test_a_caption_without_symbols_is_the_null_caption_and_long_ones_are_cut() -> None:
     tokenizer = CharacterTokenizer(["A", "B"], max_length=2)
     assert tokenizer(["", "ABAB"]).tolist() == [[NULL_CAPTION, PADDING], [2, 3]]
+
+
+def test_repeated_tokens_are_told_from_both_sides_and_padding_repeats_nothing() -> None:
+    flags = repeats(torch.tensor([[5, 5, 6, PADDING, PADDING], [7, 8, 8, 8, 9]]))
+    assert flags[..., 0].tolist() == [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0]]
+    assert flags[..., 1].tolist() == [[0, 1, 0, 0, 0], [0, 0, 1, 1, 0]]
 
 
 def test_of_several_languages_a_caption_begins_with_the_code_of_its_own() -> None:
