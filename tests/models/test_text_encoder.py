@@ -96,7 +96,7 @@ def test_a_frame_hears_the_letter_of_its_own_time_most() -> None:
     before = model(torch.tensor([[5, 6, 7]]), frames=15).frames_BTC[0]
     after = model(torch.tensor([[5, 6, 9]]), frames=15).frames_BTC[0]
     change_T = (after - before).norm(dim=1)
-    assert change_T[10:].mean() > 2 * change_T[:5].mean()
+    assert change_T[10:].mean() > 1.4 * change_T[:5].mean()
 
 
 def test_heads_must_divide_channels() -> None:
