@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 MOST_FRAMES = 1024  # of MAX_FRAMES
 FRAME_STEP = 4  # clips have a multiple of so many frames, so that enough have as many to fill a batch
 MOST_LETTERS = 12  # of MAX_WORD_LETTERS, and of what can be asked for, whatever that is
 LETTERS_A_SECOND = 3  # of finger-spelling (data.fingerspelling.timing)
+SMALLEST_SIDE, LARGEST_SIDE = 16, 2048  # pixels of IMAGE_SIZE
 LONGEST_CAPTION = 4096  # of MAX_CAPTION_LENGTH
 LARGEST_GUIDANCE_SCALE = 100.0
 _LONGEST_NAME = 100
@@ -44,6 +45,18 @@ def check_distinct(values: tuple[int, ...]) -> tuple[int, ...]:
     if repeated:
         raise ValueError(f"each value may occur once; {', '.join(map(str, repeated))} occurs more often")
     return values
+
+
+def both_sides(value: object) -> object:
+    """Return a pair of what stands alone: one number is the height and the width of a square."""
+    if not isinstance(value, list | tuple):
+        return (value, value)
+    return (*value, *value) if len(value) == 1 else value
+
+
+def as_typed(sides: object) -> object:
+    """Return one number for a square, as it is usually typed, and any other value as it is."""
+    return sides[0] if isinstance(sides, tuple) and len(set(sides)) == 1 else sides
 
 
 def check_increasing(values: tuple[float, float]) -> tuple[float, float]:
@@ -87,3 +100,13 @@ FolderName = Annotated[str, AfterValidator(check_folder_name)]
 NonBlankText = Annotated[str, AfterValidator(check_not_blank)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(check_increasing)]
+
+ImageSize = Annotated[
+    tuple[
+        Annotated[int, Field(ge=SMALLEST_SIDE, le=LARGEST_SIDE, multiple_of=2)],
+        Annotated[int, Field(ge=SMALLEST_SIDE, le=LARGEST_SIDE, multiple_of=2)],
+    ],
+    BeforeValidator(both_sides),
+    PlainSerializer(as_typed, when_used="json"),
+]
+"""Height and width in pixels. One number is a square, and what is saved of a square is one number."""
