@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 from common.field_types import (
     FRAME_STEP,
     LARGEST_GUIDANCE_SCALE,
+    LARGEST_SIDE,
     LONGEST_CAPTION,
     MOST_FRAMES,
     MOST_LETTERS,
@@ -22,6 +23,7 @@ from common.field_types import (
     Folder,
     FolderName,
     Fraction,
+    ImageSize,
     Interval,
     LanguageCodes,
     NonBlankText,
@@ -31,7 +33,7 @@ from common.settings import Settings
 from config_checks import CROSS_FIELD_CHECKS
 
 Channels = Annotated[int, Field(ge=1, le=8192)]
-Side = Annotated[int, Field(ge=1, le=2048)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 PublishedFormat = Literal["how2sign", "phoenix", "wlasl", "msasl", "pose_lexicon", "webdataset"]
 DataFormatName = Literal["auto", "folder", "words", "manifest", PublishedFormat]
 
@@ -84,7 +86,7 @@ class Config(Settings):
     SIGNER_FROM_FILE_NAME: bool = False
     """Whether the files of a folder begin with the signer's name and an underscore: alice_hello.mp4."""
     CLIP_FIT: Literal["crop", "pad"] = "crop"
-    """How clips of DATA_ROOT become square: the centre is cut out, or black borders are added."""
+    """How clips of DATA_ROOT get the shape of IMAGE_SIZE: the centre is cut out, or black borders are added."""
     SPLIT_BY: Literal["auto", "signer", "caption"] = "auto"
     """What is held out of DATA_ROOT: other signers or other captions; "auto" takes the data set's own split first."""
     SIGNED_LANGUAGE: LanguageCodes = ("ase",)
@@ -110,8 +112,8 @@ class Config(Settings):
     """Frames of the shortest clips; what lasts less is shown slower."""
     MAX_FRAMES: int = Field(32, ge=FRAME_STEP, le=MOST_FRAMES, multiple_of=FRAME_STEP)
     """Frames of the longest clips; what lasts longer is shown faster, and counted."""
-    IMAGE_SIZE: int = Field(32, ge=16, le=2048, multiple_of=2)
-    """Height and width of a frame in pixels."""
+    IMAGE_SIZE: ImageSize = Field((32, 32), validate_default=True)
+    """Height and width of a frame in pixels, 16 to 2048 and even; one number is a square."""
     NUM_WORKERS: int = Field(1, ge=0, le=256)
     """Processes that prepare clips; 0 prepares them in the training process."""
 
@@ -132,9 +134,10 @@ class Config(Settings):
     BLOCKS_PER_LEVEL: int = Field(1, ge=1, le=16)
     """Residual blocks of each level on the way down, and again on the way up."""
     PATCH_SIZE: Literal[1, 2, 4] = 2
-    """Pixels a side that the first layer folds into channels; the finest level is IMAGE_SIZE / PATCH_SIZE wide."""
+    """Pixels a side that the first layer folds into channels; the finest level is IMAGE_SIZE / PATCH_SIZE large."""
     SPATIAL_ATTENTION_SIZES: Annotated[tuple[Side, ...], AfterValidator(check_distinct)] = Field((8,), min_length=1)
-    """Side lengths, in pixels of the feature map, of the levels that attend over space and to the text."""
+    """Side lengths, in pixels of the feature map, of the levels that attend over space and to the text; where it is not
+    square, of the shorter side."""
     ATTENTION_HEAD_CHANNELS: int = Field(32, ge=1, le=1024)
     """Channels of one attention head; every level has temporal attention."""
     GROUP_NORM_GROUPS: int = Field(8, ge=1, le=1024)
@@ -322,7 +325,7 @@ _FOR_GPUS: dict[str, object] = {
     "MAX_WORD_LETTERS": 8,
     "EPOCH_SIZE": 32_000,
     "VALIDATION_CLIPS": 64,
-    "IMAGE_SIZE": 64,
+    "IMAGE_SIZE": (64, 64),
     "NUM_WORKERS": 6,
     "MODEL_CHANNELS": (128, 256, 384),
     "BLOCKS_PER_LEVEL": 2,
@@ -369,7 +372,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "CACHE_LIMIT_GB": 200.0,
         "MAX_WORD_LETTERS": 12,
         "MAX_FRAMES": 96,
-        "IMAGE_SIZE": 128,
+        "IMAGE_SIZE": (128, 128),
         "GRADIENT_ACCUMULATION_STEPS": 2,
         "MODEL_CHANNELS": (128, 256, 512, 768),
         "TEXT_CHANNELS": 512,

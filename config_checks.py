@@ -3,9 +3,10 @@
 The parameters of a check are the constants that it compares; it returns what is wrong and what to do, or None.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from common.field_types import LETTERS_A_SECOND
+from common.field_types import LETTERS_A_SECOND, SMALLEST_SIDE
 from common.settings import CrossFieldCheck
 
 FRAMES_A_LETTER = 2  # at least, of finger-spelling at normal speed
@@ -61,24 +62,36 @@ def letters_are_slower_than_frames(DATA_ROOT: Path | None, CLIP_TIMING: str, FRA
     return None
 
 
-def levels_fit_the_image(IMAGE_SIZE: int, PATCH_SIZE: int, MODEL_CHANNELS: tuple[int, ...]) -> str | None:
-    divisor = PATCH_SIZE * 2 ** (len(MODEL_CHANNELS) - 1)
-    if IMAGE_SIZE % divisor == 0:
+def levels_fit_the_image(IMAGE_SIZE: tuple[int, int], PATCH_SIZE: int, MODEL_CHANNELS: tuple[int, ...]) -> str | None:
+    divisor = side_divisor(PATCH_SIZE, MODEL_CHANNELS)
+    remedies = []
+    for side in dict.fromkeys(IMAGE_SIZE):
+        if side % divisor != 0:
+            below, above = side // divisor * divisor, (side // divisor + 1) * divisor
+            remedies.append(f"for {side} use {f'{below} or {above}' if below >= SMALLEST_SIDE else above}")
+    if not remedies:
         return None
-    below, above = IMAGE_SIZE // divisor * divisor, (IMAGE_SIZE // divisor + 1) * divisor
-    nearest = f"{below} or {above}" if below >= 16 else str(above)
-    return f"IMAGE_SIZE must be a multiple of {divisor} (PATCH_SIZE, doubled at each further level); use {nearest}"
+    rule = f"each side of IMAGE_SIZE must be a multiple of {divisor} (PATCH_SIZE, doubled at each further level)"
+    return f"{rule}; {', '.join(remedies)}"
+
+
+def side_divisor(patch_size: int, channels: Sequence[int]) -> int:
+    """Return what a side must be a multiple of, so that it can be folded into patches and halved for each level."""
+    return int(patch_size * 2 ** (len(channels) - 1))
 
 
 def attention_sizes_are_levels(
-    SPATIAL_ATTENTION_SIZES: tuple[int, ...], IMAGE_SIZE: int, PATCH_SIZE: int, MODEL_CHANNELS: tuple[int, ...]
+    SPATIAL_ATTENTION_SIZES: tuple[int, ...],
+    IMAGE_SIZE: tuple[int, int],
+    PATCH_SIZE: int,
+    MODEL_CHANNELS: tuple[int, ...],
 ) -> str | None:
     if levels_fit_the_image(IMAGE_SIZE, PATCH_SIZE, MODEL_CHANNELS) is not None:
         return None  # the levels have no sizes to compare with, and that is reported
-    sides = [IMAGE_SIZE // (PATCH_SIZE * 2**level) for level in range(len(MODEL_CHANNELS))]
+    sides = [min(IMAGE_SIZE) // (PATCH_SIZE * 2**level) for level in range(len(MODEL_CHANNELS))]
     unknown = [str(size) for size in SPATIAL_ATTENTION_SIZES if size not in sides]
     if unknown:
-        return f"no level has the side length {', '.join(unknown)}; choose from {', '.join(map(str, sides))}"
+        return f"no level has the shorter side length {', '.join(unknown)}; choose from {', '.join(map(str, sides))}"
     return None
 
 

@@ -105,8 +105,8 @@ def generate(request: GenerationRequest) -> list[Path]:
 
 def _check(request: GenerationRequest, config: Config, tokenizer: Tokenizer) -> None:
     """Check the request against the run."""
-    if not 1 <= request.scale * config.IMAGE_SIZE <= LARGEST_SIDE:
-        largest = LARGEST_SIDE // config.IMAGE_SIZE
+    if not 1 <= request.scale * max(config.IMAGE_SIZE) <= LARGEST_SIDE:
+        largest = LARGEST_SIDE // max(config.IMAGE_SIZE)
         raise UserError(f"--scale {request.scale}: must be between 1 and {largest}, for {LARGEST_SIDE} pixels a side")
     longest_seconds = MOST_FRAMES / config.FRAMES_PER_SECOND
     if request.seconds is not None and not 0 < request.seconds <= longest_seconds:

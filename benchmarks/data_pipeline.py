@@ -95,7 +95,7 @@ def write_clips(folder: Path, frames_of_clips: Sequence[int], width: int, height
         word = [symbols[place] for place in generator.integers(0, len(symbols), count).tolist()]
         timing = time_letters(spelled_time(word, letters), frames)
         motion = compose_word([letters[symbol] for symbol in word], timing)
-        video_THWC = render_word(motion, width, random_style(generator))[:, top : top + height]
+        video_THWC = render_word(motion, (width, width), random_style(generator))[:, top : top + height]
         (folder / f"clip_{number:03}.mp4").write_bytes(encode_mp4(video_THWC, FRAMES_PER_SECOND))
         (folder / f"clip_{number:03}.txt").write_text("".join(word) + "\n", encoding="utf-8")
     return folder

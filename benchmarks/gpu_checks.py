@@ -325,7 +325,7 @@ def pass_through(config: Config, compute: ComputeDevice) -> Pass:
     for name, module in model.unet.named_modules():
         if _BLOCK.fullmatch(name):
             module.register_forward_hook(functools.partial(_note_layout, others, name))
-    shape = (config.BATCH_SIZE, 3, config.MAX_FRAMES, config.IMAGE_SIZE, config.IMAGE_SIZE)
+    shape = (config.BATCH_SIZE, 3, config.MAX_FRAMES, *config.IMAGE_SIZE)
     video, noise = (torch.randn(shape, generator=generator).clamp(-1, 1).to(compute.device) for _ in range(2))
     timestep = torch.linspace(0, config.NUM_TRAIN_TIMESTEPS - 1, len(video)).long().to(compute.device)
     tokens = tokenizer([("ABCDEFGH" * 2)[: 3 + index] for index in range(len(video))]).to(compute.device)

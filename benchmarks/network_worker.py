@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     plan = NetworkPlan(**read_plan(arguments, __doc__))
     if plan.keeps_freed_memory:
         keep_freed_memory()
-    network = build_network(plan.network, image_size=plan.image_size, parameters=plan.parameters)
+    network = build_network(plan.network, image_size=(plan.image_size, plan.image_size), parameters=plan.parameters)
     size = {"frames": plan.frames, "image_size": plan.image_size}
     exercise = NetworkExercise(network, batch_size=plan.batch_size, **size)
     exercise.step()  # the very first ones are slow

@@ -32,11 +32,11 @@ DIFFUSERS_HEADS = {300_000: 8, 5_000_000: 16, 20_000_000: 16}
 """Channels of a head. At 32 pixels heads of 8 or 32 took a quarter to a half more processor time than 16."""
 
 
-def build_network(name: NetworkName, *, image_size: int, parameters: int) -> nn.Module:
+def build_network(name: NetworkName, *, image_size: tuple[int, int], parameters: int) -> nn.Module:
     """Build a network.
 
     Its `forward(video_BCTHW, timestep_B, tokens_BL, drop_caption_B)` is that of `TextToVideoModel`. Weights come from
-    PyTorch's global generator. `image_size` is a multiple of 8, `parameters` a key of WIDTHS.
+    PyTorch's global generator. `image_size` has multiples of 8, `parameters` a key of WIDTHS.
     """
     own, diffusers, video_diffusion = WIDTHS[parameters]
     if name == OURS:
@@ -127,7 +127,7 @@ class VideoDiffusionNetwork(_Peer):
         return prediction
 
 
-def _build_own(image_size: int, channels: tuple[int, ...]) -> TextToVideoModel:
+def _build_own(image_size: tuple[int, int], channels: tuple[int, ...]) -> TextToVideoModel:
     """Build the U-Net as the default preset has it, but for its widths; at 32 pixels it attends over 8 x 8."""
     specification = UNet3DSpecification(
         image_size=image_size,
@@ -135,7 +135,7 @@ def _build_own(image_size: int, channels: tuple[int, ...]) -> TextToVideoModel:
         channels=channels,
         blocks_per_level=1,
         patch_size=PATCH_SIZE,
-        spatial_attention_sizes=(image_size // 4,),
+        spatial_attention_sizes=(min(image_size) // 4,),
         head_channels=HEAD_CHANNELS,
         groups=GROUPS,
         text_channels=TEXT_CHANNELS,

@@ -178,9 +178,9 @@ def count_pass(config: Config) -> Count:
 
 
 def _inputs(config: Config, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    clips, side = config.BATCH_SIZE, config.IMAGE_SIZE
+    clips = config.BATCH_SIZE
     return (
-        torch.empty(clips, 3, config.MAX_FRAMES, side, side, device=device),
+        torch.empty(clips, 3, config.MAX_FRAMES, *config.IMAGE_SIZE, device=device),
         torch.zeros(clips, dtype=torch.int64, device=device),
         torch.ones(clips, config.MAX_WORD_LETTERS, dtype=torch.int64, device=device),
         torch.zeros(clips, dtype=torch.bool, device=device),

@@ -108,8 +108,9 @@ def _run(options: argparse.Namespace) -> int:
     unguided = dataclasses.replace(run.default, is_guided=False)
     generations = measure(run, [*cells, unguided], options.alternations)
     config, precision = run.trained.config, run.trained.compute.precision
+    height, width = config.IMAGE_SIZE
     lines = [
-        f"Clips of 3 x {config.MAX_FRAMES} x {config.IMAGE_SIZE} x {config.IMAGE_SIZE}, guidance "
+        f"Clips of 3 x {config.MAX_FRAMES} x {height} x {width}, guidance "
         f"{run.settings.guidance.scale:g}, {precision}, {CLIPS_AT_ONCE} clips at once, {options.alternations} "
         f"alternations. {runner.MEMORY_NOTE} Median (smallest to largest); a call with guidance has every clip twice. "
         f"The ratio is to the run's own choice ({run.default}), pair by pair; the last row is that choice without "

@@ -145,9 +145,9 @@ def report(plan: LossCurvePlan, curves: Sequence[LossCurve], failures: Mapping[N
     rows = [_network_row(name, [curve for curve in curves if curve.network == name]) for name in networks]
     rows += [[name, f"failed: {error}"] for name, error in failures.items()]
     found, config = leads(curves), plan.config()
-    side = config.IMAGE_SIZE
+    height, width = config.IMAGE_SIZE
     return [
-        f"{plan.training_seconds:g} s of training a run, clips of 3 x {config.MAX_FRAMES} x {side} x {side}, batch "
+        f"{plan.training_seconds:g} s of training a run, clips of 3 x {config.MAX_FRAMES} x {height} x {width}, batch "
         f"{config.BATCH_SIZE}, float32. {runner.MEMORY_NOTE} Validation on {config.VALIDATION_CLIPS} clips: the same "
         "for all networks of a seed, others for every seed. Median (smallest to largest):",
         "",

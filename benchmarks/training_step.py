@@ -100,8 +100,8 @@ def host_seconds(config: Config, steps: int) -> list[float]:
         processes=Processes(),
         config=config,
     )
-    size, count = config.IMAGE_SIZE, config.frames_per_step // config.MAX_FRAMES
-    clips = torch.randint(256, (count, config.MAX_FRAMES, size, size, 3), dtype=torch.uint8)
+    count = config.frames_per_step // config.MAX_FRAMES
+    clips = torch.randint(256, (count, config.MAX_FRAMES, *config.IMAGE_SIZE, 3), dtype=torch.uint8)
     tokens = torch.zeros(count, CAPTION_LENGTH, dtype=torch.int64)
     names = ("",) * count
     batch = Batch(clips, torch.ones(count), tokens, names, names, epoch=0, index_in_epoch=0, clips_in_step=count)

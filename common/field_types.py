@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 MOST_FRAMES = 1024  # of MAX_FRAMES
 FRAME_STEP = 4  # clips have a multiple of so many frames, so that enough have as many to fill a batch
 MOST_LETTERS = 12  # of MAX_WORD_LETTERS, and of what can be asked for, whatever that is
 LETTERS_A_SECOND = 3  # of finger-spelling (data.fingerspelling.timing)
+SMALLEST_SIDE, LARGEST_SIDE = 16, 2048  # pixels of IMAGE_SIZE
 LONGEST_CAPTION = 4096  # of MAX_CAPTION_LENGTH
 LARGEST_GUIDANCE_SCALE = 100.0
 _Value = TypeVar("_Value")
@@ -47,6 +48,18 @@ def check_distinct(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
     if repeated:
         raise ValueError(f"each value may occur once; {', '.join(repeated)} occurs more often")
     return values
+
+
+def both_sides(value: object) -> object:
+    """Return a pair of what stands alone: one number is the height and the width of a square."""
+    if not isinstance(value, list | tuple):
+        return (value, value)
+    return (*value, *value) if len(value) == 1 else value
+
+
+def as_typed(sides: object) -> object:
+    """Return one number for a square, as it is usually typed, and any other value as it is."""
+    return sides[0] if isinstance(sides, tuple) and len(set(sides)) == 1 else sides
 
 
 def check_increasing(values: tuple[float, float]) -> tuple[float, float]:
@@ -102,3 +115,13 @@ LanguageCodes = Annotated[
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(check_increasing)]
+
+ImageSize = Annotated[
+    tuple[
+        Annotated[int, Field(ge=SMALLEST_SIDE, le=LARGEST_SIDE, multiple_of=2)],
+        Annotated[int, Field(ge=SMALLEST_SIDE, le=LARGEST_SIDE, multiple_of=2)],
+    ],
+    BeforeValidator(both_sides),
+    PlainSerializer(as_typed, when_used="json"),
+]
+"""Height and width in pixels. One number is a square, and what is saved of a square is one number."""

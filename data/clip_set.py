@@ -1,5 +1,6 @@
 """Clips that people bring, in any format, divided for the trainer."""
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -240,7 +241,7 @@ def _description(path: Path, inspection: Inspection, split: ClipSplit, validatio
 
 def _cache_notices(split: ClipSplit, reader: ClipReader) -> tuple[Notice, ...]:
     limit = reader.cache.limit_bytes
-    needed = sum(map(reader.frames, split.training)) * reader.shape.image_size**2 * 3
+    needed = sum(map(reader.frames, split.training)) * math.prod(reader.shape.image_size) * 3
     if needed <= limit:
         return ()
     text = (

@@ -30,7 +30,7 @@ PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 MOST_READERS = 8  # threads: decoding leaves Python's lock
 LEAST_FRAMES_PER_SECOND = 8.0  # that may be left of a clip without a word: below, movements are jumps
 MOST_PROPOSED = 3  # folders to be allowed
-LARGEST_LOST_SHARE = 0.2  # of a picture's longer side, that CLIP_FIT may cut off or make black without a word
+LARGEST_LOST_SHARE = 0.2  # of a picture's side, that CLIP_FIT may cut off or make black without a word
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
@@ -92,7 +92,7 @@ class ClipReader:
         span = row.media.span
         end = "end" if span.end is None else span.end
         source = ("clip", DECODING_VERSION, row.media.kind, digest, span.start, end, row.media.frames_per_second)
-        return (*source, frames, self.shape.image_size, self.shape.fit)
+        return (*source, frames, *self.shape.image_size, self.shape.fit)
 
     def _decode(self, clip: InspectedClip) -> numpy.ndarray:
         media = clip.row.media
@@ -171,12 +171,15 @@ def picture_notices(clips: Sequence[InspectedClip], shape: ClipShape) -> tuple[N
             texts.append(f"{len(changed)} of {len(clips)} {reason}, such as {changed[0]}")
     if text := _too_long(clips, shape.lengths):
         texts.append(text)
-    lost = [(_lost_share(clip), clip.row.id) for clip in clips if _lost_share(clip) > LARGEST_LOST_SHARE]
+    shares = [(_lost_share(clip, shape), clip.row.id) for clip in clips]
+    lost = [(share, name) for share, name in shares if share > LARGEST_LOST_SHARE]
     if lost:
+        tall, wide = shape.image_size
         share, name = max(lost, key=lambda pair: pair[0])
+        wanted = "square" if tall == wide else f"{wide} wide and {tall} high"
         done, other = ("cut off", "pad") if shape.fit == "crop" else ("added in black", "crop")
         texts.append(
-            f"{len(lost)} of {len(clips)} made square by CLIP_FIT={shape.fit!r}: {share:.0%} {done} in {name}; "
+            f"{len(lost)} of {len(clips)} made {wanted} by CLIP_FIT={shape.fit!r}: {share:.0%} {done} in {name}; "
             f"{other!r} would not"
         )
     return tuple(Notice("pictures", text) for text in texts)
@@ -207,9 +210,10 @@ def _too_long(clips: Sequence[InspectedClip], lengths: ClipLengths) -> str:
     )
 
 
-def _lost_share(clip: InspectedClip) -> float:
-    """Return by how much the shorter side of a clip's pictures is shorter, of the longer one; 0 for drawn poses."""
-    sides = clip.facts.width, clip.facts.height
+def _lost_share(clip: InspectedClip, shape: ClipShape) -> float:
+    """Return which share of a side of a clip's pictures is cut off, or of a frame's black; 0 for drawn poses."""
+    tall, wide = shape.image_size
+    sides = clip.facts.width * tall, clip.facts.height * wide
     return 0.0 if clip.row.media.kind == "pose" else 1 - min(sides) / max(sides)
 
 

@@ -54,10 +54,15 @@ class LetterRecogniser(nn.Module):
         self._letters_of = {mark: [each == mark for each in marks] for mark in marks}
 
     def forward(self, video_BCTHW: Tensor) -> Reading:
-        """Read clips, [B, 3, T, H, W] in [-1, 1]; values outside are clipped, as they are when a video is written."""
-        frames = video_BCTHW.shape[2]
-        images = video_BCTHW.clamp(-1, 1).transpose(1, 2).flatten(0, 1)
-        if max(images.shape[2:]) > LARGEST_SIDE:
+        """Read clips, [B, 3, T, H, W] in [-1, 1]; values outside are clipped, as they are when a video is written.
+
+        Of pictures that are not square, the square in the middle is read, in which hands are drawn.
+        """
+        frames, height, width = video_BCTHW.shape[2:]
+        side = min(height, width)
+        square = video_BCTHW[..., (height - side) // 2 :, (width - side) // 2 :][..., :side, :side]
+        images = square.clamp(-1, 1).transpose(1, 2).flatten(0, 1)
+        if side > LARGEST_SIDE:
             images = nn.functional.adaptive_avg_pool2d(images, LARGEST_SIDE)
         hidden_BTD = nn.functional.silu(self.embed(self.frame(images))).unflatten(0, (-1, frames))
         seen_BTS = self.letters(hidden_BTD)

@@ -261,8 +261,9 @@ def build_recogniser(config: Config, splits: FingerspellingSplits, device: torch
     It is trained on the run's device if that is CUDA. It stays on the CPU on MPS, whose kernels for it nothing checks,
     and where DETERMINISTIC rules a part of it out (the gradient of adaptive_avg_pool2d).
     """
-    # The recogniser would average larger pictures down.
-    renderer = replace(splits.renderer, image_size=min(splits.renderer.image_size, LARGEST_SIDE))
+    # The recogniser would cut the square out of other pictures, and average larger ones down.
+    side = min(*splits.renderer.image_size, LARGEST_SIDE)
+    renderer = replace(splits.renderer, image_size=(side, side))
     words = RecogniserWords(renderer, splits.split, config.SEED)
     steps, reported = config.RECOGNISER_STEPS, time.monotonic()
 

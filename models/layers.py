@@ -57,18 +57,22 @@ def centred_positions(count: int, device: torch.device) -> Tensor:
     return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count
 
 
-def grid_features(sides: Sequence[int], device: torch.device) -> dict[int, Tensor]:
-    """Return the features of all positions of square feature maps, by the length of a side: once for all layers.
+def grid_features(sizes: Sequence[tuple[int, int]], device: torch.device) -> dict[int, Tensor]:
+    """Return the features of all positions of feature maps, by the length of the shorter side: once for all layers.
 
-    They are [side * side, 2 * POSITION_FEATURES], of a position's row and then of its column, float32, or in autocast's
-    type on CUDA.
+    `sizes` are the maps' heights and widths.
+
+    Features are [height * width, 2 * POSITION_FEATURES], of a position's row and then of its column, float32, or in
+    autocast's type on CUDA.
     """
+    sides = list(dict.fromkeys(side for size in sizes for side in size))
     positions = torch.cat([centred_positions(side, device) for side in sides])
-    of_sides = as_autocast(position_features(positions)).split(list(sides))
+    of_sides = dict(zip(sides, as_autocast(position_features(positions)).split(sides), strict=True))
     found = {}
-    for side, features in zip(sides, of_sides, strict=True):
-        of_row, of_column = features[:, None].expand(side, side, -1), features[None].expand(side, side, -1)
-        found[side] = torch.cat((of_row, of_column), dim=-1).flatten(0, 1)
+    for height, width in sizes:
+        of_row = of_sides[height][:, None].expand(height, width, -1)
+        of_column = of_sides[width][None].expand(height, width, -1)
+        found[min(height, width)] = torch.cat((of_row, of_column), dim=-1).flatten(0, 1)
     return found
 
 
@@ -212,20 +216,22 @@ class TextDraft(nn.Module):
     Scaling and shifting channels does the same to every pixel, so a network that starts from noise learns only
     slowly where to put which finger. A linear map from text to pixels learns the mean picture of every letter within
     some dozens of steps, and hands the text encoder a gradient that passes through no other layer. Pictures of more
-    than 32 pixels a side are enlarged: a draft need not be sharp.
+    than 32 pixels on their longer side are enlarged: a draft need not be sharp.
     """
 
-    def __init__(self, text_channels: int, image_size: int) -> None:
+    def __init__(self, text_channels: int, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.image_size = image_size
-        self.size = min(image_size, DRAFT_SIZE)
-        self.draw = nn.Linear(text_channels, 3 * self.size**2)
+        longest = max(image_size)
+        drawn = min(longest, DRAFT_SIZE)
+        self.size = tuple(max(1, round(side * drawn / longest)) for side in image_size)
+        self.draw = nn.Linear(text_channels, 3 * math.prod(self.size))
         nn.init.zeros_(self.draw.weight)
         nn.init.zeros_(self.draw.bias)
 
     def forward(self, frames_BTC: Tensor) -> Tensor:
-        """Map text [B, T, text_channels] to frames [B * T, 3, image_size, image_size]."""
-        picture_NCHW = self.draw(frames_BTC).view(-1, 3, self.size, self.size)
+        """Map text [B, T, text_channels] to frames [B * T, 3, *image_size]."""
+        picture_NCHW = self.draw(frames_BTC).view(-1, 3, *self.size)
         if self.size == self.image_size:
             return picture_NCHW
-        return nn.functional.interpolate(picture_NCHW, size=(self.image_size, self.image_size), mode="bilinear")
+        return nn.functional.interpolate(picture_NCHW, size=self.image_size, mode="bilinear")

@@ -28,30 +28,37 @@ from models.tokens import NULL_CAPTION, PADDING
 class UNet3DSpecification:
     """Everything that fixes the shape of the network."""
 
-    image_size: int  # height and width of a frame in pixels
+    image_size: tuple[int, int]  # height and width of a frame in pixels
     num_timesteps: int  # length of the noise schedule
     channels: tuple[int, ...]  # width of each level, from the finest to the coarsest
     blocks_per_level: int  # residual blocks a level on the way down, and again on the way up
-    patch_size: int  # pixels a side that the stem folds into channels: the finest level is image_size / patch_size wide
-    spatial_attention_sizes: tuple[int, ...]  # side lengths of the levels with attention over space and text
+    patch_size: int  # pixels a side that the stem folds into channels: the finest level has image_size / patch_size
+    spatial_attention_sizes: tuple[int, ...]  # shorter sides of the levels with attention over space and text
     head_channels: int  # of one attention head
     groups: int  # of every GroupNorm
     text_channels: int  # width of the text features
 
     @property
-    def level_sizes(self) -> tuple[int, ...]:
-        """Side length of the feature maps of each level.
+    def level_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the feature maps of each level.
 
         Raises:
             ValueError: the image cannot be halved often enough.
         """
         divisor = self.patch_size * 2 ** (len(self.channels) - 1)
-        if self.image_size % divisor != 0:
+        height, width = self.image_size
+        if height % divisor != 0 or width % divisor != 0:
             raise ValueError(
-                f"IMAGE_SIZE ({self.image_size}) must be a multiple of {divisor}: the stem divides by PATCH_SIZE "
+                f"IMAGE_SIZE {self.image_size} must have multiples of {divisor}: the stem divides by PATCH_SIZE "
                 f"({self.patch_size}) and each of the {len(self.channels)} levels but the last by 2"
             )
-        return tuple(self.image_size // (self.patch_size * 2**level) for level in range(len(self.channels)))
+        factors = [self.patch_size * 2**level for level in range(len(self.channels))]
+        return tuple((height // factor, width // factor) for factor in factors)
+
+    @property
+    def attended_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the feature maps with attention over space and text; errors as for `level_sizes`."""
+        return tuple(size for size in self.level_sizes if min(size) in self.spatial_attention_sizes)
 
 
 class _Stage(nn.Module):
@@ -67,7 +74,7 @@ class _Stage(nn.Module):
     def __init__(self, spec: UNet3DSpecification, level: int, in_channels: int, embedding_channels: int) -> None:
         super().__init__()
         channels = spec.channels[level]
-        self.side = spec.level_sizes[level]
+        self.side = min(spec.level_sizes[level])
         attends = self.side in spec.spatial_attention_sizes
         self.block = ResidualBlock(in_channels, channels, embedding_channels, spec.groups)
         self.spatial = SpatialAttention(channels, spec.head_channels, spec.groups) if attends else None
@@ -136,9 +143,10 @@ class UNet3D(nn.Module):
             ValueError: the sizes do not fit together.
         """
         super().__init__()
-        unknown = [size for size in spec.spatial_attention_sizes if size not in spec.level_sizes]
+        sides = tuple(map(min, spec.level_sizes))
+        unknown = [size for size in spec.spatial_attention_sizes if size not in sides]
         if unknown:
-            levels = f"the levels are {spec.level_sizes} pixels wide"
+            levels = f"the shorter sides of the levels have {sides} pixels"
             raise ValueError(f"SPATIAL_ATTENTION_SIZES {unknown} match no level; {levels}")
         self.spec = spec
         embedding_channels = 4 * spec.channels[0]
@@ -195,12 +203,12 @@ class UNet3D(nn.Module):
         """Predict.
 
         Args:
-            video_BCTHW: [B, 3, T, image_size, image_size] float, the noisy clip.
+            video_BCTHW: [B, 3, T, *image_size] float, the noisy clip.
             timestep_B: [B] int64.
             text: the captions' features, for T frames.
 
         Returns:
-            [B, 3, T, image_size, image_size], the prediction.
+            [B, 3, T, *image_size], the prediction.
         """
         # Stages cast their own weights, so that several processes can send the gradients of one while others follow.
         layers = (*self.children(), *self.down, *self.up)
@@ -209,7 +217,7 @@ class UNet3D(nn.Module):
 
     def _predict(self, video_BCTHW: Tensor, timestep_B: Tensor, text: TextFeatures) -> Tensor:
         frames = video_BCTHW.shape[2]
-        grid_SP = grid_features(self.spec.spatial_attention_sizes, video_BCTHW.device)
+        grid_SP = grid_features(self.spec.attended_sizes, video_BCTHW.device)
         timestep_BD = self.timestep(timestep_B)
         embedding_BTD = timestep_BD[:, None] + self.text(text.frames_BTC)
         embedding_ND = nn.functional.silu(embedding_BTD).flatten(0, 1)

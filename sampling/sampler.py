@@ -34,7 +34,7 @@ class SamplingSettings:
     num_steps: int
     guidance: Guidance
     lengths: ClipLengths
-    image_size: int
+    image_size: tuple[int, int]  # height and width
     frames_at_once: int  # that pass through the model together
 
 
@@ -51,9 +51,8 @@ class ClipSampler:
 
         A longer clip begins with the noise of a shorter one.
         """
-        side = self.settings.image_size
         generator = torch_generator(seed, "sampling_noise", *indices)
-        return torch.randn(frames, 3, side, side, generator=generator).transpose(0, 1)
+        return torch.randn(frames, 3, *self.settings.image_size, generator=generator).transpose(0, 1)
 
     def seconds(self, model: nn.Module, prompts: Sequence[str]) -> list[float]:
         """Return how long the model expects each clip to last: the median; 0 where its weights are not finite."""

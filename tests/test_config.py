@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from common.command_line import option_name
 from common.errors import UserError
+from common.field_types import ImageSize
 from common.settings import CrossFieldCheck, config_as_json, config_from_json, load_settings
 from config import ARCHITECTURE_FIELDS, PRESETS, Config
 
@@ -50,6 +51,11 @@ REFUSED = [
     ("MIXED_PRECISION", "half", "should be 'auto', 'off', 'bfloat16' or 'float16'"),
     ("PATCH_SIZE", "3", "should be 1, 2 or 4"),
     ("IMAGE_SIZE", "33", "multiple of 2"),
+    ("IMAGE_SIZE", "14", "item 1 should be greater than or equal to 16"),
+    ("IMAGE_SIZE", "32,2050", "item 2 should be less than or equal to 2048"),
+    ("IMAGE_SIZE", "32x16", "should be a valid integer"),
+    ("IMAGE_SIZE", "32,16,3", "at most 2 items"),
+    ("IMAGE_SIZE", "", "Field required"),
     ("NOISE_SCHEDULE", "sine", "should be 'linear', 'cosine', 'sigmoid' or 'quadratic'"),
     ("PREDICTION_TYPE", "x0", "should be 'v_prediction', 'epsilon' or 'sample'"),
     ("LOSS_WEIGHTING", "snr", "should be 'uniform' or 'min_snr'"),
@@ -92,8 +98,10 @@ CROSS_FIELD = [
     ("--min-frames 36", "MIN_FRAMES MAX_FRAMES", "lower MIN_FRAMES or raise MAX_FRAMES"),
     ("--max-frames 4 --max-word-letters 5", "MAX_FRAMES MAX_WORD_LETTERS", "every letter needs at least one frame"),
     ("--image-size 36", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "must be a multiple of 8 .*use 32 or 40"),
-    ("--image-size 18", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "use 16 or 24"),
+    ("--image-size 18", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "for 18 use 16 or 24"),
+    ("--image-size 36,50", "IMAGE_SIZE PATCH_SIZE MODEL_CHANNELS", "for 36 use 32 or 40, for 50 use 48 or 56"),
     ("--spatial-attention-sizes 8,12", "SPATIAL_ATTENTION_SIZES IMAGE_SIZE", "side length 12; choose from 16, 8, 4"),
+    ("--image-size 64,32 --spatial-attention-sizes 32", "SPATIAL_ATTENTION_SIZES IMAGE_SIZE", "choose from 16, 8, 4"),
     ("--attention-head-channels 48", "MODEL_CHANNELS ATTENTION_HEAD_CHANNELS", "multiple of .*; 64, 128 is not"),
     ("--group-norm-groups 48", "MODEL_CHANNELS GROUP_NORM_GROUPS", "multiple of GROUP_NORM_GROUPS; 64, 128 is not"),
     ("--text-heads 3", "TEXT_CHANNELS TEXT_HEADS", "multiple of TEXT_HEADS; use 129"),
@@ -130,6 +138,8 @@ ACCEPTED = [
     "--data-root clips --epoch-size 1",
     "--data-root clips --text-encoder some/model",
     "--image-size 48 --spatial-attention-sizes 24,12,6",
+    "--image-size 32,2048 --spatial-attention-sizes 16,8,4",
+    "--image-size 2048,32 --spatial-attention-sizes 16,8,4",
     "--lr-schedule plateau --max-steps none",
     "--keep-checkpoint-every-steps 800",
 ]
@@ -214,6 +224,24 @@ def test_the_class_checks_itself_too() -> None:
         Config(BATCHSIZE=1)
     with pytest.raises(ValidationError, match="frozen"):
         Config().BATCH_SIZE = 2
+
+
+@pytest.mark.parametrize(("typed", "sides", "saved"), [("48", (48, 48), 48), ("64,48", (64, 48), [64, 48])])
+def test_one_number_is_a_square_wherever_it_stands(typed: str, sides: tuple[int, int], saved: object) -> None:
+    config = load(f"--image-size={typed}", "--spatial-attention-sizes=12")
+    written = config_as_json(config)
+    assert written["IMAGE_SIZE"] == saved  # one number for a square, as in the folders of older runs
+    assert [each.IMAGE_SIZE for each in (config, config_from_json(Config, written))] == [sides, sides]
+
+
+def test_one_number_in_the_file_is_a_square_too() -> None:
+    class Edited(Config):
+        IMAGE_SIZE: ImageSize = Field(64, validate_default=True)
+
+    loaded = load_settings(Edited, {"tiny": {}}, [], program="main.py")
+    assert Edited().IMAGE_SIZE == loaded.config.IMAGE_SIZE == (64, 64)
+    assert loaded.file_values["IMAGE_SIZE"] == 64
+    assert Config.model_fields["IMAGE_SIZE"].validate_default
 
 
 def test_promised_constants_have_their_defaults() -> None:

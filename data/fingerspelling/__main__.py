@@ -63,7 +63,7 @@ def _render(options: argparse.Namespace) -> int:
             natural = round(time.seconds / style_speed(style_seed) * options.frames_per_second)
             frames = options.frames or max(natural, len(symbols))
             drawn = [letters[symbol] for symbol in letters_of(symbols)]
-            video_THWC = draw_word(drawn, time, frames, options.size, style_seed)
+            video_THWC = draw_word(drawn, time, frames, (options.size, options.size), style_seed)
             (staging / f"{word}.mp4").write_bytes(encode_mp4(video_THWC, options.frames_per_second))
             (staging / f"{word}.txt").write_text(word + "\n", encoding="utf-8")
         for file in sorted(staging.iterdir()):

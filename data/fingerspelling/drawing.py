@@ -28,7 +28,7 @@ from data.hand_drawing import (
 TRANSITION_SHARE = 0.2  # of the shorter of two letters, before and after their change, in which the hand moves
 SLIDE = 0.16  # of the window's side, between doubled letters
 SLIDE_RANGE = 0.4  # a long run of one letter stays within this
-FOREARM_LENGTH = 1.2  # of the window's side: it always leaves the picture
+FOREARM_LENGTH = 1.2  # of the picture's longer side: it always leaves the picture
 
 
 @dataclass(frozen=True)
@@ -140,20 +140,25 @@ def random_style(generator: numpy.random.Generator) -> Style:
     )
 
 
-def render_word(motion: WordMotion, image_size: int, style: Style = NEUTRAL_STYLE) -> numpy.ndarray:
-    """Draw a word as uint8 [T, image_size, image_size, 3]."""
-    side = image_size * OVERSAMPLING
+def render_word(motion: WordMotion, image_size: tuple[int, int], style: Style = NEUTRAL_STYLE) -> numpy.ndarray:
+    """Draw a word as uint8 [T, *image_size, 3].
+
+    The window is the square in the middle, so that hands are neither cut nor distorted, whatever the picture's shape.
+    """
+    height, width = image_size[0] * OVERSAMPLING, image_size[1] * OVERSAMPLING
+    side = min(height, width)
     palette = HandPalette.of(style.hue, style.brightness, style.background)
     hands = motion.hands * (side * style.scale)
-    hands[..., 0] += side * (0.5 + style.shift_x)
-    hands[..., 1] += side * (0.5 + style.shift_y)
+    hands[..., 0] += (width - side) / 2 + side * (0.5 + style.shift_x)
+    hands[..., 1] += (height - side) / 2 + side * (0.5 + style.shift_y)
+    forearms = motion.forearms * (max(height, width) / side)
     frames = []
     for frame in range(len(hands)):
-        image = Image.new("RGB", (side, side), palette.background)
+        image = Image.new("RGB", (width, height), palette.background)
         draw = ImageDraw.Draw(image)
         for arm in (1, 0):  # the right hand over the left
             if motion.visible[frame, arm]:
-                _draw_arm(draw, hands[frame, arm], motion.forearms[frame, arm], side * style.scale, style, palette)
+                _draw_arm(draw, hands[frame, arm], forearms[frame, arm], side * style.scale, style, palette)
         frames.append(numpy.asarray(image.reduce(OVERSAMPLING)))
     return numpy.stack(frames)
 

@@ -61,9 +61,9 @@ def load_languages(codes: Sequence[str]) -> tuple[Alphabets, Mapping[str, Letter
 
 
 def draw_word(
-    letters: Sequence[LetterMotion], time: SpelledTime, frames: int, image_size: int, style_seed: int | None
+    letters: Sequence[LetterMotion], time: SpelledTime, frames: int, image_size: tuple[int, int], style_seed: int | None
 ) -> numpy.ndarray:
-    """Return one or more letters, spread over the frames, as uint8 [frames, image_size, image_size, 3].
+    """Return one or more letters, spread over the frames, as uint8 [frames, *image_size, 3].
 
     The seed decides the look and the timing; None gives the neutral style and no jitter.
     """
@@ -90,7 +90,7 @@ class WordRenderer:
     alphabets: Alphabets
     letters: Mapping[str, LetterMotion]
     lengths: ClipLengths
-    image_size: int
+    image_size: tuple[int, int]  # height and width
     cache: ClipCache
 
     def seconds(self, symbols: Sequence[str]) -> float:
@@ -121,7 +121,7 @@ class WordRenderer:
             self.alphabets.of(symbols).signed_language,
             self.alphabets.of(symbols).written(symbols, "\0"),
             frames,
-            self.image_size,
+            *self.image_size,
             "neutral" if style_seed is None else style_seed,
         )
         return self.cache.get_or_make(key, lambda: self.render(symbols, style_seed, frames))

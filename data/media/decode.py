@@ -36,7 +36,7 @@ def decode_pose(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> D
     """Return a pose file, or a part of it, resampled over its full duration and drawn as a signer seen from the front.
 
     Drawn is the upper body and everything that the hands do. If a file holds more than one person, only the first is
-    drawn. The window is square and stays where it is, so the shape's `fit` makes no difference.
+    drawn. The window stays where it is and has the shape of the result, so `fit` makes no difference.
 
     Args:
         file: of format version 0.1 or 0.2, with the landmarks of MediaPipe Holistic.

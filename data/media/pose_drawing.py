@@ -21,13 +21,13 @@ from data.hand_drawing import (
 from data.media.pose_landmarks import Signer, palm_length, shoulder_width
 from data.rows import UnusableClip
 
-# The window. Lengths are in shoulder widths, which is the distance between the two shoulder joints.
+# The window has the picture's shape. Lengths are in shoulder widths: the distance between the two shoulder joints.
 HEAD_TOP = 1.02  # above the shoulders
 HIGHEST_HEAD = 2.0  # above the shoulders: a face that is higher is a mistake of the tracker
 WAIST = 1.05  # below the shoulders
 SKULL = 0.25  # above the top of the face, as a share of the face's height
 SMALLEST_PALM, USUAL_PALM, LARGEST_PALM = 0.2, 0.28, 0.4
-# In sides of the window.
+# In shorter sides of the window.
 MARGIN = 0.03  # for the width of a finger
 HAND_MARGIN = 0.1  # around a file that has only hands
 FARTHEST = 2.0  # from the middle: what lies beyond is not drawn
@@ -97,48 +97,56 @@ def _are_known(points: numpy.ndarray) -> bool:
     return bool(numpy.isfinite(points).all())
 
 
-def draw_signer(signer: Signer, frames: Sequence[int], image_size: int) -> numpy.ndarray:
-    """Draw some frames, which may repeat, as uint8 [T, image_size, image_size, 3].
+def draw_signer(signer: Signer, frames: Sequence[int], image_size: tuple[int, int]) -> numpy.ndarray:
+    """Draw some frames, which may repeat, as uint8 [T, *image_size, 3].
 
     The window holds everything that is drawn in any frame. Both directions have one scale, and nothing is mirrored.
 
     Raises:
         UnusableClip: the hands have no size.
     """
-    points, shoulders, hand_size = _place_in_window(signer)
-    oversampling = min(max(math.ceil(DRAWN_SIDE / image_size), OVERSAMPLING), MOST_OVERSAMPLING)
-    side = image_size * oversampling
+    shortest = min(image_size)
+    height, width = image_size[0] / shortest, image_size[1] / shortest
+    points, shoulders, hand_size = _place_in_window(signer, height, width)
+    oversampling = min(max(math.ceil(DRAWN_SIDE / shortest), OVERSAMPLING), MOST_OVERSAMPLING)
+    side = shortest * oversampling
     drawn: dict[int, numpy.ndarray] = {}
     for number in set(frames):
-        image = Image.new("RGB", (side, side), PALETTE.background)
+        image = Image.new("RGB", (image_size[1] * oversampling, image_size[0] * oversampling), PALETTE.background)
         pen = _Pen(ImageDraw.Draw(image), shoulders * side, oversampling)
         _draw_frame(pen, Signer(points[number] * side, signer.left_is_nearer[number]), hand_size * side)
         drawn[number] = numpy.asarray(image.reduce(oversampling))
     return numpy.stack([drawn[number] for number in frames])
 
 
-def _place_in_window(signer: Signer) -> tuple[numpy.ndarray, float, float]:
+def _place_in_window(signer: Signer, height: float, width: float) -> tuple[numpy.ndarray, float, float]:
     """Return the points, the width of the shoulders and the size of a hand (see data.hand_drawing) in the window.
 
-    The window's top left corner is 0, its side 1.
+    The window's top left corner is 0. Its shorter side is 1, and `height` and `width` are its sides.
     """
     palm = palm_length(signer.hands)
-    width = shoulder_width(signer)
+    shoulders = shoulder_width(signer)
     if not palm > 0:
         raise UnusableClip("shows hands without a palm, or with all their points in one place")
-    if numpy.isfinite(width):
-        left, top, side = _around_upper_body(signer, width)
+    if numpy.isfinite(shoulders):
+        low, high, margin = *_around_upper_body(signer, shoulders), MARGIN
     else:
-        left, top, side = _around_everything(signer)
-        width = palm / USUAL_PALM
-    points = (signer.points - numpy.array([left, top, 0.0])) / side
-    points[(numpy.abs(points[..., :2] - 0.5) > FARTHEST).any(-1)] = numpy.nan
-    palm = float(numpy.clip(palm, SMALLEST_PALM * width, LARGEST_PALM * width))
-    return points, width / side, HAND_SIZE_PALMS * palm / side
+        low, high, margin = *_around_everything(signer), HAND_MARGIN
+        shoulders = palm / USUAL_PALM
+    sides = numpy.array([width, height])
+    side = float(((high - low) / sides).max()) * (1 + 2 * margin)
+    corner = (low + high - side * sides) / 2
+    points = (signer.points - numpy.array([*corner, 0.0])) / side
+    points[(numpy.abs(points[..., :2] - sides / 2) > FARTHEST).any(-1)] = numpy.nan
+    palm = float(numpy.clip(palm, SMALLEST_PALM * shoulders, LARGEST_PALM * shoulders))
+    return points, shoulders / side, HAND_SIZE_PALMS * palm / side
 
 
-def _around_upper_body(signer: Signer, width: float) -> tuple[float, float, float]:
-    """Return left, top and side of a square with the shoulders in the middle, from the head to the waist."""
+def _around_upper_body(signer: Signer, width: float) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return two corners, top left and bottom right, around the head, the waist and the hands; shoulders in the middle.
+
+    `width` is that of the shoulders.
+    """
     middles = signer.pair("SHOULDER")[..., :2].mean(1)
     middle_x, shoulders_y = numpy.nanmedian(middles, axis=0).tolist()
     hands = signer.hands[..., :2].reshape(-1, 2)
@@ -147,8 +155,7 @@ def _around_upper_body(signer: Signer, width: float) -> tuple[float, float, floa
     top = min(head_top, float(hands[:, 1].min()))
     bottom = max(shoulders_y + WAIST * width, float(hands[:, 1].max()))
     half_width = float(numpy.abs(hands[:, 0] - middle_x).max())
-    side = max(bottom - top, 2 * half_width) * (1 + 2 * MARGIN)
-    return middle_x - side / 2, (top + bottom - side) / 2, side
+    return numpy.array([middle_x - half_width, top]), numpy.array([middle_x + half_width, bottom])
 
 
 def _head_top(signer: Signer, usual: float) -> float:
@@ -161,14 +168,11 @@ def _head_top(signer: Signer, usual: float) -> float:
     return float(numpy.quantile(tops, 0.05))
 
 
-def _around_everything(signer: Signer) -> tuple[float, float, float]:
-    """Return left, top and side of the square around all points that are seen."""
+def _around_everything(signer: Signer) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return two corners, top left and bottom right, around all points that are seen."""
     points = signer.points[..., :2].reshape(-1, 2)
     points = points[numpy.isfinite(points).all(-1)]
-    low, high = points.min(0), points.max(0)
-    side = float((high - low).max()) * (1 + 2 * HAND_MARGIN)
-    left, top = ((low + high - side) / 2).tolist()
-    return left, top, side
+    return points.min(0), points.max(0)
 
 
 def _draw_frame(pen: _Pen, signer: Signer, hand_size: float) -> None:

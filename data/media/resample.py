@@ -1,4 +1,4 @@
-"""From decoded frames to the few small square ones that a model sees.
+"""From decoded frames to the few small ones that a model sees, all of one shape.
 
 Which frames a clip consists of is known only when all have been decoded, counted and timed. Decoding is what takes
 long, so a guess from the container's timestamps says in advance which frames those will probably be. Every frame is
@@ -35,8 +35,8 @@ class ClipShape:
     """What shape a training's clips have."""
 
     lengths: ClipLengths  # T, by a clip's duration, over all of which it is resampled
-    image_size: int  # H and W
-    fit: Fit = "crop"  # how a picture that is not square becomes square: cut, or with black borders
+    image_size: tuple[int, int]  # H and W
+    fit: Fit = "crop"  # how a picture gets the proportions of H and W: cut, or with black borders
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class MediaFacts:
 class DecodedClip:
     """A clip as the training sees it."""
 
-    pixels_THWC: numpy.ndarray  # uint8 [T, image_size, image_size, 3], red, green, blue
+    pixels_THWC: numpy.ndarray  # uint8 [T, *image_size, 3], red, green, blue
     facts: MediaFacts
 
 
@@ -101,7 +101,7 @@ class _Taken:
 
     start_times: Sequence[float]  # seconds, rising
     seconds: float  # from the first frame's appearance to the end of the last
-    kept: dict[int, numpy.ndarray]  # by the number of the frame: uint8 [image_size, image_size, 3]
+    kept: dict[int, numpy.ndarray]  # by the number of the frame: uint8 [*image_size, 3]
     size: tuple[int, int]  # width and height as shown, of the last frame that was kept
     changes: frozenset[Change]
 
@@ -119,7 +119,7 @@ def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozens
                 continue
             if len(start_times) in kept:
                 pixels = frame.pixels()
-                images[len(start_times)] = square_resize(pixels, shape, frame.pixel_aspect)
+                images[len(start_times)] = fitted(pixels, shape, frame.pixel_aspect)
                 size = (round(pixels.shape[1] * frame.pixel_aspect), pixels.shape[0])
             start_times.append(frame.start_time)
             changes |= frame.changes
@@ -195,27 +195,27 @@ def rgb_pixels(image: Image.Image) -> numpy.ndarray:
     return numpy.asarray(image.convert("RGB"))
 
 
-def square_resize(frame: numpy.ndarray, shape: ClipShape, pixel_aspect: float = 1.0) -> numpy.ndarray:
-    """Make a frame square without distorting it, and resize it, antialiased.
+def fitted(frame: numpy.ndarray, shape: ClipShape, pixel_aspect: float = 1.0) -> numpy.ndarray:
+    """Give a frame the proportions of a shape without distorting it, and resize it, antialiased.
 
     Args:
-        frame: uint8 [H, W, 3], which becomes uint8 [image_size, image_size, 3].
-        shape: its `fit` says whether the centre square is cut out, or black borders are added.
+        frame: uint8 [H, W, 3], which becomes uint8 [*image_size, 3].
+        shape: its `fit` says whether the centre is cut out, or black borders are added.
         pixel_aspect: width of one pixel over its height, as the frame is meant to be shown.
     """
-    size = shape.image_size
+    tall, wide = shape.image_size
     height, width = frame.shape[0], frame.shape[1] * pixel_aspect  # in heights of a pixel
     if shape.fit == "crop":
-        side = min(height, width)
-        rows, columns = max(1, round(side)), max(1, min(frame.shape[1], round(side / pixel_aspect)))
+        rows = max(1, round(min(height, width * (tall / wide))))
+        columns = max(1, min(frame.shape[1], round(min(width, height * (wide / tall)) / pixel_aspect)))
         top, left = (height - rows) // 2, (frame.shape[1] - columns) // 2
-        return _resize(frame[top : top + rows, left : left + columns], size, size)
-    scale = size / max(height, width)
+        return _resize(frame[top : top + rows, left : left + columns], tall, wide)
+    scale = min(tall / height, wide / width)
     inner = _resize(frame, max(1, round(height * scale)), max(1, round(width * scale)))
-    square = numpy.zeros((size, size, 3), numpy.uint8)
-    top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
-    square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
-    return square
+    whole = numpy.zeros((tall, wide, 3), numpy.uint8)
+    top, left = (tall - inner.shape[0]) // 2, (wide - inner.shape[1]) // 2
+    whole[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    return whole
 
 
 def _resize(frame: numpy.ndarray, height: int, width: int) -> numpy.ndarray:

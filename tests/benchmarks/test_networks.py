@@ -13,7 +13,7 @@ from tests.grids import mostly_slow
 @pytest.mark.parametrize("name", NETWORK_NAMES)
 def test_every_network_takes_the_same_inputs_and_hears_the_caption(name):
     torch.manual_seed(0)
-    network = build_network(name, image_size=16, parameters=300_000).eval()
+    network = build_network(name, image_size=(16, 16), parameters=300_000).eval()
     for parameter in network.parameters():  # layers that start at zero would hide everything behind them
         nn.init.normal_(parameter, std=0.05)
     video, timestep = torch.randn(2, 3, 4, 16, 16), torch.tensor([3, 900])
@@ -33,7 +33,7 @@ def test_every_network_takes_the_same_inputs_and_hears_the_caption(name):
 @pytest.mark.parametrize("name", mostly_slow(NETWORK_NAMES))
 def test_networks_have_about_the_parameters_asked_for(name, parameters):
     with torch.device("meta"):
-        network = build_network(name, image_size=32, parameters=parameters)
+        network = build_network(name, image_size=(32, 32), parameters=parameters)
     assert count_parameters(network) == pytest.approx(parameters, rel=0.2)
     assert network.text_encoder.embedding.weight.shape == (VOCABULARY, 128)
 

@@ -91,7 +91,7 @@ def test_every_setting_is_one_that_can_be_trained_and_has_the_size_it_says() -> 
 
     assert [config.MAX_FRAMES for _, config in configs("frames")] == [8, 16, 32, 64]
     assert all(setting.size == config.MAX_FRAMES for setting, config in configs("frames"))
-    assert all(setting.size == config.IMAGE_SIZE**2 for setting, config in configs("pixels"))
+    assert all(setting.size == math.prod(config.IMAGE_SIZE) for setting, config in configs("pixels"))
     assert [config.SPATIAL_ATTENTION_SIZES for _, config in configs("pixels")] == [(8,), (8,), (8,), (16,)]
     assert all(setting.size == config.BATCH_SIZE for setting, config in configs("batch"))
     default = Config().MODEL_CHANNELS

@@ -18,7 +18,7 @@ from training.optimizer import build_adamw
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIFICATION = UNet3DSpecification(
-    image_size=8,
+    image_size=(8, 8),
     num_timesteps=100,
     channels=(8,),
     blocks_per_level=1,

@@ -41,7 +41,7 @@ def open_words(cache: ClipCache) -> Callable[..., DataSplits]:
         constants: dict[str, object] = {
             "SIGNED_LANGUAGE": ("ase",),
             "MAX_FRAMES": 16,
-            "IMAGE_SIZE": 16,
+            "IMAGE_SIZE": (16, 16),
             "MAX_WORD_LETTERS": 3,
             "EPOCH_SIZE": 40,
             "HELD_OUT_WORD_FRACTION": 0.2,

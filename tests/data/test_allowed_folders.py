@@ -212,7 +212,9 @@ def test_what_is_allowed_later_is_checked_when_it_is_opened(disk, inspect):
     (folder / "0.mp4").unlink()
     (folder / "0.mp4").symlink_to(secret)
     clip = dataclasses.replace(inspection.usable[0], stamp="other")
-    reader = dataclasses.replace(reader, shape=dataclasses.replace(reader.shape, image_size=20))  # not in the cache
+    reader = dataclasses.replace(
+        reader, shape=dataclasses.replace(reader.shape, image_size=(20, 20))
+    )  # not in the cache
     with pytest.raises(UnusableClip, match="leads out of the data set's folder"):
         reader.clip(clip)
 

@@ -42,7 +42,7 @@ def open_(folder, tmp_path):
             "CACHE_DIR": tmp_path / "cache",
             "CLIP_TIMING": "stretched",
             "MAX_FRAMES": 5,
-            "IMAGE_SIZE": 16,
+            "IMAGE_SIZE": (16, 16),
             "SPLIT_BY": "auto",
             "VALIDATION_FRACTION": 0.25,
             "VALIDATION_CLIPS": 16,
@@ -87,7 +87,7 @@ def test_clips_keep_their_duration(open_, tmp_path):
     grey_gif(root / "picture.gif", 1, 1000)
     grey_gif(root / "line.gif", 10, 100, size=(1, 1000))
     inspection, reader = inspect_data(
-        Config.model_construct(DATA_ROOT=root, CACHE_DIR=tmp_path / "cache", MAX_FRAMES=32, IMAGE_SIZE=16)
+        Config.model_construct(DATA_ROOT=root, CACHE_DIR=tmp_path / "cache", MAX_FRAMES=32, IMAGE_SIZE=(16, 16))
     )
     source = InspectedClips(reader, inspection.usable)
     rows = {row.caption: row for row in (source.row(0, index) for index in range(len(source)))}
@@ -114,7 +114,7 @@ def test_frames_of_changing_duration_are_shown_as_long_as_they_last(open_, tmp_p
     root.mkdir()
     grey_gif(root / "clip.gif", 4, [500, 100, 100, 300])  # of one second
     inspection, reader = inspect_data(
-        Config.model_construct(DATA_ROOT=root, CACHE_DIR=tmp_path / "cache", MAX_FRAMES=32, IMAGE_SIZE=16)
+        Config.model_construct(DATA_ROOT=root, CACHE_DIR=tmp_path / "cache", MAX_FRAMES=32, IMAGE_SIZE=(16, 16))
     )
     shades = reader.clip(inspection.usable[0]).mean((1, 2, 3)).round().tolist()
     # The middles of 12 parts of the second: 0.04, 0.13, 0.21, 0.29, 0.38, 0.46, 0.54, 0.63, 0.71, 0.79, 0.88, 0.96.

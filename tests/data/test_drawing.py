@@ -118,7 +118,7 @@ def test_a_letter_a_frame_still_works(letters):
 
 
 def draw(letters, word, size=32, frames=16, style=NEUTRAL_STYLE):
-    return render_word(evenly(letters, word, frames), size, style)
+    return render_word(evenly(letters, word, frames), (size, size), style)
 
 
 def where(image, red, green, blue):
@@ -133,6 +133,20 @@ def test_shape_and_type(letters, size, frames):
     video = draw(letters, "CAB", size, frames)
     assert video.shape == (frames, size, size, 3)
     assert video.dtype == numpy.uint8
+
+
+@pytest.mark.parametrize("size", [(64, 32), (32, 48)])
+def test_in_pictures_that_are_not_square_the_middle_is_the_square_and_forearms_go_on(letters, size):
+    video = render_word(evenly(letters, "CAB", 6), size)
+    assert video.shape == (6, *size, 3)
+    top, left = ((side - 32) // 2 for side in size)
+    change = video[:, top : top + 32, left : left + 32].astype(int) - draw(letters, "CAB", frames=6)
+    assert numpy.abs(change).mean() < 0.02  # where the edges of a longer forearm are rounded
+    background = video[0, 0, 0]
+    video[:, top : top + 32, left : left + 32] = background
+    outside = (video != background).any((0, -1))
+    assert outside[-1].any() == (size[0] > size[1])  # an American letter has its forearm below
+    assert not outside[:top].any()
 
 
 def test_letters_look_as_they_should(letters):

@@ -42,7 +42,7 @@ def test_rows_outside_the_epoch_are_refused(open_words):
 
 
 def test_clips_have_the_right_form_and_are_the_same_each_time(open_words):
-    training = open_words(image_size=20).training
+    training = open_words(image_size=(20, 20)).training
     clip = training.load(training.row(0, 3))
     assert clip.shape == (training.row(0, 3).frames, 20, 20, 3)
     assert clip.dtype == numpy.uint8
@@ -52,7 +52,7 @@ def test_clips_have_the_right_form_and_are_the_same_each_time(open_words):
 
 
 def test_cached_clips_of_other_settings_are_not_mixed_up(open_words):
-    small, large = (open_words(image_size=size).real_clip("A") for size in (16, 24))
+    small, large = (open_words(image_size=(size, size)).real_clip("A") for size in (16, 24))
     assert (small.shape[1], large.shape[1]) == (16, 24)
     assert (open_words(signed_language=("asq",)).real_clip("A") != small).any()
 
@@ -209,7 +209,7 @@ def test_spaced_words_are_held_out_with_their_parts_and_with_their_letters(open_
 
 
 def test_edges_are_where_letters_begin_in_the_clip_that_is_drawn(open_words):
-    renderer = open_words(image_size=32).renderer
+    renderer = open_words(image_size=(32, 32)).renderer
     symbols, style = ("L", " ", "O"), 5
     clip = renderer.render(symbols, style, 24).astype(float)
     edges = renderer.letter_edges(symbols, style, 24)

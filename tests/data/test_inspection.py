@@ -136,6 +136,8 @@ def test_what_clip_fit_cuts_off_or_blackens_is_said_from_a_fifth_on():
     assert crop.text == "2 of 4 made square by CLIP_FIT='crop': 44% cut off in b.mp4; 'pad' would not"
     assert pad.text == "2 of 4 made square by CLIP_FIT='pad': 44% added in black in b.mp4; 'crop' would not"
     assert picture_notices(clips[:1], stretched(16, 32)) == ()
+    [tall] = picture_notices(clips, stretched(16, (32, 18)))  # of the proportions of b.mp4
+    assert tall.text == "2 of 4 made 18 wide and 32 high by CLIP_FIT='crop': 58% cut off in c.mp4; 'pad' would not"
 
 
 @pytest.mark.parametrize(

@@ -457,7 +457,7 @@ def test_all_that_changes_the_data_is_said_in_eight_lines_and_nothing_else_is(tm
         folder = tmp_path / str(number) / "clips"
         folder.mkdir(parents=True)
         changes, expected = prepare(folder)
-        constants = {"DATA_ROOT": folder, "CACHE_DIR": folder.parent / "cache", "MAX_FRAMES": 4, "IMAGE_SIZE": 16}
+        constants = {"DATA_ROOT": folder, "CACHE_DIR": folder.parent / "cache", "MAX_FRAMES": 4, "IMAGE_SIZE": (16, 16)}
         with lines_that_run(branches, seen):
             summary = build_data(Config.model_construct(**{**constants, **changes})).summary
         said = [(notice.topic, notice.text) for notice in summary.notices]

@@ -339,7 +339,7 @@ def shards(tmp_path, write_video):
         "DATA_ROOT": out,
         "CACHE_DIR": tmp_path / "cache",
         "MAX_FRAMES": 4,
-        "IMAGE_SIZE": 16,
+        "IMAGE_SIZE": (16, 16),
         "CLIP_TIMING": "stretched",
     }
     inspection, reader = inspect_data(Config.model_construct(**constants))

@@ -26,7 +26,7 @@ from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 from tests.grids import mostly_slow
 
 SPECIFICATION = UNet3DSpecification(
-    image_size=16,
+    image_size=(16, 16),
     num_timesteps=50,
     channels=(16, 32),
     blocks_per_level=1,

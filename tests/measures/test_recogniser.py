@@ -23,7 +23,9 @@ def words_of(folder: Path, symbols: str, *, max_letters: int = 3, size: int = 16
     alphabets = Alphabets((Alphabet(tuple(symbols), "en", "ase"),))
     split = WordSplit(alphabets, max_letters, held_out_word_fraction=0.2, held_out_bigram_fraction=0.1, seed=0)
     lengths = ClipLengths(12.0, 4, 16, True)
-    return RecogniserWords(WordRenderer(alphabets, letters, lengths, size, ClipCache(folder, 10**6)), split, seed=0)
+    return RecogniserWords(
+        WordRenderer(alphabets, letters, lengths, (size, size), ClipCache(folder, 10**6)), split, seed=0
+    )
 
 
 def edges(*of_clips: list[float]) -> list[numpy.ndarray]:
@@ -68,6 +70,16 @@ def test_clips_of_any_size_give_a_class_a_frame(size: int) -> None:
     reading = LetterRecogniser(tuple("ABCDE"))(torch.zeros(2, 3, 7, size, size))
     assert reading.ctc_BTK.shape == (2, 7, 6)
     assert reading.frames_BTS.shape == (2, 7, 5)
+
+
+@pytest.mark.parametrize("size", [(20, 16), (16, 30)])
+def test_of_pictures_that_are_not_square_the_middle_is_read(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    recogniser = LetterRecogniser(tuple("ABCDE"))
+    clip = torch.rand(1, 3, 4, *size) * 2 - 1
+    top, left = ((side - 16) // 2 for side in size)
+    square = clip[..., top : top + 16, left : left + 16]
+    assert torch.equal(recogniser(clip).ctc_BTK, recogniser(square).ctc_BTK)
 
 
 def test_values_that_a_video_cannot_hold_are_clipped_before_reading() -> None:

@@ -48,7 +48,7 @@ def words(tmp_path: Path) -> RecogniserWords:
     split = WordSplit(alphabets, 2, 0.2, 0.1, seed=0)
     lengths = ClipLengths(12.0, 4, 8, True)
     cache = ClipCache(tmp_path / "clips", 10**6)
-    return RecogniserWords(WordRenderer(alphabets, letters, lengths, 16, cache), split, seed=0)
+    return RecogniserWords(WordRenderer(alphabets, letters, lengths, (16, 16), cache), split, seed=0)
 
 
 def test_a_second_run_gets_the_stored_one(words: RecogniserWords, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_anything_that_matters_makes_another_one(words: RecogniserWords, tmp_pat
         "seed": dataclasses.replace(words, seed=1),
         "max_letters": dataclasses.replace(words, split=dataclasses.replace(words.split, max_word_letters=3)),
         "word_fraction": dataclasses.replace(words, split=dataclasses.replace(words.split, held_out_word_fraction=0.3)),
-        "image_size": dataclasses.replace(words, renderer=dataclasses.replace(words.renderer, image_size=18)),
+        "image_size": dataclasses.replace(words, renderer=dataclasses.replace(words.renderer, image_size=(18, 18))),
         "lengths": dataclasses.replace(
             words, renderer=dataclasses.replace(words.renderer, lengths=ClipLengths(10.0, 4, 8, True))
         ),

@@ -44,10 +44,9 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
 
 
 def _draft(unet: UNet3D, frames_BTC: Tensor) -> Tensor:
-    size, drawn = unet.spec.image_size, unet.draft.size
-    picture = (frames_BTC @ unet.draft.draw.weight.T + unet.draft.draw.bias).unflatten(2, (3, drawn, drawn))
-    across = _enlargement(drawn, size)
-    return torch.einsum("yh,btchw,xw->bctyx", across, picture, across)
+    picture = (frames_BTC @ unet.draft.draw.weight.T + unet.draft.draw.bias).unflatten(2, (3, *unet.draft.size))
+    down, across = map(_enlargement, unet.draft.size, unet.spec.image_size)
+    return torch.einsum("yh,btchw,xw->bctyx", down, picture, across)
 
 
 def _enlargement(small: int, large: int) -> Tensor:

@@ -96,7 +96,7 @@ def test_sequences_side_by_side_attend_like_sequences_apart() -> None:
 
 def test_new_attention_is_the_identity_on_frames() -> None:
     x = torch.randn(6, 8, 4, 4)
-    assert torch.equal(SpatialAttention(8, 4, 2)(x, grid_features((4,), CPU)[4]), x)
+    assert torch.equal(SpatialAttention(8, 4, 2)(x, grid_features([(4, 4)], CPU)[4]), x)
     assert torch.equal(TemporalAttention(8, 4, 2)(x, 3), x)
 
 
@@ -107,7 +107,7 @@ def test_spatial_attention_stays_within_a_frame_and_temporal_within_a_position(m
     changed = x.clone()
     changed[1, :, 2, 3] += 1.0
     spatial, temporal = SpatialAttention(8, 4, 1), TemporalAttention(8, 4, 1)
-    for module, places in ((spatial, grid_features((4,), CPU)[4]), (temporal, 3)):
+    for module, places in ((spatial, grid_features([(4, 4)], CPU)[4]), (temporal, 3)):
         nn.init.normal_(module.attention.output.weight)
         monkeypatch.setattr(FrameNorm, "branch", lambda _norm, x, *_, **__: (x, x))  # the norm itself mixes positions
         difference = (module(changed, places) - module(x, places)).abs().amax(1) > 1e-6

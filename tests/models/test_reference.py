@@ -14,12 +14,13 @@ from tests.models.reference_unet import plain_unet
 
 Forward = Callable[[TextToVideoModel, Tensor, Tensor, Tensor], Tensor]
 
-SMALL = {"image_size": 16, "patch_size": 2, "spatial_attention_sizes": (4,)}
-MANY_KEYS = {"image_size": 32, "patch_size": 2, "spatial_attention_sizes": (16, 8)}  # 256 keys: the fused kernel
-LARGE = {"image_size": 48, "patch_size": 4, "spatial_attention_sizes": (6,)}  # the draft of the text is enlarged
+SMALL = {"image_size": (16, 16), "patch_size": 2, "spatial_attention_sizes": (4,)}
+WIDE = {"image_size": (16, 24), "patch_size": 2, "spatial_attention_sizes": (4,)}
+MANY_KEYS = {"image_size": (32, 32), "patch_size": 2, "spatial_attention_sizes": (16, 8)}  # 256 keys: the fused kernel
+LARGE = {"image_size": (64, 48), "patch_size": 4, "spatial_attention_sizes": (6,)}  # the draft of the text is enlarged
 NOT_ASKED = "text_encoder.duration."  # how long the clip is
 
-UNFOLDED = {"image_size": 8, "patch_size": 1, "spatial_attention_sizes": (4,)}
+UNFOLDED = {"image_size": (8, 8), "patch_size": 1, "spatial_attention_sizes": (4,)}
 
 
 def build(shape: dict[str, object]) -> TextToVideoModel:
@@ -36,9 +37,8 @@ def build(shape: dict[str, object]) -> TextToVideoModel:
 
 
 def inputs(shape: dict[str, object], frames: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    size = shape["image_size"]
     captions = torch.tensor([[3, 4, 5], [9, 7, 0]])  # the second ends in padding
-    return torch.randn(2, 3, frames, size, size), torch.tensor([7, 80]), captions
+    return torch.randn(2, 3, frames, *shape["image_size"]), torch.tensor([7, 80]), captions
 
 
 def fast(model: TextToVideoModel, video: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
@@ -50,7 +50,9 @@ def plain(model: TextToVideoModel, video: Tensor, timestep: Tensor, tokens: Tens
 
 
 @pytest.mark.parametrize(
-    "shape", mostly_slow([SMALL, MANY_KEYS, LARGE, UNFOLDED]), ids=["small", "many keys", "large", "unfolded"]
+    "shape",
+    mostly_slow([SMALL, WIDE, MANY_KEYS, LARGE, UNFOLDED], fast=2),
+    ids=["small", "wide", "many keys", "large", "unfolded"],
 )
 def test_predictions_and_gradients_are_those_of_the_plain_network(shape: dict[str, object]) -> None:
     model = build(shape)

@@ -18,7 +18,7 @@ from tests.grids import mostly_slow
 
 def specification(**changes: object) -> UNet3DSpecification:
     values: dict[str, object] = {
-        "image_size": 16,
+        "image_size": (16, 16),
         "num_timesteps": 100,
         "channels": (16, 32),
         "blocks_per_level": 1,
@@ -105,13 +105,16 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 
 def test_attention_sizes_that_match_no_level_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"SPATIAL_ATTENTION_SIZES \[5\] match no level; the levels are \(8, 4\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"\[5\] match no level; the shorter sides of the levels have \(8, 4\) pixels",
+    ):
         build(spatial_attention_sizes=(5,))
 
 
 def test_images_that_cannot_be_halved_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"IMAGE_SIZE \(18\) must be a multiple of 4"):
-        build(image_size=18)
+    with pytest.raises(ValueError, match=r"IMAGE_SIZE \(16, 18\) must have multiples of 4"):
+        build(image_size=(16, 18))
 
 
 @pytest.mark.parametrize("sampler", mostly_slow(["dpm_solver++", "ddim", "ddpm", "euler", "heun"]))

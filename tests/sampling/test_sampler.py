@@ -22,7 +22,7 @@ from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 from sampling.sampler import ClipSampler, SamplingSettings, build_sampler, to_pixels
 
 SPECIFICATION = UNet3DSpecification(
-    image_size=8,
+    image_size=(8, 8),
     num_timesteps=50,
     channels=(16,),
     blocks_per_level=1,
@@ -40,7 +40,7 @@ NATURAL = ClipLengths(12.0, 4, 24, is_natural=True)
 def sampler(name: SamplerName = "ddim", **changes: Any) -> ClipSampler:
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True)
     settings = SamplingSettings(
-        schedule, "v_prediction", name, 3, Guidance(2.0), NATURAL, image_size=8, frames_at_once=32
+        schedule, "v_prediction", name, 3, Guidance(2.0), NATURAL, image_size=(8, 8), frames_at_once=32
     )
     return ClipSampler(replace(settings, **changes), TOKENIZER, CPU)
 

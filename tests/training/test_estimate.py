@@ -277,7 +277,7 @@ cpu = ComputeDevice(torch.device("cpu"), None)
 model = build_model(config, build_tokenizer(config, None), cpu.device)
 average = ExponentialMovingAverage(model, 0.9)
 start = memory_in_use(cpu.device).here
-clips = batch(1, frames=config.MAX_FRAMES, size=config.IMAGE_SIZE)
+clips = batch(1, frames=config.MAX_FRAMES, size=config.IMAGE_SIZE[0])
 estimate = estimate_training(
     model, optimizer_of(model), clips, cpu, **sizes_of(1, config.BATCH_SIZE, 1, frames=config.MAX_FRAMES)
 )

@@ -124,7 +124,7 @@ def test_whether_a_step_counts_is_decided_on_the_device(imagined_cuda: Any) -> N
 @pytest.mark.parametrize("guidance", mostly_slow([Guidance(3.0, 0.7, (0.2, 0.9)), Guidance(1.0), Guidance(3.0, 0.7)]))
 def test_clips_of_the_real_network_reach_the_host(imagined_cuda: Any, sampler: SamplerName, guidance: Guidance) -> None:
     specification = UNet3DSpecification(
-        image_size=8,
+        image_size=(8, 8),
         num_timesteps=50,
         channels=(16,),
         blocks_per_level=1,
@@ -138,7 +138,9 @@ def test_clips_of_the_real_network_reach_the_host(imagined_cuda: Any, sampler: S
     model = TextToVideoModel(CharacterEncoder(28, 16, 1, 2), UNet3D(specification)).to(device)
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True).to(device)
     lengths = ClipLengths(12.0, 4, 8, is_natural=True)
-    settings = SamplingSettings(schedule, "v_prediction", sampler, 3, guidance, lengths, image_size=8, frames_at_once=8)
+    settings = SamplingSettings(
+        schedule, "v_prediction", sampler, 3, guidance, lengths, image_size=(8, 8), frames_at_once=8
+    )
     tokenizer = CharacterTokenizer(tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), 64)
     clip_sampler = ClipSampler(settings, tokenizer, ComputeDevice(device, None))
     noises = [clip_sampler.initial_noise(frames, 0, index) for index, frames in enumerate((4, 8, 4))]

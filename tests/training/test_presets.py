@@ -76,7 +76,7 @@ def test_forward_loss_and_sampling_of_a_preset_fit_together(
         return torch.func.functional_call(network, parameters, arguments)
 
     longest = tokenizer(["ABCDEFGHIJKL"[: config.MAX_WORD_LETTERS]] * batch).to(device)
-    shape = (batch, 3, config.MAX_FRAMES, config.IMAGE_SIZE, config.IMAGE_SIZE)
+    shape = (batch, 3, config.MAX_FRAMES, *config.IMAGE_SIZE)
     video, noise = torch.empty(shape, device=device), torch.empty(shape, device=device)
     timestep_B = stratified_timesteps(batch, config.NUM_TRAIN_TIMESTEPS, torch_generator(0, "preset")).to(device)
     noisy = objective.noise(video, noise, timestep_B)
@@ -121,9 +121,9 @@ def test_a_step_of_a_preset_fits_on_a_gpu_of_80_gb(
             kept[storage._cdata] = storage
         return tensor
 
-    batch, side = config.BATCH_SIZE, config.IMAGE_SIZE
+    batch = config.BATCH_SIZE
     zeros = torch.zeros(batch, dtype=torch.int64, device=fake_cuda)
-    video = torch.empty(batch, 3, config.MAX_FRAMES, side, side, device=fake_cuda)
+    video = torch.empty(batch, 3, config.MAX_FRAMES, *config.IMAGE_SIZE, device=fake_cuda)
     tokens = torch.ones(batch, config.MAX_WORD_LETTERS, dtype=torch.int64, device=fake_cuda)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cuda", torch.bfloat16):
         torch.func.functional_call(network.train(), parameters, (video, zeros, tokens, zeros.bool()))

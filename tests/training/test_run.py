@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from safetensors.torch import load
@@ -219,6 +220,16 @@ def test_folder_data_trains_too(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_pictures_need_not_be_square(run: Run, tmp_path: Path) -> None:
+    folder = run("tall", "--image-size=32,16", "--max-steps=2")
+    with av.open(newest_first(folder, "samples/**/*.mp4")[0]) as video:
+        assert (video.streams.video[0].height, video.streams.video[0].width) == (256, 128)
+    clip, sheet = tmp_path / "clip.mp4", tmp_path / "sheet.png"
+    assert generate.main([f"--run={folder}", "--text=A", f"--output={clip}", f"--contact-sheet={sheet}"]) == 0
+    with av.open(clip) as video:
+        assert (video.streams.video[0].height, video.streams.video[0].width) == (32, 16)
+
+
 def test_a_run_of_a_version_that_knew_fewer_letters_goes_on(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

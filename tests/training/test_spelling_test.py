@@ -54,7 +54,7 @@ def clips(tmp_path: Path) -> dict[str, Tensor]:
     _, letters = load_letters("ase")
     lengths = ClipLengths(12.0, 4, 32, is_natural=True)
     alphabets = Alphabets((Alphabet(tuple("ABC"), "en", "ase"),))
-    renderer = WordRenderer(alphabets, letters, lengths, 16, ClipCache(tmp_path, 10**6))
+    renderer = WordRenderer(alphabets, letters, lengths, (16, 16), ClipCache(tmp_path, 10**6))
     return {word: to_unit_range(torch.from_numpy(renderer.clip(word, None))) for word in (*WORDS, "AB")}
 
 

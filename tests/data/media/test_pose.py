@@ -28,6 +28,22 @@ def test_a_clip_has_the_shape_that_is_asked_for_and_says_what_it_was(tmp_path, s
     assert clip.facts == MediaFacts(1000, 800, 30, 1.2)
 
 
+@pytest.mark.parametrize("size", [(64, 40), (40, 64)])
+def test_in_pictures_that_are_not_square_nothing_is_cut_or_distorted(draw, size):
+    """The signer needs a place about as wide as high, so the shorter side decides how large it is."""
+    sign = signer(4)
+    sign.move("RIGHT", numpy.array([[300.0, 400.0], [450.0, 400.0], [300.0, 550.0], [300.0, 550.0]]))
+    video = draw(sign, 4, size)
+    assert video.shape == (4, *size, 3)
+    places = [where(image, YELLOW).mean(0) for image in video]
+    down, right = places[2] - places[0], places[1] - places[0]
+    assert right[1] == pytest.approx(down[0], abs=1)
+    assert max(abs(right[0]), abs(down[1])) < 1
+    square = [where(image, YELLOW).mean(0) for image in draw(sign, 4, 40)]
+    assert right[1] > (square[1] - square[0])[1] - 1
+    assert len(fingers(video[0])) >= len(fingers(draw(sign, 4, 40)[0])) - 3
+
+
 def test_a_file_in_a_tar_file_is_the_same_clip(tmp_path):
     content = signer().content()
     (tmp_path / "a.pose").write_bytes(content)

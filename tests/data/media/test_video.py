@@ -11,7 +11,7 @@ import data.media.resample
 import data.media.video
 from common.video_encoding import video_frame
 from data.media.files import PlainFile
-from data.media.resample import square_resize, uniform_indices
+from data.media.resample import fitted, uniform_indices
 from data.media.video import decode_video
 from data.rows import WHOLE, TimeSpan, UnusableClip
 from tests.grids import mostly_slow
@@ -33,24 +33,47 @@ def test_indices_are_uniform_over_the_whole_duration():
 def test_the_centre_square_is_kept():
     frame = numpy.zeros((20, 40, 3), numpy.uint8)
     frame[:, 10:30] = 200
-    assert (square_resize(frame, stretched(1, 8)) == 200).all()
-    assert (square_resize(frame.transpose(1, 0, 2), stretched(1, 8)) == 200).all()
+    assert (fitted(frame, stretched(1, 8)) == 200).all()
+    assert (fitted(frame.transpose(1, 0, 2), stretched(1, 8)) == 200).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 40), (20, 60), (90, 30)])
+def test_a_picture_gets_the_height_and_width_that_are_asked_for_upright(height, width):
+    """Top left is red, top right green, bottom left blue, whatever is cut off or added."""
+    frame = numpy.zeros((height, width, 3), numpy.uint8)
+    frame[: height // 2, : width // 2, 0], frame[: height // 2, width // 2 :, 1] = 200, 200
+    frame[height // 2 :, : width // 2, 2] = 200
+    cut = fitted(frame, stretched(1, (12, 8)))
+    assert cut.shape == (12, 8, 3)
+    assert (cut[:5, :3] == (200, 0, 0)).all()
+    assert (cut[:5, 5:] == (0, 200, 0)).all()
+    assert (cut[7:, :3] == (0, 0, 200)).all()
+    padded = fitted(frame, stretched(1, (12, 8), "pad"))
+    rows, columns = (numpy.flatnonzero(padded.any((axis, 2))) for axis in (1, 0))
+    scale = min(12 / height, 8 / width)
+    assert len(rows) == pytest.approx(height * scale, abs=1)
+    assert len(columns) == pytest.approx(width * scale, abs=1)
+    assert abs(rows[0] + rows[-1] - 11) <= 1
+    assert abs(columns[0] + columns[-1] - 7) <= 1
+    assert padded[rows[0], columns[0]].argmax() == 0
+    assert padded[rows[0], columns[-1]].argmax() == 1
+    assert padded[rows[-1], columns[0]].argmax() == 2
 
 
 def test_a_picture_that_is_padded_keeps_everything_and_its_shape():
     frame = numpy.full((20, 40, 3), 200, numpy.uint8)
-    padded = square_resize(frame, stretched(1, 16, "pad"))
+    padded = fitted(frame, stretched(1, 16, "pad"))
     assert (padded[4:12] == 200).all()
     assert (padded[:4] == 0).all()
     assert (padded[12:] == 0).all()
-    assert (square_resize(frame.transpose(1, 0, 2), stretched(1, 16, "pad"))[:, 4:12] == 200).all()
+    assert (fitted(frame.transpose(1, 0, 2), stretched(1, 16, "pad"))[:, 4:12] == 200).all()
 
 
 def test_pixels_that_are_not_square_are_stretched_before_the_picture_is_cut_or_padded():
     frame = numpy.zeros((20, 20, 3), numpy.uint8)
     frame[:, 5:15] = 200  # shown 40 wide and 20 high, this is the centre square
-    assert (square_resize(frame, stretched(1, 8), pixel_aspect=2.0) == 200).all()
-    padded = square_resize(frame, stretched(1, 16, "pad"), pixel_aspect=2.0)
+    assert (fitted(frame, stretched(1, 8), pixel_aspect=2.0) == 200).all()
+    padded = fitted(frame, stretched(1, 16, "pad"), pixel_aspect=2.0)
     assert (padded[:4] == 0).all()
     assert (padded[5:11, 5:11] == 200).all()
 
@@ -58,7 +81,7 @@ def test_pixels_that_are_not_square_are_stretched_before_the_picture_is_cut_or_p
 def test_resizing_is_antialiased():
     stripes = numpy.zeros((64, 64, 3), numpy.uint8)
     stripes[::2] = 200
-    assert abs(square_resize(stripes, stretched(1, 16))[4:12].astype(int) - 100).max() <= 15
+    assert abs(fitted(stripes, stretched(1, 16))[4:12].astype(int) - 100).max() <= 15
 
 
 @pytest.mark.parametrize("extension", [".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv"])
@@ -160,7 +183,7 @@ def two_passes(path, num_frames, image_size):
         times = sorted(frame.time for frame in frames)
         images = [frame.to_ndarray(format="rgb24") for frame in frames]
     wanted = uniform_indices(times, times[-1] - times[0] + duration, num_frames)
-    return numpy.stack([square_resize(images[index], stretched(1, image_size)) for index in wanted])
+    return numpy.stack([fitted(images[index], stretched(1, image_size)) for index in wanted])
 
 
 @pytest.fixture
