@@ -91,7 +91,7 @@ class Config(Settings):
     """What is held out of DATA_ROOT: other signers or other captions; "auto" takes the data set's own split first."""
     SIGNED_LANGUAGE: LanguageCodes = ("ase",)
     """Codes of the finger-spelling alphabets, such as ase for American Sign Language, or "all"; with several, a text
-    begins with the code of its own: "gsg HALLO"."""
+    begins with the code of its language: "gsg HALLO"."""
     MAX_WORD_LETTERS: int = Field(5, ge=1, le=MOST_LETTERS)
     """Letters in the longest finger-spelled word of the training; longer ones can be asked for."""
     EPOCH_SIZE: int = Field(2048, ge=1, le=10**9)

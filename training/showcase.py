@@ -32,7 +32,6 @@ from measures.recogniser import LetterRecogniser
 from measures.spelling import letter_error_rate, shuffled_letter_error_rate
 from measures.text_use import text_sensitivity
 from sampling.sampler import ClipSampler, to_pixels
-from training.validation import median_error
 
 COMPARED_CLIPS = 256
 SCANNED_CLIPS = 4096  # of a larger data set, only the first clips may be picked
@@ -190,8 +189,7 @@ class Showcase:
             generated_raw=tuple(map(to_pixels, raw)),
             real=self._real,
             seconds=tuple(zip(real, expected, strict=True)),
-            measures=self._measure(clips[:count], clips[count:], ema_model)
-            | {"Duration_Error_Percent": 100 * median_error(expected, real)},
+            measures=self._measure(clips[:count], clips[count:], ema_model),
             frames_per_second=self._frames_per_second,
         )
 

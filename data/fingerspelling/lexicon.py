@@ -68,6 +68,18 @@ def available_languages() -> tuple[str, ...]:
     return tuple(sorted({entry.signed_language for entry in read_index()}))
 
 
+def recorded_languages() -> tuple[str, ...]:
+    """Return the codes whose letters were recorded for them: French (fsl) points to the American recordings (ase)."""
+    seen: set[str] = set()
+    recorded = []
+    for code in available_languages():
+        paths = {entry.path for entry in language_entries(code)}
+        if not paths <= seen:
+            recorded.append(code)
+        seen |= paths
+    return tuple(recorded)
+
+
 def language_entries(signed_language: str) -> tuple[LexiconEntry, ...]:
     """Return one entry a symbol.
 

@@ -14,7 +14,7 @@ from common.randomness import derive_seed, numpy_generator
 from config import Config
 from data.cache import ClipCache
 from data.fingerspelling.drawing import NEUTRAL_STYLE, Style, compose_word, random_style, render_word
-from data.fingerspelling.lexicon import available_languages, language_entries, read_recording
+from data.fingerspelling.lexicon import language_entries, read_recording, recorded_languages
 from data.fingerspelling.strokes import LetterMotion, letter_motions
 from data.fingerspelling.timing import SpelledTime, WordTiming, random_speed, spelled_time, time_letters
 from data.fingerspelling.words import SPACE, Alphabet, Alphabets, Word, WordSplit, letters_of
@@ -54,7 +54,7 @@ def load_languages(codes: Sequence[str]) -> tuple[Alphabets, Mapping[str, Letter
         UserError: a language is not in the lexicon.
     """
     if ALL_LANGUAGES in codes:
-        codes = available_languages()
+        codes = recorded_languages()
     loaded = [load_letters(code, f"{code}:" if len(codes) > 1 else "") for code in codes]
     letters = {symbol: letter for _, letters in loaded for symbol, letter in letters.items()}
     return Alphabets(tuple(alphabet for alphabet, _ in loaded)), letters

@@ -89,9 +89,6 @@ TAGS = {
         "How long the model expects each validation clip to be, by its caption, against how long it is. On the line: "
         "right. Clips of one caption differ, so points lie around it."
     ),
-    "Duration_Error_Percent": Tag(
-        "How far these durations are from the real ones, as a share: the median over the validation clips."
-    ),
     "Nearest_Training_Distance": Tag(
         "Distance of generated clips of held-out prompts (of all, where none is held out) to their nearest training "
         "clips, of at most 256: root mean square difference at 16 x 16 pixels, range -1 to 1. Far below "

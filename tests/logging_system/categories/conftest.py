@@ -84,7 +84,6 @@ class View:
                 "Text_Sensitivity": 0.25,
                 "Motion_Energy_Ratio": 0.5,
                 "Sharpness_Ratio": 2.0,
-                "Duration_Error_Percent": 35.0,
             },
             frames_per_second=8.0,
         )

@@ -155,7 +155,6 @@ def test_generated_real_and_earlier_clips_stand_where_they_should(
         "Text_Sensitivity": 0.25,
         "Motion_Energy_Ratio": 0.5,
         "Sharpness_Ratio": 2.0,
-        "Duration_Error_Percent": 35.0,
         "Nearest_Training_Distance": 0.5,
         "Nearest_Training_Distance_Real": 0.75,
         "Other/New_Measure": 3.0,
