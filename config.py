@@ -30,7 +30,7 @@ from common.field_types import (
     check_distinct,
 )
 from common.settings import Settings
-from config_checks import CROSS_FIELD_CHECKS
+from config_checks import CROSS_FIELD_CHECKS, side_divisor
 
 Channels = Annotated[int, Field(ge=1, le=8192)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
@@ -85,8 +85,9 @@ class Config(Settings):
     """Folders outside of DATA_ROOT that paths and links in it may lead to, such as "/mnt/clips"."""
     SIGNER_FROM_FILE_NAME: bool = False
     """Whether the files of a folder begin with the signer's name and an underscore: alice_hello.mp4."""
-    CLIP_FIT: Literal["crop", "pad"] = "crop"
-    """How clips of DATA_ROOT get the shape of IMAGE_SIZE: the centre is cut out, or black borders are added."""
+    CLIP_FIT: Literal["crop", "pad", "signer"] = "crop"
+    """How clips of DATA_ROOT get the shape of IMAGE_SIZE: "crop" takes the centre, "pad" all, with black borders, and
+    "signer" the region in which the clip moves, so that hands fill it."""
     SPLIT_BY: Literal["auto", "signer", "caption"] = "auto"
     """What is held out of DATA_ROOT: other signers or other captions; "auto" takes the data set's own split first."""
     SIGNED_LANGUAGE: LanguageCodes = ("ase",)
@@ -266,6 +267,11 @@ class Config(Settings):
     """Most layers with curves of their own; beyond it the deepest are merged into their parents."""
     HISTOGRAM_BINS: int = Field(64, ge=2, le=64)
     """Bins of each histogram."""
+
+    @property
+    def side_divisor(self) -> int:
+        """What height and width are multiples of."""
+        return side_divisor(self.PATCH_SIZE, self.MODEL_CHANNELS)
 
     @property
     def frames_at_once(self) -> int:

@@ -25,6 +25,7 @@ from data.clip_set import check_usable, name_skipped, split_as_configured
 from data.clip_splits import ClipSplit
 from data.inspection_report import InspectionReport, draw_sheet, report_line
 from data.media.files import printable
+from data.recommendation import recommend, with_options
 from data.rows import Manifest
 from data.shards import check_new_folder, write_shards
 from models.build import build_tokenizer
@@ -49,9 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace, training_options: Sequence[str]) -> None:
-    # The word none alone would mean no folder.
-    path = f"./{options.path}" if str(options.path).lower() == "none" else options.path
-    arguments = [f"--data-root={path}", *training_options]
+    arguments = [f"--data-root={_as_folder(options.path)}", *training_options]
     config = load_settings(Config, PRESETS, arguments, program=f"{PROGRAM} {options.command}").config
     # Before everything is inspected, which may take long:
     tokenizer = build_tokenizer(config, None)
@@ -61,7 +60,7 @@ def _run(options: argparse.Namespace, training_options: Sequence[str]) -> None:
     else:
         _check_output("--sheet", options.sheet, ".png")
         _check_output("--json", options.json, ".json")
-        _inspect(options, config, tokenizer)
+        _inspect(options, config, tokenizer, training_options)
 
 
 def _check_output(option: str, path: Path | None, suffix: str) -> None:
@@ -73,7 +72,14 @@ def _check_output(option: str, path: Path | None, suffix: str) -> None:
         raise UserError(f"{option} {path}: this is no file in a folder that exists.")
 
 
-def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) -> None:
+def _as_folder(path: Path) -> str:
+    """Return a path as DATA_ROOT is typed: the word none alone would mean no folder."""
+    return f"./{path}" if str(path).lower() == "none" else str(path)
+
+
+def _inspect(
+    options: argparse.Namespace, config: Config, tokenizer: Tokenizer, training_options: Sequence[str]
+) -> None:
     inspection, reader = inspect_data(config)
     captions = [clip.row.caption for clip in inspection.usable]
     lost = unread(tokenizer, captions)
@@ -87,7 +93,7 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
         problem = error  # what was found comes first
     path = printable(str(options.path))
     notices = caption_notices(config, lost, tokenizer, captions)
-    report = InspectionReport(path, inspection, config.TEXT_ENCODER, lost, notices, split, reader.shape.lengths)
+    report = InspectionReport(path, inspection, config.TEXT_ENCODER, lost, notices, split, reader.shape)
     print("\n".join(report.lines()))
     if options.json is not None:
         content = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
@@ -99,6 +105,11 @@ def _inspect(options: argparse.Namespace, config: Config, tokenizer: Tokenizer) 
         print(report_line("contact sheet", f"{options.sheet} ({counted(shown, 'clip')} as the training sees them)"))
     if problem is not None:
         raise problem
+    advice = recommend(config, inspection.usable)
+    suits = "" if advice.options else ": these settings suit the clips"
+    print(report_line("advice", "; ".join(advice.reasons) + suits))
+    wanted = with_options(training_options, advice.options)
+    print(report_line("train", command("python", "main.py", "--data-root", _as_folder(options.path), *wanted)))
 
 
 def _write(option: str, path: Path, content: bytes) -> None:

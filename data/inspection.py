@@ -99,7 +99,7 @@ class ClipReader:
         stamp = media_stamp(self.root, media)
         if stamp != clip.stamp and not self._is_same(clip):
             raise UnusableClip("has changed since the data set was opened")
-        decoded = decode_media(self.root, media, self.shape)
+        decoded = decode_media(self.root, media, self.shape, clip.facts)
         check_unchanged(self.root, media, stamp)
         return decoded.pixels_THWC
 
@@ -171,18 +171,28 @@ def picture_notices(clips: Sequence[InspectedClip], shape: ClipShape) -> tuple[N
             texts.append(f"{len(changed)} of {len(clips)} {reason}, such as {changed[0]}")
     if text := _too_long(clips, shape.lengths):
         texts.append(text)
-    shares = [(_lost_share(clip, shape), clip.row.id) for clip in clips]
+    shares = [(lost_share(clip, shape), clip.row.id) for clip in clips]
     lost = [(share, name) for share, name in shares if share > LARGEST_LOST_SHARE]
+    if shape.fit == "signer" and (still := [clip.row.id for clip in clips if is_still(clip)]):
+        texts.append(
+            f"{len(still)} of {len(clips)} show no movement, so that CLIP_FIT='signer' cuts their centre out as 'crop' "
+            f"does, such as {still[0]}"
+        )
     if lost:
         tall, wide = shape.image_size
         share, name = max(lost, key=lambda pair: pair[0])
         wanted = "square" if tall == wide else f"{wide} wide and {tall} high"
-        done, other = ("cut off", "pad") if shape.fit == "crop" else ("added in black", "crop")
+        done, other = ("added in black", "crop") if shape.fit == "pad" else ("cut off", "pad")
         texts.append(
             f"{len(lost)} of {len(clips)} made {wanted} by CLIP_FIT={shape.fit!r}: {share:.0%} {done} in {name}; "
             f"{other!r} would not"
         )
     return tuple(Notice("pictures", text) for text in texts)
+
+
+def is_still(clip: InspectedClip) -> bool:
+    """Return whether a clip, other than a drawn pose, has no region in which it moves."""
+    return clip.facts.region is None and clip.row.media.kind != "pose"
 
 
 def _too_long(clips: Sequence[InspectedClip], lengths: ClipLengths) -> str:
@@ -210,8 +220,13 @@ def _too_long(clips: Sequence[InspectedClip], lengths: ClipLengths) -> str:
     )
 
 
-def _lost_share(clip: InspectedClip, shape: ClipShape) -> float:
-    """Return which share of a side of a clip's pictures is cut off, or of a frame's black; 0 for drawn poses."""
+def lost_share(clip: InspectedClip, shape: ClipShape) -> float:
+    """Return which share of a side of a clip's pictures is cut off, or of a frame's black.
+
+    It is 0 for drawn poses, and where the region in which a clip moves is what is wanted.
+    """
+    if shape.fit == "signer" and not is_still(clip):
+        return 0.0
     tall, wide = shape.image_size
     sides = clip.facts.width * tall, clip.facts.height * wide
     return 0.0 if clip.row.media.kind == "pose" else 1 - min(sides) / max(sides)

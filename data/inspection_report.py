@@ -3,12 +3,12 @@
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy
 
 from common.console import counted
-from common.filmstrip import filmstrips
+from common.filmstrip import TILE_SIDE, filmstrips
 from common.video_encoding import encode_png
 from data.clip_splits import (
     ClipSplit,
@@ -19,8 +19,9 @@ from data.clip_splits import (
     one_spelling,
     split_notices,
 )
-from data.inspection import ClipReader, InspectedClip, Inspection
+from data.inspection import ClipReader, InspectedClip, Inspection, is_still
 from data.lengths import ClipLengths
+from data.media.resample import ClipShape, Fit, window
 from data.rows import Notice, UnusableClip
 from models.tokens import Unread
 
@@ -29,6 +30,7 @@ LISTED_KINDS = 5  # frame rates, resolutions, signers ...
 LABEL_WIDTH = 14
 CLIPS_SHOWN = 24
 SHEET_LABEL_WIDTH = 260
+BOX_LINE, BOX_COLOUR = 2, (255, 210, 0)  # pixels of the sheet; red, green, blue
 LONGEST_NAME = 34
 
 
@@ -42,7 +44,7 @@ class InspectionReport:
     unread: Unread  # what the text encoder does not read of the captions
     caption_notices: tuple[Notice, ...]
     split: ClipSplit | None  # None if the clips cannot be divided
-    lengths: ClipLengths  # of the training
+    shape: ClipShape  # of the training
 
     def lines(self) -> list[str]:
         """Return the lines to print."""
@@ -59,9 +61,10 @@ class InspectionReport:
             resolutions = Counter(f"{clip.facts.width} x {clip.facts.height}" for clip in clips)
             lines += [
                 report_line("durations", _durations(clips)),
-                report_line("trained as", _frames(clips, self.lengths)),
+                report_line("trained as", _frames(clips, self.shape.lengths)),
                 report_line("frame rates", _most_common(rates)),
                 report_line("resolutions", _most_common(resolutions)),
+                report_line("movement", _movement(clips, self.shape.fit)),
                 *self._caption_lines(),
                 report_line("signers", _named([clip.row.signer and signers[clip.row.signer] for clip in clips])),
                 report_line("languages", _named([clip.row.language for clip in clips])),
@@ -102,10 +105,11 @@ class InspectionReport:
                     "split": part_of.get(clip.row.id),
                     "seconds": clip.facts.seconds,
                     "frames": clip.facts.frames,
-                    "trained_frames": self.lengths.of(clip.facts.seconds),
+                    "trained_frames": self.shape.lengths.of(clip.facts.seconds),
                     "width": clip.facts.width,
                     "height": clip.facts.height,
                     "changes": clip.facts.changes,
+                    "region": None if clip.facts.region is None else asdict(clip.facts.region),
                     "sha256": clip.digest,
                 }
                 for clip in self.inspection.usable
@@ -135,16 +139,60 @@ class InspectionReport:
 
 
 def draw_sheet(clips: Sequence[InspectedClip], reader: ClipReader, seed: int) -> tuple[bytes, int] | None:
-    """Draw filmstrips of a random choice of usable clips: a PNG and how many it shows; None if there is no clip."""
+    """Draw filmstrips of a random choice of usable clips: a PNG and how many it shows; None if there is no clip.
+
+    Where clips are cut to the region in which they move, a strip above shows the whole pictures with a box around it.
+    """
     rows: list[tuple[str, numpy.ndarray]] = []
-    for clip in hash_order(clips, seed)[:CLIPS_SHOWN]:
+    shown, is_cut = 0, reader.shape.fit == "signer"
+    for clip in hash_order(clips, seed)[: CLIPS_SHOWN // 2 if is_cut else CLIPS_SHOWN]:
         try:
+            if is_cut and clip.row.media.kind != "pose":
+                rows.append((f"{clip.row.caption}\nas it is", _whole_with_box(clip, reader)))
             rows.append((f"{clip.row.caption}\n{clip.row.id[-LONGEST_NAME:]}", reader.clip(clip)))
+            shown += 1
         except UnusableClip:  # gone in this moment: the picture shows the others
             continue
-    if not rows:
-        return None
-    return encode_png(filmstrips(rows, SHEET_LABEL_WIDTH)), len(rows)
+    return (encode_png(filmstrips(rows, SHEET_LABEL_WIDTH)), shown) if rows else None
+
+
+def _whole_with_box(clip: InspectedClip, reader: ClipReader) -> numpy.ndarray:
+    """Return a clip's whole pictures, as large as they are on a sheet, with a box around what the training sees."""
+    shape, facts = reader.shape, clip.facts
+    scale = -(-TILE_SIDE // shape.image_size[0])
+    tall, wide = shape.image_size[0] * scale, shape.image_size[1] * scale
+    whole = replace(reader, shape=replace(shape, image_size=(tall, wide), fit="pad"))
+    pixels_THWC = whole.clip(clip).copy()
+    top, left, rows, columns = window(facts.height, facts.width, shape, facts.region)
+    scale_down = min(tall / facts.height, wide / facts.width)
+    first = (tall - facts.height * scale_down) / 2 + top * scale_down
+    second = (wide - facts.width * scale_down) / 2 + left * scale_down
+    corners = [first, first + rows * scale_down - BOX_LINE, second, second + columns * scale_down - BOX_LINE]
+    most = [side - BOX_LINE for side in (tall, tall, wide, wide)]
+    edges = [round(min(max(edge, 0), last)) for edge, last in zip(corners, most, strict=True)]
+    for edge in edges[:2]:
+        pixels_THWC[:, edge : edge + BOX_LINE, edges[2] : edges[3] + BOX_LINE] = BOX_COLOUR
+    for edge in edges[2:]:
+        pixels_THWC[:, edges[0] : edges[1] + BOX_LINE, edge : edge + BOX_LINE] = BOX_COLOUR
+    return pixels_THWC
+
+
+def _movement(clips: Sequence[InspectedClip], fit: Fit) -> str:
+    """Say in how large a part of the picture clips move, and how many are cut to it."""
+    shares = [clip.facts.region.share for clip in clips if clip.facts.region is not None]
+    still = sum(map(is_still, clips))
+    drawn = len(clips) - len(shares) - still
+    texts = []
+    if shares:
+        span = f"{min(shares):.0%} to {max(shares):.0%} of the picture"
+        texts.append(f"within {span}, median {statistics.median(shares):.0%}")
+    if still:
+        texts.append(f"none in {counted(still, 'clip')}")
+    if drawn:
+        texts.append(f"{counted(drawn, 'clip is', 'clips are')} drawn")
+    if fit == "signer":
+        texts.append(f"{len(shares)} cut to it and {still} to the centre")
+    return "; ".join(texts)
 
 
 def report_line(label: str, text: str) -> str:

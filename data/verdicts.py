@@ -18,6 +18,7 @@ import PIL
 
 from common.files import write_atomically
 from data.media.decode import DECODING_VERSION
+from data.media.motion import Region
 from data.media.resample import MediaFacts
 from data.rows import Media
 
@@ -108,7 +109,8 @@ class VerdictStore:
         for line in content.splitlines():
             try:
                 entry = json.loads(line)
-                facts = entry["facts"] | {"changes": tuple(entry["facts"]["changes"])}
+                facts, region = entry["facts"], entry["facts"]["region"]
+                facts |= {"changes": tuple(facts["changes"]), "region": region and Region(**region)}
                 self._known[entry["key"]] = Verdict(str(entry["digest"]), MediaFacts(**facts))
             except (ValueError, TypeError, KeyError, RecursionError):
                 continue

@@ -43,7 +43,7 @@ REFUSED = [
     ("CLIP_TIMING", "padded", "should be 'natural' or 'stretched'"),
     ("MIN_FRAMES", "6", "multiple of 4"),
     ("MAX_FRAMES", "18", "multiple of 4"),
-    ("CLIP_FIT", "stretch", "should be 'crop' or 'pad'"),
+    ("CLIP_FIT", "stretch", "should be 'crop', 'pad' or 'signer'"),
     ("SPLIT_BY", "random", "should be 'auto', 'signer' or 'caption'"),
     ("SIGNED_LANGUAGE", "", "should have at least 1 item"),
     ("TEXT_ENCODER", "", "needs a value, not an empty text"),

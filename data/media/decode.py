@@ -14,22 +14,22 @@ from data.media.resample import ClipShape, DecodedClip, MediaFacts, begins_withi
 from data.media.video import decode_video
 from data.rows import WHOLE, Media, TimeSpan, UnusableClip
 
-DECODING_VERSION = 5  # raised when the same file would decode differently: old cache entries then do not count
+DECODING_VERSION = 6  # raised when the same file would decode differently: old cache entries then do not count
 MOST_POSE_FRAMES = 10_000  # of the clip: the landmarks of them all are held in memory
 
 
-def decode_media(root: Path, media: Media, shape: ClipShape) -> DecodedClip:
-    """Return a clip, resampled over its full duration.
+def decode_media(root: Path, media: Media, shape: ClipShape, known: MediaFacts | None = None) -> DecodedClip:
+    """Return a clip, resampled over its full duration; `known` is what was found out about it before.
 
     Raises:
         UnusableClip: it cannot be used; the message says why.
     """
     opened = open_media(root, media)
     if isinstance(opened, FrameFolder):
-        return decode_frames(opened, shape, media.span)
+        return decode_frames(opened, shape, media.span, known)
     if media.kind == "pose":
         return decode_pose(opened, shape, media.span)
-    return decode_video(opened, shape, media.span)
+    return decode_video(opened, shape, media.span, known)
 
 
 def decode_pose(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> DecodedClip:

@@ -20,13 +20,14 @@ from data.media.resample import (
     DecodedClip,
     Frame,
     Frames,
+    MediaFacts,
     Turn,
     begins_within,
     choose_frames,
+    needed_frames,
     rgb_pixels,
     turn_changes,
     turned,
-    uniform_indices,
 )
 from data.rows import WHOLE, TimeSpan, UnusableClip
 
@@ -100,8 +101,10 @@ def _by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def decode_frames(folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE) -> DecodedClip:
-    """Return a folder of frames, or a part of it, resampled over its full duration.
+def decode_frames(
+    folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE, known: MediaFacts | None = None
+) -> DecodedClip:
+    """Return a folder of frames, or a part of it, resampled over its full duration; `known` was found out before.
 
     Every picture is decoded, so that whether a clip can be used does not depend on its new length.
 
@@ -113,11 +116,9 @@ def decode_frames(folder: FrameFolder, shape: ClipShape, span: TimeSpan = WHOLE)
         seconds = 1 / folder.frames_per_second
         times = [number * seconds for number in range(len(names))]
         within = [time for time in times if begins_within(time, span)]
-        expected: Sequence[int] = ()
-        if within:
-            duration = within[-1] - within[0] + seconds
-            expected = uniform_indices(within, duration, shape.lengths.of(duration))
-        return choose_frames(lambda: folder_frames(folder, names), frozenset(expected), shape, span)
+        duration = within[-1] - within[0] + seconds if within else 0.0
+        expected = needed_frames(within, duration, shape.lengths)
+        return choose_frames(lambda: folder_frames(folder, names), expected, shape, span, known)
 
 
 def folder_frames(folder: FrameFolder, names: Sequence[str]) -> Frames:

@@ -3,12 +3,13 @@
 Which frames a clip consists of is known only when all have been decoded, counted and timed. Decoding is what takes
 long, so a guess from the container's timestamps says in advance which frames those will probably be. Every frame is
 then decoded once and only the expected ones are kept, resized: memory holds no more than one full-sized frame at a
-time. If the guess was wrong, the file is decoded once more.
+time. If the guess was wrong, the file is decoded once more; and so it is if frames are to be cut to the region in which
+the clip moves, and nobody knows that yet.
 """
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy
@@ -18,13 +19,14 @@ from PIL import Image
 from common.vision import v2
 from data.lengths import ClipLengths
 from data.media.budget import check_duration, check_frame_count
+from data.media.motion import WATCHED_FRAMES, Region, grey_copy, moving_region
 from data.rows import WHOLE, TimeSpan, UnusableClip
 
 BACKGROUND = (255, 255, 255)  # behind what is transparent: as most pages show it
 ROUNDING = 1e-6  # seconds: a frame that appears at just this moment counts, however its time was rounded
 LEAST_MISSING_SECONDS, LEAST_MISSING_SHARE = 0.2, 0.1  # of a part, that its file may lack: lists are rounded
 
-Fit = Literal["crop", "pad"]
+Fit = Literal["crop", "pad", "signer"]
 Change = Literal["turned", "mirrored", "transparent", "tone-mapped"]  # what was done to the pictures as they are stored
 Turn = tuple[bool, bool, bool]  # rows become columns, then the columns are reversed, then the rows
 UPRIGHT: Turn = (False, False, False)
@@ -36,7 +38,7 @@ class ClipShape:
 
     lengths: ClipLengths  # T, by a clip's duration, over all of which it is resampled
     image_size: tuple[int, int]  # H and W
-    fit: Fit = "crop"  # how a picture gets the proportions of H and W: cut, or with black borders
+    fit: Fit = "crop"  # how a picture gets the proportions of H and W: by its centre, in full, or by what moves
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class MediaFacts:
     frames: int
     seconds: float
     changes: tuple[Change, ...] = ()
+    region: Region | None = None  # in which the clip moves; None if it does not, or is drawn
+
+
+@dataclass(frozen=True)
+class NeededFrames:
+    """Numbers of frames, in order; they may repeat."""
+
+    shown: tuple[int, ...] = ()  # that the clip will consist of
+    watched: tuple[int, ...] = ()  # that tell where it moves
 
 
 @dataclass(frozen=True)
@@ -72,27 +83,51 @@ class Frame:
 Frames = Generator[Frame, None, None]
 
 
+def needed_frames(start_times: Sequence[float], seconds: float, lengths: ClipLengths) -> NeededFrames:
+    """Return which frames are needed of a clip whose frames appear at these times, which rise; none if it has none.
+
+    Where it moves is told from as many frames whatever its length will be, so that the region is always the same.
+    """
+    if not start_times:
+        return NeededFrames()
+    counts = (lengths.of(seconds), WATCHED_FRAMES)
+    return NeededFrames(*(tuple(uniform_indices(start_times, seconds, count)) for count in counts))
+
+
 def choose_frames(
-    open_frames: Callable[[], Frames], expected: frozenset[int], shape: ClipShape, span: TimeSpan
+    open_frames: Callable[[], Frames],
+    expected: NeededFrames,
+    shape: ClipShape,
+    span: TimeSpan,
+    known: MediaFacts | None = None,
 ) -> DecodedClip:
     """Resample a clip over its full duration.
 
     Args:
         open_frames: starts a pass through the file; it may begin before the span and go on after it.
-        expected: guess at the numbers, within the span, of the frames that will be wanted. Only speed depends on it.
+        expected: guess at the numbers, within the span, of the frames that will be needed. Only speed depends on it.
         shape: of the result.
         span: the part of the file that is the clip.
+        known: what was found out about the clip before, of which the region is used.
 
     Raises:
         UnusableClip: there are too few or too many frames, or their times make no sense.
     """
-    taken = _one_pass(open_frames(), shape, span, kept=expected)
-    wanted = uniform_indices(taken.start_times, taken.seconds, shape.lengths.of(taken.seconds))
-    if not taken.kept.keys() >= set(wanted):
-        taken = _one_pass(open_frames(), shape, span, kept=frozenset(wanted))
+    region = None if known is None else known.region
+    watched = expected.watched if known is None else ()
+    shown = () if known is None and shape.fit == "signer" else expected.shown  # not before the region is known
+    taken = _one_pass(open_frames(), shape, span, region, kept=NeededFrames(shown, watched))
+    needed = needed_frames(taken.start_times, taken.seconds, shape.lengths)
+    if known is None:
+        if not taken.watched.keys() >= set(needed.watched):
+            kept = replace(needed, shown=()) if shape.fit == "signer" else needed
+            taken = _one_pass(open_frames(), shape, span, None, kept=kept)
+        region = moving_region([taken.watched[index] for index in needed.watched])
+    if not taken.shown.keys() >= set(needed.shown):
+        taken = _one_pass(open_frames(), shape, span, region, kept=replace(needed, watched=()))
     changes = tuple(change for change in get_args(Change) if change in taken.changes)
-    facts = MediaFacts(*taken.size, len(taken.start_times), taken.seconds, changes)
-    return DecodedClip(numpy.stack([taken.kept[index] for index in wanted]), facts)
+    facts = MediaFacts(*taken.size, len(taken.start_times), taken.seconds, changes, region)
+    return DecodedClip(numpy.stack([taken.shown[index] for index in needed.shown]), facts)
 
 
 @dataclass(frozen=True)
@@ -101,25 +136,32 @@ class _Taken:
 
     start_times: Sequence[float]  # seconds, rising
     seconds: float  # from the first frame's appearance to the end of the last
-    kept: dict[int, numpy.ndarray]  # by the number of the frame: uint8 [*image_size, 3]
+    shown: dict[int, numpy.ndarray]  # by the number of the frame: uint8 [*image_size, 3]
+    watched: dict[int, numpy.ndarray]  # the same: of `grey_copy`
     size: tuple[int, int]  # width and height as shown, of the last frame that was kept
     changes: frozenset[Change]
 
 
-def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozenset[int]) -> _Taken:
+def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, region: Region | None, *, kept: NeededFrames) -> _Taken:
     """Decode, count and time all frames, and keep some."""
     start_times: list[float] = []
     last_duration = 0.0
-    images: dict[int, numpy.ndarray] = {}
+    kept_shown, kept_watched = frozenset(kept.shown), frozenset(kept.watched)
+    shown: dict[int, numpy.ndarray] = {}
+    watched: dict[int, numpy.ndarray] = {}
     size = (0, 0)
     changes = frozenset[Change]()
     with closing(frames):
         for frame in frames:
             if not begins_within(frame.start_time, span):
                 continue
-            if len(start_times) in kept:
+            number = len(start_times)
+            if number in kept_shown or number in kept_watched:
                 pixels = frame.pixels()
-                images[len(start_times)] = fitted(pixels, shape, frame.pixel_aspect)
+                if number in kept_shown:
+                    shown[number] = fitted(pixels, shape, frame.pixel_aspect, region)
+                if number in kept_watched:
+                    watched[number] = grey_copy(pixels)
                 size = (round(pixels.shape[1] * frame.pixel_aspect), pixels.shape[0])
             start_times.append(frame.start_time)
             changes |= frame.changes
@@ -139,7 +181,7 @@ def _one_pass(frames: Frames, shape: ClipShape, span: TimeSpan, *, kept: frozens
             raise UnusableClip(f"ends after {ends:.6g} seconds, before its part {part} does")
         seconds = min(seconds, span.end - start_times[0])
     check_duration(seconds)
-    return _Taken(start_times, seconds, images, size, changes)
+    return _Taken(start_times, seconds, shown, watched, size, changes)
 
 
 def begins_within(start_time: float, span: TimeSpan) -> bool:
@@ -195,27 +237,61 @@ def rgb_pixels(image: Image.Image) -> numpy.ndarray:
     return numpy.asarray(image.convert("RGB"))
 
 
-def fitted(frame: numpy.ndarray, shape: ClipShape, pixel_aspect: float = 1.0) -> numpy.ndarray:
+def fitted(
+    frame: numpy.ndarray, shape: ClipShape, pixel_aspect: float = 1.0, region: Region | None = None
+) -> numpy.ndarray:
     """Give a frame the proportions of a shape without distorting it, and resize it, antialiased.
 
     Args:
-        frame: uint8 [H, W, 3], which becomes uint8 [*image_size, 3].
-        shape: its `fit` says whether the centre is cut out, or black borders are added.
+        frame: uint8 [H, W, 3], which becomes uint8 [*image_size, 3]. What the picture lacks is black.
+        shape: its `fit` says what is kept; see `window`.
         pixel_aspect: width of one pixel over its height, as the frame is meant to be shown.
+        region: in which the clip moves.
     """
-    tall, wide = shape.image_size
     height, width = frame.shape[0], frame.shape[1] * pixel_aspect  # in heights of a pixel
-    if shape.fit == "crop":
-        rows = max(1, round(min(height, width * (tall / wide))))
-        columns = max(1, min(frame.shape[1], round(min(width, height * (wide / tall)) / pixel_aspect)))
-        top, left = (height - rows) // 2, (frame.shape[1] - columns) // 2
-        return _resize(frame[top : top + rows, left : left + columns], tall, wide)
-    scale = min(tall / height, wide / width)
-    inner = _resize(frame, max(1, round(height * scale)), max(1, round(width * scale)))
+    top, left, rows, columns = window(height, width, shape, region)
+    tall, wide = shape.image_size
+    cut = _cut(
+        frame, max(top, 0.0), max(left, 0.0) / pixel_aspect, min(rows, height), min(columns, width) / pixel_aspect
+    )
+    inner = _resize(cut, max(1, round(tall * min(height / rows, 1))), max(1, round(wide * min(width / columns, 1))))
+    if inner.shape == (tall, wide, 3):
+        return inner
     whole = numpy.zeros((tall, wide, 3), numpy.uint8)
-    top, left = (tall - inner.shape[0]) // 2, (wide - inner.shape[1]) // 2
-    whole[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    top_left = (tall - inner.shape[0]) // 2, (wide - inner.shape[1]) // 2
+    whole[top_left[0] : top_left[0] + inner.shape[0], top_left[1] : top_left[1] + inner.shape[1]] = inner
     return whole
+
+
+def window(height: float, width: float, shape: ClipShape, region: Region | None) -> tuple[float, float, float, float]:
+    """Return top, left, height and width of what is shown of a picture, in its units; it may go beyond the picture.
+
+    It has the proportions of the shape. "crop" takes the largest in the picture's middle, "pad" the smallest that holds
+    the picture, and "signer" the smallest that holds the region, moved into the picture. Without a region "signer" does
+    as "crop" does.
+    """
+    aspect = shape.image_size[1] / shape.image_size[0]
+    if shape.fit == "signer" and region is not None:
+        top, left = region.top * height, region.left * width
+        rows, columns = (region.bottom - region.top) * height, (region.right - region.left) * width
+    else:
+        top, left, rows, columns = 0.0, 0.0, height, width
+    choose = min if shape.fit == "crop" or (shape.fit == "signer" and region is None) else max
+    tall, wide = choose(rows, columns / aspect), choose(columns, rows * aspect)
+    return _moved(top + (rows - tall) / 2, tall, height), _moved(left + (columns - wide) / 2, wide, width), tall, wide
+
+
+def _moved(start: float, length: float, available: float) -> float:
+    """Return where a part begins that is moved into what is available, or around its middle if that is too small."""
+    rest = available - length
+    return rest / 2 if rest < 0 else min(max(start, 0.0), rest)
+
+
+def _cut(frame: numpy.ndarray, top: float, left: float, rows: float, columns: float) -> numpy.ndarray:
+    """Return a part of a frame, in its pixels, of at least one."""
+    height, width = max(1, round(rows)), min(max(1, round(columns)), frame.shape[1])
+    first, second = min(int(top), frame.shape[0] - height), min(int(left), frame.shape[1] - width)
+    return frame[first : first + height, second : second + width]
 
 
 def _resize(frame: numpy.ndarray, height: int, width: int) -> numpy.ndarray:

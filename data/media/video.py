@@ -39,40 +39,44 @@ from data.media.resample import (
     DecodedClip,
     Frame,
     Frames,
+    MediaFacts,
+    NeededFrames,
     Turn,
     begins_within,
     choose_frames,
     nearest_turn,
+    needed_frames,
     turn_changes,
     turned,
-    uniform_indices,
 )
 from data.rows import WHOLE, TimeSpan, UnusableClip
 
 LEAST_SHARE_OF_FRAMES = 0.9  # of those that a table in the file names; fewer means that the file is cut off
 
 
-def decode_video(file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE) -> DecodedClip:
-    """Return a video file, or a part of it, resampled over its full duration.
+def decode_video(
+    file: SourceFile, shape: ClipShape, span: TimeSpan = WHOLE, known: MediaFacts | None = None
+) -> DecodedClip:
+    """Return a video file, or a part of it, resampled over its full duration; `known` is what was found out before.
 
     Raises:
         UnusableClip: the file is damaged, empty, too large, or not what its name says.
     """
     with failures_as_reasons():
         family = check_kind(file)
-        expected = _expected_indices(file, family, shape.lengths, span)
+        expected = _expected_frames(file, family, shape.lengths, span)
         if family == "gif":
-            return choose_frames(lambda: gif_frames(file), expected, shape, span)
-        return choose_frames(lambda: stream_frames(file, family, span), expected, shape, span)
+            return choose_frames(lambda: gif_frames(file), expected, shape, span, known)
+        return choose_frames(lambda: stream_frames(file, family, span), expected, shape, span, known)
 
 
-def _expected_indices(file: SourceFile, family: str, lengths: ClipLengths, span: TimeSpan) -> frozenset[int]:
-    """Guess from the container's timestamps, without decoding, which frames will be wanted; empty if it has none."""
+def _expected_frames(file: SourceFile, family: str, lengths: ClipLengths, span: TimeSpan) -> NeededFrames:
+    """Guess from the container's timestamps, without decoding, which frames will be needed; none if it has none."""
     try:
         start_times, seconds = _gif_times(file, span) if family == "gif" else _packet_times(file, family, span)
     except av.FFmpegError:  # decoding will meet the error again and report it
-        return frozenset()
-    return frozenset(uniform_indices(start_times, seconds, lengths.of(seconds)) if start_times else ())
+        return NeededFrames()
+    return needed_frames(start_times, seconds, lengths)
 
 
 def _gif_times(file: SourceFile, span: TimeSpan) -> tuple[list[float], float]:

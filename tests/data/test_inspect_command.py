@@ -1,6 +1,7 @@
 """`python -m data inspect`: what it says of a folder whose clips are known."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -10,17 +11,18 @@ import imageio.v3
 import numpy
 import pytest
 
+from common.settings import load_settings
+from config import PRESETS, Config
 from data.__main__ import main
 from data.inspection import InspectedClip, Inspection
 from data.inspection_report import InspectionReport
-from data.lengths import ClipLengths
 from data.media.resample import MediaFacts
 from data.rows import ManifestRow, Media
 from models.tokens import Unread
+from tests.shapes import natural
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--image-size=16", "--max-frames=4", "--model-channels=16", "--spatial-attention-sizes=8")
-LENGTHS = ClipLengths(12.0, 4, 16, is_natural=True)
 SMALL += ("--attention-head-channels=16", "--batch-size=2")
 
 
@@ -65,6 +67,7 @@ def test_it_says_what_there_is(inspect, capsys):
     assert "trained as    4 to 4 frames, median 4, 12 a second" in lines
     assert "frame rates   10 a second (5)" in lines
     assert "resolutions   48 x 32 (4), 20 x 20 (1)" in lines
+    assert "movement      none in 5 clips" in lines
     assert "captions      4 different; 3 to 9 characters, median 5" in lines
     assert "left out, because TEXT_ENCODER=characters does not know them: '你' (1), '好' (1)" in lines
     assert "signers       2: amy (3), bob (2)" in lines
@@ -85,7 +88,9 @@ def test_captions_and_signers_are_counted_as_the_split_counts_them():
     facts = MediaFacts(10, 10, 10, 1.0)
     usable = tuple(InspectedClip(row, str(number // 2), "", facts) for number, row in enumerate(rows))
     inspection = Inspection("manifest", "list", Path("."), usable, (), ())
-    lines = InspectionReport("p", inspection, "characters", Unread(Counter(), (), 0, 7, ()), (), None, LENGTHS).lines()
+    lines = InspectionReport(
+        "p", inspection, "characters", Unread(Counter(), (), 0, 7, ()), (), None, natural(16, 16)
+    ).lines()
     assert "captions      17 different; 3 to 7 characters, median 6" in lines
     assert "signers       1: AMY (3); 15 clips name none" in lines
     place = lines.index("duplicates    18 clips have the same content as another; 2 the same caption")
@@ -103,7 +108,8 @@ def test_the_file_names_every_clip_and_every_reason(inspect, tmp_path):
     assert found["bob_thanks.gif"]["seconds"] == pytest.approx(1.0)
     assert found["bob_thanks.gif"] | {"sha256": None, "split": None, "seconds": 1.0} == {
         **{"clip": "bob_thanks.gif", "caption": "thanks", "signer": None, "language": None, "split": None},
-        **{"seconds": 1.0, "frames": 10, "trained_frames": 4, "width": 20, "height": 20, "changes": [], "sha256": None},
+        **{"seconds": 1.0, "frames": 10, "trained_frames": 4, "width": 20, "height": 20, "changes": [], "region": None},
+        "sha256": None,
     }
     assert {clip["split"] for clip in content["clips"]} == {"training", "held_out"}
     assert found["amy_again.gif"]["sha256"] == found["amy_hello.gif"]["sha256"]
@@ -119,6 +125,58 @@ def test_the_sheet_shows_the_clips_as_the_training_sees_them(inspect, tmp_path):
     assert shades == pytest.approx([40, 40, 80, 120, 160], abs=3)
     assert all(int(row[48, -48].mean()) == pytest.approx(int(row[48, 48].mean()) + 40, abs=4) for row in rows)
     assert strips.shape[1] == 4 * 96
+
+
+def test_what_is_cut_to_the_signer_is_counted_and_shown_in_a_box(inspect, clips, write_video, tmp_path, capsys):
+    """A white square jumps from 24 to 40 of 96 columns: with the margins, from 19 to 60; and 22 of 64 rows."""
+    video = numpy.full((16, 64, 96, 3), 40, numpy.uint8)
+    video[:8, 16:32, 24:40], video[8:, 16:32, 40:56] = 255, 255
+    for file in clips.iterdir():
+        if file.stem != "amy_bye":
+            file.unlink()
+    write_video(clips / "moving.gif", video)
+    (clips / "moving.txt").write_text("moving", encoding="utf-8")
+    assert inspect("--clip-fit=signer") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "movement      within 14% to 14% of the picture, median 14%; none in 1 clip; 1 cut to it and 1 to the centre"
+        in lines
+    )
+    assert any("1 of 2 show no movement" in line and "such as amy_bye.gif" in line for line in lines)
+    assert any(line.endswith("(2 clips as the training sees them)") for line in lines)
+    found = {clip["clip"]: clip["region"] for clip in json.loads((tmp_path / "all.json").read_text("utf-8"))["clips"]}
+    assert found["amy_bye.gif"] is None
+    assert [96 * found["moving.gif"][side] for side in ("left", "right")] == pytest.approx([24 - 4.8, 56 + 4.8])
+    sheet = imageio.v3.imread(tmp_path / "sheet.png")[:, 260:]
+    boxes = (sheet == (255, 210, 0)).all(-1)
+    rows = [boxes[row * 102 : row * 102 + 96, :96] for row in range(4)]
+    assert sorted(bool(row.any()) for row in rows) == [False, False, True, True]  # of each clip, the whole pictures
+    widths = sorted(numpy.ptp(numpy.flatnonzero(row.any(0))) + 1 for row in rows if row.any())
+    # The wide picture is 96 wide, and the box is as high as wide: 41.6. Of the still one, 48 x 32, the middle 32.
+    assert widths == pytest.approx([42, 64], abs=1)
+
+
+def test_it_ends_with_a_command_that_can_be_pasted(inspect, clips, tmp_path, capsys):
+    clips.rename(tmp_path / "my clips")
+    kept = ["--seed=3", "--model-channels=32,32,32", f"--cache-dir={tmp_path / 'cache'}"]
+    replaced = ["--image-size", "16", "--spatial-attention-sizes=4"]
+    start = ["inspect", str(tmp_path / "my clips"), f"--sheet={tmp_path / 'sheet.png'}"]
+    assert main([*start, *replaced, *kept]) == 0
+    *_, advice, train = capsys.readouterr().out.splitlines()
+    assert advice == (
+        "advice        95% of the clips have at most 8 frames at 10 a second, as most are stored; pictures are "
+        "1.5 times as wide as high, but 1 of 5 have another shape, of which crop would cut off too much"
+    )
+    words = shlex.split(train)
+    assert words[:5] == ["train", "python", "main.py", "--data-root", str(tmp_path / "my clips")]
+    recommended = ["--frames-per-second", "10", "--image-size", "32,48", "--spatial-attention-sizes", "8"]
+    recommended += ["--clip-fit", "pad"]
+    assert words[5:] == [*kept, *recommended]
+    assert load_settings(Config, PRESETS, words[3:], program="main.py").config.IMAGE_SIZE == (32, 48)
+    assert main([*start, *words[5:]]) == 0
+    *_, advice, again = capsys.readouterr().out.splitlines()
+    assert advice.endswith(": these settings suit the clips")
+    assert again == train
 
 
 def test_what_was_inspected_is_not_decoded_again_by_the_next_start(inspect, monkeypatch, capsys):

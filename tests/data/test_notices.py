@@ -367,6 +367,16 @@ def pictures_that_are_long_or_wide(folder):
 
 
 @case
+def clips_that_do_not_move(folder):
+    fill(folder)
+    shades = [Image.new("RGB", (24, 24), (shade, shade, shade)) for shade in (40, 80, 120, 160)]
+    shades[0].save(folder / "still.gif", save_all=True, append_images=shades[1:], duration=100)
+    (folder / "still.txt").write_text("I see 1 of them")
+    said = "1 of 9 show no movement, so that CLIP_FIT='signer' cuts their centre out as 'crop' does, such as still.gif"
+    return {"CLIP_FIT": "signer"}, [("pictures", said)]
+
+
+@case
 def clips_that_do_not_fit_into_the_cache(folder):
     fill(folder)
     return {"CACHE_LIMIT_GB": 1.5e-5}, [

@@ -4,12 +4,14 @@ import logging
 import pytest
 
 import data.verdicts
+from data.media.motion import Region
 from data.media.resample import MediaFacts
 from data.rows import Media, TimeSpan
 from data.verdicts import Verdict, VerdictStore
 
 MEDIA = Media("video", "a.mp4")
-VERDICT = Verdict("abc", MediaFacts(640, 480, 50, 2.0, ("turned", "mirrored")))
+FACTS = MediaFacts(640, 480, 50, 2.0, ("turned", "mirrored"), Region(0.1, 0.25, 1 / 3, 1.0))
+VERDICT = Verdict("abc", FACTS)
 
 
 @pytest.fixture
