@@ -121,7 +121,8 @@ def repeats(tokens_BL: Tensor) -> Tensor:
     """Return whether each token comes again right after itself, and whether it came right before: [B, L, 2] of 0 or 1.
 
     The hand moves between the two letters of LL, and only there does a letter depend on its neighbours. That two tokens
-    are equal is hard to learn, each pair for itself; told so, a model spells doubled letters that it has never seen.
+    are equal is hard to learn, each pair for itself. Frames are told so of the token that they show; the tokens alone
+    passed it on so weakly that the hand moved a third of the way.
     """
     again_BL = nn.functional.pad(tokens_BL[:, 1:] == tokens_BL[:, :-1], (0, 1)) & (tokens_BL != PADDING)
     return torch.stack((again_BL, again_BL.roll(1, dims=1)), dim=-1).float()
@@ -161,7 +162,6 @@ class TextEncoder(nn.Module):
             raise ValueError(f"TEXT_CHANNELS ({channels}) must be a multiple of TEXT_HEADS ({heads})")
         self.embedding = embedding
         self.position = nn.Linear(PLACE_FEATURES, channels)
-        self.repeats = nn.Linear(2, channels, bias=False)
         self.neighbours = AlignmentBias(heads)
         self.layers = nn.ModuleList(_EncoderLayer(channels, heads) for _ in range(layers))
         self.duration = DurationHead(channels)
@@ -170,6 +170,7 @@ class TextEncoder(nn.Module):
         self.reader = _EncoderLayer(channels, heads)
         nn.init.eye_(self.reader.attention.output.weight)  # read from the first step on; the layers above start closed
         self.phase = CharacterPhase(channels)
+        self.repeats = nn.Linear(2, channels, bias=False)
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, tokens_BL: Tensor, frames: int) -> TextFeatures:
@@ -182,6 +183,8 @@ class TextEncoder(nn.Module):
         time_TC = self.frame_query(position_features(centred_positions(frames, tokens_BL.device), PLACE_FEATURES))
         query_BTC = time_TC[None].expand(tokens_BL.shape[0], -1, -1)
         frames_BTC = self.phase(self.reader(query_BTC, text.vectors_BLC, bias), place_BT)
+        shown_BT2 = place_BT.long().clamp(max=tokens_BL.shape[1] - 1)[..., None].expand(-1, -1, 2)
+        frames_BTC = frames_BTC + self.repeats(repeats(tokens_BL).gather(1, shown_BT2))
         return TextFeatures(text.vectors_BLC, text.duration, distance_BTL, text.mask_BL, text.padding_B11L, frames_BTC)
 
     def durations(self, tokens_BL: Tensor) -> Duration:
@@ -194,7 +197,6 @@ class TextEncoder(nn.Module):
         index_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device, dtype=torch.float32)
         position_BL = ((index_L[None] + 0.5) / length_B[:, None]).clamp(max=1.0)
         x_BLC = self.embedding(tokens_BL) + self.position(position_features(position_BL, PLACE_FEATURES))
-        x_BLC = x_BLC + self.repeats(repeats(tokens_BL))
         padding_B11L = torch.zeros_like(position_BL).masked_fill(~mask_BL, float("-inf"))[:, None, None, :]
         distance_1LL = (index_L[:, None] - index_L).abs()[None]
         bias = self.neighbours(distance_1LL, padding_B11L).to(x_BLC.dtype)

@@ -34,7 +34,7 @@ def test_the_backward_pass_is_that_of_autograd() -> None:
 def test_tiny_stays_in_channels_last_and_needs_few_operators() -> None:
     count = count_pass(Config())
     assert count.operators["copy of layout"] <= 1  # of the gradient that the mean square gives
-    assert count.operators.total() <= 750
+    assert count.operators.total() <= 770
     assert count.traffic <= 0.8e9
     assert count.activation_bytes <= 0.15e9
 

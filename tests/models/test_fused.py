@@ -149,4 +149,4 @@ def test_the_network_as_on_cuda_is_as_near_to_the_plain_one_as_bfloat16_allows(m
         if parameter.grad is not None  # nothing here asks how long the clip is
     }
     assert min(alike.values()) > 0.7, alike  # a few small gradients are mostly rounding
-    assert sum(alike.values()) / len(alike) > 0.997
+    assert sum(alike.values()) / len(alike) > 0.99

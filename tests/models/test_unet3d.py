@@ -50,7 +50,7 @@ def inputs(batch: int = 2, frames: int = 4) -> tuple[torch.Tensor, ...]:
     return (
         torch.randn(batch, 3, frames, 16, 16),
         torch.arange(batch) * 30,
-        torch.randint(2, 28, (batch, 3)),
+        torch.randint(2, 28, (batch, 2))[:, [0, 1, 1]],  # with a doubled character
         torch.zeros(batch, dtype=torch.bool),
     )
 
