@@ -23,8 +23,8 @@ FONT_FOLDERS = (
 )
 FONT_SUFFIXES = (".ttf", ".otf", ".ttc")
 OTHER_STYLES = ("bold", "italic", "oblique", "light", "narrow", "condensed", "mono", "math")
-FRAMES_SHOWN = 8
-FRAMES_SKIPPED = 4  # at most this many frames pass from one that is shown to the next
+FRAMES_SHOWN = 12  # of the longest clip, unless more than LARGEST_STEP frames would pass from one to the next
+LARGEST_STEP = 4
 TILE_SIDE = 96  # pixels that a frame is at least enlarged to
 GAP = 6
 FONT_SIZE = 15
@@ -34,7 +34,7 @@ _PLAIN = Path()  # stands for the file of Pillow's own font
 
 
 def filmstrips(rows: Sequence[tuple[str, numpy.ndarray]], label_width: int = 130) -> numpy.ndarray:
-    """Draw clips below each other, each with its label on the left.
+    """Draw clips below each other, each with its label on the left, and all with the same time between two frames.
 
     Args:
         rows: label and clip, uint8 [T, H, W, 3]; at least one, all clips of one H and W.
@@ -43,7 +43,9 @@ def filmstrips(rows: Sequence[tuple[str, numpy.ndarray]], label_width: int = 130
     Returns:
         uint8 [height, width, 3].
     """
-    strips = [(drawable(label), _filmstrip(clip)) for label, clip in rows]
+    longest = max(len(clip) for _, clip in rows)
+    step = min(-(-longest // FRAMES_SHOWN), LARGEST_STEP)
+    strips = [(drawable(label), _filmstrip(clip, step)) for label, clip in rows]
     height, width = strips[0][1].shape[0], max(strip.shape[1] for _, strip in strips)
     sheet = Image.new("RGB", (label_width + width, len(strips) * (height + GAP) - GAP), "white")
     draw = ImageDraw.Draw(sheet)
@@ -184,10 +186,8 @@ def _has(file: Path, character: str) -> bool:
     return (shown.size, bytes(shown)) != (box.size, bytes(box))
 
 
-def _filmstrip(video_THWC: numpy.ndarray) -> numpy.ndarray:
-    """Lay evenly spread frames side by side, enlarged without smoothing; more of long clips."""
-    shown = min(max(FRAMES_SHOWN, -(-len(video_THWC) // FRAMES_SKIPPED)), len(video_THWC))
-    picked = [(2 * index + 1) * len(video_THWC) // (2 * shown) for index in range(shown)]
+def _filmstrip(video_THWC: numpy.ndarray, step: int) -> numpy.ndarray:
+    """Lay every so many frames side by side, enlarged without smoothing."""
     scale = -(-TILE_SIDE // video_THWC.shape[1])
-    strip: numpy.ndarray = numpy.concatenate(list(video_THWC[picked]), axis=1)
+    strip: numpy.ndarray = numpy.concatenate(list(video_THWC[step // 2 :: step]), axis=1)
     return strip.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -46,19 +46,23 @@ def test_clips_are_drawn_below_each_other_with_frames_from_all_of_each():
     assert (sheet[102:198, :110] < 128).any()
 
 
-@pytest.mark.parametrize("order", [(4, 48, 12), (48, 12, 4)])
-def test_clips_of_any_length_keep_their_own_frames(order: tuple[int, ...]) -> None:
-    """At most four frames pass from one that is shown to the next; a short clip shows all that it has."""
-    shown = {4: [0, 1, 2, 3], 12: [0, 2, 3, 5, 6, 8, 9, 11], 48: list(range(2, 48, 4))}
+@pytest.mark.parametrize(
+    ("order", "step"), [((4, 48, 12), 4), ((64, 12, 4), 4), ((4, 20), 2), ((4, 28), 3), ((4, 12), 1), ((4, 8), 1)]
+)
+def test_longer_clips_are_longer_rows(order: tuple[int, ...], step: int) -> None:
+    """Twelve frames of the longest clip are shown, or every fourth one, and as many a second of all others."""
+    longest = max(order)
+    cells = len(range(step // 2, longest, step))
     clips = {
         frames: numpy.arange(frames, dtype=numpy.uint8)[:, None, None, None].repeat(32, 1).repeat(32, 2).repeat(3, 3)
         for frames in order
     }
     sheet = filmstrips([(str(frames), clip) for frames, clip in clips.items()], label_width=120)
-    assert sheet.shape == (3 * 96 + 2 * 6, 120 + 12 * 96, 3)
+    assert sheet.shape == (len(order) * 102 - 6, 120 + cells * 96, 3)
     for row, frames in enumerate(order):
         middles = sheet[row * 102 + 48, 120 + 48 :: 96, 0].tolist()
-        assert middles == shown[frames] + [255] * (12 - len(shown[frames]))
+        shown = list(range(step // 2, frames, step))
+        assert middles == shown + [255] * (cells - len(shown))
 
 
 def font_file(characters: str) -> bytes:
