@@ -299,19 +299,19 @@ def test_a_text_that_comes_again_is_numbered(tmp_path: Path) -> None:
 
 
 def test_a_contact_sheet_shows_real_above_generated(finished_run: Path, tmp_path: Path) -> None:
-    """A row is 16 x 16 frames enlarged to 96, at most eight of them, beside a label; rows are 6 pixels apart."""
+    """A row is 16 x 16 frames enlarged to 96, twelve of the longer clip, beside a label; rows are 6 pixels apart."""
     sheet, clip = tmp_path / "sheet.png", tmp_path / "clip.gif"
     options = ("--output", str(clip), "--scale", "1", "--contact-sheet", str(sheet), "--seconds", "1")
     assert run("--run", str(finished_run), "--text", "B", *options) == 0
     pixels = numpy.asarray(Image.open(sheet))
-    assert pixels.shape == (2 * 96 + 6, 130 + 8 * 96, 3)
+    assert pixels.shape == (2 * 96 + 6, 130 + 12 * 96, 3)
     strip = pixels[96 + 6 :: 6, 130::6]
     image = Image.open(clip)
     assert image.n_frames == 12
-    for place, frame in enumerate((0, 2, 3, 5, 6, 8, 9, 11)):
+    for frame in range(12):
         image.seek(frame)
         wanted = numpy.asarray(image.convert("RGB")).astype(int)
-        assert numpy.abs(strip[:, 16 * place : 16 * place + 16] - wanted).mean() < 6  # a GIF has 256 colours a frame
+        assert numpy.abs(strip[:, 16 * frame : 16 * frame + 16] - wanted).mean() < 6  # a GIF has 256 colours a frame
     real = pixels[:96, 130 : 130 + 4 * 96].astype(int)  # of a single letter: four frames
     assert numpy.abs(real - pixels[102:, 130 : 130 + 4 * 96]).mean() > 10
     assert (pixels[:96, 130 + 4 * 96 :] == 255).all()
