@@ -29,8 +29,9 @@ TAIL = 0.01
 MARGIN = 0.15
 """Of the box, added on each side: for fingers that move too little to be told from noise, and for the face."""
 
-LEAST_SIDE = 1 / 3
-"""Of the picture, that the region has at least along each side: smaller ones are enlarged to a blur."""
+LEAST_SIDE = 1 / 2
+"""Of the picture, that the region has at least along each side. Where a sign is made, relative to face and body, is
+part of the sign; and smaller regions are enlarged to a blur."""
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,9 @@ def test_the_sheet_shows_the_clips_as_the_training_sees_them(inspect, tmp_path):
 
 
 def test_what_is_cut_to_the_signer_is_counted_and_shown_in_a_box(inspect, clips, write_video, tmp_path, capsys):
-    """A white square jumps from 24 to 40 of 96 columns: with the margins, from 19 to 60; and 22 of 64 rows."""
+    """A white square jumps from 24 to 48 of 96 columns: with the margins, from 18 to 70; and 32 of 64 rows."""
     video = numpy.full((16, 64, 96, 3), 40, numpy.uint8)
-    video[:8, 16:32, 24:40], video[8:, 16:32, 40:56] = 255, 255
+    video[:8, 16:32, 24:40], video[8:, 16:32, 48:64] = 255, 255
     for file in clips.iterdir():
         if file.stem != "amy_bye":
             file.unlink()
@@ -139,21 +139,21 @@ def test_what_is_cut_to_the_signer_is_counted_and_shown_in_a_box(inspect, clips,
     assert inspect("--clip-fit=signer") == 0
     lines = capsys.readouterr().out.splitlines()
     assert (
-        "movement      within 14% to 14% of the picture, median 14%; none in 1 clip; 1 cut to it and 1 to the centre"
+        "movement      within 27% to 27% of the picture, median 27%; none in 1 clip; 1 cut to it and 1 to the centre"
         in lines
     )
     assert any("1 of 2 show no movement" in line and "such as amy_bye.gif" in line for line in lines)
     assert any(line.endswith("(2 clips as the training sees them)") for line in lines)
     found = {clip["clip"]: clip["region"] for clip in json.loads((tmp_path / "all.json").read_text("utf-8"))["clips"]}
     assert found["amy_bye.gif"] is None
-    assert [96 * found["moving.gif"][side] for side in ("left", "right")] == pytest.approx([24 - 4.8, 56 + 4.8])
+    assert [96 * found["moving.gif"][side] for side in ("left", "right")] == pytest.approx([24 - 6, 64 + 6])
     sheet = imageio.v3.imread(tmp_path / "sheet.png")[:, 260:]
     boxes = (sheet == (255, 210, 0)).all(-1)
     rows = [boxes[row * 102 : row * 102 + 96, :96] for row in range(4)]
     assert sorted(bool(row.any()) for row in rows) == [False, False, True, True]  # of each clip, the whole pictures
     widths = sorted(numpy.ptp(numpy.flatnonzero(row.any(0))) + 1 for row in rows if row.any())
-    # The wide picture is 96 wide, and the box is as high as wide: 41.6. Of the still one, 48 x 32, the middle 32.
-    assert widths == pytest.approx([42, 64], abs=1)
+    # The wide picture is 96 wide, and the box is as high as wide: 52. Of the still one, 48 x 32, the middle 32.
+    assert widths == pytest.approx([52, 64], abs=1)
 
 
 def test_it_ends_with_a_command_that_can_be_pasted(inspect, clips, tmp_path, capsys):

@@ -33,8 +33,8 @@ def approx(top, left, bottom, right, abs=1e-6):
     return Region(*(pytest.approx(edge, abs=abs) for edge in (top, left, bottom, right)))
 
 
-# 80 of 200 columns, with 0.15 times as much on each side; of the rows 20 of 100 and the margin are less than a third.
-EXPECTED = approx(0.5 - 1 / 6, 0.5 - 0.26, 0.5 + 1 / 6, 0.5 + 0.26)
+# 80 of 200 columns, with 0.15 times as much on each side; of the rows 20 of 100 and the margin are less than a half.
+EXPECTED = approx(0.25, 0.5 - 0.26, 0.75, 0.5 + 0.26)
 
 
 def test_the_box_holds_all_places_of_what_moves_and_a_margin():
@@ -43,7 +43,7 @@ def test_the_box_holds_all_places_of_what_moves_and_a_margin():
 
 
 def test_a_region_at_the_edge_stays_within_the_picture():
-    assert region_of(jumping()[:, 40:, 60:]) == approx(0, 0, 13 / 30, 8 * 1.15 / 14 + 8 * 0.15 / 14)
+    assert region_of(jumping()[:, 40:, 60:]) == approx(0, 0, 0.5, 8 * 1.15 / 14 + 8 * 0.15 / 14)
 
 
 @pytest.mark.parametrize("noise", [2, 8, 20])
