@@ -27,7 +27,10 @@ TAIL = 0.01
 """Share of all motion that may lie beyond each side of the box."""
 
 MARGIN = 0.15
-"""Of the box, added on each side: for fingers that move too little to be told from noise, and for the face."""
+"""Of the box, added on each side: for fingers that move too little to be told from noise."""
+
+HEAD_ROOM = 0.5
+"""Of the box, added above it instead: the face is above most signs, and may hold still."""
 
 LEAST_SIDE = 1 / 2
 """Of the picture, that the region has at least along each side. Where a sign is made, relative to face and body, is
@@ -74,17 +77,18 @@ def moving_region(copies: Sequence[numpy.ndarray]) -> Region | None:
     motion_HW = numpy.maximum(deviation_HW - min(max(noise, LEAST_DEVIATION), MOST_NOISE), 0)
     if numpy.count_nonzero(motion_HW) < max(1, LEAST_MOVING * motion_HW.size):
         return None
-    top, bottom = _extent(motion_HW.sum(1))
+    top, bottom = _extent(motion_HW.sum(1), HEAD_ROOM)
     left, right = _extent(motion_HW.sum(0))
     return Region(top, left, bottom, right)
 
 
-def _extent(motion: numpy.ndarray) -> tuple[float, float]:
-    """Return where the motion begins and ends along a side, as shares of it, with the margin."""
+def _extent(motion: numpy.ndarray, before: float = MARGIN) -> tuple[float, float]:
+    """Return where the motion begins and ends along a side, as shares of it, with what is added before and after it."""
     so_far = numpy.cumsum(motion, dtype=numpy.float64) / motion.sum(dtype=numpy.float64)
     first = int(numpy.searchsorted(so_far, TAIL, side="right"))
     last = int(numpy.searchsorted(so_far, 1 - TAIL, side="left"))
     begin, end = first / len(motion), (last + 1) / len(motion)
-    side = max((end - begin) * (1 + 2 * MARGIN), LEAST_SIDE)
+    begin, end = begin - before * (end - begin), end + MARGIN * (end - begin)
+    side = max(end - begin, LEAST_SIDE)
     begin = min(max((begin + end - side) / 2, 0.0), max(1 - side, 0.0))
     return begin, min(begin + side, 1.0)

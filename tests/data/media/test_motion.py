@@ -33,8 +33,9 @@ def approx(top, left, bottom, right, abs=1e-6):
     return Region(*(pytest.approx(edge, abs=abs) for edge in (top, left, bottom, right)))
 
 
-# 80 of 200 columns, with 0.15 times as much on each side; of the rows 20 of 100 and the margin are less than a half.
-EXPECTED = approx(0.25, 0.5 - 0.26, 0.75, 0.5 + 0.26)
+# 80 of 200 columns, with 0.15 times as much on each side. 20 of 100 rows, 10 above and 3 below, are less than a half,
+# which is laid around their middle.
+EXPECTED = approx(0.465 - 0.25, 0.5 - 0.26, 0.465 + 0.25, 0.5 + 0.26)
 
 
 def test_the_box_holds_all_places_of_what_moves_and_a_margin():
@@ -42,8 +43,13 @@ def test_the_box_holds_all_places_of_what_moves_and_a_margin():
     assert region_of(jumping()) == EXPECTED
 
 
+def test_there_is_more_room_above_for_a_face_that_holds_still():
+    # Of 50 rows the square fills 20 to 40: 10 more above and 3 below.
+    assert region_of(jumping()[:, 20:70]) == approx(0.2, 0.5 - 0.26, 0.86, 0.5 + 0.26)
+
+
 def test_a_region_at_the_edge_stays_within_the_picture():
-    assert region_of(jumping()[:, 40:, 60:]) == approx(0, 0, 0.5, 8 * 1.15 / 14 + 8 * 0.15 / 14)
+    assert region_of(jumping()[:, 40:, 60:]) == approx(0, 0, 33 / 60, 8 * 1.15 / 14 + 8 * 0.15 / 14)
 
 
 @pytest.mark.parametrize("noise", [2, 8, 20])
