@@ -12,6 +12,7 @@ from models.layers import centred_positions, position_features
 from models.tokens import FIRST_TOKEN, PADDING
 
 PHASE_MOMENTS = 16
+REPEATS = 2  # a character comes again at once, or came right before
 PLACE_FEATURES = 6
 """Of a place in a caption or a clip: from half a period to 2 periods. Finer ones would be new in longer captions."""
 START_SECONDS, START_DEVIATION = 1 / 3, 0.3
@@ -76,6 +77,7 @@ class CharacterPhase(nn.Module):
     that a frame has read names the character; to it is added what one of several linear maps makes of it, one for
     each of PHASE_MOMENTS moments of the character, with straight lines in between. A network that is only told
     the frame's place has to multiply place, number of characters and character by itself, and draws a blur.
+    Two more maps are for characters that are doubled: the hand slides from the one to the other, whatever it shows.
 
     The maps start at random, so that a character's moments can be told apart from the first step on: with maps that
     start at zero, moving letters were not learned any sooner (docs/decisions.md).
@@ -83,16 +85,24 @@ class CharacterPhase(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.maps = nn.Linear(channels, PHASE_MOMENTS * channels, bias=False)
+        self.maps = nn.Linear(channels, (PHASE_MOMENTS + REPEATS) * channels, bias=False)
         nn.init.normal_(self.maps.weight, std=channels**-0.5)
 
-    def forward(self, frames_BTC: Tensor, place_BT: Tensor) -> Tensor:
-        """Map what each frame reads, [B, T, C], to the same shape; `place_BT` counts the characters that are over."""
+    def forward(self, frames_BTC: Tensor, place_BT: Tensor, repeats_BLR: Tensor) -> Tensor:
+        """Map what each frame reads, [B, T, C], to the same shape.
+
+        Args:
+            frames_BTC: what they read.
+            place_BT: how many characters are over.
+            repeats_BLR: of `repeats`.
+        """
         moment_BT = place_BT.frac() * (PHASE_MOMENTS - 1)
         moments_K = torch.arange(PHASE_MOMENTS, device=frames_BTC.device, dtype=torch.float32)
-        share_BTK = (1 - (moment_BT[..., None] - moments_K).abs()).clamp(min=0).to(frames_BTC.dtype)
-        maps_BTKC = self.maps(frames_BTC).unflatten(-1, (PHASE_MOMENTS, -1))
-        return frames_BTC + (share_BTK[..., None] * maps_BTKC).sum(dim=2)
+        share_BTK = (1 - (moment_BT[..., None] - moments_K).abs()).clamp(min=0)
+        shown_BT = place_BT.long().clamp(max=repeats_BLR.shape[1] - 1)
+        share_BTK = torch.cat((share_BTK, repeats_BLR.gather(1, shown_BT[..., None].expand(-1, -1, REPEATS))), dim=-1)
+        maps_BTKC = self.maps(frames_BTC).unflatten(-1, (PHASE_MOMENTS + REPEATS, -1))
+        return frames_BTC + (share_BTK.to(frames_BTC.dtype)[..., None] * maps_BTKC).sum(dim=2)
 
 
 class DurationHead(nn.Module):
@@ -121,8 +131,7 @@ def repeats(tokens_BL: Tensor) -> Tensor:
     """Return whether each token comes again right after itself, and whether it came right before: [B, L, 2] of 0 or 1.
 
     The hand moves between the two letters of LL, and only there does a letter depend on its neighbours. That two tokens
-    are equal is hard to learn, each pair for itself. Frames are told so of the token that they show; the tokens alone
-    passed it on so weakly that the hand moved a third of the way.
+    are equal is hard to learn, each pair for itself.
     """
     again_BL = nn.functional.pad(tokens_BL[:, 1:] == tokens_BL[:, :-1], (0, 1)) & (tokens_BL != PADDING)
     return torch.stack((again_BL, again_BL.roll(1, dims=1)), dim=-1).float()
@@ -170,7 +179,6 @@ class TextEncoder(nn.Module):
         self.reader = _EncoderLayer(channels, heads)
         nn.init.eye_(self.reader.attention.output.weight)  # read from the first step on; the layers above start closed
         self.phase = CharacterPhase(channels)
-        self.repeats = nn.Linear(2, channels, bias=False)
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, tokens_BL: Tensor, frames: int) -> TextFeatures:
@@ -182,9 +190,7 @@ class TextEncoder(nn.Module):
         bias = self.alignment(distance_BTL, text.padding_B11L).to(text.vectors_BLC.dtype)
         time_TC = self.frame_query(position_features(centred_positions(frames, tokens_BL.device), PLACE_FEATURES))
         query_BTC = time_TC[None].expand(tokens_BL.shape[0], -1, -1)
-        frames_BTC = self.phase(self.reader(query_BTC, text.vectors_BLC, bias), place_BT)
-        shown_BT2 = place_BT.long().clamp(max=tokens_BL.shape[1] - 1)[..., None].expand(-1, -1, 2)
-        frames_BTC = frames_BTC + self.repeats(repeats(tokens_BL).gather(1, shown_BT2))
+        frames_BTC = self.phase(self.reader(query_BTC, text.vectors_BLC, bias), place_BT, repeats(tokens_BL))
         return TextFeatures(text.vectors_BLC, text.duration, distance_BTL, text.mask_BL, text.padding_B11L, frames_BTC)
 
     def durations(self, tokens_BL: Tensor) -> Duration:

@@ -142,7 +142,7 @@ def test_the_network_as_on_cuda_is_as_near_to_the_plain_one_as_bfloat16_allows(m
     actual = on_cuda(model, *given)
     nn.functional.mse_loss(actual, given[0]).backward()
     error = (actual - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-    assert 1e-4 < error < 0.02
+    assert 1e-4 < error < 0.025
     alike = {
         name: nn.functional.cosine_similarity(parameter.grad.flatten(), gradients[name].flatten(), dim=0).item()
         for name, parameter in model.named_parameters()
