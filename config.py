@@ -71,7 +71,7 @@ class Config(Settings):
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)
     """Epochs to train; None for no limit."""
-    MAX_STEPS: int | None = Field(1200, ge=1, le=10**9)
+    MAX_STEPS: int | None = Field(1500, ge=1, le=10**9)
     """Optimizer steps to train; None for no limit."""
     MAX_MINUTES: float | None = Field(13.0, gt=0, le=1e7)
     """Minutes to train, of each launch; None for no limit. Cosine and polynomial rates are planned to fall in them."""
@@ -219,7 +219,7 @@ class Config(Settings):
     """Part of the timesteps in which guidance acts: 0 is the clean clip, 1 is pure noise."""
     SAMPLE_PROMPTS: tuple[NonBlankText, ...] = ()
     """Captions that are sampled during training; empty for a choice from the data."""
-    SAMPLE_EVERY_STEPS: int = Field(400, ge=1, le=10**9)
+    SAMPLE_EVERY_STEPS: int = Field(500, ge=1, le=10**9)
     """Steps between two rounds of generated and noise videos."""
     RECOGNISER_STEPS: int = Field(500, ge=0, le=1_000_000)
     """Training steps of the recogniser behind Letter_Error_Rate, trained once and cached; 0 leaves the rate out."""
@@ -227,7 +227,7 @@ class Config(Settings):
     # --- Validation and checkpoints
     VALIDATE_EVERY_STEPS: int = Field(100, ge=1, le=10**9)
     """Steps between two measurements of the validation loss."""
-    SAVE_EVERY_STEPS: int = Field(400, ge=1, le=10**9)
+    SAVE_EVERY_STEPS: int = Field(500, ge=1, le=10**9)
     """Steps between two checkpoints; the last step always has one."""
     SAVE_IN_BACKGROUND: bool = True
     """Whether training goes on while a checkpoint is written from a copy in memory; it waits where there is no room."""
