@@ -26,7 +26,7 @@ from data.hand_drawing import (
 )
 
 TRANSITION_SHARE = 0.2  # of the shorter of two letters, before and after their change, in which the hand moves
-SLIDE = 0.16  # of the window's side, between doubled letters
+SLIDE = 0.2  # of the window's side, half a palm's length, between doubled letters: the widest still fit
 SLIDE_RANGE = 0.4  # a long run of one letter stays within this
 FOREARM_LENGTH = 1.2  # of the picture's longer side: it always leaves the picture
 

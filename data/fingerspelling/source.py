@@ -21,7 +21,7 @@ from data.fingerspelling.words import SPACE, Alphabet, Alphabets, Word, WordSpli
 from data.lengths import ClipLengths, clip_lengths
 from data.records import ClipRow, DataSplits, DataSummary
 
-RENDERING_VERSION = 3  # raised when the same word and style would look different: old cache entries then do not count
+RENDERING_VERSION = 4  # raised when the same word and style would look different: old cache entries then do not count
 MOST_TRIES = 300  # for a word of a certain length: a length so rare that they fail has its first word again
 ALL_LANGUAGES = "all"
 LETTER_PROMPTS = 3

@@ -59,7 +59,7 @@ def test_a_moving_letter_is_shown_from_beginning_to_end(letters):
 def test_doubled_letters_slide_outwards(letters):
     hand = right_hand(letters, "AA")
     centres = hand[..., 0].mean(1)
-    assert centres[13] - centres[2] == pytest.approx(-0.16, abs=0.02)  # outwards is to the left of the picture
+    assert centres[13] - centres[2] == pytest.approx(-0.2, abs=0.02)  # outwards is to the left of the picture
     assert right_hand(letters, "AB")[2, :, 0].mean() == pytest.approx(letters["A"].hands[..., 0].mean(), abs=1)
 
 
