@@ -99,7 +99,7 @@ class CharacterPhase(nn.Module):
         moment_BT = place_BT.frac() * (PHASE_MOMENTS - 1)
         moments_K = torch.arange(PHASE_MOMENTS, device=frames_BTC.device, dtype=torch.float32)
         share_BTK = (1 - (moment_BT[..., None] - moments_K).abs()).clamp(min=0)
-        shown_BT = place_BT.long().clamp(max=repeats_BLR.shape[1] - 1)
+        shown_BT = place_BT.long().clamp(0, repeats_BLR.shape[1] - 1)  # also of a place that is no number
         share_BTK = torch.cat((share_BTK, repeats_BLR.gather(1, shown_BT[..., None].expand(-1, -1, REPEATS))), dim=-1)
         maps_BTKC = self.maps(frames_BTC).unflatten(-1, (PHASE_MOMENTS + REPEATS, -1))
         return frames_BTC + (share_BTK.to(frames_BTC.dtype)[..., None] * maps_BTKC).sum(dim=2)

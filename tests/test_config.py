@@ -141,7 +141,7 @@ ACCEPTED = [
     "--image-size 32,2048 --spatial-attention-sizes 16,8,4",
     "--image-size 2048,32 --spatial-attention-sizes 16,8,4",
     "--lr-schedule plateau --max-steps none",
-    "--keep-checkpoint-every-steps 800",
+    "--keep-checkpoint-every-steps 1000",
 ]
 
 

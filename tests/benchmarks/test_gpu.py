@@ -238,6 +238,7 @@ def test_a_step_that_changes_weights_although_it_is_not_finite_is_found(
     assert found(findings)[1][0].startswith("a step with NaN changed ['model.")
 
 
+@pytest.mark.slow
 def test_the_machine_is_described_by_a_process_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "gpu.json"
     options = ["--checks=0", "--device=cpu", f"--cache-dir={tmp_path}", "--budget-seconds=100000"]

@@ -46,6 +46,7 @@ def unstable_names(names: list[str]) -> list[str]:
     return [name for name in names if UNSTABLE.search(name) or str(ROOT) in name]
 
 
+@pytest.mark.slow
 def test_names_of_tests_are_the_same_in_every_process(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """What this process collected, seconds ago, another one collects too, and in the same order in each file."""
     names = [item.nodeid for item in request.session.items]

@@ -54,6 +54,7 @@ def test_the_main_process_gathers_the_very_tensors(tmp_path: Path) -> None:
     run_check("gathering", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_reads_its_rows_from_parts_and_from_whole_files(tmp_path: Path) -> None:
     run_check("reading", tmp_path)
 

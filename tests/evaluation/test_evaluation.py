@@ -161,6 +161,7 @@ def test_the_same_seed_gives_the_same_report_and_another_one_another(
     assert json.loads((tmp_path / "other.json").read_text())["text_sensitivity"] != report["text_sensitivity"]
 
 
+@pytest.mark.slow
 def test_without_words_letters_and_held_out_words_are_asked_for(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,6 @@ from measures.recogniser import LetterRecogniser
 from measures.text_use import GaugeClips, measure_text_use, sensitivity_interval, text_sensitivity
 from models.text_encoder import CharacterEncoder
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
-from tests.grids import mostly_slow
 
 SPECIFICATION = UNet3DSpecification(
     image_size=(16, 16),
@@ -42,7 +41,8 @@ def clips(device: str, count: int = 5) -> list[Tensor]:
     return [torch.zeros(3, 4 + 4 * (index % 2), 16, 16, device=device) for index in range(count)]
 
 
-@pytest.mark.parametrize("has_shuffled", mostly_slow([True, False]))
+@pytest.mark.slow
+@pytest.mark.parametrize("has_shuffled", [True, False])
 def test_text_use_of_the_real_network(imagined_cuda: Any, has_shuffled: bool) -> None:
     device = imagined_cuda.name
     model = TextToVideoModel(CharacterEncoder(28, 16, 1, 2), UNet3D(SPECIFICATION)).to(device)

@@ -174,7 +174,7 @@ def test_a_resume_keeps_the_plan_of_its_checkpoint_where_minutes_and_a_falling_r
     state = SimpleNamespace(schedule={"last_epoch": 300.0, "planned_steps": 800.0})
     config = Config().model_copy(update=changes)
     limits = stopping_limits(config, 512, cast(Checkpoint, SimpleNamespace(state=state)))
-    assert limits == StoppingLimits(1200, config.MAX_MINUTES, planned, config.LR_WARMUP_STEPS)
+    assert limits == StoppingLimits(config.MAX_STEPS, config.MAX_MINUTES, planned, config.LR_WARMUP_STEPS)
 
 
 # Whole runs

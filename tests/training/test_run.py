@@ -230,6 +230,7 @@ def test_pictures_need_not_be_square(run: Run, tmp_path: Path) -> None:
         assert (video.streams.video[0].height, video.streams.video[0].width) == (32, 16)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_version_that_knew_fewer_letters_goes_on(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
