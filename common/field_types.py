@@ -95,6 +95,14 @@ def check_absolute(path: Path) -> Path:
     return path
 
 
+def split_codes(value: object) -> object:
+    """Return each code for itself: "ase", "ase,gsg", "ase gsg" and a list of such texts may be written."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        return value
+    return tuple(code for text in texts for code in re.split(r"[,\s]+", text.strip()))
+
+
 def language_mark(symbol: str) -> str:
     """Return which of several sign languages a symbol belongs to: "gsg:" of "gsg:H"; "" where it does not say."""
     found = _LANGUAGE_MARK.match(symbol)
@@ -111,7 +119,7 @@ LanguageCodes = Annotated[
     tuple[NonBlankText, ...],
     Field(min_length=1),
     AfterValidator(check_distinct),
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),  # one may be written without brackets
+    BeforeValidator(split_codes),
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(check_increasing)]

@@ -189,5 +189,5 @@ def _has(file: Path, character: str) -> bool:
 def _filmstrip(video_THWC: numpy.ndarray, step: int) -> numpy.ndarray:
     """Lay every so many frames side by side, enlarged without smoothing."""
     scale = -(-TILE_SIDE // video_THWC.shape[1])
-    strip: numpy.ndarray = numpy.concatenate(list(video_THWC[step // 2 :: step]), axis=1)
+    strip: numpy.ndarray = numpy.concatenate(list(video_THWC[min(step // 2, len(video_THWC) - 1) :: step]), axis=1)
     return strip.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -1,5 +1,6 @@
 """Which settings suit a data set, from what its inspection found."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -115,7 +116,7 @@ def _picture(config: Config, clips: Sequence[InspectedClip]) -> tuple[list[str],
 def _image_size(config: Config, sizes: Sequence[tuple[float, float]]) -> tuple[int, int]:
     """Return height and width in the median proportions of sizes: no smaller than the config's, and with the detail
     that they have up to READABLE_SIDE."""
-    divisor = config.side_divisor
+    divisor = math.lcm(config.side_divisor, 2)  # videos have even sides
     least = -(-SMALLEST_SIDE // divisor) * divisor
     available = int(statistics.median(max(size) for size in sizes))
     longest = max(*config.IMAGE_SIZE, min(READABLE_SIDE, available) // divisor * divisor)

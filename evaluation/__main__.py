@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.console import program
+from common.console import counted, program
 from compute.memory import keep_freed_memory
 from evaluation.evaluate import EvaluationRequest, evaluate
 from sampling.trained_run import add_sampling_options, add_weights_options
@@ -79,7 +79,8 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         if any(cells):
             lines.append(f"{title:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
     for code, of in report.get("languages", {}).items():
-        lines.append(f"{code}: letter error rate {_cell('letter_error_rate', of)}, real {_cell('real_ceiling', of)}")
+        rates = f"letter error rate {_cell('letter_error_rate', of)}, real {_cell('real_ceiling', of)}"
+        lines.append(f"{code}, {counted(of['words'], 'word')}: {rates}")
     missed = [f"{letter} {of['read']:.0%}" for letter, of in report["letters"].items() if of["read"] < NEARLY_ALL]
     lines.append(f"letters read in less than {NEARLY_ALL:.0%} of their places: {', '.join(missed) or 'none'}")
     return [*lines, *(f"note: {note}" for note in report["notes"])]

@@ -4,7 +4,7 @@ import itertools
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -16,13 +16,14 @@ from common.errors import UserError
 from common.randomness import derive_seed, numpy_generator
 from data.batches import BatchOrder
 from data.fingerspelling import FingerspellingSplits
-from data.fingerspelling.words import Word, WordSplit, letters_of
+from data.fingerspelling.words import Alphabets, Word, WordSplit, letters_of
 from data.records import ClipRow
 from measures.clips import at_equal_moments, to_unit_range
 from sampling.sampler import to_pixels
 from sampling.trained_run import TrainedRun
 
 WORDS_A_LENGTH = 24  # held-out words of each length that are drawn where the user names none
+WORDS_A_LENGTH_AND_LANGUAGE = 4  # where a run signs several languages
 LETTERS, TRAINED, NEW, LONGER = "letters", "words in training", "words not in training", "longer than in training"
 SENSITIVITY_NOISES = 2
 SPELLING_NOISE, SENSITIVITY_NOISE = 3, 4  # streams of ClipSampler.initial_noise; 0 to 2 are the dashboard's
@@ -78,18 +79,20 @@ def read_words(path: Path, check: Callable[[str, str], str]) -> list[str]:
 
 
 def default_words(split: WordSplit, seed: int) -> list[str]:
-    """Return every letter, and held-out words of each length that training has, drawn by the seed.
+    """Return every letter, and held-out words of each length that training has, drawn by the seed; of each language.
 
     A run that holds no words out is asked for training words.
     """
-    words = [split.alphabets.caption((symbol,)) for symbol in split.alphabets.symbols]
-    for length in range(2, split.max_word_letters + 1):
-        generator = numpy_generator(seed, "evaluation_words", length)
-        words_drawn = (
-            split.draw_word(length, generator, held_out=split.holds_words_out) for _ in range(20 * WORDS_A_LENGTH)
-        )
-        drawn = map(split.alphabets.caption, words_drawn)
-        words += itertools.islice(dict.fromkeys(drawn), WORDS_A_LENGTH)
+    several = len(split.alphabets.of_languages) > 1
+    count = WORDS_A_LENGTH_AND_LANGUAGE if several else WORDS_A_LENGTH
+    words: list[str] = []
+    for alphabet in split.alphabets.of_languages:
+        own = replace(split, alphabets=Alphabets((alphabet,)))
+        words += [own.alphabets.caption((symbol,)) for symbol in alphabet.symbols]
+        for length in range(2, split.max_word_letters + 1):
+            generator = numpy_generator(seed, "evaluation_words", length)
+            words_drawn = (own.draw_word(length, generator, held_out=split.holds_words_out) for _ in range(20 * count))
+            words += itertools.islice(dict.fromkeys(map(own.alphabets.caption, words_drawn)), count)
     return words
 
 

@@ -117,14 +117,18 @@ def language_figures(clips: EvaluationClips, renderer: WordRenderer, seed: int) 
         own = renderer.alphabets.of(word.symbols)
         text = own.written(word.symbols)
         others = [each for each in renderer.alphabets.of_languages if each is not own and each.can_spell(text)]
-        if others:
-            other = others[int(generator.integers(len(others)))].segment(text)
-            captions = map(renderer.alphabets.caption, (word.symbols, other))
-            plain = in_unit_range(renderer.clip(caption, None) for caption in captions)
-            references = torch.cat([small_copies([clip]) for clip in plain])
-            pair = in_unit_range((clips.generated[place], clips.real[place]))
-            distances.append(torch.cdist(torch.cat([small_copies([clip]) for clip in pair]), references).tolist())
-            compared.append(place)
+        spelled = [other for other in (each.segment(text) for each in others) if renderer.has_room_for(other)]
+        if not spelled:
+            continue
+        other = spelled[int(generator.integers(len(spelled)))]
+        captions = map(renderer.alphabets.caption, (word.symbols, other))
+        plain = in_unit_range(renderer.clip(caption, None) for caption in captions)
+        references = torch.cat([small_copies([clip]) for clip in plain])
+        if torch.equal(references[0], references[1]):  # the two languages share their recordings
+            continue
+        pair = in_unit_range((clips.generated[place], clips.real[place]))
+        distances.append(torch.cdist(torch.cat([small_copies([clip]) for clip in pair]), references).tolist())
+        compared.append(place)
     if not compared:
         return {"language_obeyed": None, "language_obeyed_real": None}
     is_nearer = numpy.array([[own < other for own, other in of_clip] for of_clip in distances], dtype=float)

@@ -240,8 +240,8 @@ class LanguageEmbedding(nn.Module):
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
         """Map tokens [B, L] int64 to vectors [B, L, channels]."""
-        shared = self.letter(self.letter_of[tokens_BL]) + self.language(self.language_of[tokens_BL])
-        return torch.as_tensor(shared + self.both(tokens_BL))
+        shared: Tensor = self.letter(self.letter_of[tokens_BL]) + self.language(self.language_of[tokens_BL])
+        return shared + self.both(tokens_BL)
 
 
 class CharacterEncoder(TextEncoder):

@@ -123,6 +123,9 @@ def as_captions(texts: Sequence[str], language: str | None, config: Config, toke
     if language not in (several or config.SIGNED_LANGUAGE):
         known = ", ".join(several or config.SIGNED_LANGUAGE)
         raise UserError(f"--language {language}: the run does not sign it; it signs: {known}")
+    for text in texts:
+        if text.partition(SPACE)[0] in several and SPACE in text:
+            raise UserError(f"--language {language}: {shown_caption(text)} names a language itself; leave out one")
     return [f"{language}{SPACE}{text}" if several else text for text in texts]
 
 
@@ -140,10 +143,12 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
         raise UserError(f"{shown}: there is nothing to sign")
     several = signed_languages(tokenizer)
     if several and text.partition(SPACE)[0] not in several:
-        raise UserError(f"{shown}: the run signs several languages; add --language, one of: {', '.join(several)}")
+        raise UserError(f"{shown}: the run signs several languages; begin with the code of one: {', '.join(several)}")
     # Finger-spelling shows each letter. Training leaves out what it does not know of a sentence, and reports it.
     if dropped and (config.DATA_ROOT is None or says_nothing(text, dropped)):
-        known = shown_symbols(tokenizer.symbols) or "what its text encoder knows"
+        mark = f"{text.partition(SPACE)[0]}:" if several else ""
+        own = [symbol.removeprefix(mark) for symbol in tokenizer.symbols if language_mark(symbol) == mark]
+        known = shown_symbols(own) or "what its text encoder knows"
         raise UserError(f"{shown}: the run knows no {dropped[0]!r}; it knows: {known}")
     if config.DATA_ROOT is None:
         if text != SPACE.join(text.split()):

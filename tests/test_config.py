@@ -128,6 +128,7 @@ ACCEPTED = [
     "--data-root clips --frames-per-second 1",
     "--max-steps 1 --lr-warmup-steps 100000 --save-every-steps 100000 --validate-every-steps 100000",
     "--max-steps none --num-epochs 1",
+    "--signed-language ase gsg,jos",
     "--max-steps none --lr-schedule constant",
     "--max-steps none --lr-schedule cosine",
     "--max-steps none --max-minutes none --num-epochs 2",

@@ -116,7 +116,7 @@ class ExponentialMovingAverage:
             average: a copy of `model`, divided in the same way; by default, a copy is made here.
         """
         if model.state_dict().keys() != dict(model.named_parameters()).keys():  # constants are no state
-            raise ValueError("the average covers parameters only, but the model has buffers")
+            raise ValueError("the average covers parameters only, but the model has state besides them")
         self.model = (copy.deepcopy(model) if average is None else average).eval().requires_grad_(False)
         self.decay = decay
         self._average: list[Tensor] = list(self.model.parameters())

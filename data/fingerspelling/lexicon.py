@@ -93,7 +93,7 @@ def language_entries(signed_language: str) -> tuple[LexiconEntry, ...]:
     if not first_by_symbol:
         raise UserError(
             f"SIGNED_LANGUAGE={signed_language!r}: no finger-spelling is recorded for this code. "
-            f"Choose one of: {', '.join(available_languages())}."
+            f'Choose from: {", ".join(available_languages())}; or all of them, by "all".'
         )
     return tuple(first_by_symbol.values())
 

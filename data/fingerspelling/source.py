@@ -54,6 +54,8 @@ def load_languages(codes: Sequence[str]) -> tuple[Alphabets, Mapping[str, Letter
         UserError: a language is not in the lexicon.
     """
     if ALL_LANGUAGES in codes:
+        if len(codes) > 1:
+            raise UserError(f"SIGNED_LANGUAGE: {ALL_LANGUAGES!r} stands alone, or leave it out and list the codes.")
         codes = recorded_languages()
     loaded = [load_letters(code, f"{code}:" if len(codes) > 1 else "") for code in codes]
     letters = {symbol: letter for _, letters in loaded for symbol, letter in letters.items()}
@@ -101,6 +103,10 @@ class WordRenderer:
         """Return the frames of a word that is asked for."""
         return self.lengths.asked(self.seconds(symbols) / speed)
 
+    def has_room_for(self, symbols: Sequence[str], frames: int | None = None) -> bool:
+        """Return whether a word has few enough letters to be shown, in as many frames as it takes if None."""
+        return len(letters_of(symbols)) <= min(MOST_LETTERS, self.frames(symbols) if frames is None else frames)
+
     def clip(self, caption: str, style_seed: int | None, frames: int | None = None) -> numpy.ndarray:
         """Return words as uint8 [T, H, W, 3]; a style seed of None gives the neutral style without jitter.
 
@@ -112,8 +118,8 @@ class WordRenderer:
         symbols = self.alphabets.segment(caption)
         if frames is None:
             frames = self.frames(symbols)
-        letters, most = len(letters_of(symbols)), min(MOST_LETTERS, frames)
-        if letters > most:
+        if not self.has_room_for(symbols, frames):
+            letters, most = len(letters_of(symbols)), min(MOST_LETTERS, frames)
             raise UserError(f"{caption!r} has {letters} letters, and {most} are the most in a clip of {frames} frames.")
         key = (
             "fingerspelling",

@@ -4,6 +4,7 @@ import numpy
 import pytest
 import torch
 
+from common.errors import UserError
 from data.batches import load_batch
 from data.fingerspelling import source
 from data.fingerspelling.lexicon import available_languages
@@ -118,6 +119,11 @@ def test_all_languages_are_those_with_recordings_of_their_own(open_words):
     languages = open_words(signed_language=("all",)).split.alphabets.languages
     assert set(available_languages()) - set(languages) == {"fsl"}
     assert len(languages) == 19
+
+
+def test_all_stands_alone(open_words):
+    with pytest.raises(UserError, match="'all' stands alone"):
+        open_words(signed_language=("all", "ase"))
 
 
 def test_one_letter_words_validate_on_letters_in_other_styles(open_words):

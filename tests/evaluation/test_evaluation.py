@@ -17,14 +17,15 @@ from common.errors import UserError
 from config import Config
 from data.batches import BatchOrder, training_batches
 from data.build import build_data
+from data.fingerspelling import FingerspellingSplits
 from evaluation import clips
 from evaluation.evaluate import check_is_spelled
-from evaluation.report import read_clips
+from evaluation.report import language_figures, read_clips
 from measures.clips import at_equal_moments
 from measures.recogniser import LetterRecogniser
 from models.build import build_tokenizer
 from models.tokens import CharacterTokenizer
-from sampling.trained_run import SamplingRequest, as_captions, open_trained_run
+from sampling.trained_run import SamplingRequest, as_captions, check_text, open_trained_run
 from tests.sources import ROOT
 
 FIGURES = {"letter_error_rate", "exact_match", "real_ceiling", "shuffled_floor", "text_sensitivity", "memorisation"}
@@ -251,6 +252,34 @@ def test_a_run_on_other_clips_is_refused_with_what_to_look_at_instead(tmp_path: 
         check_is_spelled(tmp_path, config)
     with pytest.raises(UserError, match="--language gsg: it is for finger-spelling"):
         as_captions(["A"], "gsg", config, CharacterTokenizer(("A",), 8))
+
+
+def test_a_language_is_named_once() -> None:
+    tokenizer = CharacterTokenizer(("ase:A", "gsg:A", "gsg:S", " "), 8)
+    assert as_captions(["A", "gsg"], "gsg", Config(), tokenizer) == ["gsg A", "gsg gsg"]
+    with pytest.raises(UserError, match=r"--language gsg: 'gsg A' names a language itself; leave out one"):
+        as_captions(["gsg A"], "gsg", Config(), tokenizer)
+    with pytest.raises(UserError, match=r"SAMPLE_PROMPTS: 'GAS': .*begin with the code of one: ase, gsg"):
+        check_text("SAMPLE_PROMPTS:", "GAS", Config(), tokenizer)
+    with pytest.raises(UserError, match=r"'ase S': the run knows no 'S'; it knows: A$"):
+        check_text("--text", "ase S", Config(), tokenizer)
+
+
+def test_languages_are_compared_where_both_can_show_the_word(tmp_path: Path) -> None:
+    """The Italian bb is one letter, and two in American spelling, where seven are too many; fsl points to ase."""
+    config = Config(SIGNED_LANGUAGE=("ase", "fsl", "ise"), CACHE_DIR=tmp_path, VALIDATION_CLIPS=2, EPOCH_SIZE=2)
+    splits = build_data(config)
+    assert isinstance(splits, FingerspellingSplits)
+    renderer = splits.renderer
+
+    def figures(*captions: str) -> dict:
+        words = [renderer.alphabets.segment(caption) for caption in captions]
+        asked = [clips.AskedWord(text, word, True, False, ()) for text, word in zip(captions, words, strict=True)]
+        real = tuple(renderer.render_look(word, 5) for word in words)
+        return dict(language_figures(clips.EvaluationClips(tuple(asked), real, real), renderer, seed=0))
+
+    assert figures("ise bbbbbbbbbbbbbb") == {"language_obeyed": None, "language_obeyed_real": None}
+    assert figures("ise C")["language_obeyed_real"].value == 1
 
 
 @pytest.mark.slow
