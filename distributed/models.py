@@ -52,7 +52,6 @@ class ReplicatedModel(SharedModel):
             model,
             device_ids=None if device.type == "cpu" else [device],
             gradient_as_bucket_view=True,
-            broadcast_buffers=False,  # they are constants
         )
         self._network = self._forward = self._replicated = replicated
 

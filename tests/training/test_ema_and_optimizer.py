@@ -57,7 +57,7 @@ def test_a_skipped_step_leaves_the_average_bit_equal() -> None:
 
 
 def test_a_model_with_buffers_is_refused() -> None:
-    with pytest.raises(ValueError, match="buffers"):
+    with pytest.raises(ValueError, match="state besides them"):
         ExponentialMovingAverage(nn.BatchNorm1d(3), decay=0.9)
 
 
