@@ -4,7 +4,7 @@ import itertools
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.randomness import derive_seed, numpy_generator
 from data.batches import BatchOrder
 from data.fingerspelling import FingerspellingSplits
-from data.fingerspelling.words import Alphabets, Word, WordSplit, letters_of
+from data.fingerspelling.words import Word, WordSplit, letters_of
 from data.records import ClipRow
 from measures.clips import at_equal_moments, to_unit_range
 from sampling.sampler import to_pixels
@@ -78,21 +78,25 @@ def read_words(path: Path, check: Callable[[str, str], str]) -> list[str]:
     )
 
 
-def default_words(split: WordSplit, seed: int) -> list[str]:
-    """Return every letter, and held-out words of each length that training has, drawn by the seed; of each language.
+def default_words(split: WordSplit, language: str | None, seed: int) -> list[str]:
+    """Return every letter, and held-out words of each length that training has, drawn by the seed.
 
-    A run that holds no words out is asked for training words.
+    They are of the sign language of this code, or of each if None. A run that holds no words out is asked for training
+    words.
     """
-    several = len(split.alphabets.of_languages) > 1
-    count = WORDS_A_LENGTH_AND_LANGUAGE if several else WORDS_A_LENGTH
+    caption = split.alphabets.caption
+    chosen = [each for each in split.alphabets.of_languages if language in (None, each.signed_language)]
+    count = WORDS_A_LENGTH_AND_LANGUAGE if len(chosen) > 1 else WORDS_A_LENGTH
     words: list[str] = []
-    for alphabet in split.alphabets.of_languages:
-        own = replace(split, alphabets=Alphabets((alphabet,)))
-        words += [own.alphabets.caption((symbol,)) for symbol in alphabet.symbols]
+    for alphabet in chosen:
+        words += [caption((symbol,)) for symbol in alphabet.symbols]
         for length in range(2, split.max_word_letters + 1):
             generator = numpy_generator(seed, "evaluation_words", length)
-            words_drawn = (own.draw_word(length, generator, held_out=split.holds_words_out) for _ in range(20 * count))
-            words += itertools.islice(dict.fromkeys(map(own.alphabets.caption, words_drawn)), count)
+            words_drawn = (
+                split.draw_word(length, generator, held_out=split.holds_words_out, alphabet=alphabet)
+                for _ in range(20 * count)
+            )
+            words += itertools.islice(dict.fromkeys(map(caption, words_drawn)), count)
     return words
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
@@ -15,7 +15,6 @@ from common.video_encoding import encode_png
 from config import Config
 from data.build import build_data
 from data.fingerspelling import FingerspellingSplits
-from data.fingerspelling.words import Alphabets, WordSplit
 from evaluation.clips import (
     AskedWord,
     EvaluationClips,
@@ -86,7 +85,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     _prepare_output(request)
     splits = build_data(run.config, run.tokenizer.symbols)
     assert isinstance(splits, FingerspellingSplits)
-    asked = texts or default_words(_within(splits.split, request.language), request.seed)
+    asked = texts or default_words(splits.split, request.language, request.seed)
     wanted = list(map(splits.split.alphabets.segment, asked))
     history = training_history(run, splits, wanted, COMPARED_CLIPS)
     words = asked_words(wanted, history, splits.split)
@@ -194,12 +193,6 @@ def _checked_words(request: EvaluationRequest, run: TrainedRun) -> list[str]:
 
     as_captions((), request.language, run.config, run.tokenizer)
     return [] if request.words is None else read_words(request.words, checked)
-
-
-def _within(split: WordSplit, language: str | None) -> WordSplit:
-    """Return the split of one of its languages; as it is if None."""
-    chosen = [each for each in split.alphabets.of_languages if language in (None, each.signed_language)]
-    return replace(split, alphabets=Alphabets(tuple(chosen)))
 
 
 def check_is_spelled(run: Path, config: Config) -> None:

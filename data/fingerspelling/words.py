@@ -288,17 +288,19 @@ class WordSplit:
         """Raise a UserError if a length has (practically) no training words in a language."""
         for alphabet in self.alphabets.of_languages:
             for length in range(2, self.max_word_letters + 1):
-                self._draw_word(alphabet, length, numpy.random.default_rng(0), held_out=False)
+                self.draw_word(length, numpy.random.default_rng(0), held_out=False, alphabet=alphabet)
 
-    def draw_word(self, length: int, generator: numpy.random.Generator, *, held_out: bool) -> Word:
-        """Draw a language, then uniformly one of a length's held-out words, or of its training words.
+    def draw_word(
+        self, length: int, generator: numpy.random.Generator, *, held_out: bool, alphabet: Alphabet | None = None
+    ) -> Word:
+        """Draw uniformly one of a length's held-out words, or of its training words.
+
+        `alphabet`: of its language, which is drawn too if None.
 
         Raises:
             UserError: there are practically none.
         """
-        return self._draw_word(self.alphabets.draw(generator), length, generator, held_out=held_out)
-
-    def _draw_word(self, alphabet: Alphabet, length: int, generator: numpy.random.Generator, *, held_out: bool) -> Word:
+        alphabet = self.alphabets.draw(generator) if alphabet is None else alphabet
         symbols = alphabet.symbols
         for _ in range(MOST_TRIES):
             word = tuple(symbols[place] for place in generator.integers(0, len(symbols), length).tolist())
