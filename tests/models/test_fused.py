@@ -12,7 +12,7 @@ from models import fused
 from models.fused import cast_together, fused_norm, gradient_of_x, statistics
 from models.layers import FrameNorm
 from models.unet3d import TextToVideoModel
-from tests.models.test_reference import SMALL, build, fast, inputs, plain
+from tests.models.test_reference import SMALL, build, fast, inputs, plain, root_mean_square
 
 KINDS = [(0, False), (0, True), (1, False), (2, True)]
 """Numbers a channel that scale and shift, and whether SiLU follows, as the network uses the operator."""
@@ -132,21 +132,24 @@ def on_cuda(model: TextToVideoModel, *given: Tensor) -> Tensor:
 
 
 def test_the_network_as_on_cuda_is_as_near_to_the_plain_one_as_bfloat16_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, given = build(SMALL), inputs(SMALL)
-    expected = plain(model, *given)
-    nn.functional.mse_loss(expected, given[0]).backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    monkeypatch.setattr(fused, "casts_together", autocast_cpu)
-    monkeypatch.setattr("models.layers.is_fused", lambda x: x.shape[1] % fused.LANES == 0)
-    actual = on_cuda(model, *given)
-    nn.functional.mse_loss(actual, given[0]).backward()
-    error = (actual - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-    assert 1e-4 < error < 0.025
-    alike = {
-        name: nn.functional.cosine_similarity(parameter.grad.flatten(), gradients[name].flatten(), dim=0).item()
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None  # nothing here asks how long the clip is
-    }
-    assert min(alike.values()) > 0.7, alike  # a few small gradients are mostly rounding
-    assert sum(alike.values()) / len(alike) > 0.99
+    errors, alike = [], []
+    for seed in range(4):
+        model, given = build(SMALL, seed), inputs(SMALL)
+        expected = plain(model, *given)
+        nn.functional.mse_loss(expected, given[0]).backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        model.zero_grad()
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "casts_together", autocast_cpu)
+            patch.setattr("models.layers.is_fused", lambda x: x.shape[1] % fused.LANES == 0)
+            actual = on_cuda(model, *given)
+        nn.functional.mse_loss(actual, given[0]).backward()
+        errors.append(root_mean_square(actual - expected) / root_mean_square(expected))
+        alike += [
+            nn.functional.cosine_similarity(parameter.grad.flatten(), gradients[name].flatten(), dim=0).item()
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None  # nothing here asks how long the clip is
+        ]
+    assert 1e-4 < sum(errors) / 4 < 0.02
+    assert min(alike) > 0.7  # a few small gradients are mostly rounding
+    assert sum(alike) / len(alike) > 0.995

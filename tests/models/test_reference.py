@@ -23,9 +23,9 @@ NOT_ASKED = "text_encoder.duration."  # how long the clip is
 UNFOLDED = {"image_size": (8, 8), "patch_size": 1, "spatial_attention_sizes": (4,)}
 
 
-def build(shape: dict[str, object]) -> TextToVideoModel:
+def build(shape: dict[str, object], seed: int = 0) -> TextToVideoModel:
     """Return a network whose every parameter is away from its zero or identity start."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     specification = UNet3DSpecification(
         num_timesteps=100, channels=(8, 16), blocks_per_level=1, head_channels=4, groups=4, text_channels=8, **shape
     )
@@ -43,6 +43,10 @@ def inputs(shape: dict[str, object], frames: int = 5) -> tuple[Tensor, Tensor, T
 
 def fast(model: TextToVideoModel, video: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
     return model(video, timestep, tokens, torch.zeros(2, dtype=torch.bool))
+
+
+def root_mean_square(x: Tensor) -> float:
+    return x.square().mean().sqrt().item()
 
 
 def plain(model: TextToVideoModel, video: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
@@ -100,10 +104,10 @@ def test_the_loss_curve_is_that_of_the_plain_network() -> None:
 
 @pytest.mark.parametrize("shape", [SMALL, MANY_KEYS], ids=["small", "many keys"])
 def test_bfloat16_is_as_near_as_its_precision_allows(shape: dict[str, object]) -> None:
-    model = build(shape)
-    video, timestep, tokens = inputs(shape)
-    expected = plain(model, video, timestep, tokens)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = fast(model, video, timestep, tokens)
-    error = (actual - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-    assert 1e-4 < error < 0.025  # bfloat16 keeps 8 bits: an exact result would mean that it was not used
+    errors = []
+    for seed in range(4):
+        model, given = build(shape, seed), inputs(shape)
+        expected = plain(model, *given)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            errors.append(root_mean_square(fast(model, *given) - expected) / root_mean_square(expected))
+    assert 1e-4 < sum(errors) / 4 < 0.02  # bfloat16 keeps 8 bits: an exact result would mean that it was not used
