@@ -61,6 +61,10 @@ class FixedClips:
         """The captions, clip by clip."""
         return tuple(row.caption for row in self.rows)
 
+    def first(self, most_clips: int) -> "FixedClips":
+        """Return the first clips, at most so many."""
+        return FixedClips(self.rows[:most_clips], self.pixels[:most_clips], self.tokens_BL[:most_clips])
+
 
 def as_video(clips_BTHWC: Tensor) -> Tensor:
     """Turn uint8 clips into float32 [B, C, T, H, W] in [-1, 1], contiguous, with the same values on every device."""

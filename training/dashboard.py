@@ -10,8 +10,9 @@ from logging_system.records import GeneratedSamples, NoiseVisualisation, RunInfo
 from measures.recogniser_training import build_recogniser
 from sampling.sampler import ClipSampler, build_sampler
 from training.learner import Learner
-from training.showcase import Showcase, SpellingTest
+from training.showcase import MOST_CAPTIONS, CaptionTest, RetrievalJudge, Showcase, SpellingJudge
 from training.stopping import StopRequest
+from training.validation import load_fixed_clips
 
 
 def build_view(
@@ -30,7 +31,7 @@ def build_view(
         prompts=config.SAMPLE_PROMPTS or splits.default_prompts,
         validation=learner.validation_clips,
         compute=compute,
-        spelling=_spelling_test(learner, splits, sampler),
+        caption_test=_caption_test(learner, splits, sampler),
         frames_per_second=config.FRAMES_PER_SECOND,
         seed=config.SEED,
     )
@@ -64,20 +65,20 @@ def build_view(
     )
 
 
-def _spelling_test(learner: Learner, splits: DataSplits, sampler: ClipSampler) -> SpellingTest | None:
-    """Build it if there are letters to read and videos to read them from."""
-    config = learner.config
-    if not isinstance(splits, FingerspellingSplits) or not config.ENABLE_VIDEO_LOGGING or config.RECOGNISER_STEPS == 0:
-        return None
-    try:
-        recogniser = build_recogniser(config, splits, learner.compute.device)
-    except Exception as error:  # noqa: BLE001  # what watches a run must not end it
-        print(f"warning: no recogniser, so no Letter_Error_Rate in this run: {error!r}", file=sys.stderr)
-        return None
-    return SpellingTest(
-        recogniser=recogniser,
-        sampler=sampler,
-        split=splits.split,
-        validation=learner.validation_clips,
-        seed=config.SEED,
-    )
+def _caption_test(learner: Learner, splits: DataSplits, sampler: ClipSampler) -> CaptionTest:
+    """Ask for the captions of validation clips, or of training clips where no other caption can be known."""
+    config, trained = learner.config, splits.validation_of_trained
+    asked = learner.validation_clips
+    if trained is not None:
+        asked = load_fixed_clips(trained, learner.tokenizer, MOST_CAPTIONS)
+    asked = asked.first(MOST_CAPTIONS)
+    judges: list[SpellingJudge | RetrievalJudge] = [RetrievalJudge(splits, asked, config.SEED)]
+    # Without videos no clip is generated, so that a recogniser would be trained for nothing.
+    if isinstance(splits, FingerspellingSplits) and config.ENABLE_VIDEO_LOGGING and config.RECOGNISER_STEPS > 0:
+        try:
+            recogniser = build_recogniser(config, splits, learner.compute.device)
+        except Exception as error:  # noqa: BLE001  # what watches a run must not end it
+            print(f"warning: no recogniser, so no Letter_Error_Rate in this run: {error!r}", file=sys.stderr)
+        else:
+            judges.append(SpellingJudge(recogniser, splits.split, asked))
+    return CaptionTest(judges, sampler, asked.captions, config.SEED)

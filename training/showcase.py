@@ -1,5 +1,7 @@
 """The clips that the dashboard shows: fixed prompts from fixed noise, and one clip on its way through the model."""
 
+import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -12,8 +14,9 @@ from common.field_types import language_mark
 from common.randomness import derive_seed, torch_generator
 from compute.device import ComputeDevice
 from config import Config
+from data.clip_splits import caption_key
 from data.fingerspelling.words import WordSplit
-from data.records import ClipSource, DataSplits, FixedClips
+from data.records import ClipRow, ClipSource, DataSplits, FixedClips
 from diffusion.prediction import add_noise, predicted_noise, predicted_video
 from logging_system.records import GeneratedSamples, NoiseVisualisation
 from measures.clips import (
@@ -28,7 +31,17 @@ from measures.clips import (
     small_copies,
     to_unit_range,
 )
+from measures.likeness import map_agreement, motion_map, moving_sharpness
 from measures.recogniser import LetterRecogniser
+from measures.retrieval import (
+    Ranking,
+    another_look,
+    clip_features,
+    rank_captions,
+    shuffled_floor_interval,
+    top_k_interval,
+    warped_distances,
+)
 from measures.spelling import letter_error_rate, shuffled_letter_error_rate
 from measures.text_use import text_sensitivity
 from sampling.sampler import ClipSampler, to_pixels
@@ -82,39 +95,23 @@ class TrainingComparison:
         return nearest_distances(small_copies(self._validation.videos), self._copies).mean().item()
 
 
-MOST_WORDS = 32
+MOST_CAPTIONS = 32
 NOISE_STREAM = 2  # of ClipSampler.initial_noise; the showcase's own noises are 0 and 1
 
 
-class SpellingTest:
+class SpellingJudge:
     """Compares what a recogniser reads in generated clips with what was asked for."""
 
-    def __init__(
-        self,
-        *,
-        recogniser: LetterRecogniser,
-        sampler: ClipSampler,
-        split: WordSplit,
-        validation: FixedClips,
-        seed: int,
-    ) -> None:
-        """The words are those of the validation clips, which are the real clips to compare with."""
+    def __init__(self, recogniser: LetterRecogniser, split: WordSplit, asked: FixedClips) -> None:
+        """`asked`: the real clips to compare with; generated ones show their captions, in order."""
         self._recogniser = recogniser
-        self._sampler = sampler
-        self._captions = validation.captions[:MOST_WORDS]
-        self._asked = [split.alphabets.segment(caption) for caption in self._captions]
+        self._asked = [split.alphabets.segment(caption) for caption in asked.captions]
         self._marks = [language_mark(word[0]) for word in self._asked]
-        self._real = validation.videos[:MOST_WORDS]
-        self._seed = seed
+        self._real = asked.videos
 
-    def measures(self, model: nn.Module) -> Mapping[str, float]:
-        """Generate and read one clip a word; return the figures by the names of their tags."""
-        noises = [
-            self._sampler.initial_noise(frames, self._seed, NOISE_STREAM, index)
-            for index, frames in enumerate(self._sampler.frames(model, self._captions))
-        ]
-        clips = self._sampler.sample(model, self._captions, noises, derive_seed(self._seed, "spelling_test"))
-        readings = self._recogniser.read(clips, self._marks)
+    def measures(self, generated: Sequence[Tensor]) -> Mapping[str, float]:
+        """Read one clip a word; return the figures by the names of their tags."""
+        readings = self._recogniser.read(generated, self._marks)
         rate = letter_error_rate(self._asked, readings)
         measures = {"Letter_Error_Rate": rate, "Real_Ceiling": self._real_ceiling}
         floor = shuffled_letter_error_rate(self._asked, readings)
@@ -123,6 +120,124 @@ class SpellingTest:
     @cached_property
     def _real_ceiling(self) -> float:
         return letter_error_rate(self._asked, self._recogniser.read(self._real, self._marks))
+
+
+RETRIEVAL_POOL = 100
+CLIPS_A_CAPTION = 4  # real ones that show a caption which is asked for: signers differ
+
+
+class RetrievalJudge:
+    """Looks for the real clip that a generated one is nearest to, and compares where both move.
+
+    Real clips are loaded when they are first needed, and only their features stay. Each caption that is asked for has
+    references; clips of other training captions make it harder to be right by chance.
+    """
+
+    def __init__(self, splits: DataSplits, asked: FixedClips, seed: int) -> None:
+        """`asked`: real clips; generated ones show their captions, in order."""
+        self._splits = splits
+        self._asked = asked
+        self._seed = seed
+
+    def measures(self, generated: Sequence[Tensor]) -> Mapping[str, float]:
+        """Return the figures of a clip a caption by the names of their tags, but for those that cannot be measured."""
+        measures: dict[str, float | None] = {
+            "Moving_Sharpness_Ratio": ratio_to_real(sharpness_of_motion, generated, self._asked.videos),
+            **self._agreement([motion_map(clip) for clip in generated]),
+        }
+        ranking, of_real = self._rank(generated), self._real_ranking
+        if ranking is not None and of_real is not None:
+            measures["Retrieval_Top1"] = top_k_interval(ranking, 1, self._seed).value
+            measures["Retrieval_Real_Ceiling"] = top_k_interval(of_real, 1, self._seed).value
+            measures["Retrieval_Shuffled_Floor"] = shuffled_floor_interval(ranking, 1, self._seed).value
+        return {name: value for name, value in measures.items() if value is not None}
+
+    def _agreement(self, maps: Sequence[Tensor]) -> Mapping[str, float]:
+        """Compare where clips move with where the real clips do: of the same caption, and of others."""
+        if not any(bool(real.any()) for real in self._real_maps):
+            return {}
+        names = list(map(caption_key, self._asked.captions))
+        places = range(len(names))
+        others = [(one, other) for one in places for other in places if names[one] != names[other]]
+        chosen = {"Motion_Map_Agreement": [(place, place) for place in places]}
+        if others:
+            chosen["Motion_Map_Agreement_Others"] = others
+        return {
+            name: torch.stack([map_agreement(maps[one], self._real_maps[other]) for one, other in pairs]).mean().item()
+            for name, pairs in chosen.items()
+        }
+
+    def _rank(self, clips: Sequence[Tensor]) -> Ranking | None:
+        captions, features = self._references
+        distance = warped_distances([clip_features(clip) for clip in clips], features)
+        return rank_captions(distance, self._asked.captions, captions, RETRIEVAL_POOL, self._seed)
+
+    @cached_property
+    def _real_maps(self) -> list[Tensor]:
+        return [motion_map(clip) for clip in self._asked.videos]
+
+    @cached_property
+    def _real_ranking(self) -> Ranking | None:
+        """Rank real clips that are no references: the asked clips, or another look at those that are."""
+        _, features = self._references
+        queries = []
+        for index, clip in enumerate(self._asked.videos):
+            described = clip_features(clip)
+            is_reference = any(torch.equal(described, feature) for feature in features)
+            seed = derive_seed(self._seed, "retrieval_look", index)
+            queries.append(another_look(clip, seed) if is_reference else clip)
+        return self._rank(queries)
+
+    @cached_property
+    def _references(self) -> tuple[list[str], list[Tensor]]:
+        """Return captions and features of some clips of each asked caption, and of one of each of some others."""
+        training, asked = self._splits.training, self._asked
+        own = {row.id for row in asked.rows}
+        rows: dict[str, list[ClipRow]] = {caption_key(caption): [] for caption in asked.captions}
+        wanted = len(rows)
+        for index in range(min(len(training), SCANNED_CLIPS)):
+            row = training.row(0, index)
+            if row.id not in own:
+                rows.setdefault(caption_key(row.caption), []).append(row)
+        found: list[tuple[str, numpy.ndarray]] = []
+        for place, (caption, of_caption) in enumerate(itertools.islice(rows.items(), max(RETRIEVAL_POOL, wanted))):
+            for row in of_caption[: CLIPS_A_CAPTION if place < wanted else 1]:
+                # A file that has gone is reported by the training loop in its turn.
+                with contextlib.suppress(UserError):
+                    found.append((caption, training.load(row)))
+        known = {caption for caption, _ in found}
+        for row, pixels in zip(asked.rows, asked.pixels, strict=True):
+            if caption_key(row.caption) not in known:  # no training clip shows it
+                real = self._splits.real_clip(row.caption)
+                found.append((row.caption, pixels.numpy() if real is None else real))
+        features = [clip_features(to_unit_range(torch.from_numpy(clip))) for _, clip in found]
+        return [caption for caption, _ in found], features
+
+
+def sharpness_of_motion(clip_CTHW: Tensor) -> Tensor:
+    """Return the sharpness of what moves in a clip, where it moves, a scalar."""
+    return moving_sharpness(clip_CTHW, motion_map(clip_CTHW))
+
+
+class CaptionTest:
+    """Generates a clip of each of some captions, for all judges of whether clips show what they were asked for."""
+
+    def __init__(
+        self, judges: Sequence[SpellingJudge | RetrievalJudge], sampler: ClipSampler, captions: Sequence[str], seed: int
+    ) -> None:
+        self._judges = judges
+        self._sampler = sampler
+        self._captions = captions
+        self._seed = seed
+
+    def measures(self, model: nn.Module) -> Mapping[str, float]:
+        """Generate the clips; return what the judges say by the names of the tags."""
+        noises = [
+            self._sampler.initial_noise(frames, self._seed, NOISE_STREAM, index)
+            for index, frames in enumerate(self._sampler.frames(model, self._captions))
+        ]
+        clips = self._sampler.sample(model, self._captions, noises, derive_seed(self._seed, "spelling_test"))
+        return {name: value for judge in self._judges for name, value in judge.measures(clips).items()}
 
 
 RAW_PROMPTS = 2  # prompts also sampled from the raw weights, and again from a second noise
@@ -136,8 +251,7 @@ def sample_passes(config: Config, splits: DataSplits) -> int:
     if config.ENABLE_VIDEO_LOGGING:
         prompts = len(config.SAMPLE_PROMPTS or splits.default_prompts)
         clips += prompts + 2 * min(RAW_PROMPTS, prompts)
-        if config.DATA_ROOT is None and config.RECOGNISER_STEPS > 0:
-            clips += min(MOST_WORDS, config.VALIDATION_CLIPS)
+        clips += min(MOST_CAPTIONS, config.VALIDATION_CLIPS)
     if config.ENABLE_NOISE_VISUALIZATION:
         clips += 1
     guided = 1 if config.GUIDANCE_SCALE == 1 else 2
@@ -155,7 +269,7 @@ class Showcase:
         prompts: Sequence[str],
         validation: FixedClips,
         compute: ComputeDevice,
-        spelling: SpellingTest | None,
+        caption_test: CaptionTest,
         frames_per_second: float,
         seed: int,
     ) -> None:
@@ -167,7 +281,7 @@ class Showcase:
         self._real = found if len(found) == len(clips) else None
         self._comparison = TrainingComparison(splits.training, self._prompts, self._held_out, validation)
         self._validation = validation
-        self._spelling = spelling
+        self._caption_test = caption_test
         self._compute = compute
         self._frames_per_second = frames_per_second
         self._seed = seed
@@ -204,9 +318,8 @@ class Showcase:
             "Hold_Ratio": ratio_to_real(hold_share, clips, real),
             "Sharpness_Ratio": ratio_to_real(sharpness, clips, real),
             **self._comparison.measures(clips),
+            **self._caption_test.measures(ema_model),
         }
-        if self._spelling is not None:
-            measures.update(self._spelling.measures(ema_model))
         return {name: value for name, value in measures.items() if value is not None}
 
     @torch.no_grad()

@@ -34,6 +34,8 @@ class TimeLapse:
 GRID_COLUMNS = 4
 TIME_LAPSE_SIDE = 96
 NOT_SPELLED = "nothing has read the generated clips"
+NOT_RANKED = "all clips have the same caption, so that none can be taken for another"
+NOTHING_MOVES = "the real clips do not move"
 
 TAGS = {
     "Prompt_{prompt}": Tag("Looping clip for one fixed prompt, the same noise at every point, EMA weights."),
@@ -84,6 +86,38 @@ TAGS = {
     "Shuffled_Floor": Tag(
         "The letter error rate of the same clips against other prompts: what ignoring the text would score.",
         absent_when=NOT_SPELLED,
+    ),
+    "Retrieval_Top1": Tag(
+        "Share of generated clips whose nearest real clip, among those of up to 100 captions, shows what was asked "
+        "for. Nothing is trained for it. It lies between Retrieval_Real_Ceiling (as good as real clips) and "
+        "Retrieval_Shuffled_Floor (guessing). Captions are those of validation clips, or of training clips where most "
+        "of the others cannot be known.",
+        absent_when=NOT_RANKED,
+    ),
+    "Retrieval_Real_Ceiling": Tag(
+        "The same share of real clips that are not among those compared with (another clip of the caption, or the same "
+        "one as if filmed anew): the best that Retrieval_Top1 can reach.",
+        absent_when=NOT_RANKED,
+    ),
+    "Retrieval_Shuffled_Floor": Tag(
+        "The same share if the captions were dealt out among the generated clips by lot: what ignoring the text would "
+        "score.",
+        absent_when=NOT_RANKED,
+    ),
+    "Motion_Map_Agreement": Tag(
+        "Correlation of where generated clips move with where a real clip of the same caption does: 1 is the same "
+        "places, 0 unrelated ones. Compare it with Motion_Map_Agreement_Others.",
+        absent_when=NOTHING_MOVES,
+    ),
+    "Motion_Map_Agreement_Others": Tag(
+        "The same with real clips of other captions: what ignoring the text would score.",
+        absent_when="the real clips do not move, or have one caption",
+    ),
+    "Moving_Sharpness_Ratio": Tag(
+        "Sharpness of what moves, as frames differ from their clip's mean, where it moves, in generated clips divided "
+        "by that in real ones. 1 is right. Well below 1 hands dissolve, which Sharpness_Ratio cannot see where most of "
+        "the picture is still.",
+        absent_when=NOTHING_MOVES,
     ),
     "Durations": Tag(
         "How long the model expects each validation clip to be, by its caption, against how long it is. On the line: "

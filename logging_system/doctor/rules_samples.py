@@ -3,7 +3,10 @@
 The rules of samples judge the latest sampling point.
 """
 
+from dataclasses import dataclass
+
 import numpy
+from numpy.typing import NDArray
 
 from common.console import counted
 from logging_system.doctor.finding import (
@@ -32,6 +35,9 @@ TRAINED_LOSS_TAG = "02_Loss_Components/Validation/Trained_Loss"
 TRAINED_GAP_TAG = "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled"
 VALIDATION_BASELINE_TAG = "02_Loss_Components/Validation/Predict_Zero_Baseline"
 SENSITIVITY_TAG = "12_Generated_Samples/Text_Sensitivity"
+TOP1_TAG = "12_Generated_Samples/Retrieval_Top1"
+TOP1_CEILING_TAG = "12_Generated_Samples/Retrieval_Real_Ceiling"
+TOP1_FLOOR_TAG = "12_Generated_Samples/Retrieval_Shuffled_Floor"
 
 # A model learns to remove noise first and to read afterwards, so an early gap of 0 means nothing. By the time the error
 # is at half of that of always answering 0, the default model reads: the gap is 26 percent of the loss at step 100, 73
@@ -42,6 +48,13 @@ LEAST_STEPS = 150  # after the warm-up, however fast noise removal was learned
 SMALL_GAP = 0.02
 # Text_Sensitivity is near 0 where the text is ignored and above 1 where it decides.
 LOW_SENSITIVITY = 0.2
+
+# Where the caption of real clips is found only 30 points more often than by chance, a caption more or less decides, and
+# generated ones cannot be judged.
+LEAST_RANGE = 0.3
+# Of the way from chance to real clips: a model that ignores its text is near 0, and half of the way is no accident.
+FOUND = 0.5
+FOUND_BY_CHANCE = 0.1
 
 UNREAD_TAG = "15_Configuration/Captions_Unread_Percent"
 ALIKE_TAG = "15_Configuration/Captions_Alike_Percent"
@@ -114,14 +127,71 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
     sensitivity = history.series(SENSITIVITY_TAG).finite()
     sampled = f", and {SENSITIVITY_TAG} is {sensitivity.values[-1]:.2f}" if len(sensitivity) else ""
     support = (last_point(sensitivity),) if len(sensitivity) else ()
+    retrieved = _retrieval(history)
+    if isinstance(retrieved, Retrieval):
+        sampled += f"; {retrieved.figures}"
+        if retrieved.way[-1] >= FOUND:  # a small gap may be that of a small hand in a large picture
+            return Healthy(f"{figures[0].lower()}{figures[1:]}{sampled}.")
     if share_of_loss < SMALL_GAP:
         explanation = f"{figures}; {100 * SMALL_GAP:.0f} % is the least that counts as reading{sampled}."
         return Finding("problem", "The model ignores the text.", explanation, (*evidence, *support), REMEDY_IGNORED)
-    if support and support[0].value < LOW_SENSITIVITY:
+    by_chance = isinstance(retrieved, Retrieval) and retrieved.way[-1] < FOUND_BY_CHANCE
+    if isinstance(retrieved, Retrieval) and by_chance:
+        support = (*support, *retrieved.evidence)
+    if by_chance or (support and support[0].value < LOW_SENSITIVITY):
         verdict = "The loss depends on the text, but generated clips hardly do."
         remedy = "Raise GUIDANCE_SCALE, widen GUIDANCE_INTERVAL, train longer (MAX_STEPS), or lower EMA_DECAY."
         return Finding("warning", verdict, f"{figures}{sampled}.", (*evidence, *support), remedy)
     return Healthy(f"{figures[0].lower()}{figures[1:]}{sampled}.")
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How often the nearest real clip of a sampled one has the caption that was asked for, where the data can tell."""
+
+    steps: NDArray[numpy.int64]  # [N], one at least
+    top1: NDArray[numpy.float64]  # [N]
+    way: NDArray[numpy.float64]  # [N], from chance, 0, to real clips, 1
+    figures: str
+    evidence: tuple[Evidence, ...]
+
+
+def _retrieval(history: ScalarHistory) -> Retrieval | Unknown:
+    steps, (top1, ceiling, floor) = aligned(history, TOP1_TAG, TOP1_CEILING_TAG, TOP1_FLOOR_TAG)
+    if not len(steps):
+        return Unknown(f"{NEEDS_SAMPLES} and {TOP1_TAG}, which needs clips of different captions.")
+    step = int(steps[-1])
+    if ceiling[-1] - floor[-1] < LEAST_RANGE:
+        return Unknown(
+            f"This data set cannot tell: of real clips {_percent(ceiling[-1])} are nearest to one of the same caption, "
+            f"and {_percent(floor[-1])} would be by chance."
+        )
+    figures = (
+        f"{_percent(top1[-1])} of generated clips are nearest to a real one of their caption at step {step}; of real "
+        f"clips {_percent(ceiling[-1])}, by chance {_percent(floor[-1])}"
+    )
+    named = ((TOP1_TAG, top1), (TOP1_CEILING_TAG, ceiling), (TOP1_FLOOR_TAG, floor))
+    evidence = tuple(Evidence(tag, step, float(values[-1])) for tag, values in named)
+    return Retrieval(steps, top1, (top1 - floor) / numpy.maximum(ceiling - floor, LEAST_RANGE), figures, evidence)
+
+
+def misread(history: ScalarHistory, config: Constants) -> Opinion:
+    """Clips that are nearer to real ones of other captions."""
+    retrieved = _retrieval(history)
+    if isinstance(retrieved, Unknown):
+        return retrieved
+    if retrieved.way[-1] >= FOUND:
+        return Healthy(f"{retrieved.figures}.")
+    if len(retrieved.steps) == 1 or retrieved.top1[-1] > retrieved.top1[-2] + STILL_RISING:
+        return Unknown(f"What the captions look like is still being learned: {retrieved.figures}.")
+    return Finding(
+        "warning",
+        "Generated clips show other signs than they were asked for, and that no longer gets better.",
+        f"{retrieved.figures}. At the sampling point before it were {_percent(retrieved.top1[-2])}.",
+        retrieved.evidence,
+        "Look at 12_Generated_Samples/Real_And_Generated. If hands dissolve, see what is said of them; "
+        "otherwise train longer (MAX_STEPS, MAX_MINUTES), or raise GUIDANCE_SCALE.",
+    )
 
 
 RATE_TAG = "12_Generated_Samples/Letter_Error_Rate"
@@ -131,6 +201,7 @@ FLOOR_TAG = "12_Generated_Samples/Shuffled_Floor"
 READS_REAL_CLIPS = 0.1  # errors in real clips beyond which the recogniser has nothing to say about generated ones
 ABOVE_CEILING = 0.1  # as many errors as that more than in real clips are few; ten points are the default run's goal
 STILL_FALLING = 0.05  # less than at the sampling point before: the model is learning to spell
+STILL_RISING = 0.05  # more than then
 
 
 def misspelled(history: ScalarHistory, config: Constants) -> Opinion:
@@ -176,6 +247,7 @@ def _percent(share: float) -> str:
 
 MOTION_TAG = "12_Generated_Samples/Motion_Energy_Ratio"
 SHARPNESS_TAG = "12_Generated_Samples/Sharpness_Ratio"
+MOVING_TAG = "12_Generated_Samples/Moving_Sharpness_Ratio"
 
 # Both measures are generated divided by real, so 1 is right. Motion varies more from prompt to prompt than sharpness
 # does, so its bounds are wider. Grain counts as motion and as sharpness; blur takes both away.
@@ -183,6 +255,7 @@ STILL = 0.3
 RESTLESS = 2.0
 BLURRED = 0.6
 GRAINY = 1.5
+HAZY = 0.6
 
 NEEDS_SAMPLES = "It needs generated clips (ENABLE_VIDEO_LOGGING, SAMPLE_EVERY_STEPS)"
 
@@ -222,6 +295,29 @@ def _too_low(history: ScalarHistory, tag: str, least: float, most: float) -> Evi
     if point.value > most:
         return Unknown(f"Grain hides what is behind it ({_of_real(point)} at step {point.step}).")
     return point if point.value < least else Healthy(f"generated clips have {_of_real(point)} (step {point.step}).")
+
+
+def dissolving_hands(history: ScalarHistory, config: Constants) -> Opinion:
+    """Haze where real hands move, in clips that are as sharp as real ones elsewhere."""
+    moving, whole = _latest(history, MOVING_TAG), _latest(history, SHARPNESS_TAG)
+    if moving is None:
+        return Unknown(f"{NEEDS_SAMPLES} and {MOVING_TAG}; this data set cannot tell if its real clips do not move.")
+    if whole is not None and whole.value > GRAINY:
+        return Unknown(f"Grain hides what is behind it ({_of_real(whole)} at step {whole.step}).")
+    figures = f"what moves has {_of_real(moving)} at step {moving.step}"
+    if moving.value >= HAZY:
+        return Healthy(f"{figures}.")
+    if whole is not None and whole.value < BLURRED:
+        return Unknown(f"The whole picture is blurred ({_of_real(whole)} at step {whole.step}), not hands alone.")
+    of_whole = "" if whole is None else f", and the whole picture {_of_real(whole)}"
+    return Finding(
+        "warning",
+        "Hands dissolve where they move.",
+        f"In generated clips {figures}{of_whole}; 1 is right, below {HAZY} is haze.",
+        (moving,) if whole is None else (moving, whole),
+        "Give hands more pixels: CLIP_FIT signer, a larger IMAGE_SIZE, a smaller PATCH_SIZE. Then train longer "
+        "(MAX_STEPS): hands are learned after clothes and walls, which make up most of the loss.",
+    )
 
 
 def noisy_samples(history: ScalarHistory, config: Constants) -> Opinion:

@@ -37,7 +37,7 @@ def test_the_default_run_has_noisy_samples_and_nothing_else(history_with: Build,
     assert len(diagnosis.healthy) == len(RULES) - 2
     assert (
         diagnosis.verdict
-        == "Step 1200: 1 warning (noisy samples); 16 of 18 checks are healthy, 1 cannot be judged yet."
+        == "Step 1200: 1 warning (noisy samples); 18 of 20 checks are healthy, 1 cannot be judged yet."
     )
 
 
@@ -94,7 +94,8 @@ def test_an_absent_metric_is_never_a_finding(
 
 
 def test_problems_come_before_warnings_and_carry_everything(history_with: Build, config: dict[str, object]) -> None:
-    history = history_with({GAP: dict.fromkeys(range(100, 1201, 100), 0.0), "01_Training/Loss": {1200: math.nan}})
+    no_gap = {GAP: dict.fromkeys(range(100, 1201, 100), 0.0), "12_Generated_Samples/Retrieval_Top1": None}
+    history = history_with({**no_gap, "01_Training/Loss": {1200: math.nan}})
     diagnosis = diagnose(history, config)
     assert diagnosis.verdict.startswith("Step 1200: 2 problems (diverged, text ignored) and 1 warning (noisy samples);")
     for words in (as_text(diagnosis), as_markdown(diagnosis).replace("\\", "")):
@@ -112,7 +113,7 @@ def test_problems_come_before_warnings_and_carry_everything(history_with: Build,
 def test_young_runs_are_said_to_be_young(history_of: Build, config: dict[str, object]) -> None:
     assert diagnose(ScalarHistory(), config).verdict == "Step 0: too early to judge."
     diagnosis = diagnose(history_of({"01_Training/Loss": {10: 0.5}}), config)
-    assert diagnosis.verdict == "Step 10: nothing wrong was found; 1 of 18 checks is healthy, 17 cannot be judged yet."
+    assert diagnosis.verdict == "Step 10: nothing wrong was found; 1 of 20 checks is healthy, 19 cannot be judged yet."
 
 
 def test_every_tag_that_is_named_exists() -> None:

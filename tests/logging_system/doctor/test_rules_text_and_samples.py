@@ -10,8 +10,10 @@ from logging_system.doctor.finding import Evidence, Finding, Healthy, Unknown
 from logging_system.doctor.rules_samples import (
     blurred_samples,
     captions_not_read,
+    dissolving_hands,
     frozen_samples,
     memorisation,
+    misread,
     misspelled,
     noisy_samples,
     overfitting,
@@ -29,6 +31,10 @@ TRAINED_GAP = "02_Loss_Components/Validation/Trained_Text_Gap_Shuffled"
 ZERO = "02_Loss_Components/Validation/Predict_Zero_Baseline"
 SENSITIVITY = "12_Generated_Samples/Text_Sensitivity"
 MOTION = "12_Generated_Samples/Motion_Energy_Ratio"
+TOP1 = "12_Generated_Samples/Retrieval_Top1"
+TOP1_CEILING = "12_Generated_Samples/Retrieval_Real_Ceiling"
+TOP1_FLOOR = "12_Generated_Samples/Retrieval_Shuffled_Floor"
+MOVING = "12_Generated_Samples/Moving_Sharpness_Ratio"
 SHARPNESS = "12_Generated_Samples/Sharpness_Ratio"
 GENERATED = "12_Generated_Samples/Nearest_Training_Distance"
 REAL = "12_Generated_Samples/Nearest_Training_Distance_Real"
@@ -38,9 +44,10 @@ EMA = "01_Training/Loss_EMA"
 
 def _validations(
     gaps: tuple[float, ...], losses: tuple[float, ...] = (0.2, 0.2, 0.2), zero: float = 0.672
-) -> dict[str, dict[int, float]]:
+) -> dict[str, dict[int, float] | None]:
     steps = range(100, 100 * len(gaps) + 1, 100)
     return {
+        TOP1: None,
         VALIDATION: dict(zip(steps, losses, strict=True)),
         GAP: dict(zip(steps, gaps, strict=True)),
         ZERO: dict.fromkeys(steps, zero),
@@ -171,6 +178,7 @@ def test_a_young_model_need_not_read_yet(
         "02_Loss_Components/Validation/Predict_Zero_Baseline": dict.fromkeys(steps, 0.67),
         GAP: dict.fromkeys(steps, 0.004),
         SENSITIVITY: None,
+        TOP1: None,
     }
     assert isinstance(text_ignored(history_with(curves), config), expected)
 
@@ -179,7 +187,7 @@ def test_a_young_model_need_not_read_yet(
 def test_samples_that_ignore_the_text(
     sensitivity: float, expected: type, history_with: Build, config: dict[str, object]
 ) -> None:
-    opinion = text_ignored(history_with({SENSITIVITY: {300: 2.0, 600: sensitivity}}), config)
+    opinion = text_ignored(history_with({SENSITIVITY: {300: 2.0, 600: sensitivity}, TOP1: None}), config)
     assert isinstance(opinion, expected)
     if isinstance(opinion, Finding):
         assert opinion.severity == "warning"
@@ -302,6 +310,79 @@ def test_overfitting_needs_four_validations(history_with: Build, config: dict[st
     three = {100: 0.1, 200: 0.5, 300: 0.5}
     assert isinstance(overfitting(history_with({PLAIN_VALIDATION: three}), config), Unknown)
     assert isinstance(overfitting(history_with({PLAIN_VALIDATION: {**three, 400: 0.5}}), config), Finding)
+
+
+@pytest.mark.parametrize(
+    ("top1", "gap", "expected", "said"),
+    [
+        (0.1, 0.0, "problem", "The model ignores the text."),
+        (0.06, 0.1, "warning", "The loss depends on the text, but generated clips hardly do."),
+        (0.20, 0.1, None, "20 % of generated clips"),  # 0.15 of the way: no proof of either
+        (0.54, 0.0, None, "54 % of generated clips"),  # a hand is a small part of the loss
+        (0.52, 0.0, "problem", "The model ignores the text."),
+    ],
+)
+def test_text_that_clips_show_is_not_ignored_however_small_the_gap(
+    top1: float, gap: float, expected: str | None, said: str, history_with: Build, config: dict[str, object]
+) -> None:
+    changed = {**_validations((gap, gap, gap)), SENSITIVITY: None, TOP1: {1200: top1}}
+    opinion = text_ignored(history_with(changed), config)
+    if expected is None:
+        assert isinstance(opinion, Healthy)
+    else:
+        assert isinstance(opinion, Finding)
+        assert opinion.severity == expected
+    assert said in opinion.verdict  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("top1", "ceiling", "expected"),
+    [
+        ({600: 0.2, 1200: 0.54}, 1.0, Healthy),  # half of the way from 1 / 16
+        ({600: 0.5, 1200: 0.52}, 1.0, Finding),
+        ({600: 0.46, 1200: 0.52}, 1.0, Unknown),  # still rising
+        ({1200: 0.1}, 1.0, Unknown),  # one point shows no direction
+        ({600: 0.1, 1200: 0.1}, 0.36, Unknown),  # real clips are hardly found either
+        ({600: 0.1, 1200: 0.1}, 0.37, Finding),
+        (None, 1.0, Unknown),
+    ],
+)
+def test_signs_are_judged_against_real_ones_where_the_data_can_tell(
+    top1: dict[int, float] | None, ceiling: float, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    opinion = misread(history_with({TOP1: top1, TOP1_CEILING: dict.fromkeys((600, 1200), ceiling)}), config)
+    assert isinstance(opinion, expected)
+    if isinstance(opinion, Finding):
+        assert RULES["Misread"] is misread
+        assert opinion.evidence[1] == Evidence(TOP1_CEILING, 1200, ceiling)
+    if ceiling == 0.36:
+        assert isinstance(opinion, Unknown)
+        assert opinion.missing.startswith("This data set cannot tell: of real clips 36 %")
+
+
+@pytest.mark.parametrize(
+    ("moving", "whole", "expected"),
+    [
+        (0.59, 1.1, Finding),
+        (0.61, 1.1, Healthy),
+        (0.59, None, Finding),
+        (0.59, 0.5, Unknown),  # everything is blurred
+        (0.59, 1.6, Unknown),  # grain
+        (None, 1.1, Unknown),  # real clips that do not move
+    ],
+)
+def test_hands_that_dissolve_before_a_person_who_does_not(
+    moving: float | None, whole: float | None, expected: type, history_with: Build, config: dict[str, object]
+) -> None:
+    changed = {tag: None if value is None else {1200: value} for tag, value in ((MOVING, moving), (SHARPNESS, whole))}
+    opinion = dissolving_hands(history_with(changed), config)
+    assert isinstance(opinion, expected)
+    if isinstance(opinion, Finding):
+        assert (RULES["Hands dissolve"], opinion.severity) == (dissolving_hands, "warning")
+        assert opinion.evidence[0] == Evidence(MOVING, 1200, 0.59)
+    if moving is None:
+        assert isinstance(opinion, Unknown)
+        assert "this data set cannot tell" in opinion.missing
 
 
 RATE = "12_Generated_Samples/Letter_Error_Rate"

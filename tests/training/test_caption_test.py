@@ -1,21 +1,23 @@
-"""The live letter error rate, with a generator whose spelling is known."""
+"""What is live of spelling and retrieval, with a generator whose clips are known."""
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
 
 import main
+from common.errors import UserError
 from data.cache import ClipCache
 from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
 from data.records import ClipRow, FixedClips
 from measures.clips import to_unit_range
-from training.showcase import SpellingTest
+from training.showcase import CaptionTest, RetrievalJudge, SpellingJudge
 
 WORDS = ("A", "BC", "CAB")
 
@@ -58,12 +60,16 @@ def clips(tmp_path: Path) -> dict[str, Tensor]:
     return {word: to_unit_range(torch.from_numpy(renderer.clip(word, None))) for word in (*WORDS, "AB")}
 
 
-def spelling_test(clips: dict[str, Tensor], sampler: Spelling) -> SpellingTest:
+def fixed_clips(clips: dict[str, Tensor], words: Sequence[str]) -> FixedClips:
+    rows = tuple(ClipRow(word, word, clips[word].shape[1], len(word) / 3) for word in words)
+    pixels = tuple(((clips[word] + 1) * 127.5).round().to(torch.uint8).movedim(0, -1) for word in words)
+    return FixedClips(rows, pixels, torch.zeros(len(words), 1, dtype=torch.int64))
+
+
+def spelling_test(clips: dict[str, Tensor], sampler: Spelling) -> CaptionTest:
     split = WordSplit(Alphabets((Alphabet(tuple("ABC"), "en", "ase"),)), 3, 0.2, 0.1, seed=0)
-    rows = tuple(ClipRow(word, word, clips[word].shape[1], len(word) / 3) for word in WORDS)
-    pixels = tuple(((clips[word] + 1) * 127.5).round().to(torch.uint8).movedim(0, -1) for word in WORDS)
-    fixed = FixedClips(rows, pixels, torch.zeros(3, 1, dtype=torch.int64))
-    return SpellingTest(recogniser=LookingUp(clips), sampler=sampler, split=split, validation=fixed, seed=7)
+    judge = SpellingJudge(LookingUp(clips), split, fixed_clips(clips, WORDS))
+    return CaptionTest([judge], sampler, WORDS, seed=7)
 
 
 def test_a_generator_that_spells_right_is_at_the_ceiling(clips: dict[str, Tensor]) -> None:
@@ -78,6 +84,60 @@ def test_mistakes_are_counted_by_letter(clips: dict[str, Tensor]) -> None:
     measures = spelling_test(clips, Spelling(clips, {"CAB": "AB", "BC": "A"})).measures(nn.Identity())
     assert measures["Letter_Error_Rate"] == pytest.approx((0 + 2 + 1) / 6)
     assert measures["Real_Ceiling"] == 0.0
+
+
+class Splits:
+    """A data set of the clips, whose first words are trained on; a file of one more has gone."""
+
+    def __init__(self, clips: dict[str, Tensor], trained: Sequence[str]) -> None:
+        self._clips = clips
+        self._trained = (*trained, "gone")
+        self.training = self
+
+    def __len__(self) -> int:
+        return len(self._trained)
+
+    def row(self, epoch: int, index: int) -> ClipRow:
+        return ClipRow(f"training {index}", self._trained[index], 4, 1.0)
+
+    def load(self, row: ClipRow) -> numpy.ndarray:
+        if row.caption == "gone":
+            raise UserError("the file has gone")
+        return self.real_clip(row.caption)
+
+    def real_clip(self, caption: str) -> numpy.ndarray:
+        return fixed_clips(self._clips, [caption]).pixels[0].numpy()
+
+
+def retrieval_test(clips: dict[str, Tensor], mistakes: dict[str, str], trained: Sequence[str] = ("AB",)) -> CaptionTest:
+    judge = RetrievalJudge(Splits(clips, trained), fixed_clips(clips, WORDS), seed=7)
+    return CaptionTest([judge], Spelling(clips, mistakes), WORDS, seed=7)
+
+
+def test_the_nearest_real_clip_says_what_a_generated_one_shows(clips: dict[str, Tensor]) -> None:
+    measures = retrieval_test(clips, {}).measures(nn.Identity())
+    assert measures["Retrieval_Top1"] == 1
+    assert measures["Retrieval_Real_Ceiling"] > 0.6  # other looks of three clips, 16 pixels a side
+    assert measures["Retrieval_Shuffled_Floor"] == pytest.approx(1 / 3)
+    assert measures["Motion_Map_Agreement"] == pytest.approx(1)
+    assert measures["Motion_Map_Agreement_Others"] < 0.95
+    assert measures["Moving_Sharpness_Ratio"] == pytest.approx(1)
+
+
+def test_clips_of_other_captions_are_told_from_those_asked_for(clips: dict[str, Tensor]) -> None:
+    # AB is nobody's caption, but a training clip shows it: it is neither right, nor right when captions are shuffled.
+    measures = retrieval_test(clips, {"CAB": "AB", "BC": "A"}).measures(nn.Identity())
+    assert measures["Retrieval_Top1"] == pytest.approx(1 / 3)
+    assert measures["Retrieval_Shuffled_Floor"] == pytest.approx(2 / 9)
+    of_one = retrieval_test(clips, {"CAB": "A", "BC": "A"}).measures(nn.Identity())
+    assert of_one["Retrieval_Top1"] == pytest.approx(1 / 3)
+    assert of_one["Retrieval_Shuffled_Floor"] == pytest.approx(1 / 3)
+
+
+def test_what_cannot_be_measured_has_no_figure(clips: dict[str, Tensor]) -> None:
+    still = {word: clip[:, :1].expand_as(clip) for word, clip in clips.items()}
+    judge = RetrievalJudge(Splits(still, ["A"]), fixed_clips(still, ["A"]), seed=7)
+    assert judge.measures([still["A"]]) == {}
 
 
 @pytest.mark.slow
