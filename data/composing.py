@@ -12,7 +12,6 @@ from common.console import counted
 from common.errors import UserError
 from common.randomness import derive_seed, numpy_generator
 from config import Config
-from data.captions import normalise_caption
 from data.clip_splits import ClipSplit, caption_key
 from data.inspection import MOST_READERS, ClipReader, InspectedClip, map_in_threads
 from data.lengths import ClipLengths, clip_lengths
@@ -172,7 +171,7 @@ class ComposedSplits(DataSplits):
         Raises:
             UserError: it has words that are no sign.
         """
-        return self.split.signs.segment(normalise_caption(caption))
+        return self.split.signs.segment(caption)
 
     def is_held_out(self, caption: str) -> bool:
         """Return whether no training clip shows the caption; also True of what is made of no known signs."""

@@ -16,7 +16,7 @@ import numpy
 from common.console import counted
 from common.errors import UserError
 from common.randomness import derive_seed
-from data.captions import shown_caption
+from data.captions import normalise_caption, shown_caption
 from data.clip_splits import LARGEST_SEED, caption_key
 
 MOST_TRIES = 20_000
@@ -44,10 +44,25 @@ class Signs:
         Raises:
             UserError: the text is empty, or has words that are no sign; the message names them.
         """
-        words = caption_key(text).split()
-        if not words:
-            raise UserError("there is nothing to sign; name at least one sign")
-        signs, unknown = [], []
+        signs, unknown = self._read(normalise_caption(text))
+        if unknown:
+            few = ", ".join(self.names[:NAMED_SIGNS])
+            more = f" and {len(self.names) - NAMED_SIGNS} more" if len(self.names) > NAMED_SIGNS else ""
+            named = ", ".join(map(repr, dict.fromkeys(unknown)))
+            raise UserError(f"{shown_caption(text)} has words that are no known sign: {named}. Known: {few}{more}.")
+        if not signs:
+            raise UserError(f"{shown_caption(text)} names no sign.")
+        return signs
+
+    def is_unambiguous(self, sentence: Sentence) -> bool:
+        """Return whether a sentence's caption reads back as these very signs (thank, you reads as "thank you")."""
+        return self._read(SPACE.join(sentence)) == (sentence, ())
+
+    def _read(self, caption: str) -> tuple[Sentence, tuple[str, ...]]:
+        """Return the signs of a caption, and its words that are in none."""
+        words = caption_key(caption).split()
+        signs: list[str] = []
+        unknown: list[str] = []
         while words:
             for length in range(min(self._most_words, len(words)), 0, -1):
                 if (sign := self.sign_of.get(SPACE.join(words[:length]))) is not None:
@@ -57,19 +72,7 @@ class Signs:
                 length = 1
                 unknown.append(words[0])
             words = words[length:]
-        if unknown:
-            few = ", ".join(self.names[:NAMED_SIGNS])
-            more = f" and {len(self.names) - NAMED_SIGNS} more" if len(self.names) > NAMED_SIGNS else ""
-            named = ", ".join(map(repr, dict.fromkeys(unknown)))
-            raise UserError(f"{shown_caption(text)} has words that are no known sign: {named}. Known: {few}{more}")
-        return tuple(signs)
-
-    def is_unambiguous(self, sentence: Sentence) -> bool:
-        """Return whether a sentence's caption reads back as these very signs (thank, you reads as "thank you")."""
-        try:
-            return self.segment(SPACE.join(sentence)) == sentence
-        except UserError:
-            return False
+        return tuple(signs), tuple(unknown)
 
     @cached_property
     def _most_words(self) -> int:

@@ -260,9 +260,9 @@ def test_a_language_is_named_once() -> None:
     with pytest.raises(UserError, match=r"--language gsg: 'gsg A' names a language itself; leave out one"):
         as_captions(["gsg A"], "gsg", Config(), tokenizer)
     with pytest.raises(UserError, match=r"SAMPLE_PROMPTS: 'GAS': .*begin with the code of one: ase, gsg"):
-        check_text("SAMPLE_PROMPTS:", "GAS", Config(), tokenizer)
+        check_text("SAMPLE_PROMPTS:", "GAS", Config(), tokenizer, None)
     with pytest.raises(UserError, match=r"'ase S': the run knows no 'S'; it knows: A$"):
-        check_text("--text", "ase S", Config(), tokenizer)
+        check_text("--text", "ase S", Config(), tokenizer, None)
 
 
 def test_languages_are_compared_where_both_can_show_the_word(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from PIL import Image
 import data.media.resample
 from common.field_types import both_sides
 from data.media.decode import decode_media
-from data.media.motion import GREY_SIDE, WATCHED_FRAMES, Region, grey_copy, moving_region
+from data.media.motion import GREY_SIDE, WATCHED_FRAMES, Region, grey_copy, moving_frames, moving_region
 from data.media.resample import window
 from data.rows import Media
 from tests.shapes import stretched
@@ -149,3 +149,20 @@ def test_frames_are_decoded_twice_only_where_the_region_is_not_known(root, monke
     assert (again.pixels_THWC == first.pixels_THWC).all()
     decode_media(root, MEDIA, stretched(4, 16, "pad"))
     assert len(passes) == 4
+
+
+def test_when_a_clip_moves():
+    """A square goes one cell a frame, from frame 5 to frame 11, in a clip whose light changes at frame 2."""
+    video = numpy.full((16, 96, 96, 3), 100, numpy.uint8)
+    video[2:] += 20
+    for frame in video:
+        frame[40:60, 10:30] = 255
+    for step, frame in enumerate(video[5:11], start=1):
+        frame[40:60, 10 : 10 + step] = 120
+        frame[40:60, 10 + step : 30 + step] = 255
+    for frame in video[11:]:
+        frame[40:60, 10:16] = 120
+        frame[40:60, 16:36] = 255
+    assert moving_frames([grey_copy(frame) for frame in video]) == (4, 11)
+    assert moving_frames([grey_copy(frame) for frame in video[:4]]) is None
+    assert moving_frames([grey_copy(video[0])]) is None
