@@ -113,7 +113,7 @@ def _trained_signs(run: Path) -> Signs:
     try:
         return Signs({str(key): str(sign) for key, sign in json.loads(path.read_text("utf-8"))["signs"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): which signs the run knows is not known. Restore it.") from error
+        raise UserError(f"{path} cannot be read ({error}): it names the signs of the run. Restore it.") from error
 
 
 def signed_languages(tokenizer: Tokenizer) -> list[str]:

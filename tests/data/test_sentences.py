@@ -60,7 +60,7 @@ def test_captions_that_the_model_cannot_tell_apart_are_one_sign():
 
 
 def test_what_is_no_sign_is_named():
-    with pytest.raises(UserError, match=r"^'go away Bob' has words that are no known sign: 'away', 'bob'\. Known: 0, 1"):
+    with pytest.raises(UserError, match=r"^'go away Bob' has words that are no known sign: 'away', 'bob'\. Known: 0,"):
         SIGNS.segment("go away Bob")
     with pytest.raises(UserError, match=r"^' ' names no sign\.$"):
         SIGNS.segment(" ")
