@@ -88,6 +88,8 @@ class Config(Settings):
     CLIP_FIT: Literal["crop", "pad", "signer"] = "crop"
     """How clips of DATA_ROOT get the shape of IMAGE_SIZE: "crop" takes the centre, "pad" all, with black borders, and
     "signer" the region in which the clip moves, so that hands fill it."""
+    COMPOSE_SIGNS: int = Field(1, ge=1, le=8)
+    """Signs of the longest sentences that are joined from clips of DATA_ROOT, where each shows one sign; 1 is off."""
     SPLIT_BY: Literal["auto", "signer", "caption"] = "auto"
     """What is held out of DATA_ROOT: other signers or other captions; "auto" takes the data set's own split first."""
     SIGNED_LANGUAGE: LanguageCodes = ("ase",)
@@ -96,11 +98,11 @@ class Config(Settings):
     MAX_WORD_LETTERS: int = Field(5, ge=1, le=MOST_LETTERS)
     """Letters in the longest finger-spelled word of the training; longer ones can be asked for."""
     EPOCH_SIZE: int = Field(2048, ge=1, le=10**9)
-    """Finger-spelled clips that count as one epoch."""
+    """Finger-spelled words, or joined sentences, that count as one epoch."""
     HELD_OUT_WORD_FRACTION: float = Field(0.2, ge=0, le=0.9)
-    """Share of the finger-spelled words that is never trained on."""
+    """Share of the finger-spelled words, or joined sentences, that is never trained on."""
     HELD_OUT_BIGRAM_FRACTION: float = Field(0.1, ge=0, le=0.9)
-    """Share of the pairs of neighbouring letters that is never trained on."""
+    """Share of the pairs of neighbouring letters, or joined signs, that is never trained on."""
     VALIDATION_FRACTION: float = Field(0.1, gt=0, le=0.9)
     """Share of DATA_ROOT that is held out for validation, where the data set does not say."""
     VALIDATION_CLIPS: int = Field(16, ge=2, le=100_000)
@@ -318,6 +320,7 @@ SPLIT_FIELDS = frozenset(
         "HELD_OUT_BIGRAM_FRACTION",
         "VALIDATION_FRACTION",
         "SIGNER_FROM_FILE_NAME",
+        "COMPOSE_SIGNS",
         "SPLIT_BY",
     }
 )

@@ -24,6 +24,12 @@ def a_format_needs_data(DATA_ROOT: Path | None, DATA_FORMAT: str) -> str | None:
     return None
 
 
+def sentences_need_signs(DATA_ROOT: Path | None, COMPOSE_SIGNS: int) -> str | None:
+    if DATA_ROOT is None and COMPOSE_SIGNS > 1:
+        return "there are no clips of signs to join; set DATA_ROOT, or COMPOSE_SIGNS to 1"
+    return None
+
+
 def outputs_stay_out_of_the_clips(DATA_ROOT: Path | None, LOG_DIR: Path, CACHE_DIR: Path) -> str | None:
     if DATA_ROOT is None:
         return None
@@ -173,6 +179,7 @@ def spelling_needs_letters(DATA_ROOT: Path | None, TEXT_ENCODER: str) -> str | N
 CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     a_run_must_end,
     a_format_needs_data,
+    sentences_need_signs,
     outputs_stay_out_of_the_clips,
     captions_hold_a_word,
     spelling_needs_letters,

@@ -19,7 +19,6 @@ from common.files import check_writable, named_if_unwritable, write_atomically
 from common.video_encoding import encode_gif, encode_mp4, encode_png
 from compute.memory import keep_freed_memory
 from config import Config
-from models.tokens import Tokenizer
 from sampling.sampler import contact_sheet, to_pixels
 from sampling.trained_run import (
     SamplingRequest,
@@ -87,7 +86,7 @@ def generate(request: GenerationRequest) -> list[Path]:
     run = open_trained_run(request)
     config = run.config
     request = replace(request, text=as_captions(request.text, request.language, config, run.tokenizer))
-    _check(request, config, run.tokenizer)
+    _check(request, run)
     paths = _output_paths(request)
     noises = [
         run.sampler.initial_noise(frames, request.seed, index) for index, frames in enumerate(_frames(request, run))
@@ -103,8 +102,9 @@ def generate(request: GenerationRequest) -> list[Path]:
     return paths
 
 
-def _check(request: GenerationRequest, config: Config, tokenizer: Tokenizer) -> None:
+def _check(request: GenerationRequest, run: TrainedRun) -> None:
     """Check the request against the run."""
+    config, tokenizer = run.config, run.tokenizer
     if not 1 <= request.scale * max(config.IMAGE_SIZE) <= LARGEST_SIDE:
         largest = LARGEST_SIDE // max(config.IMAGE_SIZE)
         raise UserError(f"--scale {request.scale}: must be between 1 and {largest}, for {LARGEST_SIDE} pixels a side")
@@ -117,11 +117,14 @@ def _check(request: GenerationRequest, config: Config, tokenizer: Tokenizer) -> 
         frames = counted(config.MAX_FRAMES, "frame")
         raise UserError(f"--seconds and --speed: all clips of the run have {frames} (CLIP_TIMING is 'stretched')")
     for text in request.text:
-        check_text("--text", text, config, tokenizer)
+        check_text("--text", text, config, tokenizer, run.signs)
         letters = len(tokenizer.encode(text)[0])
         if config.DATA_ROOT is None and letters > config.MAX_WORD_LETTERS:
             longest = config.MAX_WORD_LETTERS
             print(f"note: the run was trained on words of up to {longest} letters; {text!r} is longer", file=sys.stderr)
+        if run.signs is not None and len(run.signs.segment(text)) > config.COMPOSE_SIGNS:
+            longest = config.COMPOSE_SIGNS
+            print(f"note: the run was trained on up to {longest} signs; {text!r} has more", file=sys.stderr)
     if request.contact_sheet is not None and request.contact_sheet.suffix.lower() != ".png":
         raise UserError(f"--contact-sheet {request.contact_sheet}: a contact sheet is a PNG; let its name end in .png")
 

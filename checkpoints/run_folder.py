@@ -21,6 +21,7 @@ from common.files import UNFINISHED, newest_first, remove_unfinished, write_atom
 AUTOMATIC = "auto"  # EXPERIMENT_NAME, for a name made of the time
 
 CONFIG_FILE = "config.json"
+SPLIT_FILE = "split.json"
 CHECKPOINTS = "checkpoints"
 MAKE_A_RUN = "train one with `python main.py --experiment-name NAME`, then give `--run logs/NAME`"
 LOCK_FILE = "run.lock"

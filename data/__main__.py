@@ -23,7 +23,8 @@ from data.build import inspect_data
 from data.captions import caption_notices, check_captions
 from data.clip_set import check_usable, name_skipped, split_as_configured
 from data.clip_splits import ClipSplit
-from data.inspection_report import InspectionReport, draw_sheet, report_line
+from data.composing import Composition, compose
+from data.inspection_report import InspectionReport, draw_rows, draw_sheet, report_line
 from data.media.files import printable
 from data.recommendation import recommend, with_options
 from data.rows import Manifest
@@ -84,28 +85,34 @@ def _inspect(
     captions = [clip.row.caption for clip in inspection.usable]
     lost = unread(tokenizer, captions)
     split: ClipSplit | None = None
+    composed: Composition | None = None
     problem: UserError | None = None
     try:
         check_usable(options.path, inspection, is_reported=True)
         check_captions(config, lost, len(captions))
         split = split_as_configured(config, inspection, tokenizer)
+        if config.COMPOSE_SIGNS > 1:
+            composed = compose(config, split, reader, tokenizer)
     except UserError as error:
         problem = error  # what was found comes first
     path = printable(str(options.path))
     notices = caption_notices(config, lost, tokenizer, captions)
     report = InspectionReport(path, inspection, config.TEXT_ENCODER, lost, notices, split, reader.shape)
     print("\n".join(report.lines()))
+    if composed is not None:
+        print(report_line("composed", composed.text))
     if options.json is not None:
         content = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
         _write("--json", options.json, (content + "\n").encode())
-    sheet = draw_sheet(inspection.usable, reader, config.SEED)
+    sheet = draw_sheet(inspection.usable, reader, config.SEED) if composed is None else draw_rows(composed.training)
     if sheet is not None:
         png, shown = sheet
         _write("--sheet", options.sheet, png)
         print(report_line("contact sheet", f"{options.sheet} ({counted(shown, 'clip')} as the training sees them)"))
     if problem is not None:
         raise problem
-    advice = recommend(config, inspection.usable)
+    seconds = [clip.facts.seconds for clip in inspection.usable] if composed is None else composed.training.seconds
+    advice = recommend(config, inspection.usable, seconds)
     suits = "" if advice.options else ": these settings suit the clips"
     print(report_line("advice", "; ".join(advice.reasons) + suits))
     wanted = with_options(training_options, advice.options)

@@ -11,7 +11,7 @@ from data.fingerspelling import open_fingerspelling
 from data.formats import folder, words
 from data.formats.registry import read_data_set
 from data.inspection import ClipReader, Inspection, inspect_clips
-from data.lengths import clip_lengths
+from data.lengths import stored_lengths
 from data.media.files import printable
 from data.media.resample import ClipShape
 from data.records import DataSplits
@@ -61,7 +61,7 @@ def inspect_data(config: Config) -> tuple[Inspection, ClipReader]:
     if missing := [str(folder) for folder in config.DATA_ALLOW if not os.path.isdir(folder)]:
         note = f"DATA_ALLOW names {printable(missing[0])}, which is no folder here: correct it or take it away"
         manifest = dataclasses.replace(manifest, notices=(*manifest.notices, Notice("files", note)))
-    shape = ClipShape(clip_lengths(config), config.IMAGE_SIZE, config.CLIP_FIT)
+    shape = ClipShape(stored_lengths(config), config.IMAGE_SIZE, config.CLIP_FIT)
     reader = ClipReader(manifest.root, shape, _build_cache(config))
     return inspect_clips(name, recognised, manifest, reader, VerdictStore(config.CACHE_DIR, manifest.root)), reader
 

@@ -1,5 +1,6 @@
 """Clips that people bring, in any format, divided for the trainer."""
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -29,6 +30,7 @@ from data.clip_splits import (
     split_clips,
     split_notices,
 )
+from data.composing import ComposedSplits, Composition, compose
 from data.inspection import ClipReader, InspectedClip, Inspection
 from data.records import ClipRow, DataSplits, DataSummary
 from data.rows import Notice, SkippedRow, UnusableClip
@@ -72,10 +74,7 @@ class InspectedClips:
         return {clip.row.id: clip for clip in self.clips}
 
     def load(self, row: ClipRow) -> numpy.ndarray:
-        try:
-            return self.reader.clip(self._clip_by_id[row.id])
-        except UnusableClip as error:
-            raise UserError(f"{self.reader.root}: {row.id} {error}: put it back, or start again without it.") from error
+        return self.reader.load(self._clip_by_id[row.id])
 
 
 @dataclass(frozen=True)
@@ -159,6 +158,27 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader, to
     lost = unread(tokenizer, captions)
     check_captions(config, lost, len(captions))
     split = split_as_configured(config, inspection, tokenizer)
+    notices = (
+        *inspection_notices(inspection),
+        *_contradictions(inspection),
+        *caption_notices(config, lost, tokenizer, captions),
+        *split_notices(split),
+        *_cache_notices(split, reader),
+    )
+    details, measures = f"More: {_inspect_command(path)}", caption_measures(lost, len(captions))
+    if config.COMPOSE_SIGNS > 1:
+        composed = compose(config, split, reader, tokenizer)
+        description = f"{path}: {inspection.recognised}; {composed.text} ({split.rule})"
+        report = _report(config, inspection, split, ()) | _composed_report(composed)
+        return ComposedSplits(
+            summary=DataSummary(description, report, notices, details, measures),
+            training=composed.training,
+            validation=composed.validation,
+            validation_of_trained=None,
+            symbols=None,
+            default_prompts=composed.default_prompts,
+            split=composed.split,
+        )
     validation = hash_order(split.held_out, config.SEED)[: config.VALIDATION_CLIPS]
     trained = None
     if asks_for_unknown_words(split):
@@ -167,15 +187,9 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader, to
         summary=DataSummary(
             description=_description(path, inspection, split, len(validation)),
             report=_report(config, inspection, split, validation),
-            notices=(
-                *inspection_notices(inspection),
-                *_contradictions(inspection),
-                *caption_notices(config, lost, tokenizer, captions),
-                *split_notices(split),
-                *_cache_notices(split, reader),
-            ),
-            details=f"More: {_inspect_command(path)}",
-            measures=caption_measures(lost, len(captions)),
+            notices=notices,
+            details=details,
+            measures=measures,
         ),
         training=InspectedClips(reader, split.training),
         validation=InspectedClips(reader, validation),
@@ -191,7 +205,12 @@ def open_clip_set(config: Config, inspection: Inspection, reader: ClipReader, to
 def split_as_configured(config: Config, inspection: Inspection, tokenizer: Tokenizer) -> ClipSplit:
     """Divide the usable clips; see `split_clips`."""
     return split_clips(
-        inspection.usable, config.SPLIT_BY, config.VALIDATION_FRACTION, config.SEED, partial(as_read, tokenizer)
+        inspection.usable,
+        config.SPLIT_BY,
+        config.VALIDATION_FRACTION,
+        config.SEED,
+        partial(as_read, tokenizer),
+        are_signs=config.COMPOSE_SIGNS > 1,
     )
 
 
@@ -283,6 +302,29 @@ def _report(
         "test": listed(split.test),
         "left_out": listed(split.left_out),
         "skipped": [{"clip": row.id, "reason": row.reason} for row in inspection.skipped],
+    }
+
+
+def _composed_report(composed: Composition) -> dict[str, object]:
+    """Return what the report of composed sentences has of its own."""
+    composer = composed.validation.composer
+    rows = [(row, composer.clips(row)) for row in composed.validation.rows]
+    return {
+        "compose_signs": composed.split.max_signs,
+        "signs": dict(sorted(composed.split.signs.sign_of.items())),
+        "held_out_sentence_fraction": composed.split.held_out_sentence_fraction,
+        "held_out_pair_fraction": composed.split.held_out_pair_fraction,
+        "validation": [
+            {
+                "clip": row.id,
+                "caption": row.caption,
+                "signer": None,
+                "sha256": hashlib.sha256("".join(each.clip.digest for each in signs).encode()).hexdigest(),
+                "span": [0.0, None],
+                "signs": [each.clip.row.id for each in signs],
+            }
+            for row, signs in rows
+        ],
     }
 
 

@@ -56,6 +56,8 @@ def split_clips(
     fraction: float,
     seed: int,
     read: Callable[[str], Hashable] = lambda caption: caption,
+    *,
+    are_signs: bool = False,
 ) -> ClipSplit:
     """Divide clips as their data set says, or otherwise so that no signer, or no caption, is on both sides.
 
@@ -68,6 +70,8 @@ def split_clips(
         fraction: share that is held out: of the clips, by complete signers; or, about, of the captions.
         seed: decides which.
         read: what the model gets for a caption. Captions that are one to it are on the same side.
+        are_signs: sentences of the captions are held out, so that no caption is. Clips are held out where the data set
+            gives them or by signer, of captions that training clips have too.
 
     Raises:
         UserError: signers are asked for and not known, or the data set leaves nothing to train on.
@@ -87,8 +91,10 @@ def split_clips(
     elif split_by == "signer" or (split_by == "auto" and _names_signers(training)):
         split = _by_signer(training, fraction, seed)
         if split.is_shared and split_by == "auto":
-            split = _by_caption(training, fraction, seed, read)
-            split = dataclasses.replace(split, shared=_shared_by_signers(training))
+            split = _all_signs(training) if are_signs else _by_caption(training, fraction, seed, read)
+            split = dataclasses.replace(split, shared=() if are_signs else _shared_by_signers(training))
+    elif are_signs:
+        split = _all_signs(training)
     else:
         split = _by_caption(training, fraction, seed, read)
         named = tuple(clip for clip in training if clip.row.signer is not None)
@@ -98,7 +104,15 @@ def split_clips(
     if not given and split_by != "caption":
         groups = (tuple(sorted(group)) for group in _spellings(training))
         split = dataclasses.replace(split, spellings=tuple(sorted(group for group in groups if len(group) > 1)))
+    if are_signs and not split.is_shared:
+        known = {read(caption_key(clip.row.caption)) for clip in split.training}
+        held_out = tuple(clip for clip in split.held_out if read(caption_key(clip.row.caption)) in known)
+        split = dataclasses.replace(split, held_out=held_out)
     return _without_trained(dataclasses.replace(split, test=test))
+
+
+def _all_signs(clips: tuple[InspectedClip, ...]) -> ClipSplit:
+    return ClipSplit(clips, (), (), "all signs are trained on, and sentences held out")
 
 
 def hash_order(clips: Sequence[InspectedClip], seed: int) -> tuple[InspectedClip, ...]:
@@ -140,7 +154,8 @@ def split_notices(split: ClipSplit) -> tuple[Notice, ...]:
             f"half or more of the words in {unknown} of {held_out} held-out captions occur in no training "
             "caption: unless the clips are finger-spelled, no model can know these signs, and validation says little; "
             "whether the text is used is measured on training clips too "
-            "(02_Loss_Components/Validation/Trained_Text_Gap_Shuffled)"
+            "(02_Loss_Components/Validation/Trained_Text_Gap_Shuffled); where each clip shows one sign, "
+            "COMPOSE_SIGNS=3 trains on all signs, in sentences of up to three, and holds out other sentences of them"
         )
     return tuple(Notice("split", notice) for notice in notices)
 
@@ -241,7 +256,7 @@ def _without_trained(split: ClipSplit) -> ClipSplit:
     held_out = tuple(clip for clip in split.held_out if content_key(clip) not in trained)
     test = tuple(clip for clip in split.test if content_key(clip) not in trained)
     left_out = tuple(clip for clip in (*split.held_out, *split.test) if content_key(clip) in trained)
-    if not held_out:
+    if split.held_out and not held_out:
         raise UserError(
             f"{counted(len(split.held_out), 'validation clip')}, and each shows the same as a training clip, such as "
             f"{split.held_out[0].row.id}. Take them out of one of the two."

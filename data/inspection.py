@@ -17,15 +17,18 @@ from typing import TypeVar
 import numpy
 from tqdm import tqdm
 
+from common.errors import UserError
 from common.field_types import FRAME_STEP, MOST_FRAMES
 from data.cache import ClipCache
 from data.lengths import ClipLengths
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
 from data.media.files import printable
+from data.media.motion import grey_copy, moving_frames
 from data.media.resample import Change, ClipShape, DecodedClip, MediaFacts
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 from data.verdicts import Verdict, VerdictStore
 
+MOTION_VERSION = 1  # raised when a clip would be found to move at other times: old cache entries then do not count
 PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 MOST_READERS = 8  # threads: decoding leaves Python's lock
 LEAST_FRAMES_PER_SECOND = 8.0  # that may be left of a clip without a word: below, movements are jumps
@@ -80,9 +83,38 @@ class ClipReader:
         key = self._key(clip.row, clip.digest, self.frames(clip))
         return self.cache.get_or_make(key, lambda: self._decode(clip))
 
+    def load(self, clip: InspectedClip) -> numpy.ndarray:
+        """Return a clip as `clip` does.
+
+        Raises:
+            UserError: it cannot be decoded any more, or is no longer the one that was inspected.
+        """
+        try:
+            return self.clip(clip)
+        except UnusableClip as error:
+            raise UserError(f"{self.root}: {clip.row.id} {error}: put it back, or start again without it.") from error
+
     def frames(self, clip: InspectedClip) -> int:
         """Return how many frames a clip has."""
         return self.shape.lengths.of(clip.facts.seconds)
+
+    def moving_frames(self, clip: InspectedClip) -> tuple[int, int] | None:
+        """Return `data.media.motion.moving_frames` of a clip as `clip` returns it, from the cache if it is known.
+
+        Raises:
+            UserError: see `load`.
+        """
+        key = ("moving", MOTION_VERSION, *self._key(clip.row, clip.digest, self.frames(clip)))
+
+        def find() -> numpy.ndarray:
+            pixels_THWC = self.load(clip)
+            is_moving_T = numpy.zeros(len(pixels_THWC), numpy.uint8)
+            if (found := moving_frames([grey_copy(frame) for frame in pixels_THWC])) is not None:
+                is_moving_T[slice(*found)] = 1
+            return is_moving_T
+
+        moving = numpy.flatnonzero(self.cache.get_or_make(key, find))
+        return (int(moving[0]), int(moving[-1]) + 1) if len(moving) else None
 
     def keep(self, row: ManifestRow, digest: str, decoded: DecodedClip) -> None:
         """Put a clip that has just been decoded into the cache, unless it is there."""

@@ -22,6 +22,7 @@ from data.clip_splits import (
 from data.inspection import ClipReader, InspectedClip, Inspection, is_still
 from data.lengths import ClipLengths
 from data.media.resample import ClipShape, Fit, window
+from data.records import ClipSource
 from data.rows import Notice, UnusableClip
 from models.tokens import Unread
 
@@ -154,6 +155,12 @@ def draw_sheet(clips: Sequence[InspectedClip], reader: ClipReader, seed: int) ->
         except UnusableClip:  # gone in this moment: the picture shows the others
             continue
     return (encode_png(filmstrips(rows, SHEET_LABEL_WIDTH)), shown) if rows else None
+
+
+def draw_rows(source: ClipSource) -> tuple[bytes, int]:
+    """Draw filmstrips of the first clips of the first epoch: a PNG and how many it shows."""
+    rows = [source.row(0, index) for index in range(min(CLIPS_SHOWN, len(source)))]
+    return encode_png(filmstrips([(row.caption, source.load(row)) for row in rows], SHEET_LABEL_WIDTH)), len(rows)
 
 
 def _whole_with_box(clip: InspectedClip, reader: ClipReader) -> numpy.ndarray:

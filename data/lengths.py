@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.field_types import FRAME_STEP
+from common.field_types import FRAME_STEP, MOST_FRAMES
 from config import Config
 
 
@@ -38,6 +38,14 @@ class ClipLengths:
         return self.is_natural and seconds * self.frames_per_second >= self.max_frames + FRAME_STEP / 2
 
 
+class SignLengths(ClipLengths):
+    """Lengths to the frame, of signs that are to be joined: only the sentence gets a multiple of FRAME_STEP."""
+
+    def asked(self, seconds: float) -> int:
+        """Return the frames of a sign: the nearest number."""
+        return max(round(seconds * self.frames_per_second), 1)
+
+
 def equal_lengths(lengths: Sequence[int], most_frames: int) -> list[list[int]]:
     """Group clips that can pass through a network together.
 
@@ -66,3 +74,10 @@ def clip_lengths(config: Config) -> ClipLengths:
         max_frames=config.MAX_FRAMES,
         is_natural=config.CLIP_TIMING == "natural",
     )
+
+
+def stored_lengths(config: Config) -> ClipLengths:
+    """Return the lengths in which clips of DATA_ROOT are decoded: their own, where they are to be joined."""
+    if config.COMPOSE_SIGNS == 1:
+        return clip_lengths(config)
+    return SignLengths(config.FRAMES_PER_SECOND, 1, MOST_FRAMES, is_natural=True)

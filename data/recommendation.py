@@ -36,15 +36,18 @@ class Recommendation:
     reasons: tuple[str, ...]  # a clause each
 
 
-def recommend(config: Config, clips: Sequence[InspectedClip]) -> Recommendation:
+def recommend(
+    config: Config, clips: Sequence[InspectedClip], seconds: Sequence[float] | numpy.ndarray
+) -> Recommendation:
     """Return what to change in a config for a data set of these clips, of which there is at least one.
 
-    With the options, the config is as valid as it was.
+    With the options, the config is as valid as it was. `seconds` tells how long what is trained on lasts: the clips, or
+    the sentences joined from them.
     """
     options: list[str] = []
     reasons = []
     if config.CLIP_TIMING == "natural":
-        timing, reason = _timing(config, clips)
+        timing, reason = _timing(config, clips, seconds)
         options += timing
         reasons.append(reason)
     picture, reason = _picture(config, clips)
@@ -62,7 +65,9 @@ def with_options(given: Sequence[str], options: Sequence[str]) -> list[str]:
     return [*kept, *options]
 
 
-def _timing(config: Config, clips: Sequence[InspectedClip]) -> tuple[list[str], str]:
+def _timing(
+    config: Config, clips: Sequence[InspectedClip], seconds: Sequence[float] | numpy.ndarray
+) -> tuple[list[str], str]:
     """Return the options for how many frames clips have: no more a second than are stored, and enough for most."""
     options = []
     stored = statistics.median(clip.facts.frames / clip.facts.seconds for clip in clips)
@@ -70,14 +75,15 @@ def _timing(config: Config, clips: Sequence[InspectedClip]) -> tuple[list[str], 
     if rate != config.FRAMES_PER_SECOND:
         options += ["--frames-per-second", f"{rate:g}"]
     lengths = replace(clip_lengths(config), frames_per_second=rate, max_frames=MOST_FRAMES)
-    long = float(numpy.quantile([clip.facts.seconds for clip in clips], LONG_CLIPS, method="inverted_cdf"))
+    long = float(numpy.quantile(seconds, LONG_CLIPS, method="inverted_cdf"))
     frames = lengths.of(long)
     if frames > config.MAX_FRAMES:
         options += ["--max-frames", str(frames)]
         batch = max(1, config.frames_at_once // frames)  # as many frames at once as before, as far as can be
         options += ["--batch-size", str(batch)] if batch < config.BATCH_SIZE else []
+    what = "clips" if config.COMPOSE_SIGNS == 1 else "sentences"
     why = ", as most are stored" if options[:1] == ["--frames-per-second"] else ""
-    return options, f"{LONG_CLIPS:.0%} of the clips have at most {frames} frames at {rate:g} a second{why}"
+    return options, f"{LONG_CLIPS:.0%} of the {what} have at most {frames} frames at {rate:g} a second{why}"
 
 
 def _picture(config: Config, clips: Sequence[InspectedClip]) -> tuple[list[str], str]:

@@ -111,6 +111,27 @@ class ClipSource(Protocol):
 
 
 @dataclass(frozen=True)
+class FixedRows:
+    """What clips are like that are the same in every epoch; see `ClipSource` for the methods."""
+
+    rows: tuple[ClipRow, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, epoch: int, index: int) -> ClipRow:
+        if not 0 <= index < len(self.rows):
+            raise IndexError(index)
+        return self.rows[index]
+
+    def lengths(self) -> numpy.ndarray:
+        return numpy.array([row.frames for row in self.rows], dtype=numpy.int64)
+
+    def groups(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
 class DataSummary:
     """What is said of a data set and how it was divided."""
 

@@ -188,7 +188,7 @@ def _checked_words(request: EvaluationRequest, run: TrainedRun) -> list[str]:
 
     def checked(where: str, text: str) -> str:
         (caption,) = as_captions([text], request.language, run.config, run.tokenizer)
-        check_text(where, caption, run.config, run.tokenizer)
+        check_text(where, caption, run.config, run.tokenizer, run.signs)
         return caption
 
     as_captions((), request.language, run.config, run.tokenizer)

@@ -1,13 +1,14 @@
 """A trained run, opened to sample from it: what generate.py, the evaluation and a benchmark share."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from checkpoints.checkpoint import config_of_checkpoint, find_checkpoint, load_weights
-from checkpoints.run_folder import CHECKPOINTS, MAKE_A_RUN, find_run
+from checkpoints.run_folder import CHECKPOINTS, MAKE_A_RUN, SPLIT_FILE, find_run
 from common.console import counted
 from common.errors import UserError
 from common.field_types import LARGEST_GUIDANCE_SCALE, MOST_LETTERS, language_mark
@@ -16,6 +17,7 @@ from compute.device import ComputeDevice, DeviceName, choose_device, precision_e
 from config import Config
 from data.captions import shown_caption
 from data.fingerspelling.words import SPACE
+from data.sentences import Signs
 from diffusion.samplers import SamplerName
 from models.build import build_model, build_schedule, build_tokenizer
 from models.tokens import Tokenizer, says_nothing, shown_symbols
@@ -74,13 +76,14 @@ class TrainedRun:
     tokenizer: Tokenizer
     sampler: ClipSampler
     compute: ComputeDevice
+    signs: Signs | None  # that it was trained on, where its sentences are joined from them (COMPOSE_SIGNS)
 
 
 def open_trained_run(request: SamplingRequest) -> TrainedRun:
     """Load a checkpoint of a run.
 
     Raises:
-        UserError: no such run, no usable checkpoint, or an option that cannot be.
+        UserError: no such run, no usable checkpoint, an option that cannot be, or a damaged list of signs.
     """
     run = find_run(request.run)
     checkpoint = find_checkpoint(run / CHECKPOINTS, request.checkpoint)
@@ -101,7 +104,16 @@ def open_trained_run(request: SamplingRequest) -> TrainedRun:
         tokenizer=tokenizer,
         sampler=build_sampler(config, build_schedule(config, compute.device), tokenizer, compute),
         compute=compute,
+        signs=None if config.COMPOSE_SIGNS == 1 else _trained_signs(run),
     )
+
+
+def _trained_signs(run: Path) -> Signs:
+    path = run / SPLIT_FILE
+    try:
+        return Signs({str(key): str(sign) for key, sign in json.loads(path.read_text("utf-8"))["signs"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): it names the signs of the run. Restore it.") from error
 
 
 def signed_languages(tokenizer: Tokenizer) -> list[str]:
@@ -129,13 +141,13 @@ def as_captions(texts: Sequence[str], language: str | None, config: Config, toke
     return [f"{language}{SPACE}{text}" if several else text for text in texts]
 
 
-def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> None:
+def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer, signs: Signs | None) -> None:
     """Check that the run can be asked for a text.
 
-    `name`: where the text comes from, for the message.
+    `name`: where the text comes from, for the message. `signs`: that the run knows, if its sentences are joined.
 
     Raises:
-        UserError: the text is empty, too long, or has a symbol that the run does not know.
+        UserError: the text is empty, too long, or has a symbol or a sign that the run does not know.
     """
     tokens, dropped = tokenizer.encode(text)
     shown = f"{name} {shown_caption(text)}"
@@ -157,6 +169,11 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer) -> No
         most = MOST_LETTERS if config.CLIP_TIMING == "natural" else min(MOST_LETTERS, config.MAX_FRAMES)
         if letters > most:
             raise UserError(f"{shown}: {letters} letters are too many; it can have {most}")
+    if signs is not None:
+        try:
+            signs.segment(text)
+        except UserError as error:
+            raise UserError(f"{name} {error}") from error
     if len(tokens) > tokenizer.max_length:
         raise UserError(
             f"{shown}: it has {counted(len(tokens), 'symbol')}, and the run reads {tokenizer.max_length} "

@@ -94,6 +94,7 @@ CROSS_FIELD = [
     ("--frames-per-second 5", "CLIP_TIMING FRAMES_PER_SECOND", "raise FRAMES_PER_SECOND to 6"),
     ("--data-root clips --log-dir clips/logs", "DATA_ROOT LOG_DIR CACHE_DIR", "would lie among the clips"),
     ("--data-format wlasl", "DATA_ROOT DATA_FORMAT", "layout of DATA_ROOT, which is not set"),
+    ("--compose-signs 3", "DATA_ROOT COMPOSE_SIGNS", "there are no clips of signs to join"),
     ("--text-encoder some/model", "DATA_ROOT TEXT_ENCODER", 'use "characters" or set DATA_ROOT'),
     ("--min-frames 36", "MIN_FRAMES MAX_FRAMES", "lower MIN_FRAMES or raise MAX_FRAMES"),
     ("--max-frames 4 --max-word-letters 5", "MAX_FRAMES MAX_WORD_LETTERS", "every letter needs at least one frame"),

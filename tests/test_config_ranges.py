@@ -19,6 +19,7 @@ RANGES = {
     "MAX_STEPS": (0, 1, BILLION, BILLION + 1),
     "MAX_MINUTES": (0, 0.01, 1e7, 1.1e7),
     "MAX_WORD_LETTERS": (0, 1, 12, 13),
+    "COMPOSE_SIGNS": (0, 1, 8, 9),
     "EPOCH_SIZE": (0, 1, BILLION, BILLION + 1),
     "HELD_OUT_WORD_FRACTION": (-0.1, 0, 0.9, 0.91),
     "HELD_OUT_BIGRAM_FRACTION": (-0.1, 0, 0.9, 0.91),

@@ -18,7 +18,7 @@ from checkpoints.checkpoint import (
     remove_old,
     set_aside_newer,
 )
-from checkpoints.run_folder import RunFolder, open_run_folder
+from checkpoints.run_folder import SPLIT_FILE, RunFolder, open_run_folder
 from checkpoints.saver import CheckpointSaver, Saver
 from checkpoints.sharded_saver import ShardedSaver
 from common.errors import UserError
@@ -27,6 +27,7 @@ from compute.device import ComputeDevice
 from config import Config
 from data.batches import BatchOrder, training_batches
 from data.build import build_data
+from data.composing import ComposedSplits
 from data.records import DataSplits, FixedClips
 from distributed.processes import Processes, waiting_group
 from logging_system.cadence import Cadence
@@ -82,7 +83,7 @@ def build_training(
         splits, tokenizer = _open_data(config, checkpoint, processes) if data is None else data
         report = dict(splits.summary.report)
         if checkpoint is not None:
-            comparison = compare_data(folder.path / "split.json", report)
+            comparison = compare_data(folder.path / SPLIT_FILE, report)
             if comparison.formerly_trained:
                 report["formerly_trained"] = comparison.formerly_trained
             differences += (*comparison.differences, *_changed_step(config, checkpoint, processes))
@@ -98,7 +99,7 @@ def build_training(
             remove_old(folder.checkpoints, checkpoint.folder, _retention(config))  # now, as the disk may be full
         processes.remember_run(folder.path.name)
         folder.write_json("config.json", config_as_json(config))  # from here on the folder counts as a run
-        folder.write_json("split.json", report)
+        folder.write_json(SPLIT_FILE, report)
         announce(loaded, learner, splits, folder, differences, checkpoint)
     if view is None:  # on every process but the main one
         log = RunLog(Cadence.from_config(config), learner.copies)
@@ -200,8 +201,9 @@ def _open_data(config: Config, checkpoint: Checkpoint | None, processes: Process
                 f"rank {rank} {clips}. DATA_ROOT must be the same on all machines, and so must the program's version"
             )
     tokenizer = build_tokenizer(config, known if splits.symbols is None else splits.symbols)
+    signs = splits.split.signs if isinstance(splits, ComposedSplits) else None
     for prompt in config.SAMPLE_PROMPTS:
-        check_text("SAMPLE_PROMPTS:", prompt, config, tokenizer)
+        check_text("SAMPLE_PROMPTS:", prompt, config, tokenizer, signs)
     return splits, tokenizer
 
 

@@ -19,7 +19,7 @@ from data.fingerspelling.strokes import LetterMotion, letter_motions
 from data.fingerspelling.timing import SpelledTime, WordTiming, random_speed, spelled_time, time_letters
 from data.fingerspelling.words import SPACE, Alphabet, Alphabets, Word, WordSplit, letters_of
 from data.lengths import ClipLengths, clip_lengths
-from data.records import ClipRow, DataSplits, DataSummary
+from data.records import ClipRow, DataSplits, DataSummary, FixedRows
 
 RENDERING_VERSION = 4  # raised when the same word and style would look different: old cache entries then do not count
 MOST_TRIES = 300  # for a word of a certain length: a length so rare that they fail has its first word again
@@ -203,25 +203,10 @@ class TrainingWords:
 
 
 @dataclass(frozen=True)
-class FixedWords:
+class FixedWords(FixedRows):
     """The same clips in every epoch."""
 
     renderer: WordRenderer
-    rows: tuple[ClipRow, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def row(self, epoch: int, index: int) -> ClipRow:
-        if not 0 <= index < len(self.rows):
-            raise IndexError(index)
-        return self.rows[index]
-
-    def lengths(self) -> numpy.ndarray:
-        return numpy.array([row.frames for row in self.rows], dtype=numpy.int64)
-
-    def groups(self) -> None:
-        return None
 
     def load(self, row: ClipRow) -> numpy.ndarray:
         return self.renderer.clip(row.caption, row.style_seed, row.frames)
@@ -277,7 +262,7 @@ def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:
     return FingerspellingSplits(
         summary=DataSummary(description, _report(split, rows)),
         training=training,
-        validation=FixedWords(renderer, rows),
+        validation=FixedWords(rows, renderer),
         validation_of_trained=None,
         symbols=(*alphabets.symbols, SPACE),
         default_prompts=_default_prompts(split),

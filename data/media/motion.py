@@ -1,4 +1,4 @@
-"""Where a clip moves: the part of the picture that a signer fills, told from a few small grey copies of its frames."""
+"""Where and when a clip moves, as a signer does, told from a few small grey copies of its frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ LEAST_MOVING = 0.005
 """Share of the cells that have to move: fewer flicker."""
 
 TAIL = 0.01
-"""Share of all motion that may lie beyond each side of the box."""
+"""Share of all motion that may lie beyond each side of the box, and before and after the time."""
 
 MARGIN = 0.15
 """Of the box, added on each side: for fingers that move too little to be told from noise."""
@@ -70,23 +70,54 @@ def moving_region(copies: Sequence[numpy.ndarray]) -> Region | None:
     if len({copy.shape for copy in copies}) != 1:
         return None
     values_THW = numpy.stack(copies)
-    values_THW = values_THW - values_THW.mean(0)
-    values_THW -= numpy.median(values_THW, axis=(1, 2), keepdims=True)  # what the whole picture does is light
-    deviation_HW = values_THW.std(0)
-    noise = NOISE_FACTOR * float(numpy.quantile(deviation_HW, NOISE_QUANTILE))
-    motion_HW = numpy.maximum(deviation_HW - min(max(noise, LEAST_DEVIATION), MOST_NOISE), 0)
-    if numpy.count_nonzero(motion_HW) < max(1, LEAST_MOVING * motion_HW.size):
+    deviation_HW = _without_light(values_THW - values_THW.mean(0)).std(0)
+    motion_HW = numpy.maximum(deviation_HW - _noise(deviation_HW), 0)
+    if not _moves(motion_HW):
         return None
     top, bottom = _extent(motion_HW.sum(1), HEAD_ROOM)
     left, right = _extent(motion_HW.sum(0))
     return Region(top, left, bottom, right)
 
 
+def moving_frames(copies: Sequence[numpy.ndarray]) -> tuple[int, int] | None:
+    """Return the first of the frames in which nearly all of a clip's motion lies, and the one after the last of them.
+
+    None if the clip does not move. `copies`: of `grey_copy`, of every frame, all of one size.
+    """
+    if len(copies) < 2:
+        return None
+    changes_THW = numpy.abs(_without_light(numpy.diff(numpy.stack(copies), axis=0)))
+    motion_THW = numpy.maximum(changes_THW - _noise(changes_THW.mean(0)), 0)
+    if not _moves(motion_THW.max(0)):
+        return None
+    first, last = _ends(motion_THW.sum((1, 2)))
+    return first, last + 2  # a change has a frame on either side
+
+
+def _without_light(differences_THW: numpy.ndarray) -> numpy.ndarray:
+    """Take away what the whole picture does, which is light."""
+    return differences_THW - numpy.median(differences_THW, axis=(1, 2), keepdims=True)
+
+
+def _noise(deviation_HW: numpy.ndarray) -> float:
+    """Return the grey levels up to which a cell may deviate without moving."""
+    noise = NOISE_FACTOR * float(numpy.quantile(deviation_HW, NOISE_QUANTILE))
+    return min(max(noise, LEAST_DEVIATION), MOST_NOISE)
+
+
+def _moves(motion_HW: numpy.ndarray) -> bool:
+    return bool(numpy.count_nonzero(motion_HW) >= max(1, LEAST_MOVING * motion_HW.size))
+
+
+def _ends(motion: numpy.ndarray) -> tuple[int, int]:
+    """Return the first and the last place of those that have nearly all of the motion."""
+    so_far = numpy.cumsum(motion, dtype=numpy.float64) / motion.sum(dtype=numpy.float64)
+    return int(numpy.searchsorted(so_far, TAIL, side="right")), int(numpy.searchsorted(so_far, 1 - TAIL, side="left"))
+
+
 def _extent(motion: numpy.ndarray, before: float = MARGIN) -> tuple[float, float]:
     """Return where the motion begins and ends along a side, as shares of it, with what is added before and after it."""
-    so_far = numpy.cumsum(motion, dtype=numpy.float64) / motion.sum(dtype=numpy.float64)
-    first = int(numpy.searchsorted(so_far, TAIL, side="right"))
-    last = int(numpy.searchsorted(so_far, 1 - TAIL, side="left"))
+    first, last = _ends(motion)
     begin, end = first / len(motion), (last + 1) / len(motion)
     begin, end = begin - before * (end - begin), end + MARGIN * (end - begin)
     side = max(end - begin, LEAST_SIDE)

@@ -209,6 +209,21 @@ def test_validation_on_words_that_training_does_not_have_is_said():
     assert split_notices(other_case) == ()
 
 
+def test_no_caption_of_signs_is_held_out():
+    """Where the data set gives clips, or signers are held out, those of signs that training has are."""
+    split = split_clips(words(10), "auto", 0.2, 0, are_signs=True)
+    assert (len(split.training), split.held_out, split_notices(split)) == (10, (), ())
+    assert "COMPOSE_SIGNS=3 trains on all signs" in split_notices(split_clips(words(10), "auto", 0.2, 0))[0].text
+    trained = [clip(0, "Go", split="training"), clip(1, "home", split="training")]
+    asked = [clip(2, "go", split="validation"), clip(3, "rain", split="validation")]
+    given = split_clips([*trained, *asked], "auto", 0.2, 0, are_signs=True)
+    assert [each.row.caption for each in given.held_out] == ["go"]
+    signers = [clip(number, f"word{number % 2}", signer="ab"[number // 2]) for number in range(4)]
+    by_signer = split_clips(signers, "auto", 0.2, 0, are_signs=True)
+    assert {each.row.signer for each in by_signer.training} != {each.row.signer for each in by_signer.held_out}
+    assert (len(by_signer.training), len(by_signer.held_out)) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("trained", "held_out", "unknown"),
     [

@@ -1,6 +1,7 @@
 """`python -m data inspect`: what it says of a folder whose clips are known."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -189,6 +190,15 @@ def test_what_was_inspected_is_not_decoded_again_by_the_next_start(inspect, monk
     monkeypatch.setattr("data.inspection.decode_media", refuse)
     assert inspect() == 0
     assert capsys.readouterr().out == first
+
+
+def test_sentences_of_signs_are_counted_and_shown(inspect, capsys, tmp_path):
+    assert inspect("--compose-signs=2", "--epoch-size=20", "--validation-clips=2") == 0
+    out = capsys.readouterr().out
+    assert "\nsplits        training 5, held out 0 (all signs are trained on, and sentences held out)" in out
+    assert re.search(r"\ncomposed      sentences of 1 to 2 of 4 signs, 20 an epoch: 4 to 4 frames, .* on 2 held", out)
+    assert f"\ncontact sheet {tmp_path / 'sheet.png'} (20 clips as the training sees them)" in out
+    assert re.search(r"\nadvice        95% of the sentences have at most \d+ frames at 10 a second, as most are", out)
 
 
 def test_captions_of_which_nothing_is_left_are_counted(inspect, clips, capsys):

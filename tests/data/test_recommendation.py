@@ -20,8 +20,12 @@ def config_of(*options):
     return load_settings(Config, PRESETS, ["--data-root=clips", *options], program="").config
 
 
+def advised(config, clips):
+    return recommend(config, clips, [clip.facts.seconds for clip in clips])
+
+
 def options_for(clips, *given):
-    return " ".join(recommend(config_of(*given), clips).options)
+    return " ".join(advised(config_of(*given), clips).options)
 
 
 TALL = Region(0.0, 0.3, 1.0, 0.3 + 540 / 1280)  # 720 high and 540 wide: 42 % of the picture
@@ -32,7 +36,7 @@ def test_frames_are_enough_for_nineteen_of_twenty_clips_and_no_more_at_once_than
     clips = [clip(number / 5, **square) for number in range(1, 21)]  # to 4 s; the nineteenth has 3.8 s
     assert options_for(clips) == "--max-frames 44 --batch-size 1"  # 3.8 * 12 = 45.6 is nearer to 44 than to 48
     assert options_for(clips, "--batch-size=8") == "--max-frames 44 --batch-size 5"  # of 8 * 32 frames
-    assert recommend(config_of(), clips).reasons[0] == "95% of the clips have at most 44 frames at 12 a second"
+    assert advised(config_of(), clips).reasons[0] == "95% of the clips have at most 44 frames at 12 a second"
     assert options_for(clips, "--clip-timing=stretched") == ""
     assert options_for([clip(600.0, **square)] * 3) == "--max-frames 1024 --batch-size 1"
 
@@ -40,7 +44,7 @@ def test_frames_are_enough_for_nineteen_of_twenty_clips_and_no_more_at_once_than
 def test_no_more_frames_a_second_than_are_stored():
     slow = [clip(2.0, 8.0, (32, 32))] * 3 + [clip(2.0, 25.0, (32, 32))]
     assert options_for(slow) == "--frames-per-second 8"
-    assert recommend(config_of(), slow).reasons[0].endswith("at most 16 frames at 8 a second, as most are stored")
+    assert advised(config_of(), slow).reasons[0].endswith("at most 16 frames at 8 a second, as most are stored")
     assert options_for([clip(600.0, 1 / 60, (32, 32))]) == "--frames-per-second 0.1 --max-frames 60 --batch-size 1"
 
 
@@ -87,9 +91,9 @@ EXTREMES = [clip(600.0, 1 / 60), clip(0.1, 240.0, (2000, 8)), clip(size=(8, 2000
 )
 @pytest.mark.parametrize("clips", [*([each] for each in EXTREMES), EXTREMES])
 def test_what_is_recommended_can_be_trained_and_then_nothing_more_is(given, clips):
-    advice = recommend(config_of(*given), clips)
+    advice = advised(config_of(*given), clips)
     better = config_of(*with_options(given, advice.options))
-    assert recommend(better, clips).options == ()
+    assert advised(better, clips).options == ()
     assert all(advice.reasons)
 
 

@@ -18,6 +18,7 @@ from config import Config
 from data.batches import BatchOrder, training_batches
 from data.build import build_data
 from data.fingerspelling import FingerspellingSplits
+from data.sentences import Signs
 from evaluation import clips
 from evaluation.evaluate import check_is_spelled
 from evaluation.report import language_figures, read_clips
@@ -260,9 +261,17 @@ def test_a_language_is_named_once() -> None:
     with pytest.raises(UserError, match=r"--language gsg: 'gsg A' names a language itself; leave out one"):
         as_captions(["gsg A"], "gsg", Config(), tokenizer)
     with pytest.raises(UserError, match=r"SAMPLE_PROMPTS: 'GAS': .*begin with the code of one: ase, gsg"):
-        check_text("SAMPLE_PROMPTS:", "GAS", Config(), tokenizer)
+        check_text("SAMPLE_PROMPTS:", "GAS", Config(), tokenizer, None)
     with pytest.raises(UserError, match=r"'ase S': the run knows no 'S'; it knows: A$"):
-        check_text("--text", "ase S", Config(), tokenizer)
+        check_text("--text", "ase S", Config(), tokenizer, None)
+
+
+def test_signs_that_the_run_does_not_know_are_named(tmp_path: Path) -> None:
+    tokenizer, signs = CharacterTokenizer(tuple("adghlop "), 99), Signs({"go": "Go", "hop": "hop"})
+    config = Config(DATA_ROOT=tmp_path / "clips", COMPOSE_SIGNS=2)
+    check_text("--text", "go HOP go", config, tokenizer, signs)
+    with pytest.raises(UserError, match=r"^--text 'go had' has words .* no known sign: 'had'\. Known: Go, hop\.$"):
+        check_text("--text", "go had", config, tokenizer, signs)
 
 
 def test_languages_are_compared_where_both_can_show_the_word(tmp_path: Path) -> None:

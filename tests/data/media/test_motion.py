@@ -7,7 +7,7 @@ from PIL import Image
 import data.media.resample
 from common.field_types import both_sides
 from data.media.decode import decode_media
-from data.media.motion import GREY_SIDE, WATCHED_FRAMES, Region, grey_copy, moving_region
+from data.media.motion import GREY_SIDE, WATCHED_FRAMES, Region, grey_copy, moving_frames, moving_region
 from data.media.resample import window
 from data.rows import Media
 from tests.shapes import stretched
@@ -149,3 +149,15 @@ def test_frames_are_decoded_twice_only_where_the_region_is_not_known(root, monke
     assert (again.pixels_THWC == first.pixels_THWC).all()
     decode_media(root, MEDIA, stretched(4, 16, "pad"))
     assert len(passes) == 4
+
+
+def test_when_a_clip_moves():
+    """A square goes one cell a frame, from frame 5 to frame 11, in a clip whose light changes at frame 2."""
+    video = numpy.full((16, 96, 96, 3), 100, numpy.uint8)
+    for number, frame in enumerate(video):
+        left = 10 + min(max(number - 4, 0), 6)
+        frame[40:60, left : left + 20] = 220
+    video[2:] += 20
+    assert moving_frames([grey_copy(frame) for frame in video]) == (4, 11)
+    assert moving_frames([grey_copy(frame) for frame in video[:4]]) is None
+    assert moving_frames([grey_copy(video[0])]) is None
