@@ -1,4 +1,4 @@
-"""Reads finger-spelled words from clips: a small network for frames, a smaller one for time, and CTC."""
+"""Reads finger-spelled words, or signs, from clips: a small network for frames, a smaller one for time, and CTC."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,11 +13,14 @@ from data.lengths import equal_lengths
 BLANK = 0  # the CTC class of "nothing new"; symbol i of the alphabet has class i + 1
 FRAME_CHANNELS = (24, 48, 96)
 TIME_CHANNELS = 128
+FRAME_FEATURES = 16 * FRAME_CHANNELS[-1]  # 4 x 4 places
 GROUPS = 8
 MOST_FRAMES = 1024  # that are read at once
 IMPOSSIBLE = -1e4  # a score; minus infinity would make gradients that are no numbers
 LARGEST_SIDE = 64
 """Pixels a side that frames are averaged down to first: letters can be told apart there, and the cost stays bounded."""
+WHOLE_SIDE = 32
+"""The same where whole pictures are looked at, of clips that may be long."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,23 @@ class Reading:
     """What the network says of clips, as unnormalised log-probabilities."""
 
     ctc_BTK: Tensor  # [B, T, 1 + symbols], class 0 is CTC's blank
-    frames_BTS: Tensor  # [B, T, symbols], which letter each frame shows; only training uses it
+    frames_BTS: Tensor  # [B, T, symbols], which symbol each frame shows; only training uses it
+
+
+def frame_network(channels: int = 3) -> nn.Sequential:
+    """Return the convolutions that every frame passes through: [N, channels, H, W] to [N, FRAME_FEATURES]."""
+    layers: list[nn.Module] = []
+    for width in FRAME_CHANNELS:
+        layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.GroupNorm(GROUPS, width), nn.SiLU()]
+        channels = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+
+
+def whole_frames(clip_CTHW: Tensor) -> Tensor:
+    """Return a clip's whole frames, clipped to [-1, 1] and averaged down to at most WHOLE_SIDE a side: [T, 3, h, w]."""
+    height, width = clip_CTHW.shape[2:]
+    size = (min(height, WHOLE_SIDE), min(width, WHOLE_SIDE))
+    return nn.functional.adaptive_avg_pool2d(clip_CTHW.float().clamp(-1, 1).transpose(0, 1), size)
 
 
 class LetterRecogniser(nn.Module):
@@ -37,33 +56,43 @@ class LetterRecogniser(nn.Module):
     every frame, because one letter in a dozen frames hardly tells the convolutions what to look for.
     """
 
-    def __init__(self, symbols: Sequence[str]) -> None:
+    def __init__(self, symbols: Sequence[str], *, of_signs: bool = False) -> None:
+        """Make one without training.
+
+        Args:
+            symbols: that it tells apart.
+            of_signs: whether they are signs, which people make all over the picture. Else they are letters, each with
+                the `language_mark` of its alphabet, and drawn in the middle of the picture.
+        """
         super().__init__()
         self.symbols = tuple(symbols)
-        layers: list[nn.Module] = []
-        channels = 3
-        for width in FRAME_CHANNELS:
-            layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.GroupNorm(GROUPS, width), nn.SiLU()]
-            channels = width
-        self.frame = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
-        self.embed = nn.Linear(16 * channels, TIME_CHANNELS)
+        self.of_signs = of_signs
+        self.frame = frame_network()
+        self.embed = nn.Linear(FRAME_FEATURES, TIME_CHANNELS)
         self.time = nn.ModuleList(nn.Conv1d(TIME_CHANNELS, TIME_CHANNELS, 3, padding=1) for _ in range(2))
         self.ctc = nn.Linear(TIME_CHANNELS, 1 + len(self.symbols))
         self.letters = nn.Linear(TIME_CHANNELS, len(self.symbols))
-        marks = [language_mark(symbol) for symbol in self.symbols]
+        marks = list(map(self.mark_of, self.symbols))
         self._letters_of = {mark: [each == mark for each in marks] for mark in marks}
+
+    def mark_of(self, symbol: str) -> str:
+        """Return which language's a symbol is; "" where there is one."""
+        return "" if self.of_signs else language_mark(symbol)
 
     def forward(self, video_BCTHW: Tensor) -> Reading:
         """Read clips, [B, 3, T, H, W] in [-1, 1]; values outside are clipped, as they are when a video is written.
 
-        Of pictures that are not square, the square in the middle is read, in which hands are drawn.
+        Of pictures that are not square, letters are read in the square in the middle, in which hands are drawn.
         """
         frames, height, width = video_BCTHW.shape[2:]
-        side = min(height, width)
-        square = video_BCTHW[..., (height - side) // 2 :, (width - side) // 2 :][..., :side, :side]
-        images = square.clamp(-1, 1).transpose(1, 2).flatten(0, 1)
-        if side > LARGEST_SIDE:
-            images = nn.functional.adaptive_avg_pool2d(images, LARGEST_SIDE)
+        if self.of_signs:
+            images = torch.cat(list(map(whole_frames, video_BCTHW)))
+        else:
+            side = min(height, width)
+            square = video_BCTHW[..., (height - side) // 2 :, (width - side) // 2 :][..., :side, :side]
+            images = square.clamp(-1, 1).transpose(1, 2).flatten(0, 1)
+            if side > LARGEST_SIDE:
+                images = nn.functional.adaptive_avg_pool2d(images, LARGEST_SIDE)
         hidden_BTD = nn.functional.silu(self.embed(self.frame(images))).unflatten(0, (-1, frames))
         seen_BTS = self.letters(hidden_BTD)
         hidden_BDT = hidden_BTD.transpose(1, 2)

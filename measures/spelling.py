@@ -1,4 +1,7 @@
-"""Letter error rates, and which letters are read as which. Spaces between words are no letters, and not read."""
+"""Error rates of letters, or of signs, and which are read as which. Spaces between words are no letters, and not read.
+
+Of signs, the letter error rate is what is called the word error rate.
+"""
 
 import itertools
 from collections import Counter
@@ -108,7 +111,12 @@ def _errors(asked: Word, read: Word) -> int:
 
 
 def _align(asked: Sequence[Word], read: Sequence[Word]) -> jiwer.WordOutput:
-    return jiwer.process_words([" ".join(word) for word in asked], [" ".join(word) for word in read])
+    return jiwer.process_words(list(map(_line, asked)), list(map(_line, read)))
+
+
+def _line(word: Word) -> str:
+    """Return symbols with a space between them and none in them: a sign such as "thank you" is one symbol."""
+    return " ".join(symbol.replace(" ", "\0") for symbol in word)
 
 
 def letter_error_interval(asked: Sequence[Word], read: Sequence[Word], seed: int) -> Interval:

@@ -12,9 +12,17 @@ from data.cache import ClipCache
 from data.fingerspelling.source import TrainingWords, WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
+from data.records import ClipRow
 from measures.clips import to_unit_range
 from measures.recogniser import LetterRecogniser, Reading
-from measures.recogniser_training import RecogniserWords, reading_loss, train_recogniser
+from measures.recogniser_training import (
+    RecogniserSigns,
+    RecogniserWords,
+    reading_loss,
+    sign_clips,
+    sign_vocabulary,
+    train_recogniser,
+)
 from measures.spelling import letter_error_rate
 
 
@@ -204,3 +212,113 @@ def test_it_learns_to_read_words_that_it_was_not_trained_on(tmp_path: Path) -> N
     assert len(losses) == 200
     assert letter_error_rate(asked, recogniser.read(clips)) < 0.1, recogniser.read(clips)
     assert letter_error_rate(asked, recogniser.read(torch.zeros_like(clips))) > 0.5
+
+
+def test_a_clip_without_edges_has_the_loss_of_ctc_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ctc, seen = torch.randn(2, 4, 3, generator=generator), torch.randn(2, 4, 2, generator=generator)
+    words = [("A", "B"), ("B",)]
+    loss = reading_loss(Reading(ctc, seen), words, [None, None], [None, None], ("A", "B")).item()
+    ends = reading_loss(Reading(ctc, seen), words, edges([0, 1, 4], [0, 4]), [None, None], ("A", "B")).item()
+    shown = seen.log_softmax(2)[[0, 0, 0, 0, 1, 1, 1, 1], [0, 1, 2, 3] * 2, [0, 1, 1, 1, 1, 1, 1, 1]].mean().item()
+    assert loss == pytest.approx(ends + shown, rel=1e-5)
+
+
+def test_signs_are_read_in_the_whole_picture_and_their_names_are_no_languages() -> None:
+    torch.manual_seed(0)
+    recogniser = LetterRecogniser(("num:5", "thank you"), of_signs=True).eval()
+    clip = torch.rand(1, 3, 4, 16, 30) * 2 - 1
+    other = clip.clone()
+    other[..., -4:] = 0  # outside of the square in the middle
+    assert not torch.equal(recogniser(clip).ctc_BTK, recogniser(other).ctc_BTK)
+    large = torch.rand(2, 3, 4, 64, 48) * 2 - 1
+    small = torch.nn.functional.adaptive_avg_pool3d(large, (4, 32, 32))
+    assert torch.allclose(recogniser(large).ctc_BTK, recogniser(small).ctc_BTK, atol=1e-5)
+    assert set(recogniser.read(list(large))[0]) <= {"num:5", "thank you"}
+
+
+@pytest.mark.parametrize(
+    ("captions", "symbols", "reason"),
+    [
+        (["Hello", "hello", "thank you", "Thank you"], ("hello", "thank you"), "2 captions"),
+        (["good cat", "good dog", "dog cat"], ("cat", "dog", "good"), "3 words"),
+        (["one", "two", "two"], (), "needs 2 clips of each caption, and 1 of 2 have fewer, such as 'one'"),
+        (["one", "One"], (), "1 caption, and one alone"),
+        ([str(number) for number in range(201)] * 2, (), "201 captions, and a recogniser is trained for 200 at most"),
+    ],
+)
+def test_which_signs_can_be_read_and_why(captions: list[str], symbols: tuple[str, ...], reason: str) -> None:
+    found = sign_vocabulary(captions)
+    assert found.symbols == symbols
+    assert reason in found.reason
+    assert len(found.words) == (len(captions) if symbols else 0)
+
+
+def test_signs_of_composed_sentences_need_no_second_clip() -> None:
+    found = sign_vocabulary(["thank you cat"], lambda caption: ("thank you", "Cat"))
+    assert found.symbols == ("cat", "thank you")
+    assert found.words == (("thank you", "cat"),)
+
+
+class Sentences:
+    """Clips of different lengths whose captions are the signs."""
+
+    captions = ("a b", "b", "a", "b a b")
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def row(self, epoch: int, index: int) -> ClipRow:
+        return ClipRow(str(index), self.captions[index], 4 * (index + 2), 1.0)
+
+    def lengths(self) -> numpy.ndarray:
+        return numpy.array([self.row(0, index).frames for index in range(len(self))])
+
+    def groups(self) -> None:
+        return None
+
+    def load(self, row: ClipRow) -> numpy.ndarray:
+        return numpy.random.default_rng(int(row.id)).integers(0, 256, (row.frames, 16, 16, 3)).astype("uint8")
+
+
+def test_clips_of_a_source_become_sentences_of_one_length_with_their_edges() -> None:
+    def halves(row: ClipRow) -> numpy.ndarray:
+        return halves_of(row.frames, len(row.caption.split()))
+
+    data = sign_clips(Sentences(), 0, str.split, halves, lambda word: word == ("a", "b"))
+    assert isinstance(data, RecogniserSigns)
+    assert data.symbols == ("a", "b")
+    assert data.is_held_out(("a", "b"))
+    assert not data.is_held_out(())
+    frames_of = {tuple(caption.split()): 4 * (index + 2) for index, caption in enumerate(Sentences.captions)}
+    for step in (1, 2, 3):
+        drawn, again = data[step], data[step]
+        assert torch.equal(drawn.clips_BTHWC, again.clips_BTHWC)
+        frames = drawn.clips_BTHWC.shape[1]
+        assert len(drawn.words) == len(drawn.clips_BTHWC) == max(4, 384 // frames)
+        for word, of_word in zip(drawn.words, drawn.edges, strict=True):
+            assert of_word is not None
+            stretch = frames / frames_of[word]
+            assert of_word.tolist() == pytest.approx((halves_of(frames_of[word], len(word)) * stretch).tolist())
+    losses: list[float] = []
+    recogniser = train_recogniser(data, 2, on_step=lambda _, loss: losses.append(loss))
+    assert all(map(math.isfinite, losses))
+    assert recogniser.of_signs
+    assert set(recogniser.read([torch.zeros(3, 8, 16, 16)])[0]) <= {"a", "b"}
+
+
+def halves_of(frames: int, signs: int) -> numpy.ndarray:
+    return numpy.linspace(1, frames - 1, signs + 1)
+
+
+def test_without_edges_a_clip_of_one_sign_shows_it_throughout_and_what_cannot_be_read_is_said() -> None:
+    data = sign_clips(Sentences(), 0)
+    assert isinstance(data, RecogniserSigns)
+    shown = {
+        word: None if of_word is None else of_word.tolist()
+        for word, of_word in zip(data.words, data.edges, strict=True)
+    }
+    assert shown == {("a", "b"): None, ("b",): [0, 12], ("a",): [0, 16], ("b", "a", "b"): None}
+    source = Sentences()
+    source.captions = ("a", "b")
+    assert "fewer" in sign_clips(source, 0)

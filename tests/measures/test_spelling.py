@@ -89,3 +89,10 @@ def test_errors_side_by_side_are_errors_of_single_letters() -> None:
 def test_letters_are_counted_one_by_one() -> None:
     counts = letters_read([CAT, CAT, HI, ("A", "A")], [CAT, tuple("CUT"), tuple("AHI"), ("A",)])
     assert counts == {"A": (2, 4), "C": (2, 2), "H": (1, 1), "I": (1, 1), "T": (2, 2)}
+
+
+def test_a_sign_of_two_words_is_one_symbol() -> None:
+    asked = [("thank you", "cat")]
+    assert letter_error_rate(asked, [("thank you",)]) == 0.5
+    assert letter_error_rate(asked, [("thank", "you", "cat")]) == 1.0
+    assert letters_read(asked, [("thank you", "dog")]) == {"cat": (0, 1), "thank you": (1, 1)}
