@@ -224,7 +224,8 @@ class Config(Settings):
     SAMPLE_EVERY_STEPS: int = Field(500, ge=1, le=10**9)
     """Steps between two rounds of generated and noise videos."""
     RECOGNISER_STEPS: int = Field(500, ge=0, le=1_000_000)
-    """Training steps of the recogniser behind Letter_Error_Rate, trained once and cached; 0 leaves the rate out."""
+    """Training steps of the recogniser behind Letter_Error_Rate, and of the evaluation's other judge; each is trained
+    once and cached. 0 leaves the rate out."""
 
     # --- Validation and checkpoints
     VALIDATE_EVERY_STEPS: int = Field(100, ge=1, le=10**9)

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import runner
 from benchmarks.evaluated_rows import ONE_SAMPLE, Figures, evaluate_run, figure_of, measure_rows, percent, run_process
 from common.console import program
-from evaluation.clips import LETTERS, NEW
+from evaluation.spelled import LETTERS, NEW
 
 QUIET = (
     *("--no-enable-gradient-histograms", "--no-enable-parameter-tracking"),

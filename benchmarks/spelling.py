@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import runner
 from benchmarks.evaluated_rows import ONE_SAMPLE, Figures, evaluate_run, figure_of, measure_rows, percent
 from common.console import program
-from evaluation.clips import LETTERS, NEW
+from evaluation.spelled import LETTERS, NEW
 
 GUIDANCE_SCALES = ("1", "1.5", "2.5", "4")
 SAMPLERS = (("ddim", 50), ("dpm_solver++", 6), ("dpm_solver++", 10), ("ddim", 10), ("euler", 12), ("heun", 6))

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -86,9 +87,12 @@ class ClipSetSplits(DataSplits):
     tokenizer: Tokenizer
 
     @cached_property
-    def _clip_by_caption(self) -> dict[str, InspectedClip]:
-        """The first clip of each caption."""
-        return {clip.row.caption: clip for clip in reversed((*self.split.training, *self.split.held_out))}
+    def _clips_by_caption(self) -> dict[str, list[InspectedClip]]:
+        """The clips of each caption, those of the training first."""
+        clips: dict[str, list[InspectedClip]] = {}
+        for clip in (*self.split.training, *self.split.held_out):
+            clips.setdefault(clip.row.caption, []).append(clip)
+        return clips
 
     @cached_property
     def _training_captions(self) -> frozenset[Hashable]:
@@ -101,13 +105,14 @@ class ClipSetSplits(DataSplits):
         """Return whether no training clip has this caption, nor one that the model cannot tell from it."""
         return self._training_captions.isdisjoint(self._keys(normalise_caption(caption)))
 
-    def real_clip(self, caption: str) -> numpy.ndarray | None:
-        """Return the first clip with this caption; None if there is none or it has gone."""
-        clip = self._clip_by_caption.get(normalise_caption(caption))
-        try:
-            return None if clip is None else self.reader.clip(clip)
-        except UnusableClip:
-            return None
+    def real_clips(self, caption: str, most: int) -> list[numpy.ndarray]:
+        """Return clips with this caption, those of the training first; clips that have gone are left out."""
+        found: list[numpy.ndarray] = []
+        for clip in self._clips_by_caption.get(normalise_caption(caption), []):
+            if len(found) < most:
+                with suppress(UnusableClip):
+                    found.append(self.reader.clip(clip))
+        return found
 
 
 def check_usable(path: Path, inspection: Inspection, is_reported: bool = False) -> None:

@@ -180,13 +180,15 @@ class ComposedSplits(DataSplits):
         except UserError:
             return True
 
-    def real_clip(self, caption: str) -> numpy.ndarray | None:
-        """Return a clip of the caption from held-out clips of its signs, where there are any; None if it has none."""
+    def real_clips(self, caption: str, most: int) -> list[numpy.ndarray]:
+        """Return clips of the caption from different clips of its signs, held-out ones where there are any."""
         composer = self.validation.composer
         try:
-            return composer.load(composer.row("real", self.signs_of(caption), 0))
+            rows = [composer.row("real", self.signs_of(caption), seed) for seed in range(2 * most)]
+            different = {tuple(each.clip.row.id for each in composer.clips(row)): row for row in reversed(rows)}
+            return [composer.load(row) for row in list(different.values())[::-1][:most]]
         except UserError:
-            return None
+            return []
 
 
 @dataclass(frozen=True)

@@ -166,5 +166,10 @@ class DataSplits(ABC):
         """Return whether no training clip can have this caption."""
 
     @abstractmethod
+    def real_clips(self, caption: str, most: int) -> list[numpy.ndarray]:
+        """Return different real clips that show the caption, uint8 [T, H, W, 3] each: at most so many, perhaps none."""
+
     def real_clip(self, caption: str) -> numpy.ndarray | None:
-        """Return a real clip, uint8 [T, H, W, 3], that shows the caption; None where there is none."""
+        """Return the first of the real clips that show the caption; None where there is none."""
+        clips = self.real_clips(caption, 1)
+        return clips[0] if clips else None

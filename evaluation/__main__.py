@@ -1,4 +1,4 @@
-"""Does a trained run spell what it is told? python -m evaluation [--run logs/NAME] --output report.json"""
+"""Does a trained run show what it is told? python -m evaluation [--run logs/NAME] --output report.json"""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 
 from common.console import counted, program
 from compute.memory import keep_freed_memory
+from evaluation.captioned import CAPTIONS_ASKED
 from evaluation.evaluate import EvaluationRequest, evaluate
 from sampling.trained_run import add_sampling_options, add_weights_options
 
@@ -18,6 +19,18 @@ COLUMNS = {
     "shuffled_floor": "shuffled floor",
     "still_frame": "still frame",
     "mean_clip": "mean clip",
+    "retrieval_top1": "retrieved first",
+    "retrieval_top5": "retrieved in five",
+    "retrieval_real_ceiling": "retrieved first, real",
+    "retrieval_shuffled_floor": "retrieved first, floor",
+    "r_precision_1": "R-precision 1 of 32",
+    "r_precision_1_real_ceiling": "R-precision 1, real",
+    "r_precision_1_shuffled_floor": "R-precision 1, floor",
+    "kernel_distance": "kernel distance",
+    "kernel_distance_real": "kernel distance, real",
+    "motion_map_agreement": "motion maps agree",
+    "motion_map_agreement_real": "maps agree, real",
+    "moving_sharpness_ratio": "moving sharpness / real",
     "text_sensitivity": "text sensitivity",
     "motion_energy_ratio": "motion energy / real",
     "hold_ratio": "holds / real",
@@ -29,6 +42,7 @@ COLUMNS = {
 }
 
 NEARLY_ALL = 0.9
+NAMED = 10  # captions that are not retrieved
 
 
 @program
@@ -42,22 +56,38 @@ def main(arguments: Sequence[str]) -> None:
 def _parse(arguments: Sequence[str]) -> EvaluationRequest:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation",
-        description="Generate words with a trained run, have them read by a recogniser that was trained on real clips, "
-        "and report the letter error rate beside what it must be compared with.",
+        description="Generate clips with a trained run, have them judged beside real clips, and report how well they "
+        "show what was asked, with what a perfect model and one that ignores its text would score.",
     )
     add_weights_options(parser)
     parser.add_argument(
+        "--captions",
         "--words",
         type=Path,
         default=None,
-        help="file with one word a line. Default: all letters, and held-out words of each length",
+        help="file with one caption a line. Default: all letters and held-out words of each length; of your own clips, "
+        f"up to {CAPTIONS_ASKED} held-out captions, or trained ones where no model can know the held-out ones",
     )
-    parser.add_argument("--samples-per-word", type=_at_least_one, default=2, help="clips of each word (default 2)")
+    part = parser.add_mutually_exclusive_group()
+    for option, name, what in (
+        ("--held-out", "held_out", "were held out"),
+        ("--trained", "trained", "were trained on"),
+    ):
+        help_text = f"of your own clips, ask for captions of those that {what}"
+        part.add_argument(option, dest="part", action="store_const", const=name, help=help_text)
+    parser.add_argument(
+        "--samples-per-caption",
+        "--samples-per-word",
+        dest="samples",
+        type=_at_least_one,
+        default=2,
+        help="clips of each caption (default 2)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="JSON file for the report")
     parser.add_argument(
         "--contact-sheet", type=Path, default=None, help="PNG with real and generated clips. Default: beside the report"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of words, noise and looks (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of captions, noise and looks (default 0)")
     add_sampling_options(parser)
     return EvaluationRequest(**vars(parser.parse_args(arguments)))
 
@@ -81,8 +111,14 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     for code, of in report.get("languages", {}).items():
         rates = f"letter error rate {_cell('letter_error_rate', of)}, real {_cell('real_ceiling', of)}"
         lines.append(f"{code}, {counted(of['words'], 'word')}: {rates}")
-    missed = [f"{letter} {of['read']:.0%}" for letter, of in report["letters"].items() if of["read"] < NEARLY_ALL]
-    lines.append(f"letters read in less than {NEARLY_ALL:.0%} of their places: {', '.join(missed) or 'none'}")
+    if "letters" in report:
+        missed = [f"{letter} {of['read']:.0%}" for letter, of in report["letters"].items() if of["read"] < NEARLY_ALL]
+        lines.append(f"letters read in less than {NEARLY_ALL:.0%} of their places: {', '.join(missed) or 'none'}")
+    failed = sorted((each for each in report["captions"] if each["retrieved"] < 1), key=lambda each: each["retrieved"])
+    named = [f"{each['caption']} (nearest to {', '.join(dict.fromkeys(each['nearest']))})" for each in failed[:NAMED]]
+    more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+    lines.append(f"captions not retrieved: {', '.join(named) or 'none'}{more}")
+    lines += [f"verdict: {verdict}" for verdict in report["verdict"]]
     return [*lines, *(f"note: {note}" for note in report["notes"])]
 
 
@@ -90,7 +126,9 @@ def _cell(key: str, figures: Mapping[str, Any]) -> str:
     if figures.get(key) is None:
         return ""
     interval = figures["intervals"][key]
-    return f"{figures[key]:.3f}" + ("" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})")
+    numbers = [figures[key], *(interval or ())]
+    value, *ends = (f"{number:.1e}" if key.startswith("kernel") else f"{number:.3f}" for number in numbers)
+    return value + (f" ({' to '.join(ends)})" if ends else "")
 
 
 if __name__ == "__main__":

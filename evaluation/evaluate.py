@@ -1,7 +1,7 @@
-"""Evaluation of a trained run: does it spell what it is told, and words that it has never seen?"""
+"""Evaluation of a trained run: does it show what it is told, also what it has never seen, and as real clips do?"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,47 +14,68 @@ from common.randomness import derive_seed, numpy_generator
 from common.video_encoding import encode_png
 from config import Config
 from data.build import build_data
+from data.clip_set import ClipSetSplits
+from data.clip_splits import caption_key
+from data.composing import ComposedSplits
 from data.fingerspelling import FingerspellingSplits
+from data.fingerspelling.words import Word
+from data.records import DataSplits
+from evaluation import spelled
+from evaluation.captioned import (
+    Labelled,
+    Part,
+    RealClips,
+    asked_captions,
+    default_captions,
+    other_captions,
+    real_clips,
+    unseen_clips,
+)
 from evaluation.clips import (
-    AskedWord,
+    Asked,
     EvaluationClips,
+    Figures,
     TrainingHistory,
-    asked_words,
-    default_words,
+    figures_as_json,
     make_clips,
     make_sensitivity_clips,
-    read_words,
+    read_captions,
     training_history,
 )
 from evaluation.report import (
-    Figures,
-    Readings,
-    confusion_records,
-    figures_as_json,
-    language_figures,
-    letter_records,
+    POOL,
+    Judged,
+    agreement_figures,
+    caption_records,
+    judge,
+    likeness_figures,
     look_figures,
     memorisation_figures,
-    read_clips,
-    spelling_figures,
-    word_records,
+    moving_figures,
+    retrieval_figures,
 )
-from measures.recogniser_training import build_recogniser
+from evaluation.verdict import verdicts
+from measures.fitting import progress, small_clips
+from measures.recogniser_training import build_recogniser, sign_clips, training_device
 from measures.text_use import sensitivity_interval
+from measures.text_video import TextVideoJudge
+from measures.text_video_training import CaptionedData, StoredCaptions, open_judge, spelled_captions
 from sampling.sampler import contact_sheet
 from sampling.trained_run import SamplingRequest, TrainedRun, as_captions, check_text, open_trained_run
 
-SHEET_WORDS = 16
-SENSITIVITY_WORDS = 8
+SHEET_CAPTIONS = 16
+SENSITIVITY_CAPTIONS = 8
 COMPARED_CLIPS = 8192  # of the training, for memorisation
 REFERENCE_CLIPS = 256  # real ones that training did not show
 NOTES = (
     "Every clip counts; none was chosen.",
-    "Real clips come from one recording of each letter: between them only size, place, colour, stroke and timing vary. "
-    "The real ceiling says how well the recogniser copes with that, not with other signers.",
-    "Intervals are 95 % and come from a bootstrap over words; null where there are too few. Where all n words give the "
-    "same figure, such as a rate of 0, the interval has no width; up to 3 / n cannot be ruled out then.",
+    "Intervals are 95 % and come from a bootstrap over captions; null where there are too few. Where all n captions "
+    "give the same figure, such as a rate of 0, the interval has no width; up to 3 / n cannot be ruled out then.",
     "memorisation is about 0.05 where nothing is copied; blurred clips are near to everything and raise it too.",
+)
+SPELLED_NOTE = (
+    "Real clips come from one recording of each letter: between them only size, place, colour, stroke and timing vary. "
+    "The real ceiling says how well the recogniser copes with that, not with other signers."
 )
 
 
@@ -62,8 +83,9 @@ NOTES = (
 class EvaluationRequest(SamplingRequest):
     """What `python -m evaluation` was asked for."""
 
-    words: Path | None  # one a line; None for words that the evaluation chooses
-    samples_per_word: int
+    captions: Path | None  # one a line; None for captions that the evaluation chooses
+    part: Part | None  # of which it chooses, where a run has clips of DATA_ROOT
+    samples: int  # clips of each caption
     output: Path
     contact_sheet: Path | None
     seed: int
@@ -74,81 +96,236 @@ class EvaluationRequest(SamplingRequest):
         return self.output.with_suffix(".png") if self.contact_sheet is None else self.contact_sheet
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a run is asked for, and the real clips that its own are compared with."""
+
+    asked: Sequence[Asked]  # each once
+    history: TrainingHistory
+    beside: tuple[numpy.ndarray, ...]  # a real clip for each that is generated, all of a caption in a row
+    judged: RealClips
+    unseen: Sequence[numpy.ndarray]  # real clips that training did not show
+    notes: tuple[str, ...]
+
+
 def evaluate(request: EvaluationRequest) -> dict[str, object]:
-    """Generate, read, compare, and write the report and the contact sheet; return the report.
+    """Generate, judge, compare, and write the report and the contact sheet; return the report.
 
     Raises:
-        UserError: no usable checkpoint, a word the run cannot take, or a place that cannot be written.
+        UserError: no usable checkpoint, a caption the run cannot take, or a place that cannot be written.
     """
     run = open_trained_run(request)
-    texts = _checked_words(request, run)
+    texts = _checked_captions(request, run)
     _prepare_output(request)
     splits = build_data(run.config, run.tokenizer.symbols)
-    assert isinstance(splits, FingerspellingSplits)
-    asked = texts or default_words(splits.split, request.language, request.seed)
-    wanted = list(map(splits.split.alphabets.segment, asked))
-    history = training_history(run, splits, wanted, COMPARED_CLIPS)
-    words = asked_words(wanted, history, splits.split)
-    recogniser = build_recogniser(_with_recogniser(run.config), splits, run.compute.device)
-    clips = make_clips(run, splits, words, request.samples_per_word, request.seed)
-    readings = read_clips(recogniser, clips)
+    subject = _subject(request, run, splits, texts)
+    generated = make_clips(run, [each.text for each in subject.asked], request.samples, request.seed)
+    of_clips = tuple(each for each in subject.asked for _ in range(request.samples))
+    clips = EvaluationClips(of_clips, generated, subject.beside)
+    judged = judge([each.text for each in of_clips], generated, subject.judged)
+    everywhere = range(len(of_clips))
     figures = {
-        **spelling_figures(clips.words, readings, request.seed),
+        **retrieval_figures(judged, everywhere, request.seed),
+        **agreement_figures(_text_video_judge(run, splits), judged.asked, generated, subject.judged, request.seed),
+        **likeness_figures(judged, request.seed),
+        **moving_figures(clips, subject.judged, request.seed),
         **look_figures(clips, request.seed),
-        **_sensitivity(run, words, request.seed),
-        **memorisation_figures(clips, history, splits.training, _unseen_real(splits, request.seed), request.seed),
+        **_sensitivity(run, subject.asked, request.seed),
+        **memorisation_figures(clips, subject.history, splits.training, subject.unseen, request.seed),
     }
-    groups: dict[str, dict[str, object]] = {}
-    for group in dict.fromkeys(word.group for word in words):
-        members = [word for word in words if word.group == group]
-        groups[group] = _group(members, clips, readings, request.seed, _sensitivity(run, members, request.seed))
-    languages: dict[str, dict[str, object]] = {}
-    if len(splits.renderer.alphabets.of_languages) > 1:
-        figures |= language_figures(clips, splits.renderer, request.seed)
-        for code in dict.fromkeys(map(splits.language, wanted)):
-            members = [word for word in words if splits.language(word.symbols) == code]
-            languages[code] = _group(members, clips, readings, request.seed, {})
-    report = {
-        "run": str(run.folder),
-        "step": run.step,
-        **figures_as_json(figures),
-        "groups": groups,
-        **({"languages": languages} if languages else {}),
-        **_conditions(request, run, history),
-        "letters": letter_records(clips.words, readings),
-        "top_confusions": confusion_records(clips.words, readings),
-        "words": word_records(clips.words, readings),
-    }
+    report: dict[str, object] = {"run": str(run.folder), "step": run.step}
+    if isinstance(splits, FingerspellingSplits):
+        report |= _spelled_report(request, run, splits, clips, judged, figures)
+    else:
+        report |= _captioned_report(request, run, splits, clips, judged, figures)
+    report |= _conditions(request, run, subject)
+    report["verdict"] = verdicts(figures)
+    report["captions"] = caption_records(subject.asked, clips, judged)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with named_if_unwritable(request.output):
         write_atomically(request.output, text.encode())
     with named_if_unwritable(request.sheet):
-        write_atomically(request.sheet, encode_png(_sheet(words, clips, request.samples_per_word)))
+        write_atomically(request.sheet, encode_png(_sheet(subject.asked, clips, request.samples)))
     return report
 
 
-def _group(
-    members: Sequence[AskedWord], clips: EvaluationClips, readings: Readings, seed: int, more: Figures
-) -> dict[str, object]:
-    """Return how some of the words are spelled."""
-    chosen = set(members)
-    places = [place for place, word in enumerate(clips.words) if word in chosen]
-    figures = spelling_figures([clips.words[place] for place in places], readings.of(places), seed)
-    return {"words": len(members), "clips": len(places), **figures_as_json({**figures, **more})}
-
-
-def _conditions(request: EvaluationRequest, run: TrainedRun, history: TrainingHistory) -> dict[str, object]:
-    """Return how the figures came about."""
-    notes = list(NOTES)
-    if run.samples_seen != history.clips:
+def _subject(request: EvaluationRequest, run: TrainedRun, splits: DataSplits, texts: Sequence[str]) -> Subject:
+    if isinstance(splits, FingerspellingSplits):
+        return _spelled_subject(request, run, splits, texts)
+    assert isinstance(splits, ClipSetSplits | ComposedSplits)
+    chosen, reason = (texts, "") if texts else default_captions(splits, request.part, request.seed)
+    beside = [splits.real_clips(caption, request.samples) for caption in chosen]
+    for caption, clips in zip(chosen, beside, strict=True):
+        if not clips:
+            raise UserError(
+                f"--captions {request.captions}: {caption!r}: no clip of the data set shows it, so nothing can be "
+                "compared with it; leave it out, and let generate.py sign it"
+            )
+    history = training_history(run, splits.training, set(map(caption_key, chosen)), COMPARED_CLIPS)
+    more = other_captions(splits, chosen, max(0, POOL - len(chosen)), request.seed)
+    real = real_clips(splits, [*chosen, *more], request.seed)
+    unseen = unseen_clips(splits, REFERENCE_CLIPS, request.seed)
+    notes = [reason] if reason else []
+    if real.in_another_look:
         notes.append(
-            f"The run has seen {counted(run.samples_seen, 'clip')}, {history.clips} by its last BATCH_SIZE: it was "
-            "resumed with another one. Which words training showed is therefore a guess; held-out words are certain."
+            f"retrieval_real_ceiling: {real.in_another_look} of {counted(len(real.queries), 'real clip')} are "
+            "reference clips in another look (place, size, speed, light, colours): their captions have one clip."
+        )
+    if not unseen:
+        notes.append("memorisation cannot be told: training had all clips, so nothing says how near is too near.")
+    return Subject(
+        asked=asked_captions(chosen, history),
+        history=history,
+        beside=tuple(clips[sample % len(clips)] for clips in beside for sample in range(request.samples)),
+        judged=real,
+        unseen=unseen,
+        notes=tuple(notes),
+    )
+
+
+def _spelled_subject(
+    request: EvaluationRequest, run: TrainedRun, splits: FingerspellingSplits, texts: Sequence[str]
+) -> Subject:
+    split, seed = splits.split, request.seed
+    default = spelled.default_words(split, request.language, seed)
+    history = training_history(run, splits.training, set(map(caption_key, texts or default)), COMPARED_CLIPS)
+    words = spelled.asked_words(texts or default, history, split)
+    beside = tuple(
+        splits.renderer.render_look(word.symbols, derive_seed(seed, "evaluation_style", index, sample))
+        for index, word in enumerate(words)
+        for sample in range(request.samples)
+    )
+    more = default[: max(0, POOL - len(words))] if texts else []
+    captions = list(dict.fromkeys([*(word.text for word in words), *more]))
+    references = tuple(Labelled(caption, clip) for caption in captions for clip in splits.real_clips(caption, 2))
+    queries = tuple(Labelled(words[place // request.samples].text, clip) for place, clip in enumerate(beside))
+    draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
+    generator = numpy_generator(seed, "evaluation_reference")
+    unseen = [
+        splits.renderer.render_look(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
+        for index in range(REFERENCE_CLIPS)
+    ]
+    return Subject(words, history, beside, RealClips(references, queries, 0), unseen, (SPELLED_NOTE,))
+
+
+def _captioned_report(
+    request: EvaluationRequest,
+    run: TrainedRun,
+    splits: DataSplits,
+    clips: EvaluationClips[Asked],
+    judged: Judged,
+    figures: Figures,
+) -> dict[str, object]:
+    """Return the figures of all captions and of each group, with what a recogniser of signs reads, if it can."""
+    seed, config = request.seed, _with_recogniser(run.config)
+    signs = splits if isinstance(splits, ComposedSplits) else None
+    known = sign_clips(
+        splits.training,
+        config.SEED,
+        None if signs is None else signs.signs_of,
+        None if signs is None else signs.training.edges,
+        (lambda word: False) if signs is None else signs.split.is_held_out,
+    )
+    readable: dict[Asked, Word] = {}
+    reason = known if isinstance(known, str) else ""
+    if not isinstance(known, str):
+        words = {each: known.word_of(each.text) for each in dict.fromkeys(clips.asked)}
+        readable = {each: word for each, word in words.items() if set(word) <= set(known.symbols)}
+    places = [place for place, each in enumerate(clips.asked) if each in readable]
+    asked = [readable[clips.asked[place]] for place in places]
+    readings = None
+    if not isinstance(known, str) and places:
+        recogniser = build_recogniser(config, known, run.compute.device)
+        readings = spelled.read_clips(recogniser, clips.of(places), asked)
+
+    def read(members: Iterable[Asked]) -> Figures:
+        chosen = set(members)
+        own = [index for index, place in enumerate(places) if clips.asked[place] in chosen]
+        if readings is None or not own:
+            return {}
+        found = spelled.spelling_figures([asked[index] for index in own], readings.of(own), seed)
+        return {"word_error_rate": found["letter_error_rate"]} | {
+            name: found[name] for name in ("exact_match", "real_ceiling", "real_exact_match", "shuffled_floor")
+        }
+
+    groups = {}
+    for name in dict.fromkeys(each.group for each in clips.asked):
+        members = [each for each in dict.fromkeys(clips.asked) if each.group == name]
+        groups[name] = _group(members, clips, judged, read(members), seed)
+    return {
+        **figures_as_json({**read(clips.asked), **figures}),
+        "groups": groups,
+        "word_error_rate_is_absent_because": reason or None,
+    }
+
+
+def _spelled_report(
+    request: EvaluationRequest,
+    run: TrainedRun,
+    splits: FingerspellingSplits,
+    every_clip: EvaluationClips[Asked],
+    judged: Judged,
+    figures: Figures,
+) -> dict[str, object]:
+    """Return what a run that spells has besides: what a recogniser reads."""
+    seed = request.seed
+    of_clips = tuple(word for word in every_clip.asked if isinstance(word, spelled.AskedWord))
+    clips = EvaluationClips(of_clips, every_clip.generated, every_clip.real)
+    recogniser = build_recogniser(_with_recogniser(run.config), splits, run.compute.device)
+    readings = spelled.read_clips(recogniser, clips, [word.symbols for word in clips.asked])
+    words = list(dict.fromkeys(clips.asked))
+    figures = {**spelled.spelling_figures([word.symbols for word in clips.asked], readings, seed), **figures}
+
+    def group(members: Sequence[spelled.AskedWord], more: Figures) -> dict[str, object]:
+        chosen = set(members)
+        places = [place for place, word in enumerate(clips.asked) if word in chosen]
+        symbols = [clips.asked[place].symbols for place in places]
+        spelling = spelled.spelling_figures(symbols, readings.of(places), seed)
+        return {"words": len(members), **_group(members, clips, judged, {**spelling, **more}, seed)}
+
+    groups = {}
+    for name in dict.fromkeys(word.group for word in words):
+        members = [word for word in words if word.group == name]
+        groups[name] = group(members, _sensitivity(run, members, seed))
+    languages = {}
+    if len(splits.renderer.alphabets.of_languages) > 1:
+        figures |= spelled.language_figures(clips, splits.renderer, seed)
+        for code in dict.fromkeys(splits.language(word.symbols) for word in words):
+            languages[code] = group([word for word in words if splits.language(word.symbols) == code], {})
+    return {
+        **figures_as_json(figures),
+        "groups": groups,
+        **({"languages": languages} if languages else {}),
+        "samples_per_word": request.samples,
+        "letters": spelled.letter_records(clips.asked, readings),
+        "top_confusions": spelled.confusion_records(clips.asked, readings),
+        "words": spelled.word_records(clips.asked, readings),
+    }
+
+
+def _group(
+    members: Sequence[Asked], clips: EvaluationClips[Asked], judged: Judged, more: Figures, seed: int
+) -> dict[str, object]:
+    """Return the figures of some of the captions."""
+    chosen = set(members)
+    places = [place for place, asked in enumerate(clips.asked) if asked in chosen]
+    figures = {**more, **retrieval_figures(judged, places, seed)}
+    return {"captions": len(members), "clips": len(places), **figures_as_json(figures)}
+
+
+def _conditions(request: EvaluationRequest, run: TrainedRun, subject: Subject) -> dict[str, object]:
+    """Return how the figures came about."""
+    notes = [*NOTES, *subject.notes]
+    if run.samples_seen != subject.history.clips:
+        notes.append(
+            f"The run has seen {counted(run.samples_seen, 'clip')}, {subject.history.clips} by its last BATCH_SIZE: it "
+            "was resumed with another one. Which captions training showed is therefore a guess; held-out ones are "
+            "certain."
         )
     config = run.config
     return {
-        "samples_per_word": request.samples_per_word,
-        "training_clips_compared": len(history.rows),
+        "samples_per_caption": request.samples,
+        "training_clips_compared": len(subject.history.rows),
         "sampler": {
             "name": config.SAMPLER,
             "steps": config.SAMPLING_STEPS,
@@ -163,28 +340,22 @@ def _conditions(request: EvaluationRequest, run: TrainedRun, history: TrainingHi
     }
 
 
-def _sensitivity(run: TrainedRun, words: Sequence[AskedWord], seed: int) -> Figures:
-    """Generate some of the words again, from noises that they share: do words differ more than noises?"""
-    count = min(len(words), SENSITIVITY_WORDS)
+def _sensitivity(run: TrainedRun, asked: Sequence[Asked], seed: int) -> Figures:
+    """Generate some of the captions again, from noises that they share: do captions differ more than noises?"""
+    count = min(len(asked), SENSITIVITY_CAPTIONS)
     if count < 2 or run.config.SAMPLER == "ddpm":  # which adds noise of its own to every clip
         return {"text_sensitivity": None}
-    picked = [words[index * len(words) // count] for index in range(count)]
+    picked = [asked[index * len(asked) // count].text for index in range(count)]
     return {"text_sensitivity": sensitivity_interval(make_sensitivity_clips(run, picked, seed), seed)}
 
 
-def _unseen_real(splits: FingerspellingSplits, seed: int) -> list[numpy.ndarray]:
-    """Return real clips of held-out words; of any words where none are held out."""
-    split, generator = splits.split, numpy_generator(seed, "evaluation_reference")
-    draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
-    return [
-        splits.renderer.render_look(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
-        for index in range(REFERENCE_CLIPS)
-    ]
-
-
-def _checked_words(request: EvaluationRequest, run: TrainedRun) -> list[str]:
-    """Return the user's words as captions, or none where the user names none."""
-    check_is_spelled(run.folder, run.config)
+def _checked_captions(request: EvaluationRequest, run: TrainedRun) -> list[str]:
+    """Return the user's captions, or none where the user names none."""
+    is_spelled = run.config.DATA_ROOT is None
+    if request.part is not None and (is_spelled or request.captions is not None):
+        option = f"--{request.part.replace('_', '-')}"
+        what = "the run spells words; it is for clips of DATA_ROOT" if is_spelled else "--captions says what is asked"
+        raise UserError(f"{option}: {what}; leave it out")
 
     def checked(where: str, text: str) -> str:
         (caption,) = as_captions([text], request.language, run.config, run.tokenizer)
@@ -192,32 +363,36 @@ def _checked_words(request: EvaluationRequest, run: TrainedRun) -> list[str]:
         return caption
 
     as_captions((), request.language, run.config, run.tokenizer)
-    return [] if request.words is None else read_words(request.words, checked)
+    return [] if request.captions is None else read_captions(request.captions, checked)
 
 
-def check_is_spelled(run: Path, config: Config) -> None:
-    """Raise a UserError if the run was trained on other clips than the embedded ones."""
-    if config.DATA_ROOT is not None:
-        raise UserError(
-            f"--run {run}: it was trained on clips of DATA_ROOT, and only the embedded finger-spelling can be read: "
-            "watch its 02_Loss_Components/Validation/Text_Gap_Shuffled (Trained_Text_Gap_Shuffled where there is one) "
-            "and 12_Generated_Samples/Text_Sensitivity instead"
-        )
+def _text_video_judge(run: TrainedRun, splits: DataSplits) -> TextVideoJudge:
+    """Return the judge that learns from real training clips; train it and report that where none is cached."""
+    config = _with_recogniser(run.config)
+    if isinstance(splits, FingerspellingSplits):
+        data: CaptionedData = spelled_captions(splits, config.SEED)
+    else:
+        data = StoredCaptions(small_clips(splits.training, config.SEED), config.SEED)
+    report = progress(config.RECOGNISER_STEPS, "judge", "Training the judge of text and video")
+    device = training_device(config, run.compute.device)
+    return open_judge(
+        data, config.RECOGNISER_STEPS, config.CACHE_DIR, report, device=device, num_workers=config.NUM_WORKERS
+    )
 
 
 def _with_recogniser(config: Config) -> Config:
-    """Train a recogniser even where the run was told to do without one."""
+    """Train what judges clips even where the run was told to do without."""
     if config.RECOGNISER_STEPS > 0:
         return config
     return config.model_copy(update={"RECOGNISER_STEPS": Config().RECOGNISER_STEPS})
 
 
-def _sheet(words: Sequence[AskedWord], clips: EvaluationClips, samples_per_word: int) -> numpy.ndarray:
-    """Draw the first clip of each word, or of words spread over the list, below a real one."""
-    count = min(len(words), SHEET_WORDS)
-    picked = [index * len(words) // count for index in range(count)]
-    labels = [words[index].text + ("" if words[index].in_training else "\n(not trained)") for index in picked]
-    places = [index * samples_per_word for index in picked]
+def _sheet(asked: Sequence[Asked], clips: EvaluationClips[Asked], samples: int) -> numpy.ndarray:
+    """Draw the first clip of each caption, or of captions spread over the list, below a real one."""
+    count = min(len(asked), SHEET_CAPTIONS)
+    picked = [index * len(asked) // count for index in range(count)]
+    labels = [asked[index].text + ("" if asked[index].in_training else "\n(not trained)") for index in picked]
+    places = [index * samples for index in picked]
     return contact_sheet(labels, [clips.generated[place] for place in places], [clips.real[place] for place in places])
 
 

@@ -1,43 +1,40 @@
-"""The figures of an evaluation, as JSON-compatible values."""
+"""The figures of an evaluation that any run has: do clips show what was asked, move, and are they copies?"""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy
 import torch
 from torch import Tensor
 
-from common.field_types import language_mark
-from common.randomness import numpy_generator
-from data.fingerspelling.source import WordRenderer
-from data.fingerspelling.words import Word
+from data.clip_splits import caption_key
 from data.records import ClipSource
-from evaluation.clips import AskedWord, EvaluationClips, TrainingHistory, in_unit_range
+from evaluation.captioned import RealClips
+from evaluation.clips import Asked, EvaluationClips, Figures, TrainingHistory, in_unit_range
 from measures.bootstrap import Interval, bootstrap_ratio
-from measures.clips import (
-    are_copies,
-    at_equal_moments,
-    chroma,
-    hold_share,
-    motion_energy,
-    nearest_distances,
-    sharpness,
-    small_copies,
+from measures.clips import are_copies, chroma, hold_share, motion_energy, nearest_distances, sharpness, small_copies
+from measures.likeness import (
+    NEIGHBOURS,
+    clip_statistics,
+    density_coverage,
+    kernel_distance,
+    map_agreement,
+    motion_map,
+    moving_error,
+    moving_sharpness,
 )
-from measures.recogniser import LetterRecogniser
-from measures.spelling import (
-    exact_match_interval,
-    letter_error_interval,
-    letter_error_rate,
-    letters_read,
+from measures.retrieval import (
+    Ranking,
+    clip_features,
+    rank_captions,
     shuffled_floor_interval,
-    still_clip,
-    top_confusions,
+    top_k_interval,
+    warped_distances,
 )
+from measures.text_video import RANKS, TextAgreement, TextVideoJudge, text_agreement, text_distances
 
-CONFUSIONS_LISTED = 20
-
-Figures = Mapping[str, Interval | None]
+POOL = 100  # captions that a clip is ranked among
+FAILURES_LISTED = 20
 
 LOOKS = {
     "motion_energy_ratio": motion_energy,
@@ -48,103 +45,180 @@ LOOKS = {
 
 
 @dataclass(frozen=True)
-class Readings:
-    """What the recogniser reads in every clip of an evaluation, clip by clip."""
+class Judged:
+    """Generated and real clips, each as far from every reference as dynamic time warping says."""
 
-    generated: list[Word]
-    real: list[Word]
-    still: list[Word]
-    mean: list[Word]
+    asked: tuple[str, ...]  # [N], the caption of each generated clip
+    distance_NM: Tensor
+    features: tuple[Tensor, ...]  # [N], of generated clips
+    real_asked: tuple[str, ...]  # [Q]
+    real_distance_QM: Tensor
+    real_features: tuple[Tensor, ...]
+    captions_M: tuple[str, ...]  # of the references
+    reference_features: tuple[Tensor, ...]
 
-    def of(self, places: Sequence[int]) -> "Readings":
-        """Return the readings of some clips."""
-        return Readings(
-            *([each[place] for place in places] for each in (self.generated, self.real, self.still, self.mean))
-        )
+    def nearest(self, place: int) -> str:
+        """Return the caption of the reference that is nearest to a generated clip."""
+        return self.captions_M[int(self.distance_NM[place].argmin())]
 
 
-def read_clips(recogniser: LetterRecogniser, clips: EvaluationClips) -> Readings:
-    """Read generated and real clips, and what is left of the real ones without motion and without the word.
-
-    One clip after the other, because in float32 all of them take four times the memory.
-    """
-    marks = [language_mark(word.symbols[0]) for word in clips.words]
-
-    def read(found: Iterable[Tensor]) -> list[Word]:
-        return [recogniser.read([clip], [mark])[0] for clip, mark in zip(found, marks, strict=True)]
-
-    total = sum((at_equal_moments([clip])[0] for clip in in_unit_range(clips.real)), torch.zeros(()))
-    mean = total / len(clips.real)
-    of_mean = {mark: recogniser.read([mean], [mark])[0] for mark in set(marks)}
-    return Readings(
-        generated=read(in_unit_range(clips.generated)),
-        real=read(in_unit_range(clips.real)),
-        still=read(map(still_clip, in_unit_range(clips.real))),
-        mean=[of_mean[mark] for mark in marks],
+def judge(asked: Sequence[str], generated: Iterable[numpy.ndarray], real: RealClips) -> Judged:
+    """Compare clips with all references by the judge that needs no training."""
+    features = tuple(map(clip_features, in_unit_range(generated)))
+    real_features = tuple(clip_features(clip) for clip in in_unit_range(each.clip for each in real.queries))
+    references = tuple(clip_features(clip) for clip in in_unit_range(each.clip for each in real.references))
+    distances = warped_distances([*features, *real_features], references)
+    return Judged(
+        asked=tuple(asked),
+        distance_NM=distances[: len(features)],
+        features=features,
+        real_asked=tuple(each.caption for each in real.queries),
+        real_distance_QM=distances[len(features) :],
+        real_features=real_features,
+        captions_M=tuple(each.caption for each in real.references),
+        reference_features=references,
     )
 
 
-def spelling_figures(words: Sequence[AskedWord], readings: Readings, seed: int) -> Figures:
-    """Return the figures of some clips' spelling by name; None where a single word says nothing.
+def retrieval_figures(judged: Judged, places: Sequence[int], seed: int) -> Figures:
+    """Return how often the nearest real clip has the caption that was asked for, with ceiling and floor.
+
+    `places`: of the generated clips that count; the ceiling is that of real clips of their captions.
+    """
+    asked = [judged.asked[place] for place in places]
+    wanted = set(map(caption_key, asked))
+    queries = [place for place, caption in enumerate(judged.real_asked) if caption_key(caption) in wanted]
+
+    def ranked(distance_NM: Tensor, rows: Sequence[int], captions: Sequence[str]) -> Ranking | None:
+        return rank_captions(distance_NM[list(rows)], captions, judged.captions_M, POOL, seed) if rows else None
+
+    generated = ranked(judged.distance_NM, places, asked)
+    real = ranked(judged.real_distance_QM, queries, [judged.real_asked[place] for place in queries])
+
+    def share(ranking: Ranking | None, k: int) -> Interval | None:
+        return None if ranking is None else top_k_interval(ranking, k, seed)
+
+    floor = None
+    if generated is not None and len(generated.captions) > 1:
+        floor = shuffled_floor_interval(generated, 1, seed)
+    return {
+        "retrieval_top1": share(generated, 1),
+        "retrieval_top5": share(generated, 5),
+        "retrieval_real_ceiling": share(real, 1),
+        "retrieval_real_ceiling_top5": share(real, 5),
+        "retrieval_shuffled_floor": floor,
+    }
+
+
+def agreement_figures(
+    text_video: TextVideoJudge, asked: Sequence[str], clips: Sequence[numpy.ndarray], real: RealClips, seed: int
+) -> Figures:
+    """Return what the judge that learned from real clips says of generated ones, beside real ones.
 
     Args:
-        words: of the clips.
-        readings: of the same clips.
-        seed: of the bootstrap.
+        text_video: trained.
+        asked: the caption of each generated clip.
+        clips: the generated ones.
+        real: whose queries are the ceiling.
+        seed: of pools and bootstrap.
     """
-    asked = [word.symbols for word in words]
+
+    def agreement(videos: Iterable[numpy.ndarray], captions: Sequence[str]) -> TextAgreement | None:
+        found = list(in_unit_range(videos))
+        return text_agreement(text_distances(text_video, found, captions), seed) if found else None
+
+    generated = agreement(clips, asked)
+    wanted = set(map(caption_key, asked))
+    queries = [each for each in real.queries if caption_key(each.caption) in wanted]
+    of_real = agreement([each.clip for each in queries], [each.caption for each in queries])
+    figures: dict[str, Interval | None] = {}
+    for k in RANKS:
+        figures[f"r_precision_{k}"] = None if generated is None else generated.r_precision[k]
+        figures[f"r_precision_{k}_real_ceiling"] = None if of_real is None else of_real.r_precision[k]
+        figures[f"r_precision_{k}_shuffled_floor"] = None if generated is None else generated.r_precision_shuffled[k]
     return {
-        "letter_error_rate": letter_error_interval(asked, readings.generated, seed),
-        "exact_match": exact_match_interval(asked, readings.generated, seed),
-        "real_ceiling": letter_error_interval(asked, readings.real, seed),
-        "real_exact_match": exact_match_interval(asked, readings.real, seed),
-        "shuffled_floor": shuffled_floor_interval(asked, readings.generated, seed),
-        "still_frame": letter_error_interval(asked, readings.still, seed),
-        "mean_clip": letter_error_interval(asked, readings.mean, seed) if len(set(asked)) > 1 else None,
+        **figures,
+        "text_distance": None if generated is None else generated.distance,
+        "text_distance_real": None if of_real is None else of_real.distance,
+        "text_distance_shuffled": None if generated is None else generated.distance_shuffled,
     }
 
 
-def language_figures(clips: EvaluationClips, renderer: WordRenderer, seed: int) -> Figures:
-    """Return how often a clip is nearer to a real one of its own sign language than to one of another.
-
-    Both real clips spell the same written word, without a style of their own. The other language is drawn for each
-    clip of those that can spell the word. What is left of 1 for real clips is letters that look alike.
-    """
-    generator = numpy_generator(seed, "evaluation_languages")
-    compared: list[int] = []
-    distances: list[list[list[float]]] = []
-    for place, word in enumerate(clips.words):
-        own = renderer.alphabets.of(word.symbols)
-        text = own.written(word.symbols)
-        others = [each for each in renderer.alphabets.of_languages if each is not own and each.can_spell(text)]
-        spelled = [other for other in (each.segment(text) for each in others) if renderer.has_room_for(other)]
-        if not spelled:
-            continue
-        other = spelled[int(generator.integers(len(spelled)))]
-        captions = map(renderer.alphabets.caption, (word.symbols, other))
-        plain = in_unit_range(renderer.clip(caption, None) for caption in captions)
-        references = torch.cat([small_copies([clip]) for clip in plain])
-        if torch.equal(references[0], references[1]):  # the two languages share their recordings
-            continue
-        pair = in_unit_range((clips.generated[place], clips.real[place]))
-        distances.append(torch.cdist(torch.cat([small_copies([clip]) for clip in pair]), references).tolist())
-        compared.append(place)
-    if not compared:
-        return {"language_obeyed": None, "language_obeyed_real": None}
-    is_nearer = numpy.array([[own < other for own, other in of_clip] for of_clip in distances], dtype=float)
-    names, ones = [clips.words[place].text for place in compared], numpy.ones(len(compared))
-    return {
-        "language_obeyed": bootstrap_ratio(is_nearer[:, 0], ones, names, seed),
-        "language_obeyed_real": bootstrap_ratio(is_nearer[:, 1], ones, names, seed),
+def likeness_figures(judged: Judged, seed: int) -> Figures:
+    """Return how far generated clips are from real ones as a distribution, beside real ones from real ones."""
+    sets = [clip_statistics(each) for each in (judged.features, judged.real_features, judged.reference_features)]
+    generated, queries, references = sets
+    if min(map(len, sets)) < 2:
+        return {}
+    figures: dict[str, Interval | None] = {
+        "kernel_distance": kernel_distance(generated, references, seed),
+        "kernel_distance_real": kernel_distance(queries, references, seed),
     }
+    if len(references) > NEIGHBOURS:
+        for name, clips in (("", generated), ("_real", queries)):
+            density, coverage = density_coverage(clips, references)
+            figures |= {
+                f"density{name}": Interval(density, None, None),
+                f"coverage{name}": Interval(coverage, None, None),
+            }
+    return figures
 
 
-def look_figures(clips: EvaluationClips, seed: int) -> Figures:
-    """Return what generated clips have, as a ratio to what real clips of the same words have; 1 is right.
+def moving_figures(clips: EvaluationClips[Asked], real: RealClips, seed: int) -> Figures:
+    """Return what becomes of what moves, which whole frames hide: hands are few of their pixels.
+
+    Generated clips, and the real queries, are compared with a reference of the same caption; the agreement of motion
+    maps also with the reference of another one.
+    """
+    references: dict[str, numpy.ndarray] = {}
+    for each in real.references:
+        references.setdefault(caption_key(each.caption), each.clip)
+    others = dict(zip(references, [*list(references)[1:], *list(references)[:1]], strict=True))
+    pairs = [
+        (asked.text, clip)
+        for asked, clip in zip(clips.asked, clips.generated, strict=True)
+        if caption_key(asked.text) in references
+    ]
+    figures: dict[str, Interval | None] = {}
+    for name, compared in (("", pairs), ("_real", [(each.caption, each.clip) for each in real.queries])):
+        rows = []
+        for caption, pixels in compared:
+            own_key = caption_key(caption)
+            clip, own, other = in_unit_range((pixels, references[own_key], references[others[own_key]]))
+            own_map, clip_map = motion_map(own), motion_map(clip)
+            rows.append(
+                (
+                    float(map_agreement(clip_map, own_map)),
+                    float(map_agreement(clip_map, motion_map(other))),
+                    float(moving_sharpness(clip, own_map)),
+                    float(moving_sharpness(own, own_map)),
+                    float(moving_error(clip, own, own_map)),
+                )
+            )
+        if not rows:
+            continue
+        names = [caption for caption, _ in compared]
+        agreement, of_other, sharp, sharp_of_real, error = numpy.array(rows).T
+        ones = numpy.ones(len(rows))
+        figures |= {
+            f"motion_map_agreement{name}": bootstrap_ratio(agreement, ones, names, seed),
+            f"motion_map_agreement_others{name}": (
+                bootstrap_ratio(of_other, ones, names, seed) if len(references) > 1 else None
+            ),
+            f"moving_sharpness_ratio{name}": (
+                bootstrap_ratio(sharp, sharp_of_real, names, seed) if sharp_of_real.any() else None
+            ),
+            f"moving_error{name}": bootstrap_ratio(error, ones, names, seed),
+        }
+    return figures
+
+
+def look_figures(clips: EvaluationClips[Asked], seed: int) -> Figures:
+    """Return what generated clips have, as a ratio to what real clips of the same captions have; 1 is right.
 
     None where the real clips have nothing of it.
     """
-    names = [word.text for word in clips.words]
+    names = [asked.text for asked in clips.asked]
     generated, real = _looks(clips.generated), _looks(clips.real)
     return {
         name: bootstrap_ratio(generated[name], real[name], names, seed) if real[name].any() else None for name in LOOKS
@@ -157,21 +231,25 @@ def _looks(clips: Sequence[numpy.ndarray]) -> dict[str, numpy.ndarray]:
 
 
 def memorisation_figures(
-    clips: EvaluationClips,
+    clips: EvaluationClips[Asked],
     history: TrainingHistory,
     training: ClipSource,
     unseen_real: Sequence[numpy.ndarray],
     seed: int,
 ) -> Figures:
-    """Compare clips of words that training did not show with training clips; of all words where it showed all.
+    """Compare clips of captions that training did not show with training clips; of all where it showed all.
 
     `unseen_real`: real clips, uint8 [T, H, W, 3] each, that training did not show either.
 
     Returns:
         memorisation is the share of generated clips that count as copied, about 0.05 where nothing is; with the mean
-        distances of generated and real clips to their nearest training clips.
+        distances of generated and real clips to their nearest training clips. None where all real clips were trained
+        on, so that nothing says how near is too near.
     """
-    chosen = [index for index, word in enumerate(clips.words) if not word.in_training] or list(range(len(clips.words)))
+    new = [index for index, asked in enumerate(clips.asked) if not asked.in_training]
+    chosen = new or list(range(len(clips.asked)))
+    if not unseen_real:
+        return {"memorisation": None}
     generated = torch.cat([small_copies([clip]) for clip in in_unit_range(clips.generated[index] for index in chosen)])
     real = torch.cat([small_copies([clip]) for clip in in_unit_range(unseen_real)])
     nearest = torch.full((len(generated) + len(real),), torch.inf)
@@ -180,7 +258,7 @@ def memorisation_figures(
         copies = torch.cat([small_copies([clip]) for clip in in_unit_range(loaded)])
         nearest = torch.minimum(nearest, nearest_distances(torch.cat((generated, real)), copies))
     of_generated, of_real = nearest[: len(generated)], nearest[len(generated) :]
-    names = [clips.words[index].text for index in chosen]
+    names = [clips.asked[index].text for index in chosen]
     ones = numpy.ones(len(chosen))
     mean_real = float(of_real.mean())
     return {
@@ -190,54 +268,14 @@ def memorisation_figures(
     }
 
 
-def figures_as_json(figures: Figures) -> dict[str, object]:
-    """Return the values by name, and under "intervals" their 95 % intervals; null where there is none."""
-    return {
-        **{name: None if figure is None else figure.value for name, figure in figures.items()},
-        "intervals": {
-            name: None if figure is None or figure.low is None else [figure.low, figure.high]
-            for name, figure in figures.items()
-        },
-    }
-
-
-def word_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[str, object]]:
-    """Return one record a word, in the order of the words: what training showed of it, and what was read.
-
-    Args:
-        words: of the clips, all clips of a word in a row.
-        readings: of the same clips.
-    """
+def caption_records(asked: Sequence[Asked], clips: EvaluationClips[Asked], judged: Judged) -> list[dict[str, object]]:
+    """Return one record a caption, those first that fail most: what its clips are nearest to."""
     records: list[dict[str, object]] = []
-    for word in dict.fromkeys(words):
-        places = [index for index, other in enumerate(words) if other == word]
-        read = [readings.generated[place] for place in places]
+    for one in asked:
+        places = [place for place, other in enumerate(clips.asked) if other == one]
+        nearest = [judged.nearest(place) for place in places]
+        right = sum(caption_key(found) == caption_key(one.text) for found in nearest)
         records.append(
-            {
-                "word": word.text,
-                "symbols": list(word.symbols),
-                "group": word.group,
-                "in_training": word.in_training,
-                "bigrams_in_training": dict(word.bigrams_in_training),
-                "letter_error_rate": letter_error_rate([word.symbols] * len(read), read),
-                "read": [" ".join(reading) for reading in read],
-                "real_read": [" ".join(readings.real[place]) for place in places],
-            }
+            {"caption": one.text, "in_training": one.in_training, "retrieved": right / len(places), "nearest": nearest}
         )
     return records
-
-
-def confusion_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[str, object]]:
-    """Return the most frequent errors in generated clips: asked and read, null where there was nothing, and count."""
-    confusions = top_confusions([word.symbols for word in words], readings.generated, CONFUSIONS_LISTED)
-    return [{"asked": item.asked, "read": item.read, "count": item.count} for item in confusions]
-
-
-def letter_records(words: Sequence[AskedWord], readings: Readings) -> dict[str, dict[str, object]]:
-    """Return for each letter how often it was asked for, and the share read right in generated and in real clips."""
-    asked = [word.symbols for word in words]
-    generated, real = letters_read(asked, readings.generated), letters_read(asked, readings.real)
-    return {
-        symbol: {"asked": count, "read": right / count, "read_in_real_clips": real[symbol][0] / count}
-        for symbol, (right, count) in generated.items()
-    }

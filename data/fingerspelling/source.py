@@ -229,12 +229,15 @@ class FingerspellingSplits(DataSplits):
             return True
         return self.split.is_held_out(self.split.alphabets.segment(caption))
 
-    def real_clip(self, caption: str) -> numpy.ndarray | None:
-        """Return the caption in a neutral style, as long as it takes; None if it cannot be spelled or is too long."""
+    def real_clips(self, caption: str, most: int) -> list[numpy.ndarray]:
+        """Return the caption in a neutral style, then in other looks; none if it cannot be spelled or is too long."""
         try:
-            return self.renderer.clip(caption, None)
+            neutral = self.renderer.clip(caption, None)
         except UserError:
-            return None
+            return []
+        seeds = (derive_seed(self.split.seed, "real_style", index) for index in range(1, most))
+        word = self.split.alphabets.segment(caption)
+        return [neutral, *(self.renderer.render_look(word, seed) for seed in seeds)]
 
 
 def open_fingerspelling(config: Config, cache: ClipCache) -> DataSplits:

@@ -9,6 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from common.console import counted
+from common.limits import FOUND, FOUND_BY_CHANCE, HAZY, LEAST_RANGE, STILL
 from logging_system.doctor.finding import (
     LOSS_EMA_TAG,
     Constants,
@@ -48,13 +49,6 @@ LEAST_STEPS = 150  # after the warm-up, however fast noise removal was learned
 SMALL_GAP = 0.02
 # Text_Sensitivity is near 0 where the text is ignored and above 1 where it decides.
 LOW_SENSITIVITY = 0.2
-
-# Where the caption of real clips is found only 30 points more often than by chance, a caption more or less decides, and
-# generated ones cannot be judged.
-LEAST_RANGE = 0.3
-# Of the way from chance to real clips: a model that ignores its text is near 0, and half of the way is no accident.
-FOUND = 0.5
-FOUND_BY_CHANCE = 0.1
 
 UNREAD_TAG = "15_Configuration/Captions_Unread_Percent"
 ALIKE_TAG = "15_Configuration/Captions_Alike_Percent"
@@ -251,11 +245,9 @@ MOVING_TAG = "12_Generated_Samples/Moving_Sharpness_Ratio"
 
 # Both measures are generated divided by real, so 1 is right. Motion varies more from prompt to prompt than sharpness
 # does, so its bounds are wider. Grain counts as motion and as sharpness; blur takes both away.
-STILL = 0.3
 RESTLESS = 2.0
 BLURRED = 0.6
 GRAINY = 1.5
-HAZY = 0.6
 
 NEEDS_SAMPLES = "It needs generated clips (ENABLE_VIDEO_LOGGING, SAMPLE_EVERY_STEPS)"
 

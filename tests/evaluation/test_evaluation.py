@@ -19,9 +19,8 @@ from data.batches import BatchOrder, training_batches
 from data.build import build_data
 from data.fingerspelling import FingerspellingSplits
 from data.sentences import Signs
-from evaluation import clips
-from evaluation.evaluate import check_is_spelled
-from evaluation.report import language_figures, read_clips
+from evaluation import clips, spelled
+from evaluation.spelled import language_figures, read_clips
 from measures.clips import at_equal_moments
 from measures.recogniser import LetterRecogniser
 from models.build import build_tokenizer
@@ -85,8 +84,10 @@ def test_clips_are_read_one_by_one_as_they_are_all_together() -> None:
     torch.manual_seed(0)
     recogniser = LetterRecogniser("ABC")
     pixels = [torch.randint(256, (frames, 16, 16, 3), dtype=torch.uint8).numpy() for frames in (4, 8, 8, 12)]
-    word = clips.AskedWord("A", ("A",), in_training=True, is_longer=False, bigrams_in_training=())
-    readings = read_clips(recogniser, clips.EvaluationClips((word,) * 2, tuple(pixels[:2]), tuple(pixels[2:])))
+    word = spelled.AskedWord("A", in_training=True, symbols=("A",), is_longer=False, bigrams_in_training=())
+    readings = read_clips(
+        recogniser, clips.EvaluationClips((word,) * 2, tuple(pixels[:2]), tuple(pixels[2:])), [("A",)] * 2
+    )
     videos = [torch.from_numpy(clip).permute(3, 0, 1, 2) / 127.5 - 1 for clip in pixels]
     assert readings.generated == recogniser.read(videos[:2])
     assert readings.real == recogniser.read(videos[2:])
@@ -167,7 +168,7 @@ def test_the_same_seed_gives_the_same_report_and_another_one_another(
 def test_without_words_letters_and_held_out_words_are_asked_for(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(clips, "WORDS_A_LENGTH", 4)
+    monkeypatch.setattr(spelled, "WORDS_A_LENGTH", 4)
     output = tmp_path / "report.json"
     options = [f"--run={finished_run}", "--samples-per-word=1", "--steps=1", "--guidance-scale=1"]
     assert program.main([*options, f"--output={output}", f"--contact-sheet={tmp_path / 'sheet.png'}"]) == 0
@@ -213,6 +214,7 @@ def test_words_that_the_run_cannot_take_are_named(
         (["--guidance-scale=101"], "--guidance-scale 101: must be between 0 and 100"),
         (["--sampler=magic"], "--sampler magic: choose from"),
         (["--contact-sheet=sheet.jpg"], "name a file that ends in .png"),
+        (["--trained"], "--trained: the run spells words"),
         (["--output=report.png"], "--output report.png: the contact sheet goes there"),
     ],
 )
@@ -247,12 +249,9 @@ def test_places_that_cannot_be_written_are_named(
     assert "there is no such folder" in capsys.readouterr().err
 
 
-def test_a_run_on_other_clips_is_refused_with_what_to_look_at_instead(tmp_path: Path) -> None:
-    config = Config(DATA_ROOT=tmp_path)
-    with pytest.raises(UserError, match="Text_Gap_Shuffled"):
-        check_is_spelled(tmp_path, config)
+def test_a_language_is_for_finger_spelling(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--language gsg: it is for finger-spelling"):
-        as_captions(["A"], "gsg", config, CharacterTokenizer(("A",), 8))
+        as_captions(["A"], "gsg", Config(DATA_ROOT=tmp_path), CharacterTokenizer(("A",), 8))
 
 
 def test_a_language_is_named_once() -> None:
@@ -283,7 +282,7 @@ def test_languages_are_compared_where_both_can_show_the_word(tmp_path: Path) -> 
 
     def figures(*captions: str) -> dict:
         words = [renderer.alphabets.segment(caption) for caption in captions]
-        asked = [clips.AskedWord(text, word, True, False, ()) for text, word in zip(captions, words, strict=True)]
+        asked = [spelled.AskedWord(text, True, word, False, ()) for text, word in zip(captions, words, strict=True)]
         real = tuple(renderer.render_look(word, 5) for word in words)
         return dict(language_figures(clips.EvaluationClips(tuple(asked), real, real), renderer, seed=0))
 

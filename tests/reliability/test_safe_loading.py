@@ -207,13 +207,13 @@ def test_payloads_among_the_words_of_an_evaluation_are_named(trained: Path, tmp_
     commands = []
     for kind, make in KINDS.items():
         (tmp_path / kind).write_bytes(make(markers / kind))
-        options = [f"--output={tmp_path / 'report.json'}", "--device=cpu", f"--words={tmp_path / kind}"]
+        options = [f"--output={tmp_path / 'report.json'}", "--device=cpu", f"--captions={tmp_path / kind}"]
         commands.append([f"--run={trained / 'logs' / 'run'}", *options])
     answers = run_each(tmp_path, "evaluation.__main__", commands)
     assert_none_ran(markers, answers)
     assert [answer.exit_code for answer in answers] == [1] * len(KINDS)
     for kind, answer in zip(KINDS, answers, strict=True):
-        assert f"error: --words {tmp_path / kind}" in answer.said
+        assert f"error: --captions {tmp_path / kind}" in answer.said
 
 
 def test_payloads_in_place_of_clips_and_captions_are_left_out(tmp_path: Path, markers: Path) -> None:

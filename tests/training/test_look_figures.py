@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy
 import pytest
 
-from evaluation.clips import AskedWord, EvaluationClips
+from evaluation.clips import Asked, EvaluationClips
 from evaluation.report import look_figures
 
-WORDS = tuple(AskedWord(letter, (letter,), True, False, ()) for letter in "ABCD")
+WORDS = tuple(Asked(letter, in_training=True) for letter in "ABCD")
 
 
 def clips(generated: Sequence[numpy.ndarray], real: Sequence[numpy.ndarray]) -> EvaluationClips:

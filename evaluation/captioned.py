@@ -1,0 +1,125 @@
+"""Which captions an evaluation asks for where a run has clips of DATA_ROOT, and the real clips that judges see."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy
+
+from common.randomness import derive_seed, numpy_generator
+from data.clip_set import ClipSetSplits
+from data.clip_splits import asks_for_unknown_words, caption_key, hash_order
+from data.composing import ComposedSplits
+from data.records import DataSplits
+from data.sentences import SPACE
+from evaluation.clips import Asked, TrainingHistory, in_unit_range
+from measures.retrieval import another_look
+from sampling.sampler import to_pixels
+
+CAPTIONS_ASKED = 100  # at most, where the user names none
+SENTENCES_A_LENGTH = 24
+REFERENCES_A_CAPTION = 3
+
+Part = Literal["held_out", "trained"]
+
+
+class Labelled(NamedTuple):
+    """A real clip and what it shows."""
+
+    caption: str
+    clip: numpy.ndarray  # uint8 [T, H, W, 3]
+
+
+@dataclass(frozen=True)
+class RealClips:
+    """The real clips that judges see. No clip is in both."""
+
+    references: tuple[Labelled, ...]  # that the others are compared with
+    queries: tuple[Labelled, ...]  # that go through the same figures as generated ones: the ceiling
+    in_another_look: int  # of the queries: a reference shown as if filmed anew, because its caption has no other clip
+
+
+def default_captions(splits: ClipSetSplits | ComposedSplits, part: Part | None, seed: int) -> tuple[list[str], str]:
+    """Return captions to ask for, drawn by the seed, and why it is these.
+
+    `part`: None takes those of held-out clips, unless most of them are signs that no training clip shows; of composed
+    sentences, single signs too, which are never held out.
+    """
+    if isinstance(splits, ComposedSplits):
+        return _default_sentences(splits, part, seed), ""
+    split, reason = splits.split, ""
+    if part is None and (split.is_shared or asks_for_unknown_words(split)):
+        part, reason = "trained", "Trained captions are asked for, because no model can know the held-out ones."
+    clips = split.training if part == "trained" else split.held_out
+    return _drawn({caption_key(clip.row.caption): clip.row.caption for clip in clips}.values(), seed), reason
+
+
+def _default_sentences(splits: ComposedSplits, part: Part | None, seed: int) -> list[str]:
+    split = splits.split
+    signs = [] if part == "held_out" else _drawn(split.signs.names, seed)[:SENTENCES_A_LENGTH]
+    sentences: dict[str, None] = {}
+    for length in range(2, split.max_signs + 1):
+        generator = numpy_generator(seed, "evaluation_sentences", length)
+        for _ in range(SENTENCES_A_LENGTH):
+            sentence = split.draw(length, split.signs.names, generator, held_out=part != "trained")
+            if sentence is not None:
+                sentences[SPACE.join(sentence)] = None
+    return [*signs, *sentences]
+
+
+def _drawn(captions: Iterable[str], seed: int) -> list[str]:
+    """Return up to CAPTIONS_ASKED captions, sorted."""
+    ordered = sorted(captions)
+    chosen = numpy_generator(seed, "evaluation_captions").permutation(len(ordered))[:CAPTIONS_ASKED]
+    return [ordered[index] for index in sorted(chosen.tolist())]
+
+
+def other_captions(splits: ClipSetSplits | ComposedSplits, asked: Iterable[str], count: int, seed: int) -> list[str]:
+    """Return up to so many captions that have real clips and are not asked for: they fill the judges' pools."""
+    if isinstance(splits, ComposedSplits):
+        more = _default_sentences(splits, None, derive_seed(seed, "other_sentences"))
+    else:
+        more = [clip.row.caption for clip in (*splits.split.held_out, *splits.split.training)]
+    known = set(map(caption_key, asked))
+    return [text for key, text in {caption_key(text): text for text in more}.items() if key not in known][:count]
+
+
+def unseen_clips(splits: ClipSetSplits | ComposedSplits, most: int, seed: int) -> list[numpy.ndarray]:
+    """Return real clips that training did not show; none where it showed all."""
+    if isinstance(splits, ComposedSplits):
+        rows = [splits.validation.row(0, index) for index in range(min(most, len(splits.validation)))]
+        return [splits.validation.load(row) for row in rows]
+    if splits.split.is_shared:
+        return []
+    clips = hash_order((*splits.split.held_out, *splits.split.test), seed)[:most]
+    return [splits.reader.clip(clip) for clip in clips]
+
+
+def asked_captions(captions: Sequence[str], history: TrainingHistory) -> list[Asked]:
+    """Return each caption with whether training showed it; a repeated one counts once."""
+    shown = set(map(caption_key, history.captions))
+    distinct = {caption_key(caption): caption for caption in captions}
+    return [Asked(caption, key in shown) for key, caption in distinct.items()]
+
+
+def real_clips(splits: DataSplits, captions: Iterable[str], seed: int) -> RealClips:
+    """Return references and queries for each caption that has a real clip.
+
+    Where a caption has several clips, the last is the query and the others are references; its only clip is the
+    reference, and the query in another look.
+    """
+    references: list[Labelled] = []
+    queries: list[Labelled] = []
+    looks = 0
+    for caption in captions:
+        clips = splits.real_clips(caption, REFERENCES_A_CAPTION + 1)
+        if len(clips) == 1:
+            (clip,) = in_unit_range(clips)
+            look_seed = derive_seed(seed, f"evaluation_look/{caption_key(caption)}")
+            queries.append(Labelled(caption, to_pixels(another_look(clip, look_seed))))
+            looks += 1
+        else:
+            queries += [Labelled(caption, clip) for clip in clips[-1:]]
+            clips = clips[:-1]
+        references += [Labelled(caption, clip) for clip in clips]
+    return RealClips(tuple(references), tuple(queries), looks)

@@ -1,0 +1,176 @@
+"""python -m evaluation on people's own clips, of every format: what it asks for, and what it compares."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+
+import evaluation.__main__ as program
+from config import Config
+from data.build import build_data
+from data.clip_set import ClipSetSplits
+from data.composing import ComposedSplits
+from evaluation import captioned
+from evaluation.captioned import asked_captions, default_captions, other_captions, real_clips, unseen_clips
+from evaluation.clips import TrainingHistory
+from tests.data.formats import replicas
+from tests.sources import ROOT
+
+
+def opened(root: Path, **changes: object) -> ClipSetSplits | ComposedSplits:
+    splits = build_data(
+        Config(DATA_ROOT=root, CACHE_DIR=root.parent / "cache", IMAGE_SIZE=16, MAX_FRAMES=8, NUM_WORKERS=0, **changes)
+    )
+    assert isinstance(splits, ClipSetSplits | ComposedSplits)
+    return splits
+
+
+def test_a_caption_with_several_clips_gives_its_last_as_the_query_and_its_only_clip_is_seen_again(
+    tmp_path: Path,
+) -> None:
+    splits = opened(replicas.words_replica(tmp_path / "set", clips=7))
+    counts = {caption: len(splits.real_clips(caption, 9)) for caption in ("hello", "see you", "good morning")}
+    assert counts == {"hello": 2, "see you": 1, "good morning": 1}  # one "see you" is for testing
+    real = real_clips(splits, [*counts, "nothing shows this"], seed=0)
+    assert [each.caption for each in real.references] == list(counts)
+    assert [each.caption for each in real.queries] == list(counts)
+    assert real.in_another_look == 2
+    hello = splits.real_clips("hello", 2)
+    assert numpy.array_equal(real.references[0].clip, hello[0])
+    assert numpy.array_equal(real.queries[0].clip, hello[1])
+    assert (
+        real.queries[1].clip.shape != real.references[1].clip.shape
+        or (real.queries[1].clip != real.references[1].clip).any()
+    )
+
+
+def test_trained_captions_are_asked_for_where_no_model_can_know_the_held_out_ones(tmp_path: Path) -> None:
+    splits = opened(replicas.folder_replica(tmp_path / "set"), SPLIT_BY="caption")
+    assert isinstance(splits, ClipSetSplits)
+    held_out = [clip.row.caption for clip in splits.split.held_out]
+    captions, reason = default_captions(splits, None, seed=0)
+    assert captions == sorted(set(replicas.WORDS) - set(held_out))
+    assert "no model can know" in reason
+    assert default_captions(splits, "held_out", seed=0) == (sorted(held_out), "")
+    assert default_captions(splits, "trained", seed=0) == (captions, "")
+    assert other_captions(splits, captions, 9, seed=0) == held_out
+    assert len(unseen_clips(splits, 9, seed=0)) == len(held_out)
+
+
+def test_a_hundred_captions_are_drawn_by_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captioned, "CAPTIONS_ASKED", 3)
+    splits = opened(replicas.folder_replica(tmp_path / "set"), SPLIT_BY="caption")
+    drawn = {seed: tuple(default_captions(splits, "trained", seed)[0]) for seed in range(6)}
+    assert {len(captions) for captions in drawn.values()} == {3}
+    assert len(set(drawn.values())) > 1
+    assert all(list(captions) == sorted(captions) for captions in drawn.values())
+
+
+def test_composed_sets_are_asked_for_their_signs_and_held_out_sentences(tmp_path: Path) -> None:
+    splits = opened(replicas.folder_replica(tmp_path / "set"), COMPOSE_SIGNS=2, EPOCH_SIZE=4, MIN_FRAMES=4)
+    captions, _ = default_captions(splits, None, seed=0)
+    signs = [caption for caption in captions if not splits.is_held_out(caption)]
+    assert sorted(signs) == sorted(replicas.WORDS)
+    assert captions[: len(signs)] == signs
+    assert len(captions) > len(signs)
+    assert all(splits.is_held_out(caption) for caption in captions[len(signs) :])
+    assert not set(default_captions(splits, "held_out", seed=0)[0]) & set(signs)
+    trained = default_captions(splits, "trained", seed=0)[0]
+    assert not any(splits.is_held_out(caption) for caption in trained)
+    real = real_clips(splits, captions, seed=0)
+    assert {each.caption for each in real.queries} == set(captions)
+
+
+def test_captions_that_differ_in_case_are_one_and_are_in_training_if_one_was() -> None:
+    history = TrainingHistory(frozenset({"Hello", "book"}), (), 2)
+    asked = asked_captions(["hello", "HELLO", "walk"], history)
+    assert [(each.text, each.in_training, each.group) for each in asked] == [
+        ("HELLO", True, "captions in training"),
+        ("walk", False, "captions not in training"),
+    ]
+
+
+FORMATS = {
+    "folder": replicas.folder_replica,
+    "words": replicas.words_replica,
+    "manifest": replicas.manifest_replica,
+    "how2sign": replicas.how2sign_replica,
+    "phoenix": replicas.phoenix_replica,
+    "wlasl": replicas.wlasl_replica,
+    "msasl": replicas.msasl_replica,
+    "pose_lexicon": replicas.pose_lexicon_replica,
+    "webdataset": replicas.webdataset_replica,
+}
+
+
+def evaluated(arguments: Callable[..., list[str]], root: Path, folder: Path, *more: str) -> dict:
+    command = [sys.executable, "main.py", *arguments(f"--data-root={root}", "--max-steps=2", "--recogniser-steps=2")]
+    command += [each for each in more if each.startswith("--compose")]
+    finished = subprocess.run(command, capture_output=True, cwd=ROOT, text=True)
+    assert finished.returncode == 0, finished.stderr
+    output = folder / "report.json"
+    options = [each for each in more if not each.startswith("--compose")]
+    assert program.main([f"--run={folder / 'logs'}", f"--output={output}", "--samples-per-caption=1", *options]) == 0
+    assert output.with_suffix(".png").exists()
+    return json.loads(output.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_can_be_evaluated(name: str, small_arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    report = evaluated(small_arguments, FORMATS[name](tmp_path / "set"), tmp_path, "--trained")
+    assert 0 <= report["retrieval_top1"] <= 1
+    assert 0 < report["retrieval_real_ceiling"] <= 1
+    assert 0 < report["retrieval_shuffled_floor"] < 1
+    assert report["groups"].keys() == {"captions in training"}
+    assert [record["caption"] for record in report["captions"]]
+    assert report["verdict"]
+
+
+@pytest.mark.slow
+def test_a_set_of_composed_sentences_has_a_word_error_rate(
+    small_arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    root = replicas.folder_replica(tmp_path / "set")
+    report = evaluated(small_arguments, root, tmp_path, "--compose-signs=2")
+    assert report["word_error_rate"] >= 0
+    assert report["real_ceiling"] >= 0
+    assert report["word_error_rate_is_absent_because"] is None
+    assert "captions not in training" in report["groups"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("captions", "verdict"),
+    [
+        pytest.param(["same"] * 6, "it takes two captions", id="one caption"),
+        pytest.param([f"{number} " + "long " * 40 for number in range(6)], "", id="200 characters"),
+        pytest.param(["one", "two"], "", id="two clips"),
+    ],
+)
+def test_small_and_odd_sets_have_an_answer(
+    captions: list[str], verdict: str, small_arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    for number, caption in enumerate(captions):
+        replicas.write_clip(tmp_path / "set" / f"{number}.mp4", number)
+        (tmp_path / "set" / f"{number}.txt").write_text(caption, encoding="utf-8")
+    report = evaluated(small_arguments, tmp_path / "set", tmp_path)
+    assert verdict in " ".join(report["verdict"])
+
+
+@pytest.mark.slow
+def test_a_caption_that_no_clip_shows_is_named(
+    small_arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = replicas.folder_replica(tmp_path / "set")
+    evaluated(small_arguments, root, tmp_path, "--trained")
+    (tmp_path / "captions.txt").write_text("hello\nhello book\n")
+    asked = [f"--captions={tmp_path / 'captions.txt'}", f"--output={tmp_path / 'other.json'}"]
+    assert program.main([f"--run={tmp_path / 'logs'}", *asked]) == 1
+    assert "'hello book': no clip of the data set shows it" in capsys.readouterr().err
+    assert program.main([f"--run={tmp_path / 'logs'}", *asked, "--trained"]) == 1
+    assert "--trained: --captions says what is asked; leave it out" in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""Right, text-blind, copied, frozen and dissolved clips get five different verdicts from the evaluation's own code."""
+
+from collections.abc import Callable, Sequence
+
+import numpy
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from data.records import ClipRow, FixedRows
+from evaluation.captioned import Labelled, RealClips
+from evaluation.clips import Asked, EvaluationClips, Figures, TrainingHistory
+from evaluation.report import (
+    judge,
+    likeness_figures,
+    look_figures,
+    memorisation_figures,
+    moving_figures,
+    retrieval_figures,
+)
+from evaluation.verdict import RIGHT, verdicts
+from measures.clips import to_unit_range
+from sampling.sampler import to_pixels
+
+FRAMES, SIDE = 16, 32
+CAPTIONS = tuple(f"sign {number}" for number in range(10))
+
+
+def signed(caption: str, take: int) -> numpy.ndarray:
+    """Return a clip, uint8 [16, 32, 32, 3], of a patterned body before which a hand of four fingers moves."""
+    number = CAPTIONS.index(caption)
+    body = numpy.random.default_rng(take).integers(40, 90, (8, 8, 3)).repeat(4, 0).repeat(4, 1)
+    clip = numpy.repeat(body[None], FRAMES, 0).astype(numpy.uint8)
+    hand = numpy.full((8, 8, 3), 20, numpy.uint8)
+    hand[:, [0, 2, 4, 6]] = 240
+    if number % 2:
+        hand = hand.transpose(1, 0, 2)
+    moments = numpy.linspace(0, 2 * numpy.pi, FRAMES)
+    across, down = 12 + 8 * numpy.sin((1 + number // 4) * moments), 12 + 8 * numpy.cos((1 + number % 4) * moments)
+    for frame in range(FRAMES):
+        top, left = round(down[frame]), round(across[frame])
+        clip[frame, top : top + 8, left : left + 8] = hand
+    return clip
+
+
+def changed(clip: numpy.ndarray, change: Callable[[Tensor], Tensor]) -> numpy.ndarray:
+    return to_pixels(change(to_unit_range(torch.from_numpy(clip))))
+
+
+def dissolved(clip: Tensor) -> Tensor:
+    """Blur what moves alone, and make up for the motion that this takes."""
+    still = clip.mean(dim=1, keepdim=True)
+    haze = functional.avg_pool2d((clip - still).transpose(0, 1), 3, 1, 1).transpose(0, 1)
+    return still + 1.25 * haze
+
+
+REAL = RealClips(
+    tuple(Labelled(caption, signed(caption, 1)) for caption in CAPTIONS),
+    tuple(Labelled(caption, signed(caption, 2)) for caption in CAPTIONS),
+    0,
+)
+
+
+class Stored(FixedRows):
+    """The references as training clips."""
+
+    def load(self, row: ClipRow) -> numpy.ndarray:
+        return signed(row.caption, 1)
+
+
+def all_figures(generated: Sequence[numpy.ndarray]) -> Figures:
+    asked = tuple(Asked(caption, in_training=True) for caption in CAPTIONS)
+    clips = EvaluationClips(asked, tuple(generated), tuple(each.clip for each in REAL.references))
+    judged = judge(CAPTIONS, generated, REAL)
+    rows = tuple(ClipRow(caption, caption, FRAMES, 1.0) for caption in CAPTIONS)
+    history = TrainingHistory(frozenset(CAPTIONS), rows, len(rows))
+    unseen = [signed(caption, take) for caption in CAPTIONS for take in (3, 4)]
+    return {
+        **retrieval_figures(judged, range(len(CAPTIONS)), 0),
+        **likeness_figures(judged, 0),
+        **moving_figures(clips, REAL, 0),
+        **look_figures(clips, 0),
+        **memorisation_figures(clips, history, Stored(rows), unseen, 0),
+    }
+
+
+RUNS = {
+    "right": ([signed(caption, 5) for caption in CAPTIONS], RIGHT),
+    "text-blind": ([signed(caption, 5) for caption in (*CAPTIONS[1:], CAPTIONS[0])], "The text is ignored: 0%"),
+    "copies": ([signed(caption, 1) for caption in CAPTIONS], "Clips are copies: 100%"),
+    "frozen": ([signed(caption, 5)[[3] * FRAMES] for caption in CAPTIONS], "Clips hardly move: they have 0.00 times"),
+    "dissolved": (
+        [changed(signed(caption, 5), dissolved) for caption in CAPTIONS],
+        "Hands dissolve: what moves has",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_each_fault_has_its_own_verdict(name: str) -> None:
+    generated, expected = RUNS[name]
+    found = verdicts(all_figures(generated))
+    assert any(verdict.startswith(expected) for verdict in found), found
+    others = [other.split(":")[0] for kind, (_, other) in RUNS.items() if kind != name]
+    if name != "frozen":  # a frozen clip says nothing, and what moves in it is not sharp
+        assert not any(verdict.startswith(other) for verdict in found for other in others), found
+
+
+def test_real_clips_in_place_of_generated_ones_reach_the_ceiling() -> None:
+    figures = all_figures([each.clip for each in REAL.queries])
+    assert figures["retrieval_top1"] == figures["retrieval_real_ceiling"]
+    assert figures["retrieval_top5"] == figures["retrieval_real_ceiling_top5"]
+    assert figures["kernel_distance"] == figures["kernel_distance_real"]
+    for name in ("motion_map_agreement", "moving_sharpness_ratio", "moving_error", "density", "coverage"):
+        assert figures[name] == figures[f"{name}_real"]
+
+
+def test_a_set_whose_clips_look_alike_cannot_tell() -> None:
+    same = RealClips(
+        tuple(Labelled(caption, signed("sign 0", 1)) for caption in CAPTIONS),
+        tuple(Labelled(caption, signed("sign 0", 2)) for caption in CAPTIONS),
+        0,
+    )
+    judged = judge(CAPTIONS, [each.clip for each in same.queries], same)
+    (verdict,) = verdicts(retrieval_figures(judged, range(len(CAPTIONS)), 0))
+    assert verdict.startswith("This data set cannot tell whether clips show what was asked for: ")
+
+
+def test_one_caption_alone_cannot_be_told_from_others() -> None:
+    alone = RealClips(REAL.references[:1], REAL.queries[:1], 0)
+    figures = retrieval_figures(judge(CAPTIONS[:1], [signed(CAPTIONS[0], 5)], alone), [0], 0)
+    assert set(figures.values()) == {None}
+    (verdict,) = verdicts(figures)
+    assert verdict.endswith("it takes two captions with real clips.")
