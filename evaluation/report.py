@@ -151,8 +151,8 @@ def likeness_figures(judged: Judged, seed: int) -> Figures:
     if min(map(len, sets)) < 2:
         return {}
     figures: dict[str, Interval | None] = {
-        "kernel_distance": kernel_distance(generated, references, seed),
-        "kernel_distance_real": kernel_distance(queries, references, seed),
+        "kernel_distance": kernel_distance(generated, references, seed, (judged.asked, judged.captions_M)),
+        "kernel_distance_real": kernel_distance(queries, references, seed, (judged.real_asked, judged.captions_M)),
     }
     if len(references) > NEIGHBOURS:
         for name, clips in (("", generated), ("_real", queries)):
@@ -190,7 +190,7 @@ def moving_figures(clips: EvaluationClips[Asked], real: RealClips, seed: int) ->
                 (
                     float(map_agreement(clip_map, own_map)),
                     float(map_agreement(clip_map, motion_map(other))),
-                    float(moving_sharpness(clip, own_map)),
+                    float(moving_sharpness(clip, clip_map)),
                     float(moving_sharpness(own, own_map)),
                     float(moving_error(clip, own, own_map)),
                 )
