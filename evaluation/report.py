@@ -148,7 +148,8 @@ def likeness_figures(judged: Judged, seed: int) -> Figures:
     """Return how far generated clips are from real ones as a distribution, beside real ones from real ones."""
     sets = [clip_statistics(each) for each in (judged.features, judged.real_features, judged.reference_features)]
     generated, queries, references = sets
-    if min(map(len, sets)) < 2:
+    captions = (judged.asked, judged.real_asked, judged.captions_M)
+    if min(len(set(map(caption_key, each))) for each in captions) < 2:  # clips of one caption are no distribution
         return {}
     figures: dict[str, Interval | None] = {
         "kernel_distance": kernel_distance(generated, references, seed, (judged.asked, judged.captions_M)),

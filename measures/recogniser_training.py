@@ -169,7 +169,7 @@ def _vocabulary(words: Sequence[Word], kind: str, fewest: int) -> SignVocabulary
         few = "one alone cannot be misread" if len(clips) < 2 else f"a recogniser is trained for {MOST_SIGNS} at most"
         return SignVocabulary((), (), f"the clips show {counted(len(clips), kind)}, and {few}")
     if rare:
-        needed = f"a recogniser needs {fewest} clips of each {kind}"
+        needed = f"a recogniser needs {counted(fewest, 'clip')} of each {kind}"
         return SignVocabulary((), (), f"{needed}, and {len(rare)} of {len(clips)} have fewer, such as {rare[0]!r}")
     return SignVocabulary(tuple(sorted(clips)), tuple(words), f"the clips show {counted(len(clips), kind)}")
 

@@ -37,8 +37,6 @@ ALLOWED = {
     ): "tried once a CUDA device is used, for its errors; it may be missing",
     ("measures/text_use.py", ".double()"): "after cpu(), for NumPy's bootstrap",
     ("measures/text_video.py", ".double()"): "distances of embeddings on the CPU, for NumPy's bootstrap",
-    ("measures/retrieval.py", ".double()"): "after cpu(), or distances of features, which are on the CPU",
-    ("measures/likeness.py", ".double()"): "features of clips, which are on the CPU, for NumPy",
     ("evaluation/report.py", ".double()"): "clips that a sampler has brought to the CPU",
     ("diffusion/schedule.py", "torch.float64"): "drawn on the CPU, from a generator of the CPU",
 }

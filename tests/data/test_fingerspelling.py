@@ -115,6 +115,7 @@ def test_several_languages_are_spelled_each_in_its_own_way(open_words):
     assert len(json.loads(json.dumps(both.summary.report))["held_out_bigrams"]) == 68 + 90  # 10 % of 26 and 30 squared
 
 
+@pytest.mark.slow
 def test_all_languages_are_those_with_recordings_of_their_own(open_words):
     languages = open_words(signed_language=("all",)).split.alphabets.languages
     assert set(available_languages()) - set(languages) == {"fsl"}

@@ -117,7 +117,7 @@ def test_images_that_cannot_be_halved_are_refused() -> None:
         build(image_size=(16, 18))
 
 
-@pytest.mark.parametrize("sampler", mostly_slow(["dpm_solver++", "ddim", "ddpm", "euler", "heun"]))
+@pytest.mark.parametrize("sampler", mostly_slow(["dpm_solver++", "ddim", "ddpm", "euler", "heun"], fast=0))
 def test_forward_loss_and_sampling_stay_on_a_cuda_device_that_is_only_imagined(sampler: str, fake_cuda: str) -> None:
     """A stray CPU tensor would raise. Backward and autocast cannot run this way and are not shown by it."""
     on_cpu = build()

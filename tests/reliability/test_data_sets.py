@@ -39,7 +39,7 @@ def test_every_format_has_a_replica() -> None:
     assert {name for name, _, _ in REPLICAS} == set(FORMAT_NAMES)
 
 
-@pytest.mark.parametrize(("name", "make", "sizes"), mostly_slow(REPLICAS, fast=2))
+@pytest.mark.parametrize(("name", "make", "sizes"), mostly_slow(REPLICAS))
 def test_every_format_trains(
     tmp_path: Path, name: str, make: Callable[[Path], Path], sizes: tuple[int, int, int]
 ) -> None:
