@@ -26,6 +26,7 @@ COLUMNS = {
     "r_precision_1": "R-precision 1 of 32",
     "r_precision_1_real_ceiling": "R-precision 1, real",
     "r_precision_1_shuffled_floor": "R-precision 1, floor",
+    "judges_agree": "judges agree",
     "kernel_distance": "kernel distance",
     "kernel_distance_real": "kernel distance, real",
     "motion_map_agreement": "motion maps agree",

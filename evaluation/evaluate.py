@@ -22,6 +22,7 @@ from data.fingerspelling.words import Word
 from data.records import DataSplits
 from evaluation import spelled
 from evaluation.captioned import (
+    REFERENCES_A_CAPTION,
     Labelled,
     Part,
     RealClips,
@@ -126,7 +127,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     everywhere = range(len(of_clips))
     figures = {
         **retrieval_figures(judged, everywhere, request.seed),
-        **agreement_figures(_text_video_judge(run, splits), judged.asked, generated, subject.judged, request.seed),
+        **agreement_figures(_text_video_judge(run, splits), judged, generated, subject.judged, request.seed),
         **likeness_figures(judged, request.seed),
         **moving_figures(clips, subject.judged, request.seed),
         **look_figures(clips, request.seed),
@@ -197,7 +198,9 @@ def _spelled_subject(
     )
     more = default[: max(0, POOL - len(words))] if texts else []
     captions = list(dict.fromkeys([*(word.text for word in words), *more]))
-    references = tuple(Labelled(caption, clip) for caption in captions for clip in splits.real_clips(caption, 2))
+    references = tuple(
+        Labelled(caption, clip) for caption in captions for clip in splits.real_clips(caption, REFERENCES_A_CAPTION)
+    )
     queries = tuple(Labelled(words[place // request.samples].text, clip) for place, clip in enumerate(beside))
     draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
     generator = numpy_generator(seed, "evaluation_reference")

@@ -31,7 +31,7 @@ from measures.retrieval import (
     top_k_interval,
     warped_distances,
 )
-from measures.text_video import RANKS, TextAgreement, TextVideoJudge, text_agreement, text_distances
+from measures.text_video import RANKS, TextVideoJudge, text_agreement, text_distances
 
 POOL = 100  # captions that a clip is ranked among
 FAILURES_LISTED = 20
@@ -111,26 +111,34 @@ def retrieval_figures(judged: Judged, places: Sequence[int], seed: int) -> Figur
 
 
 def agreement_figures(
-    text_video: TextVideoJudge, asked: Sequence[str], clips: Sequence[numpy.ndarray], real: RealClips, seed: int
+    text_video: TextVideoJudge, judged: Judged, clips: Sequence[numpy.ndarray], real: RealClips, seed: int
 ) -> Figures:
     """Return what the judge that learned from real clips says of generated ones, beside real ones.
 
+    judges_agree is the share of the clips that both judges, each from all captions that it compares, take for what was
+    asked, or neither does.
+
     Args:
         text_video: trained.
-        asked: the caption of each generated clip.
+        judged: what the other judge says.
         clips: the generated ones.
         real: whose queries are the ceiling.
         seed: of pools and bootstrap.
     """
 
-    def agreement(videos: Iterable[numpy.ndarray], captions: Sequence[str]) -> TextAgreement | None:
-        found = list(in_unit_range(videos))
-        return text_agreement(text_distances(text_video, found, captions), seed) if found else None
-
-    generated = agreement(clips, asked)
-    wanted = set(map(caption_key, asked))
+    distances = text_distances(text_video, list(in_unit_range(clips)), judged.asked)
+    generated = text_agreement(distances, seed)
+    wanted = set(map(caption_key, judged.asked))
     queries = [each for each in real.queries if caption_key(each.caption) in wanted]
-    of_real = agreement([each.clip for each in queries], [each.caption for each in queries])
+    of_real = None
+    if queries:
+        videos = list(in_unit_range(each.clip for each in queries))
+        of_real = text_agreement(text_distances(text_video, videos, [each.caption for each in queries]), seed)
+    nearest = [distances.captions[place] for place in distances.distance_NM.argmin(dim=1).tolist()]
+    agree = [
+        (found == own) == (caption_key(judged.nearest(place)) == caption_key(judged.asked[place]))
+        for place, (found, own) in enumerate(zip(nearest, distances.asked, strict=True))
+    ]
     figures: dict[str, Interval | None] = {}
     for k in RANKS:
         figures[f"r_precision_{k}"] = None if generated is None else generated.r_precision[k]
@@ -138,6 +146,7 @@ def agreement_figures(
         figures[f"r_precision_{k}_shuffled_floor"] = None if generated is None else generated.r_precision_shuffled[k]
     return {
         **figures,
+        "judges_agree": bootstrap_ratio(numpy.array(agree, float), numpy.ones(len(agree)), judged.asked, seed),
         "text_distance": None if generated is None else generated.distance,
         "text_distance_real": None if of_real is None else of_real.distance,
         "text_distance_shuffled": None if generated is None else generated.distance_shuffled,

@@ -12,6 +12,7 @@ from data.records import ClipRow, FixedRows
 from evaluation.captioned import Labelled, RealClips
 from evaluation.clips import Asked, EvaluationClips, Figures, TrainingHistory
 from evaluation.report import (
+    agreement_figures,
     judge,
     likeness_figures,
     look_figures,
@@ -21,6 +22,7 @@ from evaluation.report import (
 )
 from evaluation.verdict import RIGHT, verdicts
 from measures.clips import to_unit_range
+from measures.text_video import TextVideoJudge, embed_clips, embed_texts
 from sampling.sampler import to_pixels
 
 FRAMES, SIDE = 16, 32
@@ -114,6 +116,22 @@ def test_real_clips_in_place_of_generated_ones_reach_the_ceiling() -> None:
     assert figures["kernel_distance"] == figures["kernel_distance_real"]
     for name in ("motion_map_agreement", "moving_sharpness_ratio", "moving_error", "density", "coverage"):
         assert figures[name] == figures[f"{name}_real"]
+
+
+def test_real_clips_in_place_of_generated_ones_reach_the_ceiling_of_the_judge_that_learns_too() -> None:
+    torch.manual_seed(0)
+    text_video = TextVideoJudge("sign 0123456789").eval()  # whatever it says
+    clips = [each.clip for each in REAL.queries]
+    judged = judge(CAPTIONS, clips, REAL)
+    figures = agreement_figures(text_video, judged, clips, REAL, 0)
+    for k in (1, 5, 10):
+        assert figures[f"r_precision_{k}"] == figures[f"r_precision_{k}_real_ceiling"]
+    assert figures["text_distance"] == figures["text_distance_real"]
+    frames = embed_clips(text_video, [to_unit_range(torch.from_numpy(clip)) for clip in clips])
+    nearest = (frames @ embed_texts(text_video, CAPTIONS).T).argmax(dim=1)
+    right = (nearest == torch.arange(len(CAPTIONS))).double()  # the other judge knows all of them
+    assert figures["judges_agree"] is not None
+    assert figures["judges_agree"].value == pytest.approx(right.mean().item())
 
 
 def test_a_set_whose_clips_look_alike_cannot_tell() -> None:
