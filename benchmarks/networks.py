@@ -14,8 +14,8 @@ from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 NetworkName = Literal["text2sign", "diffusers", "video-diffusion-pytorch"]
 NETWORK_NAMES: tuple[NetworkName, ...] = get_args(NetworkName)
 OURS: NetworkName = "text2sign"
-VOCABULARY = 28
-"""Tokens of the text encoder: 26 letters, padding and the null caption."""
+VOCABULARY = 29
+"""Tokens of the text encoder: 26 letters, the space between words, padding and the null caption."""
 TEXT_CHANNELS = 128
 TEXT_ENCODER = (VOCABULARY, TEXT_CHANNELS, 2, 4)  # two layers of four heads
 NUM_TIMESTEPS = 1000

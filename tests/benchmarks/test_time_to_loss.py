@@ -157,7 +157,7 @@ def test_a_run_learns_and_its_loss_is_the_trainers(tmp_path, monkeypatch):
     run = LossCurveRun(with_options(f"--cache-dir={tmp_path}"))
     before = {name: value.clone() for name, value in run._model.state_dict().items()}
     run._model.eval()
-    loss_before = validation_loss(run._model, run._objective, run._gauge, 2)
+    loss_before = validation_loss(run._model, run._objective, run._gauge, run._groups)
     run._model.train()
     run._warm_up()
     assert all(torch.equal(value, before[name]) for name, value in run._model.state_dict().items())
@@ -172,7 +172,7 @@ def test_a_run_learns_and_its_loss_is_the_trainers(tmp_path, monkeypatch):
     run._model.eval()
     objective = run._objective
     use = measure_text_use(run._model, objective, run._gauge, 3, seed=0)
-    assert validation_loss(run._model, objective, run._gauge, 2) == pytest.approx(use.correct, rel=1e-5)
+    assert validation_loss(run._model, objective, run._gauge, run._groups) == pytest.approx(use.correct, rel=1e-5)
     assert result.last.loss == pytest.approx(use.correct, rel=1e-5)
     assert result.text_gap == pytest.approx(use.shuffled - use.correct, abs=1e-6)
     assert result.parameters == sum(value.numel() for value in before.values())
@@ -191,11 +191,10 @@ def test_seeds_change_weights_clips_and_noise_and_networks_change_neither_clips_
 
     assert torch.equal(weights(first), weights(again))
     assert not torch.equal(weights(first), weights(other_seed))
-    for field in ("video_BCTHW", "noise_BCTHW", "tokens_BL"):
-        own = getattr(first._gauge, field)
-        assert torch.equal(own, getattr(other_network._gauge, field))
-        changed = getattr(other_seed._gauge, field)
-        assert own.shape != changed.shape or not torch.equal(own, changed)
+    for field in ("clips", "noises", "tokens_BL"):
+        own, same, changed = (tuple(getattr(each._gauge, field)) for each in (first, other_network, other_seed))
+        assert all(map(torch.equal, own, same))
+        assert not all(map(torch.equal, own, changed))
     batches = [next(run._batches) for run in (first, other_network, other_seed)]
     assert batches[0].ids == batches[1].ids
     assert torch.equal(batches[0].video_BCTHW, batches[1].video_BCTHW)
