@@ -3,6 +3,10 @@
 STILL = 0.3
 """Motion energy as a share of that of real clips, below which clips hardly move."""
 
+RESTLESS, GRAINY = 2.0, 1.5
+"""Motion energy and sharpness as shares of those of real clips, beyond which clips are noisy. Motion varies more from
+caption to caption, so its limit is wider."""
+
 LEAST_RANGE = 0.3
 """Where the caption of real clips is found only so much more often than by chance, a caption more or less decides, and
 generated ones cannot be judged."""

@@ -91,7 +91,7 @@ class ClipSetSplits(DataSplits):
         """The clips of each caption, those of the training first."""
         clips: dict[str, list[InspectedClip]] = {}
         for clip in (*self.split.training, *self.split.held_out):
-            clips.setdefault(clip.row.caption, []).append(clip)
+            clips.setdefault(caption_key(clip.row.caption), []).append(clip)
         return clips
 
     @cached_property
@@ -106,9 +106,9 @@ class ClipSetSplits(DataSplits):
         return self._training_captions.isdisjoint(self._keys(normalise_caption(caption)))
 
     def real_clips(self, caption: str, most: int) -> list[numpy.ndarray]:
-        """Return clips with this caption, those of the training first; clips that have gone are left out."""
+        """Return clips with this caption, capitals or not, those of the training first; none that has gone."""
         found: list[numpy.ndarray] = []
-        for clip in self._clips_by_caption.get(normalise_caption(caption), []):
+        for clip in self._clips_by_caption.get(caption_key(normalise_caption(caption)), []):
             if len(found) < most:
                 with suppress(UnusableClip):
                     found.append(self.reader.clip(clip))

@@ -14,16 +14,17 @@ from sampling.trained_run import add_sampling_options, add_weights_options
 
 COLUMNS = {
     "letter_error_rate": "letter error rate",
-    "exact_match": "words exact",
-    "real_ceiling": "real ceiling",
-    "shuffled_floor": "shuffled floor",
+    "word_error_rate": "word error rate",
+    "real_ceiling": "its real ceiling",
+    "shuffled_floor": "its shuffled floor",
+    "exact_match": "read exactly",
     "still_frame": "still frame",
     "mean_clip": "mean clip",
     "retrieval_top1": "retrieved first",
     "retrieval_top5": "retrieved in five",
     "retrieval_real_ceiling": "retrieved first, real",
     "retrieval_shuffled_floor": "retrieved first, floor",
-    "r_precision_1": "R-precision 1 of 32",
+    "r_precision_1": "R-precision 1",
     "r_precision_1_real_ceiling": "R-precision 1, real",
     "r_precision_1_shuffled_floor": "R-precision 1, floor",
     "judges_agree": "judges agree",
@@ -119,6 +120,8 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     named = [f"{each['caption']} (nearest to {', '.join(dict.fromkeys(each['nearest']))})" for each in failed[:NAMED]]
     more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     lines.append(f"captions not retrieved: {', '.join(named) or 'none'}{more}")
+    if report.get("about_word_error_rate"):
+        lines.append(f"word error rate: {report['about_word_error_rate']}")
     lines += [f"verdict: {verdict}" for verdict in report["verdict"]]
     return [*lines, *(f"note: {note}" for note in report["notes"])]
 

@@ -58,7 +58,7 @@ class TrainingHistory:
 
 
 def read_captions(path: Path, check: Callable[[str, str], str]) -> list[str]:
-    """Read a file with one caption a line; a repeated one counts once.
+    """Read a file with one caption a line; a repeated one counts once, capitals or not, and blank lines do not.
 
     `check`: receives where a caption comes from and its text; returns the caption, or raises a UserError.
 
@@ -67,13 +67,18 @@ def read_captions(path: Path, check: Callable[[str, str], str]) -> list[str]:
     """
     try:
         lines = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig")).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"--captions {path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise UserError(f"--captions {path}: cannot be read as UTF-8 text: {error}") from error
-    if not lines:
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
         raise UserError(f"--captions {path}: the file is empty; write one caption a line")
-    return list(
-        dict.fromkeys(check(f"--captions {path}, line {number}:", line.strip()) for number, line in enumerate(lines, 1))
-    )
+    first: dict[str, str] = {}
+    for number, line in numbered:
+        caption = check(f"--captions {path}, line {number}:", line)
+        first.setdefault(caption_key(caption), caption)
+    return list(first.values())
 
 
 def training_history(

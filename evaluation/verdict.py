@@ -1,6 +1,6 @@
 """What the figures of an evaluation say, in words."""
 
-from common.limits import COPIED, FOUND, FOUND_BY_CHANCE, HAZY, STILL, way_to_real
+from common.limits import COPIED, FOUND, FOUND_BY_CHANCE, GRAINY, HAZY, RESTLESS, STILL, way_to_real
 from evaluation.clips import Figures
 
 RIGHT = "Clips show what was asked for."
@@ -8,28 +8,37 @@ CANNOT_TELL = "This data set cannot tell whether clips show what was asked for"
 
 
 def verdicts(figures: Figures) -> list[str]:
-    """Return what is wrong, the gravest first; one sentence, with what it rests on, for each."""
+    """Return what is wrong; one sentence, with what it rests on, for each."""
     value = {name: figure.value for name, figure in figures.items() if figure is not None}
     found: list[str] = []
-    motion, sharp = value.get("motion_energy_ratio"), value.get("moving_sharpness_ratio")
+    motion, sharp = value.get("motion_energy_ratio"), value.get("sharpness_ratio")
     if motion is not None and motion < STILL:
         found.append(f"Clips hardly move: they have {motion:.2f} times the motion of real ones.")
-    names = [f"retrieval_{name}" for name in ("top1", "real_ceiling", "shuffled_floor")]
-    if any(name not in value for name in names):
-        found.append(f"{CANNOT_TELL}: it takes two captions with real clips.")
-    else:
-        top1, ceiling, floor = (value[name] for name in names)
-        rates = f"{top1:.0%} are nearest to a clip of their caption; of real ones {ceiling:.0%}, by chance {floor:.0%}"
-        way = way_to_real(top1, ceiling, floor)
-        if way is None:
-            found.append(f"{CANNOT_TELL}: {rates}.")
-        elif way < FOUND_BY_CHANCE:
-            found.append(f"The text is ignored: {rates}.")
-        elif way < FOUND:
-            found.append(f"Clips often show something else than was asked for: {rates}.")
-    if sharp is not None and sharp < HAZY:
-        found.append(f"Hands dissolve: what moves has {sharp:.2f} times the sharpness of real clips.")
+    limits = [(motion, RESTLESS, "motion"), (sharp, GRAINY, "sharpness")]
+    noisy = [f"{ratio:.2f} times the {what}" for ratio, most, what in limits if ratio is not None and ratio > most]
+    if noisy:
+        found.append(f"Clips are noisy: they have {' and '.join(noisy)} of real ones.")
+    found += _retrieval(figures)
+    moving = value.get("moving_sharpness_ratio")
+    if moving is not None and moving < HAZY:
+        found.append(f"Hands dissolve: what moves has {moving:.2f} times the sharpness of real clips.")
     copied = value.get("memorisation")
     if copied is not None and copied >= COPIED:
         found.append(f"Clips are copies: {copied:.0%} are nearer to a training clip than nearly all unseen real ones.")
     return found or [RIGHT]
+
+
+def _retrieval(figures: Figures) -> list[str]:
+    top1, ceiling, floor = (figures.get(f"retrieval_{name}") for name in ("top1", "real_ceiling", "shuffled_floor"))
+    if top1 is None or ceiling is None or floor is None:
+        return ["Too few captions to tell whether clips show what was asked for: it takes two that have real clips."]
+    shares = [figure.value for figure in (top1, ceiling, floor)]
+    rates = "{:.0%} are nearest to a clip of their caption; of real ones {:.0%}, by chance {:.0%}".format(*shares)
+    way = way_to_real(*shares)
+    is_chance = ceiling.low is None or floor.high is None or ceiling.low <= floor.high
+    if way is None or is_chance:
+        few = "; more captions may tell" if way is not None else ""
+        return [f"{CANNOT_TELL}: {rates}{few}."]
+    if way < FOUND_BY_CHANCE:
+        return [f"The text is ignored: {rates}."]
+    return [f"Clips often show something else than was asked for: {rates}."] if way < FOUND else []

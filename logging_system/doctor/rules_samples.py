@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from common.console import counted
-from common.limits import FOUND, FOUND_BY_CHANCE, HAZY, LEAST_RANGE, STILL
+from common.limits import FOUND, FOUND_BY_CHANCE, GRAINY, HAZY, LEAST_RANGE, RESTLESS, STILL
 from logging_system.doctor.finding import (
     LOSS_EMA_TAG,
     Constants,
@@ -245,9 +245,7 @@ MOVING_TAG = "12_Generated_Samples/Moving_Sharpness_Ratio"
 
 # Both measures are generated divided by real, so 1 is right. Motion varies more from prompt to prompt than sharpness
 # does, so its bounds are wider. Grain counts as motion and as sharpness; blur takes both away.
-RESTLESS = 2.0
 BLURRED = 0.6
-GRAINY = 1.5
 
 NEEDS_SAMPLES = "It needs generated clips (ENABLE_VIDEO_LOGGING, SAMPLE_EVERY_STEPS)"
 

@@ -139,7 +139,7 @@ def test_a_set_of_composed_sentences_has_a_word_error_rate(
     report = evaluated(small_arguments, root, tmp_path, "--compose-signs=2")
     assert report["word_error_rate"] >= 0
     assert report["real_ceiling"] >= 0
-    assert report["word_error_rate_is_absent_because"] is None
+    assert report["real_ceiling"] <= 0.1 or "misreads" in report["about_word_error_rate"]
     assert "captions not in training" in report["groups"]
 
 
@@ -147,7 +147,7 @@ def test_a_set_of_composed_sentences_has_a_word_error_rate(
 @pytest.mark.parametrize(
     ("captions", "verdict"),
     [
-        pytest.param(["same"] * 6, "it takes two captions", id="one caption"),
+        pytest.param(["same"] * 6, "Too few captions", id="one caption"),
         pytest.param([f"{number} " + "long " * 40 for number in range(6)], "", id="200 characters"),
         pytest.param(["one", "two"], "", id="two clips"),
     ],
@@ -172,5 +172,9 @@ def test_a_caption_that_no_clip_shows_is_named(
     asked = [f"--captions={tmp_path / 'captions.txt'}", f"--output={tmp_path / 'other.json'}"]
     assert program.main([f"--run={tmp_path / 'logs'}", *asked]) == 1
     assert "'hello book': no clip of the data set shows it" in capsys.readouterr().err
+    (tmp_path / "captions.txt").write_text("Hello\nhello\n\nthank  you\nHELLO\n")
+    assert program.main([f"--run={tmp_path / 'logs'}", *asked]) == 0
+    report = json.loads((tmp_path / "other.json").read_text())
+    assert [record["caption"] for record in report["captions"]] == ["Hello", "thank you"]
     assert program.main([f"--run={tmp_path / 'logs'}", *asked, "--trained"]) == 1
     assert "--trained: --captions says what is asked; leave it out" in capsys.readouterr().err

@@ -188,7 +188,8 @@ def test_without_words_letters_and_held_out_words_are_asked_for(
     ("content", "message"),
     [
         ("A\nC4B\n", "line 2: 'C4B': the run knows no '4'"),
-        ("A\n\nB\n", "line 2: '': there is nothing to sign"),
+        ("A\n\nB4\n", "line 3: 'B4': the run knows no '4'"),
+        ("\n \n", "the file is empty"),
         ("A\nABCDEFGHIJKL M\n", "line 2: 'ABCDEFGHIJKL M': 13 letters are too many; it can have 12"),
         ("", "the file is empty"),
         (None, "cannot be read"),
@@ -224,6 +225,17 @@ def test_bad_options_are_named(
     assert program.main([f"--run={finished_run}", f"--output={tmp_path / 'report.json'}", *options]) == 1
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_the_captions_is_not_written_to(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "words.png"
+    path.write_text("A\n")
+    for options in ([f"--output={path}"], [f"--output={tmp_path / 'words.json'}"]):
+        assert program.main([f"--run={finished_run}", f"--captions={path}", *options]) == 1
+        assert "that is the file of the captions; name another one" in capsys.readouterr().err
+    assert path.read_text() == "A\n"
 
 
 def test_a_single_word_has_no_figures_that_compare_words(finished_run: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from evaluation.report import (
     retrieval_figures,
 )
 from evaluation.verdict import RIGHT, verdicts
+from measures.bootstrap import Interval
 from measures.clips import to_unit_range
 from measures.text_video import TextVideoJudge, embed_clips, embed_texts
 from sampling.sampler import to_pixels
@@ -91,6 +92,10 @@ RUNS = {
     "right": ([signed(caption, 5) for caption in CAPTIONS], RIGHT),
     "text-blind": ([signed(caption, 5) for caption in (*CAPTIONS[1:], CAPTIONS[0])], "The text is ignored: 0%"),
     "copies": ([signed(caption, 1) for caption in CAPTIONS], "Clips are copies: 100%"),
+    "noise": (
+        [numpy.random.default_rng(place).integers(0, 256, (FRAMES, SIDE, SIDE, 3), numpy.uint8) for place in range(10)],
+        "Clips are noisy: they have",
+    ),
     "frozen": ([signed(caption, 5)[[3] * FRAMES] for caption in CAPTIONS], "Clips hardly move: they have 0.00 times"),
     "dissolved": (
         [changed(signed(caption, 5), dissolved) for caption in CAPTIONS],
@@ -105,7 +110,7 @@ def test_each_fault_has_its_own_verdict(name: str) -> None:
     found = verdicts(all_figures(generated))
     assert any(verdict.startswith(expected) for verdict in found), found
     others = [other.split(":")[0] for kind, (_, other) in RUNS.items() if kind != name]
-    if name != "frozen":  # a frozen clip says nothing, and what moves in it is not sharp
+    if name not in ("frozen", "noise"):  # a frozen clip says nothing, what moves in it is not sharp, and noise is noise
         assert not any(verdict.startswith(other) for verdict in found for other in others), found
 
 
@@ -150,4 +155,17 @@ def test_one_caption_alone_cannot_be_told_from_others() -> None:
     figures = retrieval_figures(judge(CAPTIONS[:1], [signed(CAPTIONS[0], 5)], alone), [0], 0)
     assert set(figures.values()) == {None}
     (verdict,) = verdicts(figures)
-    assert verdict.endswith("it takes two captions with real clips.")
+    assert verdict.startswith("Too few captions to tell")
+
+
+def test_a_difference_that_few_captions_make_by_chance_is_none() -> None:
+    figures = {
+        "retrieval_top1": Interval(0.0, 0.0, 0.0),
+        "retrieval_real_ceiling": Interval(0.5, 0.0, 1.0),
+        "retrieval_shuffled_floor": Interval(0.0, 0.0, 0.0),
+    }
+    (verdict,) = verdicts(figures)
+    assert verdict.startswith("This data set cannot tell")
+    assert verdict.endswith("more captions may tell.")
+    figures["retrieval_real_ceiling"] = Interval(0.5, 0.2, 0.8)
+    assert verdicts(figures)[0].startswith("The text is ignored: 0%")
