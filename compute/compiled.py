@@ -32,7 +32,10 @@ def compile_network(network: nn.Module, *, backend: str = "inductor") -> Forward
         network: takes what `models.unet3d.TextToVideoModel` takes; it may be a wrapper, as of several processes.
         backend: of torch.compile.
     """
-    compiled = torch.compile(network, backend=backend)
+    # The network keeps its frames channels last itself. Inductor's own choice of layouts compares strides that it does
+    # not know when lengths vary, and fails (PyTorch 2.13, torch/_inductor/graph.py, "nodes_prefer_channels_last").
+    options = {"layout_optimization": False} if backend == "inductor" else None
+    compiled = torch.compile(network, backend=backend, options=options)
 
     def forward(
         video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor, **options: bool
