@@ -34,8 +34,8 @@ def compile_network(network: nn.Module, *, backend: str = "inductor") -> Forward
     """
     # The network keeps its frames channels last itself. Inductor's own choice of layouts compares strides that it does
     # not know when lengths vary, and fails (PyTorch 2.13, torch/_inductor/graph.py, "nodes_prefer_channels_last").
-    options = {"layout_optimization": False} if backend == "inductor" else None
-    compiled = torch.compile(network, backend=backend, options=options)
+    layouts: dict[str, str | int | bool | Callable[..., Any]] = {"layout_optimization": False}
+    compiled = torch.compile(network, backend=backend, options=layouts if backend == "inductor" else None)
 
     def forward(
         video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor, **options: bool
