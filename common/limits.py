@@ -7,6 +7,9 @@ RESTLESS, GRAINY = 2.0, 1.5
 """Motion energy and sharpness as shares of those of real clips, beyond which clips are noisy. Motion varies more from
 caption to caption, so its limit is wider."""
 
+READS_REAL_CLIPS = 0.1
+"""Share of errors in real clips beyond which a recogniser has nothing to say about generated ones."""
+
 LEAST_RANGE = 0.3
 """Where the caption of real clips is found only so much more often than by chance, a caption more or less decides, and
 generated ones cannot be judged."""

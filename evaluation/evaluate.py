@@ -10,6 +10,7 @@ import numpy
 from common.console import counted
 from common.errors import UserError
 from common.files import check_writable, named_if_unwritable, write_atomically
+from common.limits import READS_REAL_CLIPS
 from common.randomness import derive_seed, numpy_generator
 from common.video_encoding import encode_png
 from config import Config
@@ -46,7 +47,6 @@ from evaluation.clips import (
     training_history,
 )
 from evaluation.report import (
-    POOL,
     Judged,
     agreement_figures,
     caption_records,
@@ -58,8 +58,9 @@ from evaluation.report import (
     retrieval_figures,
 )
 from evaluation.verdict import verdicts
-from measures.fitting import progress, small_clips
+from measures.fitting import SmallClips, progress, small_clips
 from measures.recogniser_training import build_recogniser, sign_clips, training_device
+from measures.retrieval import RETRIEVAL_POOL
 from measures.text_use import sensitivity_interval
 from measures.text_video import TextVideoJudge
 from measures.text_video_training import CaptionedData, StoredCaptions, open_judge, spelled_captions
@@ -69,7 +70,6 @@ from sampling.trained_run import SamplingRequest, TrainedRun, as_captions, check
 SHEET_CAPTIONS = 16
 SENSITIVITY_CAPTIONS = 8
 COMPARED_CLIPS = 8192  # of the training, for memorisation
-READS_REAL_CLIPS = 0.1  # share of errors in real clips beyond which a recogniser has little to say
 REFERENCE_CLIPS = 256  # real ones that training did not show
 NOTES = (
     "Every clip counts; none was chosen.",
@@ -129,9 +129,11 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     clips = EvaluationClips(of_clips, generated, subject.beside)
     judged = judge([each.text for each in of_clips], generated, subject.judged)
     everywhere = range(len(of_clips))
+    is_spelled = isinstance(splits, FingerspellingSplits)
+    training = None if is_spelled else small_clips(splits.training, run.config.SEED)  # for both that learn from them
     figures = {
         **retrieval_figures(judged, everywhere, request.seed),
-        **agreement_figures(_text_video_judge(run, splits), judged, generated, subject.judged, request.seed),
+        **agreement_figures(_text_video_judge(run, splits, training), judged, generated, subject.judged, request.seed),
         **likeness_figures(judged, request.seed),
         **moving_figures(clips, subject.judged, request.seed),
         **look_figures(clips, request.seed),
@@ -142,7 +144,8 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     if isinstance(splits, FingerspellingSplits):
         report |= _spelled_report(request, run, splits, clips, judged, figures)
     else:
-        report |= _captioned_report(request, run, splits, clips, judged, figures)
+        assert training is not None
+        report |= _captioned_report(request, run, splits, training, clips, judged, figures)
     report |= _conditions(request, run, subject)
     report["verdict"] = verdicts(figures)
     report["captions"] = caption_records(subject.asked, clips, judged)
@@ -167,7 +170,7 @@ def _subject(request: EvaluationRequest, run: TrainedRun, splits: DataSplits, te
                 "compared with it; leave it out, and let generate.py sign it"
             )
     history = training_history(run, splits.training, set(map(caption_key, chosen)), COMPARED_CLIPS)
-    more = other_captions(splits, chosen, max(0, POOL - len(chosen)), request.seed)
+    more = other_captions(splits, chosen, max(0, RETRIEVAL_POOL - len(chosen)), request.seed)
     real = real_clips(splits, [*chosen, *more], request.seed)
     unseen = unseen_clips(splits, REFERENCE_CLIPS, request.seed)
     notes = [reason] if reason else []
@@ -200,7 +203,7 @@ def _spelled_subject(
         for index, word in enumerate(words)
         for sample in range(request.samples)
     )
-    more = default[: max(0, POOL - len(words))] if texts else []
+    more = default[: max(0, RETRIEVAL_POOL - len(words))] if texts else []
     captions = list(dict.fromkeys([*(word.text for word in words), *more]))
     references = tuple(
         Labelled(caption, clip) for caption in captions for clip in splits.real_clips(caption, REFERENCES_A_CAPTION)
@@ -219,6 +222,7 @@ def _captioned_report(
     request: EvaluationRequest,
     run: TrainedRun,
     splits: DataSplits,
+    training: SmallClips,
     clips: EvaluationClips[Asked],
     judged: Judged,
     figures: Figures,
@@ -227,7 +231,7 @@ def _captioned_report(
     seed, config = request.seed, _with_recogniser(run.config)
     signs = splits if isinstance(splits, ComposedSplits) else None
     known = sign_clips(
-        splits.training,
+        training,
         config.SEED,
         None if signs is None else signs.signs_of,
         None if signs is None else signs.training.edges,
@@ -380,13 +384,15 @@ def _checked_captions(request: EvaluationRequest, run: TrainedRun) -> list[str]:
     return [] if request.captions is None else read_captions(request.captions, checked)
 
 
-def _text_video_judge(run: TrainedRun, splits: DataSplits) -> TextVideoJudge:
+def _text_video_judge(run: TrainedRun, splits: DataSplits, training: SmallClips | None) -> TextVideoJudge:
     """Return the judge that learns from real training clips; train it and report that where none is cached."""
     config = _with_recogniser(run.config)
+    data: CaptionedData
     if isinstance(splits, FingerspellingSplits):
-        data: CaptionedData = spelled_captions(splits, config.SEED)
+        data = spelled_captions(splits, config.SEED)
     else:
-        data = StoredCaptions(small_clips(splits.training, config.SEED), config.SEED)
+        assert training is not None
+        data = StoredCaptions(training, config.SEED)
     report = progress(config.RECOGNISER_STEPS, "judge", "Training the judge of text and video")
     device = training_device(config, run.compute.device)
     return open_judge(

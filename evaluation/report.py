@@ -24,6 +24,7 @@ from measures.likeness import (
     moving_sharpness,
 )
 from measures.retrieval import (
+    RETRIEVAL_POOL,
     Ranking,
     clip_features,
     rank_captions,
@@ -33,7 +34,6 @@ from measures.retrieval import (
 )
 from measures.text_video import RANKS, TextVideoJudge, text_agreement, text_distances
 
-POOL = 100  # captions that a clip is ranked among
 FAILURES_LISTED = 20
 
 LOOKS = {
@@ -90,7 +90,9 @@ def retrieval_figures(judged: Judged, places: Sequence[int], seed: int) -> Figur
     queries = [place for place, caption in enumerate(judged.real_asked) if caption_key(caption) in wanted]
 
     def ranked(distance_NM: Tensor, rows: Sequence[int], captions: Sequence[str]) -> Ranking | None:
-        return rank_captions(distance_NM[list(rows)], captions, judged.captions_M, POOL, seed) if rows else None
+        return (
+            rank_captions(distance_NM[list(rows)], captions, judged.captions_M, RETRIEVAL_POOL, seed) if rows else None
+        )
 
     generated = ranked(judged.distance_NM, places, asked)
     real = ranked(judged.real_distance_QM, queries, [judged.real_asked[place] for place in queries])
@@ -184,6 +186,7 @@ def moving_figures(clips: EvaluationClips[Asked], real: RealClips, seed: int) ->
     for each in real.references:
         references.setdefault(caption_key(each.caption), each.clip)
     others = dict(zip(references, [*list(references)[1:], *list(references)[:1]], strict=True))
+    maps = dict(zip(references, map(motion_map, in_unit_range(references.values())), strict=True))
     pairs = [
         (asked.text, clip)
         for asked, clip in zip(clips.asked, clips.generated, strict=True)
@@ -194,12 +197,12 @@ def moving_figures(clips: EvaluationClips[Asked], real: RealClips, seed: int) ->
         rows = []
         for caption, pixels in compared:
             own_key = caption_key(caption)
-            clip, own, other = in_unit_range((pixels, references[own_key], references[others[own_key]]))
-            own_map, clip_map = motion_map(own), motion_map(clip)
+            clip, own = in_unit_range((pixels, references[own_key]))
+            own_map, clip_map = maps[own_key], motion_map(clip)
             rows.append(
                 (
                     float(map_agreement(clip_map, own_map)),
-                    float(map_agreement(clip_map, motion_map(other))),
+                    float(map_agreement(clip_map, maps[others[own_key]])),
                     float(moving_sharpness(clip, clip_map)),
                     float(moving_sharpness(own, own_map)),
                     float(moving_error(clip, own, own_map)),

@@ -115,6 +115,14 @@ def small_copies(clips: Sequence[Tensor]) -> Tensor:
     return torch.stack([functional.adaptive_avg_pool3d(clip.float(), size).flatten() for clip in clips])
 
 
+def shrunk(grey_THW: Tensor, side: int) -> Tensor:
+    """Average frames down to `side` pixels along the longer side; smaller ones stay as they are."""
+    height, width = grey_THW.shape[1:]
+    shrink = min(1.0, side / max(height, width))
+    size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+    return functional.adaptive_avg_pool2d(grey_THW[:, None], size)[:, 0]
+
+
 def nearest_distances(clips_NV: Tensor, training_MV: Tensor) -> Tensor:
     """Return how far each clip is from its nearest training clip: [N].
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from common.randomness import numpy_generator
 from logging_system.statistics import tensors
 from measures.bootstrap import CONFIDENCE, RESAMPLES, Interval
-from measures.clips import at_equal_moments
+from measures.clips import at_equal_moments, shrunk
 
 MAP_SIDE = 16
 """Cells along the longer side of a motion map: about a hand each, in a picture of a person."""
@@ -33,7 +33,7 @@ def motion_map(clip_CTHW: Tensor) -> Tensor:
 
     The standard deviation over time of the brightness of each cell, in units of brightness (-1 to 1).
     """
-    return _shrunk(tensors.brightness(clip_CTHW[None])[0], MAP_SIDE).std(dim=0, correction=0)
+    return shrunk(tensors.brightness(clip_CTHW[None])[0], MAP_SIDE).std(dim=0, correction=0)
 
 
 def map_agreement(map_hw: Tensor, other_hw: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def moving_sharpness(clip_CTHW: Tensor, map_hw: Tensor) -> Tensor:
 
     `map_hw`: the weights, from `motion_map` of the same clip (hands may be elsewhere than in the real one).
     """
-    grey_THW = _shrunk(tensors.brightness(clip_CTHW[None])[0], DETAIL_SIDE)
+    grey_THW = shrunk(tensors.brightness(clip_CTHW[None])[0], DETAIL_SIDE)
     moving_THW = grey_THW - grey_THW.mean(dim=0)
     down_THW = functional.pad(moving_THW.diff(dim=1).square(), (0, 0, 0, 1))
     right_THW = functional.pad(moving_THW.diff(dim=2).square(), (0, 1, 0, 0))
@@ -73,14 +73,6 @@ def moving_error(clip_CTHW: Tensor, real_CTHW: Tensor, map_hw: Tensor) -> Tensor
     """
     first, second = (at_equal_moments([clip.float()])[0] for clip in (clip_CTHW, real_CTHW))
     return _weighted_mean((first - second).square().mean(dim=(0, 1)), map_hw).sqrt()
-
-
-def _shrunk(grey_THW: Tensor, side: int) -> Tensor:
-    """Average frames down to `side` pixels along the longer side; smaller ones stay as they are."""
-    height, width = grey_THW.shape[1:]
-    shrink = min(1.0, side / max(height, width))
-    size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-    return functional.adaptive_avg_pool2d(grey_THW[:, None], size)[:, 0]
 
 
 def _weighted_mean(values_HW: Tensor, map_hw: Tensor) -> Tensor:

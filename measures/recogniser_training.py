@@ -22,9 +22,9 @@ from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.source import RENDERING_VERSION, WordRenderer
 from data.fingerspelling.timing import FASTEST, SLOWEST, random_speed, shown_frames
 from data.fingerspelling.words import Word, WordSplit, letters_of
-from data.records import ClipRow, ClipSource
+from data.records import ClipRow
 from measures.clips import to_unit_range
-from measures.fitting import CPU, SmallClips, first_weights, fit, key_of, open_fitted, progress, small_clips, to_bytes
+from measures.fitting import CPU, SmallClips, first_weights, fit, key_of, open_fitted, progress, to_bytes
 from measures.recogniser import BLANK, LARGEST_SIDE, LetterRecogniser, Reading
 from measures.retrieval import another_look
 
@@ -228,26 +228,22 @@ class RecogniserSigns(ReadableClips):
 
 
 def sign_clips(
-    source: ClipSource,
+    clips: SmallClips,
     seed: int,
     signs_of: Callable[[str], Word] | None = None,
     edges: Callable[[ClipRow], numpy.ndarray] | None = None,
     held_out: Callable[[Word], bool] = lambda word: False,
 ) -> RecogniserSigns | str:
-    """Return the training clips of a source for a recogniser of its signs, or why there can be none.
+    """Return training clips for a recogniser of their signs, or why there can be none.
 
     Args:
-        source: real clips that the generator is trained on.
+        clips: real ones that the generator is trained on.
         seed: of the draw.
         signs_of: the signs of a caption, where clips are composed of signs; else `sign_vocabulary` decides.
         edges: when, in frames, the L signs of a clip begin and end, float64 [L + 1]. Without, a clip of one sign shows
             it from its beginning to its end, and of several signs the times are not known.
         held_out: whether no training clip may ask for these symbols, two at least.
-
-    Raises:
-        UserError: a clip's file has gone.
     """
-    clips = small_clips(source, seed)
     known = sign_vocabulary([row.caption for row in clips.rows], signs_of)
     if not known.symbols:
         return known.reason

@@ -16,6 +16,10 @@ from common.randomness import numpy_generator, torch_generator
 from data.clip_splits import caption_key
 from logging_system.statistics import tensors
 from measures.bootstrap import Interval, bootstrap_ratio
+from measures.clips import shrunk
+
+RETRIEVAL_POOL = 100
+"""Captions that a clip is ranked among, its own among them."""
 
 LARGEST_SIDE = 64
 """Pixels a side that frames are averaged down to first, so that the cost stays bounded."""
@@ -98,10 +102,7 @@ def _grey(clip_CTHW: Tensor) -> Tensor:
     moments = min(clip_CTHW.shape[1], MOST_MOMENTS)
     picked = ((torch.arange(moments) + 0.5) / moments * clip_CTHW.shape[1]).long()
     grey_THW = tensors.brightness(clip_CTHW.detach()[None, :, picked.to(clip_CTHW.device)].clamp(-1, 1))[0].cpu()
-    height, width = grey_THW.shape[1:]
-    shrink = min(1.0, LARGEST_SIDE / max(height, width))
-    size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-    return functional.adaptive_avg_pool2d(grey_THW[:, None], size)[:, 0]
+    return shrunk(grey_THW, LARGEST_SIDE)
 
 
 def _gradients(grey_THW: Tensor) -> tuple[Tensor, Tensor]:

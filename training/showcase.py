@@ -34,6 +34,7 @@ from measures.clips import (
 from measures.likeness import map_agreement, motion_map, moving_sharpness
 from measures.recogniser import LetterRecogniser
 from measures.retrieval import (
+    RETRIEVAL_POOL,
     Ranking,
     another_look,
     clip_features,
@@ -122,7 +123,6 @@ class SpellingJudge:
         return letter_error_rate(self._asked, self._recogniser.read(self._real, self._marks))
 
 
-RETRIEVAL_POOL = 100
 CLIPS_A_CAPTION = 4  # real ones that show a caption which is asked for: signers differ
 
 

@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from common.console import counted
-from common.limits import FOUND, FOUND_BY_CHANCE, GRAINY, HAZY, LEAST_RANGE, RESTLESS, STILL
+from common.limits import FOUND, FOUND_BY_CHANCE, GRAINY, HAZY, READS_REAL_CLIPS, RESTLESS, STILL, way_to_real
 from logging_system.doctor.finding import (
     LOSS_EMA_TAG,
     Constants,
@@ -124,12 +124,12 @@ def text_ignored(history: ScalarHistory, config: Constants) -> Opinion:
     retrieved = _retrieval(history)
     if isinstance(retrieved, Retrieval):
         sampled += f"; {retrieved.figures}"
-        if retrieved.way[-1] >= FOUND:  # a small gap may be that of a small hand in a large picture
+        if retrieved.way >= FOUND:  # a small gap may be that of a small hand in a large picture
             return Healthy(f"{figures[0].lower()}{figures[1:]}{sampled}.")
     if share_of_loss < SMALL_GAP:
         explanation = f"{figures}; {100 * SMALL_GAP:.0f} % is the least that counts as reading{sampled}."
         return Finding("problem", "The model ignores the text.", explanation, (*evidence, *support), REMEDY_IGNORED)
-    by_chance = isinstance(retrieved, Retrieval) and retrieved.way[-1] < FOUND_BY_CHANCE
+    by_chance = isinstance(retrieved, Retrieval) and retrieved.way < FOUND_BY_CHANCE
     if isinstance(retrieved, Retrieval) and by_chance:
         support = (*support, *retrieved.evidence)
     if by_chance or (support and support[0].value < LOW_SENSITIVITY):
@@ -145,7 +145,7 @@ class Retrieval:
 
     steps: NDArray[numpy.int64]  # [N], one at least
     top1: NDArray[numpy.float64]  # [N]
-    way: NDArray[numpy.float64]  # [N], from chance, 0, to real clips, 1
+    way: float  # of the latest, from chance, 0, to real clips, 1
     figures: str
     evidence: tuple[Evidence, ...]
 
@@ -155,7 +155,8 @@ def _retrieval(history: ScalarHistory) -> Retrieval | Unknown:
     if not len(steps):
         return Unknown(f"{NEEDS_SAMPLES} and {TOP1_TAG}, which needs clips of different captions.")
     step = int(steps[-1])
-    if ceiling[-1] - floor[-1] < LEAST_RANGE:
+    way = way_to_real(float(top1[-1]), float(ceiling[-1]), float(floor[-1]))
+    if way is None:
         return Unknown(
             f"This data set cannot tell: of real clips {_percent(ceiling[-1])} are nearest to one of the same caption, "
             f"and {_percent(floor[-1])} would be by chance."
@@ -166,7 +167,7 @@ def _retrieval(history: ScalarHistory) -> Retrieval | Unknown:
     )
     named = ((TOP1_TAG, top1), (TOP1_CEILING_TAG, ceiling), (TOP1_FLOOR_TAG, floor))
     evidence = tuple(Evidence(tag, step, float(values[-1])) for tag, values in named)
-    return Retrieval(steps, top1, (top1 - floor) / numpy.maximum(ceiling - floor, LEAST_RANGE), figures, evidence)
+    return Retrieval(steps, top1, way, figures, evidence)
 
 
 def misread(history: ScalarHistory, config: Constants) -> Opinion:
@@ -174,7 +175,7 @@ def misread(history: ScalarHistory, config: Constants) -> Opinion:
     retrieved = _retrieval(history)
     if isinstance(retrieved, Unknown):
         return retrieved
-    if retrieved.way[-1] >= FOUND:
+    if retrieved.way >= FOUND:
         return Healthy(f"{retrieved.figures}.")
     if len(retrieved.steps) == 1 or retrieved.top1[-1] > retrieved.top1[-2] + STILL_RISING:
         return Unknown(f"What the captions look like is still being learned: {retrieved.figures}.")
@@ -192,7 +193,6 @@ RATE_TAG = "12_Generated_Samples/Letter_Error_Rate"
 CEILING_TAG = "12_Generated_Samples/Real_Ceiling"
 FLOOR_TAG = "12_Generated_Samples/Shuffled_Floor"
 
-READS_REAL_CLIPS = 0.1  # errors in real clips beyond which the recogniser has nothing to say about generated ones
 ABOVE_CEILING = 0.1  # as many errors as that more than in real clips are few; ten points are the default run's goal
 STILL_FALLING = 0.05  # less than at the sampling point before: the model is learning to spell
 STILL_RISING = 0.05  # more than then

@@ -14,6 +14,7 @@ from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
 from data.records import ClipRow
 from measures.clips import to_unit_range
+from measures.fitting import small_clips
 from measures.recogniser import LetterRecogniser, Reading
 from measures.recogniser_training import (
     RecogniserSigns,
@@ -285,7 +286,7 @@ def test_clips_of_a_source_become_sentences_of_one_length_with_their_edges() -> 
     def halves(row: ClipRow) -> numpy.ndarray:
         return halves_of(row.frames, len(row.caption.split()))
 
-    data = sign_clips(Sentences(), 0, str.split, halves, lambda word: word == ("a", "b"))
+    data = sign_clips(small_clips(Sentences(), 0), 0, str.split, halves, lambda word: word == ("a", "b"))
     assert isinstance(data, RecogniserSigns)
     assert data.symbols == ("a", "b")
     assert data.is_held_out(("a", "b"))
@@ -312,7 +313,7 @@ def halves_of(frames: int, signs: int) -> numpy.ndarray:
 
 
 def test_without_edges_a_clip_of_one_sign_shows_it_throughout_and_what_cannot_be_read_is_said() -> None:
-    data = sign_clips(Sentences(), 0)
+    data = sign_clips(small_clips(Sentences(), 0), 0)
     assert isinstance(data, RecogniserSigns)
     shown = {
         word: None if of_word is None else of_word.tolist()
@@ -321,4 +322,4 @@ def test_without_edges_a_clip_of_one_sign_shows_it_throughout_and_what_cannot_be
     assert shown == {("a", "b"): None, ("b",): [0, 12], ("a",): [0, 16], ("b", "a", "b"): None}
     source = Sentences()
     source.captions = ("a", "b")
-    assert "fewer" in sign_clips(source, 0)
+    assert "fewer" in sign_clips(small_clips(source, 0), 0)
