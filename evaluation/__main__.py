@@ -10,6 +10,7 @@ from common.console import counted, program
 from compute.memory import keep_freed_memory
 from evaluation.captioned import CAPTIONS_ASKED
 from evaluation.evaluate import EvaluationRequest, evaluate
+from evaluation.metrics import BUILT_IN, find_metric
 from sampling.trained_run import add_sampling_options, add_weights_options
 
 COLUMNS = {
@@ -89,6 +90,16 @@ def _parse(arguments: Sequence[str]) -> EvaluationRequest:
     parser.add_argument(
         "--contact-sheet", type=Path, default=None, help="PNG with real and generated clips. Default: beside the report"
     )
+    parser.add_argument(
+        "--metric",
+        dest="metrics",
+        type=find_metric,
+        action="append",
+        default=[],
+        metavar="NAME[=WEIGHTS]",
+        help=f"a further metric, with a local file of its weights: {', '.join(BUILT_IN)}, or MODULE:FUNCTION of your "
+        "own (docs/evaluation.md); may be repeated",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of captions, noise and looks (default 0)")
     add_sampling_options(parser)
     return EvaluationRequest(**vars(parser.parse_args(arguments)))
@@ -120,6 +131,14 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     named = [f"{each['caption']} (nearest to {', '.join(dict.fromkeys(each['nearest']))})" for each in failed[:NAMED]]
     more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     lines.append(f"captions not retrieved: {', '.join(named) or 'none'}{more}")
+    for name, metric in report["metrics"].items():
+        for figure, of in metric.items():
+            shown = (
+                f"{title} {of[key]:.4g}"
+                for key, title in (("value", ""), ("real_ceiling", "real"), ("shuffled_floor", "shuffled"))
+                if of[key] is not None
+            )
+            lines.append(f"{name}: {figure}{', '.join(shown)}")
     if report.get("about_word_error_rate"):
         lines.append(f"word error rate: {report['about_word_error_rate']}")
     lines += [f"verdict: {verdict}" for verdict in report["verdict"]]

@@ -46,6 +46,7 @@ from evaluation.clips import (
     read_captions,
     training_history,
 )
+from evaluation.metrics import NamedMetric, metric_figures, real_ceilings
 from evaluation.report import (
     Judged,
     agreement_figures,
@@ -93,6 +94,7 @@ class EvaluationRequest(SamplingRequest):
     samples: int  # clips of each caption
     output: Path
     contact_sheet: Path | None
+    metrics: Sequence[NamedMetric]  # of others, besides our own
     seed: int
 
     @property
@@ -124,6 +126,9 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     _prepare_output(request)
     splits = build_data(run.config, run.tokenizer.symbols)
     subject = _subject(request, run, splits, texts)
+    # Of real clips first, so that a metric that fails does so before minutes are spent on generating.
+    rate = run.config.FRAMES_PER_SECOND
+    ceilings = real_ceilings(request.metrics, subject.judged, rate)
     generated = make_clips(run, [each.text for each in subject.asked], request.samples, request.seed)
     of_clips = tuple(each for each in subject.asked for _ in range(request.samples))
     clips = EvaluationClips(of_clips, generated, subject.beside)
@@ -146,6 +151,8 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     else:
         assert training is not None
         report |= _captioned_report(request, run, splits, training, clips, judged, figures)
+    labelled = [Labelled(each.text, clip) for each, clip in zip(of_clips, generated, strict=True)]
+    report["metrics"] = metric_figures(request.metrics, ceilings, labelled, subject.judged, rate)
     report |= _conditions(request, run, subject)
     report["verdict"] = verdicts(figures)
     report["captions"] = caption_records(subject.asked, clips, judged)

@@ -175,13 +175,40 @@ def warped_distances(queries: Sequence[Tensor], references: Sequence[Tensor]) ->
     return torch.cat([_warped(chunk, references) for chunk in chunks])
 
 
+def joint_error(poses_TJD: Tensor, real_TJD: Tensor) -> float:
+    """Return the mean distance of joints that belong together under dynamic time warping: DTW-MJE, "mean joint error".
+
+    As in Huang et al. 2021 (Towards fast and high-quality sign language production), with the steps and weights of
+    `warped_distances`.
+
+    Args:
+        poses_TJD: [T, J, D] float, the places of J joints at each moment.
+        real_TJD: [T', J, D] in the same order and units, which are those of the result.
+
+    Raises:
+        ValueError: the joints differ in number or dimensions.
+    """
+    if poses_TJD.shape[1:] != real_TJD.shape[1:]:
+        raise ValueError(f"poses {tuple(poses_TJD.shape)} and {tuple(real_TJD.shape)} have different joints")
+    cost_TT = torch.cdist(poses_TJD.float().transpose(0, 1), real_TJD.float().transpose(0, 1)).mean(dim=0)
+    ends = [torch.tensor([len(poses)]) for poses in (poses_TJD, real_TJD)]
+    return float(_along_the_best_path(cost_TT[..., None, None], *ends))
+
+
 def _warped(queries: Sequence[Tensor], references: Sequence[Tensor]) -> Tensor:
-    """All pairs at once go through the same cells; a pair's distance is what stands in the cell where both end."""
     padded = [torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True) for clips in (queries, references)]
     flat = torch.cdist(padded[0].flatten(0, 1), padded[1].flatten(0, 1))
     cost_TTNM = flat.view(*padded[0].shape[:2], *padded[1].shape[:2]).permute(1, 3, 0, 2).contiguous()
     ends_N, ends_M = (torch.tensor([len(clip) for clip in clips]) for clips in (queries, references))
-    found = torch.zeros(len(queries), len(references))
+    return _along_the_best_path(cost_TTNM, ends_N, ends_M)
+
+
+def _along_the_best_path(cost_TTNM: Tensor, ends_N: Tensor, ends_M: Tensor) -> Tensor:
+    """Return the mean cost of each pair's cheapest path: [N, M].
+
+    All pairs at once go through the same cells; a pair's cost is what stands in the cell where both end.
+    """
+    found = torch.zeros(len(ends_N), len(ends_M))
     above: list[Tensor] = []
     for first, cost_TNM in enumerate(cost_TTNM):
         row: list[Tensor] = []

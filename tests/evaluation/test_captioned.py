@@ -17,6 +17,7 @@ from data.composing import ComposedSplits
 from evaluation import captioned
 from evaluation.captioned import asked_captions, default_captions, other_captions, real_clips, unseen_clips
 from evaluation.clips import TrainingHistory
+from evaluation.metrics import MetricClips
 from tests.data.formats import replicas
 from tests.sources import ROOT
 
@@ -131,12 +132,22 @@ def test_every_format_can_be_evaluated(name: str, small_arguments: Callable[...,
     assert report["verdict"]
 
 
+def difference(clips: MetricClips) -> dict[str, float]:
+    """A metric of a user: mean difference of a clip's mean picture from that of the real clip of its caption."""
+    means = [[video.mean(axis=0) for video in videos] for videos in (clips.clips, clips.real)]
+    return {"difference": numpy.mean([abs(clip - real).mean() for clip, real in zip(*means, strict=True)])}
+
+
 @pytest.mark.slow
 def test_a_set_of_composed_sentences_has_a_word_error_rate(
     small_arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     root = replicas.folder_replica(tmp_path / "set")
-    report = evaluated(small_arguments, root, tmp_path, "--compose-signs=2")
+    metric = "--metric=tests.evaluation.test_captioned:difference"
+    report = evaluated(small_arguments, root, tmp_path, "--compose-signs=2", metric)
+    ((name, figures),) = report["metrics"].items()
+    assert f"--metric={name}" == metric
+    assert figures["difference"]["value"] > figures["difference"]["real_ceiling"] > 0
     assert report["word_error_rate"] >= 0
     assert report["real_ceiling"] >= 0
     assert report["real_ceiling"] <= 0.1 or "misreads" in report["about_word_error_rate"]

@@ -1,0 +1,184 @@
+"""Metrics that others publish or users write: functions from clips to figures, found by name."""
+
+import importlib
+import math
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from data.clip_splits import caption_key
+from evaluation.captioned import Labelled, RealClips
+from measures.likeness import frechet_distance
+from measures.retrieval import joint_error
+
+BUILT_IN = {name: f"evaluation.metrics:{name}" for name in ("fvd", "dtw_mje")}
+REMEDY = f"name {' or '.join(BUILT_IN)}, or MODULE:FUNCTION of a module that Python finds from here"
+FVD_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class MetricClips:
+    """What a metric receives. The i-th clip, real clip and caption belong together."""
+
+    captions: tuple[str, ...]  # what each clip should show
+    clips: tuple[numpy.ndarray, ...]  # uint8 [T, H, W, 3], 0 to 255: what is measured
+    real: tuple[numpy.ndarray, ...]  # a real clip of each caption, other than the one that is measured
+    frames_per_second: float
+    weights: Path | None  # what stood behind the "=" of --metric
+
+
+Metric = Callable[[MetricClips], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class NamedMetric:
+    """A metric as `--metric NAME[=WEIGHTS]` names it."""
+
+    name: str
+    function: Metric
+    weights: Path | None
+
+    def __call__(self, labelled: Sequence[Labelled], real: Sequence[numpy.ndarray], rate: float) -> dict[str, float]:
+        """Return its finite figures of some clips, beside a real one of each caption.
+
+        Raises:
+            UserError: it fails, which says where, or returns something other than figures by name.
+        """
+        captions, clips = zip(*labelled, strict=True)
+        try:
+            found = dict(self.function(MetricClips(captions, clips, tuple(real), rate, self.weights)))
+            figures = {str(name): float(value) for name, value in found.items()}
+        except Exception as error:  # another's code, which may raise anything
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(
+                f"--metric {self.name}: failed in {place.filename}, line {place.lineno}: "
+                f"{type(error).__name__}: {error}; mend it, or leave it out"
+            ) from error
+        return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def find_metric(text: str) -> NamedMetric:
+    """Return the metric of `NAME`, `MODULE:FUNCTION` or either with `=WEIGHTS`.
+
+    Raises:
+        UserError: there is no such module, function or file of weights.
+    """
+    name, _, path = text.partition("=")
+    module_name, _, function_name = BUILT_IN.get(name, name).partition(":")
+    if not module_name or not function_name:
+        raise UserError(f"--metric {name}: no such metric; {REMEDY}")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name, None)
+    except ImportError as error:
+        raise UserError(f"--metric {name}: {module_name} cannot be imported: {error}; {REMEDY}") from error
+    if not callable(function):
+        raise UserError(f"--metric {name}: {module_name} has no function {function_name}; {REMEDY}")
+    weights = Path(path).expanduser() if path else None
+    if weights is not None and not weights.exists():
+        raise UserError(f"--metric {name}: {weights} does not exist; give the path of its weights after the =")
+    return NamedMetric(name, function, weights)
+
+
+def real_ceilings(metrics: Sequence[NamedMetric], real: RealClips, rate: float) -> list[dict[str, float]]:
+    """Return each metric's figures of real clips in place of generated ones."""
+    return [_of(metric, real.queries, real, rate) for metric in metrics]
+
+
+def metric_figures(
+    metrics: Sequence[NamedMetric],
+    ceilings: Sequence[Mapping[str, float]],
+    generated: Sequence[Labelled],
+    real: RealClips,
+    rate: float,
+) -> dict[str, object]:
+    """Return for each metric, by name, each of its figures with its ceiling and its floor.
+
+    The floor is the figure of the same clips where each is compared as if another caption had been asked for: the
+    next one of the list. A metric whose floor is its value does not see whether clips show their captions.
+
+    Args:
+        metrics: to apply.
+        ceilings: from `real_ceilings`, of the same metrics.
+        generated: the clips, with what they were asked to show.
+        real: which each is compared with, one of its caption.
+        rate: frames a second.
+    """
+    names = {caption_key(each.caption): each.caption for each in generated}
+    others = dict(zip(names, [*list(names.values())[1:], *list(names.values())[:1]], strict=True))
+    shuffled = [Labelled(others[caption_key(each.caption)], each.clip) for each in generated]
+    figures: dict[str, object] = {}
+    for metric, ceiling in zip(metrics, ceilings, strict=True):
+        values = _of(metric, generated, real, rate)
+        floor = _of(metric, shuffled, real, rate) if len(names) > 1 else {}
+        figures[metric.name] = {
+            name: {
+                "value": values.get(name),
+                "real_ceiling": ceiling.get(name),
+                "shuffled_floor": floor.get(name),
+            }
+            for name in dict.fromkeys([*values, *ceiling])
+        }
+    return figures
+
+
+def _of(metric: NamedMetric, clips: Sequence[Labelled], real: RealClips, rate: float) -> dict[str, float]:
+    references: dict[str, numpy.ndarray] = {}
+    for each in real.references:
+        references.setdefault(caption_key(each.caption), each.clip)
+    chosen = [each for each in clips if caption_key(each.caption) in references]
+    return metric(chosen, [references[caption_key(each.caption)] for each in chosen], rate) if chosen else {}
+
+
+def fvd(clips: MetricClips) -> dict[str, float]:
+    """Return the Fréchet video distance (Unterthiner et al. 2018) of clips from real ones; 0 is the same.
+
+    Its weights are the network I3D as the TorchScript file of StyleGAN-V (Skorokhodov et al. 2022), i3d_torchscript.pt.
+    Each clip is seen at 16 moments, evenly spread over it. The distance of few clips is far above 0 even between real
+    ones, and it says nothing of single captions: read it beside its ceiling.
+    """
+    detector = _script(clips.weights, "fvd=i3d_torchscript.pt")
+
+    def features(videos: Sequence[numpy.ndarray]) -> Tensor:
+        moments = (numpy.arange(FVD_FRAMES) + 0.5) / FVD_FRAMES
+        picked = (torch.from_numpy(video[(moments * len(video)).astype(int)]).float() for video in videos)
+        found = [
+            detector(video.permute(3, 0, 1, 2)[None], rescale=True, resize=True, return_features=True)
+            for video in picked
+        ]
+        return torch.cat(found)
+
+    with torch.inference_mode():
+        return {"fvd": frechet_distance(features(clips.clips), features(clips.real))}
+
+
+def dtw_mje(clips: MetricClips) -> dict[str, float]:
+    """Return the mean error of joints under dynamic time warping, see `joint_error`.
+
+    Its weights are a pose estimator as a TorchScript file, which takes float32 [T, 3, H, W] in [0, 1] and returns
+    [T, J, D]: the places of J joints in D dimensions, in units of its choice.
+    """
+    estimator = _script(clips.weights, "dtw_mje=pose_estimator.pt")
+
+    def poses(video: numpy.ndarray) -> Tensor:
+        found: Tensor = estimator(torch.from_numpy(video).float().permute(0, 3, 1, 2) / 255)
+        return found
+
+    with torch.inference_mode():
+        pairs = zip(clips.clips, clips.real, strict=True)
+        return {"dtw_mje": float(numpy.mean([joint_error(poses(clip), poses(real)) for clip, real in pairs]))}
+
+
+def _script(weights: Path | None, example: str) -> torch.jit.ScriptModule:
+    if weights is None:
+        raise ValueError(f"needs the weights of a network, such as --metric {example}")
+    with warnings.catch_warnings():
+        # PyTorch advises against TorchScript, but published networks come as such files.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(str(weights), map_location="cpu").eval()
