@@ -20,7 +20,7 @@ def verdicts(figures: Figures) -> list[str]:
         found.append(f"Clips are noisy: they have {' and '.join(noisy)} of real ones.")
     found += _retrieval(figures)
     moving = value.get("moving_sharpness_ratio")
-    if moving is not None and moving < HAZY:
+    if moving is not None and moving < HAZY and (motion is None or motion >= STILL):
         found.append(f"Hands dissolve: what moves has {moving:.2f} times the sharpness of real clips.")
     copied = value.get("memorisation")
     if copied is not None and copied >= COPIED:

@@ -289,11 +289,13 @@ def _too_low(history: ScalarHistory, tag: str, least: float, most: float) -> Evi
 
 def dissolving_hands(history: ScalarHistory, config: Constants) -> Opinion:
     """Haze where real hands move, in clips that are as sharp as real ones elsewhere."""
-    moving, whole = _latest(history, MOVING_TAG), _latest(history, SHARPNESS_TAG)
+    moving, whole, motion = (_latest(history, tag) for tag in (MOVING_TAG, SHARPNESS_TAG, MOTION_TAG))
     if moving is None:
         return Unknown(f"{NEEDS_SAMPLES} and {MOVING_TAG}; this data set cannot tell if its real clips do not move.")
     if whole is not None and whole.value > GRAINY:
         return Unknown(f"Grain hides what is behind it ({_of_real(whole)} at step {whole.step}).")
+    if motion is not None and motion.value < STILL:
+        return Unknown(f"What hardly moves cannot dissolve ({_of_real(motion)} at step {motion.step}).")
     figures = f"what moves has {_of_real(moving)} at step {moving.step}"
     if moving.value >= HAZY:
         return Healthy(f"{figures}.")

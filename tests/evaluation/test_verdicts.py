@@ -110,7 +110,7 @@ def test_each_fault_has_its_own_verdict(name: str) -> None:
     found = verdicts(all_figures(generated))
     assert any(verdict.startswith(expected) for verdict in found), found
     others = [other.split(":")[0] for kind, (_, other) in RUNS.items() if kind != name]
-    if name not in ("frozen", "noise"):  # a frozen clip says nothing, what moves in it is not sharp, and noise is noise
+    if name not in ("frozen", "noise"):  # a frozen clip says nothing, and noise is noise
         assert not any(verdict.startswith(other) for verdict in found for other in others), found
 
 
