@@ -19,7 +19,8 @@ from common.files import check_writable, named_if_unwritable, write_atomically
 from common.video_encoding import encode_gif, encode_mp4, encode_png
 from compute.memory import keep_freed_memory
 from config import Config
-from sampling.sampler import contact_sheet, to_pixels
+from data.records import to_pixels
+from sampling.sampler import contact_sheet
 from sampling.trained_run import (
     SamplingRequest,
     TrainedRun,

@@ -54,7 +54,7 @@ class FixedClips:
     @cached_property
     def videos(self) -> tuple[Tensor, ...]:
         """The clips as a network takes them, float32 [3, T, H, W] in [-1, 1] each."""
-        return tuple(as_video(clip[None])[0] for clip in self.pixels)
+        return tuple(map(as_video, self.pixels))
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -66,13 +66,18 @@ class FixedClips:
         return FixedClips(self.rows[:most_clips], self.pixels[:most_clips], self.tokens_BL[:most_clips])
 
 
-def as_video(clips_BTHWC: Tensor) -> Tensor:
-    """Turn uint8 clips into float32 [B, C, T, H, W] in [-1, 1], contiguous, with the same values on every device."""
+def as_video(pixels: Tensor) -> Tensor:
+    """Turn uint8 [..., T, H, W, 3] into float32 [..., 3, T, H, W] in [-1, 1], with the same values on every device."""
     # A tensor on the device, because CUDA multiplies by the reciprocal of a number of the host's, which rounds
     # otherwise (PyTorch's BinaryDivTrueKernel.cu).
-    half_range = torch.full((), 127.5, device=clips_BTHWC.device)
-    video_BCTHW = clips_BTHWC.permute(0, 4, 1, 2, 3).to(torch.float32).div_(half_range).sub_(1.0)
-    return video_BCTHW.contiguous()
+    half_range = torch.full((), 127.5, device=pixels.device)
+    return pixels.movedim(-1, -4).to(torch.float32).div_(half_range).sub_(1.0).contiguous()
+
+
+def to_pixels(video: Tensor) -> numpy.ndarray:
+    """Turn [..., 3, T, H, W] in [-1, 1] into uint8 [..., T, H, W, 3]; values outside are clipped."""
+    pixels = ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return pixels.movedim(-4, -1).cpu().numpy()
 
 
 class ClipSource(Protocol):

@@ -10,11 +10,10 @@ from common.randomness import derive_seed, numpy_generator
 from data.clip_set import ClipSetSplits
 from data.clip_splits import asks_for_unknown_words, caption_key, hash_order
 from data.composing import ComposedSplits
-from data.records import DataSplits
+from data.records import DataSplits, to_pixels
 from data.sentences import SPACE
 from evaluation.clips import Asked, TrainingHistory, in_unit_range
 from measures.retrieval import another_look
-from sampling.sampler import to_pixels
 
 CAPTIONS_ASKED = 100  # at most, where the user names none
 SENTENCES_A_LENGTH = 24

@@ -18,10 +18,9 @@ from common.errors import UserError
 from common.randomness import derive_seed
 from data.batches import BatchOrder
 from data.clip_splits import caption_key
-from data.records import ClipRow, ClipSource
+from data.records import ClipRow, ClipSource, as_video, to_pixels
 from measures.bootstrap import Interval
-from measures.clips import at_equal_moments, to_unit_range
-from sampling.sampler import to_pixels
+from measures.clips import at_equal_moments
 from sampling.trained_run import TrainedRun
 
 SENSITIVITY_NOISES = 2
@@ -154,7 +153,7 @@ def make_sensitivity_clips(run: TrainedRun, captions: Sequence[str], seed: int) 
 
 def in_unit_range(clips: Iterable[numpy.ndarray]) -> Iterator[Tensor]:
     """Yield uint8 clips [T, H, W, 3] as float32 [3, T, H, W] in [-1, 1]."""
-    return (to_unit_range(torch.from_numpy(clip)) for clip in clips)
+    return (as_video(torch.from_numpy(clip)) for clip in clips)
 
 
 def figures_as_json(figures: Figures) -> dict[str, object]:

@@ -60,7 +60,8 @@ from evaluation.report import (
 )
 from evaluation.verdict import verdicts
 from measures.fitting import SmallClips, progress, small_clips
-from measures.recogniser_training import build_recogniser, sign_clips, training_device
+from measures.recogniser_signs import sign_clips
+from measures.recogniser_training import build_recogniser, spelled_words, training_device
 from measures.retrieval import RETRIEVAL_POOL
 from measures.text_use import sensitivity_interval
 from measures.text_video import TextVideoJudge
@@ -296,7 +297,8 @@ def _spelled_report(
     seed = request.seed
     of_clips = tuple(word for word in every_clip.asked if isinstance(word, spelled.AskedWord))
     clips = EvaluationClips(of_clips, every_clip.generated, every_clip.real)
-    recogniser = build_recogniser(_with_recogniser(run.config), splits, run.compute.device)
+    words_read = spelled_words(splits, run.config.SEED)
+    recogniser = build_recogniser(_with_recogniser(run.config), words_read, run.compute.device)
     readings = spelled.read_clips(recogniser, clips, [word.symbols for word in clips.asked])
     words = list(dict.fromkeys(clips.asked))
     figures = {**spelled.spelling_figures([word.symbols for word in clips.asked], readings, seed), **figures}

@@ -15,6 +15,7 @@ from torch import Tensor
 from common.errors import UserError
 from data.clip_splits import caption_key
 from evaluation.captioned import Labelled, RealClips
+from measures.clips import at_moments
 from measures.likeness import frechet_distance
 from measures.retrieval import joint_error
 
@@ -146,13 +147,8 @@ def fvd(clips: MetricClips) -> dict[str, float]:
     detector = _script(clips.weights, "fvd=i3d_torchscript.pt")
 
     def features(videos: Sequence[numpy.ndarray]) -> Tensor:
-        moments = (numpy.arange(FVD_FRAMES) + 0.5) / FVD_FRAMES
-        picked = (torch.from_numpy(video[(moments * len(video)).astype(int)]).float() for video in videos)
-        found = [
-            detector(video.permute(3, 0, 1, 2)[None], rescale=True, resize=True, return_features=True)
-            for video in picked
-        ]
-        return torch.cat(found)
+        picked = (at_moments(torch.from_numpy(video).movedim(-1, 0), FVD_FRAMES).float()[None] for video in videos)
+        return torch.cat([detector(video, rescale=True, resize=True, return_features=True) for video in picked])
 
     with torch.inference_mode():
         return {"fvd": frechet_distance(features(clips.clips), features(clips.real))}

@@ -33,11 +33,6 @@ COMPARED_FRAMES = 16
 """Clips of any length are compared at this many moments, evenly spread over each."""
 
 
-def to_unit_range(video_THWC: Tensor) -> Tensor:
-    """Turn uint8 clips [..., T, H, W, 3] into float32 [..., 3, T, H, W] in [-1, 1]."""
-    return video_THWC.movedim(-1, -4).to(torch.float32) / 127.5 - 1.0
-
-
 def mean_of(measure: Callable[[Tensor], Tensor], clips: Sequence[Tensor]) -> float:
     """Return the mean over clips of a measure from a clip to a number."""
     return torch.stack([measure(clip) for clip in clips]).mean().item()
@@ -102,10 +97,15 @@ def chroma(clip_CTHW: Tensor) -> Tensor:
     return (clip.amax(dim=0) - clip.amin(dim=0)).mean()
 
 
+def at_moments(clip_CTHW: Tensor, count: int) -> Tensor:
+    """Return the frames at so many moments, evenly spread over a clip: [C, count, H, W]; a short clip's repeat."""
+    moments = (2 * torch.arange(count, device=clip_CTHW.device) + 1) * clip_CTHW.shape[1] // (2 * count)
+    return clip_CTHW[:, moments]
+
+
 def at_equal_moments(clips: Sequence[Tensor]) -> Tensor:
-    """Return the frames of clips at COMPARED_FRAMES moments, evenly spread over each: [N, 3, COMPARED_FRAMES, H, W]."""
-    moments = (torch.arange(COMPARED_FRAMES) + 0.5) / COMPARED_FRAMES
-    return torch.stack([clip[:, (moments * clip.shape[1]).long()] for clip in clips])
+    """Return the frames of clips at COMPARED_FRAMES moments: [N, 3, COMPARED_FRAMES, H, W], see `at_moments`."""
+    return torch.stack([at_moments(clip, COMPARED_FRAMES) for clip in clips])
 
 
 def small_copies(clips: Sequence[Tensor]) -> Tensor:

@@ -19,8 +19,7 @@ from torch.utils.data import Dataset
 from common.files import write_atomically
 from common.randomness import derive_seed, numpy_generator
 from data.batches import prepared
-from data.records import ClipRow, ClipSource
-from measures.clips import to_unit_range
+from data.records import ClipRow, ClipSource, as_video, to_pixels
 from measures.recogniser import whole_frames
 
 LEARNING_RATE = 2e-3
@@ -187,16 +186,11 @@ def small_clips(source: ClipSource, seed: int) -> SmallClips:
     rows, pixels, size = [], [], 0
     for index in numpy_generator(seed, "small_clips").permutation(len(source)).tolist():
         row = source.row(0, index)
-        frames_TCHW = whole_frames(to_unit_range(torch.from_numpy(source.load(row))))
-        clip = to_bytes(frames_TCHW.transpose(0, 1))
+        frames_TCHW = whole_frames(as_video(torch.from_numpy(source.load(row))))
+        clip = torch.from_numpy(to_pixels(frames_TCHW.transpose(0, 1)))
         rows.append(row)
         pixels.append(clip)
         size += clip.nbytes
         if size > MOST_BYTES:
             break
     return SmallClips(tuple(rows), tuple(pixels))
-
-
-def to_bytes(clip_CTHW: Tensor) -> Tensor:
-    """Turn a clip in [-1, 1], outside of which it is clipped, into uint8 [T, H, W, 3]."""
-    return ((clip_CTHW.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()

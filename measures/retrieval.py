@@ -16,7 +16,7 @@ from common.randomness import numpy_generator, torch_generator
 from data.clip_splits import caption_key
 from logging_system.statistics import tensors
 from measures.bootstrap import Interval, bootstrap_ratio
-from measures.clips import shrunk
+from measures.clips import at_moments, shrunk
 
 RETRIEVAL_POOL = 100
 """Captions that a clip is ranked among, its own among them."""
@@ -99,9 +99,8 @@ def clip_features(clip_CTHW: Tensor) -> Tensor:
 
 def _grey(clip_CTHW: Tensor) -> Tensor:
     """Return the brightness at some moments, averaged down: [T', h, w] float32 on the CPU."""
-    moments = min(clip_CTHW.shape[1], MOST_MOMENTS)
-    picked = ((torch.arange(moments) + 0.5) / moments * clip_CTHW.shape[1]).long()
-    grey_THW = tensors.brightness(clip_CTHW.detach()[None, :, picked.to(clip_CTHW.device)].clamp(-1, 1))[0].cpu()
+    picked = at_moments(clip_CTHW.detach(), min(clip_CTHW.shape[1], MOST_MOMENTS))
+    grey_THW = tensors.brightness(picked[None].clamp(-1, 1))[0].cpu()
     return shrunk(grey_THW, LARGEST_SIDE)
 
 
@@ -247,12 +246,11 @@ def another_look(clip_CTHW: Tensor, seed: int) -> Tensor:
         return low + (high - low) * torch.rand((), generator=generator).item()
 
     shown = max(1, round(frames / between(*SPEEDS)))
-    moments = ((torch.arange(shown) + 0.5) / shown * frames).long()
     size = between(*SCALES)
     shift = [2 * between(-LARGEST_SHIFT, LARGEST_SHIFT) for _ in range(2)]
     place = torch.tensor([[1 / size, 0, shift[0]], [0, 1 / size, shift[1]]])
     grid = functional.affine_grid(place[None], [1, 3, height, width], align_corners=False).expand(shown, -1, -1, -1)
-    video_TCHW = clip_CTHW.detach().float().cpu()[:, moments].transpose(0, 1)
+    video_TCHW = at_moments(clip_CTHW.detach().float().cpu(), shown).transpose(0, 1)
     filmed = functional.grid_sample(video_TCHW, grid, "bicubic", "border", align_corners=False).transpose(0, 1)
     contrast = between(1 - LARGEST_LIGHT, 1 + LARGEST_LIGHT)
     tint_C = torch.tensor([between(-LARGEST_TINT, LARGEST_TINT) for _ in range(3)])

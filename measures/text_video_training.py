@@ -16,7 +16,7 @@ from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.source import RENDERING_VERSION
 from data.fingerspelling.timing import random_speed
 from data.fingerspelling.words import SPACE, Word, letters_of
-from measures.clips import to_unit_range
+from data.records import as_video
 from measures.fitting import CPU, SmallClips, first_weights, fit, key_of, open_fitted
 from measures.recogniser import LARGEST_SIDE
 from measures.recogniser_training import RecogniserWords
@@ -188,7 +188,7 @@ def train_judge(
 
     def loss(judge: TextVideoJudge, step: int, drawn: CaptionedClips) -> Tensor:
         looks = [derive_seed(data.seed, "judge_look", step, index) for index in range(len(drawn.clips))]
-        clips = [another_look(to_unit_range(clip), look) for clip, look in zip(drawn.clips, looks, strict=True)]
+        clips = [another_look(as_video(clip), look) for clip, look in zip(drawn.clips, looks, strict=True)]
         frames, read = frames_of(clips), judge.read(drawn.captions)
         generator = torch_generator(data.seed, "judge_unknown", step)
         unknown_BL = torch.rand(read.class_BL.shape, generator=generator) < UNKNOWN_SHARE

@@ -119,12 +119,6 @@ def expected_seconds(model: nn.Module, tokens_BL: Tensor, compute: ComputeDevice
     return log_seconds_B.exp().nan_to_num().cpu().tolist()
 
 
-def to_pixels(video: Tensor) -> numpy.ndarray:
-    """Turn [..., 3, T, H, W] in [-1, 1] into uint8 [..., T, H, W, 3]; values outside are clipped."""
-    pixels = ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return pixels.movedim(-4, -1).cpu().numpy()
-
-
 def contact_sheet(
     texts: Sequence[str], generated: Sequence[numpy.ndarray], real: Sequence[numpy.ndarray | None]
 ) -> numpy.ndarray:

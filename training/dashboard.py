@@ -7,7 +7,7 @@ from compute.environment import describe_environment
 from data.fingerspelling import FingerspellingSplits
 from data.records import DataSplits
 from logging_system.records import GeneratedSamples, NoiseVisualisation, RunInformation, TrainingView
-from measures.recogniser_training import build_recogniser
+from measures.recogniser_training import build_recogniser, spelled_words
 from sampling.sampler import ClipSampler, build_sampler
 from training.learner import Learner
 from training.showcase import MOST_CAPTIONS, CaptionTest, RetrievalJudge, Showcase, SpellingJudge
@@ -76,7 +76,7 @@ def _caption_test(learner: Learner, splits: DataSplits, sampler: ClipSampler) ->
     # Without videos no clip is generated, so that a recogniser would be trained for nothing.
     if isinstance(splits, FingerspellingSplits) and config.ENABLE_VIDEO_LOGGING and config.RECOGNISER_STEPS > 0:
         try:
-            recogniser = build_recogniser(config, splits, learner.compute.device)
+            recogniser = build_recogniser(config, spelled_words(splits, config.SEED), learner.compute.device)
         except Exception as error:  # noqa: BLE001  # what watches a run must not end it
             print(f"warning: no recogniser, so no Letter_Error_Rate in this run: {error!r}", file=sys.stderr)
         else:

@@ -16,7 +16,7 @@ from compute.device import ComputeDevice
 from config import Config
 from data.clip_splits import caption_key
 from data.fingerspelling.words import WordSplit
-from data.records import ClipRow, ClipSource, DataSplits, FixedClips
+from data.records import ClipRow, ClipSource, DataSplits, FixedClips, as_video, to_pixels
 from diffusion.prediction import add_noise, predicted_noise, predicted_video
 from logging_system.records import GeneratedSamples, NoiseVisualisation
 from measures.clips import (
@@ -29,7 +29,6 @@ from measures.clips import (
     ratio_to_real,
     sharpness,
     small_copies,
-    to_unit_range,
 )
 from measures.likeness import map_agreement, motion_map, moving_sharpness
 from measures.recogniser import LetterRecogniser
@@ -45,7 +44,7 @@ from measures.retrieval import (
 )
 from measures.spelling import letter_error_rate, shuffled_letter_error_rate
 from measures.text_use import text_sensitivity
-from sampling.sampler import ClipSampler, to_pixels
+from sampling.sampler import ClipSampler
 
 COMPARED_CLIPS = 256
 SCANNED_CLIPS = 4096  # of a larger data set, only the first clips may be picked
@@ -88,7 +87,7 @@ class TrainingComparison:
                 clip = self._training.load(rows[index])
             except UserError:  # its file has gone, which the training loop reports in its turn
                 continue
-            found.append(small_copies([to_unit_range(torch.from_numpy(clip))]))
+            found.append(small_copies([as_video(torch.from_numpy(clip))]))
         return torch.cat(found) if found else torch.empty(0, 0)
 
     @cached_property
@@ -210,7 +209,7 @@ class RetrievalJudge:
             if caption_key(row.caption) not in known:  # no training clip shows it
                 real = self._splits.real_clip(row.caption)
                 found.append((row.caption, pixels.numpy() if real is None else real))
-        features = [clip_features(to_unit_range(torch.from_numpy(clip))) for _, clip in found]
+        features = [clip_features(as_video(torch.from_numpy(clip))) for _, clip in found]
         return [caption for caption, _ in found], features
 
 
@@ -310,7 +309,7 @@ class Showcase:
     def _measure(self, clips: Sequence[Tensor], repeated: Sequence[Tensor], ema_model: nn.Module) -> dict[str, float]:
         real: Sequence[Tensor] = self._validation.videos
         if self._real is not None:  # every prompt has a real clip: the closer comparison
-            real = [to_unit_range(torch.from_numpy(clip)) for clip in self._real]
+            real = [as_video(torch.from_numpy(clip)) for clip in self._real]
         measures: dict[str, float | None] = {
             "Text_Sensitivity": text_sensitivity(clips, repeated),
             "Frozen_Frame_Percent": 100 * mean_of(frozen_share, clips),

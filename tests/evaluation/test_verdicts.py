@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data.records import ClipRow, FixedRows
+from data.records import ClipRow, FixedRows, as_video, to_pixels
 from evaluation.captioned import Labelled, RealClips
 from evaluation.clips import Asked, EvaluationClips, Figures, TrainingHistory
 from evaluation.report import (
@@ -22,9 +22,7 @@ from evaluation.report import (
 )
 from evaluation.verdict import RIGHT, verdicts
 from measures.bootstrap import Interval
-from measures.clips import to_unit_range
 from measures.text_video import TextVideoJudge, embed_clips, embed_texts
-from sampling.sampler import to_pixels
 
 FRAMES, SIDE = 16, 32
 CAPTIONS = tuple(f"sign {number}" for number in range(10))
@@ -48,7 +46,7 @@ def signed(caption: str, take: int) -> numpy.ndarray:
 
 
 def changed(clip: numpy.ndarray, change: Callable[[Tensor], Tensor]) -> numpy.ndarray:
-    return to_pixels(change(to_unit_range(torch.from_numpy(clip))))
+    return to_pixels(change(as_video(torch.from_numpy(clip))))
 
 
 def dissolved(clip: Tensor) -> Tensor:
@@ -132,7 +130,7 @@ def test_real_clips_in_place_of_generated_ones_reach_the_ceiling_of_the_judge_th
     for k in (1, 5, 10):
         assert figures[f"r_precision_{k}"] == figures[f"r_precision_{k}_real_ceiling"]
     assert figures["text_distance"] == figures["text_distance_real"]
-    frames = embed_clips(text_video, [to_unit_range(torch.from_numpy(clip)) for clip in clips])
+    frames = embed_clips(text_video, [as_video(torch.from_numpy(clip)) for clip in clips])
     nearest = (frames @ embed_texts(text_video, CAPTIONS).T).argmax(dim=1)
     right = (nearest == torch.arange(len(CAPTIONS))).double()  # the other judge knows all of them
     assert figures["judges_agree"] is not None

@@ -4,6 +4,7 @@ import numpy
 import pytest
 import torch
 
+from data.records import as_video
 from measures.clips import (
     COMPARED_FRAMES,
     COMPARED_SIZE,
@@ -19,7 +20,6 @@ from measures.clips import (
     ratio_to_real,
     sharpness,
     small_copies,
-    to_unit_range,
 )
 
 
@@ -73,7 +73,7 @@ def test_hold_ratio_is_1_for_the_real_thing_0_without_rest_and_absent_without_re
 def test_bytes_become_the_unit_range_channels_first() -> None:
     video = numpy.zeros((2, 5, 4, 6, 3), dtype=numpy.uint8)
     video[1, 2, 3, 4] = (255, 0, 51)
-    unit = to_unit_range(torch.from_numpy(video))
+    unit = as_video(torch.from_numpy(video))
     assert unit.shape == (2, 3, 5, 4, 6)
     assert unit[1, :, 2, 3, 4].tolist() == pytest.approx([1.0, -1.0, -0.6])
 

@@ -12,18 +12,11 @@ from data.cache import ClipCache
 from data.fingerspelling.source import TrainingWords, WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
-from data.records import ClipRow
-from measures.clips import to_unit_range
+from data.records import ClipRow, as_video
 from measures.fitting import small_clips
 from measures.recogniser import LetterRecogniser, Reading
-from measures.recogniser_training import (
-    RecogniserSigns,
-    RecogniserWords,
-    reading_loss,
-    sign_clips,
-    sign_vocabulary,
-    train_recogniser,
-)
+from measures.recogniser_signs import RecogniserSigns, sign_clips, sign_vocabulary
+from measures.recogniser_training import RecogniserWords, reading_loss, train_recogniser
 from measures.spelling import letter_error_rate
 
 
@@ -208,7 +201,7 @@ def test_it_learns_to_read_words_that_it_was_not_trained_on(tmp_path: Path) -> N
         (symbol,) for symbol in words.split.alphabets.symbols
     ]
     clips = torch.stack(
-        [to_unit_range(torch.from_numpy(words.renderer.render(word, 7 + index, 8))) for index, word in enumerate(asked)]
+        [as_video(torch.from_numpy(words.renderer.render(word, 7 + index, 8))) for index, word in enumerate(asked)]
     )
     assert len(losses) == 200
     assert letter_error_rate(asked, recogniser.read(clips)) < 0.1, recogniser.read(clips)

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -16,8 +15,8 @@ from data.cache import ClipCache
 from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
+from data.records import as_video
 from measures import recogniser_training
-from measures.clips import to_unit_range
 from measures.recogniser import LetterRecogniser
 from measures.recogniser_training import (
     SPOILED_SHARE,
@@ -122,7 +121,7 @@ def striped_clips(words, frames=12, size=16):
 
 def test_only_the_frames_of_one_letter_change_and_about_the_wanted_share_of_clips():
     clips = striped_clips([("A", "B", "C")] * 300)
-    before = to_unit_range(clips.clips_BTHWC)
+    before = as_video(clips.clips_BTHWC)
     spoiled = spoil_letters(clips, anything, torch.Generator().manual_seed(0))
     share = sum(place is not None for place in spoiled.spoiled_B) / 300
     assert share == pytest.approx(SPOILED_SHARE, abs=0.08)
@@ -193,8 +192,7 @@ def test_it_is_trained_on_the_runs_device_if_that_is_cuda_and_may_vary(
     monkeypatch.setattr(
         recogniser_training, "open_recogniser", lambda *_, device, num_workers: used.append((device.type, num_workers))
     )
-    splits = SimpleNamespace(renderer=words.renderer, split=words.split)
-    build_recogniser(Config(DETERMINISTIC=deterministic, NUM_WORKERS=3), splits, torch.device(device))
+    build_recogniser(Config(DETERMINISTIC=deterministic, NUM_WORKERS=3), words, torch.device(device))
     assert used == [(expected, 3)]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compute.device import ComputeDevice
 from config import Config
 from data.lengths import ClipLengths
+from data.records import to_pixels
 from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from diffusion.schedule import build_noise_schedule
@@ -19,7 +20,7 @@ from models.build import build_schedule
 from models.text_encoder import CharacterEncoder
 from models.tokens import CharacterTokenizer
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
-from sampling.sampler import ClipSampler, SamplingSettings, build_sampler, to_pixels
+from sampling.sampler import ClipSampler, SamplingSettings, build_sampler
 
 SPECIFICATION = UNet3DSpecification(
     image_size=(8, 8),

@@ -15,8 +15,7 @@ from data.cache import ClipCache
 from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
-from data.records import ClipRow, FixedClips
-from measures.clips import to_unit_range
+from data.records import ClipRow, FixedClips, as_video
 from training.showcase import CaptionTest, RetrievalJudge, SpellingJudge
 
 WORDS = ("A", "BC", "CAB")
@@ -57,7 +56,7 @@ def clips(tmp_path: Path) -> dict[str, Tensor]:
     lengths = ClipLengths(12.0, 4, 32, is_natural=True)
     alphabets = Alphabets((Alphabet(tuple("ABC"), "en", "ase"),))
     renderer = WordRenderer(alphabets, letters, lengths, (16, 16), ClipCache(tmp_path, 10**6))
-    return {word: to_unit_range(torch.from_numpy(renderer.clip(word, None))) for word in (*WORDS, "AB")}
+    return {word: as_video(torch.from_numpy(renderer.clip(word, None))) for word in (*WORDS, "AB")}
 
 
 def fixed_clips(clips: dict[str, Tensor], words: Sequence[str]) -> FixedClips:

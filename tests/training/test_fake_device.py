@@ -10,6 +10,7 @@ from compute.device import ComputeDevice
 from compute.memory import MemoryInUse, memory_in_use
 from data.lengths import ClipLengths
 from data.order import Part
+from data.records import to_pixels
 from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from diffusion.schedule import build_noise_schedule
@@ -18,7 +19,7 @@ from logging_system.statistics.system import CudaReadings, MpsReadings, device_r
 from models.text_encoder import CharacterEncoder
 from models.tokens import CharacterTokenizer
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
-from sampling.sampler import ClipSampler, SamplingSettings, to_pixels
+from sampling.sampler import ClipSampler, SamplingSettings
 from tests.grids import mostly_slow
 from tests.training.step_rig import Rig, batch
 from training.optimizer import ExponentialMovingAverage, LossScale, build_loss_scale

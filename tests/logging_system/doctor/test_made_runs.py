@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.records import ClipRow, FixedClips
+from data.records import ClipRow, FixedClips, as_video
 from logging_system.doctor.diagnosis import diagnose
 from logging_system.files.scalar_history import ScalarHistory
-from measures.clips import to_unit_range
 from tests.evaluation.test_verdicts import CAPTIONS, FRAMES, RUNS, signed
 from training.showcase import CaptionTest, RetrievalJudge, Showcase
 
@@ -31,9 +30,7 @@ class Recorded:
     """A sampler whose clips are known."""
 
     def __init__(self, clips: Sequence[numpy.ndarray]) -> None:
-        self._clips = {
-            caption: to_unit_range(torch.from_numpy(clip)) for caption, clip in zip(CAPTIONS, clips, strict=True)
-        }
+        self._clips = {caption: as_video(torch.from_numpy(clip)) for caption, clip in zip(CAPTIONS, clips, strict=True)}
 
     def seconds(self, model: nn.Module, captions: Sequence[str]) -> list[float]:
         return [1.0] * len(captions)
