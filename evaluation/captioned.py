@@ -1,41 +1,89 @@
 """Which captions an evaluation asks for where a run has clips of DATA_ROOT, and the real clips that judges see."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pathlib import Path
 
 import numpy
 
+from common.console import counted
+from common.errors import UserError
 from common.randomness import derive_seed, numpy_generator
 from data.clip_set import ClipSetSplits
 from data.clip_splits import asks_for_unknown_words, caption_key, hash_order
 from data.composing import ComposedSplits
 from data.records import DataSplits, to_pixels
 from data.sentences import SPACE
-from evaluation.clips import Asked, TrainingHistory, in_unit_range
-from measures.retrieval import another_look
+from evaluation.clips import (
+    COMPARED_CLIPS,
+    REFERENCE_CLIPS,
+    REFERENCES_A_CAPTION,
+    Asked,
+    Labelled,
+    Part,
+    RealClips,
+    Subject,
+    TrainingHistory,
+    in_unit_range,
+    training_history,
+)
+from measures.retrieval import RETRIEVAL_POOL, another_look
+from sampling.trained_run import TrainedRun
 
 CAPTIONS_ASKED = 100  # at most, where the user names none
 SENTENCES_A_LENGTH = 24
-REFERENCES_A_CAPTION = 3
-
-Part = Literal["held_out", "trained"]
 
 
-class Labelled(NamedTuple):
-    """A real clip and what it shows."""
+def captioned_subject(
+    run: TrainedRun,
+    splits: ClipSetSplits | ComposedSplits,
+    texts: Sequence[str],
+    file: Path | None,
+    part: Part | None,
+    samples: int,
+    seed: int,
+) -> Subject:
+    """Return what a run on clips of DATA_ROOT is asked for.
 
-    caption: str
-    clip: numpy.ndarray  # uint8 [T, H, W, 3]
+    Args:
+        run: that is evaluated.
+        splits: its data.
+        texts: to ask for; none for `default_captions`.
+        file: where the texts come from.
+        part: what default captions are of.
+        samples: clips of each caption.
+        seed: of all choices.
 
-
-@dataclass(frozen=True)
-class RealClips:
-    """The real clips that judges see. No clip is in both."""
-
-    references: tuple[Labelled, ...]  # that the others are compared with
-    queries: tuple[Labelled, ...]  # that go through the same figures as generated ones: the ceiling
-    in_another_look: int  # of the queries: a reference shown as if filmed anew, because its caption has no other clip
+    Raises:
+        UserError: no clip shows one of the texts.
+    """
+    chosen, reason = (texts, "") if texts else default_captions(splits, part, seed)
+    beside = [splits.real_clips(caption, samples) for caption in chosen]
+    for caption, clips in zip(chosen, beside, strict=True):
+        if not clips:
+            raise UserError(
+                f"--captions {file}: {caption!r}: no clip of the data set shows it, so nothing can be "
+                "compared with it; leave it out, and let generate.py sign it"
+            )
+    history = training_history(run, splits.training, set(map(caption_key, chosen)), COMPARED_CLIPS)
+    more = other_captions(splits, chosen, max(0, RETRIEVAL_POOL - len(chosen)), seed)
+    real = real_clips(splits, [*chosen, *more], seed)
+    unseen = unseen_clips(splits, REFERENCE_CLIPS, seed)
+    notes = [reason] if reason else []
+    if real.in_another_look:
+        notes.append(
+            f"retrieval_real_ceiling: {real.in_another_look} of {counted(len(real.queries), 'real clip')} are "
+            "reference clips in another look (place, size, speed, light, colours): their captions have one clip."
+        )
+    if not unseen:
+        notes.append("memorisation cannot be told: training had all clips, so nothing says how near is too near.")
+    return Subject(
+        asked=asked_captions(chosen, history),
+        history=history,
+        beside=tuple(clips[sample % len(clips)] for clips in beside for sample in range(samples)),
+        judged=real,
+        unseen=unseen,
+        notes=tuple(notes),
+    )
 
 
 def default_captions(splits: ClipSetSplits | ComposedSplits, part: Part | None, seed: int) -> tuple[list[str], str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import numpy
 import torch
@@ -24,11 +24,15 @@ from measures.clips import at_equal_moments
 from sampling.trained_run import TrainedRun
 
 SENSITIVITY_NOISES = 2
+COMPARED_CLIPS = 8192  # of the training, for memorisation
+REFERENCE_CLIPS = 256  # real ones that training did not show
+REFERENCES_A_CAPTION = 3
 SAMPLE_NOISE, SENSITIVITY_NOISE = 3, 4  # streams of ClipSampler.initial_noise; 0 to 2 are the dashboard's
 
 TRAINED, NEW = "captions in training", "captions not in training"
 
 Figures = Mapping[str, Interval | None]
+Part = Literal["held_out", "trained"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,34 @@ class TrainingHistory:
     captions: frozenset[str]
     rows: tuple[ClipRow, ...]  # to compare generated clips with: first those of asked ones, then others spread evenly
     clips: int  # how many there were
+
+
+class Labelled(NamedTuple):
+    """A real clip and what it shows."""
+
+    caption: str
+    clip: numpy.ndarray  # uint8 [T, H, W, 3]
+
+
+@dataclass(frozen=True)
+class RealClips:
+    """The real clips that judges see. No clip is in both."""
+
+    references: tuple[Labelled, ...]  # that the others are compared with
+    queries: tuple[Labelled, ...]  # that go through the same figures as generated ones: the ceiling
+    in_another_look: int  # of the queries: a reference shown as if filmed anew, because its caption has no other clip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a run is asked for, and the real clips that its own are compared with."""
+
+    asked: Sequence[Asked]  # each once
+    history: TrainingHistory
+    beside: tuple[numpy.ndarray, ...]  # a real clip for each that is generated, all of a caption in a row
+    judged: RealClips
+    unseen: Sequence[numpy.ndarray]  # real clips that training did not show
+    notes: tuple[str, ...]
 
 
 def read_captions(path: Path, check: Callable[[str, str], str]) -> list[str]:

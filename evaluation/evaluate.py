@@ -11,40 +11,29 @@ from common.console import counted
 from common.errors import UserError
 from common.files import check_writable, named_if_unwritable, write_atomically
 from common.limits import READS_REAL_CLIPS
-from common.randomness import derive_seed, numpy_generator
 from common.video_encoding import encode_png
 from config import Config
 from data.build import build_data
 from data.captions import normalise_caption
 from data.clip_set import ClipSetSplits
-from data.clip_splits import caption_key
 from data.composing import ComposedSplits
 from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.words import Word
 from data.records import DataSplits
 from data.sentences import SPACE
 from evaluation import spelled
-from evaluation.captioned import (
-    REFERENCES_A_CAPTION,
-    Labelled,
-    Part,
-    RealClips,
-    asked_captions,
-    default_captions,
-    other_captions,
-    real_clips,
-    unseen_clips,
-)
+from evaluation.captioned import captioned_subject
 from evaluation.clips import (
     Asked,
     EvaluationClips,
     Figures,
-    TrainingHistory,
+    Labelled,
+    Part,
+    Subject,
     figures_as_json,
     make_clips,
     make_sensitivity_clips,
     read_captions,
-    training_history,
 )
 from evaluation.metrics import NamedMetric, metric_figures, real_ceilings
 from evaluation.report import (
@@ -62,7 +51,6 @@ from evaluation.verdict import verdicts
 from measures.fitting import SmallClips, progress, small_clips
 from measures.recogniser_signs import sign_clips
 from measures.recogniser_training import build_recogniser, spelled_words, training_device
-from measures.retrieval import RETRIEVAL_POOL
 from measures.text_use import sensitivity_interval
 from measures.text_video import TextVideoJudge
 from measures.text_video_training import CaptionedData, StoredCaptions, open_judge, spelled_captions
@@ -71,18 +59,12 @@ from sampling.trained_run import SamplingRequest, TrainedRun, as_captions, check
 
 SHEET_CAPTIONS = 16
 SENSITIVITY_CAPTIONS = 8
-COMPARED_CLIPS = 8192  # of the training, for memorisation
-REFERENCE_CLIPS = 256  # real ones that training did not show
 NOTES = (
     "Every clip counts; none was chosen.",
     "A caption was in training if one of the clips of the run's steps showed it, however few these steps were.",
     "Intervals are 95 % and come from a bootstrap over captions; null where there are too few. Where all n captions "
     "give the same figure, such as a rate of 0, the interval has no width; up to 3 / n cannot be ruled out then.",
     "memorisation is about 0.05 where nothing is copied; blurred clips are near to everything and raise it too.",
-)
-SPELLED_NOTE = (
-    "Real clips come from one recording of each letter: between them only size, place, colour, stroke and timing vary. "
-    "The real ceiling says how well the recogniser copes with that, not with other signers."
 )
 
 
@@ -104,18 +86,6 @@ class EvaluationRequest(SamplingRequest):
         return self.output.with_suffix(".png") if self.contact_sheet is None else self.contact_sheet
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What a run is asked for, and the real clips that its own are compared with."""
-
-    asked: Sequence[Asked]  # each once
-    history: TrainingHistory
-    beside: tuple[numpy.ndarray, ...]  # a real clip for each that is generated, all of a caption in a row
-    judged: RealClips
-    unseen: Sequence[numpy.ndarray]  # real clips that training did not show
-    notes: tuple[str, ...]
-
-
 def evaluate(request: EvaluationRequest) -> dict[str, object]:
     """Generate, judge, compare, and write the report and the contact sheet; return the report.
 
@@ -126,7 +96,11 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     texts = _checked_captions(request, run)
     _prepare_output(request)
     splits = build_data(run.config, run.tokenizer.symbols)
-    subject = _subject(request, run, splits, texts)
+    if isinstance(splits, FingerspellingSplits):
+        subject = spelled.spelled_subject(run, splits, texts, request.language, request.samples, request.seed)
+    else:
+        assert isinstance(splits, ClipSetSplits | ComposedSplits)
+        subject = captioned_subject(run, splits, texts, request.captions, request.part, request.samples, request.seed)
     # Of real clips first, so that a metric that fails does so before minutes are spent on generating.
     rate = run.config.FRAMES_PER_SECOND
     ceilings = real_ceilings(request.metrics, subject.judged, rate)
@@ -163,67 +137,6 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     with named_if_unwritable(request.sheet):
         write_atomically(request.sheet, encode_png(_sheet(subject.asked, clips, request.samples)))
     return report
-
-
-def _subject(request: EvaluationRequest, run: TrainedRun, splits: DataSplits, texts: Sequence[str]) -> Subject:
-    if isinstance(splits, FingerspellingSplits):
-        return _spelled_subject(request, run, splits, texts)
-    assert isinstance(splits, ClipSetSplits | ComposedSplits)
-    chosen, reason = (texts, "") if texts else default_captions(splits, request.part, request.seed)
-    beside = [splits.real_clips(caption, request.samples) for caption in chosen]
-    for caption, clips in zip(chosen, beside, strict=True):
-        if not clips:
-            raise UserError(
-                f"--captions {request.captions}: {caption!r}: no clip of the data set shows it, so nothing can be "
-                "compared with it; leave it out, and let generate.py sign it"
-            )
-    history = training_history(run, splits.training, set(map(caption_key, chosen)), COMPARED_CLIPS)
-    more = other_captions(splits, chosen, max(0, RETRIEVAL_POOL - len(chosen)), request.seed)
-    real = real_clips(splits, [*chosen, *more], request.seed)
-    unseen = unseen_clips(splits, REFERENCE_CLIPS, request.seed)
-    notes = [reason] if reason else []
-    if real.in_another_look:
-        notes.append(
-            f"retrieval_real_ceiling: {real.in_another_look} of {counted(len(real.queries), 'real clip')} are "
-            "reference clips in another look (place, size, speed, light, colours): their captions have one clip."
-        )
-    if not unseen:
-        notes.append("memorisation cannot be told: training had all clips, so nothing says how near is too near.")
-    return Subject(
-        asked=asked_captions(chosen, history),
-        history=history,
-        beside=tuple(clips[sample % len(clips)] for clips in beside for sample in range(request.samples)),
-        judged=real,
-        unseen=unseen,
-        notes=tuple(notes),
-    )
-
-
-def _spelled_subject(
-    request: EvaluationRequest, run: TrainedRun, splits: FingerspellingSplits, texts: Sequence[str]
-) -> Subject:
-    split, seed = splits.split, request.seed
-    default = spelled.default_words(split, request.language, seed)
-    history = training_history(run, splits.training, set(map(caption_key, texts or default)), COMPARED_CLIPS)
-    words = spelled.asked_words(texts or default, history, split)
-    beside = tuple(
-        splits.renderer.render_look(word.symbols, derive_seed(seed, "evaluation_style", index, sample))
-        for index, word in enumerate(words)
-        for sample in range(request.samples)
-    )
-    more = default[: max(0, RETRIEVAL_POOL - len(words))] if texts else []
-    captions = list(dict.fromkeys([*(word.text for word in words), *more]))
-    references = tuple(
-        Labelled(caption, clip) for caption in captions for clip in splits.real_clips(caption, REFERENCES_A_CAPTION)
-    )
-    queries = tuple(Labelled(words[place // request.samples].text, clip) for place, clip in enumerate(beside))
-    draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
-    generator = numpy_generator(seed, "evaluation_reference")
-    unseen = [
-        splits.renderer.render_look(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
-        for index in range(REFERENCE_CLIPS)
-    ]
-    return Subject(words, history, beside, RealClips(references, queries, 0), unseen, (SPELLED_NOTE,))
 
 
 def _captioned_report(

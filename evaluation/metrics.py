@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from data.clip_splits import caption_key
-from evaluation.captioned import Labelled, RealClips
+from evaluation.clips import Labelled, RealClips
 from measures.clips import at_moments
 from measures.likeness import frechet_distance
 from measures.retrieval import joint_error

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from data.clip_splits import caption_key
 from data.records import ClipSource
-from evaluation.captioned import RealClips
-from evaluation.clips import Asked, EvaluationClips, Figures, TrainingHistory, in_unit_range
+from evaluation.clips import Asked, EvaluationClips, Figures, RealClips, TrainingHistory, in_unit_range
 from measures.bootstrap import Interval, bootstrap_ratio
 from measures.clips import are_copies, chroma, hold_share, motion_energy, nearest_distances, sharpness, small_copies
 from measures.likeness import (

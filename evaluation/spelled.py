@@ -8,13 +8,29 @@ import numpy
 import torch
 from torch import Tensor
 
-from common.randomness import numpy_generator
+from common.randomness import derive_seed, numpy_generator
+from data.clip_splits import caption_key
+from data.fingerspelling import FingerspellingSplits
 from data.fingerspelling.source import WordRenderer
 from data.fingerspelling.words import Word, WordSplit, letters_of
-from evaluation.clips import Asked, EvaluationClips, Figures, TrainingHistory, in_unit_range
+from evaluation.clips import (
+    COMPARED_CLIPS,
+    REFERENCE_CLIPS,
+    REFERENCES_A_CAPTION,
+    Asked,
+    EvaluationClips,
+    Figures,
+    Labelled,
+    RealClips,
+    Subject,
+    TrainingHistory,
+    in_unit_range,
+    training_history,
+)
 from measures.bootstrap import bootstrap_ratio
 from measures.clips import at_equal_moments, small_copies
 from measures.recogniser import LetterRecogniser
+from measures.retrieval import RETRIEVAL_POOL
 from measures.spelling import (
     exact_match_interval,
     letter_error_interval,
@@ -24,11 +40,16 @@ from measures.spelling import (
     still_clip,
     top_confusions,
 )
+from sampling.trained_run import TrainedRun
 
 WORDS_A_LENGTH = 24  # held-out words of each length that are drawn where the user names none
 WORDS_A_LENGTH_AND_LANGUAGE = 4  # where a run signs several languages
 LETTERS, TRAINED, NEW, LONGER = "letters", "words in training", "words not in training", "longer than in training"
 CONFUSIONS_LISTED = 20
+SPELLED_NOTE = (
+    "Real clips come from one recording of each letter: between them only size, place, colour, stroke and timing vary. "
+    "The real ceiling says how well the recogniser copes with that, not with other signers."
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,34 @@ class AskedWord(Asked):
         if self.is_longer:
             return LONGER
         return TRAINED if self.in_training else NEW
+
+
+def spelled_subject(
+    run: TrainedRun, splits: FingerspellingSplits, texts: Sequence[str], language: str | None, samples: int, seed: int
+) -> Subject:
+    """Return what a run that spells is asked for: these words, or else letters and new words."""
+    split = splits.split
+    default = default_words(split, language, seed)
+    history = training_history(run, splits.training, set(map(caption_key, texts or default)), COMPARED_CLIPS)
+    words = asked_words(texts or default, history, split)
+    beside = tuple(
+        splits.renderer.render_look(word.symbols, derive_seed(seed, "evaluation_style", index, sample))
+        for index, word in enumerate(words)
+        for sample in range(samples)
+    )
+    more = default[: max(0, RETRIEVAL_POOL - len(words))] if texts else []
+    captions = list(dict.fromkeys([*(word.text for word in words), *more]))
+    references = tuple(
+        Labelled(caption, clip) for caption in captions for clip in splits.real_clips(caption, REFERENCES_A_CAPTION)
+    )
+    queries = tuple(Labelled(words[place // samples].text, clip) for place, clip in enumerate(beside))
+    draw = split.draw_held_out_word if split.holds_words_out else split.draw_training_word
+    generator = numpy_generator(seed, "evaluation_reference")
+    unseen = [
+        splits.renderer.render_look(draw(generator), derive_seed(seed, "evaluation_reference_style", index))
+        for index in range(REFERENCE_CLIPS)
+    ]
+    return Subject(words, history, beside, RealClips(references, queries, 0), unseen, (SPELLED_NOTE,))
 
 
 def default_words(split: WordSplit, language: str | None, seed: int) -> list[str]:

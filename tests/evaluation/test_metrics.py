@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from evaluation.captioned import Labelled, RealClips
+from evaluation.clips import Labelled, RealClips
 from evaluation.metrics import MetricClips, find_metric, metric_figures, real_ceilings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.records import ClipRow, FixedRows, as_video, to_pixels
-from evaluation.captioned import Labelled, RealClips
-from evaluation.clips import Asked, EvaluationClips, Figures, TrainingHistory
+from evaluation.clips import Asked, EvaluationClips, Figures, Labelled, RealClips, TrainingHistory
 from evaluation.report import (
     agreement_figures,
     judge,
