@@ -5,15 +5,22 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, TextIO, cast
+from typing import Any, ParamSpec, TextIO, TypeVar, cast
+
+from tqdm import tqdm
 
 from common.errors import UserError
 
 Arguments = ParamSpec("Arguments")
+Item = TypeVar("Item")
+
+BAR_DELAY = 2.0  # seconds
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def program(main: Callable[Arguments, int | None]) -> Callable[Arguments, int]:
@@ -40,6 +47,25 @@ def program(main: Callable[Arguments, int | None]) -> Callable[Arguments, int]:
 def counted(count: int, one: str, several: str | None = None) -> str:
     """Return "1 clip" or "2 clips" for "clip"; several differ by more than an s in "1 clip is", "2 clips are"."""
     return f"{count} {one if count == 1 else several or f'{one}s'}"
+
+
+def with_progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+    """Pass the items on, and show how many are done on stderr: a bar in a terminal, elsewhere a line now and then.
+
+    What is done soon shows nothing.
+
+    Args:
+        items: each takes some time to make, or to use.
+        label: what is being done, such as "decoding clips".
+        total: how many there are, where they have no length.
+    """
+    bar = tqdm(items, label, total, file=sys.stderr, leave=False, disable=None, delay=BAR_DELAY)
+    spoken = time.monotonic()
+    for done, item in enumerate(bar):
+        if bar.disable and time.monotonic() - spoken >= SECONDS_BETWEEN_LINES:
+            print(f"{label}: {done}{'' if bar.total is None else f' of {bar.total}'}", file=sys.stderr, flush=True)
+            spoken = time.monotonic()
+        yield item
 
 
 def command(*words: str | Path) -> str:

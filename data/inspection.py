@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy
-from tqdm import tqdm
 
+from common.console import with_progress
 from common.errors import UserError
 from common.field_types import FRAME_STEP, MOST_FRAMES
 from data.cache import ClipCache
@@ -29,7 +29,6 @@ from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, Unusable
 from data.verdicts import Verdict, VerdictStore
 
 MOTION_VERSION = 1  # raised when a clip would be found to move at other times: old cache entries then do not count
-PROGRESS_DELAY = 2.0  # seconds: what is done sooner shows no bar
 MOST_READERS = 8  # threads: decoding leaves Python's lock
 LEAST_FRAMES_PER_SECOND = 8.0  # that may be left of a clip without a word: below, movements are jumps
 MOST_PROPOSED = 3  # folders to be allowed
@@ -307,6 +306,6 @@ def map_in_threads(
     pool = ThreadPoolExecutor(most_threads)
     try:
         done = pool.map(work, things)
-        return list(tqdm(done, label, len(things), leave=False, disable=None, delay=PROGRESS_DELAY))
+        return list(with_progress(done, label, len(things)))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -13,14 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
 from webdataset import TarWriter
 
-from common.console import counted
+from common.console import counted, with_progress
 from common.errors import UserError
 from common.files import new_folder
 from common.randomness import numpy_generator
-from data.inspection import PROGRESS_DELAY
 from data.media.containers import check_kind
 from data.media.decode import open_media
 from data.media.encode import ENCODED_SUFFIX, encode_clip
@@ -189,7 +187,7 @@ class _Writer:
     def _prepared(self, pool: ThreadPoolExecutor) -> Iterator[tuple[ManifestRow, Future[ShardSample]]]:
         """Yield all rows in order, while a few that come later are prepared."""
         waiting: deque[tuple[ManifestRow, Future[ShardSample]]] = deque()
-        for row in tqdm(self._rows, "Writing shards", leave=False, disable=None, delay=PROGRESS_DELAY):
+        for row in with_progress(self._rows, "Writing shards"):
             waiting.append((row, pool.submit(prepare_sample, self._root, row)))
             if len(waiting) > self._workers:
                 yield waiting.popleft()

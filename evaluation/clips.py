@@ -1,7 +1,6 @@
 """What is asked of a trained run, the clips that it makes of that, and the real clips beside them."""
 
 import itertools
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,8 +11,8 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 import numpy
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from common.console import with_progress
 from common.errors import UserError
 from common.randomness import derive_seed
 from data.batches import BatchOrder
@@ -128,7 +127,7 @@ def training_history(
     spread: dict[str, ClipRow] = {}
     clips = 0
     keys = itertools.islice(BatchOrder(training, run.frames_per_step, run.config.SEED, 0), run.step)
-    for key in tqdm(keys, total=run.step, desc="replaying the training's order", file=sys.stderr, disable=None):
+    for key in with_progress(keys, "replaying the training's order", run.step):
         for epoch, index in key.clips:
             row = training.row(epoch, index)
             captions.add(row.caption)
@@ -206,5 +205,5 @@ def _generate(run: TrainedRun, texts: Sequence[str], noises: Sequence[Tensor], s
         texts,
         noises,
         derive_seed(seed, "evaluation"),
-        watch=lambda groups: tqdm(groups, desc="generating", unit="batch", file=sys.stderr, disable=None),
+        watch=lambda groups: with_progress(groups, "generating batches of clips"),
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from common.console import SECONDS_BETWEEN_LINES
 from common.files import write_atomically
 from common.randomness import derive_seed, numpy_generator
 from data.batches import prepared
@@ -27,7 +28,6 @@ WARMUP_STEPS = 50
 WEIGHT_DECAY = 0.01
 LARGEST_GRADIENT = 1.0
 FOLDER = "recognisers"  # in CACHE_DIR
-SECONDS_BETWEEN_REPORTS = 10.0
 MOST_BYTES = 256e6  # of the clips that are kept in memory: those of a larger data set are drawn
 CPU = torch.device("cpu")
 
@@ -95,7 +95,7 @@ def progress(steps: int, name: str, beginning: str) -> Callable[[int, float], No
         nonlocal reported
         if step == 1:
             print(f"{beginning}; it is kept in CACHE_DIR for later runs.")
-        elif time.monotonic() - reported > SECONDS_BETWEEN_REPORTS or step == steps:
+        elif time.monotonic() - reported > SECONDS_BETWEEN_LINES or step == steps:
             print(f"{name}: step {step} of {steps}, loss {loss:.3f}", flush=True)
         else:
             return

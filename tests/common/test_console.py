@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import functools
 import importlib
 import io
 import os
@@ -12,7 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
+from common import console
 from common.console import command, counted, forgiving_output, program
 from common.errors import UserError
 from tests.sources import ROOMS, python_files
@@ -180,3 +183,13 @@ def test_ctrl_c_while_a_program_imports_is_one_line() -> None:
         finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert finished.stderr.startswith(said)
         assert finished.returncode != 0
+
+
+def test_without_a_terminal_progress_is_lines_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter([0.0, 4.0, 10.0, 10.0, 14.0, 20.0, 20.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(console, "tqdm", functools.partial(tqdm, disable=True))
+    assert list(console.with_progress(["a", "b", "c", "d"], "decoding clips")) == ["a", "b", "c", "d"]
+    assert capsys.readouterr().err == "decoding clips: 1 of 4\ndecoding clips: 3 of 4\n"
