@@ -127,8 +127,8 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
         assert training is not None
         report |= _captioned_report(request, run, splits, training, clips, judged, figures)
     labelled = [Labelled(each.text, clip) for each, clip in zip(of_clips, generated, strict=True)]
-    report["metrics"] = metric_figures(request.metrics, ceilings, labelled, subject.judged, rate)
-    report |= _conditions(request, run, subject)
+    report["metrics"], failures = metric_figures(request.metrics, ceilings, labelled, subject.judged, rate)
+    report |= _conditions(request, run, subject, failures)
     report["verdict"] = verdicts(figures)
     report["captions"] = caption_records(subject.asked, clips, judged)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -253,9 +253,11 @@ def _group(
     return {"captions": len(members), "clips": len(places), **figures_as_json(figures)}
 
 
-def _conditions(request: EvaluationRequest, run: TrainedRun, subject: Subject) -> dict[str, object]:
+def _conditions(
+    request: EvaluationRequest, run: TrainedRun, subject: Subject, failures: Sequence[str]
+) -> dict[str, object]:
     """Return how the figures came about."""
-    notes = [*NOTES, *subject.notes]
+    notes = [*NOTES, *subject.notes, *failures]
     if run.samples_seen != subject.history.clips:
         notes.append(
             f"The run has seen {counted(run.samples_seen, 'clip')}, {subject.history.clips} by its last BATCH_SIZE: it "

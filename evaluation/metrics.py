@@ -98,8 +98,8 @@ def metric_figures(
     generated: Sequence[Labelled],
     real: RealClips,
     rate: float,
-) -> dict[str, object]:
-    """Return for each metric, by name, each of its figures with its ceiling and its floor.
+) -> tuple[dict[str, object], list[str]]:
+    """Return for each metric, by name, each of its figures with its ceiling and its floor, and what failed.
 
     The floor is the figure of the same clips where each is compared as if another caption had been asked for: the
     next one of the list. A metric whose floor is its value does not see whether clips show their captions.
@@ -115,9 +115,14 @@ def metric_figures(
     others = dict(zip(names, [*list(names.values())[1:], *list(names.values())[:1]], strict=True))
     shuffled = [Labelled(others[caption_key(each.caption)], each.clip) for each in generated]
     figures: dict[str, object] = {}
+    failures: list[str] = []
     for metric, ceiling in zip(metrics, ceilings, strict=True):
-        values = _of(metric, generated, real, rate)
-        floor = _of(metric, shuffled, real, rate) if len(names) > 1 else {}
+        try:
+            values = _of(metric, generated, real, rate)
+            floor = _of(metric, shuffled, real, rate) if len(names) > 1 else {}
+        except UserError as error:  # it was right for real clips, and what else was found is not to be lost
+            failures.append(str(error))
+            continue
         figures[metric.name] = {
             name: {
                 "value": values.get(name),
@@ -126,7 +131,7 @@ def metric_figures(
             }
             for name in dict.fromkeys([*values, *ceiling])
         }
-    return figures
+    return figures, failures
 
 
 def _of(metric: NamedMetric, clips: Sequence[Labelled], real: RealClips, rate: float) -> dict[str, float]:

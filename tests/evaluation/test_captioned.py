@@ -189,3 +189,17 @@ def test_a_caption_that_no_clip_shows_is_named(
     assert [record["caption"] for record in report["captions"]] == ["Hello", "thank you"]
     assert program.main([f"--run={tmp_path / 'logs'}", *asked, "--trained"]) == 1
     assert "--trained: --captions says what is asked; leave it out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_of_ten_thousand_captions_a_hundred_are_asked_for(
+    small_arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    for number in range(8):
+        replicas.write_clip(tmp_path / "set" / f"{number}.mp4", number)
+    rows = [f"{number % 8}.mp4,sentence {number}" for number in range(10_000)]
+    (tmp_path / "set" / "manifest.csv").write_text("\n".join(["path,text", *rows]))
+    report = evaluated(small_arguments, tmp_path / "set" / "manifest.csv", tmp_path)
+    assert len(report["captions"]) == captioned.CAPTIONS_ASKED
+    # Each clip has 1,250 captions, so that nothing tells them apart but chance.
+    assert report["verdict"][0].startswith("This data set cannot tell whether clips show what was asked for")

@@ -81,18 +81,27 @@ def test_a_function_of_a_user_has_its_figures_with_ceiling_and_floor(plugin: str
     ceilings = real_ceilings(metrics, REAL, 12.0)
     assert ceilings[0] == {"difference": 3.0, "rate": 12.0}  # (2 + 4) / 2
     generated = [Labelled("dark", shade(16)), Labelled("light", shade(120))]
-    found = metric_figures(metrics[:1], ceilings[:1], generated[:2], REAL, 12.0)
+    found, failures = metric_figures(metrics[:1], ceilings[:1], generated, REAL, 12.0)
+    assert failures == []
     assert found == {
         f"{plugin}:brightness": {
             "difference": {"value": 8.0, "real_ceiling": 3.0, "shuffled_floor": (94 + 110) / 2},
             "rate": {"value": 12.0, "real_ceiling": 12.0, "shuffled_floor": 12.0},
         }
     }
-    assert metric_figures(metrics[:1], ceilings[:1], generated[:1], REAL, 12.0)[f"{plugin}:brightness"] == {
+    alone, _ = metric_figures(metrics[:1], ceilings[:1], generated[:1], REAL, 12.0)
+    assert alone[f"{plugin}:brightness"] == {
         "difference": {"value": 6.0, "real_ceiling": 3.0, "shuffled_floor": None},
         "rate": {"value": 12.0, "real_ceiling": 12.0, "shuffled_floor": None},
     }
     assert ceilings[1]["difference"] == 3.5  # with the weights
+
+
+def test_a_metric_that_fails_on_generated_clips_costs_no_other_figure(plugin: str) -> None:
+    metrics = [find_metric(f"{plugin}:broken"), find_metric(f"{plugin}:brightness")]
+    found, (failure,) = metric_figures(metrics, [{}, {}], [Labelled("dark", shade(16))], REAL, 12.0)
+    assert list(found) == [f"{plugin}:brightness"]
+    assert failure.startswith(f"--metric {plugin}:broken: failed in ")
 
 
 @pytest.mark.parametrize(
