@@ -10,7 +10,7 @@ from data.clip_set import open_clip_set
 from data.fingerspelling import open_fingerspelling
 from data.formats import folder, words
 from data.formats.registry import read_data_set
-from data.inspection import ClipReader, Inspection, inspect_clips
+from data.inspection import ClipReader, Inspection, inspect_clips, with_one_region
 from data.lengths import stored_lengths
 from data.media.files import printable
 from data.media.resample import ClipShape
@@ -63,7 +63,10 @@ def inspect_data(config: Config) -> tuple[Inspection, ClipReader]:
         manifest = dataclasses.replace(manifest, notices=(*manifest.notices, Notice("files", note)))
     shape = ClipShape(stored_lengths(config), config.IMAGE_SIZE, config.CLIP_FIT)
     reader = ClipReader(manifest.root, shape, _build_cache(config))
-    return inspect_clips(name, recognised, manifest, reader, VerdictStore(config.CACHE_DIR, manifest.root)), reader
+    found = inspect_clips(name, recognised, manifest, reader, VerdictStore(config.CACHE_DIR, manifest.root))
+    if config.COMPOSE_SIGNS > 1:
+        found = dataclasses.replace(found, usable=with_one_region(found.usable))
+    return found, reader
 
 
 def _build_cache(config: Config) -> ClipCache:

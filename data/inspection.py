@@ -10,7 +10,7 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from data.cache import ClipCache
 from data.lengths import ClipLengths
 from data.media.decode import DECODING_VERSION, decode_media, media_digest, media_stamp
 from data.media.files import printable
-from data.media.motion import grey_copy, moving_frames
+from data.media.motion import Region, grey_copy, moving_frames
 from data.media.resample import Change, ClipShape, DecodedClip, MediaFacts
 from data.rows import Manifest, ManifestRow, Media, Notice, SkippedRow, UnusableClip
 from data.verdicts import Verdict, VerdictStore
@@ -79,7 +79,7 @@ class ClipReader:
         Raises:
             UnusableClip: it cannot be decoded any more, or is no longer the one that was inspected.
         """
-        key = self._key(clip.row, clip.digest, self.frames(clip))
+        key = self._key(clip.row, clip.digest, self.frames(clip), clip.facts.region)
         return self.cache.get_or_make(key, lambda: self._decode(clip))
 
     def load(self, clip: InspectedClip) -> numpy.ndarray:
@@ -103,7 +103,7 @@ class ClipReader:
         Raises:
             UserError: see `load`.
         """
-        key = ("moving", MOTION_VERSION, *self._key(clip.row, clip.digest, self.frames(clip)))
+        key = ("moving", MOTION_VERSION, *self._key(clip.row, clip.digest, self.frames(clip), clip.facts.region))
 
         def find() -> numpy.ndarray:
             pixels_THWC = self.load(clip)
@@ -117,13 +117,15 @@ class ClipReader:
 
     def keep(self, row: ManifestRow, digest: str, decoded: DecodedClip) -> None:
         """Put a clip that has just been decoded into the cache, unless it is there."""
-        self.cache.get_or_make(self._key(row, digest, len(decoded.pixels_THWC)), lambda: decoded.pixels_THWC)
+        key = self._key(row, digest, len(decoded.pixels_THWC), decoded.facts.region)
+        self.cache.get_or_make(key, lambda: decoded.pixels_THWC)
 
-    def _key(self, row: ManifestRow, digest: str, frames: int) -> tuple[str | int | float, ...]:
+    def _key(self, row: ManifestRow, digest: str, frames: int, region: Region | None) -> tuple[str | int | float, ...]:
         span = row.media.span
         end = "end" if span.end is None else span.end
         source = ("clip", DECODING_VERSION, row.media.kind, digest, span.start, end, row.media.frames_per_second)
-        return (*source, frames, *self.shape.image_size, self.shape.fit)
+        kept = astuple(region) if region is not None and self.shape.fit == "signer" else ()
+        return (*source, frames, *self.shape.image_size, self.shape.fit, *kept)
 
     def _decode(self, clip: InspectedClip) -> numpy.ndarray:
         media = clip.row.media
@@ -219,6 +221,22 @@ def picture_notices(clips: Sequence[InspectedClip], shape: ClipShape) -> tuple[N
             f"{other!r} would not"
         )
     return tuple(Notice("pictures", text) for text in texts)
+
+
+def with_one_region(clips: Sequence[InspectedClip]) -> tuple[InspectedClip, ...]:
+    """Give all clips the smallest region that holds those in which each moves.
+
+    Clips that are joined to one must not differ in it: the signer would jump, and change in size.
+    """
+    regions = [astuple(clip.facts.region) for clip in clips if clip.facts.region is not None]
+    if not regions:
+        return tuple(clips)
+    tops, lefts, bottoms, rights = zip(*regions, strict=True)
+    whole = Region(min(tops), min(lefts), max(bottoms), max(rights))
+    return tuple(
+        clip if clip.row.media.kind == "pose" else replace(clip, facts=replace(clip.facts, region=whole))
+        for clip in clips
+    )
 
 
 def is_still(clip: InspectedClip) -> bool:

@@ -170,3 +170,20 @@ def test_a_resume_goes_on_at_the_exact_sentence(open_, tokenize):
 def test_sentences_that_the_model_would_not_read_in_full_are_refused(open_):
     with pytest.raises(UserError, match=r"sentences may have 29 symbols, and 20 are read.* raise MAX_CAPTION_LENGTH"):
         open_(MAX_CAPTION_LENGTH=20)
+
+
+def test_all_signs_of_a_set_are_cut_to_one_region(open_):
+    """Signs move 6 to 18 columns from one place: cut to regions of their own, their squares would differ in size."""
+    splits = open_(CLIP_FIT="signer")
+    sizes = {caption: _bright(splits.real_clips(caption, 1)[0][0]) for caption in STEPS}
+    assert len(set(sizes.values())) == 1, sizes
+    longest = open_(CLIP_FIT="signer", COMPOSE_SIGNS=1).real_clips("we", 1)[0]  # whose region holds the others
+    assert sizes["we"] == _bright(longest[0])
+    shortest = open_(CLIP_FIT="signer", COMPOSE_SIGNS=1).real_clips("go", 1)[0]
+    assert sizes["go"] < _bright(shortest[0])
+
+
+def _bright(frame):
+    """Return height and width of the square in a frame."""
+    is_bright = frame.mean(axis=2) > 130
+    return int(is_bright.any(axis=1).sum()), int(is_bright.any(axis=0).sum())
