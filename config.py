@@ -19,6 +19,7 @@ from common.field_types import (
     LONGEST_CAPTION,
     MOST_FRAMES,
     MOST_LETTERS,
+    MOST_SIGNS,
     AbsoluteFolder,
     Folder,
     FolderName,
@@ -88,7 +89,7 @@ class Config(Settings):
     CLIP_FIT: Literal["crop", "pad", "signer"] = "crop"
     """How clips of DATA_ROOT get the shape of IMAGE_SIZE: "crop" takes the centre, "pad" all, with black borders, and
     "signer" the region in which the clip moves, so that hands fill it."""
-    COMPOSE_SIGNS: int = Field(1, ge=1, le=8)
+    COMPOSE_SIGNS: int = Field(1, ge=1, le=MOST_SIGNS)
     """Signs of the longest sentences that are joined from clips of DATA_ROOT, where each shows one sign; 1 is off."""
     SPLIT_BY: Literal["auto", "signer", "caption"] = "auto"
     """What is held out of DATA_ROOT: other signers or other captions; "auto" takes the data set's own split first."""

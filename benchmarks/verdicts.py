@@ -186,9 +186,9 @@ def train_and_judge(name: str, folder: Path, options: Sequence[str] = ()) -> Jud
             code = training_program.main([*command, f"--experiment-name={run.name}", *options])
         if code or evaluation_program.main([f"--run={run}", f"--output={report}"]):
             raise UserError(f"the run {name!r} ended with an error, see above")
-    file, constants = read_run(run)
-    diagnosis = diagnose(file.history, constants)
-    (clip,) = make_clips(open_trained_run(SamplingRequest(run=run)), [SHOWN_SIGN], 1, 0)
+    logged, constants = read_run(run)
+    diagnosis = diagnose(logged.history, constants)
+    (clip,) = make_clips(open_trained_run(SamplingRequest(run=run, device="cpu")), [SHOWN_SIGN], 1, 0)
     rules = tuple(finding.rule for finding in (*diagnosis.problems, *diagnosis.warnings))
     return Judgement(json.loads(report.read_text(encoding="utf-8")), rules, clip)
 

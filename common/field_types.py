@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 MOST_FRAMES = 1024  # of MAX_FRAMES
 FRAME_STEP = 4  # clips have a multiple of so many frames, so that enough have as many to fill a batch
 MOST_LETTERS = 12  # of MAX_WORD_LETTERS, and of what can be asked for, whatever that is
+MOST_SIGNS = 8  # of COMPOSE_SIGNS, and of what can be asked for, whatever that is
 LETTERS_A_SECOND = 3  # of finger-spelling (data.fingerspelling.timing)
 SMALLEST_SIDE, LARGEST_SIDE = 16, 2048  # pixels of IMAGE_SIZE
 LONGEST_CAPTION = 4096  # of MAX_CAPTION_LENGTH

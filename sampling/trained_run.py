@@ -11,7 +11,7 @@ from checkpoints.checkpoint import config_of_checkpoint, find_checkpoint, load_w
 from checkpoints.run_folder import CHECKPOINTS, MAKE_A_RUN, SPLIT_FILE, find_run
 from common.console import counted
 from common.errors import UserError
-from common.field_types import LARGEST_GUIDANCE_SCALE, MOST_LETTERS, language_mark
+from common.field_types import LARGEST_GUIDANCE_SCALE, MOST_LETTERS, MOST_SIGNS, language_mark
 from common.settings import config_as_json, config_from_json
 from compute.device import ComputeDevice, DeviceName, choose_device, precision_elsewhere
 from config import Config
@@ -171,9 +171,11 @@ def check_text(name: str, text: str, config: Config, tokenizer: Tokenizer, signs
             raise UserError(f"{shown}: {letters} letters are too many; it can have {most}")
     if signs is not None:
         try:
-            signs.segment(text)
+            count = len(signs.segment(text))
         except UserError as error:
             raise UserError(f"{name} {error}") from error
+        if count > MOST_SIGNS:
+            raise UserError(f"{shown}: {count} signs are too many; it can have {MOST_SIGNS}")
     if len(tokens) > tokenizer.max_length:
         raise UserError(
             f"{shown}: it has {counted(len(tokens), 'symbol')}, and the run reads {tokenizer.max_length} "

@@ -283,6 +283,9 @@ def test_signs_that_the_run_does_not_know_are_named(tmp_path: Path) -> None:
     check_text("--text", "go HOP go", config, tokenizer, signs)
     with pytest.raises(UserError, match=r"^--text 'go had' has words .* no known sign: 'had'\. Known: Go, hop\.$"):
         check_text("--text", "go had", config, tokenizer, signs)
+    check_text("--text", "go " * 7 + "go", config, tokenizer, signs)
+    with pytest.raises(UserError, match=r"^--text '(go ){8}go': 9 signs are too many; it can have 8$"):
+        check_text("--text", "go " * 8 + "go", config, tokenizer, signs)
 
 
 def test_languages_are_compared_where_both_can_show_the_word(tmp_path: Path) -> None:
