@@ -74,10 +74,11 @@ def captioned_subject(
             f"retrieval_real_ceiling: {real.in_another_look} of {counted(len(real.queries), 'real clip')} are "
             "reference clips in another look (place, size, speed, light, colours): their captions have one clip."
         )
-    if not unseen:
+    asked = asked_captions(chosen, history)
+    if not unseen and not all(each.in_training for each in asked):
         notes.append("memorisation cannot be told: training had all clips, so nothing says how near is too near.")
     return Subject(
-        asked=asked_captions(chosen, history),
+        asked=asked,
         history=history,
         beside=tuple(clips[sample % len(clips)] for clips in beside for sample in range(samples)),
         judged=real,

@@ -64,7 +64,8 @@ NOTES = (
     "A caption was in training if one of the clips of the run's steps showed it, however few these steps were.",
     "Intervals are 95 % and come from a bootstrap over captions; null where there are too few. Where all n captions "
     "give the same figure, such as a rate of 0, the interval has no width; up to 3 / n cannot be ruled out then.",
-    "memorisation is about 0.05 where nothing is copied; blurred clips are near to everything and raise it too.",
+    "memorisation is about 0.05 where nothing is copied; blurred clips are near to everything and raise it too. Where "
+    "all captions were in training, real clips of them are compared with the other training clips.",
 )
 
 

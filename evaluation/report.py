@@ -9,9 +9,9 @@ from torch import Tensor
 
 from data.clip_splits import caption_key
 from data.records import ClipSource
-from evaluation.clips import Asked, EvaluationClips, Figures, RealClips, TrainingHistory, in_unit_range
+from evaluation.clips import REFERENCE_CLIPS, Asked, EvaluationClips, Figures, RealClips, TrainingHistory, in_unit_range
 from measures.bootstrap import Interval, bootstrap_ratio
-from measures.clips import are_copies, chroma, hold_share, motion_energy, nearest_distances, sharpness, small_copies
+from measures.clips import are_copies, chroma, clip_distances, hold_share, motion_energy, sharpness, small_copies
 from measures.likeness import (
     NEIGHBOURS,
     clip_statistics,
@@ -33,7 +33,8 @@ from measures.retrieval import (
 )
 from measures.text_video import RANKS, TextVideoJudge, text_agreement, text_distances
 
-FAILURES_LISTED = 20
+ROWS_AT_ONCE = 512
+SAME_CLIP = 1e-4  # as a distance, see `clip_distances`
 
 LOOKS = {
     "motion_energy_ratio": motion_energy,
@@ -251,32 +252,48 @@ def memorisation_figures(
 ) -> Figures:
     """Compare clips of captions that training did not show with training clips; of all where it showed all.
 
-    `unseen_real`: real clips, uint8 [T, H, W, 3] each, that training did not show either.
+    Real clips say how near is too near: unseen ones, or, where training showed all captions, those training clips that
+    show them, each compared with all others. Unseen clips would then be of other captions, and farther away.
+
+    `unseen_real`: real clips, uint8 [T, H, W, 3] each, that training did not show.
 
     Returns:
         memorisation is the share of generated clips that count as copied, about 0.05 where nothing is; with the mean
-        distances of generated and real clips to their nearest training clips. None where all real clips were trained
-        on, so that nothing says how near is too near.
+        distances of generated and real clips to their nearest training clips. None where there are no such real clips.
     """
     new = [index for index, asked in enumerate(clips.asked) if not asked.in_training]
     chosen = new or list(range(len(clips.asked)))
-    if not unseen_real:
+    rows, own = history.rows, []
+    if new:
+        real_clips = list(in_unit_range(unseen_real))
+    else:
+        wanted = {caption_key(asked.text) for asked in clips.asked}
+        own = [place for place, row in enumerate(rows) if caption_key(row.caption) in wanted][:REFERENCE_CLIPS]
+        real_clips = list(in_unit_range(training.load(rows[place]) for place in own))
+    if not real_clips or len(rows) <= len(own[:1]):
         return {"memorisation": None}
     generated = torch.cat([small_copies([clip]) for clip in in_unit_range(clips.generated[index] for index in chosen)])
-    real = torch.cat([small_copies([clip]) for clip in in_unit_range(unseen_real)])
+    real = torch.cat([small_copies([clip]) for clip in real_clips])
     nearest = torch.full((len(generated) + len(real),), torch.inf)
-    for start in range(0, len(history.rows), 512):
-        loaded = (training.load(row) for row in history.rows[start : start + 512])
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        loaded = (training.load(row) for row in rows[start : start + ROWS_AT_ONCE])
         copies = torch.cat([small_copies([clip]) for clip in in_unit_range(loaded)])
-        nearest = torch.minimum(nearest, nearest_distances(torch.cat((generated, real)), copies))
+        distances = clip_distances(torch.cat((generated, real)), copies)
+        for index, place in enumerate(own):
+            if start <= place < start + len(copies):
+                distances[len(generated) + index, place - start] = torch.inf  # from itself
+        nearest = torch.minimum(nearest, distances.amin(dim=1))
     of_generated, of_real = nearest[: len(generated)], nearest[len(generated) :]
+    if own:
+        of_real = of_real[of_real > SAME_CLIP]  # some sets have a clip twice
+        if not len(of_real):
+            return {"memorisation": None}
     names = [clips.asked[index].text for index in chosen]
     ones = numpy.ones(len(chosen))
-    mean_real = float(of_real.mean())
     return {
         "memorisation": bootstrap_ratio(are_copies(of_generated, of_real).numpy(), ones, names, seed),
         "nearest_training_distance": bootstrap_ratio(of_generated.double().numpy(), ones, names, seed),
-        "nearest_training_distance_real": Interval(mean_real, None, None),
+        "nearest_training_distance_real": Interval(float(of_real.mean()), None, None),
     }
 
 

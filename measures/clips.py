@@ -123,8 +123,8 @@ def shrunk(grey_THW: Tensor, side: int) -> Tensor:
     return functional.adaptive_avg_pool2d(grey_THW[:, None], size)[:, 0]
 
 
-def nearest_distances(clips_NV: Tensor, training_MV: Tensor) -> Tensor:
-    """Return how far each clip is from its nearest training clip: [N].
+def clip_distances(clips_NV: Tensor, training_MV: Tensor) -> Tensor:
+    """Return how far each clip is from each training clip: [N, M].
 
     Args:
         clips_NV: from `small_copies`.
@@ -133,8 +133,12 @@ def nearest_distances(clips_NV: Tensor, training_MV: Tensor) -> Tensor:
     Returns:
         Root mean square difference of the values; 0 is a copy, 2 the largest possible.
     """
-    distance_NM = torch.cdist(clips_NV, training_MV) / training_MV.shape[1] ** 0.5
-    return distance_NM.amin(dim=1)
+    return torch.cdist(clips_NV, training_MV) / training_MV.shape[1] ** 0.5
+
+
+def nearest_distances(clips_NV: Tensor, training_MV: Tensor) -> Tensor:
+    """Return how far each clip is from its nearest training clip: [N], see `clip_distances`."""
+    return clip_distances(clips_NV, training_MV).amin(dim=1)
 
 
 def are_copies(generated_N: Tensor, real_M: Tensor) -> Tensor:

@@ -166,3 +166,23 @@ def test_a_difference_that_few_captions_make_by_chance_is_none() -> None:
     assert verdict.endswith("more captions may tell.")
     figures["retrieval_real_ceiling"] = Interval(0.5, 0.2, 0.8)
     assert verdicts(figures)[0].startswith("The text is ignored: 0%")
+
+
+class Takes(FixedRows):
+    """Several takes of each sign, numbered behind the bar of a row's name."""
+
+    def load(self, row: ClipRow) -> numpy.ndarray:
+        return signed(row.caption, int(row.id.rpartition("|")[2]))
+
+
+@pytest.mark.parametrize(("take", "expected"), [(9, 0.0), (2, 1.0)])
+def test_a_new_take_of_a_trained_sign_is_no_copy_however_far_other_signs_are(take: int, expected: float) -> None:
+    rows = tuple(ClipRow(f"{sign}|{number}", sign, FRAMES, 1.0) for sign in CAPTIONS for number in range(1, 5))
+    asked = tuple(Asked(caption, in_training=True) for caption in CAPTIONS)
+    generated = tuple(signed(caption, take) for caption in CAPTIONS)
+    clips = EvaluationClips(asked, generated, generated)
+    history = TrainingHistory(frozenset(CAPTIONS), rows, len(rows))
+    far = [255 - signed(caption, 7) for caption in CAPTIONS]  # unseen, and nearly everything is nearer
+    found = memorisation_figures(clips, history, Takes(rows), far, 0)["memorisation"]
+    assert found is not None
+    assert found.value == pytest.approx(expected, abs=0.2)
