@@ -64,9 +64,8 @@ def inspect_data(config: Config) -> tuple[Inspection, ClipReader]:
     shape = ClipShape(stored_lengths(config), config.IMAGE_SIZE, config.CLIP_FIT)
     reader = ClipReader(manifest.root, shape, _build_cache(config))
     found = inspect_clips(name, recognised, manifest, reader, VerdictStore(config.CACHE_DIR, manifest.root))
-    if config.COMPOSE_SIGNS > 1:
-        found = dataclasses.replace(found, usable=with_one_region(found.usable))
-    return found, reader
+    usable = with_one_region(found.usable) if config.COMPOSE_SIGNS > 1 else found.usable
+    return dataclasses.replace(found, usable=usable), reader
 
 
 def _build_cache(config: Config) -> ClipCache:

@@ -10,7 +10,7 @@ from common.console import counted, program
 from compute.memory import keep_freed_memory
 from evaluation.captioned import CAPTIONS_ASKED
 from evaluation.evaluate import EvaluationRequest, evaluate
-from evaluation.metrics import BUILT_IN, find_metric
+from evaluation.metrics import find_metric
 from sampling.trained_run import add_sampling_options, add_weights_options
 
 COLUMNS = {
@@ -96,9 +96,9 @@ def _parse(arguments: Sequence[str]) -> EvaluationRequest:
         type=find_metric,
         action="append",
         default=[],
-        metavar="NAME[=WEIGHTS]",
-        help=f"a further metric, with a local file of its weights: {', '.join(BUILT_IN)}, or MODULE:FUNCTION of your "
-        "own (docs/evaluation.md); may be repeated",
+        metavar="MODULE:FUNCTION[=WEIGHTS]",
+        help="a further metric: a function of yours, such as FVD, with a local file of its weights "
+        "(docs/evaluation.md); may be repeated",
     )
     parser.add_argument("--seed", type=int, default=0, help="of captions, noise and looks (default 0)")
     add_sampling_options(parser)

@@ -3,25 +3,17 @@
 import importlib
 import math
 import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
-import torch
-from torch import Tensor
 
 from common.errors import UserError
 from data.clip_splits import caption_key
 from evaluation.clips import Labelled, RealClips
-from measures.clips import at_moments
-from measures.likeness import frechet_distance
-from measures.retrieval import joint_error
 
-BUILT_IN = {name: f"evaluation.metrics:{name}" for name in ("fvd", "dtw_mje")}
-REMEDY = f"name {' or '.join(BUILT_IN)}, or MODULE:FUNCTION of a module that Python finds from here"
-FVD_FRAMES = 16
+REMEDY = "name MODULE:FUNCTION, where Python finds the module from here"
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ Metric = Callable[[MetricClips], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class NamedMetric:
-    """A metric as `--metric NAME[=WEIGHTS]` names it."""
+    """A metric as `--metric MODULE:FUNCTION[=WEIGHTS]` names it."""
 
     name: str
     function: Metric
@@ -66,13 +58,13 @@ class NamedMetric:
 
 
 def find_metric(text: str) -> NamedMetric:
-    """Return the metric of `NAME`, `MODULE:FUNCTION` or either with `=WEIGHTS`.
+    """Return the metric of `MODULE:FUNCTION` or `MODULE:FUNCTION=WEIGHTS`.
 
     Raises:
         UserError: there is no such module, function or file of weights.
     """
     name, _, path = text.partition("=")
-    module_name, _, function_name = BUILT_IN.get(name, name).partition(":")
+    module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise UserError(f"--metric {name}: no such metric; {REMEDY}")
     try:
@@ -140,46 +132,3 @@ def _of(metric: NamedMetric, clips: Sequence[Labelled], real: RealClips, rate: f
         references.setdefault(caption_key(each.caption), each.clip)
     chosen = [each for each in clips if caption_key(each.caption) in references]
     return metric(chosen, [references[caption_key(each.caption)] for each in chosen], rate) if chosen else {}
-
-
-def fvd(clips: MetricClips) -> dict[str, float]:
-    """Return the Fréchet video distance (Unterthiner et al. 2018) of clips from real ones; 0 is the same.
-
-    Its weights are the network I3D as the TorchScript file of StyleGAN-V (Skorokhodov et al. 2022), i3d_torchscript.pt.
-    Each clip is seen at 16 moments, evenly spread over it. The distance of few clips is far above 0 even between real
-    ones, and it says nothing of single captions: read it beside its ceiling.
-    """
-    detector = _script(clips.weights, "fvd=i3d_torchscript.pt")
-
-    def features(videos: Sequence[numpy.ndarray]) -> Tensor:
-        picked = (at_moments(torch.from_numpy(video).movedim(-1, 0), FVD_FRAMES).float()[None] for video in videos)
-        return torch.cat([detector(video, rescale=True, resize=True, return_features=True) for video in picked])
-
-    with torch.inference_mode():
-        return {"fvd": frechet_distance(features(clips.clips), features(clips.real))}
-
-
-def dtw_mje(clips: MetricClips) -> dict[str, float]:
-    """Return the mean error of joints under dynamic time warping, see `joint_error`.
-
-    Its weights are a pose estimator as a TorchScript file, which takes float32 [T, 3, H, W] in [0, 1] and returns
-    [T, J, D]: the places of J joints in D dimensions, in units of its choice.
-    """
-    estimator = _script(clips.weights, "dtw_mje=pose_estimator.pt")
-
-    def poses(video: numpy.ndarray) -> Tensor:
-        found: Tensor = estimator(torch.from_numpy(video).float().permute(0, 3, 1, 2) / 255)
-        return found
-
-    with torch.inference_mode():
-        pairs = zip(clips.clips, clips.real, strict=True)
-        return {"dtw_mje": float(numpy.mean([joint_error(poses(clip), poses(real)) for clip, real in pairs]))}
-
-
-def _script(weights: Path | None, example: str) -> torch.jit.ScriptModule:
-    if weights is None:
-        raise ValueError(f"needs the weights of a network, such as --metric {example}")
-    with warnings.catch_warnings():
-        # PyTorch advises against TorchScript, but published networks come as such files.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.load(str(weights), map_location="cpu").eval()

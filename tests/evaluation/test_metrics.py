@@ -1,5 +1,6 @@
 """Metrics that are not ours: found by name, given real clips beside others, shown with ceiling and floor."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from evaluation.clips import Labelled, RealClips
 from evaluation.metrics import MetricClips, find_metric, metric_figures, real_ceilings
+from tests.sources import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
@@ -64,6 +66,16 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "plugin_of_a_user"
 
 
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The file that docs/evaluation.md shows."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"), re.S)
+    (tmp_path / "published_of_the_docs.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "published_of_the_docs", raising=False)
+    return "published_of_the_docs"
+
+
 def shade(value: int) -> numpy.ndarray:
     return numpy.full((4, 2, 2, 3), value, dtype=numpy.uint8)
 
@@ -107,12 +119,11 @@ def test_a_metric_that_fails_on_generated_clips_costs_no_other_figure(plugin: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lpips", "--metric lpips: no such metric; name fvd or dtw_mje, or MODULE:FUNCTION"),
+        ("lpips", "--metric lpips: no such metric; name MODULE:FUNCTION"),
         ("no_such_module:f", "no_such_module cannot be imported"),
         ("PLUGIN:missing", "has no function missing"),
         ("PLUGIN:constant", "has no function constant"),
         ("PLUGIN:brightness=no/such/file.pt", "file.pt does not exist"),
-        ("fvd=", "needs the weights of a network, such as --metric fvd=i3d_torchscript.pt"),
         ("PLUGIN:broken", "AttributeError: 'MetricClips' object has no attribute 'nothing'"),
         ("PLUGIN:not_figures", "could not convert string to float"),
     ],
@@ -124,13 +135,15 @@ def test_a_metric_that_cannot_be_used_says_why(text: str, message: str, plugin: 
     assert "--metric" in str(raised.value)
 
 
-def test_fvd_is_the_distance_of_two_gaussians_in_the_features_of_a_network(tmp_path: Path) -> None:
+def test_fvd_of_the_docs_is_the_distance_of_two_gaussians_in_the_features_of_a_network(
+    published: str, tmp_path: Path
+) -> None:
     path = tmp_path / "network.pt"
     torch.jit.script(FrameMeans()).save(str(path))
+    metric = find_metric(f"{published}:fvd={path}")
     generator = numpy.random.default_rng(0)
     clips = tuple(generator.integers(0, 256, (8 + index, 4, 4, 3), dtype=numpy.uint8) for index in range(6))
     brighter = tuple((clip // 2 + 100).astype(numpy.uint8) for clip in clips)
-    metric = find_metric(f"fvd={path}")
 
     def measured(first: tuple[numpy.ndarray, ...], second: tuple[numpy.ndarray, ...]) -> float:
         return metric.function(MetricClips(("",) * len(first), first, second, 12.0, path))["fvd"]
@@ -153,7 +166,9 @@ def test_fvd_is_the_distance_of_two_gaussians_in_the_features_of_a_network(tmp_p
     assert measured(clips, brighter) == pytest.approx(expected, rel=1e-3)
 
 
-def test_joint_error_does_not_mind_speed_and_is_the_mean_over_joints(tmp_path: Path) -> None:
+def test_joint_error_of_the_docs_does_not_mind_speed_and_is_the_mean_over_joints(
+    published: str, tmp_path: Path
+) -> None:
     path = tmp_path / "poses.pt"
     torch.jit.script(BrightestPixel()).save(str(path))
 
@@ -165,7 +180,7 @@ def test_joint_error_does_not_mind_speed_and_is_the_mean_over_joints(tmp_path: P
 
     def measured(places: list[int], real: list[int]) -> float:
         clips = MetricClips(("a",), (dot(places),), (dot(real),), 12.0, path)
-        return find_metric(f"dtw_mje={path}").function(clips)["dtw_mje"]
+        return find_metric(f"{published}:dtw_mje={path}").function(clips)["dtw_mje"]
 
     assert measured([1, 1, 4, 4, 7, 7], [1, 4, 7]) == pytest.approx(0, abs=1e-6)  # the same, at half the speed
     assert measured([3], [5]) == pytest.approx(1)  # one joint is 2 away, the other 0
