@@ -202,4 +202,4 @@ def test_of_ten_thousand_captions_a_hundred_are_asked_for(
     report = evaluated(small_arguments, tmp_path / "set" / "manifest.csv", tmp_path)
     assert len(report["captions"]) == captioned.CAPTIONS_ASKED
     # Each clip has 1,250 captions, so that nothing tells them apart but chance.
-    assert report["verdict"][0].startswith("This data set cannot tell whether clips show what was asked for")
+    assert any(verdict.startswith("This data set cannot tell") for verdict in report["verdict"]), report["verdict"]
