@@ -79,8 +79,7 @@ class ClipReader:
         Raises:
             UnusableClip: it cannot be decoded any more, or is no longer the one that was inspected.
         """
-        key = self._key(clip.row, clip.digest, self.frames(clip), clip.facts.region)
-        return self.cache.get_or_make(key, lambda: self._decode(clip))
+        return self.cache.get_or_make(self._key_of(clip), lambda: self._decode(clip))
 
     def load(self, clip: InspectedClip) -> numpy.ndarray:
         """Return a clip as `clip` does.
@@ -103,7 +102,7 @@ class ClipReader:
         Raises:
             UserError: see `load`.
         """
-        key = ("moving", MOTION_VERSION, *self._key(clip.row, clip.digest, self.frames(clip), clip.facts.region))
+        key = ("moving", MOTION_VERSION, *self._key_of(clip))
 
         def find() -> numpy.ndarray:
             pixels_THWC = self.load(clip)
@@ -119,6 +118,9 @@ class ClipReader:
         """Put a clip that has just been decoded into the cache, unless it is there."""
         key = self._key(row, digest, len(decoded.pixels_THWC), decoded.facts.region)
         self.cache.get_or_make(key, lambda: decoded.pixels_THWC)
+
+    def _key_of(self, clip: InspectedClip) -> tuple[str | int | float, ...]:
+        return self._key(clip.row, clip.digest, self.frames(clip), clip.facts.region)
 
     def _key(self, row: ManifestRow, digest: str, frames: int, region: Region | None) -> tuple[str | int | float, ...]:
         span = row.media.span

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -60,7 +61,7 @@ class TrainingHistory:
 
 
 class Labelled(NamedTuple):
-    """A real clip and what it shows."""
+    """A clip and what it shows, or was asked to show."""
 
     caption: str
     clip: numpy.ndarray  # uint8 [T, H, W, 3]
@@ -73,6 +74,18 @@ class RealClips:
     references: tuple[Labelled, ...]  # that the others are compared with
     queries: tuple[Labelled, ...]  # that go through the same figures as generated ones: the ceiling
     in_another_look: int  # of the queries: a reference shown as if filmed anew, because its caption has no other clip
+
+    @cached_property
+    def by_caption(self) -> dict[str, numpy.ndarray]:
+        """The first reference of each caption, by `caption_key`."""
+        found: dict[str, numpy.ndarray] = {}
+        for each in self.references:
+            found.setdefault(caption_key(each.caption), each.clip)
+        return found
+
+    def comparable(self, clips: Iterable[Labelled]) -> list[Labelled]:
+        """Return those clips of whose caption there is a reference."""
+        return [each for each in clips if caption_key(each.caption) in self.by_caption]
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,11 @@ class EvaluationClips(Generic[AnyAsked]):
     generated: tuple[numpy.ndarray, ...]  # uint8 [T, H, W, 3] each, from noises of their own
     real: tuple[numpy.ndarray, ...]  # the same, of the same captions
 
+    @property
+    def labelled(self) -> list[Labelled]:
+        """The generated clips, with what they were asked to show."""
+        return [Labelled(asked.text, clip) for asked, clip in zip(self.asked, self.generated, strict=True)]
+
     def of(self, places: Sequence[int]) -> "EvaluationClips[AnyAsked]":
         """Return some of the clips."""
         return EvaluationClips(
@@ -180,6 +198,12 @@ def make_sensitivity_clips(run: TrainedRun, captions: Sequence[str], seed: int) 
     ]
     clips = _generate(run, [text for text in captions for _ in range(SENSITIVITY_NOISES)], noises, seed)
     return at_equal_moments(clips).unflatten(0, (len(captions), SENSITIVITY_NOISES))
+
+
+def next_of_each(names: Iterable[str]) -> dict[str, str]:
+    """Return for each of some different names the one after it, and for the last the first."""
+    ordered = list(names)
+    return dict(zip(ordered, [*ordered[1:], *ordered[:1]], strict=True))
 
 
 def in_unit_range(clips: Iterable[numpy.ndarray]) -> Iterator[Tensor]:

@@ -27,7 +27,6 @@ from evaluation.clips import (
     Asked,
     EvaluationClips,
     Figures,
-    Labelled,
     Part,
     Subject,
     figures_as_json,
@@ -110,8 +109,8 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     clips = EvaluationClips(of_clips, generated, subject.beside)
     judged = judge([each.text for each in of_clips], generated, subject.judged)
     everywhere = range(len(of_clips))
-    is_spelled = isinstance(splits, FingerspellingSplits)
-    training = None if is_spelled else small_clips(splits.training, run.config.SEED)  # for both that learn from them
+    # Of what people bring, for both that learn from it.
+    training = None if isinstance(splits, FingerspellingSplits) else small_clips(splits.training, run.config.SEED)
     figures = {
         **retrieval_figures(judged, everywhere, request.seed),
         **agreement_figures(_text_video_judge(run, splits, training), judged, generated, subject.judged, request.seed),
@@ -127,8 +126,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     else:
         assert training is not None
         report |= _captioned_report(request, run, splits, training, clips, judged, figures)
-    labelled = [Labelled(each.text, clip) for each, clip in zip(of_clips, generated, strict=True)]
-    report["metrics"], failures = metric_figures(request.metrics, ceilings, labelled, subject.judged, rate)
+    report["metrics"], failures = metric_figures(request.metrics, ceilings, clips.labelled, subject.judged, rate)
     report |= _conditions(request, run, subject, failures)
     report["verdict"] = verdicts(figures)
     report["captions"] = caption_records(subject.asked, clips, judged)

@@ -11,7 +11,7 @@ import numpy
 
 from common.errors import UserError
 from data.clip_splits import caption_key
-from evaluation.clips import Labelled, RealClips
+from evaluation.clips import Labelled, RealClips, next_of_each
 
 REMEDY = "name MODULE:FUNCTION, where Python finds the module from here"
 
@@ -38,15 +38,19 @@ class NamedMetric:
     function: Metric
     weights: Path | None
 
-    def __call__(self, labelled: Sequence[Labelled], real: Sequence[numpy.ndarray], rate: float) -> dict[str, float]:
-        """Return its finite figures of some clips, beside a real one of each caption.
+    def figures(self, clips: Sequence[Labelled], real: RealClips, rate: float) -> dict[str, float]:
+        """Return its finite figures of those clips of whose caption there is a reference, beside that.
 
         Raises:
             UserError: it fails, which says where, or returns something other than figures by name.
         """
-        captions, clips = zip(*labelled, strict=True)
+        chosen = real.comparable(clips)
+        if not chosen:
+            return {}
+        captions, shown = zip(*chosen, strict=True)
+        beside = tuple(real.by_caption[caption_key(caption)] for caption in captions)
         try:
-            found = dict(self.function(MetricClips(captions, clips, tuple(real), rate, self.weights)))
+            found = dict(self.function(MetricClips(captions, shown, beside, rate, self.weights)))
             figures = {str(name): float(value) for name, value in found.items()}
         except Exception as error:  # another's code, which may raise anything
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -81,7 +85,7 @@ def find_metric(text: str) -> NamedMetric:
 
 def real_ceilings(metrics: Sequence[NamedMetric], real: RealClips, rate: float) -> list[dict[str, float]]:
     """Return each metric's figures of real clips in place of generated ones."""
-    return [_of(metric, real.queries, real, rate) for metric in metrics]
+    return [metric.figures(real.queries, real, rate) for metric in metrics]
 
 
 def metric_figures(
@@ -104,14 +108,14 @@ def metric_figures(
         rate: frames a second.
     """
     names = {caption_key(each.caption): each.caption for each in generated}
-    others = dict(zip(names, [*list(names.values())[1:], *list(names.values())[:1]], strict=True))
-    shuffled = [Labelled(others[caption_key(each.caption)], each.clip) for each in generated]
+    others = next_of_each(names)
+    shuffled = [Labelled(names[others[caption_key(each.caption)]], each.clip) for each in generated]
     figures: dict[str, object] = {}
     failures: list[str] = []
     for metric, ceiling in zip(metrics, ceilings, strict=True):
         try:
-            values = _of(metric, generated, real, rate)
-            floor = _of(metric, shuffled, real, rate) if len(names) > 1 else {}
+            values = metric.figures(generated, real, rate)
+            floor = metric.figures(shuffled, real, rate) if len(names) > 1 else {}
         except UserError as error:  # it was right for real clips, and what else was found is not to be lost
             failures.append(str(error))
             continue
@@ -124,11 +128,3 @@ def metric_figures(
             for name in dict.fromkeys([*values, *ceiling])
         }
     return figures, failures
-
-
-def _of(metric: NamedMetric, clips: Sequence[Labelled], real: RealClips, rate: float) -> dict[str, float]:
-    references: dict[str, numpy.ndarray] = {}
-    for each in real.references:
-        references.setdefault(caption_key(each.caption), each.clip)
-    chosen = [each for each in clips if caption_key(each.caption) in references]
-    return metric(chosen, [references[caption_key(each.caption)] for each in chosen], rate) if chosen else {}

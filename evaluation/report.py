@@ -9,7 +9,16 @@ from torch import Tensor
 
 from data.clip_splits import caption_key
 from data.records import ClipSource
-from evaluation.clips import REFERENCE_CLIPS, Asked, EvaluationClips, Figures, RealClips, TrainingHistory, in_unit_range
+from evaluation.clips import (
+    REFERENCE_CLIPS,
+    Asked,
+    EvaluationClips,
+    Figures,
+    RealClips,
+    TrainingHistory,
+    in_unit_range,
+    next_of_each,
+)
 from measures.bootstrap import Interval, bootstrap_ratio
 from measures.clips import are_copies, chroma, clip_distances, hold_share, motion_energy, sharpness, small_copies
 from measures.likeness import (
@@ -182,18 +191,10 @@ def moving_figures(clips: EvaluationClips[Asked], real: RealClips, seed: int) ->
     Generated clips, and the real queries, are compared with a reference of the same caption; the agreement of motion
     maps also with the reference of another one.
     """
-    references: dict[str, numpy.ndarray] = {}
-    for each in real.references:
-        references.setdefault(caption_key(each.caption), each.clip)
-    others = dict(zip(references, [*list(references)[1:], *list(references)[:1]], strict=True))
+    references, others = real.by_caption, next_of_each(real.by_caption)
     maps = dict(zip(references, map(motion_map, in_unit_range(references.values())), strict=True))
-    pairs = [
-        (asked.text, clip)
-        for asked, clip in zip(clips.asked, clips.generated, strict=True)
-        if caption_key(asked.text) in references
-    ]
     figures: dict[str, Interval | None] = {}
-    for name, compared in (("", pairs), ("_real", [(each.caption, each.clip) for each in real.queries])):
+    for name, compared in (("", real.comparable(clips.labelled)), ("_real", real.queries)):
         rows = []
         for caption, pixels in compared:
             own_key = caption_key(caption)
@@ -263,21 +264,20 @@ def memorisation_figures(
     """
     new = [index for index, asked in enumerate(clips.asked) if not asked.in_training]
     chosen = new or list(range(len(clips.asked)))
-    rows, own = history.rows, []
-    if new:
-        real_clips = list(in_unit_range(unseen_real))
-    else:
+    rows = history.rows
+    own: list[int] = []  # places of the real clips among the rows
+    if not new:
         wanted = {caption_key(asked.text) for asked in clips.asked}
         own = [place for place, row in enumerate(rows) if caption_key(row.caption) in wanted][:REFERENCE_CLIPS]
-        real_clips = list(in_unit_range(training.load(rows[place]) for place in own))
-    if not real_clips or len(rows) <= len(own[:1]):
+    real_clips = list(unseen_real) if new else [training.load(rows[place]) for place in own]
+    others = len(rows) if new else len(rows) - 1
+    if not real_clips or not others:
         return {"memorisation": None}
-    generated = torch.cat([small_copies([clip]) for clip in in_unit_range(clips.generated[index] for index in chosen)])
-    real = torch.cat([small_copies([clip]) for clip in real_clips])
+    generated = _copies(clips.generated[index] for index in chosen)
+    real = _copies(real_clips)
     nearest = torch.full((len(generated) + len(real),), torch.inf)
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        loaded = (training.load(row) for row in rows[start : start + ROWS_AT_ONCE])
-        copies = torch.cat([small_copies([clip]) for clip in in_unit_range(loaded)])
+        copies = _copies(map(training.load, rows[start : start + ROWS_AT_ONCE]))
         distances = clip_distances(torch.cat((generated, real)), copies)
         for index, place in enumerate(own):
             if start <= place < start + len(copies):
@@ -295,6 +295,10 @@ def memorisation_figures(
         "nearest_training_distance": bootstrap_ratio(of_generated.double().numpy(), ones, names, seed),
         "nearest_training_distance_real": Interval(float(of_real.mean()), None, None),
     }
+
+
+def _copies(clips: Iterable[numpy.ndarray]) -> Tensor:
+    return torch.cat([small_copies([clip]) for clip in in_unit_range(clips)])
 
 
 def caption_records(asked: Sequence[Asked], clips: EvaluationClips[Asked], judged: Judged) -> list[dict[str, object]]:
