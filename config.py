@@ -172,6 +172,8 @@ class Config(Settings):
     """How the loss weighs the timesteps."""
     MIN_SNR_GAMMA: float = Field(5.0, gt=0, le=1e6)
     """Signal-to-noise ratio above which "min_snr" stops weighing a timestep more."""
+    MOTION_WEIGHT: float = Field(0.0, ge=0, le=100)
+    """How much more an error counts where the clip moves as much as it does on average; 0 is not at all."""
     CAPTION_DROPOUT: Fraction = 0.1
     """Share of the training clips that are shown without a caption, which guidance needs."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, Self, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion.prediction import (
     NoisySample,
@@ -19,6 +19,8 @@ from diffusion.schedule import NoiseSchedule
 
 LossWeighting = Literal["uniform", "min_snr"]
 
+_MOTION_NEIGHBOURHOOD = 5  # pixels, each way: what moves is measured over squares of so many
+_LARGEST_MOTION = 8.0  # in parts of a clip's mean: a few places that move much more would get nearly all of the loss
 _SMALLEST_SIGNAL_POWER = 1e-12  # -120 dB: keeps the logarithm finite for a clip that is 0 everywhere
 
 
@@ -72,6 +74,7 @@ class DiffusionObjective:
     weighting: LossWeighting  # "min_snr" is Hang et al. 2023, section 3.4: min(SNR, gamma) on the clean video's error
     min_snr_gamma: float
     caption_dropout: float  # share of the clips that are learned without a caption
+    motion_weight: float = 0.0  # see `motion_weights`; 0 weighs all places alike
 
     def __post_init__(self) -> None:
         check_prediction_type(self.schedule, self.prediction_type)
@@ -120,6 +123,8 @@ class DiffusionObjective:
         error = prediction.float() - sample.target
         mse_B = _mean_square(error)
         weighted_B = self.weights(timestep_B) * mse_B
+        if self.motion_weight > 0:
+            weighted_B = self.weights(timestep_B) * _mean(error.square() * motion_weights(video, self.motion_weight))
         with torch.no_grad():
             given = (schedule, self.prediction_type, prediction.detach(), sample.noisy_video, timestep_B)
             noise, clean = predicted_noise(*given), predicted_video(*given)
@@ -139,6 +144,24 @@ class DiffusionObjective:
                 beta=schedule.betas_N.index_select(0, timestep_B),
             )
         return LossTerms(weighted_B.mean(), clips, noise, clean)
+
+
+def motion_weights(video_BCTHW: Tensor, strength: float) -> Tensor:
+    """Return how much the error of each place counts in the loss: [B, 1, T, H, W] float32, of mean 1 in each clip.
+
+    Hands are a few per cent of the pixels of a person, so that a plain mean hardly asks for them. How much a place
+    moves is how far it is from the mean over time, taken over a small square around it, in parts of the clip's mean.
+
+    Args:
+        video_BCTHW: clean clips, float32 in [-1, 1].
+        strength: above 0; a place that moves as much as the mean one counts 1 + strength times what a still one does.
+    """
+    deviation_BTHW = (video_BCTHW - video_BCTHW.mean(dim=2, keepdim=True)).abs().mean(dim=1)
+    side = _MOTION_NEIGHBOURHOOD
+    moves_BTHW = nn.functional.avg_pool2d(deviation_BTHW, side, stride=1, padding=side // 2)
+    mean_B111 = moves_BTHW.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)  # above 0 also where nothing moves
+    weights_BTHW = 1 + strength * (moves_BTHW / mean_B111).clamp(max=_LARGEST_MOTION)
+    return (weights_BTHW / weights_BTHW.mean(dim=(1, 2, 3), keepdim=True))[:, None]
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -85,4 +85,5 @@ def build_objective(config: Config, device: torch.device) -> DiffusionObjective:
         weighting=config.LOSS_WEIGHTING,
         min_snr_gamma=config.MIN_SNR_GAMMA,
         caption_dropout=config.CAPTION_DROPOUT,
+        motion_weight=config.MOTION_WEIGHT,
     )

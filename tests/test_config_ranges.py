@@ -41,6 +41,7 @@ RANGES = {
     "NUM_TRAIN_TIMESTEPS": (9, 10, 100_000, 100_001),
     "NOISE_SCHEDULE_SHIFT": (0, 0.01, 100, 101),
     "MIN_SNR_GAMMA": (0, 0.1, 1e6, 1.1e6),
+    "MOTION_WEIGHT": (-0.1, 0, 100, 101),
     "CAPTION_DROPOUT": (-0.1, 0, 1, 1.1),
     "LEARNING_RATE": (0, 1e-9, 1, 1.1),
     "WEIGHT_DECAY": (-0.1, 0, 1, 1.1),

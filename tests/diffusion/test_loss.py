@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.loss import DiffusionObjective, LossTerms
+from diffusion.loss import DiffusionObjective, LossTerms, motion_weights
 from diffusion.schedule import NoiseSchedule, build_noise_schedule
 
 MakeVideo = Callable[..., Tensor]
@@ -19,6 +19,48 @@ def _schedule(zero_terminal_snr: bool = False) -> NoiseSchedule:
 
 def _objective(schedule: NoiseSchedule, prediction_type: str, weighting: str, gamma: float = 5.0) -> DiffusionObjective:
     return DiffusionObjective(schedule, prediction_type, weighting, gamma, caption_dropout=0.1)
+
+
+def _moving_square() -> Tensor:
+    """A clip [1, 3, 8, 16, 16] of a grey ground, on which a white square of 4 pixels goes to the right."""
+    video = torch.zeros(1, 3, 8, 16, 16)
+    for frame in range(8):
+        video[:, :, frame, 6:10, frame : frame + 4] = 1
+    return video
+
+
+def test_motion_weights_are_what_their_definition_says() -> None:
+    video = _moving_square()
+    weights = motion_weights(video, 0.5)[0, 0]
+    pixels = video[0].double().numpy()
+    deviation = numpy.abs(pixels - pixels.mean(axis=1, keepdims=True)).mean(axis=0)
+    padded = numpy.pad(deviation, ((0, 0), (2, 2), (2, 2)))
+    windows = numpy.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))
+    moves = windows.mean(axis=(3, 4))
+    expected = 1 + 0.5 * numpy.minimum(moves / moves.mean(), 8)
+    numpy.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-5)
+    assert weights[0, 7, 1] > 3 * weights[0, 0, 15]  # the square beside ground on which nothing moves
+
+
+def test_motion_weights_of_a_still_clip_are_all_one_and_finite() -> None:
+    still = torch.full((2, 3, 4, 16, 16), 0.3)
+    torch.testing.assert_close(motion_weights(still, 2.0), torch.ones(2, 1, 4, 16, 16))
+
+
+def test_the_loss_weighs_motion_and_all_other_figures_stay_as_they_are() -> None:
+    schedule, timestep, video = _schedule(), torch.tensor([20]), _moving_square()
+    generator = torch.Generator().manual_seed(0)
+    noise, error = (torch.randn(video.shape, generator=generator) for _ in range(2))
+    plain = DiffusionObjective(schedule, "sample", "uniform", 5.0, caption_dropout=0.1)
+    weighing = DiffusionObjective(schedule, "sample", "uniform", 5.0, caption_dropout=0.1, motion_weight=1.0)
+    noisy = plain.noise(video, noise, timestep)
+    before, after = (each.loss(noisy, video, video + error) for each in (plain, weighing))
+    expected = (error.square() * motion_weights(video, 1.0)).mean()
+    torch.testing.assert_close(after.loss, expected)
+    assert abs(float(after.loss / before.loss) - 1) > 0.001
+    same = {name: value for name, value in _values(after).items() if name not in ("loss", "weighted_loss")}
+    for name, value in same.items():
+        assert torch.equal(value, _values(before)[name]), name
 
 
 def _values(terms: LossTerms) -> dict[str, Tensor]:
