@@ -111,6 +111,11 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _signs(read: Sequence[Sequence[str]]) -> str:
+    """Return what was read in the clips of a caption, each sign in brackets: it may have several words."""
+    return ", ".join(dict.fromkeys("".join(f"[{sign}]" for sign in signs) or "nothing" for signs in read))
+
+
 def _lines(report: Mapping[str, Any]) -> list[str]:
     """Return the figures as a table: a row for each, a column for all words and for each group."""
     columns = {"all": report, **report["groups"]}
@@ -131,6 +136,10 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     named = [f"{each['caption']} (nearest to {', '.join(dict.fromkeys(each['nearest']))})" for each in failed[:NAMED]]
     more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     lines.append(f"captions not retrieved: {', '.join(named) or 'none'}{more}")
+    if misread := [each for each in report.get("signs_read", ()) if each["word_error_rate"] > 0]:
+        named = [f"{each['caption']} (read as {_signs(each['read'])})" for each in misread[:NAMED]]
+        more = f" and {len(misread) - NAMED} more" if len(misread) > NAMED else ""
+        lines.append(f"captions misread: {', '.join(named)}{more}")
     for name, metric in report["metrics"].items():
         for figure, of in metric.items():
             shown = (

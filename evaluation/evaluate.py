@@ -194,6 +194,9 @@ def _captioned_report(
         **figures_as_json({**of_all, **figures}),
         "groups": groups,
         "about_word_error_rate": reason or None,
+        "signs_read": []
+        if readings is None
+        else spelled.sign_records([clips.asked[place] for place in places], asked, readings),
     }
 
 

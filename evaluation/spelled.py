@@ -252,6 +252,25 @@ def word_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[st
     return records
 
 
+def sign_records(asked: Sequence[Asked], words: Sequence[Word], readings: Readings) -> list[dict[str, object]]:
+    """Return one record a caption, those first that are misread most: the signs asked for, and what was read.
+
+    Args:
+        asked: of the clips.
+        words: their signs.
+        readings: of the same clips.
+    """
+    records: list[tuple[float, dict[str, object]]] = []
+    for one in dict.fromkeys(asked):
+        places = [place for place, other in enumerate(asked) if other == one]
+        read = [readings.generated[place] for place in places]
+        rate = letter_error_rate([words[place] for place in places], read)
+        texts = {"caption": one.text, "signs": list(words[places[0]]), "in_training": one.in_training}
+        found = {"read": [list(each) for each in read], "real_read": [list(readings.real[place]) for place in places]}
+        records.append((rate, {**texts, "word_error_rate": rate, **found}))
+    return [record for _, record in sorted(records, key=lambda pair: -pair[0])]
+
+
 def confusion_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[str, object]]:
     """Return the most frequent errors in generated clips: asked and read, null where there was nothing, and count."""
     confusions = top_confusions([word.symbols for word in words], readings.generated, CONFUSIONS_LISTED)
