@@ -16,8 +16,9 @@ from data.clip_set import ClipSetSplits
 from data.composing import ComposedSplits
 from evaluation import captioned
 from evaluation.captioned import asked_captions, default_captions, other_captions, real_clips, unseen_clips
-from evaluation.clips import TrainingHistory
+from evaluation.clips import Asked, TrainingHistory
 from evaluation.metrics import MetricClips
+from evaluation.spelled import Readings, sign_records
 from tests.data.formats import replicas
 from tests.sources import ROOT
 
@@ -138,6 +139,32 @@ def difference(clips: MetricClips) -> dict[str, float]:
     return {"difference": numpy.mean([abs(clip - real).mean() for clip, real in zip(*means, strict=True)])}
 
 
+def test_captions_are_listed_by_how_much_of_them_is_misread() -> None:
+    right, wrong = Asked("Hello", in_training=True), Asked("Thank You Bye", in_training=False)
+    hello, sentence = ("hello",), ("thank you", "bye")
+    read = [hello, hello, sentence, ("bye",)]
+    real = [hello, hello, sentence, sentence]
+    records = sign_records([right, right, wrong, wrong], [hello, hello, sentence, sentence], Readings(read, real, [], []))
+    assert records == [
+        {
+            "caption": "Thank You Bye",
+            "signs": ["thank you", "bye"],
+            "in_training": False,
+            "word_error_rate": 0.25,  # one of four signs is missing
+            "read": [["thank you", "bye"], ["bye"]],
+            "real_read": [["thank you", "bye"]] * 2,
+        },
+        {
+            "caption": "Hello",
+            "signs": ["hello"],
+            "in_training": True,
+            "word_error_rate": 0.0,
+            "read": [["hello"], ["hello"]],
+            "real_read": [["hello"], ["hello"]],
+        },
+    ]
+
+
 @pytest.mark.slow
 def test_a_set_of_composed_sentences_has_a_word_error_rate(
     small_arguments: Callable[..., list[str]], tmp_path: Path
@@ -152,6 +179,9 @@ def test_a_set_of_composed_sentences_has_a_word_error_rate(
     assert report["real_ceiling"] >= 0
     assert report["real_ceiling"] <= 0.1 or "misreads" in report["about_word_error_rate"]
     assert "captions not in training" in report["groups"]
+    assert {record["caption"] for record in report["signs_read"]} == {record["caption"] for record in report["captions"]}
+    rates = [record["word_error_rate"] for record in report["signs_read"]]
+    assert rates == sorted(rates, reverse=True)
 
 
 @pytest.mark.slow
