@@ -65,14 +65,14 @@ class _Peer(nn.Module, ABC):
         drop_caption_B: Tensor,
         *,
         with_duration: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Do what `TextToVideoModel` does."""
         null_L = torch.full_like(tokens_BL[0], PADDING)
         null_L[0] = NULL_CAPTION
         captions_BL = torch.where(drop_caption_B[:, None], null_L, tokens_BL)
         text: TextFeatures = self.text_encoder(captions_BL, video_BCTHW.shape[2])
         prediction = self.predict(video_BCTHW, timestep_B, text)
-        return text.duration.beside(prediction) if with_duration else prediction
+        return (prediction, text.log_seconds_B) if with_duration else prediction
 
     @abstractmethod
     def predict(self, video_BCTHW: Tensor, timestep_B: Tensor, text: TextFeatures) -> Tensor:

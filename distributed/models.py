@@ -12,7 +12,6 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from compute.compiled import Forward, compile_network
-from models.text_encoder import Duration
 
 
 class SharedModel:
@@ -25,10 +24,12 @@ class SharedModel:
 
     def __call__(
         self, video_BCTHW: Tensor, timestep_B: Tensor, tokens_BL: Tensor, drop_caption_B: Tensor
-    ) -> tuple[Tensor, Duration]:
-        """Predict as `models.unet3d.TextToVideoModel` does, and say how long the clips are expected to last."""
-        prediction, *duration = self._forward(video_BCTHW, timestep_B, tokens_BL, drop_caption_B, with_duration=True)
-        return prediction, Duration(*duration)
+    ) -> tuple[Tensor, Tensor]:
+        """Predict as `models.unet3d.TextToVideoModel` does, and return how long the clips are expected to last too."""
+        prediction, log_seconds_B = self._forward(
+            video_BCTHW, timestep_B, tokens_BL, drop_caption_B, with_duration=True
+        )
+        return prediction, log_seconds_B
 
     def compile(self) -> None:
         """Let the forward and backward passes of training steps run through torch.compile from now on."""

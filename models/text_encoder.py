@@ -1,5 +1,6 @@
 """Tokens to features, features to one vector a frame."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ PHASE_MOMENTS = 16
 REPEATS = 2  # a character comes again at once, or came right before
 PLACE_FEATURES = 6
 """Of a place in a caption or a clip: from half a period to 2 periods. Finer ones would be new in longer captions."""
-START_SECONDS, START_DEVIATION = 1 / 3, 0.3
-"""What a character takes, and the standard deviation of a duration's logarithm, before anything is learned."""
+START_SECONDS = 1 / 3
+"""What a character takes before anything is learned."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class TextFeatures:
     """What the UNet hears of a caption."""
 
     tokens_BLC: Tensor  # one vector a character
-    duration: "Duration"
+    log_seconds_B: Tensor  # float32, logarithm of how long clips of the captions are expected to last
     distance_BTL: Tensor  # float32, characters between what a frame shows and each character
     mask_BL: Tensor  # bool, False for padding
     padding_B11L: Tensor  # float32, -inf for padding, else 0
@@ -34,23 +35,6 @@ class TextFeatures:
     def frames(self) -> int:
         """T."""
         return self.frames_BTC.shape[1]
-
-
-@dataclass(frozen=True)
-class Duration:
-    """How long clips of some captions are expected to last: a log-normal distribution each, float32."""
-
-    log_seconds_B: Tensor  # mean of the logarithm
-    log_deviation_B: Tensor  # logarithm of its standard deviation
-
-    def beside(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a network's prediction and both tensors: wrappers for several processes know tuples alone."""
-        return prediction, self.log_seconds_B, self.log_deviation_B
-
-    def surprise(self, seconds_B: Tensor) -> Tensor:
-        """Return how unexpected real durations [B] are, [B]: the negative log-likelihood of their logarithms."""
-        distance_B = (seconds_B.log() - self.log_seconds_B) * (-self.log_deviation_B).exp()
-        return 0.5 * distance_B.square() + self.log_deviation_B
 
 
 class _EncoderLayer(nn.Module):
@@ -106,7 +90,7 @@ class CharacterPhase(nn.Module):
 
 
 class DurationHead(nn.Module):
-    """Says how long each character of a caption takes, and how certain the sum is.
+    """Says how long each character of a caption takes.
 
     The duration of a clip is the sum over its characters, so it needs no captions of a length to know how long they
     take. From it, the frames of a clip learn which character they show, without the assumption that all take as long.
@@ -114,17 +98,14 @@ class DurationHead(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.line = nn.Linear(channels, 2)
+        self.line = nn.Linear(channels, 1)
         nn.init.zeros_(self.line.weight)
-        with torch.no_grad():
-            self.line.bias.copy_(torch.tensor([START_SECONDS, START_DEVIATION]).log())
+        nn.init.constant_(self.line.bias, math.log(START_SECONDS))
 
-    def forward(self, x_BLC: Tensor, mask_BL: Tensor) -> tuple[Tensor, Duration]:
-        """Map vectors of characters to the seconds of each, [B, L] float32 and 0 for padding, and of the clip."""
-        log_seconds_BL, log_deviation_BL = self.line(x_BLC).float().unbind(dim=-1)
-        seconds_BL = log_seconds_BL.exp() * mask_BL
-        log_deviation_B = (log_deviation_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1)
-        return seconds_BL, Duration(seconds_BL.sum(dim=1).log(), log_deviation_B)
+    def forward(self, x_BLC: Tensor, mask_BL: Tensor) -> Tensor:
+        """Map vectors of characters to the seconds of each: [B, L] float32, 0 for padding."""
+        seconds_BL: Tensor = self.line(x_BLC).float().squeeze(-1).exp() * mask_BL
+        return seconds_BL
 
 
 def repeats(tokens_BL: Tensor) -> Tensor:
@@ -153,7 +134,10 @@ class _Characters:
     mask_BL: Tensor
     padding_B11L: Tensor
     seconds_BL: Tensor
-    duration: Duration
+
+    @property
+    def log_seconds_B(self) -> Tensor:
+        return self.seconds_BL.sum(dim=1).log()
 
 
 class TextEncoder(nn.Module):
@@ -191,11 +175,13 @@ class TextEncoder(nn.Module):
         time_TC = self.frame_query(position_features(centred_positions(frames, tokens_BL.device), PLACE_FEATURES))
         query_BTC = time_TC[None].expand(tokens_BL.shape[0], -1, -1)
         frames_BTC = self.phase(self.reader(query_BTC, text.vectors_BLC, bias), place_BT, repeats(tokens_BL))
-        return TextFeatures(text.vectors_BLC, text.duration, distance_BTL, text.mask_BL, text.padding_B11L, frames_BTC)
+        return TextFeatures(
+            text.vectors_BLC, text.log_seconds_B, distance_BTL, text.mask_BL, text.padding_B11L, frames_BTC
+        )
 
-    def durations(self, tokens_BL: Tensor) -> Duration:
-        """Return how long clips of captions, tokens [B, L] int64, are expected to last."""
-        return self._characters(tokens_BL).duration
+    def log_seconds(self, tokens_BL: Tensor) -> Tensor:
+        """Return how long clips of captions, tokens [B, L] int64, are expected to last: logarithms [B] float32."""
+        return self._characters(tokens_BL).log_seconds_B
 
     def _characters(self, tokens_BL: Tensor) -> _Characters:
         mask_BL = tokens_BL != PADDING
@@ -209,8 +195,7 @@ class TextEncoder(nn.Module):
         for layer in self.layers:
             x_BLC = layer(x_BLC, None, bias)
         x_BLC = self.norm(x_BLC)
-        seconds_BL, duration = self.duration(x_BLC, mask_BL)
-        return _Characters(x_BLC, index_L, mask_BL, padding_B11L, seconds_BL, duration)
+        return _Characters(x_BLC, index_L, mask_BL, padding_B11L, self.duration(x_BLC, mask_BL))
 
 
 class LanguageEmbedding(nn.Module):

@@ -268,7 +268,7 @@ class TextToVideoModel(nn.Module):
         drop_caption_B: Tensor,
         *,
         with_duration: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Predict [B, 3, T, H, W].
 
         Args:
@@ -276,7 +276,7 @@ class TextToVideoModel(nn.Module):
             timestep_B: [B] int64.
             tokens_BL: [B, L] int64.
             drop_caption_B: [B] bool; True replaces a caption by the learned null caption.
-            with_duration: whether to return the two tensors of the captions' `Duration` too.
+            with_duration: whether to return `TextFeatures.log_seconds_B` too.
         """
         null_L = torch.full_like(tokens_BL[0], PADDING)
         null_L[0] = NULL_CAPTION
@@ -284,4 +284,4 @@ class TextToVideoModel(nn.Module):
         with cast_together(self.text_encoder):
             text = self.text_encoder(tokens_BL, video_BCTHW.shape[2])
         prediction: Tensor = self.unet(video_BCTHW, timestep_B, text)
-        return text.duration.beside(prediction) if with_duration else prediction
+        return (prediction, text.log_seconds_B) if with_duration else prediction

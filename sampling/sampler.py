@@ -115,7 +115,7 @@ def expected_seconds(model: nn.Module, tokens_BL: Tensor, compute: ComputeDevice
     encoder = model.get_submodule("text_encoder")
     assert isinstance(encoder, TextEncoder)
     with torch.no_grad(), compute.autocast():
-        log_seconds_B = encoder.durations(tokens_BL).log_seconds_B
+        log_seconds_B = encoder.log_seconds(tokens_BL)
     return log_seconds_B.exp().nan_to_num().cpu().tolist()
 
 

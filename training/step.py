@@ -21,7 +21,7 @@ from logging_system.records import DiffusionTensors, SampleStatistics, StepResul
 from training.optimizer import ExponentialMovingAverage, LossScale, step_unless, total_norm
 
 DURATION_WEIGHT = 0.1
-"""Of the durations' surprise beside the diffusion loss: it teaches the text encoder little else."""
+"""Of the error of durations beside the diffusion loss: it teaches the text encoder little else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,14 +167,15 @@ class TrainStep:
         video = as_video(clips)
         sample = self._objective.noise(video, noise, timestep)
         with self._compute.autocast():
-            prediction, duration = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)
+            prediction, log_seconds_B = self._shared(sample.noisy_video, sample.timestep_B, tokens, drop_caption)
         terms = self._objective.loss(sample, video, prediction)
         own_work = Stretch(begun, moment(self._compute.device))
         # Its part of the mean over the step's clips, times the processes, over whose gradients the mean is taken.
         share = clips_in_step / (len(clips) * self._processes.part.world_size)
         loss = terms.loss / share
-        surprise = duration.surprise(seconds).mean() / share
-        torch.autograd.backward(self._loss_scale.scale(loss + DURATION_WEIGHT * surprise))
+        # Not its likelihood: the gradient of that grows with the network's certainty, without a bound.
+        duration_loss = 0.5 * (seconds.log() - log_seconds_B).square().mean() / share
+        torch.autograd.backward(self._loss_scale.scale(loss + DURATION_WEIGHT * duration_loss))
         tensors = DiffusionTensors(
             video=video,
             actual_noise=sample.noise,
@@ -182,7 +183,7 @@ class TrainStep:
             timestep=sample.timestep_B,
             is_terminal=terms.clips.is_terminal,
         )
-        duration_error_B = (duration.log_seconds_B.detach().exp() / seconds - 1).abs()
+        duration_error_B = (log_seconds_B.detach().exp() / seconds - 1).abs()
         return _MicroBatch(loss.detach(), terms.clips, duration_error_B, tensors, own_work)
 
     def _use_gradients(

@@ -5,11 +5,9 @@ import torch
 
 from models.text_encoder import (
     PHASE_MOMENTS,
-    START_DEVIATION,
     START_SECONDS,
     CharacterEncoder,
     CharacterPhase,
-    Duration,
     LanguageEmbedding,
     characters_over,
     repeats,
@@ -84,7 +82,7 @@ def test_padding_does_not_change_the_features_of_a_caption() -> None:
     padded = model(torch.tensor([[5, 6, PADDING, PADDING], [7, 8, 9, 10]]), frames=6)
     torch.testing.assert_close(padded.frames_BTC[:1], alone.frames_BTC, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(padded.tokens_BLC[:1, :2], alone.tokens_BLC, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(padded.duration.log_seconds_B[:1], alone.duration.log_seconds_B)
+    torch.testing.assert_close(padded.log_seconds_B[:1], alone.log_seconds_B)
     # The first of six frames is in the middle of the first third of the first of two characters, which take as long.
     torch.testing.assert_close(padded.distance_BTL[0, 0, :2], torch.tensor([1 / 2 - 1 / 6, 3 / 2 - 1 / 6]))
 
@@ -139,26 +137,14 @@ def test_frames_show_the_characters_for_as_long_as_each_takes() -> None:
 def test_a_caption_lasts_as_long_as_its_characters_before_and_after_learning() -> None:
     model = encoder()
     tokens = torch.tensor([[5, PADDING, PADDING], [5, 6, 7]])
-    before = model.durations(tokens)
-    assert before.log_seconds_B.exp().tolist() == pytest.approx([START_SECONDS, 3 * START_SECONDS])
-    assert before.log_deviation_B.exp().tolist() == pytest.approx([START_DEVIATION] * 2)
+    assert model.log_seconds(tokens).exp().tolist() == pytest.approx([START_SECONDS, 3 * START_SECONDS])
     optimizer = torch.optim.Adam(model.parameters(), 0.003)
     for _ in range(150):
         optimizer.zero_grad()
-        loss = model.durations(tokens).surprise(torch.tensor([0.5, 4.0])).mean()
+        loss = (model.log_seconds(tokens) - torch.tensor([0.5, 4.0]).log()).square().mean()
         torch.autograd.backward(loss)
         optimizer.step()
-    after = model.durations(tokens)
-    assert after.log_seconds_B.exp().tolist() == pytest.approx([0.5, 4.0], rel=0.05)
-    assert (after.log_deviation_B < before.log_deviation_B).all()
-
-
-def test_surprise_is_the_negative_logarithm_of_a_normal_density_but_for_a_constant() -> None:
-    duration = Duration(torch.tensor([0.2, -1.0]), torch.tensor([-0.5, 0.3]))
-    seconds = torch.tensor([1.5, 0.1])
-    normal = torch.distributions.Normal(duration.log_seconds_B, duration.log_deviation_B.exp())
-    expected = -normal.log_prob(seconds.log()) - 0.5 * torch.log(torch.tensor(2 * torch.pi))
-    torch.testing.assert_close(duration.surprise(seconds), expected)
+    assert model.log_seconds(tokens).exp().tolist() == pytest.approx([0.5, 4.0], rel=0.05)
 
 
 @torch.no_grad()

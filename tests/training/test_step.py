@@ -10,8 +10,8 @@ from torch import Tensor
 from data.order import Part
 from distributed.processes import Processes
 from tests.training.step_rig import Rig, batch, equal, part_of
-from training.optimizer import DynamicLossScale, LossScale
-from training.step import StepOutcome, TrainStep
+from training.optimizer import DynamicLossScale, LossScale, optimizer_tensors
+from training.step import DURATION_WEIGHT, StepOutcome, TrainStep
 
 BuildScale = Callable[[], LossScale]
 
@@ -96,6 +96,16 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_so(
     assert (bool(outcome.skipped), bool(outcome.overflowed)) == (not may_be_the_scale, may_be_the_scale)
     assert equal(rig.everything(), before)
     assert not bool(rig.step.run(3, batch()).skipped)  # and the run goes on
+
+
+def test_durations_learn_from_how_far_their_logarithms_are_off() -> None:
+    """Its gradient does not grow with certainty: it once outgrew that of the video, and clipping then took the rest."""
+    rig, clips = Rig(clip_norm=1e9), batch()
+    with torch.no_grad():
+        expected = rig.model.duration(rig.model.embedding(clips.tokens_BL).mean(1))[:, 0]
+    rig.run(1)
+    gradient = optimizer_tensors(rig.optimizer, rig.model)["exp_avg.duration.bias"] / (1 - 0.9)  # ADAM_BETA_1
+    torch.testing.assert_close(gradient[0], DURATION_WEIGHT * (expected - clips.seconds_B.log()).mean())
 
 
 def test_caption_dropout_follows_its_share() -> None:
