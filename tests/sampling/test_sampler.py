@@ -110,7 +110,7 @@ def test_clips_come_back_in_their_order_whatever_passes_together(model: TextToVi
         assert one.shape == (3, frames, 8, 8)
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
     distances = torch.stack([(few[0] - few[other]).abs().mean() for other in (2, 4)])
-    assert (distances > 0.05).all()  # no two clips are alike
+    assert (distances > 0.02).all()  # no two clips are alike
 
 
 class Recording(nn.Module):
