@@ -50,7 +50,7 @@ def sampler(name: SamplerName = "ddim", **changes: Any) -> ClipSampler:
 @pytest.fixture(scope="module")
 def model() -> TextToVideoModel:
     """A network that has learned nothing but answers something everywhere."""
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     made = TextToVideoModel(CharacterEncoder(28, 16, 1, 2), UNet3D(SPECIFICATION))
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.2)
@@ -110,7 +110,7 @@ def test_clips_come_back_in_their_order_whatever_passes_together(model: TextToVi
         assert one.shape == (3, frames, 8, 8)
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
     distances = torch.stack([(few[0] - few[other]).abs().mean() for other in (2, 4)])
-    assert (distances > 0.02).all()  # no two clips are alike
+    assert (distances > 0.05).all()  # no two clips are alike
 
 
 class Recording(nn.Module):
