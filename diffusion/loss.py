@@ -74,7 +74,7 @@ class DiffusionObjective:
     weighting: LossWeighting  # "min_snr" is Hang et al. 2023, section 3.4: min(SNR, gamma) on the clean video's error
     min_snr_gamma: float
     caption_dropout: float  # share of the clips that are learned without a caption
-    motion_weight: float = 0.0  # see `motion_weights`; 0 weighs all places alike
+    motion_weight: float  # see `motion_weights`; 0 weighs all places alike
 
     def __post_init__(self) -> None:
         check_prediction_type(self.schedule, self.prediction_type)
@@ -122,9 +122,10 @@ class DiffusionObjective:
         schedule, timestep_B = self.schedule, sample.timestep_B
         error = prediction.float() - sample.target
         mse_B = _mean_square(error)
-        weighted_B = self.weights(timestep_B) * mse_B
+        placed_B = mse_B  # of all places, each by how much it counts
         if self.motion_weight > 0:
-            weighted_B = self.weights(timestep_B) * _mean(error.square() * motion_weights(video, self.motion_weight))
+            placed_B = _mean(error.square() * motion_weights(video, self.motion_weight))
+        weighted_B = self.weights(timestep_B) * placed_B
         with torch.no_grad():
             given = (schedule, self.prediction_type, prediction.detach(), sample.noisy_video, timestep_B)
             noise, clean = predicted_noise(*given), predicted_video(*given)

@@ -111,6 +111,12 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _first(texts: Sequence[str]) -> str:
+    """Return the first texts, and how many more there are."""
+    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return f"{', '.join(texts[:NAMED]) or 'none'}{more}"
+
+
 def _signs(read: Sequence[Sequence[str]]) -> str:
     """Return what was read in the clips of a caption, each sign in brackets: it may have several words."""
     return ", ".join(dict.fromkeys("".join(f"[{sign}]" for sign in signs) or "nothing" for signs in read))
@@ -133,13 +139,11 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         missed = [f"{letter} {of['read']:.0%}" for letter, of in report["letters"].items() if of["read"] < NEARLY_ALL]
         lines.append(f"letters read in less than {NEARLY_ALL:.0%} of their places: {', '.join(missed) or 'none'}")
     failed = sorted((each for each in report["captions"] if each["retrieved"] < 1), key=lambda each: each["retrieved"])
-    named = [f"{each['caption']} (nearest to {', '.join(dict.fromkeys(each['nearest']))})" for each in failed[:NAMED]]
-    more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-    lines.append(f"captions not retrieved: {', '.join(named) or 'none'}{more}")
+    nearest = [f"{each['caption']} (nearest to {', '.join(dict.fromkeys(each['nearest']))})" for each in failed]
+    lines.append(f"captions not retrieved: {_first(nearest)}")
     if misread := [each for each in report.get("signs_read", ()) if each["word_error_rate"] > 0]:
-        named = [f"{each['caption']} (read as {_signs(each['read'])})" for each in misread[:NAMED]]
-        more = f" and {len(misread) - NAMED} more" if len(misread) > NAMED else ""
-        lines.append(f"captions misread: {', '.join(named)}{more}")
+        read = [f"{each['caption']} (read as {_signs(each['read'])})" for each in misread]
+        lines.append(f"captions misread: {_first(read)}")
     for name, metric in report["metrics"].items():
         for figure, of in metric.items():
             shown = (

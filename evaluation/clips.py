@@ -206,6 +206,14 @@ def next_of_each(names: Iterable[str]) -> dict[str, str]:
     return dict(zip(ordered, [*ordered[1:], *ordered[:1]], strict=True))
 
 
+def places_of_each(asked: Sequence[AnyAsked]) -> dict[AnyAsked, list[int]]:
+    """Return the places of each caption's clips among those of all, captions in the order of their first clips."""
+    places: dict[AnyAsked, list[int]] = {}
+    for place, one in enumerate(asked):
+        places.setdefault(one, []).append(place)
+    return places
+
+
 def in_unit_range(clips: Iterable[numpy.ndarray]) -> Iterator[Tensor]:
     """Yield uint8 clips [T, H, W, 3] as float32 [3, T, H, W] in [-1, 1]."""
     return (as_video(torch.from_numpy(clip)) for clip in clips)

@@ -129,7 +129,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     report["metrics"], failures = metric_figures(request.metrics, ceilings, clips.labelled, subject.judged, rate)
     report |= _conditions(request, run, subject, failures)
     report["verdict"] = verdicts(figures)
-    report["captions"] = caption_records(subject.asked, clips, judged)
+    report["captions"] = caption_records(clips, judged)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with named_if_unwritable(request.output):
         write_atomically(request.output, text.encode())

@@ -18,6 +18,7 @@ from evaluation.clips import (
     TrainingHistory,
     in_unit_range,
     next_of_each,
+    places_of_each,
 )
 from measures.bootstrap import Interval, bootstrap_ratio
 from measures.clips import are_copies, chroma, clip_distances, hold_share, motion_energy, sharpness, small_copies
@@ -301,11 +302,10 @@ def _copies(clips: Iterable[numpy.ndarray]) -> Tensor:
     return torch.cat([small_copies([clip]) for clip in in_unit_range(clips)])
 
 
-def caption_records(asked: Sequence[Asked], clips: EvaluationClips[Asked], judged: Judged) -> list[dict[str, object]]:
-    """Return one record a caption, those first that fail most: what its clips are nearest to."""
+def caption_records(clips: EvaluationClips[Asked], judged: Judged) -> list[dict[str, object]]:
+    """Return one record a caption, in the order of the clips: what these are nearest to."""
     records: list[dict[str, object]] = []
-    for one in asked:
-        places = [place for place, other in enumerate(clips.asked) if other == one]
+    for one, places in places_of_each(clips.asked).items():
         nearest = [judged.nearest(place) for place in places]
         right = sum(caption_key(found) == caption_key(one.text) for found in nearest)
         records.append(

@@ -25,6 +25,7 @@ from evaluation.clips import (
     Subject,
     TrainingHistory,
     in_unit_range,
+    places_of_each,
     training_history,
 )
 from measures.bootstrap import bootstrap_ratio
@@ -234,8 +235,7 @@ def word_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[st
         readings: of the same clips.
     """
     records: list[dict[str, object]] = []
-    for word in dict.fromkeys(words):
-        places = [index for index, other in enumerate(words) if other == word]
+    for word, places in places_of_each(words).items():
         read = [readings.generated[place] for place in places]
         records.append(
             {
@@ -260,15 +260,22 @@ def sign_records(asked: Sequence[Asked], words: Sequence[Word], readings: Readin
         words: their signs.
         readings: of the same clips.
     """
-    records: list[tuple[float, dict[str, object]]] = []
-    for one in dict.fromkeys(asked):
-        places = [place for place, other in enumerate(asked) if other == one]
-        read = [readings.generated[place] for place in places]
-        rate = letter_error_rate([words[place] for place in places], read)
-        texts = {"caption": one.text, "signs": list(words[places[0]]), "in_training": one.in_training}
-        found = {"read": [list(each) for each in read], "real_read": [list(readings.real[place]) for place in places]}
-        records.append((rate, {**texts, "word_error_rate": rate, **found}))
-    return [record for _, record in sorted(records, key=lambda pair: -pair[0])]
+    places_of = places_of_each(asked)
+    rates = {
+        one: letter_error_rate([words[place] for place in places], [readings.generated[place] for place in places])
+        for one, places in places_of.items()
+    }
+    return [
+        {
+            "caption": one.text,
+            "signs": list(words[places_of[one][0]]),
+            "in_training": one.in_training,
+            "word_error_rate": rate,
+            "read": [list(readings.generated[place]) for place in places_of[one]],
+            "real_read": [list(readings.real[place]) for place in places_of[one]],
+        }
+        for one, rate in sorted(rates.items(), key=lambda pair: -pair[1])
+    ]
 
 
 def confusion_records(words: Sequence[AskedWord], readings: Readings) -> list[dict[str, object]]:

@@ -18,7 +18,7 @@ def _schedule(zero_terminal_snr: bool = False) -> NoiseSchedule:
 
 
 def _objective(schedule: NoiseSchedule, prediction_type: str, weighting: str, gamma: float = 5.0) -> DiffusionObjective:
-    return DiffusionObjective(schedule, prediction_type, weighting, gamma, caption_dropout=0.1)
+    return DiffusionObjective(schedule, prediction_type, weighting, gamma, caption_dropout=0.1, motion_weight=0.0)
 
 
 def _moving_square() -> Tensor:
@@ -51,7 +51,7 @@ def test_the_loss_weighs_motion_and_all_other_figures_stay_as_they_are() -> None
     schedule, timestep, video = _schedule(), torch.tensor([20]), _moving_square()
     generator = torch.Generator().manual_seed(0)
     noise, error = (torch.randn(video.shape, generator=generator) for _ in range(2))
-    plain = DiffusionObjective(schedule, "sample", "uniform", 5.0, caption_dropout=0.1)
+    plain = DiffusionObjective(schedule, "sample", "uniform", 5.0, caption_dropout=0.1, motion_weight=0.0)
     weighing = DiffusionObjective(schedule, "sample", "uniform", 5.0, caption_dropout=0.1, motion_weight=1.0)
     noisy = plain.noise(video, noise, timestep)
     before, after = (each.loss(noisy, video, video + error) for each in (plain, weighing))

@@ -49,7 +49,7 @@ def test_text_use_of_the_real_network(imagined_cuda: Any, has_shuffled: bool) ->
     tokens = torch.ones(5, 3, dtype=torch.int64, device=device)
     gauge = GaugeClips(tuple(clips(device)), tuple(clips(device)), tokens, tokens if has_shuffled else None)
     schedule = build_noise_schedule("cosine", num_timesteps=50, zero_terminal_snr=True).to(device)
-    objective = DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.1)
+    objective = DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.1, motion_weight=0.0)
     use = measure_text_use(model, objective, gauge, most_frames=16, seed=0)
     assert 0.25 <= use.correct <= 0.75  # a stand-in came to the host
     assert len(use.correct_by_bin) == 8

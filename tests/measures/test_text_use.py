@@ -15,8 +15,8 @@ from measures.bootstrap import Interval
 from measures.text_use import GaugeClips, measure_text_use, other_captions, sensitivity_interval, text_sensitivity
 
 SCHEDULE = build_noise_schedule("cosine", num_timesteps=80, zero_terminal_snr=True)
-CLEAN_VIDEO = DiffusionObjective(SCHEDULE, "sample", "uniform", 5.0, 0.1)
-VELOCITY = DiffusionObjective(SCHEDULE, "v_prediction", "uniform", 5.0, 0.1)
+CLEAN_VIDEO = DiffusionObjective(SCHEDULE, "sample", "uniform", 5.0, 0.1, motion_weight=0.0)
+VELOCITY = DiffusionObjective(SCHEDULE, "v_prediction", "uniform", 5.0, 0.1, motion_weight=0.0)
 
 
 def clips(count: int = 16, lengths: Sequence[int] = (4,)) -> GaugeClips:

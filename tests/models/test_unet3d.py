@@ -132,7 +132,7 @@ def test_forward_loss_and_sampling_stay_on_a_cuda_device_that_is_only_imagined(s
         tokens = torch.ones(2, 3, dtype=torch.int64, device=fake_cuda)
         drop = torch.zeros(2, dtype=torch.bool, device=fake_cuda)
         timestep = torch.zeros(2, dtype=torch.int64, device=fake_cuda)
-        objective = DiffusionObjective(schedule, "v_prediction", "min_snr", 5.0, 0.1)
+        objective = DiffusionObjective(schedule, "v_prediction", "min_snr", 5.0, 0.1, motion_weight=0.0)
         noisy = objective.noise(video, torch.empty_like(video), timestep)
         prediction = model(noisy.noisy_video, timestep, tokens, drop)
         terms = objective.loss(noisy, video, prediction)

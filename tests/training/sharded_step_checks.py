@@ -53,7 +53,7 @@ def loss_scale(processes: Processes, folder: Path) -> None:
         shared=ShardedModel(model),
         ema=ema,
         optimizer=optimizer,
-        objective=DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.25),
+        objective=DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.25, motion_weight=0.0),
         compute=ComputeDevice(torch.device("cpu"), None),
         processes=processes,
         loss_scale=scale,

@@ -109,7 +109,7 @@ class Rig:
             shared=SharedModel(self.model),
             ema=self.ema,
             optimizer=self.optimizer,
-            objective=DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.25),
+            objective=DiffusionObjective(schedule, "v_prediction", "uniform", 5.0, 0.25, motion_weight=0.0),
             compute=ComputeDevice(torch.device(device), None),
             processes=Processes(),
             loss_scale=self.loss_scale,

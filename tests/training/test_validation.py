@@ -58,7 +58,7 @@ def validate(trained: GaugeClips | None) -> ValidationRecord:
         clips=gauge(HELD_OUT_TOKENS),
         seconds=[row.seconds for row in fixed(HELD_OUT_TOKENS).rows],
         trained_clips=trained,
-        objective=DiffusionObjective(SCHEDULE, "sample", "uniform", 5.0, 0.1),
+        objective=DiffusionObjective(SCHEDULE, "sample", "uniform", 5.0, 0.1, motion_weight=0.0),
         compute=CPU,
         processes=Processes(),
         most_frames=24,
