@@ -8,7 +8,7 @@ clips, one clip of each sign only, frames that stand still, and haze where hands
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,7 +148,7 @@ class Judgement:
 
     report: dict[str, Any]  # of the evaluation
     rules: tuple[str, ...]  # of the doctor, that found something
-    clip: numpy.ndarray  # that it generates of SHOWN_SIGN
+    run: Path  # its folder
 
 
 def train_and_judge(name: str, folder: Path) -> Judgement:
@@ -178,9 +178,8 @@ def train_and_judge(name: str, folder: Path) -> Judgement:
             raise UserError(f"the run {name!r} ended with an error, see above")
     logged, constants = read_run(run)
     diagnosis = diagnose(logged.history, constants)
-    (clip,) = make_clips(open_trained_run(SamplingRequest(run=run, device="cpu")), [SHOWN_SIGN], 1, 0)
     rules = tuple(finding.rule for finding in (*diagnosis.problems, *diagnosis.warnings))
-    return Judgement(json.loads(report.read_text(encoding="utf-8")), rules, clip)
+    return Judgement(json.loads(report.read_text(encoding="utf-8")), rules, run)
 
 
 @program
@@ -194,19 +193,26 @@ def main(arguments: Sequence[str]) -> int:
         for name in KINDS:
             runner.say(f"{name} ...")
             found[name] = train_and_judge(name, Path(folder))
+        if options.sheet is not None:
+            with named_if_unwritable(options.sheet):
+                write_atomically(options.sheet, _sheet(found))
     rows = [(name, " ".join(each.report["verdict"]), ", ".join(each.rules) or "-") for name, each in found.items()]
     runner.publish(
         runner.machine_line("torch"),
-        runner.table(("training sees", "verdict of the evaluation", "findings of the doctor"), rows),
+        runner.table(("run", "verdict of the evaluation", "findings of the doctor"), rows),
         {name: {"report": each.report, "rules": each.rules} for name, each in found.items()},
         options.json,
     )
-    if options.sheet is not None:
-        strips = [(f"{SHOWN_SIGN}, real", draw_sign(_renderer(), SHOWN_SIGN, 0))]
-        strips += [(name, each.clip) for name, each in found.items()]
-        with named_if_unwritable(options.sheet):
-            write_atomically(options.sheet, encode_png(filmstrips(strips)))
     return 0 if all(map(is_right, found, found.values())) else 1
+
+
+def _sheet(found: Mapping[str, Judgement]) -> bytes:
+    """Return a PNG with a real clip of SHOWN_SIGN, and one that each run generates."""
+    strips = [(f"{SHOWN_SIGN}, real", draw_sign(_renderer(), SHOWN_SIGN, 0))]
+    for name, judgement in found.items():
+        (clip,) = make_clips(open_trained_run(SamplingRequest(run=judgement.run, device="cpu")), [SHOWN_SIGN], 1, 0)
+        strips.append((name, clip))
+    return encode_png(filmstrips(strips))
 
 
 def is_right(name: str, judgement: Judgement) -> bool:
