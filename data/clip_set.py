@@ -88,11 +88,15 @@ class ClipSetSplits(DataSplits):
 
     @cached_property
     def _clips_by_caption(self) -> dict[str, list[InspectedClip]]:
-        """The clips of each caption, those of the training first."""
+        """The clips of each caption, those that training does not show first."""
         clips: dict[str, list[InspectedClip]] = {}
-        for clip in (*self.split.training, *self.split.held_out):
+        for clip in (*self._unseen, *self.split.training):
             clips.setdefault(caption_key(clip.row.caption), []).append(clip)
         return clips
+
+    @property
+    def _unseen(self) -> tuple[InspectedClip, ...]:
+        return () if self.split.is_shared else self.split.held_out
 
     @cached_property
     def _training_captions(self) -> frozenset[Hashable]:
@@ -106,13 +110,18 @@ class ClipSetSplits(DataSplits):
         return self._training_captions.isdisjoint(self._keys(normalise_caption(caption)))
 
     def real_clips(self, caption: str, most: int) -> list[numpy.ndarray]:
-        """Return clips with this caption, capitals or not, those of the training first; none that has gone."""
+        """Return clips with this caption, capitals or not, held-out ones first; none that has gone."""
         found: list[numpy.ndarray] = []
         for clip in self._clips_by_caption.get(caption_key(normalise_caption(caption)), []):
             if len(found) < most:
                 with suppress(UnusableClip):
                     found.append(self.reader.clip(clip))
         return found
+
+    def has_unseen_clip(self, caption: str) -> bool:
+        """Return whether there is a clip with this caption that training does not show."""
+        key = caption_key(normalise_caption(caption))
+        return any(caption_key(clip.row.caption) == key for clip in self._unseen)
 
 
 def check_usable(path: Path, inspection: Inspection, is_reported: bool = False) -> None:

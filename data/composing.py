@@ -152,10 +152,6 @@ class FixedSentences(FixedRows):
     def load(self, row: ClipRow) -> numpy.ndarray:
         return self.composer.load(row)
 
-    def edges(self, row: ClipRow) -> numpy.ndarray:
-        """Return `SentenceComposer.edges` of a row."""
-        return self.composer.edges(row)
-
 
 @dataclass(frozen=True)
 class ComposedSplits(DataSplits):
@@ -180,8 +176,13 @@ class ComposedSplits(DataSplits):
         except UserError:
             return True
 
+    def has_unseen_clip(self, caption: str) -> bool:
+        """Return whether there are clips of each of a caption's signs that training does not show."""
+        trained, others = self.training.composer.clips_of, self.validation.composer.clips_of
+        return all(others[sign] != trained[sign] for sign in self.signs_of(caption))
+
     def real_clips(self, caption: str, most: int) -> list[numpy.ndarray]:
-        """Return clips of the caption from different clips of its signs, held-out ones where there are any."""
+        """Return clips of the caption, held-out ones of its signs where there are any. They may share those of some."""
         composer = self.validation.composer
         try:
             rows = [composer.row("real", self.signs_of(caption), seed) for seed in range(2 * most)]

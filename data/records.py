@@ -172,7 +172,10 @@ class DataSplits(ABC):
 
     @abstractmethod
     def real_clips(self, caption: str, most: int) -> list[numpy.ndarray]:
-        """Return different real clips that show the caption, uint8 [T, H, W, 3] each: at most so many, perhaps none."""
+        """Return different real clips that show the caption, uint8 [T, H, W, 3] each: at most so many, perhaps none.
+
+        Those that training does not show come first.
+        """
 
     def real_clip(self, caption: str) -> numpy.ndarray | None:
         """Return the first of the real clips that show the caption; None where there is none."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.console import counted, program
+from common.errors import UserError
 from compute.memory import keep_freed_memory
 from evaluation.captioned import CAPTIONS_ASKED
 from evaluation.evaluate import EvaluationRequest, evaluate
@@ -102,7 +103,11 @@ def _parse(arguments: Sequence[str]) -> EvaluationRequest:
     )
     parser.add_argument("--seed", type=int, default=0, help="of captions, noise and looks (default 0)")
     add_sampling_options(parser)
-    return EvaluationRequest(**vars(parser.parse_args(arguments)))
+    options = parser.parse_args(arguments)
+    names = [metric.name for metric in options.metrics]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--metric {twice[0]}: named twice; the report needs two names: write a function for each")
+    return EvaluationRequest(**vars(options))
 
 
 def _at_least_one(text: str) -> int:

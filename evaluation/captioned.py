@@ -11,7 +11,7 @@ from common.randomness import derive_seed, numpy_generator
 from data.clip_set import ClipSetSplits
 from data.clip_splits import asks_for_unknown_words, caption_key, hash_order
 from data.composing import ComposedSplits
-from data.records import DataSplits, to_pixels
+from data.records import to_pixels
 from data.sentences import SPACE
 from evaluation.clips import (
     COMPARED_CLIPS,
@@ -26,7 +26,7 @@ from evaluation.clips import (
     in_unit_range,
     training_history,
 )
-from measures.retrieval import RETRIEVAL_POOL, another_look
+from measures.retrieval import RETRIEVAL_POOL, another_look, shares_a_frame
 from sampling.trained_run import TrainedRun
 
 CAPTIONS_ASKED = 100  # at most, where the user names none
@@ -60,23 +60,34 @@ def captioned_subject(
     beside = [splits.real_clips(caption, samples) for caption in chosen]
     for caption, clips in zip(chosen, beside, strict=True):
         if not clips:
+            where = "DATA_ROOT" if file is None else f"--captions {file}"
             raise UserError(
-                f"--captions {file}: {caption!r}: no clip of the data set shows it, so nothing can be "
+                f"{where}: {caption!r}: no clip of the data set shows it, so nothing can be "
                 "compared with it; leave it out, and let generate.py sign it"
             )
     history = training_history(run, splits.training, set(map(caption_key, chosen)), COMPARED_CLIPS)
     more = other_captions(splits, chosen, max(0, RETRIEVAL_POOL - len(chosen)), seed)
-    real = real_clips(splits, [*chosen, *more], seed)
+    real = real_clips(splits, chosen, more, seed)
     unseen = unseen_clips(splits, REFERENCE_CLIPS, seed)
     notes = [reason] if reason else []
+    queries = counted(len(real.queries), "real clip")
     if real.in_another_look:
         notes.append(
-            f"retrieval_real_ceiling: {real.in_another_look} of {counted(len(real.queries), 'real clip')} are "
-            "reference clips in another look (place, size, speed, light, colours): their captions have one clip."
+            f"Real ceilings: {real.in_another_look} of {queries} are reference clips in another look (place, size, "
+            "speed, light, colours), or have recordings in common with these: their captions have no others."
+        )
+    if trained := sum(not splits.has_unseen_clip(each.caption) for each in real.queries):
+        notes.append(
+            f"Real ceilings: {trained} of {queries} were in training, or their signs were. The second judge and the "
+            "recogniser learned from them and may recognise others less often."
         )
     asked = asked_captions(chosen, history)
     if not unseen and not all(each.in_training for each in asked):
         notes.append("memorisation cannot be told: training had all clips, so nothing says how near is too near.")
+    elif isinstance(splits, ComposedSplits):
+        notes.append(
+            "memorisation is of sentences as wholes: a model that joins training clips to a new one copies nothing."
+        )
     return Subject(
         asked=asked,
         history=history,
@@ -96,38 +107,52 @@ def default_captions(splits: ClipSetSplits | ComposedSplits, part: Part | None, 
     if isinstance(splits, ComposedSplits):
         return _default_sentences(splits, part, seed), ""
     split, reason = splits.split, ""
-    if part is None and (split.is_shared or asks_for_unknown_words(split)):
+    if part == "held_out" and split.is_shared:
+        raise UserError("--held-out: the data set was too small to hold any clip out; leave it out")
+    if split.is_shared:
+        part, reason = "trained", "Trained captions are asked for, because no clip could be held out."
+    elif part is None and asks_for_unknown_words(split):
         part, reason = "trained", "Trained captions are asked for, because no model can know the held-out ones."
     clips = split.training if part == "trained" else split.held_out
-    return _drawn({caption_key(clip.row.caption): clip.row.caption for clip in clips}.values(), seed), reason
+    captions = {caption_key(clip.row.caption): clip.row.caption for clip in clips}
+    return _drawn(captions.values(), CAPTIONS_ASKED, seed), reason
 
 
 def _default_sentences(splits: ComposedSplits, part: Part | None, seed: int) -> list[str]:
     split = splits.split
-    signs = [] if part == "held_out" else _drawn(split.signs.names, seed)[:SENTENCES_A_LENGTH]
+    signs = [] if part == "held_out" else _drawn(split.signs.names, SENTENCES_A_LENGTH, seed)
     sentences: dict[str, None] = {}
     for length in range(2, split.max_signs + 1):
         generator = numpy_generator(seed, "evaluation_sentences", length)
         for _ in range(SENTENCES_A_LENGTH):
             sentence = split.draw(length, split.signs.names, generator, held_out=part != "trained")
-            if sentence is not None:
-                sentences[SPACE.join(sentence)] = None
+            if sentence is None:  # and it took as many draws to find out as all others take
+                break
+            sentences[SPACE.join(sentence)] = None
+    if not (signs or sentences):
+        raise UserError(
+            f"--held-out: HELD_OUT_WORD_FRACTION={split.held_out_sentence_fraction} and "
+            f"HELD_OUT_BIGRAM_FRACTION={split.held_out_pair_fraction} hold out no sentence of the run; leave it out"
+        )
     return [*signs, *sentences]
 
 
-def _drawn(captions: Iterable[str], seed: int) -> list[str]:
-    """Return up to CAPTIONS_ASKED captions, sorted."""
+def _drawn(captions: Iterable[str], most: int, seed: int) -> list[str]:
+    """Return so many captions at most, sorted."""
     ordered = sorted(captions)
-    chosen = numpy_generator(seed, "evaluation_captions").permutation(len(ordered))[:CAPTIONS_ASKED]
+    chosen = numpy_generator(seed, "evaluation_captions").permutation(len(ordered))[:most]
     return [ordered[index] for index in sorted(chosen.tolist())]
 
 
 def other_captions(splits: ClipSetSplits | ComposedSplits, asked: Iterable[str], count: int, seed: int) -> list[str]:
     """Return up to so many captions that have real clips and are not asked for: they fill the judges' pools."""
+    if count == 0:
+        return []
     if isinstance(splits, ComposedSplits):
         more = _default_sentences(splits, None, derive_seed(seed, "other_sentences"))
     else:
-        more = [clip.row.caption for clip in (*splits.split.held_out, *splits.split.training)]
+        clips = hash_order((*splits.split.held_out, *splits.split.training), seed)
+        more = [clip.row.caption for clip in clips]
     known = set(map(caption_key, asked))
     return [text for key, text in {caption_key(text): text for text in more}.items() if key not in known][:count]
 
@@ -140,7 +165,7 @@ def unseen_clips(splits: ClipSetSplits | ComposedSplits, most: int, seed: int) -
     if splits.split.is_shared:
         return []
     clips = hash_order((*splits.split.held_out, *splits.split.test), seed)[:most]
-    return [splits.reader.clip(clip) for clip in clips]
+    return [splits.reader.load(clip) for clip in clips]
 
 
 def asked_captions(captions: Sequence[str], history: TrainingHistory) -> list[Asked]:
@@ -150,24 +175,27 @@ def asked_captions(captions: Sequence[str], history: TrainingHistory) -> list[As
     return [Asked(caption, key in shown) for key, caption in distinct.items()]
 
 
-def real_clips(splits: DataSplits, captions: Iterable[str], seed: int) -> RealClips:
-    """Return references and queries for each caption that has a real clip.
+def real_clips(
+    splits: ClipSetSplits | ComposedSplits, asked: Sequence[str], more: Sequence[str], seed: int
+) -> RealClips:
+    """Return references for each caption that has a real clip, and a query for each that is asked for.
 
-    Where a caption has several clips, the last is the query and the others are references; its only clip is the
-    reference, and the query in another look.
+    Where a caption has several clips, the first, which is a held-out one where there is any, is the query, and those
+    that have no recording in common with it are references. Where there are none, it is shown in another look.
     """
     references: list[Labelled] = []
     queries: list[Labelled] = []
     looks = 0
-    for caption in captions:
-        clips = splits.real_clips(caption, REFERENCES_A_CAPTION + 1)
-        if len(clips) == 1:
-            (clip,) = in_unit_range(clips)
+    for caption in asked:
+        query, *clips = splits.real_clips(caption, REFERENCES_A_CAPTION + 1)
+        apart = [clip for clip in clips if not shares_a_frame(query, [clip])]
+        if not apart:
+            (clip,) = in_unit_range([query])
             look_seed = derive_seed(seed, f"evaluation_look/{caption_key(caption)}")
-            queries.append(Labelled(caption, to_pixels(another_look(clip, look_seed))))
+            apart, query = clips or [query], to_pixels(another_look(clip, look_seed))
             looks += 1
-        else:
-            queries += [Labelled(caption, clip) for clip in clips[-1:]]
-            clips = clips[:-1]
-        references += [Labelled(caption, clip) for clip in clips]
+        queries.append(Labelled(caption, query))
+        references += [Labelled(caption, clip) for clip in apart]
+    for caption in more:
+        references += [Labelled(caption, clip) for clip in splits.real_clips(caption, REFERENCES_A_CAPTION)]
     return RealClips(tuple(references), tuple(queries), looks)

@@ -24,6 +24,7 @@ from measures.clips import at_equal_moments
 from sampling.trained_run import TrainedRun
 
 SENSITIVITY_NOISES = 2
+MOST_CAPTIONS = 2000  # of a file: each is compared with all others
 COMPARED_CLIPS = 8192  # of the training, for memorisation
 REFERENCE_CLIPS = 256  # real ones that training did not show
 REFERENCES_A_CAPTION = 3
@@ -69,10 +70,10 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class RealClips:
-    """The real clips that judges see. No clip is in both."""
+    """The real clips that judges see. No clip is in both, nor a frame of one."""
 
-    references: tuple[Labelled, ...]  # that the others are compared with
-    queries: tuple[Labelled, ...]  # that go through the same figures as generated ones: the ceiling
+    references: tuple[Labelled, ...]  # that the others are compared with: of asked captions, and of more of the pool
+    queries: tuple[Labelled, ...]  # of asked captions, through the same figures as generated ones: the ceiling
     in_another_look: int  # of the queries: a reference shown as if filmed anew, because its caption has no other clip
 
     @cached_property
@@ -121,6 +122,11 @@ def read_captions(path: Path, check: Callable[[str, str], str]) -> list[str]:
     for number, line in numbered:
         caption = check(f"--captions {path}, line {number}:", line)
         first.setdefault(caption_key(caption), caption)
+    if len(first) > MOST_CAPTIONS:
+        raise UserError(
+            f"--captions {path}: {len(first)} captions, and an evaluation takes at most {MOST_CAPTIONS}: take some of "
+            "them, or make several files"
+        )
     return list(first.values())
 
 

@@ -63,8 +63,8 @@ NOTES = (
     "A caption was in training if one of the clips of the run's steps showed it, however few these steps were.",
     "Intervals are 95 % and come from a bootstrap over captions; null where there are too few. Where all n captions "
     "give the same figure, such as a rate of 0, the interval has no width; up to 3 / n cannot be ruled out then.",
-    "memorisation is about 0.05 where nothing is copied; blurred clips are near to everything and raise it too. Where "
-    "all captions were in training, real clips of them are compared with the other training clips.",
+    "memorisation is about memorisation_chance where nothing is copied; blurred clips are near to everything and raise "
+    "it too. Where all captions were in training, real clips of them are compared with the other training clips.",
 )
 
 
@@ -128,7 +128,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
         report |= _captioned_report(request, run, splits, training, clips, judged, figures)
     report["metrics"], failures = metric_figures(request.metrics, ceilings, clips.labelled, subject.judged, rate)
     report |= _conditions(request, run, subject, failures)
-    report["verdict"] = verdicts(figures)
+    report["verdict"] = verdicts(figures, len(subject.asked))
     report["captions"] = caption_records(clips, judged)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with named_if_unwritable(request.output):
@@ -174,10 +174,8 @@ def _captioned_report(
         own = [index for index, place in enumerate(places) if clips.asked[place] in chosen]
         if readings is None or not own:
             return {}
-        found = spelled.spelling_figures([asked[index] for index in own], readings.of(own), seed)
-        return {"word_error_rate": found["letter_error_rate"]} | {
-            name: found[name] for name in ("exact_match", "real_ceiling", "real_exact_match", "shuffled_floor")
-        }
+        found = dict(spelled.spelling_figures([asked[index] for index in own], readings.of(own), seed))
+        return {"word_error_rate": found.pop("letter_error_rate"), **found}
 
     groups = {}
     for name in dict.fromkeys(each.group for each in clips.asked):

@@ -73,7 +73,7 @@ def find_metric(text: str) -> NamedMetric:
         raise UserError(f"--metric {name}: no such metric; {REMEDY}")
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
-    except ImportError as error:
+    except Exception as error:  # another's code, which may raise anything
         raise UserError(f"--metric {name}: {module_name} cannot be imported: {error}; {REMEDY}") from error
     if not callable(function):
         raise UserError(f"--metric {name}: {module_name} has no function {function_name}; {REMEDY}")

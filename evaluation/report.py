@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
 
 import numpy
 import torch
@@ -21,7 +23,16 @@ from evaluation.clips import (
     places_of_each,
 )
 from measures.bootstrap import Interval, bootstrap_ratio
-from measures.clips import are_copies, chroma, clip_distances, hold_share, motion_energy, sharpness, small_copies
+from measures.clips import (
+    are_copies,
+    chroma,
+    clip_distances,
+    hold_share,
+    motion_energy,
+    share_by_chance,
+    sharpness,
+    small_copies,
+)
 from measures.likeness import (
     NEIGHBOURS,
     clip_statistics,
@@ -44,7 +55,10 @@ from measures.retrieval import (
 from measures.text_video import RANKS, TextVideoJudge, text_agreement, text_distances
 
 ROWS_AT_ONCE = 512
-SAME_CLIP = 1e-4  # as a distance, see `clip_distances`
+SAME_CLIP = 2e-3  # as a distance, see `clip_distances`: a quarter of a grey level, above the error of its float32
+FEWEST_REAL_CLIPS = (
+    5  # among fewer, half of the clips are nearer than all real ones by chance in more than 1 of 30 runs
+)
 
 LOOKS = {
     "motion_energy_ratio": motion_energy,
@@ -70,6 +84,12 @@ class Judged:
     def nearest(self, place: int) -> str:
         """Return the caption of the reference that is nearest to a generated clip."""
         return self.captions_M[int(self.distance_NM[place].argmin())]
+
+    @cached_property
+    def of_asked_M(self) -> Tensor:
+        """Which references show a caption that was asked for; the others only make retrieval harder."""
+        wanted = set(map(caption_key, self.asked))
+        return torch.tensor([caption_key(caption) in wanted for caption in self.captions_M])
 
 
 def judge(asked: Sequence[str], generated: Iterable[numpy.ndarray], real: RealClips) -> Judged:
@@ -127,7 +147,7 @@ def agreement_figures(
 ) -> Figures:
     """Return what the judge that learned from real clips says of generated ones, beside real ones.
 
-    judges_agree is the share of the clips that both judges, each from all captions that it compares, take for what was
+    judges_agree is the share of the clips that both judges, among the captions that were asked for, take for what was
     asked, or neither does.
 
     Args:
@@ -140,17 +160,16 @@ def agreement_figures(
 
     distances = text_distances(text_video, list(in_unit_range(clips)), judged.asked)
     generated = text_agreement(distances, seed)
-    wanted = set(map(caption_key, judged.asked))
-    queries = [each for each in real.queries if caption_key(each.caption) in wanted]
-    of_real = None
-    if queries:
-        videos = list(in_unit_range(each.clip for each in queries))
-        of_real = text_agreement(text_distances(text_video, videos, [each.caption for each in queries]), seed)
-    nearest = [distances.captions[place] for place in distances.distance_NM.argmin(dim=1).tolist()]
-    agree = [
-        (found == own) == (caption_key(judged.nearest(place)) == caption_key(judged.asked[place]))
-        for place, (found, own) in enumerate(zip(nearest, distances.asked, strict=True))
-    ]
+    videos = list(in_unit_range(each.clip for each in real.queries))
+    of_real = text_agreement(text_distances(text_video, videos, [each.caption for each in real.queries]), seed)
+    agree = None
+    if len(distances.captions) > 1:
+        captions = list(compress(judged.captions_M, judged.of_asked_M.tolist()))
+        near = judged.distance_NM[:, judged.of_asked_M].argmin(dim=1).tolist()
+        nearest = [distances.captions[place] for place in distances.distance_NM.argmin(dim=1).tolist()]
+        both = zip(near, nearest, distances.asked, strict=True)
+        same = [(found == own) == (caption_key(captions[place]) == caption_key(own)) for place, found, own in both]
+        agree = bootstrap_ratio(numpy.array(same, float), numpy.ones(len(same)), judged.asked, seed)
     figures: dict[str, Interval | None] = {}
     for k in RANKS:
         figures[f"r_precision_{k}"] = None if generated is None else generated.r_precision[k]
@@ -158,7 +177,7 @@ def agreement_figures(
         figures[f"r_precision_{k}_shuffled_floor"] = None if generated is None else generated.r_precision_shuffled[k]
     return {
         **figures,
-        "judges_agree": bootstrap_ratio(numpy.array(agree, float), numpy.ones(len(agree)), judged.asked, seed),
+        "judges_agree": agree,
         "text_distance": None if generated is None else generated.distance,
         "text_distance_real": None if of_real is None else of_real.distance,
         "text_distance_shuffled": None if generated is None else generated.distance_shuffled,
@@ -167,14 +186,15 @@ def agreement_figures(
 
 def likeness_figures(judged: Judged, seed: int) -> Figures:
     """Return how far generated clips are from real ones as a distribution, beside real ones from real ones."""
-    sets = [clip_statistics(each) for each in (judged.features, judged.real_features, judged.reference_features)]
-    generated, queries, references = sets
-    captions = (judged.asked, judged.real_asked, judged.captions_M)
-    if min(len(set(map(caption_key, each))) for each in captions) < 2:  # clips of one caption are no distribution
+    captions = tuple(compress(judged.captions_M, judged.of_asked_M.tolist()))
+    if len(set(map(caption_key, captions))) < 2:  # clips of one caption are no distribution
         return {}
+    of_references = tuple(compress(judged.reference_features, judged.of_asked_M.tolist()))
+    sets = (judged.features, judged.real_features, of_references)
+    generated, queries, references = map(clip_statistics, sets)
     figures: dict[str, Interval | None] = {
-        "kernel_distance": kernel_distance(generated, references, seed, (judged.asked, judged.captions_M)),
-        "kernel_distance_real": kernel_distance(queries, references, seed, (judged.real_asked, judged.captions_M)),
+        "kernel_distance": kernel_distance(generated, references, seed, (judged.asked, captions)),
+        "kernel_distance_real": kernel_distance(queries, references, seed, (judged.real_asked, captions)),
     }
     if len(references) > NEIGHBOURS:
         for name, clips in (("", generated), ("_real", queries)):
@@ -260,8 +280,9 @@ def memorisation_figures(
     `unseen_real`: real clips, uint8 [T, H, W, 3] each, that training did not show.
 
     Returns:
-        memorisation is the share of generated clips that count as copied, about 0.05 where nothing is; with the mean
-        distances of generated and real clips to their nearest training clips. None where there are no such real clips.
+        memorisation is the share of generated clips that count as copied, memorisation_chance what it is on average
+        where nothing is; with the mean distances of generated and real clips to their nearest training clips. None
+        where there are fewer than FEWEST_REAL_CLIPS.
     """
     new = [index for index, asked in enumerate(clips.asked) if not asked.in_training]
     chosen = new or list(range(len(clips.asked)))
@@ -287,12 +308,13 @@ def memorisation_figures(
     of_generated, of_real = nearest[: len(generated)], nearest[len(generated) :]
     if own:
         of_real = of_real[of_real > SAME_CLIP]  # some sets have a clip twice
-        if not len(of_real):
-            return {"memorisation": None}
+    if len(of_real) < FEWEST_REAL_CLIPS:
+        return {"memorisation": None}
     names = [clips.asked[index].text for index in chosen]
     ones = numpy.ones(len(chosen))
     return {
         "memorisation": bootstrap_ratio(are_copies(of_generated, of_real).numpy(), ones, names, seed),
+        "memorisation_chance": Interval(share_by_chance(len(of_real)), None, None),
         "nearest_training_distance": bootstrap_ratio(of_generated.double().numpy(), ones, names, seed),
         "nearest_training_distance_real": Interval(float(of_real.mean()), None, None),
     }

@@ -7,8 +7,11 @@ RIGHT = "Clips show what was asked for."
 CANNOT_TELL = "This data set cannot tell whether clips show what was asked for"
 
 
-def verdicts(figures: Figures) -> list[str]:
-    """Return what is wrong; one sentence, with what it rests on, for each."""
+def verdicts(figures: Figures, captions: int) -> list[str]:
+    """Return what is wrong; one sentence, with what it rests on, for each.
+
+    `captions`: how many were asked for.
+    """
     value = {name: figure.value for name, figure in figures.items() if figure is not None}
     found: list[str] = []
     motion, sharp = value.get("motion_energy_ratio"), value.get("sharpness_ratio")
@@ -18,7 +21,7 @@ def verdicts(figures: Figures) -> list[str]:
     noisy = [f"{ratio:.2f} times the {what}" for ratio, most, what in limits if ratio is not None and ratio > most]
     if noisy:
         found.append(f"Clips are noisy: they have {' and '.join(noisy)} of real ones.")
-    found += _retrieval(figures)
+    found += _retrieval(figures, captions)
     moving = value.get("moving_sharpness_ratio")
     if moving is not None and moving < HAZY and (motion is None or motion >= STILL):
         found.append(f"Hands dissolve: what moves has {moving:.2f} times the sharpness of real clips.")
@@ -28,14 +31,15 @@ def verdicts(figures: Figures) -> list[str]:
     return found or [RIGHT]
 
 
-def _retrieval(figures: Figures) -> list[str]:
+def _retrieval(figures: Figures, captions: int) -> list[str]:
     top1, ceiling, floor = (figures.get(f"retrieval_{name}") for name in ("top1", "real_ceiling", "shuffled_floor"))
     if top1 is None or ceiling is None or floor is None:
         return ["Too few captions to tell whether clips show what was asked for: it takes two that have real clips."]
     shares = [figure.value for figure in (top1, ceiling, floor)]
     rates = "{:.0%} are nearest to a clip of their caption; of real ones {:.0%}, by chance {:.0%}".format(*shares)
     way = way_to_real(*shares)
-    is_chance = ceiling.low is None or floor.high is None or ceiling.low <= floor.high
+    # An interval of clips that are all right has no width: of n, one wrong in 3 / n cannot be ruled out.
+    is_chance = floor.high is None or min(ceiling.low or 0.0, 1 - 3 / captions) <= floor.high
     if way is None or is_chance:
         few = "; more captions may tell" if way is not None else ""
         return [f"{CANNOT_TELL}: {rates}{few}."]

@@ -141,11 +141,20 @@ def nearest_distances(clips_NV: Tensor, training_MV: Tensor) -> Tensor:
     return clip_distances(clips_NV, training_MV).amin(dim=1)
 
 
+def share_by_chance(real: int) -> float:
+    """Return which share of the clips `are_copies` says are copies on average, where none is one: 0.05 of many.
+
+    `real`: clips that it compares with. The quantile lies between two of them, and a clip like them is as likely to
+    fall between any two.
+    """
+    return (1 + NEARNESS_OF_REAL * (real - 1)) / (real + 1)
+
+
 def are_copies(generated_N: Tensor, real_M: Tensor) -> Tensor:
     """Return which generated clips are nearer to a training clip than all but the nearest 5 % of real ones.
 
-    About 5 % of clips that are not copies count too. Unlike the mean distance, their share shows a few copies among
-    many clips.
+    About 5 % of clips that are not copies count too (`share_by_chance`). Unlike the mean distance, their share shows a
+    few copies among many clips.
 
     Args:
         generated_N: nearest distances of generated clips of words that no training clip shows.

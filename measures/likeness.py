@@ -110,36 +110,44 @@ def kernel_distance(
             they are drawn together and not paired with each other: two sets of the same captions would seem nearer
             than two sets of one distribution. None: all clips have captions of their own.
     """
-    both_XF = torch.cat([features_NF, features_MF]).cpu().numpy().astype(numpy.float64)
-    kernel_XX = (both_XF @ both_XF.T / both_XF.shape[1] + 1) ** 3
-    names = list(range(len(both_XF))) if captions is None else [*captions[0], *captions[1]]
-    _, name_X = numpy.unique(names, return_inverse=True)
-    pairs_XX = (name_X[:, None] != name_X[None, :]).astype(numpy.float64)
-    is_real_X = numpy.arange(len(both_XF)) >= len(features_NF)
-    parts = [
-        (one, other, (kernel_XX * pairs_XX)[numpy.ix_(one, other)], pairs_XX[numpy.ix_(one, other)], weight)
-        for one, other, weight in (
-            (~is_real_X, ~is_real_X, 1),
-            (is_real_X, is_real_X, 1),
-            (~is_real_X, is_real_X, -2),
-        )
-    ]
+    sets = [features.cpu().numpy().astype(numpy.float64) for features in (features_NF, features_MF)]
+    names = list(range(sum(map(len, sets)))) if captions is None else [*captions[0], *captions[1]]
+    different, name_X = numpy.unique(names, return_inverse=True)
+    count = len(different)
+    names_of = (name_X[: len(sets[0])], name_X[len(sets[0]) :])
+    parts = []
+    for one, other, weight in ((0, 0, 1), (1, 1, 1), (0, 1, -2)):
+        kernel = (sets[one] @ sets[other].T / sets[one].shape[1] + 1) ** 3
+        kernel_CC = _summed(_summed(kernel, names_of[one], count).T, names_of[other], count)
+        pairs_CC = numpy.multiply.outer(*(numpy.bincount(names_of[each], minlength=count) for each in (other, one)))
+        for matrix in (kernel_CC, pairs_CC):
+            numpy.fill_diagonal(matrix, 0)
+        parts.append((kernel_CC, pairs_CC.astype(numpy.float64), weight))
 
-    def discrepancy(counts_X: numpy.ndarray) -> float:
+    def discrepancy(drawn_C: numpy.ndarray) -> float:
         total = 0.0
-        for one, other, kernel, pairs, weight in parts:
-            mass = counts_X[one] @ pairs @ counts_X[other]
+        for kernel_CC, pairs_CC, weight in parts:
+            mass = drawn_C @ pairs_CC @ drawn_C
             if mass == 0:
                 return math.nan
-            total += weight * float(counts_X[one] @ kernel @ counts_X[other] / mass)
+            total += weight * float(drawn_C @ kernel_CC @ drawn_C / mass)
         return total
 
     generator = numpy_generator(seed, "kernel_distance")
-    drawn = (generator.integers(0, name_X.max() + 1, name_X.max() + 1) for _ in range(RESAMPLES))
-    resampled = [discrepancy(numpy.bincount(names, minlength=name_X.max() + 1)[name_X]) for names in drawn]
+    drawn = (numpy.bincount(generator.integers(0, count, count), minlength=count) for _ in range(RESAMPLES))
+    resampled = [discrepancy(drawn_C.astype(numpy.float64)) for drawn_C in drawn]
     tail = (1 - CONFIDENCE) / 2
     low, high = numpy.nanquantile(resampled, (tail, 1 - tail)).tolist()
-    return Interval(discrepancy(numpy.ones(len(both_XF))), low, high)
+    return Interval(discrepancy(numpy.ones(count)), low, high)
+
+
+def _summed(values_NX: numpy.ndarray, name_N: numpy.ndarray, count: int) -> numpy.ndarray:
+    """Return the sums of the rows of each of `count` names: [count, X]."""
+    order = numpy.argsort(name_N, kind="stable")
+    found, starts = numpy.unique(name_N[order], return_index=True)
+    sums = numpy.zeros((count, values_NX.shape[1]))
+    sums[found] = numpy.add.reduceat(values_NX[order], starts, axis=0)
+    return sums
 
 
 def frechet_distance(generated_NF: Tensor, real_MF: Tensor) -> float:

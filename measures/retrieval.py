@@ -4,7 +4,7 @@ Nothing in it is trained, so that no generator can be tuned to it, and it takes 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -259,6 +259,15 @@ def another_look(clip_CTHW: Tensor, seed: int) -> Tensor:
     return (contrast * filmed + light + tint_C[:, None, None, None] + grain).clamp(-1, 1)
 
 
+def shares_a_frame(clip: numpy.ndarray, others: Iterable[numpy.ndarray]) -> bool:
+    """Return whether a clip has a frame of one of the others: they are from the same recording.
+
+    The clips are uint8 [T, H, W, 3].
+    """
+    frames = {frame.tobytes() for other in others for frame in other}
+    return any(frame.tobytes() in frames for frame in clip)
+
+
 @dataclass(frozen=True)
 class Ranking:
     """How near the captions that were asked for are to each query, among the captions of its pool."""
@@ -266,7 +275,6 @@ class Ranking:
     asked: tuple[str, ...]  # [N], of each query
     captions: tuple[str, ...]  # [W], the different ones of these, as `caption_key` writes them
     rank_NW: numpy.ndarray  # int64: how many captions of a caption's pool are nearer to the query; 0 is the nearest
-    pool: int  # captions that a query is ranked among
 
     @property
     def rank_N(self) -> numpy.ndarray:
@@ -321,7 +329,7 @@ def rank_captions(
             (distance_NC[:, others] == away_N1) & (lot_NC[:, others] < lot_N1)
         )
         rank_NW[:, index] = nearer.sum(axis=1)
-    return Ranking(tuple(asked), captions, rank_NW, min(pool, len(names)))
+    return Ranking(tuple(asked), captions, rank_NW)
 
 
 def top_k_interval(ranking: Ranking, k: int, seed: int) -> Interval:

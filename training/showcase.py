@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy
@@ -38,6 +39,7 @@ from measures.retrieval import (
     another_look,
     clip_features,
     rank_captions,
+    shares_a_frame,
     shuffled_floor_interval,
     top_k_interval,
     warped_distances,
@@ -125,6 +127,15 @@ class SpellingJudge:
 CLIPS_A_CAPTION = 4  # real ones that show a caption which is asked for: signers differ
 
 
+@dataclass(frozen=True)
+class References:
+    """Real clips that others are compared with."""
+
+    captions: Sequence[str]
+    features: Sequence[Tensor]  # `clip_features` of each
+    shared: frozenset[int]  # places of asked clips that are from the same recordings as a reference of their caption
+
+
 class RetrievalJudge:
     """Looks for the real clip that a generated one is nearest to, and compares where both move.
 
@@ -167,9 +178,9 @@ class RetrievalJudge:
         }
 
     def _rank(self, clips: Sequence[Tensor]) -> Ranking | None:
-        captions, features = self._references
-        distance = warped_distances([clip_features(clip) for clip in clips], features)
-        return rank_captions(distance, self._asked.captions, captions, RETRIEVAL_POOL, self._seed)
+        references = self._references
+        distance = warped_distances([clip_features(clip) for clip in clips], references.features)
+        return rank_captions(distance, self._asked.captions, references.captions, RETRIEVAL_POOL, self._seed)
 
     @cached_property
     def _real_maps(self) -> list[Tensor]:
@@ -177,19 +188,17 @@ class RetrievalJudge:
 
     @cached_property
     def _real_ranking(self) -> Ranking | None:
-        """Rank real clips that are no references: the asked clips, or another look at those that are."""
-        _, features = self._references
-        queries = []
-        for index, clip in enumerate(self._asked.videos):
-            described = clip_features(clip)
-            is_reference = any(torch.equal(described, feature) for feature in features)
-            seed = derive_seed(self._seed, "retrieval_look", index)
-            queries.append(another_look(clip, seed) if is_reference else clip)
+        """Rank the asked clips; those that have recordings in common with references are shown in another look."""
+        shared = self._references.shared
+        queries = [
+            another_look(clip, derive_seed(self._seed, "retrieval_look", index)) if index in shared else clip
+            for index, clip in enumerate(self._asked.videos)
+        ]
         return self._rank(queries)
 
     @cached_property
-    def _references(self) -> tuple[list[str], list[Tensor]]:
-        """Return captions and features of some clips of each asked caption, and of one of each of some others."""
+    def _references(self) -> References:
+        """Return some clips of each asked caption, and one of each of some others."""
         training, asked = self._splits.training, self._asked
         own = {row.id for row in asked.rows}
         rows: dict[str, list[ClipRow]] = {caption_key(caption): [] for caption in asked.captions}
@@ -209,8 +218,15 @@ class RetrievalJudge:
             if caption_key(row.caption) not in known:  # no training clip shows it
                 real = self._splits.real_clip(row.caption)
                 found.append((row.caption, pixels.numpy() if real is None else real))
+        shared = frozenset(
+            index
+            for index, (row, pixels) in enumerate(zip(asked.rows, asked.pixels, strict=True))
+            if shares_a_frame(
+                pixels.numpy(), (clip for name, clip in found if caption_key(name) == caption_key(row.caption))
+            )
+        )
         features = [clip_features(as_video(torch.from_numpy(clip))) for _, clip in found]
-        return [caption for caption, _ in found], features
+        return References([caption for caption, _ in found], features, shared)
 
 
 def sharpness_of_motion(clip_CTHW: Tensor) -> Tensor:

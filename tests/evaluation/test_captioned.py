@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 import evaluation.__main__ as program
+from common.errors import UserError
 from config import Config
 from data.build import build_data
 from data.clip_set import ClipSetSplits
@@ -19,6 +20,7 @@ from evaluation.captioned import asked_captions, default_captions, other_caption
 from evaluation.clips import Asked, TrainingHistory
 from evaluation.metrics import MetricClips
 from evaluation.spelled import Readings, sign_records
+from measures.retrieval import shares_a_frame
 from tests.data.formats import replicas
 from tests.sources import ROOT
 
@@ -31,19 +33,20 @@ def opened(root: Path, **changes: object) -> ClipSetSplits | ComposedSplits:
     return splits
 
 
-def test_a_caption_with_several_clips_gives_its_last_as_the_query_and_its_only_clip_is_seen_again(
+def test_a_caption_with_several_clips_gives_its_first_as_the_query_and_its_only_clip_is_seen_again(
     tmp_path: Path,
 ) -> None:
     splits = opened(replicas.words_replica(tmp_path / "set", clips=7))
     counts = {caption: len(splits.real_clips(caption, 9)) for caption in ("hello", "see you", "good morning")}
     assert counts == {"hello": 2, "see you": 1, "good morning": 1}  # one "see you" is for testing
-    real = real_clips(splits, [*counts, "nothing shows this"], seed=0)
+    more = ["nothing shows this", "good morning"]
+    real = real_clips(splits, ["hello", "see you"], more, seed=0)
     assert [each.caption for each in real.references] == list(counts)
-    assert [each.caption for each in real.queries] == list(counts)
-    assert real.in_another_look == 2
+    assert [each.caption for each in real.queries] == ["hello", "see you"]  # the others only make it harder
+    assert real.in_another_look == 1
     hello = splits.real_clips("hello", 2)
-    assert numpy.array_equal(real.references[0].clip, hello[0])
-    assert numpy.array_equal(real.queries[0].clip, hello[1])
+    assert numpy.array_equal(real.references[0].clip, hello[1])
+    assert numpy.array_equal(real.queries[0].clip, hello[0])
     assert (
         real.queries[1].clip.shape != real.references[1].clip.shape
         or (real.queries[1].clip != real.references[1].clip).any()
@@ -61,6 +64,73 @@ def test_trained_captions_are_asked_for_where_no_model_can_know_the_held_out_one
     assert default_captions(splits, "trained", seed=0) == (captions, "")
     assert other_captions(splits, captions, 9, seed=0) == held_out
     assert len(unseen_clips(splits, 9, seed=0)) == len(held_out)
+
+
+def test_what_judges_see_of_a_caption_is_a_clip_that_they_did_not_learn_from_where_there_is_one(
+    tmp_path: Path,
+) -> None:
+    for number, signer in enumerate(("ann", "bob", "eve", "joe")):
+        for place, word in enumerate(("hello", "book")):
+            replicas.write_clip(tmp_path / "set" / f"{signer}_{word}.mp4", 2 * number + place)
+            (tmp_path / "set" / f"{signer}_{word}.txt").write_text(word)
+    splits = opened(tmp_path / "set", SIGNER_FROM_FILE_NAME=True, VALIDATION_FRACTION=0.25)
+    assert isinstance(splits, ClipSetSplits)
+    (unseen,) = (clip for clip in splits.split.held_out if clip.row.caption == "book")
+    real = real_clips(splits, ["book"], ["hello"], seed=0)
+    assert numpy.array_equal(real.queries[0].clip, splits.reader.clip(unseen))
+    assert splits.has_unseen_clip("Book")
+    assert not splits.has_unseen_clip("walk")
+    assert [each.caption for each in real.references] == ["book"] * 3 + ["hello"] * 3
+    assert not any(numpy.array_equal(each.clip, real.queries[0].clip) for each in real.references)
+
+
+def test_where_nothing_could_be_held_out_every_clip_is_a_trained_one(tmp_path: Path) -> None:
+    for number in range(2):
+        replicas.write_clip(tmp_path / "set" / f"{number}.mp4", number)
+        (tmp_path / "set" / f"{number}.txt").write_text("hello")
+    splits = opened(tmp_path / "set")
+    assert isinstance(splits, ClipSetSplits)
+    assert splits.split.is_shared
+    assert len(splits.real_clips("hello", 9)) == 2  # each once, though it is validated on too
+    assert not splits.has_unseen_clip("hello")
+    assert default_captions(splits, None, seed=0) == (
+        ["hello"],
+        "Trained captions are asked for, because no clip could be held out.",
+    )
+    with pytest.raises(UserError, match=r"^--held-out: the data set was too small to hold any clip out; leave it out$"):
+        default_captions(splits, "held_out", seed=0)
+
+
+def test_sentences_that_share_a_recording_are_seen_in_another_look(tmp_path: Path) -> None:
+    """Two takes of "hello" and one of "book": two clips of "hello book" differ, and both show the same book."""
+    for number, word in enumerate(("hello", "hello", "book")):
+        replicas.write_clip(tmp_path / "set" / f"{number}.mp4", number)
+        (tmp_path / "set" / f"{number}.txt").write_text(word)
+    splits = opened(tmp_path / "set", COMPOSE_SIGNS=2, EPOCH_SIZE=4, HELD_OUT_WORD_FRACTION=0.0)
+    clips = splits.real_clips("hello book", 9)
+    assert len(clips) == 2
+    assert shares_a_frame(clips[0], clips[1:])
+    assert not shares_a_frame(*(lambda first, *others: (first, others))(*splits.real_clips("hello", 9)))
+    assert not splits.has_unseen_clip("hello book")
+    real = real_clips(splits, ["hello book", "hello"], [], seed=0)
+    assert real.in_another_look == 1
+    assert len(real.queries) == 2
+    assert not shares_a_frame(real.queries[0].clip, [each.clip for each in real.references])
+
+
+def test_signs_are_drawn_from_the_whole_alphabet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captioned, "SENTENCES_A_LENGTH", 3)
+    splits = opened(replicas.folder_replica(tmp_path / "set"), COMPOSE_SIGNS=2, EPOCH_SIZE=4, MIN_FRAMES=4)
+    drawn = {sign for seed in range(9) for sign in default_captions(splits, None, seed)[0][:3]}
+    assert drawn == set(replicas.WORDS)
+
+
+def test_sentences_are_asked_for_in_vain_where_none_is_held_out(tmp_path: Path) -> None:
+    nothing = {"HELD_OUT_WORD_FRACTION": 0.0, "HELD_OUT_BIGRAM_FRACTION": 0.0}
+    splits = opened(replicas.folder_replica(tmp_path / "set"), COMPOSE_SIGNS=2, EPOCH_SIZE=4, MIN_FRAMES=4, **nothing)
+    assert default_captions(splits, None, seed=0)[0] == sorted(replicas.WORDS)
+    with pytest.raises(UserError, match=r"^--held-out: HELD_OUT_WORD_FRACTION=0.0 and .* hold out no sentence"):
+        default_captions(splits, "held_out", seed=0)
 
 
 def test_a_hundred_captions_are_drawn_by_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +153,7 @@ def test_composed_sets_are_asked_for_their_signs_and_held_out_sentences(tmp_path
     assert not set(default_captions(splits, "held_out", seed=0)[0]) & set(signs)
     trained = default_captions(splits, "trained", seed=0)[0]
     assert not any(splits.is_held_out(caption) for caption in trained)
-    real = real_clips(splits, captions, seed=0)
+    real = real_clips(splits, captions, [], seed=0)
     assert {each.caption for each in real.queries} == set(captions)
 
 

@@ -1,6 +1,7 @@
 """python -m evaluation on the checkpoint of a real run."""
 
 import functools
+import itertools
 import json
 import subprocess
 import sys
@@ -193,6 +194,7 @@ def test_without_words_letters_and_held_out_words_are_asked_for(
         ("A\nABCDEFGHIJKL M\n", "line 2: 'ABCDEFGHIJKL M': 13 letters are too many; it can have 12"),
         ("", "the file is empty"),
         (None, "cannot be read"),
+        pytest.param("\n".join(map("".join, itertools.product("ABCDEFGHIJKLM", repeat=3))), "2197 captions", id="many"),
         pytest.param(b"\xff\xfe\x00", "cannot be read", id="not UTF-8"),
     ],
 )
@@ -216,6 +218,7 @@ def test_words_that_the_run_cannot_take_are_named(
         (["--sampler=magic"], "--sampler magic: choose from"),
         (["--contact-sheet=sheet.jpg"], "name a file that ends in .png"),
         (["--trained"], "--trained: the run spells words"),
+        (["--metric=math:floor"] * 2, "--metric math:floor: named twice"),
         (["--output=report.png"], "--output report.png: the contact sheet goes there"),
     ],
 )

@@ -61,6 +61,7 @@ class BrightestPixel(nn.Module):
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "plugin_of_a_user.py").write_text(PLUGIN)
+    (tmp_path / "plugin_of_a_user_that_fails.py").write_text('raise ValueError("the weights are not here")')
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "plugin_of_a_user", raising=False)
     return "plugin_of_a_user"
@@ -121,6 +122,7 @@ def test_a_metric_that_fails_on_generated_clips_costs_no_other_figure(plugin: st
     [
         ("lpips", "--metric lpips: no such metric; name MODULE:FUNCTION"),
         ("no_such_module:f", "no_such_module cannot be imported"),
+        ("PLUGIN_that_fails:f", "cannot be imported: the weights are not here"),
         ("PLUGIN:missing", "has no function missing"),
         ("PLUGIN:constant", "has no function constant"),
         ("PLUGIN:brightness=no/such/file.pt", "file.pt does not exist"),

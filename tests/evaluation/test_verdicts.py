@@ -104,7 +104,7 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_each_fault_has_its_own_verdict(name: str) -> None:
     generated, expected = RUNS[name]
-    found = verdicts(all_figures(generated))
+    found = verdicts(all_figures(generated), len(CAPTIONS))
     assert any(verdict.startswith(expected) for verdict in found), found
     others = [other.split(":")[0] for kind, (_, other) in RUNS.items() if kind != name]
     if name not in ("frozen", "noise"):  # a frozen clip says nothing, and noise is noise
@@ -143,7 +143,7 @@ def test_a_set_whose_clips_look_alike_cannot_tell() -> None:
         0,
     )
     judged = judge(CAPTIONS, [each.clip for each in same.queries], same)
-    (verdict,) = verdicts(retrieval_figures(judged, range(len(CAPTIONS)), 0))
+    (verdict,) = verdicts(retrieval_figures(judged, range(len(CAPTIONS)), 0), len(CAPTIONS))
     assert verdict.startswith("This data set cannot tell whether clips show what was asked for: ")
 
 
@@ -151,7 +151,7 @@ def test_one_caption_alone_cannot_be_told_from_others() -> None:
     alone = RealClips(REAL.references[:1], REAL.queries[:1], 0)
     figures = retrieval_figures(judge(CAPTIONS[:1], [signed(CAPTIONS[0], 5)], alone), [0], 0)
     assert set(figures.values()) == {None}
-    (verdict,) = verdicts(figures)
+    (verdict,) = verdicts(figures, 1)
     assert verdict.startswith("Too few captions to tell")
 
 
@@ -161,11 +161,69 @@ def test_a_difference_that_few_captions_make_by_chance_is_none() -> None:
         "retrieval_real_ceiling": Interval(0.5, 0.0, 1.0),
         "retrieval_shuffled_floor": Interval(0.0, 0.0, 0.0),
     }
-    (verdict,) = verdicts(figures)
+    (verdict,) = verdicts(figures, 10)
     assert verdict.startswith("This data set cannot tell")
     assert verdict.endswith("more captions may tell.")
     figures["retrieval_real_ceiling"] = Interval(0.5, 0.2, 0.8)
-    assert verdicts(figures)[0].startswith("The text is ignored: 0%")
+    assert verdicts(figures, 10)[0].startswith("The text is ignored: 0%")
+
+
+@pytest.mark.parametrize(("captions", "can_tell"), [(2, False), (4, False), (5, True)])
+def test_a_few_captions_that_are_all_right_may_be_chance(captions: int, can_tell: bool) -> None:
+    """Of two captions a clip shows the right one every other time; the interval of two right ones has no width."""
+    figures = {
+        "retrieval_top1": Interval(1.0, 1.0, 1.0),
+        "retrieval_real_ceiling": Interval(1.0, 1.0, 1.0),
+        "retrieval_shuffled_floor": Interval(1 / captions, 1 / captions, 1 / captions),
+    }
+    (verdict,) = verdicts(figures, captions)
+    assert (verdict == RIGHT) == can_tell
+    assert can_tell or verdict.endswith("more captions may tell.")
+
+
+def test_captions_that_only_make_retrieval_harder_are_no_part_of_what_clips_should_be_like() -> None:
+    """Three captions are asked for, and the references of seven more are there."""
+    asked, wanted = CAPTIONS[:3], slice(0, 3)
+    more = RealClips(REAL.references, REAL.queries[wanted], 0)
+    alone = RealClips(REAL.references[wanted], REAL.queries[wanted], 0)
+    generated = [signed(caption, 5) for caption in asked]
+    found, expected = (likeness_figures(judge(asked, generated, real), 0) for real in (more, alone))
+    assert found == expected
+    assert found["kernel_distance"] is not None
+    torch.manual_seed(0)
+    text_video = TextVideoJudge("sign 0123456789").eval()
+    found, expected = (
+        agreement_figures(text_video, judge(asked, generated, real), generated, real, 0) for real in (more, alone)
+    )
+    assert found == expected
+    of_one = agreement_figures(text_video, judge(asked[:1], generated[:1], more), generated[:1], more, 0)
+    assert of_one["judges_agree"] is None  # with nothing to choose from, both are always right
+
+
+def test_a_clip_that_the_training_has_twice_says_nothing_of_how_near_is_too_near() -> None:
+    """Ten of forty takes are there twice: to the last bit, and yet a matrix product finds them a little apart."""
+    rows = tuple(ClipRow(f"{sign}|{number}", sign, FRAMES, 1.0) for sign in CAPTIONS for number in range(1, 5))
+    twice = tuple(ClipRow(f"again|{sign}|1", sign, FRAMES, 1.0) for sign in CAPTIONS)
+    asked = tuple(Asked(caption, in_training=True) for caption in CAPTIONS)
+    generated = tuple(signed(caption, 2) for caption in CAPTIONS)  # copies
+    clips = EvaluationClips(asked, generated, generated)
+    history = TrainingHistory(frozenset(CAPTIONS), (*rows, *twice), 50)
+    found = memorisation_figures(clips, history, Takes(history.rows), [], 0)
+    assert found["memorisation"] is not None
+    assert found["memorisation"].value == 1
+    assert found["memorisation_chance"] == Interval((1 + 0.05 * 29) / 31, None, None)  # 30 takes are there once
+
+
+def test_a_handful_of_real_clips_cannot_say_how_near_is_too_near() -> None:
+    rows = tuple(ClipRow(f"{sign}|1", sign, FRAMES, 1.0) for sign in CAPTIONS)
+    asked = tuple(Asked(caption, in_training=False) for caption in CAPTIONS)
+    clips = EvaluationClips(asked, tuple(signed(caption, 1) for caption in CAPTIONS), ())
+    history = TrainingHistory(frozenset(), rows, 10)
+    unseen = [signed(caption, 3) for caption in CAPTIONS]
+    few, some = (memorisation_figures(clips, history, Takes(rows), unseen[:count], 0) for count in (4, 5))
+    assert few == {"memorisation": None}
+    assert some["memorisation"] is not None
+    assert some["memorisation"].value == 1
 
 
 class Takes(FixedRows):

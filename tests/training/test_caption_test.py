@@ -16,6 +16,7 @@ from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
 from data.records import ClipRow, FixedClips, as_video
+from training import showcase
 from training.showcase import CaptionTest, RetrievalJudge, SpellingJudge
 
 WORDS = ("A", "BC", "CAB")
@@ -121,6 +122,26 @@ def test_the_nearest_real_clip_says_what_a_generated_one_shows(clips: dict[str, 
     assert measures["Motion_Map_Agreement"] == pytest.approx(1)
     assert measures["Motion_Map_Agreement_Others"] < 0.95
     assert measures["Moving_Sharpness_Ratio"] == pytest.approx(1)
+
+
+def test_a_real_clip_from_the_recording_of_a_reference_is_shown_in_another_look(
+    clips: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentences that are joined from signs have some in common, and are otherwise different."""
+
+    class Joined(Splits):
+        def real_clip(self, caption: str) -> numpy.ndarray:
+            clip = super().real_clip(caption).copy()
+            if caption == "A":
+                return 255 - clip
+            clip[1:] = 255 - clip[1:]  # the first frame is that of the clip that is asked for
+            return clip
+
+    shown: list[int] = []
+    monkeypatch.setattr(showcase, "another_look", lambda clip, seed: shown.append(clip.shape[1]) or clip)
+    judge = RetrievalJudge(Joined(clips, ["AB"]), fixed_clips(clips, WORDS), seed=7)
+    assert "Retrieval_Real_Ceiling" in judge.measures([clips[word] for word in WORDS])
+    assert shown == [clips[word].shape[1] for word in WORDS if word != "A"]
 
 
 def test_clips_of_other_captions_are_told_from_those_asked_for(clips: dict[str, Tensor]) -> None:
