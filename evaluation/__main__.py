@@ -41,6 +41,7 @@ COLUMNS = {
     "sharpness_ratio": "sharpness / real",
     "chroma_ratio": "colour strength / real",
     "memorisation": "memorisation",
+    "memorisation_chance": "memorisation by chance",
     "language_obeyed": "language obeyed",
     "language_obeyed_real": "language obeyed, real",
 }
