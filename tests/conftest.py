@@ -35,6 +35,14 @@ settings.register_profile("any machine", deadline=None)  # by default, an exampl
 settings.load_profile("any machine")
 
 TAKES_PORTS = {"test_launch_tensorboard.py", "test_dashboard_pictures.py"}
+SLOW_SECONDS = 7200  # after which a slow test hangs, on any machine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests take minutes, and how many depends on the machine: the timeout of all others is not for them."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -249,7 +249,6 @@ def test_the_machine_is_described_by_a_process_of_its_own(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
 def test_all_checks_pass_on_a_cpu(tmp_path: Path) -> None:
     path = tmp_path / "gpu.json"
     code = gpu.main([f"--output={path}", "--device=cpu", f"--cache-dir={tmp_path}", "--budget-seconds=100000"])
@@ -295,7 +294,6 @@ def imagined_findings(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 @pytest.mark.parametrize("check", [gpu_runs.check_profile, gpu_runs.check_settings], ids=["profile", "settings"])
 def test_full_size_fits_together_on_an_imagined_device(

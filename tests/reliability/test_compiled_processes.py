@@ -9,7 +9,7 @@ from tests.reliability.faults import count_reductions, tell_graphs
 from tests.reliability.launch import Launch, launch_ranks
 from tests.reliability.read_back import curve
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 OPTIONS = (
     "--epoch-size=16",

@@ -92,7 +92,6 @@ def report(campaign: Campaign) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     campaign = kill_again_and_again(tmp_path, kills=20, during_a_save=3, workers=0)
     assert campaign.kills >= 10
@@ -102,7 +101,6 @@ def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_hundred_kills_lose_nothing(tmp_path: Path, workers: int) -> None:
     campaign = kill_again_and_again(tmp_path, kills=200, during_a_save=50, workers=workers)

@@ -113,7 +113,6 @@ def test_a_signal_in_the_closing_round_cuts_it_short(tmp_path: Path, place: str)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 def test_seconds_from_a_signal_until_all_is_durable(tmp_path: Path) -> None:
     """Prints the figures of docs/reliability.md (with -s)."""
     random = numpy.random.default_rng(0)
