@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -27,6 +28,30 @@ MAKE_A_RUN = "train one with `python main.py --experiment-name NAME`, then give 
 LOCK_FILE = "run.lock"
 HOLDER_FILE = "run.lock.json"  # who holds it; Windows would not let others read it from the locked file itself
 NOTING_SECONDS = 0.5
+
+
+def read_split(split_file: Path) -> dict[str, Any]:
+    """Return what a run wrote of how its data were divided; nothing where it wrote no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        content = json.loads(split_file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{split_file} cannot be read ({error}): what was held out is not known. Restore it."
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{split_file} is not a JSON object: what was held out is not known. Restore it.")
+    return content
+
+
+def training_clips(split: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    """Return each training clip of such a file: its name, its caption, and what tells its pictures from others."""
+    return {(clip["clip"], clip["caption"], clip["sha256"], *clip["span"]) for clip in split.get("training", ())}
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,16 @@ def check_writable(option: str, path: Path) -> None:
     """Make the folder of a file that an option names, and check before long work that the file can be written there.
 
     Raises:
-        UserError: it cannot, or there is a folder of its name.
+        UserError: it cannot, or there is a folder or a device of its name.
     """
     with named_if_unwritable(f"{option} {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            if stat.S_ISDIR(path.stat().st_mode):  # a name that is too long is an error here too
+            kind = path.stat().st_mode  # a name that is too long is an error here too
+            if stat.S_ISDIR(kind):
                 raise UserError(f"{option} {path}: that is a folder; name a file")
+            if not stat.S_ISREG(kind):  # writing would put a file in its place
+                raise UserError(f"{option} {path}: that is no file; name one")
         tempfile.TemporaryFile(dir=path.parent).close()
 
 

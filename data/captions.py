@@ -63,6 +63,18 @@ def checked_caption(text: str) -> str:
     return caption
 
 
+def decode_text(content: bytes) -> str:
+    """Return what a text file holds; a byte-order mark does not count.
+
+    Raises:
+        UnicodeDecodeError: it is neither UTF-8 nor UTF-16 with a byte-order mark.
+    """
+    # Windows' Notepad calls UTF-16 "Unicode"; the mark of UTF-32 begins like its own.
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    is_utf_16 = content.startswith(marks) and not content.startswith(codecs.BOM_UTF32_LE)
+    return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
+
+
 def decode_caption(content: bytes, name: str) -> str:
     """Return the caption that the text file `name` holds, normalised; a byte-order mark does not count.
 
@@ -71,11 +83,8 @@ def decode_caption(content: bytes, name: str) -> str:
     """
     if len(content) > MOST_CAPTION_BYTES:
         raise UnusableClip(f"has no usable caption: {name} is larger than {MOST_CAPTION_BYTES} bytes")
-    # Windows' Notepad calls UTF-16 "Unicode"; the mark of UTF-32 begins like its own.
-    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    is_utf_16 = content.startswith(marks) and not content.startswith(codecs.BOM_UTF32_LE)
     try:
-        caption = normalise_caption(content.decode("utf-16" if is_utf_16 else "utf-8-sig"))
+        caption = normalise_caption(decode_text(content))
     except UnicodeDecodeError as error:
         raise UnusableClip(f"has no usable caption: {name} is not UTF-8: save it again as UTF-8") from error
     if not caption:

@@ -48,6 +48,8 @@ COLUMNS = {
 
 NEARLY_ALL = 0.9
 NAMED = 10  # captions that are not retrieved
+LONGEST_PRINTED = 40  # characters of a caption
+COLUMN = 29  # characters of a figure with its interval
 
 
 @program
@@ -123,6 +125,10 @@ def _first(texts: Sequence[str]) -> str:
     return f"{', '.join(texts[:NAMED]) or 'none'}{more}"
 
 
+def _shortened(caption: str) -> str:
+    return caption if len(caption) <= LONGEST_PRINTED else f"{caption[:LONGEST_PRINTED]}..."
+
+
 def _signs(read: Sequence[Sequence[str]]) -> str:
     """Return what was read in the clips of a caption, each sign in brackets: it may have several words."""
     return ", ".join(dict.fromkeys("".join(f"[{sign}]" for sign in signs) or "nothing" for signs in read))
@@ -133,11 +139,11 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     columns = {"all": report, **report["groups"]}
     width = max(len(title) for title in COLUMNS.values())
     lines = [f"{report['run']}, step {report['step']}; value (95 % interval)"]
-    lines.append(" " * width + "".join(f"  {name:>24}" for name in columns))
+    lines.append(" " * width + "".join(f"  {name:>{COLUMN}}" for name in columns))
     for key, title in COLUMNS.items():
         cells = [_cell(key, figures) for figures in columns.values()]
         if any(cells):
-            lines.append(f"{title:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
+            lines.append(f"{title:<{width}}" + "".join(f"  {cell:>{COLUMN}}" for cell in cells))
     for code, of in report.get("languages", {}).items():
         rates = f"letter error rate {_cell('letter_error_rate', of)}, real {_cell('real_ceiling', of)}"
         lines.append(f"{code}, {counted(of['words'], 'word')}: {rates}")
@@ -145,19 +151,21 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         missed = [f"{letter} {of['read']:.0%}" for letter, of in report["letters"].items() if of["read"] < NEARLY_ALL]
         lines.append(f"letters read in less than {NEARLY_ALL:.0%} of their places: {', '.join(missed) or 'none'}")
     failed = sorted((each for each in report["captions"] if each["retrieved"] < 1), key=lambda each: each["retrieved"])
-    nearest = [f"{each['caption']} (nearest to {', '.join(dict.fromkeys(each['nearest']))})" for each in failed]
+    nearest = [
+        f"{_shortened(each['caption'])} (nearest to {', '.join(map(_shortened, dict.fromkeys(each['nearest'])))})"
+        for each in failed
+    ]
     lines.append(f"captions not retrieved: {_first(nearest)}")
     if misread := [each for each in report.get("signs_read", ()) if each["word_error_rate"] > 0]:
-        read = [f"{each['caption']} (read as {_signs(each['read'])})" for each in misread]
+        read = [f"{_shortened(each['caption'])} (read as {_signs(each['read'])})" for each in misread]
         lines.append(f"captions misread: {_first(read)}")
     for name, metric in report["metrics"].items():
         for figure, of in metric.items():
             shown = (
-                f"{title} {of[key]:.4g}"
-                for key, title in (("value", ""), ("real_ceiling", "real"), ("shuffled_floor", "shuffled"))
-                if of[key] is not None
+                f"{title}{'no number' if of[key] is None else format(of[key], '.4g')}"
+                for key, title in (("value", ""), ("real_ceiling", "real "), ("shuffled_floor", "shuffled "))
             )
-            lines.append(f"{name}: {figure}{', '.join(shown)}")
+            lines.append(f"{name}: {figure} {', '.join(shown)}")
     if report.get("about_word_error_rate"):
         lines.append(f"word error rate: {report['about_word_error_rate']}")
     lines += [f"verdict: {verdict}" for verdict in report["verdict"]]

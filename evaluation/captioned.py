@@ -1,6 +1,7 @@
 """Which captions an evaluation asks for where a run has clips of DATA_ROOT, and the real clips that judges see."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy
@@ -15,6 +16,7 @@ from data.records import to_pixels
 from data.sentences import SPACE
 from evaluation.clips import (
     COMPARED_CLIPS,
+    FEWEST_REAL_CLIPS,
     REFERENCE_CLIPS,
     REFERENCES_A_CAPTION,
     Asked,
@@ -27,7 +29,7 @@ from evaluation.clips import (
     training_history,
 )
 from measures.retrieval import RETRIEVAL_POOL, another_look, shares_a_frame
-from sampling.trained_run import TrainedRun
+from sampling.trained_run import TrainedRun, check_text
 
 CAPTIONS_ASKED = 100  # at most, where the user names none
 SENTENCES_A_LENGTH = 24
@@ -56,7 +58,17 @@ def captioned_subject(
     Raises:
         UserError: no clip shows one of the texts.
     """
-    chosen, reason = (texts, "") if texts else default_captions(splits, part, seed)
+    notes: list[str] = []
+    chosen = texts
+    if not texts:
+        drawn, reason = default_captions(splits, part, seed)
+        chosen = [caption for caption in drawn if can_be_asked(run, caption)]
+        notes += [reason] if reason else []
+        if len(chosen) < len(drawn):
+            left_out = counted(len(drawn) - len(chosen), "caption is", "captions are")
+            notes.append(f"{left_out} not asked for, because the model reads nothing of them.")
+        if not chosen:
+            raise UserError("DATA_ROOT: the model reads nothing of any caption; name some with --captions")
     beside = [splits.real_clips(caption, samples) for caption in chosen]
     for caption, clips in zip(chosen, beside, strict=True):
         if not clips:
@@ -69,21 +81,24 @@ def captioned_subject(
     more = other_captions(splits, chosen, max(0, RETRIEVAL_POOL - len(chosen)), seed)
     real = real_clips(splits, chosen, more, seed)
     unseen = unseen_clips(splits, REFERENCE_CLIPS, seed)
-    notes = [reason] if reason else []
     queries = counted(len(real.queries), "real clip")
     if real.in_another_look:
         notes.append(
-            f"Real ceilings: {real.in_another_look} of {queries} are reference clips in another look (place, size, "
-            "speed, light, colours), or have recordings in common with these: their captions have no others."
+            f"Real ceilings: {queries}, of which {real.in_another_look} in another look (place, size, speed, light, "
+            "colours) of a reference clip, or of recordings in common with one: their captions have no others."
         )
     if trained := sum(not splits.has_unseen_clip(each.caption) for each in real.queries):
         notes.append(
-            f"Real ceilings: {trained} of {queries} were in training, or their signs were. The second judge and the "
+            f"Real ceilings: {queries}, of which training showed {trained}, or their signs. The second judge and the "
             "recogniser learned from them and may recognise others less often."
         )
     asked = asked_captions(chosen, history)
     if not unseen and not all(each.in_training for each in asked):
         notes.append("memorisation cannot be told: training had all clips, so nothing says how near is too near.")
+    elif len(unseen) < FEWEST_REAL_CLIPS and not all(each.in_training for each in asked):
+        notes.append(
+            f"memorisation cannot be told: {counted(len(unseen), 'real clip')} do not say how near is too near."
+        )
     elif isinstance(splits, ComposedSplits):
         notes.append(
             "memorisation is of sentences as wholes: a model that joins training clips to a new one copies nothing."
@@ -98,6 +113,14 @@ def captioned_subject(
     )
 
 
+def can_be_asked(run: TrainedRun, caption: str) -> bool:
+    """Return whether the run can be asked for a caption of its data: the model reads something of it."""
+    with suppress(UserError):
+        check_text("", caption, run.config, run.tokenizer, run.signs)
+        return True
+    return False
+
+
 def default_captions(splits: ClipSetSplits | ComposedSplits, part: Part | None, seed: int) -> tuple[list[str], str]:
     """Return captions to ask for, drawn by the seed, and why it is these.
 
@@ -105,7 +128,11 @@ def default_captions(splits: ClipSetSplits | ComposedSplits, part: Part | None, 
     sentences, single signs too, which are never held out.
     """
     if isinstance(splits, ComposedSplits):
-        return _default_sentences(splits, part, seed), ""
+        captions = _default_sentences(splits, part, seed)
+        if part is None and not any(map(splits.is_held_out, captions)):
+            reason = "Trained sentences are asked for, because none is held out."
+            return _default_sentences(splits, "trained", seed), reason
+        return captions, ""
     split, reason = splits.split, ""
     if part == "held_out" and split.is_shared:
         raise UserError("--held-out: the data set was too small to hold any clip out; leave it out")
@@ -114,8 +141,8 @@ def default_captions(splits: ClipSetSplits | ComposedSplits, part: Part | None, 
     elif part is None and asks_for_unknown_words(split):
         part, reason = "trained", "Trained captions are asked for, because no model can know the held-out ones."
     clips = split.training if part == "trained" else split.held_out
-    captions = {caption_key(clip.row.caption): clip.row.caption for clip in clips}
-    return _drawn(captions.values(), CAPTIONS_ASKED, seed), reason
+    distinct = {caption_key(clip.row.caption): clip.row.caption for clip in clips}
+    return _drawn(distinct.values(), CAPTIONS_ASKED, seed), reason
 
 
 def _default_sentences(splits: ComposedSplits, part: Part | None, seed: int) -> list[str]:

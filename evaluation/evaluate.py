@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy
 
+from checkpoints.run_folder import SPLIT_FILE, read_split, training_clips
 from common.console import counted
 from common.errors import UserError
 from common.files import check_writable, named_if_unwritable, write_atomically
@@ -96,6 +97,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     texts = _checked_captions(request, run)
     _prepare_output(request)
     splits = build_data(run.config, run.tokenizer.symbols)
+    check_unchanged(run, splits)
     if isinstance(splits, FingerspellingSplits):
         subject = spelled.spelled_subject(run, splits, texts, request.language, request.samples, request.seed)
     else:
@@ -264,6 +266,11 @@ def _conditions(
             "was resumed with another one. Which captions training showed is therefore a guess; held-out ones are "
             "certain."
         )
+    if read_split(run.folder / SPLIT_FILE).get("formerly_trained"):
+        notes.append(
+            "The run was resumed with other training clips. Which captions training showed is therefore a guess; "
+            "held-out ones are certain."
+        )
     config = run.config
     return {
         "samples_per_caption": request.samples,
@@ -306,6 +313,19 @@ def _checked_captions(request: EvaluationRequest, run: TrainedRun) -> list[str]:
 
     as_captions((), request.language, run.config, run.tokenizer)
     return [] if request.captions is None else read_captions(request.captions, checked)
+
+
+def check_unchanged(run: TrainedRun, splits: DataSplits) -> None:
+    """Raise a UserError if training clips are not those that the run was trained on: no figure would be right."""
+    path = run.folder / SPLIT_FILE
+    then, now = training_clips(read_split(path)), training_clips(splits.summary.report)
+    if then and then != now:
+        changed = sorted({str(clip[0]) for clip in then ^ now})
+        clips = counted(len(changed), "training clip is", "training clips are")
+        raise UserError(
+            f"DATA_ROOT={str(run.config.DATA_ROOT)!r}: {clips} new, gone or changed since {path} was written, such as "
+            f"{changed[0]}, so that nothing says what training showed. Put the data back as they were."
+        )
 
 
 def _text_video_judge(run: TrainedRun, splits: DataSplits, training: SmallClips | None) -> TextVideoJudge:

@@ -47,16 +47,24 @@ class NamedMetric:
         chosen = real.comparable(clips)
         if not chosen:
             return {}
-        captions, shown = zip(*chosen, strict=True)
-        beside = tuple(real.by_caption[caption_key(caption)] for caption in captions)
+        captions = tuple(each.caption for each in chosen)
+        # Copies: what a metric does to its clips must not reach the other figures.
+        shown = tuple(each.clip.copy() for each in chosen)
+        beside = tuple(real.by_caption[caption_key(caption)].copy() for caption in captions)
         try:
-            found = dict(self.function(MetricClips(captions, shown, beside, rate, self.weights)))
-            figures = {str(name): float(value) for name, value in found.items()}
-        except Exception as error:  # another's code, which may raise anything
+            found = self.function(MetricClips(captions, shown, beside, rate, self.weights))
+        except (Exception, SystemExit) as error:  # another's code, which may raise anything
             place = traceback.extract_tb(error.__traceback__)[-1]
             raise UserError(
                 f"--metric {self.name}: failed in {place.filename}, line {place.lineno}: "
                 f"{type(error).__name__}: {error}; mend it, or leave it out"
+            ) from error
+        try:
+            figures = {str(name): float(value) for name, value in dict(found).items()}
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f'--metric {self.name}: returns no figures by name, such as {{"fvd": 3.5}}: {error}; mend it, or leave '
+                "it out"
             ) from error
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
@@ -73,7 +81,7 @@ def find_metric(text: str) -> NamedMetric:
         raise UserError(f"--metric {name}: no such metric; {REMEDY}")
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
-    except Exception as error:  # another's code, which may raise anything
+    except (Exception, SystemExit) as error:  # another's code, which may raise anything
         raise UserError(f"--metric {name}: {module_name} cannot be imported: {error}; {REMEDY}") from error
     if not callable(function):
         raise UserError(f"--metric {name}: {module_name} has no function {function_name}; {REMEDY}")
@@ -119,6 +127,8 @@ def metric_figures(
         except UserError as error:  # it was right for real clips, and what else was found is not to be lost
             failures.append(str(error))
             continue
+        if not values:
+            failures.append(f"--metric {metric.name}: no figure of the generated clips is a finite number.")
         figures[metric.name] = {
             name: {
                 "value": values.get(name),

@@ -12,6 +12,7 @@ from torch import Tensor
 from data.clip_splits import caption_key
 from data.records import ClipSource
 from evaluation.clips import (
+    FEWEST_REAL_CLIPS,
     REFERENCE_CLIPS,
     Asked,
     EvaluationClips,
@@ -56,9 +57,6 @@ from measures.text_video import RANKS, TextVideoJudge, text_agreement, text_dist
 
 ROWS_AT_ONCE = 512
 SAME_CLIP = 2e-3  # as a distance, see `clip_distances`: a quarter of a grey level, above the error of its float32
-FEWEST_REAL_CLIPS = (
-    5  # among fewer, half of the clips are nearer than all real ones by chance in more than 1 of 30 runs
-)
 
 LOOKS = {
     "motion_energy_ratio": motion_energy,

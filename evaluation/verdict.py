@@ -4,6 +4,9 @@ from common.limits import COPIED, FOUND, FOUND_BY_CHANCE, GRAINY, HAZY, RESTLESS
 from evaluation.clips import Figures
 
 RIGHT = "Clips show what was asked for."
+FEWEST_CAPTIONS = 5
+"""Of n that are all right, 3 / n may be wrong in truth (95 %); 1 / n is right by chance, which is less from 5 on."""
+
 CANNOT_TELL = "This data set cannot tell whether clips show what was asked for"
 
 
@@ -33,13 +36,12 @@ def verdicts(figures: Figures, captions: int) -> list[str]:
 
 def _retrieval(figures: Figures, captions: int) -> list[str]:
     top1, ceiling, floor = (figures.get(f"retrieval_{name}") for name in ("top1", "real_ceiling", "shuffled_floor"))
-    if top1 is None or ceiling is None or floor is None:
-        return ["Too few captions to tell whether clips show what was asked for: it takes two that have real clips."]
+    if top1 is None or ceiling is None or floor is None or captions < FEWEST_CAPTIONS:
+        return [f"Too few captions to tell whether clips show what was asked for: it takes {FEWEST_CAPTIONS}."]
     shares = [figure.value for figure in (top1, ceiling, floor)]
     rates = "{:.0%} are nearest to a clip of their caption; of real ones {:.0%}, by chance {:.0%}".format(*shares)
     way = way_to_real(*shares)
-    # An interval of clips that are all right has no width: of n, one wrong in 3 / n cannot be ruled out.
-    is_chance = floor.high is None or min(ceiling.low or 0.0, 1 - 3 / captions) <= floor.high
+    is_chance = ceiling.low is None or floor.high is None or ceiling.low <= floor.high
     if way is None or is_chance:
         few = "; more captions may tell" if way is not None else ""
         return [f"{CANNOT_TELL}: {rates}{few}."]

@@ -105,7 +105,7 @@ def kernel_distance(
     Args:
         features_NF: of the generated clips, at least two.
         features_MF: of the real clips, at least two.
-        seed: of the resampling, for the 95 % interval.
+        seed: of the resampling, for the 95 % interval; none of two captions.
         captions: of both sets, where captions occur more than once. Clips of one caption are no independent draws, so
             they are drawn together and not paired with each other: two sets of the same captions would seem nearer
             than two sets of one distribution. None: all clips have captions of their own.
@@ -133,6 +133,8 @@ def kernel_distance(
             total += weight * float(drawn_C @ kernel_CC @ drawn_C / mass)
         return total
 
+    if count < 3:  # a single pair
+        return Interval(discrepancy(numpy.ones(count)), None, None)
     generator = numpy_generator(seed, "kernel_distance")
     drawn = (numpy.bincount(generator.integers(0, count, count), minlength=count) for _ in range(RESAMPLES))
     resampled = [discrepancy(drawn_C.astype(numpy.float64)) for drawn_C in drawn]

@@ -1,12 +1,12 @@
 """Resuming: which constants come from the checkpoint, and whether the data still match it."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from checkpoints.checkpoint import Checkpoint
+from checkpoints.run_folder import read_split, training_clips
 from common.console import counted
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json, config_from_json
@@ -72,7 +72,7 @@ def compare_data(split_file: Path, report: Mapping[str, Any]) -> DataComparison:
     Raises:
         UserError: a clip or caption that was trained on would count as held out from now on; or the file is damaged.
     """
-    then = _read(split_file) if "training" in report else {}
+    then = read_split(split_file) if "training" in report else {}
     if "training" not in then:
         return DataComparison((), ())
     if "held_out" not in then:
@@ -83,20 +83,6 @@ def compare_data(split_file: Path, report: Mapping[str, Any]) -> DataComparison:
     today = set(map(_content, report["training"]))
     formerly = tuple(entry for entry in trained if _content(entry) not in today)
     return DataComparison(_differences(then, report), formerly)
-
-
-def _read(split_file: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(split_file.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{split_file} cannot be read ({error}): what was held out is not known. Restore it."
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{split_file} is not a JSON object: what was held out is not known. Restore it.")
-    return content
 
 
 def _check_held_out(
@@ -122,7 +108,7 @@ def _check_held_out(
 
 
 def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, ...]:
-    before, now = set(map(_clip, then["training"])), set(map(_clip, report["training"]))
+    before, now = training_clips(then), training_clips(report)
     differences = []
     if before != now:
         changed = sorted({str(clip[0]) for clip in before ^ now})

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distributed": {"common", "compute", "data", "models"},
     "checkpoints": {"common", "compute", "config", "distributed", "logging_system"},
     "sampling": {"common", "config", "diffusion", "models", "data", "compute", "checkpoints"},
-    "evaluation": {"common", "config", "models", "data", "compute", "measures", "sampling"},
+    "evaluation": {"common", "config", "models", "data", "compute", "measures", "checkpoints", "sampling"},
     "training": {
         *("common", "config", "diffusion", "logging_system", "models", "data"),
         *("compute", "measures", "distributed", "checkpoints", "sampling"),

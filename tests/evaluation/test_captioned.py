@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy
 import pytest
@@ -16,11 +18,21 @@ from data.build import build_data
 from data.clip_set import ClipSetSplits
 from data.composing import ComposedSplits
 from evaluation import captioned
-from evaluation.captioned import asked_captions, default_captions, other_captions, real_clips, unseen_clips
+from evaluation.captioned import (
+    asked_captions,
+    can_be_asked,
+    default_captions,
+    other_captions,
+    real_clips,
+    unseen_clips,
+)
 from evaluation.clips import Asked, TrainingHistory
+from evaluation.evaluate import check_unchanged
 from evaluation.metrics import MetricClips
 from evaluation.spelled import Readings, sign_records
 from measures.retrieval import shares_a_frame
+from models.build import build_tokenizer
+from sampling.trained_run import TrainedRun
 from tests.data.formats import replicas
 from tests.sources import ROOT
 
@@ -128,7 +140,10 @@ def test_signs_are_drawn_from_the_whole_alphabet(tmp_path: Path, monkeypatch: py
 def test_sentences_are_asked_for_in_vain_where_none_is_held_out(tmp_path: Path) -> None:
     nothing = {"HELD_OUT_WORD_FRACTION": 0.0, "HELD_OUT_BIGRAM_FRACTION": 0.0}
     splits = opened(replicas.folder_replica(tmp_path / "set"), COMPOSE_SIGNS=2, EPOCH_SIZE=4, MIN_FRAMES=4, **nothing)
-    assert default_captions(splits, None, seed=0)[0] == sorted(replicas.WORDS)
+    captions, reason = default_captions(splits, None, seed=0)
+    assert reason == "Trained sentences are asked for, because none is held out."
+    assert captions[: len(replicas.WORDS)] == sorted(replicas.WORDS)
+    assert len(captions) > len(replicas.WORDS)
     with pytest.raises(UserError, match=r"^--held-out: HELD_OUT_WORD_FRACTION=0.0 and .* hold out no sentence"):
         default_captions(splits, "held_out", seed=0)
 
@@ -155,6 +170,34 @@ def test_composed_sets_are_asked_for_their_signs_and_held_out_sentences(tmp_path
     assert not any(splits.is_held_out(caption) for caption in trained)
     real = real_clips(splits, captions, [], seed=0)
     assert {each.caption for each in real.queries} == set(captions)
+
+
+def test_a_set_that_has_changed_since_the_training_is_not_evaluated(tmp_path: Path) -> None:
+    root = replicas.folder_replica(tmp_path / "set")
+    (tmp_path / "run").mkdir()
+    run = cast(TrainedRun, SimpleNamespace(folder=tmp_path / "run", config=SimpleNamespace(DATA_ROOT=root)))
+    check_unchanged(run, opened(root))  # an early version wrote down nothing
+    (tmp_path / "run" / "split.json").write_text(json.dumps(opened(root).summary.report))
+    check_unchanged(run, opened(root))
+    trained = opened(root).summary.report["training"]
+    assert isinstance(trained, list)
+    (root / trained[0]["clip"]).with_suffix(".txt").write_text("honey")
+    with pytest.raises(
+        UserError, match=r"1 training clip is new, gone or changed since .*split.json was written"
+    ) as said:
+        check_unchanged(run, opened(root))
+    assert trained[0]["clip"] in str(said.value)
+
+
+def test_a_caption_of_which_the_model_reads_nothing_is_not_asked_for(tmp_path: Path) -> None:
+    config = Config(DATA_ROOT=tmp_path)
+    run = cast(TrainedRun, SimpleNamespace(config=config, tokenizer=build_tokenizer(config, None), signs=None))
+    assert [
+        text for text in ("hello", "\N{WAVING HAND SIGN}", "hi \N{WAVING HAND SIGN}") if can_be_asked(run, text)
+    ] == [
+        "hello",
+        "hi \N{WAVING HAND SIGN}",
+    ]
 
 
 def test_captions_that_differ_in_case_are_one_and_are_in_training_if_one_was() -> None:

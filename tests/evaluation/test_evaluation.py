@@ -190,12 +190,13 @@ def test_without_words_letters_and_held_out_words_are_asked_for(
     [
         ("A\nC4B\n", "line 2: 'C4B': the run knows no '4'"),
         ("A\n\nB4\n", "line 3: 'B4': the run knows no '4'"),
-        ("\n \n", "the file is empty"),
+        ("\n \n", "the file has no captions"),
         ("A\nABCDEFGHIJKL M\n", "line 2: 'ABCDEFGHIJKL M': 13 letters are too many; it can have 12"),
-        ("", "the file is empty"),
+        ("", "the file has no captions"),
         (None, "cannot be read"),
         pytest.param("\n".join(map("".join, itertools.product("ABCDEFGHIJKLM", repeat=3))), "2197 captions", id="many"),
-        pytest.param(b"\xff\xfe\x00", "cannot be read", id="not UTF-8"),
+        pytest.param(b"\xff\xfe\x00", "is not UTF-8: save it again as UTF-8", id="not UTF-8"),
+        pytest.param("A\nC4B".encode("utf-16"), "line 2: 'C4B': the run knows no '4'", id="UTF-16"),
     ],
 )
 def test_words_that_the_run_cannot_take_are_named(
@@ -220,6 +221,7 @@ def test_words_that_the_run_cannot_take_are_named(
         (["--trained"], "--trained: the run spells words"),
         (["--metric=math:floor"] * 2, "--metric math:floor: named twice"),
         (["--output=report.png"], "--output report.png: the contact sheet goes there"),
+        (["--output=/dev/null", "--contact-sheet=no.png"], "--output /dev/null: that is no file; name one"),
     ],
 )
 def test_bad_options_are_named(

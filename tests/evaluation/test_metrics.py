@@ -33,6 +33,17 @@ def broken(clips):
 def not_figures(clips):
     return {"name": "a word"}
 
+def blackens(clips):
+    for clip in (*clips.clips, *clips.real):
+        clip[:] = 0
+    return {"infinite": float("inf")}
+
+def exits(clips):
+    raise SystemExit(0)
+
+def nothing(clips):
+    pass
+
 constant = 3
 '''
 
@@ -61,6 +72,7 @@ class BrightestPixel(nn.Module):
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "plugin_of_a_user.py").write_text(PLUGIN)
+    (tmp_path / "plugin_of_a_user_that_exits.py").write_text("raise SystemExit(3)")
     (tmp_path / "plugin_of_a_user_that_fails.py").write_text('raise ValueError("the weights are not here")')
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "plugin_of_a_user", raising=False)
@@ -110,6 +122,17 @@ def test_a_function_of_a_user_has_its_figures_with_ceiling_and_floor(plugin: str
     assert ceilings[1]["difference"] == 3.5  # with the weights
 
 
+def test_what_a_metric_does_to_its_clips_reaches_no_other_figure(plugin: str) -> None:
+    metrics = [find_metric(f"{plugin}:blackens")]
+    ceilings = real_ceilings(metrics, REAL, 12.0)
+    generated = [Labelled("dark", shade(16))]
+    found, (said,) = metric_figures(metrics, ceilings, generated, REAL, 12.0)
+    assert said == f"--metric {plugin}:blackens: no figure of the generated clips is a finite number."
+    assert found == {f"{plugin}:blackens": {}}
+    shades = [int(each.clip.max()) for each in (*REAL.references, *REAL.queries, *generated)]
+    assert shades == [10, 99, 110, 12, 114, 16]
+
+
 def test_a_metric_that_fails_on_generated_clips_costs_no_other_figure(plugin: str) -> None:
     metrics = [find_metric(f"{plugin}:broken"), find_metric(f"{plugin}:brightness")]
     found, (failure,) = metric_figures(metrics, [{}, {}], [Labelled("dark", shade(16))], REAL, 12.0)
@@ -127,7 +150,10 @@ def test_a_metric_that_fails_on_generated_clips_costs_no_other_figure(plugin: st
         ("PLUGIN:constant", "has no function constant"),
         ("PLUGIN:brightness=no/such/file.pt", "file.pt does not exist"),
         ("PLUGIN:broken", "AttributeError: 'MetricClips' object has no attribute 'nothing'"),
-        ("PLUGIN:not_figures", "could not convert string to float"),
+        ("PLUGIN:not_figures", 'returns no figures by name, such as {"fvd": 3.5}: could not convert string to float'),
+        ("PLUGIN:nothing", "returns no figures by name, such as {\"fvd\": 3.5}: 'NoneType' object is not iterable"),
+        ("PLUGIN:exits", "SystemExit: 0; mend it, or leave it out"),
+        ("PLUGIN_that_exits:f", "cannot be imported: 3"),
     ],
 )
 def test_a_metric_that_cannot_be_used_says_why(text: str, message: str, plugin: str) -> None:
