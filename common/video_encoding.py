@@ -50,7 +50,9 @@ def encode_mp4(video_THWC: numpy.ndarray, frames_per_second: float, scale: int =
     frames = numpy.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     target = io.BytesIO()
     with av.open(target, "w", format="mp4") as container:
-        options = {"crf": "18", "preset": "veryfast", "threads": "1"}  # one thread: the others belong to training
+        # One thread, as the others belong to training; no assembler, as it reads memory that nobody has written, and
+        # makes other bits of a small clip now and then.
+        options = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "asm=0"}
         rate = Fraction(frames_per_second).limit_denominator(1000)
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
