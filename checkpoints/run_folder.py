@@ -49,9 +49,12 @@ def read_split(split_file: Path) -> dict[str, Any]:
     return content
 
 
-def training_clips(split: Mapping[str, Any]) -> set[tuple[Any, ...]]:
-    """Return each training clip of such a file: its name, its caption, and what tells its pictures from others."""
-    return {(clip["clip"], clip["caption"], clip["sha256"], *clip["span"]) for clip in split.get("training", ())}
+def listed_clips(split: Mapping[str, Any], part: str) -> set[tuple[Any, ...]]:
+    """Return the clips of a part of such a file: name, caption, and what tells the pictures from others.
+
+    `part`: "training" or "validation"; data that are drawn have no list of the first.
+    """
+    return {(clip["clip"], clip["caption"], clip["sha256"], *clip["span"]) for clip in split.get(part, ())}
 
 
 @dataclass(frozen=True)

@@ -167,4 +167,9 @@ def caption_measures(lost: Unread, captions: int) -> dict[str, float]:
 
 def shown_caption(caption: str) -> str:
     """Return a caption as a message repeats it: in quotes, and the beginning of a long one."""
-    return repr(caption if len(caption) <= LONGEST_SHOWN else f"{caption[:LONGEST_SHOWN]}...")
+    return repr(shortened(caption, LONGEST_SHOWN))
+
+
+def shortened(caption: str, most: int) -> str:
+    """Return a caption, or so many of its characters and three dots."""
+    return caption if len(caption) <= most else f"{caption[:most]}..."

@@ -99,6 +99,10 @@ class ClipSetSplits(DataSplits):
         return () if self.split.is_shared else self.split.held_out
 
     @cached_property
+    def _unseen_captions(self) -> frozenset[str]:
+        return frozenset(caption_key(clip.row.caption) for clip in self._unseen)
+
+    @cached_property
     def _training_captions(self) -> frozenset[Hashable]:
         return frozenset(key for clip in self.split.training for key in self._keys(clip.row.caption))
 
@@ -120,8 +124,7 @@ class ClipSetSplits(DataSplits):
 
     def has_unseen_clip(self, caption: str) -> bool:
         """Return whether there is a clip with this caption that training does not show."""
-        key = caption_key(normalise_caption(caption))
-        return any(caption_key(clip.row.caption) == key for clip in self._unseen)
+        return caption_key(normalise_caption(caption)) in self._unseen_captions
 
 
 def check_usable(path: Path, inspection: Inspection, is_reported: bool = False) -> None:

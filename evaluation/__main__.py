@@ -9,6 +9,7 @@ from typing import Any
 from common.console import counted, program
 from common.errors import UserError
 from compute.memory import keep_freed_memory
+from data.captions import shortened
 from evaluation.captioned import CAPTIONS_ASKED
 from evaluation.evaluate import EvaluationRequest, evaluate
 from evaluation.metrics import find_metric
@@ -125,10 +126,6 @@ def _first(texts: Sequence[str]) -> str:
     return f"{', '.join(texts[:NAMED]) or 'none'}{more}"
 
 
-def _shortened(caption: str) -> str:
-    return caption if len(caption) <= LONGEST_PRINTED else f"{caption[:LONGEST_PRINTED]}..."
-
-
 def _signs(read: Sequence[Sequence[str]]) -> str:
     """Return what was read in the clips of a caption, each sign in brackets: it may have several words."""
     return ", ".join(dict.fromkeys("".join(f"[{sign}]" for sign in signs) or "nothing" for signs in read))
@@ -151,13 +148,13 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         missed = [f"{letter} {of['read']:.0%}" for letter, of in report["letters"].items() if of["read"] < NEARLY_ALL]
         lines.append(f"letters read in less than {NEARLY_ALL:.0%} of their places: {', '.join(missed) or 'none'}")
     failed = sorted((each for each in report["captions"] if each["retrieved"] < 1), key=lambda each: each["retrieved"])
-    nearest = [
-        f"{_shortened(each['caption'])} (nearest to {', '.join(map(_shortened, dict.fromkeys(each['nearest'])))})"
-        for each in failed
-    ]
+    nearest = []
+    for each in failed:
+        found = (shortened(caption, LONGEST_PRINTED) for caption in dict.fromkeys(each["nearest"]))
+        nearest.append(f"{shortened(each['caption'], LONGEST_PRINTED)} (nearest to {', '.join(found)})")
     lines.append(f"captions not retrieved: {_first(nearest)}")
     if misread := [each for each in report.get("signs_read", ()) if each["word_error_rate"] > 0]:
-        read = [f"{_shortened(each['caption'])} (read as {_signs(each['read'])})" for each in misread]
+        read = [f"{shortened(each['caption'], LONGEST_PRINTED)} (read as {_signs(each['read'])})" for each in misread]
         lines.append(f"captions misread: {_first(read)}")
     for name, metric in report["metrics"].items():
         for figure, of in metric.items():

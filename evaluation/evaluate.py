@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy
 
-from checkpoints.run_folder import SPLIT_FILE, read_split, training_clips
+from checkpoints.run_folder import SPLIT_FILE, listed_clips, read_split
 from common.console import counted
 from common.errors import UserError
 from common.files import check_writable, named_if_unwritable, write_atomically
@@ -97,7 +97,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
     texts = _checked_captions(request, run)
     _prepare_output(request)
     splits = build_data(run.config, run.tokenizer.symbols)
-    check_unchanged(run, splits)
+    notes = check_unchanged(run, splits)
     if isinstance(splits, FingerspellingSplits):
         subject = spelled.spelled_subject(run, splits, texts, request.language, request.samples, request.seed)
     else:
@@ -129,7 +129,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, object]:
         assert training is not None
         report |= _captioned_report(request, run, splits, training, clips, judged, figures)
     report["metrics"], failures = metric_figures(request.metrics, ceilings, clips.labelled, subject.judged, rate)
-    report |= _conditions(request, run, subject, failures)
+    report |= _conditions(request, run, subject, [*failures, *notes])
     report["verdict"] = verdicts(figures, len(subject.asked))
     report["captions"] = caption_records(clips, judged)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -256,20 +256,15 @@ def _group(
 
 
 def _conditions(
-    request: EvaluationRequest, run: TrainedRun, subject: Subject, failures: Sequence[str]
+    request: EvaluationRequest, run: TrainedRun, subject: Subject, more_notes: Sequence[str]
 ) -> dict[str, object]:
     """Return how the figures came about."""
-    notes = [*NOTES, *subject.notes, *failures]
+    notes = [*NOTES, *subject.notes, *more_notes]
     if run.samples_seen != subject.history.clips:
         notes.append(
             f"The run has seen {counted(run.samples_seen, 'clip')}, {subject.history.clips} by its last BATCH_SIZE: it "
             "was resumed with another one. Which captions training showed is therefore a guess; held-out ones are "
             "certain."
-        )
-    if read_split(run.folder / SPLIT_FILE).get("formerly_trained"):
-        notes.append(
-            "The run was resumed with other training clips. Which captions training showed is therefore a guess; "
-            "held-out ones are certain."
         )
     config = run.config
     return {
@@ -315,10 +310,15 @@ def _checked_captions(request: EvaluationRequest, run: TrainedRun) -> list[str]:
     return [] if request.captions is None else read_captions(request.captions, checked)
 
 
-def check_unchanged(run: TrainedRun, splits: DataSplits) -> None:
-    """Raise a UserError if training clips are not those that the run was trained on: no figure would be right."""
+def check_unchanged(run: TrainedRun, splits: DataSplits) -> list[str]:
+    """Return what is to be noted of the data since the training.
+
+    Raises:
+        UserError: the training clips are not those that the run was trained on: no figure would be right.
+    """
     path = run.folder / SPLIT_FILE
-    then, now = training_clips(read_split(path)), training_clips(splits.summary.report)
+    split = read_split(path)
+    then, now = listed_clips(split, "training"), listed_clips(splits.summary.report, "training")
     if then and then != now:
         changed = sorted({str(clip[0]) for clip in then ^ now})
         clips = counted(len(changed), "training clip is", "training clips are")
@@ -326,6 +326,12 @@ def check_unchanged(run: TrainedRun, splits: DataSplits) -> None:
             f"DATA_ROOT={str(run.config.DATA_ROOT)!r}: {clips} new, gone or changed since {path} was written, such as "
             f"{changed[0]}, so that nothing says what training showed. Put the data back as they were."
         )
+    if split.get("formerly_trained"):
+        return [
+            "The run was resumed with other training clips. Which captions training showed is therefore a guess; "
+            "held-out ones are certain."
+        ]
+    return []
 
 
 def _text_video_judge(run: TrainedRun, splits: DataSplits, training: SmallClips | None) -> TextVideoJudge:

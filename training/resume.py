@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.checkpoint import Checkpoint
-from checkpoints.run_folder import read_split, training_clips
+from checkpoints.run_folder import listed_clips, read_split
 from common.console import counted
 from common.errors import UserError
 from common.settings import LoadedSettings, config_as_json, config_from_json
@@ -108,7 +108,7 @@ def _check_held_out(
 
 
 def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, ...]:
-    before, now = training_clips(then), training_clips(report)
+    before, now = listed_clips(then, "training"), listed_clips(report, "training")
     differences = []
     if before != now:
         changed = sorted({str(clip[0]) for clip in before ^ now})
@@ -124,7 +124,7 @@ def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[st
             f"data: {counted(len(moved), 'clip that was held out is', 'clips that were held out are')} trained on from "
             f"here on: {named(moved)}"
         )
-    if set(map(_clip, then["validation"])) != set(map(_clip, report["validation"])):
+    if listed_clips(then, "validation") != listed_clips(report, "validation"):
         differences.append(
             "data: validation is on other clips from here on; its losses do not compare with earlier ones"
         )
@@ -134,10 +134,6 @@ def _differences(then: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[st
 def _content(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return a key that clips with the same pictures share, whatever their names."""
     return (entry["sha256"], *entry["span"])
-
-
-def _clip(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (entry["clip"], entry["caption"], *_content(entry))
 
 
 def named(names: Sequence[str]) -> str:
