@@ -159,7 +159,8 @@ def motion_weights(video_BCTHW: Tensor, strength: float) -> Tensor:
     """
     deviation_BTHW = (video_BCTHW - video_BCTHW.mean(dim=2, keepdim=True)).abs().mean(dim=1)
     side = _MOTION_NEIGHBOURHOOD
-    moves_BTHW = nn.functional.avg_pool2d(deviation_BTHW, side, stride=1, padding=side // 2)
+    # Squares at the edges are smaller, not darker: hands at the edge of a frame count as much as in the middle.
+    moves_BTHW = nn.functional.avg_pool2d(deviation_BTHW, side, stride=1, padding=side // 2, count_include_pad=False)
     mean_B111 = moves_BTHW.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)  # above 0 also where nothing moves
     weights_BTHW = 1 + strength * (moves_BTHW / mean_B111).clamp(max=_LARGEST_MOTION)
     return (weights_BTHW / weights_BTHW.mean(dim=(1, 2, 3), keepdim=True))[:, None]
