@@ -74,7 +74,7 @@ class Config(Settings):
     """Epochs to train; None for no limit."""
     MAX_STEPS: int | None = Field(1500, ge=1, le=10**9)
     """Optimizer steps to train; None for no limit."""
-    MAX_MINUTES: float | None = Field(13.0, gt=0, le=1e7)
+    MAX_MINUTES: float | None = Field(12.5, gt=0, le=1e7)
     """Minutes to train, of each launch; None for no limit. Cosine and polynomial rates are planned to fall in them."""
 
     # --- Data
@@ -116,7 +116,7 @@ class Config(Settings):
     """Frames of the shortest clips; what lasts less is shown slower."""
     MAX_FRAMES: int = Field(32, ge=FRAME_STEP, le=MOST_FRAMES, multiple_of=FRAME_STEP)
     """Frames of the longest clips; what lasts longer is shown faster, and counted."""
-    IMAGE_SIZE: ImageSize = Field((32, 32), validate_default=True)
+    IMAGE_SIZE: ImageSize = Field((64, 64), validate_default=True)
     """Height and width of a frame in pixels, 16 to 2048 and even; one number is a square."""
     NUM_WORKERS: int = Field(1, ge=0, le=256)
     """Processes that prepare clips; 0 prepares them in the training process."""
@@ -137,7 +137,7 @@ class Config(Settings):
     """Channels of each level, from the finest to the coarsest."""
     BLOCKS_PER_LEVEL: int = Field(1, ge=1, le=16)
     """Residual blocks of each level on the way down, and again on the way up."""
-    PATCH_SIZE: Literal[1, 2, 4] = 2
+    PATCH_SIZE: Literal[1, 2, 4] = 4
     """Pixels a side that the first layer folds into channels; the finest level is IMAGE_SIZE / PATCH_SIZE large."""
     SPATIAL_ATTENTION_SIZES: Annotated[tuple[Side, ...], AfterValidator(check_distinct)] = Field((8,), min_length=1)
     """Side lengths, in pixels of the feature map, of the levels that attend over space and to the text; where it is not
@@ -162,17 +162,18 @@ class Config(Settings):
     """Steps from a clean clip to noise."""
     NOISE_SCHEDULE: Literal["linear", "cosine", "sigmoid", "quadratic"] = "cosine"
     """How the noise grows over the timesteps."""
-    NOISE_SCHEDULE_SHIFT: float = Field(3.0, ge=0.01, le=100)
+    NOISE_SCHEDULE_SHIFT: float = Field(1.5, ge=0.01, le=100)
     """Divides every signal-to-noise ratio by its square: above 1, more training goes to noisy clips; 1 is no shift."""
-    PREDICTION_TYPE: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
+    PREDICTION_TYPE: Literal["v_prediction", "epsilon", "sample"] = "sample"
     """What the model predicts: velocity, the noise, or the clean clip."""
     ZERO_TERMINAL_SNR: bool = True
     """Whether the last timestep is pure noise, as it is when sampling starts."""
-    LOSS_WEIGHTING: Literal["uniform", "min_snr"] = "uniform"
-    """How the loss weighs the timesteps."""
-    MIN_SNR_GAMMA: float = Field(5.0, gt=0, le=1e6)
-    """Signal-to-noise ratio above which "min_snr" stops weighing a timestep more."""
-    MOTION_WEIGHT: float = Field(0.0, ge=0, le=100)
+    LOSS_WEIGHTING: Literal["uniform", "min_snr", "snr_plus_one"] = "snr_plus_one"
+    """How the loss weighs the timesteps: the prediction's own error alike, or the clean clip's by its signal-to-noise
+    ratio ("min_snr") or by 1 more ("snr_plus_one", which is the error of velocity)."""
+    MIN_SNR_GAMMA: float = Field(10.0, gt=0, le=1e6)
+    """Largest weight of a clean clip's error with "min_snr" and "snr_plus_one"."""
+    MOTION_WEIGHT: float = Field(1.0, ge=0, le=100)
     """How much more an error counts where the clip moves as much as it does on average; 0 is not at all."""
     CAPTION_DROPOUT: Fraction = 0.1
     """Share of the training clips that are shown without a caption, which guidance needs."""
@@ -216,11 +217,11 @@ class Config(Settings):
     """Method that turns noise into a clip."""
     SAMPLING_STEPS: int = Field(12, ge=1, le=100_000)
     """Steps of the sampler."""
-    GUIDANCE_SCALE: float = Field(2.0, ge=0, le=LARGEST_GUIDANCE_SCALE)
+    GUIDANCE_SCALE: float = Field(1.5, ge=0, le=LARGEST_GUIDANCE_SCALE)
     """Weight of the caption (classifier-free guidance); 1 is no guidance."""
     GUIDANCE_RESCALE: Fraction = 0.0
     """How far guided predictions are brought back to their own contrast; 0 is not at all."""
-    GUIDANCE_INTERVAL: Interval = (0.0, 1.0)
+    GUIDANCE_INTERVAL: Interval = (0.3, 1.0)
     """Part of the timesteps in which guidance acts: 0 is the clean clip, 1 is pure noise."""
     SAMPLE_PROMPTS: tuple[NonBlankText, ...] = ()
     """Captions that are sampled during training; empty for a choice from the data."""
@@ -338,7 +339,7 @@ _FOR_GPUS: dict[str, object] = {
     "MAX_WORD_LETTERS": 8,
     "EPOCH_SIZE": 32_000,
     "VALIDATION_CLIPS": 64,
-    "IMAGE_SIZE": (64, 64),
+    "PATCH_SIZE": 2,
     "NUM_WORKERS": 6,
     "MODEL_CHANNELS": (128, 256, 384),
     "BLOCKS_PER_LEVEL": 2,

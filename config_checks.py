@@ -131,6 +131,15 @@ def epsilon_needs_a_signal(PREDICTION_TYPE: str, ZERO_TERMINAL_SNR: bool) -> str
     return None
 
 
+def epsilon_has_no_bound(PREDICTION_TYPE: str, LOSS_WEIGHTING: str) -> str | None:
+    if PREDICTION_TYPE == "epsilon" and LOSS_WEIGHTING == "snr_plus_one":
+        return (
+            "where a clip is nearly noise, the loss would weigh the error of the noise without bound; "
+            "set LOSS_WEIGHTING to uniform or min_snr, or PREDICTION_TYPE to sample"
+        )
+    return None
+
+
 def guidance_needs_dropout(GUIDANCE_SCALE: float, CAPTION_DROPOUT: float) -> str | None:
     if GUIDANCE_SCALE != 1 and CAPTION_DROPOUT == 0:
         return (
@@ -192,6 +201,7 @@ CROSS_FIELD_CHECKS: tuple[CrossFieldCheck, ...] = (
     groups_divide_channels,
     text_heads_divide_channels,
     epsilon_needs_a_signal,
+    epsilon_has_no_bound,
     guidance_needs_dropout,
     sampler_fits_the_timesteps,
     prompts_fit_the_captions,

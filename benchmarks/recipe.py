@@ -26,11 +26,14 @@ DEFAULT = "default"
 VARIANTS: dict[str, tuple[str, ...]] = {
     DEFAULT: (),
     "other data, weights and words": ("--seed=1000",),  # what differs by chance
-    "predict the noise": ("--prediction-type=epsilon", "--no-zero-terminal-snr"),
-    "predict the clean clip": ("--prediction-type=sample",),
+    "predict the noise": ("--prediction-type=epsilon", "--no-zero-terminal-snr", "--loss-weighting=uniform"),
+    "predict velocity": ("--prediction-type=v_prediction",),
+    "uniform weighting": ("--loss-weighting=uniform",),
     "min-SNR weighting": ("--loss-weighting=min_snr",),
+    "motion not weighed": ("--motion-weight=0",),
     "no schedule shift": ("--noise-schedule-shift=1",),
-    "patches of 4, twice as wide": ("--patch-size=4", "--model-channels=128,192", "--spatial-attention-sizes=8"),
+    "schedule shift of 3": ("--noise-schedule-shift=3",),
+    "32 pixels, patches of 2": ("--image-size=32", "--patch-size=2"),
     "narrow at the finest level": ("--model-channels=32,96,192",),
     "wide": ("--model-channels=96,128,192",),
     "attention at 8 and 4": ("--spatial-attention-sizes=8,4",),

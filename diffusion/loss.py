@@ -17,7 +17,7 @@ from diffusion.prediction import (
 )
 from diffusion.schedule import NoiseSchedule
 
-LossWeighting = Literal["uniform", "min_snr"]
+LossWeighting = Literal["uniform", "min_snr", "snr_plus_one"]
 
 _MOTION_NEIGHBOURHOOD = 5  # pixels, each way: what moves is measured over squares of so many
 _LARGEST_MOTION = 8.0  # in parts of a clip's mean: a few places that move much more would get nearly all of the loss
@@ -66,12 +66,15 @@ class DiffusionObjective:
     """What the network learns: which quantity it predicts, at which noise, weighted how.
 
     Raises:
-        ValueError: an unknown weighting, gamma not above 0, or a prediction type that does not go with the schedule.
+        ValueError: an unknown weighting, gamma not above 0, or a prediction type that does not go with the schedule or
+            the weighting.
     """
 
     schedule: NoiseSchedule  # on the device of the tensors that the methods are given
     prediction_type: PredictionType
-    weighting: LossWeighting  # "min_snr" is Hang et al. 2023, section 3.4: min(SNR, gamma) on the clean video's error
+    # "min_snr" is Hang et al. 2023, section 3.4: min(SNR, gamma) on the clean video's error. "snr_plus_one" is that of
+    # Salimans & Ho 2022, section 4, the squared error of v, bounded in the same way: min(SNR + 1, gamma).
+    weighting: LossWeighting
     min_snr_gamma: float
     caption_dropout: float  # share of the clips that are learned without a caption
     motion_weight: float  # see `motion_weights`; 0 weighs all places alike
@@ -81,7 +84,9 @@ class DiffusionObjective:
         if self.weighting not in get_args(LossWeighting):
             known = ", ".join(get_args(LossWeighting))
             raise ValueError(f"unknown loss weighting {self.weighting!r}; choose from {known}")
-        if self.weighting == "min_snr" and not self.min_snr_gamma > 0:
+        if self.weighting == "snr_plus_one" and self.prediction_type == "epsilon":
+            raise ValueError("snr_plus_one would weigh an error of the noise without bound where noise is nearly all")
+        if self.weighting != "uniform" and not self.min_snr_gamma > 0:
             raise ValueError(f"min_snr_gamma must be above 0, not {self.min_snr_gamma}")
 
     def noise(self, video: Tensor, noise: Tensor, timestep_B: Tensor) -> NoisySample:
@@ -93,12 +98,17 @@ class DiffusionObjective:
 
         ``min_snr`` is min(SNR, gamma) / SNR on the error of the noise and min(SNR, gamma) / (SNR + 1) on that of v. At
         zero SNR it is 0 for ``sample`` and ``v_prediction``: with zero terminal SNR, the last timestep is not trained.
+        ``snr_plus_one`` is min(SNR + 1, gamma) on the error of the clean video, and min(1, gamma / (SNR + 1)) on that
+        of v.
         """
         signal_rate_B, noise_rate_B = self.schedule.rates(timestep_B)
         if self.weighting == "uniform":
             return torch.ones_like(signal_rate_B)
         signal_power, noise_power = signal_rate_B**2, noise_rate_B**2
         # Written without SNR itself, which is 0 or infinite at the ends: SNR = signal / noise and signal + noise = 1.
+        if self.weighting == "snr_plus_one":
+            of_sample = (1 / noise_power).clamp(max=self.min_snr_gamma)
+            return of_sample if self.prediction_type == "sample" else of_sample * noise_power
         if self.prediction_type == "epsilon":
             return (self.min_snr_gamma * noise_power / signal_power).clamp(max=1)
         if self.prediction_type == "sample":

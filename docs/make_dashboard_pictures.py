@@ -71,7 +71,7 @@ PICTURES = (
     Picture("category_07", "timeseries", "07_Noise_Analysis/(Noise_Correlation$|Predicted_Noise$|Predicted_Std)", 3),
     Picture("category_08", "text", "08_Model_Architecture", 1, height=420),
     Picture("category_09", "timeseries", "09_Parameter_Stats/unet.stem/(Norm|Std|Update_To_Weight_Ratio)", 3),
-    Picture("category_10", "timeseries", "10_.*(stem|unet.output|text_encoder.embedding)", 3),
+    Picture("category_10", "timeseries", "10_.*(stem|unet.pixels.output|text_encoder.embedding)", 3),
     Picture("category_11", "timeseries", "11_Gradient_Stats/(Clip_Percent|Gradient_Flow|unet.stem/Histogram)", 3),
     Picture("category_12", "images", "12_Generated_Samples/(Grid|Real_And|Time_Lapse)", 3, height=470),
     Picture("category_13", "images", "13_Noise_Visualization/(Denoising|Predicted|Side)", 3),

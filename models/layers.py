@@ -7,14 +7,17 @@ convolution over time and an attention over tokens each see the data in the shap
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from models.fused import EPSILON, as_autocast, fused_norm, is_fused
+from models.fused import EPSILON, as_autocast, cast_together, fused_norm, is_fused
 
 POSITION_FEATURES = 16
 DRAFT_SIZE = 32
+PIXEL_CHANNELS, PIXEL_RATE = 16, 4
 
 
 def fold_frames(video_BCTHW: Tensor) -> Tensor:
@@ -74,6 +77,30 @@ def grid_features(sizes: Sequence[tuple[int, int]], device: torch.device) -> dic
         of_column = of_sides[width][None].expand(height, width, -1)
         found[min(height, width)] = torch.cat((of_row, of_column), dim=-1).flatten(0, 1)
     return found
+
+
+class Recomputable(nn.Module):
+    """Layers that a backward pass may compute again, and that cast their weights together.
+
+    With `checkpoint_activations`, a forward pass that trains keeps only the inputs, and the backward pass computes the
+    rest again (Chen et al. 2016, arXiv 1604.06174). Nothing here is random, so it comes out the same.
+    """
+
+    checkpoint_activations = False
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return what `compute` does."""
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            return checkpoint(self._cast_and_compute, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return self._cast_and_compute(*inputs)
+
+    def _cast_and_compute(self, *inputs: Any) -> Any:
+        with cast_together(self):
+            return self.compute(*inputs)
+
+    def compute(self, *inputs: Any) -> Any:
+        """Compute; each kind of layers says what from what."""
+        raise NotImplementedError
 
 
 class TimestepEmbedding(nn.Module):
@@ -208,6 +235,68 @@ class Upsample(nn.Module):
         """[N, in_channels, H, W] to [N, out_channels, 2 H, 2 W]."""
         enlarged = nn.functional.pixel_shuffle(self.projection(x_NCHW), 2)
         return enlarged.contiguous(memory_format=torch.channels_last)
+
+
+class PixelConvolution(nn.Conv2d):
+    """A convolution that learns PIXEL_RATE times as fast, and goes on beyond the edge as at the edge.
+
+    AdamW moves all weights by as much, so that a sum of few inputs changes less than one of many (Yang et al. 2022,
+    Tensor Programs V, arXiv 2203.03466, table 3). The weights are kept divided by the rate, and multiplied in use.
+    Grey beyond the edge, which is zero, would be seen as a frame round the picture.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, side: int) -> None:
+        super().__init__(in_channels, out_channels, side, padding=side // 2, padding_mode="replicate")
+        with torch.no_grad():
+            self.weight.div_(PIXEL_RATE)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """[N, in_channels, H, W] to [N, out_channels, H, W]."""
+        return self._conv_forward(x_NCHW, PIXEL_RATE * self.weight, self.bias)
+
+
+class PixelLevel(Recomputable):
+    """The finest level, of single pixels: paints the frames, and says where the noisy clip shows through.
+
+    A patch of 4 x 4 pixels has 48 numbers, of which 64 channels keep little. So what the layers say of a patch meets
+    what was seen of each pixel here, in few channels: convolutions over space and time, cheap at any size. A clip that
+    shows through everywhere alike would leave as much noise on a plain ground as it gives detail to fingers.
+    """
+
+    def __init__(self, in_channels: int, patch_size: int, embedding_channels: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.enlarged = PixelConvolution(in_channels, PIXEL_CHANNELS * patch_size**2, 1)
+        self.seen = PixelConvolution(6, PIXEL_CHANNELS, 3)
+        self.scale_shift = nn.Linear(embedding_channels, 2 * PIXEL_CHANNELS)
+        self.temporal = TemporalConvolution(PIXEL_CHANNELS)
+        self.spatial = PixelConvolution(PIXEL_CHANNELS, PIXEL_CHANNELS, 3)
+        self.output = PixelConvolution(PIXEL_CHANNELS, 4, 3)
+        nn.init.normal_(self.scale_shift.weight, std=0.5 * embedding_channels**-0.5)
+        nn.init.zeros_(self.scale_shift.bias)
+        # Its weight is not zero, as is usual: until it had grown, only the draft would learn (docs/decisions.md).
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def compute(self, x_NCHW: Tensor, seen_NCHW: Tensor, embedding_ND: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """Paint.
+
+        Args:
+            x_NCHW: [N = B * frames, in_channels, H / patch_size, W / patch_size], of the layers.
+            seen_NCHW: [N, 6, H, W], the noisy frames and the drawn ones, channels last.
+            embedding_ND: one row a frame.
+            frames: T of each clip.
+
+        Returns:
+            [N, 3, H, W], what is painted; and [N, 1, H, W], how much of the noisy clip shows through: 0 to 2, 1 of a
+            network that has learned nothing.
+        """
+        features = nn.functional.pixel_shuffle(self.enlarged(x_NCHW), self.patch_size)
+        features = features.contiguous(memory_format=torch.channels_last) + self.seen(seen_NCHW)
+        scale_N, shift_N = self.scale_shift(embedding_ND)[:, :, None, None].chunk(2, dim=1)
+        features = nn.functional.silu(torch.addcmul(shift_N, features, 1 + scale_N))
+        features = nn.functional.silu(self.spatial(self.temporal(features, frames)))
+        painted, shown = self.output(features).split((3, 1), dim=1)
+        return painted, 2 * shown.sigmoid()
 
 
 class TextDraft(nn.Module):

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from models.attention import SpatialAttention, TemporalAttention, TextAttention
 from models.fused import as_autocast, cast_together
 from models.layers import (
     Downsample,
     FrameNorm,
+    PixelLevel,
+    Recomputable,
     ResidualBlock,
     TextDraft,
     TimestepEmbedding,
@@ -61,15 +62,8 @@ class UNet3DSpecification:
         return tuple(size for size in self.level_sizes if min(size) in self.spatial_attention_sizes)
 
 
-class _Stage(nn.Module):
-    """A residual block followed by the attention of its level.
-
-    With `checkpoint_activations`, a forward pass that trains keeps only the stage's inputs, and the backward pass
-    computes the rest again (Chen et al. 2016, arXiv 1604.06174). Nothing in a stage is random, so it
-    comes out the same.
-    """
-
-    checkpoint_activations = False
+class _Stage(Recomputable):
+    """A residual block followed by the attention of its level."""
 
     def __init__(self, spec: UNet3DSpecification, level: int, in_channels: int, embedding_channels: int) -> None:
         super().__init__()
@@ -81,7 +75,7 @@ class _Stage(nn.Module):
         self.text = TextAttention(channels, spec.text_channels, spec.head_channels, spec.groups) if attends else None
         self.temporal = TemporalAttention(channels, spec.head_channels, spec.groups)
 
-    def forward(
+    def compute(
         self,
         x_NCHW: Tensor,
         skip_NCHW: Tensor | None,
@@ -93,28 +87,14 @@ class _Stage(nn.Module):
 
         `grid_SP` is of `layers.grid_features`.
         """
-        inputs = (x_NCHW, skip_NCHW, grid_SP, embedding_ND, text)
-        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-            result: Tensor = checkpoint(self._compute, *inputs, use_reentrant=False, preserve_rng_state=False)
-            return result
-        return self._compute(*inputs)
-
-    def _compute(
-        self,
-        x_NCHW: Tensor,
-        skip_NCHW: Tensor | None,
-        grid_SP: dict[int, Tensor],
-        embedding_ND: Tensor,
-        text: TextFeatures,
-    ) -> Tensor:
         if skip_NCHW is not None:
             x_NCHW = torch.cat((x_NCHW, skip_NCHW), dim=1)
-        with cast_together(self):
-            x_NCHW = self.block(x_NCHW, text.frames, embedding_ND)
-            if self.spatial is not None and self.text is not None:
-                x_NCHW = self.spatial(x_NCHW, grid_SP[self.side])
-                x_NCHW = self.text(x_NCHW, text.tokens_BLC, text.distance_BTL, text.padding_B11L)
-            return self.temporal(x_NCHW, text.frames)
+        x_NCHW = self.block(x_NCHW, text.frames, embedding_ND)
+        if self.spatial is not None and self.text is not None:
+            x_NCHW = self.spatial(x_NCHW, grid_SP[self.side])
+            x_NCHW = self.text(x_NCHW, text.tokens_BLC, text.distance_BTL, text.padding_B11L)
+        result: Tensor = self.temporal(x_NCHW, text.frames)
+        return result
 
 
 class UNet3D(nn.Module):
@@ -125,10 +105,10 @@ class UNet3D(nn.Module):
     frame's text vector is drawn as a picture, which the layers see next to the noisy frame; every residual block is
     scaled and shifted by that vector; and every level with spatial attention also attends to the characters.
 
-    The noisy clip and the drawn one are added to the output of the layers, each times a learned function of the
-    timestep. A large part of noise and velocity is just that, and layers that normalise their input would learn it
-    slowly. For the noisy clip it is the skip of Karras et al. 2022 (EDM, arXiv 2206.00364, section 5), with its
-    coefficient learned.
+    The noisy clip and the drawn one are added to what the layers paint, each times a learned function of the timestep.
+    A large part of noise and velocity is just that, and layers that normalise their input would learn it slowly. For
+    the noisy clip it is the skip of Karras et al. 2022 (EDM, arXiv 2206.00364, section 5), with its coefficient
+    learned, and for each pixel: where fingers have edges, more of it helps than on a plain ground.
     """
 
     def __init__(self, spec: UNet3DSpecification, *, checkpoint_activations: bool = False) -> None:
@@ -136,7 +116,7 @@ class UNet3D(nn.Module):
 
         Args:
             spec: what fixes the weights.
-            checkpoint_activations: whether training computes each stage a second time in the backward pass, for less
+            checkpoint_activations: whether training computes each level a second time in the backward pass, for less
                 memory. Weights and their names do not depend on it.
 
         Raises:
@@ -150,24 +130,21 @@ class UNet3D(nn.Module):
             raise ValueError(f"SPATIAL_ATTENTION_SIZES {unknown} match no level; {levels}")
         self.spec = spec
         embedding_channels = 4 * spec.channels[0]
-        pixels = 3 * spec.patch_size**2
         self.timestep = TimestepEmbedding(spec.num_timesteps, embedding_channels)
         self.text = nn.Linear(spec.text_channels, embedding_channels)
         self.draft = TextDraft(spec.text_channels, spec.image_size)
         self.gains = nn.Linear(embedding_channels, 2)  # of the noisy clip and of the drawn one
-        self.stem = nn.Conv2d(2 * pixels, spec.channels[0], 3, padding=1)
+        self.stem = nn.Conv2d(6 * spec.patch_size**2, spec.channels[0], 3, padding=1)
         self.down, skip_channels = self._build_down(spec, embedding_channels)
         self.middle = _Stage(spec, len(spec.channels) - 1, spec.channels[-1], embedding_channels)
         self.up = self._build_up(spec, embedding_channels, skip_channels)
         self.norm = FrameNorm(spec.groups, spec.channels[0])
-        self.output = nn.Conv2d(spec.channels[0], pixels, 3, padding=1)
-        # Its weight is not zero, as is usual: until it had grown, only the draft would learn (docs/decisions.md).
-        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        self.pixels = PixelLevel(spec.channels[0], spec.patch_size, embedding_channels)
         nn.init.zeros_(self.gains.weight)
         with torch.no_grad():
             self.gains.bias.copy_(torch.tensor([0.0, 1.0]))
         for module in self.modules():
-            if isinstance(module, _Stage):
+            if isinstance(module, Recomputable):
                 module.checkpoint_activations = checkpoint_activations
 
     @staticmethod
@@ -210,9 +187,9 @@ class UNet3D(nn.Module):
         Returns:
             [B, 3, T, *image_size], the prediction.
         """
-        # Stages cast their own weights, so that several processes can send the gradients of one while others follow.
+        # Those cast their own weights, so that several processes can send the gradients of one while others follow.
         layers = (*self.children(), *self.down, *self.up)
-        with cast_together(*(layer for layer in layers if not isinstance(layer, _Stage | nn.ModuleList))):
+        with cast_together(*(layer for layer in layers if not isinstance(layer, Recomputable | nn.ModuleList))):
             return self._predict(video_BCTHW, timestep_B, replace(text, tokens_BLC=as_autocast(text.tokens_BLC)))
 
     def _predict(self, video_BCTHW: Tensor, timestep_B: Tensor, text: TextFeatures) -> Tensor:
@@ -222,7 +199,8 @@ class UNet3D(nn.Module):
         embedding_BTD = timestep_BD[:, None] + self.text(text.frames_BTC)
         embedding_ND = nn.functional.silu(embedding_BTD).flatten(0, 1)
         draft_NCHW = self.draft(text.frames_BTC)
-        x_NCHW = self.stem(self._fold_patches(torch.cat((fold_frames(video_BCTHW), draft_NCHW), dim=1)))
+        seen_NCHW = torch.cat((fold_frames(video_BCTHW), draft_NCHW), dim=1)
+        x_NCHW = self.stem(self._fold_patches(seen_NCHW))
         skips: list[Tensor] = []
         for layer in self.down:
             if isinstance(layer, Downsample):
@@ -236,10 +214,12 @@ class UNet3D(nn.Module):
                 x_NCHW = layer(x_NCHW)
             else:
                 x_NCHW = layer(x_NCHW, skips.pop(), grid_SP, embedding_ND, text)
-        x_NCHW = self.output(self.norm(x_NCHW, silu=True))
-        prediction = unfold_frames(nn.functional.pixel_shuffle(x_NCHW, self.spec.patch_size), frames)
+        x_NCHW = self.norm(x_NCHW, silu=True)
+        painted, shown, draft = (
+            unfold_frames(each, frames) for each in (*self.pixels(x_NCHW, seen_NCHW, embedding_ND, frames), draft_NCHW)
+        )
         clip_gain_B, draft_gain_B = self.gains(nn.functional.silu(timestep_BD)).view(-1, 2, 1, 1, 1, 1).unbind(dim=1)
-        return prediction + clip_gain_B * video_BCTHW + draft_gain_B * unfold_frames(draft_NCHW, frames)
+        return painted + clip_gain_B * shown * video_BCTHW + draft_gain_B * draft
 
     def _fold_patches(self, frames_NCHW: Tensor) -> Tensor:
         patches = nn.functional.pixel_unshuffle(frames_NCHW, self.spec.patch_size)

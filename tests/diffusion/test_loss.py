@@ -91,6 +91,23 @@ def test_min_snr_weights_are_the_published_ones(prediction_type: str, gamma: flo
     numpy.testing.assert_allclose(weights, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [1.5, 10.0])
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
+def test_snr_plus_one_is_the_error_of_v_where_it_is_not_bounded(prediction_type: str, gamma: float) -> None:
+    schedule = _schedule(zero_terminal_snr=True)
+    power = numpy.array(schedule.alphas_cumprod)
+    bounded = [min(signal / (1 - signal) + 1, gamma) for signal in power]
+    expected = bounded if prediction_type == "sample" else bounded * (1 - power)  # error of v is SNR + 1 of the video's
+    weights = _objective(schedule, prediction_type, "snr_plus_one", gamma).weights(torch.arange(50))
+    numpy.testing.assert_allclose(weights, expected, rtol=1e-5)
+    assert weights[-1] == 1 < weights.max() or prediction_type == "v_prediction"
+
+
+def test_snr_plus_one_is_refused_where_it_has_no_bound() -> None:
+    with pytest.raises(ValueError, match="without bound where noise is nearly all"):
+        _objective(_schedule(), "epsilon", "snr_plus_one")
+
+
 @pytest.mark.parametrize("prediction_type", TYPES)
 def test_min_snr_means_the_same_loss_for_every_prediction_type(random_video: MakeVideo, prediction_type: str) -> None:
     schedule, timestep = _schedule(), torch.tensor([10, 40])
@@ -122,10 +139,15 @@ def test_weights_are_finite_at_both_ends() -> None:
         sqrt_alphas_cumprod_N=torch.tensor([1.0, 0.0]),
         sqrt_one_minus_alphas_cumprod_N=torch.cat([zero, zero + 1]),
     )
-    expected = {"v_prediction": [0.0, 0.0], "epsilon": [0.0, 1.0], "sample": [5.0, 0.0]}
-    for prediction_type in TYPES:
-        weights = _objective(ends, prediction_type, "min_snr").weights(torch.tensor([0, 1]))
-        assert weights.tolist() == expected[prediction_type]
+    expected = {
+        ("v_prediction", "min_snr"): [0.0, 0.0],
+        ("epsilon", "min_snr"): [0.0, 1.0],
+        ("sample", "min_snr"): [5.0, 0.0],
+        ("v_prediction", "snr_plus_one"): [0.0, 1.0],
+        ("sample", "snr_plus_one"): [5.0, 1.0],
+    }
+    for (prediction_type, weighting), wanted in expected.items():
+        assert _objective(ends, prediction_type, weighting).weights(torch.tensor([0, 1])).tolist() == wanted
 
 
 def test_uniform_weights_are_one() -> None:

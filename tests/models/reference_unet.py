@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import MultiHeadAttention, SpatialAttention, TemporalAttention, TextAttention
-from models.layers import Downsample, ResidualBlock, Upsample
+from models.layers import Downsample, PixelConvolution, PixelLevel, ResidualBlock, TemporalConvolution, Upsample
 from models.text_encoder import TextFeatures
 from models.unet3d import UNet3D
 
@@ -22,7 +22,8 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
     embedding_BTD = timestep_BD[:, None] + unet.text(text.frames_BTC)
     embedding_BTD = embedding_BTD * embedding_BTD.sigmoid()
     draft = _draft(unet, text.frames_BTC)
-    x = _convolve(_unshuffle(torch.cat((video, draft), dim=1), unet.spec.patch_size), unet.stem)
+    seen = torch.cat((video, draft), dim=1)
+    x = _convolve(_unshuffle(seen, unet.spec.patch_size), unet.stem)
     skips = []
     for layer in unet.down:
         if isinstance(layer, Downsample):
@@ -37,10 +38,21 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
         else:
             x = _stage(layer, torch.cat((x, skips.pop()), dim=1), embedding_BTD, text)
     x = _norm(x, unet.norm)
-    layers = _shuffle(_convolve(x * x.sigmoid(), unet.output), unet.spec.patch_size)
+    painted, shown = _pixels(unet.pixels, x * x.sigmoid(), seen, embedding_BTD)
     gain_BG = (timestep_BD * timestep_BD.sigmoid()) @ unet.gains.weight.T + unet.gains.bias
-    added = [gain_BG[b, 0] * video[b] + gain_BG[b, 1] * draft[b] for b in range(video.shape[0])]
-    return layers + torch.stack(added)
+    added = [gain_BG[b, 0] * shown[b] * video[b] + gain_BG[b, 1] * draft[b] for b in range(video.shape[0])]
+    return painted + torch.stack(added)
+
+
+def _pixels(level: PixelLevel, x: Tensor, seen: Tensor, embedding_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    features = _shuffle(_convolve_edged(x, level.enlarged), level.patch_size) + _convolve_edged(seen, level.seen)
+    scale_shift = embedding_BTD @ level.scale_shift.weight.T + level.scale_shift.bias
+    scale, shift = scale_shift.transpose(1, 2)[..., None, None].chunk(2, dim=1)
+    features = features * (1 + scale) + shift
+    features = _over_time(features * features.sigmoid(), level.temporal)
+    features = _convolve_edged(features, level.spatial)
+    output = _convolve_edged(features * features.sigmoid(), level.output)
+    return output[:, :3], 2 * output[:, 3:].sigmoid()
 
 
 def _draft(unet: UNet3D, frames_BTC: Tensor) -> Tensor:
@@ -72,8 +84,7 @@ def _stage(stage: nn.Module, x: Tensor, embedding_BTD: Tensor, text: TextFeature
 def _residual(block: ResidualBlock, x: Tensor, embedding_BTD: Tensor) -> Tensor:
     hidden = _norm(x, block.norm_in)
     hidden = _convolve(hidden * hidden.sigmoid(), block.spatial_in)
-    over_time = block.temporal.convolution
-    hidden = nn.functional.conv3d(hidden, over_time.weight[..., None].contiguous(), over_time.bias, padding=(1, 0, 0))
+    hidden = _over_time(hidden, block.temporal)
     scale_shift = embedding_BTD @ block.scale_shift.weight.T + block.scale_shift.bias
     scale, shift = scale_shift.transpose(1, 2)[..., None, None].chunk(2, dim=1)
     hidden = _norm(hidden, block.norm_out) * (1 + scale) + shift
@@ -147,6 +158,19 @@ def _norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 def _convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
     weight = layer.weight[:, :, None].contiguous()
     return nn.functional.conv3d(x.contiguous(), weight, layer.bias, (1, *layer.stride), (0, *layer.padding))
+
+
+def _convolve_edged(x: Tensor, layer: PixelConvolution) -> Tensor:
+    """Convolve what has its outermost pixels once more, as far as the kernel reaches."""
+    reach = layer.kernel_size[0] // 2
+    rows, columns = ([0] * reach + list(range(size)) + [size - 1] * reach for size in x.shape[3:])
+    edged = x[:, :, :, rows][..., columns]
+    return nn.functional.conv3d(edged.contiguous(), 4 * layer.weight[:, :, None].contiguous(), layer.bias)
+
+
+def _over_time(x: Tensor, layer: TemporalConvolution) -> Tensor:
+    weight = layer.convolution.weight[..., None].contiguous()
+    return nn.functional.conv3d(x.contiguous(), weight, layer.convolution.bias, padding=(1, 0, 0))
 
 
 def _fourier(count: int) -> Tensor:

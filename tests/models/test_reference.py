@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.layers import PIXEL_RATE, PixelConvolution
 from models.text_encoder import CharacterEncoder
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 from tests.grids import mostly_slow
@@ -33,6 +34,9 @@ def build(shape: dict[str, object], seed: int = 0) -> TextToVideoModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+        for module in model.modules():
+            if isinstance(module, PixelConvolution):
+                module.weight /= PIXEL_RATE  # as its start is
     return model
 
 

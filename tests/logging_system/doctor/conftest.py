@@ -11,7 +11,7 @@ from logging_system.files.scalar_history import ScalarHistory
 
 Curve = Mapping[int, float]
 LAST_STEP = 1200
-LAYERS = ("text.embedding", "unet.stem", "unet.middle", "unet.output")
+LAYERS = ("text.embedding", "unet.stem", "unet.middle", "unet.pixels")
 
 
 def _learning_rate(step: int) -> float:

@@ -10,7 +10,7 @@ from logging_system.files.scalar_history import ScalarHistory
 
 Build = Callable[..., ScalarHistory]
 LOG = range(10, 1201, 10)
-LAYERS = ("text.embedding", "unet.stem", "unet.middle", "unet.output")
+LAYERS = ("text.embedding", "unet.stem", "unet.middle", "unet.pixels")
 EMA = "01_Training/Loss_EMA"
 NORM = "01_Training/Gradient_Norm"
 RATE = "01_Training/Learning_Rate"
