@@ -30,6 +30,7 @@ from measures.clips import (
     clip_distances,
     hold_share,
     motion_energy,
+    moving_frames,
     share_by_chance,
     sharpness,
     small_copies,
@@ -48,6 +49,8 @@ from measures.retrieval import (
     RETRIEVAL_POOL,
     Ranking,
     clip_features,
+    frame_distances,
+    frame_pictures,
     rank_captions,
     shuffled_floor_interval,
     top_k_interval,
@@ -242,6 +245,37 @@ def moving_figures(clips: EvaluationClips[Asked], real: RealClips, seed: int) ->
                 bootstrap_ratio(sharp, sharp_of_real, names, seed) if sharp_of_real.any() else None
             ),
             f"moving_error{name}": bootstrap_ratio(error, ones, names, seed),
+        }
+    return figures
+
+
+def frame_figures(clips: EvaluationClips[Asked], real: RealClips, seed: int) -> Figures:
+    """Return how far frames are from the nearest frame of real clips of the caption, moving ones beside held ones.
+
+    moving_frame_ratio is the distance of moving frames as a multiple of that of held ones, over clips that have both.
+    Letter and sign error rates forgive a hand that is a smear while it moves; this does not.
+    """
+    references: dict[str, list[Tensor]] = {}
+    for each, clip in zip(real.references, in_unit_range(each.clip for each in real.references), strict=True):
+        references.setdefault(caption_key(each.caption), []).append(frame_pictures(clip))
+    figures: dict[str, Interval | None] = {}
+    for name, compared in (("", real.comparable(clips.labelled)), ("_real", real.queries)):
+        rows, names = [], []
+        for caption, pixels in compared:
+            (clip,) = in_unit_range([pixels])
+            distance_T = frame_distances(frame_pictures(clip), torch.cat(references[caption_key(caption)]))
+            moves_T = moving_frames(clip)
+            if moves_T.any() and not moves_T.all():
+                rows.append((float(distance_T[moves_T].mean()), float(distance_T[~moves_T].mean())))
+                names.append(caption)
+        if not rows:
+            continue
+        moving, held = numpy.array(rows).T
+        ones = numpy.ones(len(rows))
+        figures |= {
+            f"moving_frame_distance{name}": bootstrap_ratio(moving, ones, names, seed),
+            f"held_frame_distance{name}": bootstrap_ratio(held, ones, names, seed),
+            f"moving_frame_ratio{name}": bootstrap_ratio(moving, held, names, seed) if held.any() else None,
         }
     return figures
 

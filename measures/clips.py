@@ -71,12 +71,22 @@ def hold_share(clip_CTHW: Tensor) -> Tensor:
 
     Letters are read while they are held: a hand that never rests cannot be read, however well it is drawn.
     """
+    return (~_hand_moves(clip_CTHW)).float().mean()
+
+
+def moving_frames(clip_CTHW: Tensor) -> Tensor:
+    """Return in which frames the hand comes from elsewhere or goes elsewhere: [T] bool. In the others it is held."""
+    moves = functional.pad(_hand_moves(clip_CTHW), (1, 1))
+    return moves[:-1] | moves[1:]
+
+
+def _hand_moves(clip_CTHW: Tensor) -> Tensor:
+    """Return at which frame changes the hand is not held: [T - 1] bool."""
     height, width = clip_CTHW.shape[2:]
     small_TCHW = functional.adaptive_avg_pool2d(
         clip_CTHW.float().transpose(0, 1), (min(height, HOLD_SIZE), min(width, HOLD_SIZE))
     )
-    change_T = small_TCHW.diff(dim=0).square().mean(dim=(1, 2, 3)).sqrt()
-    return (change_T < HOLD_THRESHOLD).float().mean()
+    return small_TCHW.diff(dim=0).square().mean(dim=(1, 2, 3)).sqrt() >= HOLD_THRESHOLD
 
 
 def sharpness(clip_CTHW: Tensor) -> Tensor:

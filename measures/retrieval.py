@@ -48,6 +48,9 @@ CALM_QUANTILE, NOISE_FACTOR = 0.25, 1.5
 NEIGHBOURHOOD = 5
 """Cells round one in which changes count as its own, so that edges of a hand count and not only what it covers."""
 
+NEAR_CELLS = 2
+"""Of the window, by which two frames may be apart and still be the same picture."""
+
 CELLS, ORIENTATIONS = 6, 8
 PATH_WEIGHT = 0.5
 """Of where the energy is at each moment, beside the shapes: J and Z are drawn in the air, and signs are movements."""
@@ -74,14 +77,7 @@ def clip_features(clip_CTHW: Tensor) -> Tensor:
         [min(T, MOST_MOMENTS), F] float32 on the CPU; shapes have length 1, and the path a smaller one.
     """
     grey_THW = _smoothed(_grey(clip_CTHW), 3)
-    # By the whole clip, because a window that followed the hand would lose where the hand is.
-    energy_HW = torch.hypot(*_gradients(grey_THW)).mean(dim=0) * (STILL_WEIGHT + _deviation(grey_THW))
-    window_TSS = functional.grid_sample(
-        grey_THW[:, None],
-        _window(energy_HW).expand(len(grey_THW), -1, -1, -1),
-        padding_mode="border",
-        align_corners=False,
-    )[:, 0]
+    window_TSS = _in_window(grey_THW[:, None], grey_THW)[:, 0]
     down_TSS, right_TSS = _gradients(window_TSS)
     changes_TSS = (1 - NOW_WEIGHT) * _deviation(window_TSS) + NOW_WEIGHT * _change(window_TSS)
     energy_TSS = torch.hypot(down_TSS, right_TSS) * (STILL_WEIGHT + changes_TSS)
@@ -95,6 +91,51 @@ def clip_features(clip_CTHW: Tensor) -> Tensor:
     shapes_TF = (histogram_TF / _positive(histogram_TF.sum(dim=1, keepdim=True))).sqrt()
     middle_T2 = _middle(energy_TSS) / (WINDOW_SIDE / 2)
     return torch.cat([shapes_TF, PATH_WEIGHT * (middle_T2 - middle_T2.mean(dim=0))], dim=1)
+
+
+def frame_pictures(clip_CTHW: Tensor) -> Tensor:
+    """Return what each frame looks like close up: [T, 3, WINDOW_SIDE, WINDOW_SIDE] float32 on the CPU.
+
+    The window round what moves and has edges, in colours that have mean 0 and deviation 1 over the clip, each averaged
+    with its neighbours: place, size, light, tint and grain count little, and single fingers do.
+    """
+    frames_TCHW = clip_CTHW.detach().float().clamp(-1, 1).transpose(0, 1).cpu()
+    small_TCHW = torch.stack([shrunk(colour, LARGEST_SIDE) for colour in frames_TCHW.unbind(dim=1)], dim=1)
+    grey_THW = _smoothed(shrunk(tensors.brightness(clip_CTHW.detach()[None].clamp(-1, 1))[0].cpu(), LARGEST_SIDE), 3)
+    window_TCSS = _in_window(small_TCHW, grey_THW)
+    smooth_TCSS = torch.stack([_smoothed(colour, 3) for colour in window_TCSS.unbind(dim=1)], dim=1)
+    deviation_C11, mean_C11 = torch.std_mean(smooth_TCSS, dim=(0, 2, 3), correction=0, keepdim=True)
+    return (smooth_TCSS - mean_C11) / _positive(deviation_C11)
+
+
+def frame_distances(pictures_TCSS: Tensor, references_RCSS: Tensor) -> Tensor:
+    """Return how far each frame is from the nearest of some real ones: [T].
+
+    Args:
+        pictures_TCSS: from `frame_pictures`.
+        references_RCSS: the same of real clips, at least one frame.
+
+    Returns:
+        Root mean square difference, the smallest of all shifts by up to NEAR_CELLS cells; 0 is the same picture.
+    """
+    inner = WINDOW_SIDE - 2 * NEAR_CELLS
+    middle_RV = references_RCSS[:, :, NEAR_CELLS:-NEAR_CELLS, NEAR_CELLS:-NEAR_CELLS].flatten(1)
+    found = [
+        torch.cdist(pictures_TCSS[:, :, down : down + inner, right : right + inner].flatten(1), middle_RV).amin(dim=1)
+        for down in range(2 * NEAR_CELLS + 1)
+        for right in range(2 * NEAR_CELLS + 1)
+    ]
+    return torch.stack(found).amin(dim=0) / middle_RV.shape[1] ** 0.5
+
+
+def _in_window(values_TCHW: Tensor, grey_THW: Tensor) -> Tensor:
+    """Return what is in a clip's window, [T, C, WINDOW_SIDE, WINDOW_SIDE]: the same place in all frames.
+
+    By the whole clip, because a window that followed the hand would lose where the hand is.
+    """
+    energy_HW = torch.hypot(*_gradients(grey_THW)).mean(dim=0) * (STILL_WEIGHT + _deviation(grey_THW))
+    window_TSS2 = _window(energy_HW).expand(len(grey_THW), -1, -1, -1)
+    return functional.grid_sample(values_TCHW, window_TSS2, padding_mode="border", align_corners=False)
 
 
 def _grey(clip_CTHW: Tensor) -> Tensor:

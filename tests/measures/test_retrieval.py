@@ -1,16 +1,20 @@
 """Which caption a clip is nearest to: against a plain double loop, ranks made by hand, and clips that move."""
 
 import math
+from collections.abc import Sequence
 
 import numpy
 import pytest
 import torch
 from torch import Tensor
 
+from measures.clips import moving_frames
 from measures.retrieval import (
     Ranking,
     another_look,
     clip_features,
+    frame_distances,
+    frame_pictures,
     rank_captions,
     shuffled_floor_interval,
     top_k_interval,
@@ -168,3 +172,39 @@ def test_the_floor_is_that_of_captions_dealt_out_by_lot() -> None:
         assert again is not None
         dealt.append((again.rank_N < 1).mean())
     assert shuffled_floor_interval(ranking, 1, seed=0).value == pytest.approx(numpy.mean(dealt), abs=0.01)
+
+
+def _hands(paths: Sequence[tuple[int, int]], fingers: Sequence[int], side: int = 48) -> Tensor:
+    """Return a clip [3, T, side, side] of a hand of coloured fingers at these places."""
+    clip = torch.full((3, len(paths), side, side), -0.8)
+    for frame, (top, left) in enumerate(paths):
+        for place, colour in enumerate(fingers):
+            clip[:, frame, top : top + 12, left + 4 * place : left + 4 * place + 3] = -0.5
+            clip[colour, frame, top : top + 12, left + 4 * place : left + 4 * place + 3] = 0.9
+    return clip
+
+
+HELD = [(16, 10)] * 6
+MOVED = [*HELD, *((16, 10 + 3 * step) for step in range(1, 6)), *[(16, 25)] * 6]
+
+
+def test_frames_are_compared_wherever_and_in_whatever_light_they_are() -> None:
+    real = _hands(MOVED, (0, 1, 2))
+    references = frame_pictures(real)
+    assert references.shape == (len(MOVED), 3, 32, 32)
+    assert references.mean(dim=(0, 2, 3)) == pytest.approx(torch.zeros(3), abs=1e-5)
+    assert references.std(dim=(0, 2, 3), correction=0) == pytest.approx(torch.ones(3), abs=1e-5)
+    assert frame_distances(references, references) == pytest.approx(torch.zeros(len(MOVED)), abs=1e-3)
+    elsewhere = _hands([(top + 9, left + 5) for top, left in MOVED], (0, 1, 2)) * 0.8 + 0.1
+    other_fingers = _hands(MOVED, (0, 2, 1))
+    same, other = (frame_distances(frame_pictures(clip), references) for clip in (elsewhere, other_fingers))
+    assert same.max() < 0.25 * other.min()
+
+
+def test_a_hand_that_is_a_smear_while_it_moves_is_farther_from_real_frames_where_it_moves() -> None:
+    real = _hands(MOVED, (0, 1, 2))
+    smear = torch.stack([real[:, max(0, frame - 1) : frame + 2].mean(dim=1) for frame in range(len(MOVED))], dim=1)
+    moves = moving_frames(real)
+    assert moves.tolist() == [False] * 5 + [True] * 6 + [False] * 6
+    distance = frame_distances(frame_pictures(smear), frame_pictures(real))
+    assert distance[moves].min() > 3 * distance[~moves].max()
