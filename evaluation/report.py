@@ -30,7 +30,6 @@ from measures.clips import (
     clip_distances,
     hold_share,
     motion_energy,
-    moving_frames,
     share_by_chance,
     sharpness,
     small_copies,
@@ -49,8 +48,8 @@ from measures.retrieval import (
     RETRIEVAL_POOL,
     Ranking,
     clip_features,
-    frame_distances,
     frame_pictures,
+    moving_and_held,
     rank_captions,
     shuffled_floor_interval,
     top_k_interval,
@@ -263,10 +262,9 @@ def frame_figures(clips: EvaluationClips[Asked], real: RealClips, seed: int) -> 
         rows, names = [], []
         for caption, pixels in compared:
             (clip,) = in_unit_range([pixels])
-            distance_T = frame_distances(frame_pictures(clip), torch.cat(references[caption_key(caption)]))
-            moves_T = moving_frames(clip)
-            if moves_T.any() and not moves_T.all():
-                rows.append((float(distance_T[moves_T].mean()), float(distance_T[~moves_T].mean())))
+            found = moving_and_held(clip, torch.cat(references[caption_key(caption)]))
+            if found is not None:
+                rows.append(found)
                 names.append(caption)
         if not rows:
             continue

@@ -16,7 +16,7 @@ from common.randomness import numpy_generator, torch_generator
 from data.clip_splits import caption_key
 from logging_system.statistics import tensors
 from measures.bootstrap import Interval, bootstrap_ratio
-from measures.clips import at_moments, shrunk
+from measures.clips import at_moments, moving_frames, shrunk
 
 RETRIEVAL_POOL = 100
 """Captions that a clip is ranked among, its own among them."""
@@ -126,6 +126,20 @@ def frame_distances(pictures_TCSS: Tensor, references_RCSS: Tensor) -> Tensor:
         for right in range(2 * NEAR_CELLS + 1)
     ]
     return torch.stack(found).amin(dim=0) / middle_RV.shape[1] ** 0.5
+
+
+def moving_and_held(clip_CTHW: Tensor, references_RCSS: Tensor) -> tuple[float, float] | None:
+    """Return how far the frames of a clip are from real ones: the mean of those that move, and of those that are held.
+
+    None where it has not both.
+
+    `references_RCSS`: as `frame_distances` takes them.
+    """
+    moves_T = moving_frames(clip_CTHW).cpu()
+    if moves_T.all() or not moves_T.any():
+        return None
+    distance_T = frame_distances(frame_pictures(clip_CTHW), references_RCSS)
+    return distance_T[moves_T].mean().item(), distance_T[~moves_T].mean().item()
 
 
 def _in_window(values_TCHW: Tensor, grey_THW: Tensor) -> Tensor:
