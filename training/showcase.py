@@ -38,6 +38,8 @@ from measures.retrieval import (
     Ranking,
     another_look,
     clip_features,
+    frame_pictures,
+    moving_and_held,
     rank_captions,
     shares_a_frame,
     shuffled_floor_interval,
@@ -133,6 +135,7 @@ class References:
 
     captions: Sequence[str]
     features: Sequence[Tensor]  # `clip_features` of each
+    pictures: Mapping[str, Tensor]  # `frame_pictures` of asked captions, by `caption_key`
     shared: frozenset[int]  # places of asked clips that are from the same recordings as a reference of their caption
 
 
@@ -154,8 +157,9 @@ class RetrievalJudge:
         measures: dict[str, float | None] = {
             "Moving_Sharpness_Ratio": ratio_to_real(sharpness_of_motion, generated, self._asked.videos),
             **self._agreement([motion_map(clip) for clip in generated]),
+            **self._frame_distances(generated),
         }
-        ranking, of_real = self._rank(generated), self._real_ranking
+        ranking, of_real = self._rank(generated), self._of_real[0]
         if ranking is not None and of_real is not None:
             measures["Retrieval_Top1"] = top_k_interval(ranking, 1, self._seed).value
             measures["Retrieval_Real_Ceiling"] = top_k_interval(of_real, 1, self._seed).value
@@ -177,6 +181,29 @@ class RetrievalJudge:
             for name, pairs in chosen.items()
         }
 
+    def _frame_distances(self, generated: Sequence[Tensor]) -> Mapping[str, float | None]:
+        """Compare frames with those of real clips of the caption: where the hand moves, and where it is held."""
+        found, of_real = self._moving_and_held(generated), self._of_real[1]
+        if found is None or of_real is None:
+            return {}
+        return {
+            "Moving_Frame_Distance": found[0],
+            "Held_Frame_Distance": found[1],
+            "Moving_Frame_Distance_Real": of_real[0],
+        }
+
+    def _moving_and_held(self, clips: Sequence[Tensor]) -> tuple[float, float] | None:
+        pictures = self._references.pictures
+        found = [
+            moving_and_held(clip, pictures[caption_key(caption)])
+            for clip, caption in zip(clips, self._asked.captions, strict=True)
+        ]
+        both = [each for each in found if each is not None]
+        if not both:
+            return None
+        moving, held = numpy.mean(both, axis=0)
+        return float(moving), float(held)
+
     def _rank(self, clips: Sequence[Tensor]) -> Ranking | None:
         references = self._references
         distance = warped_distances([clip_features(clip) for clip in clips], references.features)
@@ -187,14 +214,14 @@ class RetrievalJudge:
         return [motion_map(clip) for clip in self._asked.videos]
 
     @cached_property
-    def _real_ranking(self) -> Ranking | None:
-        """Rank the asked clips; those that have recordings in common with references are shown in another look."""
+    def _of_real(self) -> tuple[Ranking | None, tuple[float, float] | None]:
+        """Judge the asked clips; those that have recordings in common with references are shown in another look."""
         shared = self._references.shared
         queries = [
             another_look(clip, derive_seed(self._seed, "retrieval_look", index)) if index in shared else clip
             for index, clip in enumerate(self._asked.videos)
         ]
-        return self._rank(queries)
+        return self._rank(queries), self._moving_and_held(queries)
 
     @cached_property
     def _references(self) -> References:
@@ -226,7 +253,16 @@ class RetrievalJudge:
             )
         )
         features = [clip_features(as_video(torch.from_numpy(clip))) for _, clip in found]
-        return References([caption for caption, _ in found], features, shared)
+        pictures: dict[str, list[Tensor]] = {caption_key(caption): [] for caption in asked.captions}
+        for caption, clip in found:
+            if caption_key(caption) in pictures:
+                pictures[caption_key(caption)].append(frame_pictures(as_video(torch.from_numpy(clip))))
+        return References(
+            [caption for caption, _ in found],
+            features,
+            {caption: torch.cat(of_caption) for caption, of_caption in pictures.items()},
+            shared,
+        )
 
 
 def sharpness_of_motion(clip_CTHW: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ TIME_LAPSE_SIDE = 96
 NOT_SPELLED = "nothing has read the generated clips"
 NOT_RANKED = "all clips have the same caption, so that none can be taken for another"
 NOTHING_MOVES = "the real clips do not move"
+NOTHING_HELD = "no clip has both frames in which the hand moves and frames in which it is held"
 
 TAGS = {
     "Prompt_{prompt}": Tag("Looping clip for one fixed prompt, the same noise at every point, EMA weights."),
@@ -118,6 +119,19 @@ TAGS = {
         "by that in real ones. 1 is right. Well below 1 hands dissolve, which Sharpness_Ratio cannot see where most of "
         "the picture is still.",
         absent_when=NOTHING_MOVES,
+    ),
+    "Moving_Frame_Distance": Tag(
+        "How far frames of generated clips in which the hand moves are from the nearest frame of real clips of the "
+        "caption, of the picture round the hand: 0 is the same, about 1 has nothing in common. "
+        "Moving_Frame_Distance_Real is what can be reached. Letters can be read although their motion is a smear.",
+        absent_when=NOTHING_HELD,
+    ),
+    "Held_Frame_Distance": Tag(
+        "The same of frames in which the hand is held. Far below Moving_Frame_Distance: motion is what is not right.",
+        absent_when=NOTHING_HELD,
+    ),
+    "Moving_Frame_Distance_Real": Tag(
+        "Moving_Frame_Distance of real clips that are not among those compared with.", absent_when=NOTHING_HELD
     ),
     "Durations": Tag(
         "How long the model expects each validation clip to be, by its caption, against how long it is. On the line: "

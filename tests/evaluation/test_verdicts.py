@@ -12,6 +12,7 @@ from data.records import ClipRow, FixedRows, as_video, to_pixels
 from evaluation.clips import Asked, EvaluationClips, Figures, Labelled, RealClips, TrainingHistory
 from evaluation.report import (
     agreement_figures,
+    frame_figures,
     judge,
     likeness_figures,
     look_figures,
@@ -80,6 +81,7 @@ def all_figures(generated: Sequence[numpy.ndarray]) -> Figures:
         **retrieval_figures(judged, range(len(CAPTIONS)), 0),
         **likeness_figures(judged, 0),
         **moving_figures(clips, REAL, 0),
+        **frame_figures(clips, REAL, 0),
         **look_figures(clips, 0),
         **memorisation_figures(clips, history, Stored(rows), unseen, 0),
     }
@@ -116,7 +118,8 @@ def test_real_clips_in_place_of_generated_ones_reach_the_ceiling() -> None:
     assert figures["retrieval_top1"] == figures["retrieval_real_ceiling"]
     assert figures["retrieval_top5"] == figures["retrieval_real_ceiling_top5"]
     assert figures["kernel_distance"] == figures["kernel_distance_real"]
-    for name in ("motion_map_agreement", "moving_sharpness_ratio", "moving_error", "density", "coverage"):
+    of_frames = ("moving_frame_distance", "held_frame_distance", "moving_frame_ratio")
+    for name in ("motion_map_agreement", "moving_sharpness_ratio", "moving_error", "density", "coverage", *of_frames):
         assert figures[name] == figures[f"{name}_real"]
 
 

@@ -16,6 +16,7 @@ from data.fingerspelling.source import WordRenderer, load_letters
 from data.fingerspelling.words import Alphabet, Alphabets, WordSplit
 from data.lengths import ClipLengths
 from data.records import ClipRow, FixedClips, as_video
+from measures.retrieval import frame_pictures, moving_and_held
 from training import showcase
 from training.showcase import CaptionTest, RetrievalJudge, SpellingJudge
 
@@ -122,6 +123,20 @@ def test_the_nearest_real_clip_says_what_a_generated_one_shows(clips: dict[str, 
     assert measures["Motion_Map_Agreement"] == pytest.approx(1)
     assert measures["Motion_Map_Agreement_Others"] < 0.95
     assert measures["Moving_Sharpness_Ratio"] == pytest.approx(1)
+
+
+def test_frames_are_compared_with_those_of_real_clips_of_the_caption(clips: dict[str, Tensor]) -> None:
+    measures = retrieval_test(clips, {}).measures(nn.Identity())
+    assert measures["Moving_Frame_Distance"] == measures["Held_Frame_Distance"] == 0  # the very clips
+    assert measures["Moving_Frame_Distance_Real"] > 0.01  # in another look
+    mistaken = [clips["A"], clips["CAB"], clips["BC"]]
+    found = RetrievalJudge(Splits(clips, ("AB",)), fixed_clips(clips, WORDS), seed=7).measures(mistaken)
+    pairs = [moving_and_held(clip, frame_pictures(clips[word])) for clip, word in zip(mistaken, WORDS, strict=True)]
+    moving, held = zip(*(pair for pair in pairs if pair is not None), strict=True)  # A alone does not move
+    assert len(moving) == 2
+    assert min(*moving, *held) > 0.1
+    assert found["Moving_Frame_Distance"] == pytest.approx(numpy.mean(moving))
+    assert found["Held_Frame_Distance"] == pytest.approx(numpy.mean(held))
 
 
 def test_a_real_clip_from_the_recording_of_a_reference_is_shown_in_another_look(
