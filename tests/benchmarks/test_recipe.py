@@ -12,6 +12,7 @@ from config import PRESETS, Config
 
 SMALL = (
     "--image-size=16",
+    "--patch-size=2",
     "--max-frames=4",
     "--max-word-letters=3",
     "--model-channels=16",
