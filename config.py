@@ -217,7 +217,7 @@ class Config(Settings):
     """Method that turns noise into a clip."""
     SAMPLING_STEPS: int = Field(12, ge=1, le=100_000)
     """Steps of the sampler."""
-    GUIDANCE_SCALE: float = Field(1.5, ge=0, le=LARGEST_GUIDANCE_SCALE)
+    GUIDANCE_SCALE: float = Field(2.0, ge=0, le=LARGEST_GUIDANCE_SCALE)
     """Weight of the caption (classifier-free guidance); 1 is no guidance."""
     GUIDANCE_RESCALE: Fraction = 0.0
     """How far guided predictions are brought back to their own contrast; 0 is not at all."""
