@@ -74,7 +74,7 @@ class Config(Settings):
     """Epochs to train; None for no limit."""
     MAX_STEPS: int | None = Field(1500, ge=1, le=10**9)
     """Optimizer steps to train; None for no limit."""
-    MAX_MINUTES: float | None = Field(12.5, gt=0, le=1e7)
+    MAX_MINUTES: float | None = Field(12.0, gt=0, le=1e7)
     """Minutes to train, of each launch; None for no limit. Cosine and polynomial rates are planned to fall in them."""
 
     # --- Data

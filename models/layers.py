@@ -246,7 +246,8 @@ class PixelConvolution(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, side: int) -> None:
-        super().__init__(in_channels, out_channels, side, padding=side // 2, padding_mode="replicate")
+        beyond = "replicate" if side > 1 else "zeros"  # which of nothing is copied, too
+        super().__init__(in_channels, out_channels, side, padding=side // 2, padding_mode=beyond)
         with torch.no_grad():
             self.weight.div_(PIXEL_RATE)
 
