@@ -8,8 +8,8 @@ from torch import Tensor
 
 # (x_BCTHW, timestep_B int64, tokens_BL, drop_caption_B bool) -> prediction [B, C, T, H, W]
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-# (x_BCTHW, timestep_B int64) -> prediction [B, C, T, H, W]
-Denoise = Callable[[Tensor, Tensor], Tensor]
+# (x_BCTHW, timestep of all clips, on the host) -> prediction [B, C, T, H, W]
+Denoise = Callable[[Tensor, int], Tensor]
 
 _SMALLEST_DEVIATION = 1e-12  # an untrained network may say 0 everywhere
 
@@ -41,9 +41,7 @@ def guided_prediction(predict: Predict, guidance: Guidance, tokens_BL: Tensor, n
     """Wrap a network into the form that samplers call.
 
     Conditional and unconditional predictions come from one call with a batch of 2B. A scale of 1, and timesteps
-    outside the interval, take a single call with a batch of B. Deciding whether a timestep is inside an interval
-    narrower than (0, 1) waits for the device once a step, so that outside the interval half the work is saved; a batch
-    with mixed timesteps counts as outside unless all of it is inside.
+    outside the interval, take a single call with a batch of B, which is half the work.
 
     Args:
         predict: the network; its last argument says which clips are predicted without their caption.
@@ -51,15 +49,13 @@ def guided_prediction(predict: Predict, guidance: Guidance, tokens_BL: Tensor, n
         num_timesteps: N of the noise schedule.
     """
     low, high = (bound * (num_timesteps - 1) for bound in guidance.interval)
-    acts_everywhere = guidance.interval == (0.0, 1.0)
 
-    def conditional(x_BCTHW: Tensor, timestep_B: Tensor) -> Tensor:
-        keep_caption_B = torch.zeros_like(timestep_B, dtype=torch.bool)
-        return predict(x_BCTHW, timestep_B, tokens_BL, keep_caption_B)
-
-    def guided(x_BCTHW: Tensor, timestep_B: Tensor) -> Tensor:
+    def denoise(x_BCTHW: Tensor, timestep: int) -> Tensor:
         """Ho & Salimans 2022, with the scale counted so that 1 is the conditional prediction."""
+        timestep_B = torch.full((len(x_BCTHW),), timestep, dtype=torch.int64, device=x_BCTHW.device)
         keep_caption_B = torch.zeros_like(timestep_B, dtype=torch.bool)
+        if guidance.scale == 1 or not low <= timestep <= high:
+            return predict(x_BCTHW, timestep_B, tokens_BL, keep_caption_B)
         both = predict(
             torch.cat([x_BCTHW, x_BCTHW]),
             torch.cat([timestep_B, timestep_B]),
@@ -70,15 +66,7 @@ def guided_prediction(predict: Predict, guidance: Guidance, tokens_BL: Tensor, n
         prediction = without + guidance.scale * (with_caption - without)
         return rescale_guidance(prediction, with_caption, guidance.rescale) if guidance.rescale > 0 else prediction
 
-    def guided_inside_interval(x_BCTHW: Tensor, timestep_B: Tensor) -> Tensor:
-        inside_B = (timestep_B >= low) & (timestep_B <= high)
-        if not bool(inside_B.all()):
-            return conditional(x_BCTHW, timestep_B)
-        return guided(x_BCTHW, timestep_B)
-
-    if guidance.scale == 1:
-        return conditional
-    return guided if acts_everywhere else guided_inside_interval
+    return denoise
 
 
 def rescale_guidance(guided: Tensor, conditional: Tensor, rescale: float) -> Tensor:

@@ -174,7 +174,7 @@ def sample(
     """Turn noise into clean videos.
 
     Args:
-        denoise: the network's prediction for a noisy batch and its timesteps, int64 [B], all equal.
+        denoise: the network's prediction for a noisy batch, all of it at one timestep.
         sampler: ``ddim``, ``euler``, ``dpm_solver++`` and ``heun`` add no noise; ``heun`` calls the network twice a
             step; ``ddpm`` draws fresh noise and needs many steps.
         num_steps: 1 to N.
@@ -202,7 +202,7 @@ def sample(
 
     def estimate_at(noisy: Tensor, level: NoiseLevel) -> Estimate:
         timestep_B = torch.full((noisy.shape[0],), level.timestep, dtype=torch.int64, device=noisy.device)
-        video = predicted_video(schedule, prediction_type, denoise(noisy, timestep_B), noisy, timestep_B)
+        video = predicted_video(schedule, prediction_type, denoise(noisy, level.timestep), noisy, timestep_B)
         if clip_video:
             video = video.clamp(-1, 1)
         # The noise follows from the clipped video; an estimate that does not mix to `noisy` would drift off the path.

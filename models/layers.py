@@ -246,13 +246,17 @@ class PixelConvolution(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, side: int) -> None:
-        beyond = "replicate" if side > 1 else "zeros"  # which of nothing is copied, too
-        super().__init__(in_channels, out_channels, side, padding=side // 2, padding_mode=beyond)
+        super().__init__(in_channels, out_channels, side)
         with torch.no_grad():
             self.weight.div_(PIXEL_RATE)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, out_channels, H, W]."""
+        beyond = self.kernel_size[0] // 2
+        if beyond > 0:  # as a volume of rows, columns and channels, because padded images lose channels last on CUDA
+            rows, columns = (beyond, beyond), (beyond, beyond)
+            x_1NHWC = nn.functional.pad(x_NCHW.permute(0, 2, 3, 1)[None], (0, 0, *columns, *rows), mode="replicate")
+            x_NCHW = x_1NHWC[0].permute(0, 3, 1, 2)
         return self._conv_forward(x_NCHW, PIXEL_RATE * self.weight, self.bias)
 
 
@@ -291,13 +295,18 @@ class PixelLevel(Recomputable):
             [N, 3, H, W], what is painted; and [N, 1, H, W], how much of the noisy clip shows through: 0 to 2, 1 of a
             network that has learned nothing.
         """
-        features = nn.functional.pixel_shuffle(self.enlarged(x_NCHW), self.patch_size)
-        features = features.contiguous(memory_format=torch.channels_last) + self.seen(seen_NCHW)
+        features = self._pixels_of(self.enlarged(x_NCHW)) + self.seen(seen_NCHW)
         scale_N, shift_N = self.scale_shift(embedding_ND)[:, :, None, None].chunk(2, dim=1)
         features = nn.functional.silu(torch.addcmul(shift_N, features, 1 + scale_N))
         features = nn.functional.silu(self.spatial(self.temporal(features, frames)))
         painted, shown = self.output(features).split((3, 1), dim=1)
         return painted, 2 * shown.sigmoid()
+
+    def _pixels_of(self, patches_NCHW: Tensor) -> Tensor:
+        """[N, patch_size ** 2 * C, H, W] to [N, C, patch_size * H, patch_size * W], channels last, in one copy."""
+        side, (height, width) = self.patch_size, patches_NCHW.shape[2:]
+        split = patches_NCHW.permute(0, 2, 3, 1).unflatten(3, (side, side, PIXEL_CHANNELS))
+        return split.transpose(2, 3).reshape(-1, side * height, side * width, PIXEL_CHANNELS).permute(0, 3, 1, 2)
 
 
 class TextDraft(nn.Module):

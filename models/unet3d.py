@@ -199,7 +199,9 @@ class UNet3D(nn.Module):
         embedding_BTD = timestep_BD[:, None] + self.text(text.frames_BTC)
         embedding_ND = nn.functional.silu(embedding_BTD).flatten(0, 1)
         draft_NCHW = self.draft(text.frames_BTC)
-        seen_NCHW = torch.cat((fold_frames(video_BCTHW), draft_NCHW), dim=1)
+        seen_NCHW = torch.cat((fold_frames(video_BCTHW), draft_NCHW), dim=1).contiguous(
+            memory_format=torch.channels_last
+        )
         x_NCHW = self.stem(self._fold_patches(seen_NCHW))
         skips: list[Tensor] = []
         for layer in self.down:

@@ -190,6 +190,7 @@ def _make_finished_run(folder: Path) -> None:
         "log-dir": folder / "logs",
         "cache-dir": folder / "cache",
         "image-size": 16,
+        "patch-size": 2,
         "max-frames": 8,
         "model-channels": "16,32",
         "spatial-attention-sizes": 4,
@@ -209,6 +210,7 @@ def _make_finished_run(folder: Path) -> None:
 
 SMALL = (
     "--image-size=16",
+    "--patch-size=2",
     "--max-frames=8",
     "--model-channels=16,32",
     "--spatial-attention-sizes=4",

@@ -11,6 +11,7 @@ from config import PRESETS
 
 SMALL = {
     "IMAGE_SIZE": 16,
+    "PATCH_SIZE": 2,
     "MAX_FRAMES": 8,
     "MODEL_CHANNELS": (16, 32),
     "SPATIAL_ATTENTION_SIZES": (4,),

@@ -84,7 +84,14 @@ def test_the_hosts_part_of_a_step_is_timed_on_the_training_thread(capsys, monkey
     )
     assert (
         training_step.main(
-            ["--host", "--max-frames=4", "--max-word-letters=3", "--image-size=16", "--spatial-attention-sizes=4"]
+            [
+                "--host",
+                "--max-frames=4",
+                "--max-word-letters=3",
+                "--image-size=16",
+                "--patch-size=2",
+                "--spatial-attention-sizes=4",
+            ]
         )
         == 0
     )

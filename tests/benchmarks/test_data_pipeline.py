@@ -27,7 +27,7 @@ from main import main as train
 from tests.shapes import stretched
 
 SMALL = (4, 32, 24, 6)
-OPTIONS = ("--image-size=16", "--max-frames=4", "--max-word-letters=2")
+OPTIONS = ("--image-size=16", "--patch-size=2", "--max-frames=4", "--max-word-letters=2")
 
 
 def test_a_small_measurement_from_end_to_end(tmp_path, capsys, monkeypatch):

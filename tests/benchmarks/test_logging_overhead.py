@@ -9,6 +9,7 @@ from benchmarks.logging_overhead import WARM_UP_STEPS, BlockPlan
 
 TINY = (
     "--image-size=16",
+    "--patch-size=2",
     "--max-frames=4",
     "--model-channels=16",
     "--spatial-attention-sizes=8",

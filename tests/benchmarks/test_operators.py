@@ -34,21 +34,27 @@ def test_the_backward_pass_is_that_of_autograd() -> None:
 def test_tiny_stays_in_channels_last_and_needs_few_operators() -> None:
     count = count_pass(Config())
     assert count.operators["copy of layout"] <= 1  # of the gradient that the mean square gives
-    assert count.operators.total() <= 770
-    assert count.traffic <= 0.8e9
-    assert count.activation_bytes <= 0.15e9
+    assert count.operators.total() <= 830
+    assert count.traffic <= 1.35e9
+    assert count.activation_bytes <= 0.24e9
 
 
 @pytest.mark.slow
 def test_base_has_the_figures_that_its_documentation_names() -> None:
     count = count_pass(Config(**PRESETS["base"]))
-    assert count.operators.total() <= 1_500
+    assert count.operators.total() <= 1_550
     assert count.traffic <= 120e9
     assert count.activation_bytes <= 22e9
 
 
 def test_the_command_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--image-size=16", "--max-frames=8", "--model-channels=32,64", "--spatial-attention-sizes=4"]
+    small = [
+        "--image-size=16",
+        "--patch-size=2",
+        "--max-frames=8",
+        "--model-channels=32,64",
+        "--spatial-attention-sizes=4",
+    ]
     assert main([*small, "--json", str(tmp_path / "figures.json")]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert sum(figures["times"].values()) == figures["operators"] > 100

@@ -27,7 +27,14 @@ from common.settings import load_settings
 from config import PRESETS, Config
 
 TINY = (
-    *("--image-size=16", "--max-frames=4", "--batch-size=1", "--model-channels=16,32", "--spatial-attention-sizes=4"),
+    *(
+        "--image-size=16",
+        "--patch-size=2",
+        "--max-frames=4",
+        "--batch-size=1",
+        "--model-channels=16,32",
+        "--spatial-attention-sizes=4",
+    ),
     *("--attention-head-channels=16", "--text-channels=16", "--text-layers=1", "--text-heads=1", "--device=cpu"),
 )
 
@@ -92,7 +99,7 @@ def test_every_setting_is_one_that_can_be_trained_and_has_the_size_it_says() -> 
     assert [config.MAX_FRAMES for _, config in configs("frames")] == [8, 16, 32, 64]
     assert all(setting.size == config.MAX_FRAMES for setting, config in configs("frames"))
     assert all(setting.size == math.prod(config.IMAGE_SIZE) for setting, config in configs("pixels"))
-    assert [config.SPATIAL_ATTENTION_SIZES for _, config in configs("pixels")] == [(8,), (8,), (8,), (16,)]
+    assert [config.SPATIAL_ATTENTION_SIZES for _, config in configs("pixels")] == [(1,), (8,), (8,), (8,)]
     assert all(setting.size == config.BATCH_SIZE for setting, config in configs("batch"))
     default = Config().MODEL_CHANNELS
     for setting, config in configs("channels"):

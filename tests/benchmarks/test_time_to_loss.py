@@ -24,7 +24,7 @@ from benchmarks.worker_process import MemoryLimitError, WorkerError
 from measures.text_use import measure_text_use
 
 SIZES = (
-    *("--image-size=16", "--max-frames=4", "--max-word-letters=3", "--batch-size=2"),
+    *("--image-size=16", "--patch-size=2", "--max-frames=4", "--max-word-letters=3", "--batch-size=2"),
     *("--epoch-size=8", "--validation-clips=8"),
 )
 PLAN = LossCurvePlan(

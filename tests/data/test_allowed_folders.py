@@ -38,7 +38,7 @@ def inspect(tmp_path):
     """Inspect a data set as main.py does."""
 
     def run(path, *options):
-        arguments = [f"--data-root={path}", f"--cache-dir={tmp_path / 'cache'}", "--image-size=16", "--max-frames=4"]
+        arguments = [f"--data-root={path}", f"--cache-dir={tmp_path / 'cache'}", "--image-size=32", "--max-frames=4"]
         config = load_settings(Config, PRESETS, [*arguments, *options], program="main.py").config
         return inspect_data(config)
 

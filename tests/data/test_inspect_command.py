@@ -23,7 +23,7 @@ from models.tokens import Unread
 from tests.shapes import natural
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("--image-size=16", "--max-frames=4", "--model-channels=16", "--spatial-attention-sizes=8")
+SMALL = ("--image-size=16", "--patch-size=2", "--max-frames=4", "--model-channels=16", "--spatial-attention-sizes=8")
 SMALL += ("--attention-head-channels=16", "--batch-size=2")
 
 

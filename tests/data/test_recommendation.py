@@ -48,17 +48,23 @@ def test_no_more_frames_a_second_than_are_stored():
     assert options_for([clip(600.0, 1 / 60, (32, 32))]) == "--frames-per-second 0.1 --max-frames 60 --batch-size 1"
 
 
+SMALL = ("--image-size=32", "--patch-size=2")
+
+
 @pytest.mark.parametrize(
     ("clips", "given", "expected"),
     [
-        ([clip(region=TALL)], (), "--image-size 64,48 --spatial-attention-sizes 12 --clip-fit signer"),
-        ([clip(region=TALL), clip()], (), "--image-size 32,64"),  # half of them move
-        ([clip(region=Region(0, 0, 1, 0.6))], (), "--image-size 32,64"),  # it is no less
-        ([clip(size=(720, 1280))], (), "--image-size 64,32"),
-        ([clip(size=(500, 500))], (), "--image-size 64 --spatial-attention-sizes 16"),
-        ([clip(size=(50, 50))], (), "--image-size 48 --spatial-attention-sizes 12"),  # there are no more pixels
-        ([clip(size=(20, 20))], (), ""),
-        ([clip(size=(500, 500), kind="pose")], (), ""),
+        ([clip(region=TALL)], (), "--image-size 64,48 --spatial-attention-sizes 6 --clip-fit signer"),
+        ([clip(region=TALL)], SMALL, "--image-size 64,48 --spatial-attention-sizes 12 --clip-fit signer"),
+        ([clip(region=TALL), clip()], SMALL, "--image-size 32,64"),  # half of them move
+        ([clip(region=Region(0, 0, 1, 0.6))], SMALL, "--image-size 32,64"),  # it is no less
+        ([clip(size=(720, 1280))], (), "--image-size 64,32 --spatial-attention-sizes 4"),
+        ([clip(size=(720, 1280))], SMALL, "--image-size 64,32"),
+        ([clip(size=(500, 500))], (), ""),
+        ([clip(size=(500, 500))], SMALL, "--image-size 64 --spatial-attention-sizes 16"),
+        ([clip(size=(50, 50))], SMALL, "--image-size 48 --spatial-attention-sizes 12"),  # there are no more pixels
+        ([clip(size=(20, 20))], SMALL, ""),
+        ([clip(size=(500, 500), kind="pose")], SMALL, ""),
         ([clip(size=(500, 500))], ("--preset=base",), ""),
         (
             [clip(region=TALL)],

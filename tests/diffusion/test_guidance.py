@@ -28,10 +28,11 @@ KEEP, DROP = torch.tensor([False, False]), torch.tensor([True, True])
 
 def test_the_guided_prediction_is_the_extrapolation_from_one_call(random_video: MakeVideo) -> None:
     network, x = RecordingNetwork(), random_video(0)
-    guided = guided_prediction(network, Guidance(scale=3.0), TOKENS, 100)(x, TIMESTEP)
+    guided = guided_prediction(network, Guidance(scale=3.0), TOKENS, 100)(x, 40)
     assert len(network.calls) == 1
     seen_x, seen_timestep, seen_tokens, seen_drop = network.calls[0]
     assert torch.equal(seen_x, torch.cat([x, x]))
+    assert seen_timestep.dtype == torch.int64
     assert seen_timestep.tolist() == [40] * 4
     assert torch.equal(seen_tokens, torch.cat([TOKENS, TOKENS]))
     assert seen_drop.tolist() == [False, False, True, True]
@@ -41,7 +42,7 @@ def test_the_guided_prediction_is_the_extrapolation_from_one_call(random_video: 
 
 def test_scale_one_is_the_network_itself(random_video: MakeVideo) -> None:
     network, x = RecordingNetwork(), random_video(0)
-    guided = guided_prediction(network, Guidance(scale=1.0, rescale=0.7), TOKENS, 100)(x, TIMESTEP)
+    guided = guided_prediction(network, Guidance(scale=1.0, rescale=0.7), TOKENS, 100)(x, 40)
     assert len(network.calls) == 1
     assert len(network.calls[0][0]) == 2
     assert torch.equal(guided, network(x, TIMESTEP, TOKENS, KEEP))
@@ -49,7 +50,7 @@ def test_scale_one_is_the_network_itself(random_video: MakeVideo) -> None:
 
 def test_scale_zero_ignores_the_caption(random_video: MakeVideo) -> None:
     network, x = RecordingNetwork(), random_video(0)
-    guided = guided_prediction(network, Guidance(scale=0.0), TOKENS, 100)(x, TIMESTEP)
+    guided = guided_prediction(network, Guidance(scale=0.0), TOKENS, 100)(x, 40)
     torch.testing.assert_close(guided, network(x, TIMESTEP, TOKENS, DROP))
 
 
@@ -59,16 +60,15 @@ def test_outside_the_interval_there_is_a_conditional_call_alone(
 ) -> None:
     network, x = RecordingNetwork(), random_video(0)
     denoise = guided_prediction(network, Guidance(scale=3.0, interval=(0.2, 0.8)), TOKENS, 101)
-    timestep_B = torch.tensor([timestep, timestep])
-    result = denoise(x, timestep_B)
+    result = denoise(x, timestep)
     assert [len(call[0]) for call in network.calls] == [4 if acts else 2]
-    everywhere = guided_prediction(network, Guidance(scale=3.0), TOKENS, 101)(x, timestep_B)
-    assert torch.equal(result, everywhere if acts else network(x, timestep_B, TOKENS, KEEP))
+    everywhere = guided_prediction(network, Guidance(scale=3.0), TOKENS, 101)(x, timestep)
+    assert torch.equal(result, everywhere if acts else network(x, torch.tensor([timestep] * 2), TOKENS, KEEP))
 
 
 def test_rescaling_is_the_published_formula(random_video: MakeVideo) -> None:
     network, x = RecordingNetwork(), random_video(0)
-    guided = guided_prediction(network, Guidance(scale=6.0, rescale=0.7), TOKENS, 100)(x, TIMESTEP)
+    guided = guided_prediction(network, Guidance(scale=6.0, rescale=0.7), TOKENS, 100)(x, 40)
     with_caption, without = network(x, TIMESTEP, TOKENS, KEEP), network(x, TIMESTEP, TOKENS, DROP)
     for clip in range(2):
         plain = without[clip] + 6 * (with_caption[clip] - without[clip])

@@ -39,7 +39,15 @@ from tests.sources import ROOT
 
 def opened(root: Path, **changes: object) -> ClipSetSplits | ComposedSplits:
     splits = build_data(
-        Config(DATA_ROOT=root, CACHE_DIR=root.parent / "cache", IMAGE_SIZE=16, MAX_FRAMES=8, NUM_WORKERS=0, **changes)
+        Config(
+            DATA_ROOT=root,
+            CACHE_DIR=root.parent / "cache",
+            IMAGE_SIZE=16,
+            PATCH_SIZE=2,
+            MAX_FRAMES=8,
+            NUM_WORKERS=0,
+            **changes,
+        )
     )
     assert isinstance(splits, ClipSetSplits | ComposedSplits)
     return splits

@@ -73,7 +73,7 @@ def test_the_report_has_the_figures_with_their_intervals(evaluated: tuple[Path, 
         "steps": 4,
         "guidance_scale": 2.0,
         "guidance_rescale": 0.0,
-        "guidance_interval": [0.0, 1.0],
+        "guidance_interval": [0.3, 1.0],
         "weights": "ema",
         "number_format": "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32",
     }

@@ -45,7 +45,9 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
 
 
 def _pixels(level: PixelLevel, x: Tensor, seen: Tensor, embedding_BTD: Tensor) -> tuple[Tensor, Tensor]:
-    features = _shuffle(_convolve_edged(x, level.enlarged), level.patch_size) + _convolve_edged(seen, level.seen)
+    # The numbers of a patch are ordered by row, column and channel.
+    patches = _convolve_edged(x, level.enlarged).unflatten(1, (level.patch_size**2, -1)).transpose(1, 2).flatten(1, 2)
+    features = _shuffle(patches, level.patch_size) + _convolve_edged(seen, level.seen)
     scale_shift = embedding_BTD @ level.scale_shift.weight.T + level.scale_shift.bias
     scale, shift = scale_shift.transpose(1, 2)[..., None, None].chunk(2, dim=1)
     features = features * (1 + scale) + shift

@@ -22,6 +22,7 @@ import main
 
 SMALLEST = (
     "--image-size=16",
+    "--patch-size=2",
     "--max-frames=4",
     "--model-channels=16",
     "--spatial-attention-sizes=8",

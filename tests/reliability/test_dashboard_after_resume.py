@@ -32,6 +32,7 @@ SAVE_EVERY = 7
 STEPS_PER_EPOCH = 3  # 12 clips in batches of 4
 SETTINGS = (
     "--image-size=16",
+    "--patch-size=2",
     "--max-frames=8",
     "--clip-timing=stretched",  # so that epochs have one number of steps
     "--model-channels=16,32",

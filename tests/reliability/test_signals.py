@@ -16,6 +16,7 @@ from tests.waiting import HANGS_AFTER_SECONDS
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "--image-size=16",
+    "--patch-size=2",
     "--max-frames=8",
     "--clip-timing=stretched",
     "--model-channels=16,32",

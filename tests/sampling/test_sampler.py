@@ -18,6 +18,7 @@ from diffusion.guidance import Guidance
 from diffusion.samplers import SamplerName
 from diffusion.schedule import build_noise_schedule
 from models.build import build_schedule
+from models.layers import PIXEL_RATE, PixelConvolution
 from models.text_encoder import CharacterEncoder
 from models.tokens import CharacterTokenizer
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
@@ -54,6 +55,9 @@ def model() -> TextToVideoModel:
     made = TextToVideoModel(CharacterEncoder(28, 16, 1, 2), UNet3D(SPECIFICATION))
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.2)
+    for module in made.modules():
+        if isinstance(module, PixelConvolution):
+            nn.init.normal_(module.weight, std=0.2 / PIXEL_RATE)
     nn.init.zeros_(made.text_encoder.duration.line.weight)
     nn.init.constant_(made.text_encoder.duration.line.bias, math.log(0.5))  # each letter takes half a second
     return made

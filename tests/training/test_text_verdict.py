@@ -19,6 +19,7 @@ LETTERS = (
     "--max-word-letters=1",
     "--held-out-word-fraction=0",
     "--image-size=16",
+    "--patch-size=2",
     "--max-frames=4",
     "--model-channels=32,32",
     "--spatial-attention-sizes=4",

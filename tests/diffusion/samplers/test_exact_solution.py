@@ -18,9 +18,9 @@ DEVIATION = 0.2
 MEAN = torch.linspace(-0.5, 0.5, 96).reshape(1, 3, 2, 4, 4)
 
 
-def _best_denoiser(schedule: NoiseSchedule) -> Callable[[Tensor, Tensor], Tensor]:
-    def denoise(x: Tensor, timestep_B: Tensor) -> Tensor:
-        power = schedule.alphas_cumprod[int(timestep_B[0])]
+def _best_denoiser(schedule: NoiseSchedule) -> Callable[[Tensor, int], Tensor]:
+    def denoise(x: Tensor, timestep: int) -> Tensor:
+        power = schedule.alphas_cumprod[timestep]
         gain = power**0.5 * DEVIATION**2 / (power * DEVIATION**2 + 1 - power)
         return MEAN + gain * (x - power**0.5 * MEAN)
 
@@ -28,7 +28,7 @@ def _best_denoiser(schedule: NoiseSchedule) -> Callable[[Tensor, Tensor], Tensor
 
 
 def _run(
-    denoise: Callable[[Tensor, Tensor], Tensor], schedule: NoiseSchedule, sampler: str, num_steps: int, noise: Tensor
+    denoise: Callable[[Tensor, int], Tensor], schedule: NoiseSchedule, sampler: str, num_steps: int, noise: Tensor
 ) -> Tensor:
     return sample(
         denoise,
@@ -50,10 +50,10 @@ def _error(schedule: NoiseSchedule, sampler: str, num_steps: int, noise: Tensor)
     last, seen = sampling_timesteps(schedule.num_timesteps, num_steps)[-1], []
     best = _best_denoiser(schedule)
 
-    def denoise(x: Tensor, timestep_B: Tensor) -> Tensor:
-        if timestep_B[0] == last:
+    def denoise(x: Tensor, timestep: int) -> Tensor:
+        if timestep == last:
             seen.append(x)
-        return best(x, timestep_B)
+        return best(x, timestep)
 
     _run(denoise, schedule, sampler, num_steps, noise)
     start, end = schedule.alphas_cumprod[-1], schedule.alphas_cumprod[last]

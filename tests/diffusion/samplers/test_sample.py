@@ -14,13 +14,13 @@ SCHEDULES = ["linear", "cosine", "sigmoid", "quadratic"]
 ALLOWED = [("v_prediction", True), ("v_prediction", False), ("sample", True), ("sample", False), ("epsilon", False)]
 
 
-def _oracle(schedule: NoiseSchedule, prediction_type: str, video: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def _oracle(schedule: NoiseSchedule, prediction_type: str, video: Tensor) -> Callable[[Tensor, int], Tensor]:
     """A network that knows the clean video and answers in the given parametrisation."""
 
-    def denoise(x: Tensor, timestep_B: Tensor) -> Tensor:
-        power = schedule.alphas_cumprod[int(timestep_B[0])]
+    def denoise(x: Tensor, timestep: int) -> Tensor:
+        power = schedule.alphas_cumprod[timestep]
         noise = (x - power**0.5 * video) / (1 - power) ** 0.5
-        return add_noise(schedule, prediction_type, video, noise, timestep_B).target
+        return add_noise(schedule, prediction_type, video, noise, torch.full((len(x),), timestep)).target
 
     return denoise
 
@@ -53,10 +53,8 @@ def test_the_result_of_clipping_stays_in_range_and_is_the_last_estimate(random_v
     steps: list[tuple[int, Tensor]] = []
     seen: list[int] = []
 
-    def denoise(x: Tensor, timestep_B: Tensor) -> Tensor:
-        assert timestep_B.dtype == torch.int64
-        assert timestep_B.tolist() == [timestep_B[0]] * 2
-        seen.append(int(timestep_B[0]))
+    def denoise(x: Tensor, timestep: int) -> Tensor:
+        seen.append(timestep)
         return 3 * torch.sin(x)
 
     result = sample(
@@ -81,7 +79,7 @@ def test_the_noise_is_derived_again_from_the_clipped_video(random_video: MakeVid
     schedule = build_noise_schedule("cosine", num_timesteps=10, zero_terminal_snr=False)
     start, inputs = random_video(1), []
 
-    def denoise(x: Tensor, timestep_B: Tensor) -> Tensor:
+    def denoise(x: Tensor, timestep: int) -> Tensor:
         inputs.append(x)
         return torch.full_like(x, 5.0)
 
