@@ -48,8 +48,8 @@ from measures.retrieval import (
     RETRIEVAL_POOL,
     Ranking,
     clip_features,
-    frame_pictures,
     moving_and_held,
+    pictures_by_caption,
     rank_captions,
     shuffled_floor_interval,
     top_k_interval,
@@ -254,15 +254,14 @@ def frame_figures(clips: EvaluationClips[Asked], real: RealClips, seed: int) -> 
     moving_frame_ratio is the distance of moving frames as a multiple of that of held ones, over clips that have both.
     Letter and sign error rates forgive a hand that is a smear while it moves; this does not.
     """
-    references: dict[str, list[Tensor]] = {}
-    for each, clip in zip(real.references, in_unit_range(each.clip for each in real.references), strict=True):
-        references.setdefault(caption_key(each.caption), []).append(frame_pictures(clip))
+    videos = in_unit_range(each.clip for each in real.references)
+    pictures = pictures_by_caption(zip((each.caption for each in real.references), videos, strict=True))
     figures: dict[str, Interval | None] = {}
     for name, compared in (("", real.comparable(clips.labelled)), ("_real", real.queries)):
         rows, names = [], []
         for caption, pixels in compared:
             (clip,) = in_unit_range([pixels])
-            found = moving_and_held(clip, torch.cat(references[caption_key(caption)]))
+            found = moving_and_held(clip, pictures[caption_key(caption)])
             if found is not None:
                 rows.append(found)
                 names.append(caption)

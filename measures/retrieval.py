@@ -76,7 +76,7 @@ def clip_features(clip_CTHW: Tensor) -> Tensor:
     Returns:
         [min(T, MOST_MOMENTS), F] float32 on the CPU; shapes have length 1, and the path a smaller one.
     """
-    grey_THW = _smoothed(_grey(clip_CTHW), 3)
+    grey_THW = _smoothed(_grey(at_moments(clip_CTHW, min(clip_CTHW.shape[1], MOST_MOMENTS))), 3)
     window_TSS = _in_window(grey_THW[:, None], grey_THW)[:, 0]
     down_TSS, right_TSS = _gradients(window_TSS)
     changes_TSS = (1 - NOW_WEIGHT) * _deviation(window_TSS) + NOW_WEIGHT * _change(window_TSS)
@@ -100,12 +100,19 @@ def frame_pictures(clip_CTHW: Tensor) -> Tensor:
     with its neighbours: place, size, light, tint and grain count little, and single fingers do.
     """
     frames_TCHW = clip_CTHW.detach().float().clamp(-1, 1).transpose(0, 1).cpu()
-    small_TCHW = torch.stack([shrunk(colour, LARGEST_SIDE) for colour in frames_TCHW.unbind(dim=1)], dim=1)
-    grey_THW = _smoothed(shrunk(tensors.brightness(clip_CTHW.detach()[None].clamp(-1, 1))[0].cpu(), LARGEST_SIDE), 3)
-    window_TCSS = _in_window(small_TCHW, grey_THW)
-    smooth_TCSS = torch.stack([_smoothed(colour, 3) for colour in window_TCSS.unbind(dim=1)], dim=1)
+    small_TCHW = shrunk(frames_TCHW.flatten(0, 1), LARGEST_SIDE).unflatten(0, (-1, 3))
+    window_TCSS = _in_window(small_TCHW, _smoothed(_grey(clip_CTHW), 3))
+    smooth_TCSS = _smoothed(window_TCSS.flatten(0, 1), 3).unflatten(0, (-1, 3))
     deviation_C11, mean_C11 = torch.std_mean(smooth_TCSS, dim=(0, 2, 3), correction=0, keepdim=True)
     return (smooth_TCSS - mean_C11) / _positive(deviation_C11)
+
+
+def pictures_by_caption(clips: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the `frame_pictures` of all clips of each caption, one after the other, by `caption_key`."""
+    found: dict[str, list[Tensor]] = {}
+    for caption, clip in clips:
+        found.setdefault(caption_key(caption), []).append(frame_pictures(clip))
+    return {caption: torch.cat(of_caption) for caption, of_caption in found.items()}
 
 
 def frame_distances(pictures_TCSS: Tensor, references_RCSS: Tensor) -> Tensor:
@@ -153,9 +160,8 @@ def _in_window(values_TCHW: Tensor, grey_THW: Tensor) -> Tensor:
 
 
 def _grey(clip_CTHW: Tensor) -> Tensor:
-    """Return the brightness at some moments, averaged down: [T', h, w] float32 on the CPU."""
-    picked = at_moments(clip_CTHW.detach(), min(clip_CTHW.shape[1], MOST_MOMENTS))
-    grey_THW = tensors.brightness(picked[None].clamp(-1, 1))[0].cpu()
+    """Return the brightness, averaged down: [T, h, w] float32 on the CPU."""
+    grey_THW = tensors.brightness(clip_CTHW.detach()[None].clamp(-1, 1))[0].cpu()
     return shrunk(grey_THW, LARGEST_SIDE)
 
 

@@ -254,8 +254,8 @@ class PixelConvolution(nn.Conv2d):
         """[N, in_channels, H, W] to [N, out_channels, H, W]."""
         beyond = self.kernel_size[0] // 2
         if beyond > 0:  # as a volume of rows, columns and channels, because padded images lose channels last on CUDA
-            rows, columns = (beyond, beyond), (beyond, beyond)
-            x_1NHWC = nn.functional.pad(x_NCHW.permute(0, 2, 3, 1)[None], (0, 0, *columns, *rows), mode="replicate")
+            edges = (0, 0, beyond, beyond, beyond, beyond)  # of channels, columns and rows
+            x_1NHWC = nn.functional.pad(x_NCHW.permute(0, 2, 3, 1)[None], edges, mode="replicate")
             x_NCHW = x_1NHWC[0].permute(0, 3, 1, 2)
         return self._conv_forward(x_NCHW, PIXEL_RATE * self.weight, self.bias)
 

@@ -187,7 +187,7 @@ class UNet3D(nn.Module):
         Returns:
             [B, 3, T, *image_size], the prediction.
         """
-        # Those cast their own weights, so that several processes can send the gradients of one while others follow.
+        # Recomputable ones cast their own, so that several processes can send the gradients of one while others follow.
         layers = (*self.children(), *self.down, *self.up)
         with cast_together(*(layer for layer in layers if not isinstance(layer, Recomputable | nn.ModuleList))):
             return self._predict(video_BCTHW, timestep_B, replace(text, tokens_BLC=as_autocast(text.tokens_BLC)))

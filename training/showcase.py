@@ -38,8 +38,8 @@ from measures.retrieval import (
     Ranking,
     another_look,
     clip_features,
-    frame_pictures,
     moving_and_held,
+    pictures_by_caption,
     rank_captions,
     shares_a_frame,
     shuffled_floor_interval,
@@ -154,12 +154,15 @@ class RetrievalJudge:
 
     def measures(self, generated: Sequence[Tensor]) -> Mapping[str, float]:
         """Return the figures of a clip a caption by the names of their tags, but for those that cannot be measured."""
+        of_real, frames_of_real = self._of_real
         measures: dict[str, float | None] = {
             "Moving_Sharpness_Ratio": ratio_to_real(sharpness_of_motion, generated, self._asked.videos),
             **self._agreement([motion_map(clip) for clip in generated]),
-            **self._frame_distances(generated),
         }
-        ranking, of_real = self._rank(generated), self._of_real[0]
+        if frames_of_real is not None and (frames := self._moving_and_held(generated)) is not None:
+            measures["Moving_Frame_Distance"], measures["Held_Frame_Distance"] = frames
+            measures["Moving_Frame_Distance_Real"] = frames_of_real[0]
+        ranking = self._rank(generated)
         if ranking is not None and of_real is not None:
             measures["Retrieval_Top1"] = top_k_interval(ranking, 1, self._seed).value
             measures["Retrieval_Real_Ceiling"] = top_k_interval(of_real, 1, self._seed).value
@@ -181,18 +184,8 @@ class RetrievalJudge:
             for name, pairs in chosen.items()
         }
 
-    def _frame_distances(self, generated: Sequence[Tensor]) -> Mapping[str, float | None]:
-        """Compare frames with those of real clips of the caption: where the hand moves, and where it is held."""
-        found, of_real = self._moving_and_held(generated), self._of_real[1]
-        if found is None or of_real is None:
-            return {}
-        return {
-            "Moving_Frame_Distance": found[0],
-            "Held_Frame_Distance": found[1],
-            "Moving_Frame_Distance_Real": of_real[0],
-        }
-
     def _moving_and_held(self, clips: Sequence[Tensor]) -> tuple[float, float] | None:
+        """Return how far frames are from real ones of the caption: where the hand moves, and where it is held."""
         pictures = self._references.pictures
         found = [
             moving_and_held(clip, pictures[caption_key(caption)])
@@ -253,16 +246,11 @@ class RetrievalJudge:
             )
         )
         features = [clip_features(as_video(torch.from_numpy(clip))) for _, clip in found]
-        pictures: dict[str, list[Tensor]] = {caption_key(caption): [] for caption in asked.captions}
-        for caption, clip in found:
-            if caption_key(caption) in pictures:
-                pictures[caption_key(caption)].append(frame_pictures(as_video(torch.from_numpy(clip))))
-        return References(
-            [caption for caption, _ in found],
-            features,
-            {caption: torch.cat(of_caption) for caption, of_caption in pictures.items()},
-            shared,
+        wished = set(map(caption_key, asked.captions))
+        pictures = pictures_by_caption(
+            (caption, as_video(torch.from_numpy(clip))) for caption, clip in found if caption_key(caption) in wished
         )
+        return References([caption for caption, _ in found], features, pictures, shared)
 
 
 def sharpness_of_motion(clip_CTHW: Tensor) -> Tensor:
