@@ -162,7 +162,7 @@ class Config(Settings):
     """Steps from a clean clip to noise."""
     NOISE_SCHEDULE: Literal["linear", "cosine", "sigmoid", "quadratic"] = "cosine"
     """How the noise grows over the timesteps."""
-    NOISE_SCHEDULE_SHIFT: float = Field(1.5, ge=0.01, le=100)
+    NOISE_SCHEDULE_SHIFT: float = Field(3.0, ge=0.01, le=100)
     """Divides every signal-to-noise ratio by its square: above 1, more training goes to noisy clips; 1 is no shift."""
     PREDICTION_TYPE: Literal["v_prediction", "epsilon", "sample"] = "sample"
     """What the model predicts: velocity, the noise, or the clean clip."""

@@ -32,7 +32,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "min-SNR weighting": ("--loss-weighting=min_snr",),
     "motion not weighed": ("--motion-weight=0",),
     "no schedule shift": ("--noise-schedule-shift=1",),
-    "schedule shift of 3": ("--noise-schedule-shift=3",),
+    "schedule shift of 1.5": ("--noise-schedule-shift=1.5",),
     "32 pixels, patches of 2": ("--image-size=32", "--patch-size=2"),
     "narrow at the finest level": ("--model-channels=32,96,192",),
     "wide": ("--model-channels=96,128,192",),

@@ -107,7 +107,7 @@ def kernel_cases(autocast_dtype: torch.dtype | None = None) -> list[KernelCase]:
         KernelCase("group_norm", _group_norm, (random(4, 16, 6, 6), random(16), random(16))),
         KernelCase("layer_norm", _layer_norm, (random(3, 7, 32), random(32))),
         KernelCase("linear", functional.linear, (random(3, 7, 32), random(16, 32), random(16))),
-        KernelCase("pixel_shuffle", _enlarge, (random(2, 16, 4, 4),)),
+        KernelCase("pixel_unshuffle", _fold_patches, (random(2, 4, 8, 8),)),
         KernelCase("scaled_dot_product_attention", _attend, (random(*many), random(*many), random(*many))),
         KernelCase(
             "scaled_dot_product_attention with a mask",
@@ -170,8 +170,8 @@ def _layer_norm(x: Tensor, gain: Tensor) -> Tensor:
     return functional.layer_norm(x, gain.shape, gain)
 
 
-def _enlarge(x_NCHW: Tensor) -> Tensor:
-    return _channels_last(functional.pixel_shuffle(_channels_last(x_NCHW), 2))
+def _fold_patches(x_NCHW: Tensor) -> Tensor:
+    return _channels_last(functional.pixel_unshuffle(_channels_last(x_NCHW), 2))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from models.fused import EPSILON, as_autocast, cast_together, fused_norm, is_fused
 
 POSITION_FEATURES = 16
-DRAFT_SIZE = 32
+DRAFT_SIZE, DRAFT_WIDTH, DRAFT_RATE = 32, 8, 4
 PIXEL_CHANNELS, PIXEL_RATE = 16, 4
 
 
@@ -24,6 +24,17 @@ def fold_frames(video_BCTHW: Tensor) -> Tensor:
     """[B, C, T, H, W] to frames [B * T, C, H, W], channels last."""
     frames = video_BCTHW.transpose(1, 2).flatten(0, 1)
     return frames.contiguous(memory_format=torch.channels_last)
+
+
+def unfold_patches(patches_NCHW: Tensor, side: int) -> Tensor:
+    """Patches [N, side ** 2 * C, H, W] to pixels [N, C, side * H, side * W], channels last, in one copy.
+
+    The numbers of a patch are ordered by row, column and channel.
+    """
+    height, width = patches_NCHW.shape[2:]
+    split_NHWYXC = patches_NCHW.permute(0, 2, 3, 1).unflatten(3, (side, side, -1))
+    pixels_NHWC = split_NHWYXC.transpose(2, 3).reshape(-1, side * height, side * width, split_NHWYXC.shape[-1])
+    return pixels_NHWC.permute(0, 3, 1, 2)
 
 
 def unfold_frames(x_NCHW: Tensor, frames: int) -> Tensor:
@@ -233,8 +244,7 @@ class Upsample(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, out_channels, 2 H, 2 W]."""
-        enlarged = nn.functional.pixel_shuffle(self.projection(x_NCHW), 2)
-        return enlarged.contiguous(memory_format=torch.channels_last)
+        return unfold_patches(self.projection(x_NCHW), 2)
 
 
 class PixelConvolution(nn.Conv2d):
@@ -295,27 +305,22 @@ class PixelLevel(Recomputable):
             [N, 3, H, W], what is painted; and [N, 1, H, W], how much of the noisy clip shows through: 0 to 2, 1 of a
             network that has learned nothing.
         """
-        features = self._pixels_of(self.enlarged(x_NCHW)) + self.seen(seen_NCHW)
+        features = unfold_patches(self.enlarged(x_NCHW), self.patch_size) + self.seen(seen_NCHW)
         scale_N, shift_N = self.scale_shift(embedding_ND)[:, :, None, None].chunk(2, dim=1)
         features = nn.functional.silu(torch.addcmul(shift_N, features, 1 + scale_N))
         features = nn.functional.silu(self.spatial(self.temporal(features, frames)))
         painted, shown = self.output(features).split((3, 1), dim=1)
         return painted, 2 * shown.sigmoid()
 
-    def _pixels_of(self, patches_NCHW: Tensor) -> Tensor:
-        """[N, patch_size ** 2 * C, H, W] to [N, C, patch_size * H, patch_size * W], channels last, in one copy."""
-        side, (height, width) = self.patch_size, patches_NCHW.shape[2:]
-        split = patches_NCHW.permute(0, 2, 3, 1).unflatten(3, (side, side, PIXEL_CHANNELS))
-        return split.transpose(2, 3).reshape(-1, side * height, side * width, PIXEL_CHANNELS).permute(0, 3, 1, 2)
-
 
 class TextDraft(nn.Module):
     """Draws each frame's text vector as a picture: what the frame would look like by its caption alone.
 
     Scaling and shifting channels does the same to every pixel, so a network that starts from noise learns only
-    slowly where to put which finger. A linear map from text to pixels learns the mean picture of every letter within
-    some dozens of steps, and hands the text encoder a gradient that passes through no other layer. Pictures of more
-    than 32 pixels on their longer side are enlarged: a draft need not be sharp.
+    slowly where to put which finger. This learns the mean picture of every letter within some dozens of steps, and
+    hands the text encoder a gradient that passes through no other layer. It is wide and learns DRAFT_RATE times as
+    fast, because the moments of a hundred words are too many for a linear map of some hundred numbers to tell apart
+    (docs/recipe.md). Pictures of more than 32 pixels on their longer side are enlarged: a draft need not be sharp.
     """
 
     def __init__(self, text_channels: int, image_size: tuple[int, int]) -> None:
@@ -324,13 +329,17 @@ class TextDraft(nn.Module):
         longest = max(image_size)
         drawn = min(longest, DRAFT_SIZE)
         self.size = tuple(max(1, round(side * drawn / longest)) for side in image_size)
-        self.draw = nn.Linear(text_channels, 3 * math.prod(self.size))
+        self.norm = nn.LayerNorm(text_channels)
+        self.hidden = nn.Linear(text_channels, DRAFT_WIDTH * text_channels)
+        self.draw = nn.Linear(DRAFT_WIDTH * text_channels, 3 * math.prod(self.size))
         nn.init.zeros_(self.draw.weight)
         nn.init.zeros_(self.draw.bias)
 
     def forward(self, frames_BTC: Tensor) -> Tensor:
         """Map text [B, T, text_channels] to frames [B * T, 3, *image_size]."""
-        picture_NCHW = self.draw(frames_BTC).view(-1, 3, *self.size)
+        hidden_BTH = nn.functional.gelu(self.hidden(self.norm(frames_BTC)))
+        # Larger inputs are larger changes of the output: AdamW moves all weights by as much, whatever the gradient is.
+        picture_NCHW = self.draw(DRAFT_RATE * hidden_BTH).view(-1, 3, *self.size)
         if self.size == self.image_size:
             return picture_NCHW
         return nn.functional.interpolate(picture_NCHW, size=self.image_size, mode="bilinear")

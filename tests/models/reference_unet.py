@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import MultiHeadAttention, SpatialAttention, TemporalAttention, TextAttention
-from models.layers import Downsample, PixelConvolution, PixelLevel, ResidualBlock, TemporalConvolution, Upsample
+from models.layers import (
+    DRAFT_RATE,
+    Downsample,
+    PixelConvolution,
+    PixelLevel,
+    ResidualBlock,
+    TemporalConvolution,
+    Upsample,
+)
 from models.text_encoder import TextFeatures
 from models.unet3d import UNet3D
 
@@ -45,9 +53,7 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
 
 
 def _pixels(level: PixelLevel, x: Tensor, seen: Tensor, embedding_BTD: Tensor) -> tuple[Tensor, Tensor]:
-    # The numbers of a patch are ordered by row, column and channel.
-    patches = _convolve_edged(x, level.enlarged).unflatten(1, (level.patch_size**2, -1)).transpose(1, 2).flatten(1, 2)
-    features = _shuffle(patches, level.patch_size) + _convolve_edged(seen, level.seen)
+    features = _shuffle(_convolve_edged(x, level.enlarged), level.patch_size) + _convolve_edged(seen, level.seen)
     scale_shift = embedding_BTD @ level.scale_shift.weight.T + level.scale_shift.bias
     scale, shift = scale_shift.transpose(1, 2)[..., None, None].chunk(2, dim=1)
     features = features * (1 + scale) + shift
@@ -58,7 +64,11 @@ def _pixels(level: PixelLevel, x: Tensor, seen: Tensor, embedding_BTD: Tensor) -
 
 
 def _draft(unet: UNet3D, frames_BTC: Tensor) -> Tensor:
-    picture = (frames_BTC @ unet.draft.draw.weight.T + unet.draft.draw.bias).unflatten(2, (3, *unet.draft.size))
+    mean, variance = frames_BTC.mean(dim=2, keepdim=True), frames_BTC.var(dim=2, keepdim=True, correction=0)
+    normed = (frames_BTC - mean) / (variance + 1e-5).sqrt() * unet.draft.norm.weight + unet.draft.norm.bias
+    hidden = normed @ unet.draft.hidden.weight.T + unet.draft.hidden.bias
+    features = DRAFT_RATE * hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
+    picture = (features @ unet.draft.draw.weight.T + unet.draft.draw.bias).unflatten(2, (3, *unet.draft.size))
     down, across = map(_enlargement, unet.draft.size, unet.spec.image_size)
     return torch.einsum("yh,btchw,xw->bctyx", down, picture, across)
 
@@ -194,5 +204,5 @@ def _unshuffle(video: Tensor, patch: int) -> Tensor:
 
 def _shuffle(x: Tensor, patch: int) -> Tensor:
     batch, channels, frames, height, width = x.shape
-    split = x.reshape(batch, channels // patch**2, patch, patch, frames, height, width)
-    return split.permute(0, 1, 4, 5, 2, 6, 3).reshape(batch, -1, frames, height * patch, width * patch)
+    split = x.reshape(batch, patch, patch, channels // patch**2, frames, height, width)  # by row, column and channel
+    return split.permute(0, 3, 4, 5, 1, 6, 2).reshape(batch, -1, frames, height * patch, width * patch)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.layers import PIXEL_RATE, PixelConvolution
+from models.layers import DRAFT_RATE, PIXEL_RATE, PixelConvolution
 from models.text_encoder import CharacterEncoder
 from models.unet3d import TextToVideoModel, UNet3D, UNet3DSpecification
 from tests.grids import mostly_slow
@@ -37,6 +37,7 @@ def build(shape: dict[str, object], seed: int = 0) -> TextToVideoModel:
         for module in model.modules():
             if isinstance(module, PixelConvolution):
                 module.weight /= PIXEL_RATE  # as its start is
+        model.unet.draft.draw.weight /= DRAFT_RATE  # it is that many times as large in use
     return model
 
 

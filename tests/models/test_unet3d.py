@@ -62,7 +62,8 @@ def test_output_has_the_shape_of_the_input_and_starts_small_but_not_at_zero(chan
     video, timestep, tokens, drop = inputs()
     prediction = build(**changes)(video, timestep, tokens, drop)
     assert prediction.shape == video.shape
-    assert 0.05 < prediction.std() < 1  # at zero, no layer below the last would get a gradient
+    # At zero, no layer below the last would get a gradient. Of fresh networks, a dozen seeds give 0.04 to 0.09.
+    assert 0.03 < prediction.std() < 1
 
 
 @torch.no_grad()

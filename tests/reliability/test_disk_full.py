@@ -205,11 +205,11 @@ def failures(said: str) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("size", "saved"),
     [
-        ("1600k", [2]),
+        ("3040k", [2]),
         pytest.param("64k", [], marks=pytest.mark.slow),  # not even for the first step's curves
-        pytest.param("5m", [2, 4, 6], marks=pytest.mark.slow),
+        pytest.param("9300k", [2, 4, 6], marks=pytest.mark.slow),
         # For all checkpoints, and not for the samples at the end.
-        pytest.param("5900k", [2, 4, 6, 8], marks=pytest.mark.slow),
+        pytest.param("11750k", [2, 4, 6, 8], marks=pytest.mark.slow),
     ],
 )
 def test_a_training_on_a_full_disk_ends_by_itself_and_goes_on_when_there_is_room(
@@ -246,7 +246,7 @@ def test_one_save_that_finds_no_room_is_a_warning_and_the_next_one_counts(
 ) -> None:
     """There is room for one checkpoint; somebody cleans up when the second has failed."""
     disk = make_disk(tmp_path / "logs", "size=16m")
-    ballast = fill_up(disk, 600)  # pages: 2.4 MB, and a checkpoint takes 1.4 MB
+    ballast = fill_up(disk, 1200)  # pages: 4.9 MB, and a checkpoint takes 2.9 MB
     run = launch.train(tmp_path, *RUN, faults=[partial(faults.make_room_after_a_failed_save, ballast)])
     assert failures(run.said) == [(4, "; training goes on")]
     assert saved_steps(run.run) == run.saved_steps == [2, 6, 8]
