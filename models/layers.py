@@ -318,9 +318,10 @@ class TextDraft(nn.Module):
 
     Scaling and shifting channels does the same to every pixel, so a network that starts from noise learns only
     slowly where to put which finger. This learns the mean picture of every letter within some dozens of steps, and
-    hands the text encoder a gradient that passes through no other layer. It is wide and learns DRAFT_RATE times as
-    fast, because the moments of a hundred words are too many for a linear map of some hundred numbers to tell apart
-    (docs/recipe.md). Pictures of more than 32 pixels on their longer side are enlarged: a draft need not be sharp.
+    hands the text encoder a gradient that passes through no other layer. It is wide, and its last layer learns
+    DRAFT_RATE times as fast, because the moments of a hundred words are too many for a linear map of some hundred
+    numbers to tell apart (docs/recipe.md). Pictures of more than 32 pixels on their longer side are enlarged: a draft
+    need not be sharp.
     """
 
     def __init__(self, text_channels: int, image_size: tuple[int, int]) -> None:
@@ -338,7 +339,7 @@ class TextDraft(nn.Module):
     def forward(self, frames_BTC: Tensor) -> Tensor:
         """Map text [B, T, text_channels] to frames [B * T, 3, *image_size]."""
         hidden_BTH = nn.functional.gelu(self.hidden(self.norm(frames_BTC)))
-        # Larger inputs are larger changes of the output: AdamW moves all weights by as much, whatever the gradient is.
+        # AdamW moves all weights by as much (`PixelConvolution`); here, features are fewer than weights to multiply.
         picture_NCHW = self.draw(DRAFT_RATE * hidden_BTH).view(-1, 3, *self.size)
         if self.size == self.image_size:
             return picture_NCHW

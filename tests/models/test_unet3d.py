@@ -31,8 +31,8 @@ def specification(**changes: object) -> UNet3DSpecification:
     return UNet3DSpecification(**(values | changes))
 
 
-def build(**changes: object) -> TextToVideoModel:
-    torch.manual_seed(0)
+def build(seed: int = 0, **changes: object) -> TextToVideoModel:
+    torch.manual_seed(seed)
     return TextToVideoModel(CharacterEncoder(28, 16, 1, 2), UNet3D(specification(**changes)))
 
 
@@ -60,10 +60,10 @@ def test_output_has_the_shape_of_the_input_and_starts_small_but_not_at_zero(chan
     if changes.get("patch_size") == 1:
         changes = changes | {"spatial_attention_sizes": (8,)}
     video, timestep, tokens, drop = inputs()
-    prediction = build(**changes)(video, timestep, tokens, drop)
-    assert prediction.shape == video.shape
-    # At zero, no layer below the last would get a gradient. Of fresh networks, a dozen seeds give 0.04 to 0.09.
-    assert 0.03 < prediction.std() < 1
+    predictions = [build(seed, **changes)(video, timestep, tokens, drop) for seed in range(12)]
+    assert predictions[0].shape == video.shape
+    # At zero, no layer below the last would get a gradient. A single network has 0.04 to 0.09, as its seed has it.
+    assert 0.05 < torch.stack(predictions).std() < 1
 
 
 @torch.no_grad()
