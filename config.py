@@ -72,7 +72,7 @@ class Config(Settings):
     # --- Stopping: the first of these that is set and reached ends the run
     NUM_EPOCHS: int | None = Field(None, ge=1, le=10**9)
     """Epochs to train; None for no limit."""
-    MAX_STEPS: int | None = Field(1500, ge=1, le=10**9)
+    MAX_STEPS: int | None = Field(2000, ge=1, le=10**9)
     """Optimizer steps to train; None for no limit."""
     MAX_MINUTES: float | None = Field(12.0, gt=0, le=1e7)
     """Minutes to train, of each launch; None for no limit. Cosine and polynomial rates are planned to fall in them."""
@@ -215,7 +215,7 @@ class Config(Settings):
     # --- Sampling
     SAMPLER: Literal["ddim", "ddpm", "dpm_solver++", "euler", "heun"] = "dpm_solver++"
     """Method that turns noise into a clip."""
-    SAMPLING_STEPS: int = Field(12, ge=1, le=100_000)
+    SAMPLING_STEPS: int = Field(8, ge=1, le=100_000)
     """Steps of the sampler."""
     GUIDANCE_SCALE: float = Field(2.0, ge=0, le=LARGEST_GUIDANCE_SCALE)
     """Weight of the caption (classifier-free guidance); 1 is no guidance."""

@@ -18,6 +18,7 @@ from models.fused import EPSILON, as_autocast, cast_together, fused_norm, is_fus
 POSITION_FEATURES = 16
 DRAFT_SIZE, DRAFT_WIDTH, DRAFT_RATE = 32, 8, 4
 PIXEL_CHANNELS, PIXEL_RATE = 16, 4
+NEIGHBOURS = 9  # of a pixel, itself included
 
 
 def fold_frames(video_BCTHW: Tensor) -> Tensor:
@@ -247,6 +248,45 @@ class Upsample(nn.Module):
         return unfold_patches(self.projection(x_NCHW), 2)
 
 
+class EdgePadding(torch.autograd.Function):
+    """Goes on beyond the edges of pictures as at the edge: [N, H, W, C] to [N, H + 2, W + 2, C].
+
+    PyTorch's own replication takes ten times as long with its gradient on a CPU. On CUDA, that gradient is added up in
+    no fixed order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_NHWC: Tensor) -> Tensor:
+        """Pad."""
+        count, height, width, channels = x_NHWC.shape
+        padded = x_NHWC.new_empty(count, height + 2, width + 2, channels)
+        padded[:, 1:-1, 1:-1] = x_NHWC
+        padded[:, 0, 1:-1] = x_NHWC[:, 0]
+        padded[:, -1, 1:-1] = x_NHWC[:, -1]
+        padded[:, :, 0] = padded[:, :, 1]
+        padded[:, :, -1] = padded[:, :, -2]
+        return padded
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Add to the pixels at the edges what went beyond them."""
+        columns = gradient[:, :, 1:-1].clone()
+        columns[:, :, 0] += gradient[:, :, 0]
+        columns[:, :, -1] += gradient[:, :, -1]
+        found = columns[:, 1:-1]
+        found[:, 0] += columns[:, 0]
+        found[:, -1] += columns[:, -1]
+        return found
+
+
+def neighbourhoods(x_NCHW: Tensor) -> Tensor:
+    """Return each pixel with those around it, row by row: [N, C, NEIGHBOURS, H, W]; at the edges they repeat."""
+    count, _, height, width = x_NCHW.shape
+    padded: Tensor = EdgePadding.apply(x_NCHW.reshape(-1, height, width, 1))
+    rows = padded.view(count, -1, height + 2, width + 2)
+    return torch.stack([rows[:, :, y : y + height, x : x + width] for y in range(3) for x in range(3)], dim=2)
+
+
 class PixelConvolution(nn.Conv2d):
     """A convolution that learns PIXEL_RATE times as fast, and goes on beyond the edge as at the edge.
 
@@ -262,20 +302,21 @@ class PixelConvolution(nn.Conv2d):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, out_channels, H, W]."""
-        beyond = self.kernel_size[0] // 2
-        if beyond > 0:  # as a volume of rows, columns and channels, because padded images lose channels last on CUDA
-            edges = (0, 0, beyond, beyond, beyond, beyond)  # of channels, columns and rows
-            x_1NHWC = nn.functional.pad(x_NCHW.permute(0, 2, 3, 1)[None], edges, mode="replicate")
-            x_NCHW = x_1NHWC[0].permute(0, 3, 1, 2)
+        if self.kernel_size[0] > 1:
+            padded_NHWC: Tensor = EdgePadding.apply(x_NCHW.permute(0, 2, 3, 1))
+            x_NCHW = padded_NHWC.permute(0, 3, 1, 2)
         return self._conv_forward(x_NCHW, PIXEL_RATE * self.weight, self.bias)
 
 
 class PixelLevel(Recomputable):
-    """The finest level, of single pixels: paints the frames, and says where the noisy clip shows through.
+    """The finest level, of single pixels: paints the frames, and filters what shows through of the noisy clip.
 
     A patch of 4 x 4 pixels has 48 numbers, of which 64 channels keep little. So what the layers say of a patch meets
     what was seen of each pixel here, in few channels: convolutions over space and time, cheap at any size. A clip that
-    shows through everywhere alike would leave as much noise on a plain ground as it gives detail to fingers.
+    shows through everywhere alike would leave as much noise on a plain ground as it gives detail to fingers. So it
+    shows through by pixel, as a mean of the pixel and its neighbours whose weights are predicted: along an edge, say.
+    Denoisers learn such weights sooner than colours (Bako et al. 2017, "Kernel-predicting convolutional networks for
+    denoising Monte Carlo renderings", section 4.2).
     """
 
     def __init__(self, in_channels: int, patch_size: int, embedding_channels: int) -> None:
@@ -286,7 +327,7 @@ class PixelLevel(Recomputable):
         self.scale_shift = nn.Linear(embedding_channels, 2 * PIXEL_CHANNELS)
         self.temporal = TemporalConvolution(PIXEL_CHANNELS)
         self.spatial = PixelConvolution(PIXEL_CHANNELS, PIXEL_CHANNELS, 3)
-        self.output = PixelConvolution(PIXEL_CHANNELS, 4, 3)
+        self.output = PixelConvolution(PIXEL_CHANNELS, 4 + NEIGHBOURS, 3)
         nn.init.normal_(self.scale_shift.weight, std=0.5 * embedding_channels**-0.5)
         nn.init.zeros_(self.scale_shift.bias)
         # Its weight is not zero, as is usual: until it had grown, only the draft would learn (docs/decisions.md).
@@ -302,15 +343,17 @@ class PixelLevel(Recomputable):
             frames: T of each clip.
 
         Returns:
-            [N, 3, H, W], what is painted; and [N, 1, H, W], how much of the noisy clip shows through: 0 to 2, 1 of a
-            network that has learned nothing.
+            What is painted, and what shows through of the noisy frames, [N, 3, H, W] each. That is their weighted mean
+            over each pixel's neighbourhood, times 0 to 2, 1 of a network that has learned nothing.
         """
         features = unfold_patches(self.enlarged(x_NCHW), self.patch_size) + self.seen(seen_NCHW)
         scale_N, shift_N = self.scale_shift(embedding_ND)[:, :, None, None].chunk(2, dim=1)
         features = nn.functional.silu(torch.addcmul(shift_N, features, 1 + scale_N))
         features = nn.functional.silu(self.spatial(self.temporal(features, frames)))
-        painted, shown = self.output(features).split((3, 1), dim=1)
-        return painted, 2 * shown.sigmoid()
+        painted, shown, kernel_NKHW = self.output(features).split((3, 1, NEIGHBOURS), dim=1)
+        weight_NKHW = 2 * shown.float().sigmoid() * kernel_NKHW.float().softmax(dim=1)
+        noisy_NCKHW = neighbourhoods(seen_NCHW[:, :3])
+        return painted, (weight_NKHW.contiguous()[:, None] * noisy_NCKHW).sum(dim=2)
 
 
 class TextDraft(nn.Module):

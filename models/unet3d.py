@@ -108,7 +108,7 @@ class UNet3D(nn.Module):
     The noisy clip and the drawn one are added to what the layers paint, each times a learned function of the timestep.
     A large part of noise and velocity is just that, and layers that normalise their input would learn it slowly. For
     the noisy clip it is the skip of Karras et al. 2022 (EDM, arXiv 2206.00364, section 5), with its coefficient
-    learned, and for each pixel: where fingers have edges, more of it helps than on a plain ground.
+    learned, for each pixel and its neighbours: where fingers have edges, more of it helps than on a plain ground.
     """
 
     def __init__(self, spec: UNet3DSpecification, *, checkpoint_activations: bool = False) -> None:
@@ -221,7 +221,7 @@ class UNet3D(nn.Module):
             unfold_frames(each, frames) for each in (*self.pixels(x_NCHW, seen_NCHW, embedding_ND, frames), draft_NCHW)
         )
         clip_gain_B, draft_gain_B = self.gains(nn.functional.silu(timestep_BD)).view(-1, 2, 1, 1, 1, 1).unbind(dim=1)
-        return painted + clip_gain_B * shown * video_BCTHW + draft_gain_B * draft
+        return painted + clip_gain_B * shown + draft_gain_B * draft
 
     def _fold_patches(self, frames_NCHW: Tensor) -> Tensor:
         patches = nn.functional.pixel_unshuffle(frames_NCHW, self.spec.patch_size)

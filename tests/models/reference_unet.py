@@ -48,7 +48,7 @@ def plain_unet(unet: UNet3D, video: Tensor, timestep: Tensor, text: TextFeatures
     x = _norm(x, unet.norm)
     painted, shown = _pixels(unet.pixels, x * x.sigmoid(), seen, embedding_BTD)
     gain_BG = (timestep_BD * timestep_BD.sigmoid()) @ unet.gains.weight.T + unet.gains.bias
-    added = [gain_BG[b, 0] * shown[b] * video[b] + gain_BG[b, 1] * draft[b] for b in range(video.shape[0])]
+    added = [gain_BG[b, 0] * shown[b] + gain_BG[b, 1] * draft[b] for b in range(video.shape[0])]
     return painted + torch.stack(added)
 
 
@@ -60,7 +60,12 @@ def _pixels(level: PixelLevel, x: Tensor, seen: Tensor, embedding_BTD: Tensor) -
     features = _over_time(features * features.sigmoid(), level.temporal)
     features = _convolve_edged(features, level.spatial)
     output = _convolve_edged(features * features.sigmoid(), level.output)
-    return output[:, :3], 2 * output[:, 3:].sigmoid()
+    share = output[:, 4:].exp() / output[:, 4:].exp().sum(dim=1, keepdim=True)
+    noisy = _edged(seen[:, :3], 1)
+    height, width = seen.shape[3:]
+    around = [noisy[..., y : y + height, x : x + width] for y in (0, 1, 2) for x in (0, 1, 2)]
+    mean = sum(share[:, place, None] * pixel for place, pixel in enumerate(around))
+    return output[:, :3], 2 * output[:, 3:4].sigmoid() * mean
 
 
 def _draft(unet: UNet3D, frames_BTC: Tensor) -> Tensor:
@@ -173,11 +178,14 @@ def _convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 def _convolve_edged(x: Tensor, layer: PixelConvolution) -> Tensor:
-    """Convolve what has its outermost pixels once more, as far as the kernel reaches."""
-    reach = layer.kernel_size[0] // 2
+    edged = _edged(x, layer.kernel_size[0] // 2).contiguous()
+    return nn.functional.conv3d(edged, 4 * layer.weight[:, :, None].contiguous(), layer.bias)
+
+
+def _edged(x: Tensor, reach: int) -> Tensor:
+    """Return frames that have their outermost pixels once more, so many times."""
     rows, columns = ([0] * reach + list(range(size)) + [size - 1] * reach for size in x.shape[3:])
-    edged = x[:, :, :, rows][..., columns]
-    return nn.functional.conv3d(edged.contiguous(), 4 * layer.weight[:, :, None].contiguous(), layer.bias)
+    return x[:, :, :, rows][..., columns]
 
 
 def _over_time(x: Tensor, layer: TemporalConvolution) -> Tensor:

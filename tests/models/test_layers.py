@@ -6,11 +6,13 @@ from torch import nn
 
 from models.layers import (
     Downsample,
+    EdgePadding,
     ResidualBlock,
     TemporalConvolution,
     Upsample,
     fold_frames,
     from_tokens,
+    neighbourhoods,
     to_tokens,
     unfold_frames,
 )
@@ -82,6 +84,23 @@ def test_sampling_layers_halve_and_double() -> None:
     up = Upsample(8, 4)(x)
     assert up.shape == (2, 4, 12, 12)
     assert up.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pictures_go_on_beyond_their_edges_as_at_the_edge_and_so_do_their_gradients() -> None:
+    x_NHWC = torch.arange(12.0).view(1, 2, 3, 2)
+    rows = [[0, 0, 1, 2, 2], [0, 0, 1, 2, 2], [3, 3, 4, 5, 5], [3, 3, 4, 5, 5]]
+    places = torch.tensor(rows)
+    assert torch.equal(EdgePadding.apply(x_NHWC), torch.stack((2 * places, 2 * places + 1), dim=2)[None].float())
+    narrow = torch.randn(2, 1, 3, 2, dtype=torch.float64, requires_grad=True)  # its only row is both edges
+    assert torch.autograd.gradcheck(EdgePadding.apply, (narrow,))
+
+
+def test_a_neighbourhood_has_the_pixels_around_row_by_row() -> None:
+    frames = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
+    found = neighbourhoods(frames)
+    assert found.shape == (2, 3, 9, 4, 5)
+    assert torch.equal(found[1, 2, :, 2, 3], frames[1, 2, 1:4, 2:5].flatten())
+    assert found[0, 0, :, 0, 0].tolist() == [0, 0, 1, 0, 0, 1, 5, 5, 6]
 
 
 def test_groups_must_divide_channels() -> None:

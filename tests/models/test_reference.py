@@ -41,7 +41,8 @@ def build(shape: dict[str, object], seed: int = 0) -> TextToVideoModel:
     return model
 
 
-def inputs(shape: dict[str, object], frames: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(shape: dict[str, object], frames: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    """Return noise, timesteps and tokens; no frame is half-way between two characters, where rounding decides."""
     captions = torch.tensor([[3, 4, 4], [9, 7, 0]])  # a doubled character, and padding
     return torch.randn(2, 3, frames, *shape["image_size"]), torch.tensor([7, 80]), captions
 

@@ -32,7 +32,7 @@ def test_the_presets_for_a_gpu_are_compiled_and_end_in_time_with_a_low_rate() ->
     of = {name: load_settings(Config, PRESETS, [f"--preset={name}"], program="").config for name in PRESETS}
     assert [name for name in of if of[name].COMPILE_MODEL] == ["speedrun", "base", "large"]
     assert [(of[name].MAX_MINUTES, of[name].MAX_STEPS) for name in of] == [
-        (12.0, 1500),
+        (12.0, 2000),
         (10.0, 10_000),
         (60.0, 30_000),
         (None, 100_000),
