@@ -333,11 +333,14 @@ class PixelLevel(Recomputable):
         # Its weight is not zero, as is usual: until it had grown, only the draft would learn (docs/decisions.md).
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
-    def compute(self, x_NCHW: Tensor, seen_NCHW: Tensor, embedding_ND: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    def compute(
+        self, x_NCHW: Tensor, noisy_NCHW: Tensor, seen_NCHW: Tensor, embedding_ND: Tensor, frames: int
+    ) -> tuple[Tensor, Tensor]:
         """Paint.
 
         Args:
             x_NCHW: [N = B * frames, in_channels, H / patch_size, W / patch_size], of the layers.
+            noisy_NCHW: [N, 3, H, W], the noisy frames alone: no gradient is computed for what nobody learns from.
             seen_NCHW: [N, 6, H, W], the noisy frames and the drawn ones, channels last.
             embedding_ND: one row a frame.
             frames: T of each clip.
@@ -351,9 +354,9 @@ class PixelLevel(Recomputable):
         features = nn.functional.silu(torch.addcmul(shift_N, features, 1 + scale_N))
         features = nn.functional.silu(self.spatial(self.temporal(features, frames)))
         painted, shown, kernel_NKHW = self.output(features).split((3, 1, NEIGHBOURS), dim=1)
-        weight_NKHW = 2 * shown.float().sigmoid() * kernel_NKHW.float().softmax(dim=1)
-        noisy_NCKHW = neighbourhoods(seen_NCHW[:, :3])
-        return painted, (weight_NKHW.contiguous()[:, None] * noisy_NCKHW).sum(dim=2)
+        weight_NKHW = (2 * shown.sigmoid() * kernel_NKHW.softmax(dim=1)).to(painted.dtype)
+        noisy_NCKHW = neighbourhoods(noisy_NCHW.to(painted.dtype))
+        return painted, (weight_NKHW[:, None] * noisy_NCKHW).sum(dim=2)
 
 
 class TextDraft(nn.Module):

@@ -199,9 +199,8 @@ class UNet3D(nn.Module):
         embedding_BTD = timestep_BD[:, None] + self.text(text.frames_BTC)
         embedding_ND = nn.functional.silu(embedding_BTD).flatten(0, 1)
         draft_NCHW = self.draft(text.frames_BTC)
-        seen_NCHW = torch.cat((fold_frames(video_BCTHW), draft_NCHW), dim=1).contiguous(
-            memory_format=torch.channels_last
-        )
+        noisy_NCHW = fold_frames(video_BCTHW)
+        seen_NCHW = torch.cat((noisy_NCHW, draft_NCHW), dim=1).contiguous(memory_format=torch.channels_last)
         x_NCHW = self.stem(self._fold_patches(seen_NCHW))
         skips: list[Tensor] = []
         for layer in self.down:
@@ -217,9 +216,8 @@ class UNet3D(nn.Module):
             else:
                 x_NCHW = layer(x_NCHW, skips.pop(), grid_SP, embedding_ND, text)
         x_NCHW = self.norm(x_NCHW, silu=True)
-        painted, shown, draft = (
-            unfold_frames(each, frames) for each in (*self.pixels(x_NCHW, seen_NCHW, embedding_ND, frames), draft_NCHW)
-        )
+        painted_NCHW, shown_NCHW = self.pixels(x_NCHW, noisy_NCHW, seen_NCHW, embedding_ND, frames)
+        painted, shown, draft = (unfold_frames(each, frames) for each in (painted_NCHW, shown_NCHW, draft_NCHW))
         clip_gain_B, draft_gain_B = self.gains(nn.functional.silu(timestep_BD)).view(-1, 2, 1, 1, 1, 1).unbind(dim=1)
         return painted + clip_gain_B * shown + draft_gain_B * draft
 

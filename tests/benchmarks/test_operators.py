@@ -33,16 +33,16 @@ def test_the_backward_pass_is_that_of_autograd() -> None:
 
 def test_tiny_stays_in_channels_last_and_needs_few_operators() -> None:
     count = count_pass(Config())
-    assert count.operators["copy of layout"] <= 1  # of the gradient that the mean square gives
-    assert count.operators.total() <= 830
-    assert count.traffic <= 1.35e9
+    assert count.operators["copy of layout"] <= 2  # of the gradients that the mean square and the filter give
+    assert count.operators.total() <= 880
+    assert count.traffic <= 1.75e9
     assert count.activation_bytes <= 0.24e9
 
 
 @pytest.mark.slow
 def test_base_has_the_figures_that_its_documentation_names() -> None:
     count = count_pass(Config(**PRESETS["base"]))
-    assert count.operators.total() <= 1_550
+    assert count.operators.total() <= 1_600
     assert count.traffic <= 120e9
     assert count.activation_bytes <= 22e9
 

@@ -82,7 +82,7 @@ def test_clips_of_any_number_and_length_share_a_few_graphs() -> None:
     eager, forward = build(), compile_network(build(), backend="eager")
     torch._dynamo.utils.counters.clear()
     for step, (clips, frames, letters) in enumerate([(2, 4, 3), (5, 8, 9), (3, 12, 12), (4, 16, 5), (2, 20, 30)]):
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator().manual_seed(10 + step)
         video = torch.randn(clips, 3, frames, 8, 8, generator=generator)
         tokens = torch.randint(2, 28, (clips, letters), generator=generator)
         given = (video, torch.arange(clips), tokens, torch.arange(clips) % 2 == 0)
@@ -119,7 +119,7 @@ def test_captions_are_padded_to_a_few_lengths(letters: int, padded: int) -> None
 
 
 def test_padding_changes_the_prediction_by_rounding_alone() -> None:
-    model, (video, timestep, tokens, drop) = build(), inputs(0, 3)
+    model, (video, timestep, tokens, drop) = build(), inputs(1, 3)
     with torch.no_grad():
         torch.testing.assert_close(
             model(video, timestep, pad_captions(tokens), drop), model(video, timestep, tokens, drop)
