@@ -215,7 +215,7 @@ class Config(Settings):
     # --- Sampling
     SAMPLER: Literal["ddim", "ddpm", "dpm_solver++", "euler", "heun"] = "dpm_solver++"
     """Method that turns noise into a clip."""
-    SAMPLING_STEPS: int = Field(8, ge=1, le=100_000)
+    SAMPLING_STEPS: int = Field(10, ge=1, le=100_000)
     """Steps of the sampler."""
     GUIDANCE_SCALE: float = Field(2.0, ge=0, le=LARGEST_GUIDANCE_SCALE)
     """Weight of the caption (classifier-free guidance); 1 is no guidance."""
