@@ -292,7 +292,8 @@ class PixelConvolution(nn.Conv2d):
 
     AdamW moves all weights by as much, so that a sum of few inputs changes less than one of many (Yang et al. 2022,
     Tensor Programs V, arXiv 2203.03466, table 3). The weights are kept divided by the rate, and multiplied in use.
-    Grey beyond the edge, which is zero, would be seen as a frame round the picture.
+    Grey beyond the edge, which is zero, would be seen as a frame round the picture. The kernel has 1 or 3 pixels a
+    side.
     """
 
     def __init__(self, in_channels: int, out_channels: int, side: int) -> None:

@@ -330,8 +330,8 @@ def noisy_samples(history: ScalarHistory, config: Constants) -> Opinion:
     )
     remedy = (
         "Train longer (MAX_STEPS, MAX_MINUTES): this is grain that an undertrained model leaves. If "
-        "12_Generated_Samples/Raw_Weights is cleaner, lower EMA_DECAY; otherwise lower SAMPLING_STEPS, for "
-        "every step leaves some, or GUIDANCE_SCALE."
+        "12_Generated_Samples/Raw_Weights is cleaner, lower EMA_DECAY; otherwise lower SAMPLING_STEPS, "
+        "for every step leaves some grain, or GUIDANCE_SCALE."
     )
     evidence = tuple(point for point, _ in too_high)
     return Finding("warning", "Generated clips are noisy.", f"They have {figures}.", evidence, remedy)
